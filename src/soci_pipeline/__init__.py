@@ -1,0 +1,9 @@
+"""Publish multi-architecture, SOCI-indexed container images.
+
+This package is the library: it knows OCI images, SOCI indexes, registries, build tools and AWS, and nothing of the
+orchestrator. The `tasks` and `flows` packages beside it wire the same functions into Prefect.
+"""
+
+from importlib.metadata import version
+
+__version__ = version("soci-pipeline")

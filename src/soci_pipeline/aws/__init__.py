@@ -1,0 +1,1 @@
+"""AWS: ECR tokens and repositories, event payloads."""

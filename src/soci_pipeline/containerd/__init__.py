@@ -1,0 +1,1 @@
+"""The blueprint's own toolchain: `ctr` and the `soci` command over a containerd socket."""

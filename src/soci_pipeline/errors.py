@@ -1,0 +1,183 @@
+"""The errors of the library: one tree, each class with its exit code, its cause and the next step.
+
+Only the command line (`soci_pipeline.cli`) turns an error into an exit status; everything else lets it rise. A foreign
+exception is wrapped where it is understood, with ``raise … from``.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit statuses of the `soci-pipeline` command; 2 is argparse's own for a wrong call."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    INVALID_INPUT = 3
+    NOT_INDEXABLE = 4
+    DAMAGED_CONTENT = 5
+    HOSTILE_ARCHIVE = 6
+    TOOL_MISSING = 7
+    TOOL_FAILED = 8
+    ENGINE_UNAVAILABLE = 9
+    REGISTRY_REFUSED = 10
+    REGISTRY_UNREACHABLE = 11
+    CREDENTIALS = 12
+    SOURCE = 13
+    BUILD_FAILED = 14
+    PLATFORM_MISMATCH = 15
+    JOIN_REFUSED = 16
+    VERIFICATION_FAILED = 17
+    TAG_CONFLICT = 18
+    NO_WORKER = 19
+    BRANCH_FAILED = 20
+    DISK_FULL = 21
+    STACK = 22
+    TIMEOUT = 23
+
+
+class SociPipelineError(Exception):
+    """Base of every error that this library raises on purpose.
+
+    ``reason`` says what happened, ``advice`` what to do next; both are shown to the user and must hold no secret.
+    ``temporary`` tells a retry policy whether the same call may succeed later.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
+    default_advice: ClassVar[str | None] = None
+
+    def __init__(self, reason: str, *, advice: str | None = None, temporary: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.advice = advice if advice is not None else self.default_advice
+        self.temporary = temporary
+
+    def __str__(self) -> str:
+        return f"{self.reason}\n  next: {self.advice}" if self.advice else self.reason
+
+
+class InvalidInput(SociPipelineError):
+    """A parameter, reference, platform or file that cannot be meant; nothing was changed."""
+
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class LayerNotIndexable(SociPipelineError):
+    """A sound layer for which no zTOC can be written; ``code`` is the recorded reason (see `soci.reasons`)."""
+
+    exit_code = ExitCode.NOT_INDEXABLE
+    default_advice = "The image stays usable; this layer is pulled whole before the container starts."
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class DamagedContent(SociPipelineError):
+    """Bytes that are not what their digest, size or checksum says."""
+
+    exit_code = ExitCode.DAMAGED_CONTENT
+    default_advice = "Fetch or build it again; if it repeats, the copy at its source is damaged."
+
+
+class HostileArchive(SociPipelineError):
+    """An archive that tries to leave its folder, lies about itself or exceeds a bound; it was refused unread."""
+
+    exit_code = ExitCode.HOSTILE_ARCHIVE
+    default_advice = "Make the archive again with a tool that you trust."
+
+
+class ToolMissing(SociPipelineError):
+    """A program that is needed is not on the machine or too old; the advice names the package that brings it."""
+
+    exit_code = ExitCode.TOOL_MISSING
+
+
+class ToolFailed(SociPipelineError):
+    """A program ended with a failure; the reason has its name, its exit status or signal, and its last lines."""
+
+    exit_code = ExitCode.TOOL_FAILED
+
+
+class EngineUnavailable(SociPipelineError):
+    """The Docker engine or containerd does not answer."""
+
+    exit_code = ExitCode.ENGINE_UNAVAILABLE
+    default_advice = "Start the engine, or choose the builder `prebuilt`, which needs none."
+
+
+class CredentialsRefused(SociPipelineError):
+    """No credentials, or ones that the registry does not take."""
+
+    exit_code = ExitCode.CREDENTIALS
+    default_advice = "Log in with `docker login`, or check the permissions of the role on the repository."
+
+
+class SourceError(SociPipelineError):
+    """The git source or the ref cannot be resolved to a commit."""
+
+    exit_code = ExitCode.SOURCE
+
+
+class BuildFailed(SociPipelineError):
+    """The build itself failed; the reason holds the last lines of its output."""
+
+    exit_code = ExitCode.BUILD_FAILED
+    default_advice = "Read the build's log above the error; the same command can be run by hand on the worker."
+
+
+class PlatformMismatch(SociPipelineError):
+    """An image is of another platform than the one asked for."""
+
+    exit_code = ExitCode.PLATFORM_MISMATCH
+
+
+class JoinRefused(SociPipelineError):
+    """The branches do not add up to one image index; nothing was published."""
+
+    exit_code = ExitCode.JOIN_REFUSED
+
+
+class VerificationFailed(SociPipelineError):
+    """The gate found faults in what was pushed; no tag was moved."""
+
+    exit_code = ExitCode.VERIFICATION_FAILED
+
+
+class TagConflict(SociPipelineError):
+    """A tag that may not move points elsewhere, or at a newer commit."""
+
+    exit_code = ExitCode.TAG_CONFLICT
+
+
+class NoWorker(SociPipelineError):
+    """No worker is polling the work pool of a platform."""
+
+    exit_code = ExitCode.NO_WORKER
+
+
+class BranchFailed(SociPipelineError):
+    """One or more platforms failed; each is named with its own error, and nothing was joined."""
+
+    exit_code = ExitCode.BRANCH_FAILED
+
+
+class DiskFull(SociPipelineError):
+    """No space left where blobs are written."""
+
+    exit_code = ExitCode.DISK_FULL
+    default_advice = "Free space, or point TMPDIR and the working folder at a larger disk."
+
+
+class StackError(SociPipelineError):
+    """A part of the local stack could not be started or did not become ready."""
+
+    exit_code = ExitCode.STACK
+
+
+class DeadlineExceeded(SociPipelineError):
+    """Something took longer than its deadline and was ended."""
+
+    exit_code = ExitCode.TIMEOUT

@@ -1,0 +1,70 @@
+"""Descriptors: what points at a blob or manifest (image-spec, descriptor.md)."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.canonical_json import sorted_map
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.platform import Platform
+
+
+class Descriptor(BaseModel):
+    """A media type, a digest and a size in bytes, with annotations and a platform where they are given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    media_type: str
+    digest: Digest
+    size: int = Field(ge=0)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    platform: Platform | None = None
+    artifact_type: str = ""
+    urls: tuple[str, ...] = ()
+    data: str = ""
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read a descriptor object; raises `InvalidInput` where a field is missing or of another shape."""
+        if not isinstance(value, Mapping):
+            raise InvalidInput(f"not a descriptor: {str(value)[:200]}")
+        try:
+            platform = value.get("platform")
+            return cls(
+                media_type=value["mediaType"],
+                digest=value["digest"],
+                size=value["size"],
+                annotations=value.get("annotations") or {},
+                platform=Platform.from_json(platform) if platform else None,
+                artifact_type=value.get("artifactType") or "",
+                urls=tuple(value.get("urls") or ()),
+                data=value.get("data") or "",
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInput(f"not a descriptor ({error!s:.200}): {str(value)[:200]}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The object in the key order of image-spec's Go type; empty fields are left out."""
+        fields: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
+        if self.urls:
+            fields["urls"] = list(self.urls)
+        if self.annotations:
+            fields["annotations"] = sorted_map(self.annotations)
+        if self.data:
+            fields["data"] = self.data
+        if self.platform is not None:
+            fields["platform"] = self.platform.to_json()
+        if self.artifact_type:
+            fields["artifactType"] = self.artifact_type
+        return fields
+
+    def annotated(self, **changes: Any) -> Self:
+        """A copy with some fields replaced."""
+        return self.model_copy(update=changes)
+
+    @property
+    def plain(self) -> "Descriptor":
+        """Media type, digest and size alone, as `subject` wants it."""
+        return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)

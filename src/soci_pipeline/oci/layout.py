@@ -1,0 +1,240 @@
+"""OCI image layouts on disk (image-spec, image-layout.md): blobs by digest, each verified while it is written.
+
+A blob appears under its name only when it is whole: temp file in the same file system, verify, rename. Several
+processes may write the same layout.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse, parse_image_index
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
+
+_LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+_INCOMING = ".incoming"
+
+
+class BlobWriter:
+    """Takes the bytes of one blob and puts it in place when the ``with`` block ends well; else nothing is left.
+
+    ``expected`` and ``size`` are checked where they are given: a difference raises `DamagedContent`, and bytes past
+    ``size`` are refused at once. A full disk raises `DiskFull`.
+    """
+
+    def __init__(self, layout: "Layout", *, expected: Digest | None = None, size: int | None = None) -> None:
+        self._layout = layout
+        self._expected = expected
+        self._size = size
+        self._hash = hashlib.sha256()
+        self._written = 0
+        incoming = layout.path / _INCOMING
+        incoming.mkdir(exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=incoming)
+        self._path = Path(name)
+        self._file = os.fdopen(handle, "wb", buffering=0)
+        self.digest: Digest | None = None
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append some bytes."""
+        self._written += len(data)
+        if self._size is not None and self._written > self._size:
+            raise DamagedContent(f"{self._expected or 'a blob'} is longer than the {self._size} bytes it should have")
+        self._hash.update(data)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"no space left on the disk of {self._layout.path} while writing a blob") from error
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._file.close()
+            if kind is None:
+                self._put_in_place()
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    def _put_in_place(self) -> None:
+        digest = Digest(f"sha256:{self._hash.hexdigest()}")
+        if self._size is not None and self._written != self._size:
+            raise DamagedContent(f"{self._expected or digest} has {self._written} bytes, not {self._size}")
+        if self._expected is not None and digest != self._expected:
+            raise DamagedContent(f"content of {self._expected} hashes to {digest}")
+        # Read-only, so that nothing writes through a hard link by mistake.
+        self._path.chmod(0o444)
+        self._path.rename(self._layout.blob_path(digest))
+        self.digest = digest
+
+    @property
+    def written(self) -> int:
+        """Bytes taken so far."""
+        return self._written
+
+
+class Layout:
+    """An OCI image layout in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make an empty layout, or open the one that is there."""
+        (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        layout = cls(path)
+        _replace(path / "oci-layout", _LAYOUT_FILE)
+        if not (path / "index.json").exists():
+            layout.set_roots(())
+        return layout
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing layout; raises `InvalidInput` where the folder is none."""
+        try:
+            version = json.loads((path / "oci-layout").read_bytes()).get("imageLayoutVersion")
+        except (OSError, ValueError, AttributeError) as error:
+            advice = "It needs the files oci-layout and index.json and the folder blobs."
+            raise InvalidInput(f"{path} is not an OCI image layout", advice=advice) from error
+        if version != "1.0.0":
+            raise InvalidInput(f"{path} is an OCI image layout of version {version!r}; 1.0.0 is the one that is known")
+        return cls(path)
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Where a blob lies, or would lie."""
+        return self.path / "blobs" / "sha256" / digest.hex
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether a blob of that digest and size is there. Content was verified when it was written."""
+        try:
+            return self.blob_path(descriptor.digest).stat().st_size == descriptor.size
+        except FileNotFoundError:
+            return False
+
+    def writer(self, *, expected: Digest | None = None, size: int | None = None) -> BlobWriter:
+        """A writer for one blob; see `BlobWriter`."""
+        return BlobWriter(self, expected=expected, size=size)
+
+    def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
+        """Store some bytes and describe them."""
+        descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
+        if not self.has(descriptor):
+            with self.writer(expected=descriptor.digest, size=len(data)) as blob:
+                blob.write(data)
+        return descriptor
+
+    def add_chunks(self, chunks: Iterable[bytes], descriptor: Descriptor) -> Descriptor:
+        """Store a blob whose descriptor is known, from a stream of pieces; skipped where it is there already."""
+        if not self.has(descriptor):
+            with self.writer(expected=descriptor.digest, size=descriptor.size) as blob:
+                for chunk in chunks:
+                    blob.write(chunk)
+        return descriptor
+
+    def add_document(self, document: ImageManifest | ImageIndex) -> Descriptor:
+        """Store a manifest or an index."""
+        return self.add_bytes(document.encode(), document.media_type)
+
+    def link_from(self, source: "Layout", descriptor: Descriptor) -> None:
+        """Take a blob over from another layout: a hard link where both lie on one file system, else a copy."""
+        if self.has(descriptor):
+            return
+        try:
+            os.link(source.blob_path(descriptor.digest), self.blob_path(descriptor.digest))
+        except FileExistsError:
+            return
+        except OSError:
+            with source.open_blob(descriptor) as blob:
+                self.add_chunks(iter(lambda: blob.read(1 << 20), b""), descriptor)
+
+    def open_blob(self, descriptor: Descriptor) -> BinaryIO:
+        """Open a blob for reading; raises `DamagedContent` where it is missing or of another size."""
+        path = self.blob_path(descriptor.digest)
+        if not self.has(descriptor):
+            state = f"has {path.stat().st_size} bytes, not {descriptor.size}" if path.exists() else "is missing"
+            raise DamagedContent(f"blob {descriptor.digest} of layout {self.path} {state}")
+        return path.open("rb")
+
+    def read(self, descriptor: Descriptor, *, limit: int = MAX_MANIFEST_BYTES) -> bytes:
+        """Read and verify a small blob; raises `DamagedContent` where it is not what its descriptor says."""
+        if descriptor.size > limit:
+            raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes exceeds the limit of {limit}")
+        with self.open_blob(descriptor) as blob:
+            data = blob.read()
+        if Digest.of(data) != descriptor.digest:
+            raise DamagedContent(f"content of {descriptor.digest} in layout {self.path} hashes to {Digest.of(data)}")
+        return data
+
+    def read_document(self, descriptor: Descriptor) -> ImageManifest | ImageIndex:
+        """Read a manifest or an index."""
+        return parse(self.read(descriptor), media_type=descriptor.media_type)
+
+    def roots(self) -> tuple[Descriptor, ...]:
+        """The descriptors of ``index.json``."""
+        data = (self.path / "index.json").read_bytes()
+        fields = json.loads(data)
+        # The file has no media type of its own in older layouts; `parse` wants the shape alone.
+        fields.pop("mediaType", None)
+        return parse_image_index(json.dumps(fields).encode()).manifests
+
+    def root(self) -> Descriptor:
+        """The one descriptor of ``index.json``; raises `InvalidInput` where it lists none or several."""
+        roots = self.roots()
+        if len(roots) != 1:
+            raise InvalidInput(f"layout {self.path} lists {len(roots)} images, and exactly one was expected")
+        return roots[0]
+
+    def set_roots(self, roots: Iterable[Descriptor]) -> None:
+        """Replace ``index.json`` in one step."""
+        _replace(self.path / "index.json", ImageIndex(manifests=tuple(roots)).encode())
+
+    def walk(self, root: Descriptor) -> Iterator[Descriptor]:
+        """Every descriptor of the graph below ``root``, children before parents, each digest once; ``root`` is last.
+
+        A ``subject`` is not followed: it points up. Raises `InvalidInput` for graphs deeper than 8.
+        """
+        yield from self._walk(root, set(), depth=0)
+
+    def _walk(self, node: Descriptor, seen: set[Digest], *, depth: int) -> Iterator[Descriptor]:
+        if node.digest in seen:
+            return
+        if depth > 8:
+            raise InvalidInput(f"the image index in layout {self.path} is nested deeper than 8")
+        seen.add(node.digest)
+        if node.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
+            for child in self.read_document(node).children:
+                yield from self._walk(child, seen, depth=depth + 1)
+        yield node
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left on the disk of {path.parent}") from error
+        raise

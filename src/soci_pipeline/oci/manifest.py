@@ -1,0 +1,171 @@
+"""Image manifests and image indexes as frozen values with a byte-exact encoding (image-spec, both documents).
+
+Both parse the Docker types of the same shape. `encode` gives compact JSON in the key order of the reference
+implementations, so that equal values have equal digests.
+"""
+
+import json
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci import canonical_json
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.media_types import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    IMAGE_INDEXES,
+    IMAGE_MANIFESTS,
+    OCI_INDEX,
+    OCI_MANIFEST,
+)
+
+MAX_MANIFEST_BYTES = 4 << 20
+"""Registries take manifests up to 4 MiB (distribution-spec, "Pushing Manifests"); a larger one is refused unread."""
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    media_type: str
+    artifact_type: str = ""
+    subject: Descriptor | None = None
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+    def _body(self) -> dict[str, Any]:
+        raise AssertionError("each kind of document has its own body")
+
+    def to_json(self) -> dict[str, Any]:
+        """The document as an ordered mapping."""
+        fields: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
+        if self.artifact_type:
+            fields["artifactType"] = self.artifact_type
+        fields |= self._body()
+        if self.subject is not None:
+            fields["subject"] = self.subject.to_json()
+        if self.annotations:
+            fields["annotations"] = canonical_json.sorted_map(self.annotations)
+        return fields
+
+    def encode(self) -> bytes:
+        """The exact bytes that are stored and hashed."""
+        return canonical_json.encode(self.to_json())
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """Media type, digest and size of the encoded document."""
+        data = self.encode()
+        return Descriptor(media_type=self.media_type, digest=Digest.of(data), size=len(data))
+
+    def replaced(self, **changes: Any) -> Self:
+        """A copy with some fields replaced."""
+        return self.model_copy(update=changes)
+
+
+class ImageManifest(_Document):
+    """One image (or artifact): a config and its layers."""
+
+    media_type: str = OCI_MANIFEST
+    config: Descriptor
+    layers: tuple[Descriptor, ...] = ()
+
+    def _body(self) -> dict[str, Any]:
+        return {"config": self.config.to_json(), "layers": [layer.to_json() for layer in self.layers]}
+
+    @property
+    def children(self) -> tuple[Descriptor, ...]:
+        """What has to be there before this manifest may be pushed."""
+        return (self.config, *self.layers)
+
+
+class ImageIndex(_Document):
+    """A list of manifests, one for each platform, with what belongs to them."""
+
+    media_type: str = OCI_INDEX
+    manifests: tuple[Descriptor, ...] = ()
+
+    def _body(self) -> dict[str, Any]:
+        return {"manifests": [manifest.to_json() for manifest in self.manifests]}
+
+    @property
+    def children(self) -> tuple[Descriptor, ...]:
+        """What has to be there before this index may be pushed."""
+        return self.manifests
+
+
+def parse(data: bytes, *, media_type: str | None = None) -> ImageManifest | ImageIndex:
+    """Read a manifest or an index of OCI's or Docker's type.
+
+    ``media_type`` is what the registry or descriptor said; the document's own ``mediaType`` must agree where both are
+    given. Raises `InvalidInput` for anything that is not such a document or is larger than `MAX_MANIFEST_BYTES`.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the limit of {MAX_MANIFEST_BYTES}")
+    fields = _object(data)
+    kind = _kind(fields, media_type)
+    try:
+        shared = {
+            "media_type": kind,
+            "artifact_type": fields.get("artifactType") or "",
+            "subject": Descriptor.from_json(fields["subject"]) if fields.get("subject") else None,
+            "annotations": fields.get("annotations") or {},
+        }
+        if kind in IMAGE_INDEXES:
+            return ImageIndex(manifests=_descriptors(fields, "manifests"), **shared)
+        return ImageManifest(
+            config=Descriptor.from_json(fields["config"]), layers=_descriptors(fields, "layers"), **shared
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"not a manifest of type {kind}: {error!s:.300}") from error
+
+
+def parse_image_manifest(data: bytes, *, media_type: str | None = None) -> ImageManifest:
+    """As `parse`, for a place where only an image manifest is meant."""
+    document = parse(data, media_type=media_type)
+    if not isinstance(document, ImageManifest):
+        raise InvalidInput("an image manifest was expected, and this is an image index")
+    return document
+
+
+def parse_image_index(data: bytes, *, media_type: str | None = None) -> ImageIndex:
+    """As `parse`, for a place where only an image index is meant."""
+    document = parse(data, media_type=media_type)
+    if not isinstance(document, ImageIndex):
+        raise InvalidInput("an image index was expected, and this is an image manifest")
+    return document
+
+
+def to_oci(document_type: str) -> str:
+    """The OCI type for a Docker manifest or list type; other types as they are."""
+    return {DOCKER_LIST: OCI_INDEX, DOCKER_MANIFEST: OCI_MANIFEST}.get(document_type, document_type)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"not JSON: {error!s:.200}") from error
+    if not isinstance(fields, dict) or fields.get("schemaVersion") != 2:
+        raise InvalidInput("not an image manifest or index of schema version 2")
+    return fields
+
+
+def _kind(fields: dict[str, Any], media_type: str | None) -> str:
+    own = fields.get("mediaType") or None
+    given = media_type.split(";")[0].strip() if media_type else None
+    if own and given and own != given:
+        raise InvalidInput(f"a manifest that calls itself {str(own)[:100]} was served as {given[:100]}")
+    if "manifests" in fields and ("layers" in fields or "config" in fields):
+        raise InvalidInput("a document that is both an image manifest and an image index is refused (CVE-2021-41190)")
+    kind = own or given or (OCI_INDEX if "manifests" in fields else OCI_MANIFEST)
+    if kind not in IMAGE_INDEXES | IMAGE_MANIFESTS:
+        raise InvalidInput(f"not a manifest media type: {str(kind)[:100]}")
+    if (kind in IMAGE_INDEXES) != ("manifests" in fields):
+        raise InvalidInput(f"the document's fields do not fit its media type {kind}")
+    return str(kind)
+
+
+def _descriptors(fields: dict[str, Any], name: str) -> tuple[Descriptor, ...]:
+    return tuple(Descriptor.from_json(item) for item in fields.get(name) or ())

@@ -1,0 +1,62 @@
+"""Media types that this project reads or writes, and what the layer types say about compression.
+
+Sources: OCI image-spec (media-types.md), Docker image manifest v2.2, soci-snapshotter (docs/soci-index-manifest-v2.md).
+"""
+
+from enum import StrEnum
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_FOREIGN_LAYER_GZIP = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+
+SOCI_INDEX_V1 = "application/vnd.amazon.soci.index.v1+json"
+SOCI_INDEX_V2 = "application/vnd.amazon.soci.index.v2+json"
+SOCI_LAYER = "application/octet-stream"
+SOCI_PREFETCH = "application/vnd.amazon.soci.prefetch.v1+json"
+
+IN_TOTO = "application/vnd.in-toto+json"
+
+IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+IMAGE_INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
+# A registry is always asked for all four: ECR answers "not found" for a type that was not accepted.
+MANIFESTS = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+
+
+class Compression(StrEnum):
+    """How a layer's tar is stored, going by its media type alone."""
+
+    GZIP = "gzip"
+    NONE = "none"
+    ZSTD = "zstd"
+    UNKNOWN = "unknown"
+
+
+_COMPRESSIONS = {
+    OCI_LAYER: Compression.NONE,
+    OCI_LAYER_GZIP: Compression.GZIP,
+    OCI_LAYER_ZSTD: Compression.ZSTD,
+    DOCKER_LAYER: Compression.NONE,
+    DOCKER_LAYER_GZIP: Compression.GZIP,
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": Compression.ZSTD,
+}
+
+
+def layer_compression(media_type: str) -> Compression:
+    """The compression that a layer's media type promises; ``UNKNOWN`` for foreign and other types."""
+    return _COMPRESSIONS.get(media_type, Compression.UNKNOWN)
+
+
+def is_foreign_layer(media_type: str) -> bool:
+    """Whether the layer is one that registries do not hold (non-distributable, Windows base layers)."""
+    return media_type == DOCKER_FOREIGN_LAYER_GZIP or ".nondistributable." in media_type

@@ -1,0 +1,123 @@
+"""Platforms: the ``os/architecture[/variant]`` of an image, and when two of them mean the same machine."""
+
+import platform as host
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+from soci_pipeline.errors import InvalidInput
+
+_PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
+_ARCHITECTURE_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
+# containerd's platforms package treats these variants as the plain architecture.
+_DEFAULT_VARIANTS = {("arm64", "v8"), ("arm64", "8"), ("amd64", "v1"), ("arm", "v7")}
+_KNOWN_ARCHITECTURES = frozenset(
+    {"amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64le", "mips64", "unknown"}
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Platform:
+    """A platform as an image config or an image index names it (image-spec, image-index.md, ``platform``).
+
+    ``str()`` gives ``os/architecture[/variant]``, and `parse` takes that back.
+    """
+
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``linux/arm64`` or ``linux/arm/v7``; raises `InvalidInput` for an unknown shape or architecture."""
+        parts = text.strip().lower().split("/")
+        advice = "Write it as os/architecture, for example linux/amd64 or linux/arm64."
+        if len(parts) not in (2, 3) or not all(_PART.match(part) for part in parts):
+            raise InvalidInput(f"not a platform: {text[:100]!r}", advice=advice)
+        architecture = _ARCHITECTURE_ALIASES.get(parts[1], parts[1])
+        if architecture not in _KNOWN_ARCHITECTURES:
+            raise InvalidInput(f"unknown architecture {parts[1]!r} in platform {text!r}", advice=advice)
+        return cls(parts[0], architecture, parts[2] if len(parts) == 3 else "")
+
+    @classmethod
+    def native(cls) -> Self:
+        """The platform of the machine that this runs on."""
+        return cls.parse(f"{host.system().lower()}/{host.machine().lower()}")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read the ``platform`` of a descriptor, or the same fields of an image config."""
+        try:
+            return cls(
+                os=_text(value["os"]),
+                architecture=_text(value["architecture"]),
+                variant=_text(value.get("variant") or ""),
+                os_version=_text(value.get("os.version") or ""),
+                os_features=tuple(_text(feature) for feature in value.get("os.features") or ()),
+            )
+        except (KeyError, TypeError) as error:
+            raise InvalidInput(f"not a platform object: {str(value)[:200]}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of a descriptor, in the key order of the reference implementations."""
+        fields: dict[str, Any] = {"architecture": self.architecture, "os": self.os}
+        if self.os_version:
+            fields["os.version"] = self.os_version
+        if self.os_features:
+            fields["os.features"] = list(self.os_features)
+        if self.variant:
+            fields["variant"] = self.variant
+        return fields
+
+    def normalised(self) -> "Platform":
+        """The same platform with aliases resolved and a default variant left out: arm64/v8 is arm64."""
+        architecture = _ARCHITECTURE_ALIASES.get(self.architecture, self.architecture)
+        variant = "" if (architecture, self.variant) in _DEFAULT_VARIANTS else self.variant
+        return replace(self, architecture=architecture, variant=variant)
+
+    def matches(self, other: "Platform") -> bool:
+        """Whether both name the same machine once normalised; OS version and features are not compared."""
+        mine, theirs = self.normalised(), other.normalised()
+        return (mine.os, mine.architecture, mine.variant) == (theirs.os, theirs.architecture, theirs.variant)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether this is ``unknown/unknown``, which BuildKit gives to attestation manifests."""
+        return self.os == "unknown" and self.architecture == "unknown"
+
+    @property
+    def slug(self) -> str:
+        """The platform in names of pools, folders and tags: ``linux-arm64``."""
+        return str(self).replace("/", "-")
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        def validate(value: "str | Platform") -> Platform:
+            if isinstance(value, Platform):
+                return value
+            try:
+                return cls.parse(value)
+            except InvalidInput as error:
+                raise ValueError(error.reason) from error
+
+        text = core_schema.no_info_after_validator_function(validate, core_schema.str_schema())
+        return core_schema.json_or_python_schema(
+            json_schema=text,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text]),
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+        )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value

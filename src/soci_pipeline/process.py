@@ -1,0 +1,225 @@
+"""The one door to other programs.
+
+argv is always a list, is logged with secrets left out (none may be in it in the first place), and is resolved on the
+PATH of the environment that is given. Output is streamed to the logger line by line; an error carries the program's
+name, its exit status or signal, and its last lines. A child runs in a process group of its own, and the whole group is
+ended when the ``with`` block or call is left by an exception, a cancellation included.
+"""
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
+
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+LOGGER: ContextVar[Logger | None] = ContextVar("LOGGER", default=None)
+"""Where progress goes. A Prefect task puts its run logger here, so that the library knows nothing of Prefect."""
+
+_TAIL_LINES = 30
+_GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ended with success: its whole standard output, and the tail of its standard error."""
+
+    stdout: str
+    stderr_tail: str
+
+
+def logger() -> Logger:
+    """The logger of the current context."""
+    return LOGGER.get() or logging.getLogger("soci_pipeline")
+
+
+def find(program: str, *, package: str | None = None, env: Mapping[str, str] | None = None) -> Path:
+    """The full path of a program; raises `ToolMissing` with the package that brings it."""
+    path = (os.environ if env is None else env).get("PATH", os.defpath)
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise ToolMissing(
+            f"the program {program!r} is not on the PATH",
+            advice=f"Install the package {package or program}, or add its folder to PATH.",
+        )
+    return Path(found)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    package: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    stream: bool = False,
+    on_line: Callable[[str], None] | None = None,
+) -> Completed:
+    """Run a program to its end and return what it printed.
+
+    ``stream`` logs each line of both outputs as it comes (``on_line`` gets them too). ``timeout`` is in seconds.
+    Raises `ToolMissing`, `ToolFailed` for an exit status other than 0 or a signal, `DeadlineExceeded`.
+    """
+    program = find(str(argv[0]), package=package, env=env)
+    name = Path(str(argv[0])).name
+    logger().debug("run: %s", shlex.join(str(part) for part in argv))
+    with _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd) as child:
+        output, tail = _Collector(keep=None), _Collector(keep=_TAIL_LINES)
+        report = _reporter(stream=stream, on_line=on_line)
+        threads = [_pump(child.stdout, output, report), _pump(child.stderr, tail, report)]
+        _feed(child, stdin)
+        try:
+            child.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineExceeded(f"{name} did not end within {timeout:g} s and was stopped") from error
+        for thread in threads:
+            thread.join()
+    last = tail.text() or output.tail(_TAIL_LINES)
+    if child.returncode != 0:
+        raise ToolFailed(f"{name} {_ending(child.returncode)}\n{last}".rstrip(), advice=None)
+    return Completed(stdout=output.text(), stderr_tail=last)
+
+
+@contextlib.contextmanager
+def background(
+    argv: Sequence[str | Path],
+    *,
+    package: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    log: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program, and end it with its whole process group when the block is left.
+
+    Its output goes to the file ``log``, or nowhere. It gets SIGTERM, and SIGKILL after ten seconds.
+    """
+    program = find(str(argv[0]), package=package, env=env)
+    logger().debug("start: %s", shlex.join(str(part) for part in argv))
+    with contextlib.ExitStack() as stack:
+        sink: IO[bytes] | int = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
+        yield stack.enter_context(_started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, sink=sink))
+
+
+@contextlib.contextmanager
+def _started(
+    argv: list[str],
+    *,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    sink: IO[bytes] | int | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    out = subprocess.PIPE if sink is None else sink
+    child = subprocess.Popen(
+        argv,
+        env=None if env is None else dict(env),
+        cwd=cwd,
+        stdin=subprocess.PIPE if sink is None else subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.PIPE if sink is None else subprocess.STDOUT,
+        start_new_session=True,
+        # A shell's background job ignores SIGINT and hands that on; the child must not inherit it.
+        restore_signals=True,
+        preexec_fn=_default_interrupt,  # noqa: PLW1509 - only async-signal-safe calls are made in it
+    )
+    try:
+        yield child
+    finally:
+        end_group(child)
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def end_group(child: subprocess.Popen[bytes], *, grace: float = _GRACE_SECONDS) -> None:
+    """End a child and everything in its process group: SIGTERM, then SIGKILL after ``grace`` seconds."""
+    if child.poll() is None:
+        _signal_group(child.pid, signal.SIGTERM)
+        try:
+            child.wait(grace)
+        except subprocess.TimeoutExpired:
+            logger().warning("process %d did not end on SIGTERM within %g s; killing it", child.pid, grace)
+    _signal_group(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _default_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _feed(child: subprocess.Popen[bytes], data: bytes | None) -> None:
+    if child.stdin is None:
+        return
+    # A program that ends without reading its input is judged by its exit status, not by the broken pipe.
+    with contextlib.suppress(BrokenPipeError):
+        if data is not None:
+            child.stdin.write(data)
+        child.stdin.close()
+
+
+class _Collector:
+    def __init__(self, *, keep: int | None) -> None:
+        self._lines: deque[str] = deque(maxlen=keep)
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+
+    def text(self) -> str:
+        return "".join(self._lines)
+
+    def tail(self, count: int) -> str:
+        return "".join(list(self._lines)[-count:])
+
+
+def _reporter(*, stream: bool, on_line: Callable[[str], None] | None) -> Callable[[str], None]:
+    # Threads do not inherit the context, so the logger is taken here.
+    sink = logger()
+
+    def report(line: str) -> None:
+        if stream and line.strip():
+            sink.info("%s", line.rstrip())
+        if on_line is not None:
+            on_line(line)
+
+    return report
+
+
+def _pump(pipe: IO[bytes] | None, collector: _Collector, report: Callable[[str], None]) -> threading.Thread:
+    def read() -> None:
+        if pipe is None:
+            return
+        for raw in pipe:
+            line = raw.decode(errors="replace")
+            collector.add(line)
+            report(line)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        try:
+            return f"was ended by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"was ended by signal {-status}"
+    return f"ended with exit status {status}"

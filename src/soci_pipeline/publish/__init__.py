@@ -1,0 +1,1 @@
+"""What the product is about: one branch, the join, the gate, tags and retention. No orchestrator in here."""

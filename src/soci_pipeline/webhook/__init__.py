@@ -1,0 +1,1 @@
+"""The receiver: verify a signed event, store it, start a publication."""
