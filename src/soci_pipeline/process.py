@@ -7,6 +7,7 @@ ended when the ``with`` block or call is left by an exception, a cancellation in
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import shlex
@@ -76,7 +77,7 @@ def run(
     program = find(str(argv[0]), package=package, env=env)
     name = Path(str(argv[0])).name
     logger().debug("run: %s", shlex.join(str(part) for part in argv))
-    with _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd) as child:
+    with _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, prepare=_end_with_parent) as child:
         output, tail = _Collector(keep=None), _Collector(keep=_TAIL_LINES)
         report = _reporter(stream=stream, on_line=on_line)
         threads = [_pump(child.stdout, output, report), _pump(child.stderr, tail, report)]
@@ -120,6 +121,7 @@ def _started(
     env: Mapping[str, str] | None,
     cwd: Path | None,
     sink: IO[bytes] | int | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     out = subprocess.PIPE if sink is None else sink
     child = subprocess.Popen(
@@ -130,9 +132,7 @@ def _started(
         stdout=out,
         stderr=subprocess.PIPE if sink is None else subprocess.STDOUT,
         start_new_session=True,
-        # A shell's background job ignores SIGINT and hands that on; the child must not inherit it.
-        restore_signals=True,
-        preexec_fn=_default_interrupt,  # noqa: PLW1509 - only async-signal-safe calls are made in it
+        preexec_fn=prepare or _default_interrupt,  # noqa: PLW1509 - they make system calls and nothing else
     )
     try:
         yield child
@@ -161,8 +161,19 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+
 def _default_interrupt() -> None:
+    # A shell's background job ignores SIGINT and hands that on; a program that never sees it could not be stopped.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end the child when the thread that waits for it dies, be it by SIGKILL (prctl(2))."""
+    _default_interrupt()
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _feed(child: subprocess.Popen[bytes], data: bytes | None) -> None:

@@ -1,0 +1,89 @@
+# The two commands for a newcomer are `make demo` and `make test`; both do all their own set-up.
+# Everything that is fetched lies in .venv and .toolchain, which git ignores; nothing is installed system-wide.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+TOOLCHAIN := $(CURDIR)/.toolchain
+UV := $(TOOLCHAIN)/uv/bin/uv
+VENV := .venv
+
+export UV_CACHE_DIR := $(TOOLCHAIN)/cache/uv
+export PIP_CACHE_DIR := $(TOOLCHAIN)/cache/pip
+export UV_SYSTEM_CERTS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE := 1
+
+PYTEST := $(VENV)/bin/python -m pytest -p no:cacheprovider
+
+.PHONY: help prerequisites install development demo test test-unit check format bench fuzz lock clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+prerequisites:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer is missing: install the package python3' >&2; exit 1; }
+	@command -v git >/dev/null || { echo 'git is missing: install the package git' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'Python has no venv module: install the package python3-venv' >&2; exit 1; }
+	@$(PYTHON) -c 'import os, ssl, sys; p = ssl.get_default_verify_paths(); sys.exit(not any(map(os.path.exists, filter(None, ("/etc/ssl/certs/ca-certificates.crt", p.cafile)))))' \
+		|| { echo 'No CA certificates: install the package ca-certificates' >&2; exit 1; }
+
+$(UV): requirements/uv.txt | prerequisites
+	@echo '==> fetching uv into .toolchain'
+	@$(PYTHON) -m venv $(TOOLCHAIN)/uv
+	@$(TOOLCHAIN)/uv/bin/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(VENV)/bin/python: | prerequisites
+	@$(PYTHON) -m venv $(VENV)
+
+# Installing without the project's dependencies again: the lock has already brought them, with their hashes.
+$(VENV)/installed-%: requirements/%.txt pyproject.toml $(UV) | $(VENV)/bin/python
+	@echo '==> installing what requirements/$*.txt pins into .venv'
+	@$(UV) pip install --quiet --python $(VENV) --require-hashes -r requirements/$*.txt
+	@$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+install: $(VENV)/installed-runtime ## Put the command at .venv/bin/soci-pipeline
+	@echo 'installed: .venv/bin/soci-pipeline'
+
+development: $(VENV)/installed-runtime $(VENV)/installed-development
+
+demo: $(VENV)/installed-runtime ## Publish an example for two platforms with a local stack, and show it
+	@$(VENV)/bin/soci-pipeline demo $(DEMO_ARGS)
+
+test: development ## All tests: units, then the real engines, registries and Prefect server
+	@$(PYTEST) --real $(TEST_ARGS)
+
+test-unit: development ## The tests that need nothing but Python
+	@$(PYTEST) $(TEST_ARGS)
+
+check: development ## Formatting, lint and types
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+
+format: development ## Let ruff rewrite the sources
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+bench: development ## Measure against ctr, oras and soci in one run; writes docs/benchmarks.md
+	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
+
+FUZZ_SECONDS ?= 600
+fuzz: development ## Fuzz the readers of hostile bytes for FUZZ_SECONDS
+	@$(VENV)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+# --no-emit-index-url: a lock names versions and hashes, never the host that served them.
+COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	--universal --python-version 3.11
+lock: $(UV) ## Resolve the pins in requirements/ again
+	@$(COMPILE) pyproject.toml --all-extras --group build -o requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench \
+		-c requirements/runtime.txt -o requirements/development.txt
+	@$(UV) --version | sed -E 's/^uv ([^ ]+).*/uv==\1/' | $(COMPILE) - -o requirements/uv.txt
+
+clean: ## Remove what the other targets made
+	@rm -rf $(VENV) .toolchain .local .cache .mypy_cache .ruff_cache .hypothesis build-output

@@ -1,0 +1,64 @@
+"""The tiers, and the real things that the real tier shares.
+
+``--real`` adds the tests that start engines, registries and Prefect. A tool that this machine cannot have skips its
+tests; with ``CI=true`` or ``--require-tools`` it fails them, so that a green gate means that they ran.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.errors import EngineUnavailable, StackError, ToolMissing
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("soci-pipeline")
+    group.addoption("--real", action="store_true", help="also run the tests with real engines, registries and Prefect")
+    group.addoption("--require-tools", action="store_true", help="a tool that cannot be had is a failure, not a skip")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"real tier: {'on' if config.getoption('--real') else 'off'}, missing tools: {_on_missing(config)}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--real"):
+        # Units first: what is cheap to find is found first.
+        items.sort(key=lambda item: item.get_closest_marker("real") is not None)
+        return
+    skip = pytest.mark.skip(reason="needs --real")
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """No test sees the machine's credentials, AWS profile or Docker configuration."""
+    if request.node.get_closest_marker("real"):
+        return
+    for name in list(os.environ):
+        if (
+            name.startswith(("AWS_", "DOCKER_", "CONTAINERD_", "SOCI_PIPELINE_", "PREFECT_"))
+            and name != "AWS_CA_BUNDLE"
+        ):
+            monkeypatch.delenv(name)
+
+
+@contextmanager
+def _or_skip(config: pytest.Config) -> Iterator[None]:
+    try:
+        yield
+    except (ToolMissing, EngineUnavailable, StackError) as error:
+        if _on_missing(config) == "fail" or isinstance(error, StackError):
+            raise
+        pytest.skip(str(error))
+
+
+def _on_missing(config: pytest.Config) -> str:
+    return "fail" if config.getoption("--require-tools") or os.environ.get("CI") == "true" else "skip"

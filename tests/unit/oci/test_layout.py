@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.oci import media_types
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+
+
+def _left_behind(layout: Layout) -> list[Path]:
+    return list((layout.path / ".incoming").rglob("*"))
+
+
+def test_a_blob_is_stored_under_its_digest_and_read_back(tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path / "image")
+    blob = layout.add_bytes(b"content", "text/plain")
+    assert Layout.open(tmp_path / "image").read(blob) == b"content"
+    assert (tmp_path / "image" / "blobs" / "sha256" / blob.digest.hex).read_bytes() == b"content"
+
+
+def test_content_of_another_digest_or_size_leaves_nothing(tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path)
+    with pytest.raises(DamagedContent, match="hashes to"), layout.writer(expected=Digest.of(b"other")) as blob:
+        blob.write(b"content")
+    with pytest.raises(DamagedContent, match="has 3 bytes, not 7"), layout.writer(size=7) as blob:
+        blob.write(b"con")
+    with pytest.raises(DamagedContent, match="longer than the 2 bytes"), layout.writer(size=2) as blob:
+        blob.write(b"con")
+    with pytest.raises(KeyboardInterrupt), layout.writer() as blob:  # noqa: PT012
+        blob.write(b"con")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "blobs" / "sha256").iterdir()) == []
+    assert _left_behind(layout) == []
+
+
+def test_a_blob_that_changed_on_disk_is_found_when_it_is_read(tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path)
+    blob = layout.add_bytes(b"content", "text/plain")
+    path = layout.blob_path(blob.digest)
+    path.chmod(0o644)
+    path.write_bytes(b"c0ntent")
+    with pytest.raises(DamagedContent, match="hashes to"):
+        layout.read(blob)
+    path.write_bytes(b"short")
+    with pytest.raises(DamagedContent, match="has 5 bytes, not 7"):
+        layout.read(blob)
+    path.unlink()
+    with pytest.raises(DamagedContent, match="is missing"):
+        layout.read(blob)
+
+
+def test_a_graph_is_walked_children_first_and_each_blob_once(tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path)
+    config = layout.add_bytes(b"{}", media_types.OCI_CONFIG)
+    layer = layout.add_bytes(b"layer", media_types.OCI_LAYER)
+    images = [
+        layout.add_document(ImageManifest(config=config, layers=(layer,), annotations={"n": str(number)}))
+        for number in range(2)
+    ]
+    root = layout.add_document(ImageIndex(manifests=tuple(images)))
+    assert list(layout.walk(root)) == [config, layer, images[0], images[1], root]
+
+
+def test_the_root_is_the_one_descriptor_of_index_json(tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path)
+    with pytest.raises(InvalidInput, match="lists 0 images"):
+        layout.root()
+    root = layout.add_document(ImageIndex())
+    layout.set_roots([root])
+    assert Layout.open(tmp_path).root() == root
+
+
+def test_a_folder_that_is_no_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="not an OCI image layout"):
+        Layout.open(tmp_path)
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion":"2"}')
+    with pytest.raises(InvalidInput, match="version '2'"):
+        Layout.open(tmp_path)
+
+
+def test_a_blob_of_another_layout_is_linked_not_copied(tmp_path: Path) -> None:
+    one, two = Layout.create(tmp_path / "one"), Layout.create(tmp_path / "two")
+    blob = one.add_bytes(b"content", "text/plain")
+    two.link_from(one, blob)
+    two.link_from(one, blob)
+    assert two.read(blob) == b"content"
+    assert two.blob_path(blob.digest).samefile(one.blob_path(blob.digest))
