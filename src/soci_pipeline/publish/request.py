@@ -1,0 +1,232 @@
+"""What a publication is asked for, and what each branch is told: validated once, then frozen.
+
+`PublishRequest` is the parameters of the flow ``publish_image`` (a test keeps both the same), so a webhook can check a
+request before a run is made of it. Nothing here may hold a secret: parameters are shown in the UI and kept in the
+database. Secrets are named (a Prefect block, an ARN) and resolved on the worker.
+"""
+
+import posixpath
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.records import SociOptions
+from soci_pipeline.publish.source import ResolvedSource, check_ref, check_url
+from soci_pipeline.publish.tag_names import check_templates
+from soci_pipeline.registry.reference import ImageReference
+
+_ARG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+_SECRET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_SECRET_PLACE = re.compile(
+    r"(?:[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_-]*|arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:\S+)\Z"
+)
+_LOOKS_SECRET = re.compile(
+    r"(?:^|_)(?:password|passwd|pwd|secret|secrets|token|api_?key|access_?key|private_?key|credentials?)(?:_|$)", re.I
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class BuilderName(StrEnum):
+    """What makes the image; ``auto`` takes buildx where the worker has it, else the engine."""
+
+    AUTO = "auto"
+    BUILDX = "buildx"
+    DOCKER = "docker"
+    PREBUILT = "prebuilt"
+
+
+class ToolchainName(StrEnum):
+    """What indexes it: this library, or containerd and the soci command."""
+
+    NATIVE = "native"
+    CONTAINERD = "containerd"
+
+
+class VerifyMode(StrEnum):
+    """How much of what was pushed is read again before a tag moves."""
+
+    SAMPLE = "sample"
+    ALL = "all"
+    OFF = "off"
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BuildInputs(_Request):
+    """What decides the bytes of the image; the same for all platforms."""
+
+    context: str = "."
+    dockerfile: str = "Dockerfile"
+    target: str | None = None
+    build_args: dict[str, str] = Field(default_factory=dict)
+    build_secrets: dict[str, str] = Field(default_factory=dict)
+    builder: BuilderName = BuilderName.AUTO
+    prebuilt: str | None = None
+    toolchain: ToolchainName = ToolchainName.NATIVE
+    soci: SociOptions = Field(default_factory=SociOptions)
+    attestations: bool = False
+    source_credentials: str | None = None
+
+    @field_validator("context", "dockerfile")
+    @classmethod
+    def _paths_stay_inside_the_source(cls, path: str) -> str:
+        normal = posixpath.normpath(path.strip() or ".")
+        if _CONTROL.search(path) or normal.startswith(("/", "-")) or normal.split("/")[0] == "..":
+            raise ValueError(f"{path[:200]!r} is not a path inside the source")
+        return normal
+
+    @field_validator("target")
+    @classmethod
+    def _target_is_a_stage(cls, target: str | None) -> str | None:
+        if target and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", target):
+            raise ValueError(f"{target[:100]!r} is not the name of a build stage")
+        return target or None
+
+    @field_validator("build_args")
+    @classmethod
+    def _build_args_hold_no_secrets(cls, arguments: dict[str, str]) -> dict[str, str]:
+        for name in arguments:
+            if not _ARG_NAME.match(name):
+                raise ValueError(f"{name[:100]!r} is not the name of a build argument")
+            if _LOOKS_SECRET.search(name):
+                raise ValueError(
+                    f"the build argument {name} looks like a secret, and build arguments stay in the image's history; "
+                    "use build_secrets"
+                )
+        return arguments
+
+    @field_validator("build_secrets")
+    @classmethod
+    def _build_secrets_are_names_of_places(cls, secrets: dict[str, str]) -> dict[str, str]:
+        for name, place in secrets.items():
+            if not _SECRET_ID.match(name):
+                raise ValueError(f"{name[:100]!r} is not an id of a build secret")
+            # The value is not shown: whoever misunderstood the parameter may have put the secret itself here.
+            if not _SECRET_PLACE.match(place):
+                raise ValueError(
+                    f"the build secret {name} must name a Prefect block (secret/npm-token) or the ARN of a secret"
+                )
+        return secrets
+
+    @field_validator("source_credentials")
+    @classmethod
+    def _credentials_are_the_name_of_a_place(cls, place: str | None) -> str | None:
+        if place and not _SECRET_PLACE.match(place):
+            raise ValueError("source_credentials must name a Prefect block (secret/git-token) or the ARN of a secret")
+        return place or None
+
+    @model_validator(mode="after")
+    def _a_prebuilt_image_has_an_address(self) -> Self:
+        if (self.builder is BuilderName.PREBUILT) != bool(self.prebuilt):
+            raise ValueError("the builder prebuilt and the parameter prebuilt (an address) belong together")
+        if self.prebuilt and (_CONTROL.search(self.prebuilt) or self.prebuilt.startswith("-")):
+            raise ValueError("prebuilt is not a path or an address")
+        return self
+
+
+def _one_text(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class PublishRequest(BuildInputs):
+    """The parameters of one publication."""
+
+    image: ImageReference
+    tags: tuple[str, ...] = ("{short_sha}",)
+    source: str
+    ref: str | None = None
+    platforms: tuple[Platform, ...] = (Platform("linux", "amd64"), Platform("linux", "arm64"))
+    verify: VerifyMode = VerifyMode.SAMPLE
+    platform_tags: bool = False
+    worker_wait: Annotated[float, Field(ge=0)] | None = None
+    force_tags: bool = False
+
+    @classmethod
+    def check(cls, parameters: Mapping[str, Any]) -> Self:
+        """As validation, but raises `InvalidInput` with one line for each parameter that is wrong."""
+        try:
+            return cls.model_validate(dict(parameters))
+        except ValidationError as error:
+            lines = []
+            for fault in error.errors(include_url=False, include_input=False, include_context=False):
+                # Of a list only the item's place is named, of a union only the parameter.
+                where = ".".join(str(part) for part in fault["loc"][:2] if not str(part).startswith("function"))
+                lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}" if where else fault["msg"])
+            raise InvalidInput("; ".join(dict.fromkeys(lines)).replace("Value error, ", "")) from None
+
+    @field_validator("image")
+    @classmethod
+    def _image_has_no_tag(cls, image: ImageReference) -> ImageReference:
+        if image.tag or image.digest:
+            raise ValueError(f"{image} has a tag or digest; give the repository alone, and tags in `tags`")
+        return image
+
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _one_tag_may_be_given_alone(cls, tags: Any) -> Any:
+        return _one_text(tags)
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_templates(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        if not tags:
+            raise ValueError("at least one tag is needed")
+        try:
+            check_templates(tags)
+        except InvalidInput as error:
+            raise ValueError(f"{error.reason}. {error.advice or ''}".strip()) from error
+        return tags
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_a_git_address(cls, source: str) -> str:
+        try:
+            return check_url(source)
+        except InvalidInput as error:
+            raise ValueError(f"{error.reason}. {error.advice or ''}".strip()) from error
+
+    @field_validator("ref")
+    @classmethod
+    def _ref_is_a_branch_tag_or_commit(cls, ref: str | None) -> str | None:
+        try:
+            return check_ref(ref) if ref else None
+        except InvalidInput as error:
+            raise ValueError(error.reason) from error
+
+    @field_validator("platforms", mode="before")
+    @classmethod
+    def _one_platform_may_be_given_alone(cls, platforms: Any) -> Any:
+        return _one_text(platforms)
+
+    @field_validator("platforms")
+    @classmethod
+    def _platforms_are_some_and_different(cls, platforms: tuple[Platform, ...]) -> tuple[Platform, ...]:
+        if not platforms:
+            raise ValueError("at least one platform is needed")
+        if any(platform.is_unknown for platform in platforms):
+            raise ValueError("unknown/unknown is not a platform to build for")
+        plain = [platform.normalised() for platform in platforms]
+        twice = sorted({str(platform) for platform in plain if plain.count(platform) > 1})
+        if twice:
+            raise ValueError(f"given twice: {', '.join(twice)}")
+        return tuple(plain)
+
+    def branch(self, platform: Platform, source: ResolvedSource) -> "BranchRequest":
+        """What the branch of one platform is told."""
+        fields = {name: getattr(self, name) for name in BuildInputs.model_fields}
+        return BranchRequest(image=self.image, platform=platform, source=source, **fields)
+
+
+class BranchRequest(BuildInputs):
+    """The work for one platform: one commit, one platform, one repository to push to by digest."""
+
+    image: ImageReference
+    platform: Platform
+    source: ResolvedSource

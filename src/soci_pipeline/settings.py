@@ -1,0 +1,151 @@
+"""How a worker or a control machine is set up: typed sections, read from the environment once and handed on.
+
+A field ``folder`` of the section ``work`` is spelled ``SOCI_PIPELINE_WORK_FOLDER``. Lists are separated by commas. What
+belongs to one publication is a parameter of the flow (`soci_pipeline.publish.request`), not a setting; secrets are
+neither: they are resolved on the worker from blocks or secret stores.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from soci_pipeline.errors import InvalidInput
+
+PREFIX = "SOCI_PIPELINE_"
+# Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.
+_NOT_SETTINGS = frozenset({"registry_username", "registry_password", "registry_token"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _default_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"soci-pipeline-{os.getuid()}"
+
+
+class WorkSettings(_Section):
+    """Where a worker keeps what it is working on."""
+
+    folder: Path = Field(default_factory=_default_folder)
+    """Runs have a folder each below it, removed at their end; what a killed run left is removed at the next start."""
+    cache: Path | None = None
+    """zTOCs of layers seen before; ``ztocs`` below `folder` where nothing is said."""
+    jobs: int = Field(default=2, ge=1, le=64)
+    """How many layers are indexed at once."""
+
+    @property
+    def ztoc_cache(self) -> Path:
+        return self.cache or self.folder / "ztocs"
+
+
+class RegistrySettings(_Section):
+    """How registries are talked to, beyond what Docker's own configuration file says."""
+
+    ca_file: Path | None = None
+    """CA certificates (PEM) for registries with certificates of their own."""
+    plain_http: tuple[str, ...] = ()
+    """Registries (host or host:port) that are spoken to without TLS; loopback ones always are."""
+    jobs: int = Field(default=4, ge=1, le=64)
+    """How many blobs are uploaded at once."""
+    create_repository: bool = False
+    """Make a missing repository first, where the registry (ECR) has a call for it."""
+
+
+class BuildSettings(_Section):
+    """What every build on this worker shares."""
+
+    buildx_builder: str | None = None
+    """A builder that exists already, a remote one too; else the engine's own, or one made for the run."""
+    network: str | None = None
+    """The network of RUN steps, for example ``host``."""
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    """Passed to buildx as they are, for example ``type=registry,ref=…``; separated by spaces, not by commas."""
+
+
+class ContainerdSettings(_Section):
+    """What the toolchain ``containerd`` needs; `CONTAINERD_ADDRESS` is read as well, as ctr does."""
+
+    address: Path | None = None
+    """containerd's socket; else the one under the Docker engine is looked for."""
+    soci_version: str | None = None
+    """The release of soci that is fetched where a worker has none."""
+    soci_base_url: str | None = None
+    """Where releases are fetched from."""
+    soci_sha256: str | None = None
+    """The sha256 of the release's archive for this worker's architecture."""
+
+
+class PublishSettings(_Section):
+    """What the control flow goes by. Times are seconds."""
+
+    worker_wait: float = Field(default=0, ge=0)
+    """How long a platform may be without a worker before the run fails."""
+    start_timeout: float = Field(default=600, gt=0)
+    """How long a branch that a worker has taken may need until its first line runs."""
+    deadline: float = Field(default=6 * 3600, gt=0)
+    """The whole run; branches that are not done by then are cancelled."""
+    poll: float = Field(default=1.0, gt=0, le=60)
+    """How often the branches' states are asked for."""
+    supersede: bool = True
+    """A newer run for the same image and ref cancels older ones that have not started yet."""
+    signing_key: str | None = None
+    """The cosign key (a path on the control machine, or what cosign takes) that image indexes are signed with."""
+
+
+class Settings(_Section):
+    """All sections."""
+
+    work: WorkSettings = Field(default_factory=WorkSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    build: BuildSettings = Field(default_factory=BuildSettings)
+    containerd: ContainerdSettings = Field(default_factory=ContainerdSettings)
+    publish: PublishSettings = Field(default_factory=PublishSettings)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read ``SOCI_PIPELINE_<SECTION>_<FIELD>``; raises `InvalidInput` that names the variable."""
+        given = os.environ if environment is None else environment
+        sections: dict[str, dict[str, Any]] = {name: {} for name in cls.model_fields}
+        for variable, text in given.items():
+            name = variable.removeprefix(PREFIX).lower()
+            section, _, field = name.partition("_")
+            if not variable.startswith(PREFIX) or name in _NOT_SETTINGS:
+                continue
+            if section not in sections or not field or not text:
+                continue
+            sections[section][field] = _value(section, field, text)
+        address = given.get("CONTAINERD_ADDRESS")
+        if address:
+            sections["containerd"].setdefault("address", address)
+        try:
+            return cls.model_validate(sections)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            variable = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+            known = ", ".join(sorted(_variables()))
+            raise InvalidInput(f"setting {variable}: {first['msg']}", advice=f"Settings are {known}.") from error
+
+
+def _value(section: str, field: str, text: str) -> str | list[str]:
+    if field in ("cache_from", "cache_to"):
+        return text.split()
+    model = Settings.model_fields[section].annotation
+    known = model.model_fields.get(field) if isinstance(model, type) and issubclass(model, BaseModel) else None
+    if known is not None and known.annotation == tuple[str, ...]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _variables() -> list[str]:
+    names = []
+    for section, info in Settings.model_fields.items():
+        model = info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            names += [f"{PREFIX}{section}_{field}".upper() for field in model.model_fields]
+    return names
