@@ -1,0 +1,251 @@
+"""The join: the branches' images become one image index, and nothing does unless all of them fit.
+
+`join` is a function of what it is given: no network, no clock, and the same bytes whatever the order of the branches.
+It reads manifests and configs by ``read``, finds every problem before it answers, and raises them together.
+`soci_pipeline.publish.collect` finds the images of a join in a registry.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from soci_pipeline.errors import InvalidInput, JoinRefused, SociPipelineError
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
+from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.annotations import (
+    ATTESTATION_TYPE,
+    IMAGE_LAYER_DIGEST,
+    IMAGE_MANIFEST_DIGEST,
+    REFERENCE_DIGEST,
+    REFERENCE_TYPE,
+    SOCI_INDEX_DIGEST,
+)
+from soci_pipeline.publish.image_config import platform_of_config
+from soci_pipeline.publish.records import IndexVersion, PlatformImage
+
+Read = Callable[[Descriptor], bytes]
+"""Gives the verified bytes of a manifest or config; raises a `SociPipelineError` where it is missing or damaged."""
+
+UNKNOWN = Platform("unknown", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """One image, read, with its descriptors as the index lists them."""
+
+    platform: Platform
+    image: Descriptor
+    attestations: tuple[Descriptor, ...]
+    soci_index: Descriptor | None
+
+
+def join(
+    images: Sequence[PlatformImage],
+    *,
+    annotations: Mapping[str, str],
+    read: Read,
+    platforms: Sequence[Platform] | None = None,
+) -> ImageIndex:
+    """The image index of some platforms: images by platform, then attestations, then v2 SOCI indexes.
+
+    Args:
+        images: What the branches published; one platform is enough.
+        annotations: Of the index itself; see `soci_pipeline.publish.annotations.commit_annotations`.
+        read: Where manifests and configs come from.
+        platforms: What was asked for; each must be there, and no other. Not compared where it is None.
+
+    Raises:
+        JoinRefused: with one line for every problem that was found.
+        SociPipelineError: a temporary failure of ``read`` is handed on, since the same call may succeed later.
+
+    """
+    problems: list[str] = []
+    checked = [item for image in images if (item := _check(image, read, problems)) is not None]
+    problems += _platform_problems(images, checked, platforms)
+    if problems:
+        raise JoinRefused(
+            "the images do not add up to one image index:\n" + "\n".join(f"  - {line}" for line in problems),
+            advice="Nothing was published. Run the platforms that are named again, or ask for fewer.",
+        )
+    ordered = sorted(checked, key=lambda item: (item.platform.normalised(), item.image.digest))
+    return ImageIndex(
+        media_type=OCI_INDEX,
+        manifests=(
+            *(item.image for item in ordered),
+            *(attestation for item in ordered for attestation in item.attestations),
+            *(item.soci_index for item in ordered if item.soci_index is not None),
+        ),
+        annotations=dict(annotations),
+    )
+
+
+def _check(image: PlatformImage, read: Read, problems: list[str]) -> _Checked | None:
+    """Read one image; None, with its problems noted, where not even its manifest can be read."""
+    where = f"{image.platform} ({image.manifest.digest})"
+    found: list[str] = []
+    manifest = _manifest(image.manifest, read, found)
+    platform = _platform(manifest, image, read, found) if manifest else None
+    if manifest is not None:
+        found += _soci_problems(image, manifest, read)
+        found += _attestation_problems(image, read)
+    problems += [f"{where}: {line}" for line in found]
+    if manifest is None or platform is None:
+        return None
+    return _Checked(
+        platform=platform,
+        image=_image_descriptor(image.manifest, manifest, platform),
+        attestations=tuple(_attestation_descriptor(each) for each in _in_order(image.attestations)),
+        soci_index=_soci_descriptor(image, platform),
+    )
+
+
+def _in_order(attestations: tuple[Descriptor, ...]) -> list[Descriptor]:
+    return sorted(attestations, key=lambda item: item.digest)
+
+
+def _manifest(descriptor: Descriptor, read: Read, found: list[str]) -> ImageManifest | None:
+    try:
+        return parse_image_manifest(_read_exactly(descriptor, read), media_type=descriptor.media_type)
+    except SociPipelineError as error:
+        if error.temporary:
+            raise
+        found.append(f"its manifest {descriptor.digest} cannot be read: {error.reason}")
+        return None
+
+
+def _read_exactly(descriptor: Descriptor, read: Read) -> bytes:
+    data = read(descriptor)
+    if Digest.of(data) != descriptor.digest or len(data) != descriptor.size:
+        raise InvalidInput(
+            f"{descriptor.digest} should have {descriptor.size} bytes; what was read has {len(data)} "
+            f"and hashes to {Digest.of(data)}"
+        )
+    return data
+
+
+def _platform(manifest: ImageManifest, image: PlatformImage, read: Read, found: list[str]) -> Platform | None:
+    """The platform that the image config names; compared with the branch's and the descriptor's."""
+    try:
+        platform = platform_of_config(_read_exactly(manifest.config, read))
+    except SociPipelineError as error:
+        if error.temporary:
+            raise
+        found.append(f"its config {manifest.config.digest} cannot be read: {error.reason}")
+        return None
+    if not platform.matches(image.platform):
+        found.append(f"its config says {platform}, and the branch built {image.platform}")
+    claimed = image.manifest.platform
+    if claimed is not None and not platform.matches(claimed):
+        found.append(f"its config says {platform}, and its descriptor claims {claimed}")
+    return platform
+
+
+def _soci_problems(image: PlatformImage, manifest: ImageManifest, read: Read) -> list[str]:
+    """Both directions of the tie between an image and its SOCI index, and the SOCI index's own shape."""
+    named = manifest.annotations.get(SOCI_INDEX_DIGEST)
+    soci = image.soci_index
+    found: list[str] = []
+    if image.soci_version is IndexVersion.V2 and named is not None and soci is None:
+        found.append(f"its manifest names the SOCI index {named}, and the branch published none")
+    if soci is None:
+        return found
+    index = _manifest(soci, read, found)
+    if index is None:
+        return found
+    if image.soci_version is IndexVersion.V2:
+        found += _v2_problems(image.manifest, named, soci, index)
+    elif index.config.media_type != SOCI_INDEX_V1 or index.subject is None:
+        found.append(f"{soci.digest} is no v1 SOCI index: it needs the config type {SOCI_INDEX_V1} and a subject")
+    elif index.subject.digest != image.manifest.digest:
+        found.append(f"the v1 SOCI index {soci.digest} has the subject {index.subject.digest}, which is another image")
+    layers = {str(layer.digest) for layer in manifest.layers}
+    for ztoc in index.layers:
+        layer = ztoc.annotations.get(IMAGE_LAYER_DIGEST)
+        if layer is not None and layer not in layers:
+            found.append(f"the SOCI index {soci.digest} has a zTOC for {layer}, which is no layer of the image")
+    return found
+
+
+def _v2_problems(image: Descriptor, named: str | None, soci: Descriptor, index: ImageManifest) -> list[str]:
+    found = []
+    if named is None:
+        found.append(f"its manifest has no annotation {SOCI_INDEX_DIGEST}, and the SOCI index is {soci.digest}")
+    elif named != soci.digest:
+        found.append(f"its manifest names the SOCI index {named}, and the branch published {soci.digest}")
+    back = soci.annotations.get(IMAGE_MANIFEST_DIGEST)
+    if back != image.digest:
+        found.append(f"the SOCI index {soci.digest} belongs to {back or 'no image'} by {IMAGE_MANIFEST_DIGEST}")
+    kinds = {index.config.media_type, soci.artifact_type or SOCI_INDEX_V2}
+    if kinds != {SOCI_INDEX_V2}:
+        found.append(f"{soci.digest} is no v2 SOCI index: its type is {' and '.join(sorted(kinds))}")
+    claimed = soci.platform
+    if claimed is not None and image.platform is not None and not claimed.matches(image.platform):
+        found.append(f"the SOCI index {soci.digest} is listed for {claimed}")
+    return found
+
+
+def _attestation_problems(image: PlatformImage, read: Read) -> list[str]:
+    found: list[str] = []
+    for attestation in image.attestations:
+        target = attestation.annotations.get(REFERENCE_DIGEST)
+        if target != image.manifest.digest:
+            found.append(f"the attestation {attestation.digest} speaks of {target or 'no image'} by {REFERENCE_DIGEST}")
+        kind = attestation.annotations.get(REFERENCE_TYPE)
+        if kind != ATTESTATION_TYPE:
+            found.append(f"the attestation {attestation.digest} has the {REFERENCE_TYPE} {kind!r}")
+        _manifest(attestation, read, found)
+    return found
+
+
+def _platform_problems(
+    images: Sequence[PlatformImage], checked: Sequence[_Checked], wanted: Sequence[Platform] | None
+) -> list[str]:
+    if not images:
+        return ["there is no image at all"]
+    found = []
+    groups: dict[Platform, list[Digest]] = {}
+    for item in checked:
+        groups.setdefault(_comparable(item.platform), []).append(item.image.digest)
+    for platform, digests in sorted(groups.items()):
+        if len(digests) > 1:
+            found.append(f"{platform}: {len(digests)} images of one platform: {', '.join(sorted(digests))}")
+    if wanted is not None:
+        # A branch whose image could not be read is named already; it is not missing on top of that.
+        there = set(groups) | {_comparable(image.platform) for image in images}
+        asked = {_comparable(platform) for platform in wanted}
+        found += [f"{platform}: no image of this platform was published" for platform in sorted(asked - there)]
+        found += [f"{platform}: nobody asked for this platform" for platform in sorted(set(groups) - asked)]
+    return found
+
+
+def _comparable(platform: Platform) -> Platform:
+    """What `Platform.matches` compares, with the Windows version kept: two of those may stand in one index."""
+    plain = platform.normalised()
+    return Platform(plain.os, plain.architecture, plain.variant, plain.os_version if plain.os == "windows" else "")
+
+
+def _image_descriptor(given: Descriptor, manifest: ImageManifest, platform: Platform) -> Descriptor:
+    named = manifest.annotations.get(SOCI_INDEX_DIGEST)
+    annotations = given.annotations | ({SOCI_INDEX_DIGEST: named} if named else {})
+    return Descriptor(
+        media_type=given.media_type,
+        digest=given.digest,
+        size=given.size,
+        annotations=annotations,
+        platform=given.platform or platform,
+    )
+
+
+def _attestation_descriptor(given: Descriptor) -> Descriptor:
+    return given.annotated(platform=given.platform or UNKNOWN, data="")
+
+
+def _soci_descriptor(image: PlatformImage, platform: Platform) -> Descriptor | None:
+    soci = image.soci_index
+    if soci is None or image.soci_version is not IndexVersion.V2:
+        return None
+    return soci.annotated(
+        artifact_type=SOCI_INDEX_V2, platform=soci.platform or image.manifest.platform or platform, data=""
+    )

@@ -1,0 +1,166 @@
+"""Names of tags: templates, the grammar of the distribution specification, and which tags of a repository may move.
+
+Nothing here talks to a registry; `soci_pipeline.publish.tags` does.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.registry.reference import is_tag
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?\Z")
+# What git refs hold in practice. Everything else that git allows (quotes, `$`, `;`, `&`, non-ASCII) is refused: it has
+# no place in a tag, and a ref that carries it was more likely written to break something.
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+@#=,-]*\Z")
+_NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9._-]+")
+_SHORT = 12
+
+FIELDS = ("sha", "short_sha", "ref", "date", "version")
+
+
+def check_tag(tag: str) -> str:
+    """The tag itself; raises `InvalidInput` where the distribution specification has no such tag."""
+    if not is_tag(tag):
+        raise InvalidInput(
+            f"not a tag: {tag[:200]!r}",
+            advice="A tag has up to 128 letters, digits, '_', '.' and '-', and begins with a letter, a digit or '_'.",
+        )
+    return tag
+
+
+@dataclass(frozen=True, slots=True)
+class TagFields:
+    """What templates are filled with. ``version`` is None where the source names none."""
+
+    sha: str
+    """The whole commit id."""
+    ref: str
+    """The branch or tag that was asked for, ``refs/heads/`` and ``refs/tags/`` left out; the commit where none was."""
+    date: date
+    """The day of the run, UTC; in tags as 2026-11-24."""
+    version: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _COMMIT.match(self.sha):
+            raise InvalidInput(f"not a commit id: {self.sha[:100]!r}", advice="It has 40 or 64 lower-case hex digits.")
+
+    def value(self, field: str) -> str:
+        """The text of one field, fit for a tag; raises `InvalidInput` for an unknown field and one without a value."""
+        match field:
+            case "sha":
+                return self.sha
+            case "short_sha":
+                return self.sha[:_SHORT]
+            case "ref":
+                return ref_in_tag(self.ref)
+            case "date":
+                return self.date.isoformat()
+            case "version":
+                if self.version is None:
+                    advice = "Publish a tag such as v1.2.0, or use {short_sha} instead."
+                    raise InvalidInput("the template needs {version}, and the source names none", advice=advice)
+                return ref_in_tag(self.version)
+            case _:
+                known = ", ".join(f"{{{name}}}" for name in FIELDS)
+                raise InvalidInput(f"unknown field {{{field[:50]}}} in a tag template", advice=f"Known are {known}.")
+
+
+def ref_in_tag(ref: str) -> str:
+    """A ref as part of a tag: ``feature/login`` becomes ``feature-login``.
+
+    Raises `InvalidInput` for characters that no tag or sensible ref has, instead of making a harmless name of them.
+    """
+    short = ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+    if not _REF.match(short) or ".." in short:
+        raise InvalidInput(
+            f"the ref {ref[:200]!r} cannot be part of a tag",
+            advice="Use {short_sha} in the template, or a ref of letters, digits and ./_-+ alone.",
+        )
+    return _NOT_IN_TAGS.sub("-", short)
+
+
+def render_tags(templates: Sequence[str], fields: TagFields) -> tuple[str, ...]:
+    """Fill templates such as ``main-{short_sha}``; each tag once, in the templates' order.
+
+    A template is text of tag characters and ``{field}``; there is no other syntax, so that nothing can be smuggled
+    through it. A tag cut short would be another tag, so one that is too long is refused. Raises `InvalidInput`.
+    """
+    return tuple(dict.fromkeys(check_tag(_FIELD.sub(lambda m: fields.value(m[1]), each)) for each in templates))
+
+
+def check_templates(templates: Iterable[str]) -> None:
+    """Refuse templates that can never give a tag, before a commit is known; raises `InvalidInput`."""
+    example = TagFields(sha="0" * 40, ref="main", date=date(2000, 1, 1), version="1.0")
+    render_tags(tuple(templates), example)
+
+
+def platform_tags(tag: str, platforms: Iterable[Platform]) -> dict[Platform, str]:
+    """The tag of each platform's own manifest, as ``<tag>-amd64``; raises `InvalidInput` where two are equal."""
+    names: dict[Platform, str] = {}
+    for platform in platforms:
+        plain = platform.normalised()
+        parts = [plain.architecture, plain.variant] if plain.os == "linux" else [plain.os, plain.architecture]
+        names[platform] = check_tag("-".join([tag, *(part for part in parts if part)]))
+    if len(set(names.values())) != len(names):
+        raise InvalidInput(f"two platforms would get one tag: {', '.join(sorted(names.values()))}")
+    return names
+
+
+class MutabilityMode(StrEnum):
+    """Whether the tags of a repository may move, in Amazon ECR's words (API reference, PutImageTagMutability)."""
+
+    MUTABLE = "MUTABLE"
+    IMMUTABLE = "IMMUTABLE"
+    MUTABLE_WITH_EXCLUSION = "MUTABLE_WITH_EXCLUSION"
+    IMMUTABLE_WITH_EXCLUSION = "IMMUTABLE_WITH_EXCLUSION"
+
+
+class TagMutability(BaseModel):
+    """The rule of one repository. ``filters`` name the excluded tags; ``*`` in them stands for any characters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: MutabilityMode = MutabilityMode.MUTABLE
+    filters: tuple[str, ...] = ()
+
+    @field_validator("filters")
+    @classmethod
+    def _filters_are_tag_characters_and_wildcards(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
+        for each in filters:
+            if not re.fullmatch(r"[0-9a-zA-Z._*-]{1,128}", each):
+                raise ValueError(f"not a tag filter: {each[:130]!r}")
+        return filters
+
+    @classmethod
+    def of(cls, mode: str, filters: Iterable[str] = ()) -> Self:
+        """From the words of an ECR repository; raises `InvalidInput` for an unknown mode or filter."""
+        try:
+            return cls(mode=MutabilityMode(mode), filters=tuple(filters))
+        except ValueError as error:
+            raise InvalidInput(f"not a tag mutability of a repository: {error!s:.300}") from error
+
+    def allows_moving(self, tag: str) -> bool:
+        """Whether the tag may be written over with another digest."""
+        excluded = any(_matches(each, tag) for each in self.filters)
+        match self.mode:
+            case MutabilityMode.MUTABLE:
+                return True
+            case MutabilityMode.IMMUTABLE:
+                return False
+            case MutabilityMode.MUTABLE_WITH_EXCLUSION:
+                return not excluded
+            case MutabilityMode.IMMUTABLE_WITH_EXCLUSION:
+                return excluded
+
+
+def _matches(wildcard: str, tag: str) -> bool:
+    return re.fullmatch(".*".join(re.escape(part) for part in wildcard.split("*")), tag) is not None

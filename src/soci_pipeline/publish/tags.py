@@ -1,0 +1,195 @@
+"""Moving the deploy tags, the last step of a publication: each to the verified index, or not at all.
+
+A tag that has the digest already is left alone, whatever the repository's rule; another digest under an immutable tag,
+and a newer commit under a mutable one, are conflicts, found for all tags before the first is written. Registries have
+no compare-and-swap, so each tag is read again right before it is written, and the caller holds the limit of one
+publication for an image reference at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from soci_pipeline.errors import TagConflict
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import parse
+from soci_pipeline.process import logger
+from soci_pipeline.publish.annotations import REVISION
+from soci_pipeline.publish.tag_names import TagMutability, check_tag
+from soci_pipeline.registry.client import RegistryClient
+
+Ancestry = Callable[[str, str], bool | None]
+"""Whether the first commit is an ancestor of the second; None where that cannot be known."""
+
+
+class Outcome(StrEnum):
+    """What became of one tag."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"
+    KEPT_NEWER = "kept-newer"
+
+
+class OnNewer(StrEnum):
+    """What to do where a tag holds a newer commit: fail, or leave that tag and move the others."""
+
+    FAIL = "fail"
+    KEEP = "keep"
+
+
+class TagRecord(BaseModel):
+    """One tag after the move; ``previous`` is the digest that it had before, or None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tag: str
+    digest: Digest
+    previous: Digest | None
+    outcome: Outcome
+
+
+def move_tags(
+    client: RegistryClient,
+    repository: str,
+    index: Descriptor,
+    tags: Sequence[str],
+    *,
+    mutability: TagMutability | None = None,
+    ancestry: Ancestry | None = None,
+    force: bool = False,
+    on_newer: OnNewer = OnNewer.FAIL,
+) -> tuple[TagRecord, ...]:
+    """Point ``tags`` at a manifest that is in the repository; returns one record a tag, in the order given.
+
+    Immutable tags are written first, then mutable ones that are new, then mutable ones that move. ``ancestry`` None, or
+    an unknown answer, means that the order of two commits does not matter. ``force`` lets an older commit replace a
+    newer one; it moves no immutable tag.
+
+    Raises `TagConflict` naming all conflicts, before anything is written, or where a tag changed in between; and
+    `ManifestUnknown` where ``index`` itself is not in the repository.
+    """
+    rule = mutability or TagMutability()
+    wanted = tuple(dict.fromkeys(check_tag(tag) for tag in tags))
+    descriptor, data = client.get_manifest(repository, index.digest)
+    gate = _Gate(client, repository, rule, _revision(data), None if force else ancestry, on_newer)
+    before = {tag: gate.current(tag) for tag in wanted}
+    _raise_conflicts([line for tag in wanted if (line := gate.conflict(tag, before[tag], index.digest))])
+    records = {}
+    for tag in sorted(wanted, key=lambda each: (rule.allows_moving(each), before[each] is not None)):
+        records[tag] = _move(gate, tag, descriptor, data)
+        logger().info("tag %s: %s, %s", tag, records[tag].outcome, records[tag].digest)
+    return tuple(records[tag] for tag in wanted)
+
+
+def _move(gate: "_Gate", tag: str, descriptor: Descriptor, data: bytes) -> TagRecord:
+    # Somebody else may have moved it since the first look.
+    current = gate.current(tag)
+    previous = current.digest if current else None
+    if previous == descriptor.digest:
+        return TagRecord(tag=tag, digest=descriptor.digest, previous=previous, outcome=Outcome.UNCHANGED)
+    if line := gate.conflict(tag, current, descriptor.digest):
+        _raise_conflicts([line])
+    if current is not None and gate.is_newer(current):
+        return TagRecord(tag=tag, digest=current.digest, previous=previous, outcome=Outcome.KEPT_NEWER)
+    gate.client.put_manifest(gate.repository, tag, data, descriptor.media_type)
+    return TagRecord(tag=tag, digest=descriptor.digest, previous=previous, outcome=Outcome.WRITTEN)
+
+
+def check_tags_before_build(
+    client: RegistryClient,
+    repository: str,
+    tags: Sequence[str],
+    *,
+    revision: str,
+    mutability: TagMutability | None = None,
+    ancestry: Ancestry | None = None,
+    force: bool = False,
+    on_newer: OnNewer = OnNewer.FAIL,
+) -> None:
+    """Raise `TagConflict` where it is plain before the build that a tag cannot be moved afterwards.
+
+    An immutable tag whose image was made from the same commit is no conflict yet: the build may well give the same
+    digest. A repository that is not there yet has no tags.
+    """
+    rule = mutability or TagMutability()
+    gate = _Gate(client, repository, rule, revision, None if force else ancestry, on_newer)
+    lines = []
+    for tag in dict.fromkeys(check_tag(tag) for tag in tags):
+        current = gate.current(tag)
+        if current is None:
+            continue
+        there = gate.revision_of(current)
+        if not rule.allows_moving(tag) and there != revision:
+            lines.append(f"{tag} is immutable and holds {current.digest}, made from {there or 'an unknown commit'}")
+        elif line := gate.newer_conflict(tag, current):
+            lines.append(line)
+    _raise_conflicts(lines)
+
+
+class _Gate:
+    """The rules for one publication; remembers the commit of each digest it has looked at."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository: str,
+        rule: TagMutability,
+        revision: str | None,
+        ancestry: Ancestry | None,
+        on_newer: OnNewer,
+    ) -> None:
+        self.client = client
+        self.repository = repository
+        self._rule = rule
+        self._revision = revision
+        self._ancestry = ancestry
+        self._on_newer = on_newer
+        self._known: dict[Digest, str | None] = {}
+
+    def current(self, tag: str) -> Descriptor | None:
+        """What the tag points at now."""
+        return self.client.head_manifest(self.repository, tag)
+
+    def conflict(self, tag: str, current: Descriptor | None, wanted: Digest) -> str | None:
+        """Why the tag may not move, or None."""
+        if current is None or current.digest == wanted:
+            return None
+        if not self._rule.allows_moving(tag):
+            return f"{tag} is immutable and holds {current.digest}, not {wanted}"
+        return self.newer_conflict(tag, current)
+
+    def newer_conflict(self, tag: str, current: Descriptor) -> str | None:
+        """That the tag holds a newer commit, where that is a conflict."""
+        if self._on_newer is not OnNewer.FAIL or not self.is_newer(current):
+            return None
+        there = self.revision_of(current)
+        return f"{tag} holds {current.digest} of commit {there}, which is newer than {self._revision}"
+
+    def is_newer(self, current: Descriptor) -> bool:
+        """Whether what is there was made from a descendant of our commit, as far as is known."""
+        if self._ancestry is None or self._revision is None:
+            return False
+        there = self.revision_of(current)
+        return there is not None and there != self._revision and self._ancestry(self._revision, there) is True
+
+    def revision_of(self, current: Descriptor) -> str | None:
+        """The commit that a manifest says it was made from."""
+        if current.digest not in self._known:
+            _, data = self.client.get_manifest(self.repository, current.digest)
+            self._known[current.digest] = _revision(data)
+        return self._known[current.digest]
+
+
+def _raise_conflicts(lines: Sequence[str]) -> None:
+    if lines:
+        raise TagConflict(
+            "no tag was moved further, because:\n" + "\n".join(f"  - {line}" for line in lines),
+            advice="Publish under another tag (for example {short_sha}), or ask for the move with force where it is "
+            "an older commit that shall replace a newer one.",
+        )
+
+
+def _revision(data: bytes) -> str | None:
+    return parse(data).annotations.get(REVISION)
