@@ -1,0 +1,204 @@
+"""A Docker engine: the one that runs on this machine, or a private one from unpacked packages.
+
+The private engine needs root on Debian or Ubuntu. It lives in mount and process namespaces of its own: its mounts
+are never seen outside, and when its first process ends, whatever the reason, the kernel ends containerd, every shim
+and every container with it. It makes no bridge and touches no firewall, so it can run beside another engine; builds
+and containers use the host's network.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import docker
+import docker.errors
+
+from soci_pipeline.errors import EngineUnavailable, StackError, ToolMissing
+from soci_pipeline.local.cgroups import cgroups_mounted, removing_cgroups
+from soci_pipeline.local.footprint import Footprint, footprint
+from soci_pipeline.local.toolchain import ENGINE, Toolchain
+from soci_pipeline.process import background, logger
+
+_DEFAULT_SOCKET = Path("/var/run/docker.sock")
+_CONTAINERD_SOCKETS = (
+    Path("/run/docker/containerd/containerd.sock"),
+    Path("/run/containerd/containerd.sock"),
+)
+_START_SECONDS = 60.0
+# The kernel takes 107 bytes for a socket's path, and containerd's own below ours need about 40.
+_LONGEST_RUNTIME_FOLDER = 60
+# Where containerd and its shims write whatever their settings say.
+_HIDDEN_FOLDERS = (Path("/run/containerd"), Path("/run/docker"), Path("/opt/containerd"))
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A Docker engine that answers."""
+
+    docker_host: str
+    """Its address as ``DOCKER_HOST`` takes it."""
+    containerd_socket: Path | None
+    """The containerd under it, where it can be reached from here."""
+    version: str
+    containerd_image_store: bool
+    """Whether it keeps images in containerd, so that the default buildx driver can export an OCI layout."""
+    private: bool
+    """Whether it was started here and ends with the ``with`` block."""
+    env: Mapping[str, str] = field(repr=False)
+    """A complete environment for programs that use it: PATH, DOCKER_HOST, CONTAINERD_ADDRESS and what they need."""
+
+
+@contextlib.contextmanager
+def running_engine(folder: Path, *, toolchain: Toolchain | None = None, private: bool = False) -> Iterator[Engine]:
+    """The engine that runs on this machine, else (or with ``private``) one of our own with its data in ``folder``.
+
+    Raises `ToolMissing` where no private engine can be had, `EngineUnavailable` when it does not come up.
+    """
+    found = None if private else find_engine()
+    if found is not None:
+        logger().info("using the Docker engine %s at %s", found.version, found.docker_host)
+        yield found
+        return
+    with private_engine(folder, toolchain=toolchain) as engine:
+        yield engine
+
+
+def find_engine(environment: Mapping[str, str] | None = None) -> Engine | None:
+    """The engine at ``DOCKER_HOST`` or at the usual socket, if it answers.
+
+    Raises `EngineUnavailable` when ``DOCKER_HOST`` is set and nothing answers there: somebody meant it.
+    """
+    env = dict(os.environ if environment is None else environment)
+    named = env.get("DOCKER_HOST")
+    host = named or f"unix://{_DEFAULT_SOCKET}"
+    engine = _engine_at(host, env, containerd=_containerd_socket(env), private=False)
+    if engine is None and named:
+        raise EngineUnavailable(
+            f"no Docker engine answers at DOCKER_HOST={named}",
+            advice="Start it, correct DOCKER_HOST, or unset DOCKER_HOST to let a private engine be started.",
+        )
+    return engine
+
+
+@contextlib.contextmanager
+def private_engine(folder: Path, *, toolchain: Toolchain | None = None) -> Iterator[Engine]:
+    """Start an engine of our own with its data in ``folder``, and end it with everything that it started."""
+    if os.geteuid() != 0:
+        raise ToolMissing(
+            "no Docker engine answers, and only root can start a private one",
+            advice="Start Docker, run this as root on Debian or Ubuntu, or use the builder `prebuilt`.",
+        )
+    tools = toolchain or Toolchain()
+    env = tools.ensure(ENGINE)
+    with footprint(folder.absolute()) as traces, contextlib.ExitStack() as stack:
+        runtime = _runtime_folder(traces)
+        env |= traces.environment | {
+            "DOCKER_HOST": f"unix://{runtime}/docker.sock",
+            "CONTAINERD_ADDRESS": f"{runtime}/exec/containerd/containerd.sock",
+            "DOCKER_CONFIG": str(tools.docker_configuration()),
+        }
+        stack.enter_context(cgroups_mounted(traces))
+        stack.enter_context(removing_cgroups(runtime.name))
+        logger().info("starting a private Docker engine")
+        log = folder / "engine.log"
+        log.unlink(missing_ok=True)
+        child = stack.enter_context(background(_command(folder.absolute(), runtime, traces), env=env, log=log))
+        yield _wait(child, env, log)
+        logger().info("stopping the private Docker engine")
+
+
+def _runtime_folder(traces: Footprint) -> Path:
+    """A short path for sockets."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > _LONGEST_RUNTIME_FOLDER - 20:
+        parent = Path("/tmp")  # noqa: S108 - the folder made in it is private
+    folder = Path(tempfile.mkdtemp(prefix="soci-engine-", dir=parent))
+    traces.record_folder(folder)
+    return folder
+
+
+def _command(folder: Path, runtime: Path, traces: Footprint) -> list[str]:
+    hidden = []
+    for path in _HIDDEN_FOLDERS:
+        if not path.is_dir():
+            traces.record_empty_folder(path)
+            path.mkdir(parents=True)
+        hidden.append(f"mount -t tmpfs -o mode=0711 tmpfs {path}")
+    configuration = runtime / "daemon.json"
+    configuration.write_text(json.dumps(_configuration(folder, runtime)))
+    program = shlex.join(["dockerd", "--config-file", str(configuration)])
+    script = " && ".join([*hidden, f"exec {program}"])
+    # Slave: what the host mounts later is seen by the engine, and nothing goes the other way.
+    unshared = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    return [*unshared, "sh", "-c", script]
+
+
+def _configuration(folder: Path, runtime: Path) -> dict[str, object]:
+    return {
+        "data-root": str(folder / "data"),
+        "exec-root": str(runtime / "exec"),
+        "pidfile": str(runtime / "docker.pid"),
+        "hosts": [f"unix://{runtime}/docker.sock"],
+        "features": {"containerd-snapshotter": True},
+        "bridge": "none",
+        "userland-proxy": False,
+        "iptables": False,
+        "ip6tables": False,
+        "ip-forward": False,
+        "ip-masq": False,
+        "cgroup-parent": f"/{runtime.name}",
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "log-level": "warn",
+    }
+
+
+def _wait(child: subprocess.Popen[bytes], env: Mapping[str, str], log: Path) -> Engine:
+    deadline = time.monotonic() + _START_SECONDS
+    containerd = Path(env["CONTAINERD_ADDRESS"])
+    while time.monotonic() < deadline and child.poll() is None:
+        engine = _engine_at(env["DOCKER_HOST"], env, containerd=containerd, private=True)
+        if engine is not None:
+            return engine
+        time.sleep(0.1)
+    state = "ended while starting" if child.poll() is not None else f"did not answer within {_START_SECONDS:g} s"
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise StackError(f"the private Docker engine {state}\n{tail}", advice=f"Its whole log is {log}.")
+
+
+def _engine_at(host: str, env: Mapping[str, str], *, containerd: Path | None, private: bool) -> Engine | None:
+    try:
+        client = docker.from_env(environment=dict(env) | {"DOCKER_HOST": host}, timeout=10)
+    except docker.errors.DockerException:
+        return None
+    try:
+        information = client.info()
+    except (docker.errors.DockerException, OSError):
+        return None
+    finally:
+        client.close()
+    status = dict(pair for pair in information.get("DriverStatus") or () if len(pair) == 2)
+    environment = dict(env) | {"DOCKER_HOST": host}
+    if containerd is not None:
+        environment["CONTAINERD_ADDRESS"] = str(containerd)
+    return Engine(
+        docker_host=host,
+        containerd_socket=containerd,
+        version=str(information.get("ServerVersion", "")),
+        containerd_image_store="containerd" in str(status.get("driver-type", "")),
+        private=private,
+        env=environment,
+    )
+
+
+def _containerd_socket(env: Mapping[str, str]) -> Path | None:
+    named = env.get("CONTAINERD_ADDRESS")
+    if named:
+        return Path(named)
+    return next((path for path in _CONTAINERD_SOCKETS if path.is_socket() and os.access(path, os.W_OK)), None)

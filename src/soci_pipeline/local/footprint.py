@@ -1,0 +1,169 @@
+"""What a local stack leaves on the machine while it runs, written down so that it can always be taken away again.
+
+Every process of a stack carries a random mark in its environment, and mounts, folders and kernel registrations are
+recorded in a file before they are made. Leaving the ``with`` block undoes them; if the stack itself was killed, the
+next one in the same folder does. A foreign process never has the mark, so a process id that was given out again is
+safe.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.process import logger, run
+
+VARIABLE = "SOCI_PIPELINE_STACK"
+"""The environment variable that carries the mark."""
+
+_PROC = Path("/proc")
+_GRACE_SECONDS = 10.0
+
+
+class Footprint:
+    """One run of a stack in a folder; made by `footprint`."""
+
+    def __init__(self, folder: Path, mark: str, records: list[tuple[str, str]]) -> None:
+        self.folder = folder
+        self.mark = mark
+        self._records = records
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process of the stack must have in its environment."""
+        return {VARIABLE: self.mark}
+
+    def record_mount(self, target: Path) -> None:
+        """Have a mount point unmounted at the end."""
+        self._record("mount", target)
+
+    def record_folder(self, folder: Path) -> None:
+        """Have a folder removed with its content at the end."""
+        self._record("folder", folder)
+
+    def record_empty_folder(self, folder: Path) -> None:
+        """Have a folder removed at the end if it is empty then."""
+        self._record("empty-folder", folder)
+
+    def record_binfmt(self, entry: Path) -> None:
+        """Have an entry of binfmt_misc unregistered at the end."""
+        self._record("binfmt", entry)
+
+    def undo(self) -> None:
+        """End every marked process and take everything recorded away; what cannot be taken away is logged."""
+        _end_marked(self.mark)
+        while self._records:
+            kind, target = self._records[-1]
+            with contextlib.suppress(FileNotFoundError):
+                _UNDO[kind](Path(target))
+            self._records.pop()
+            self._save()
+        _file(self.folder).unlink(missing_ok=True)
+
+    def _record(self, kind: str, target: Path) -> None:
+        self._records.append((kind, str(target)))
+        self._save()
+
+    def _save(self) -> None:
+        fresh = _file(self.folder).with_suffix(".new")
+        fresh.write_text(json.dumps({"mark": self.mark, "records": self._records}))
+        fresh.replace(_file(self.folder))
+
+
+@contextlib.contextmanager
+def footprint(folder: Path) -> Iterator[Footprint]:
+    """Work in a folder alone: what an earlier, killed stack left there is taken away first, one's own at the end."""
+    with folder_lock(folder):
+        earlier = _earlier(folder)
+        if earlier is not None:
+            logger().info("cleaning up what a killed stack left in %s", folder)
+            earlier.undo()
+        mine = Footprint(folder, secrets.token_hex(16), [])
+        mine._save()
+        try:
+            yield mine
+        finally:
+            mine.undo()
+
+
+def marked_processes(mark: str) -> Iterator[int]:
+    """The ids of all processes whose environment has the mark, without the calling one."""
+    wanted = f"{VARIABLE}={mark}".encode()
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and wanted in _environ(entry):
+            yield int(entry.name)
+
+
+def _environ(process: Path) -> list[bytes]:
+    try:
+        return (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        # It has ended, or it is somebody else's.
+        return []
+
+
+def _end_marked(mark: str) -> None:
+    _signal_marked(mark, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while any(marked_processes(mark)):
+        # Killed again and again, since a process may be started by one that is being ended.
+        if time.monotonic() > deadline:
+            _signal_marked(mark, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _signal_marked(mark: str, number: signal.Signals) -> None:
+    wanted = f"{VARIABLE}={mark}".encode()
+    for pid in marked_processes(mark):
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            try:
+                # The handle pins the process; only now is it sure that the id was not given to another one.
+                if wanted in _environ(_PROC / str(pid)):
+                    signal.pidfd_send_signal(handle, number)
+            finally:
+                os.close(handle)
+
+
+def _unmount(target: Path) -> None:
+    if os.path.ismount(target):
+        run(["umount", "--lazy", target], package="mount")
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _unregister(entry: Path) -> None:
+    if entry.exists():
+        entry.write_text("-1")
+
+
+_UNDO: dict[str, Callable[[Path], None]] = {
+    "mount": _unmount,
+    "folder": shutil.rmtree,
+    "empty-folder": _remove_empty,
+    "binfmt": _unregister,
+}
+
+
+def _file(folder: Path) -> Path:
+    return folder / "footprint.json"
+
+
+def _earlier(folder: Path) -> Footprint | None:
+    try:
+        content = json.loads(_file(folder).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        logger().warning("%s is damaged; nothing can be cleaned up by it", _file(folder))
+        return None
+    return Footprint(folder, str(content["mark"]), [(str(kind), str(target)) for kind, target in content["records"]])

@@ -1,0 +1,207 @@
+"""The tools of the local stack and the real tests: fetched as packages, unpacked into one folder, put on a PATH.
+
+Nothing is installed on the machine. Each package has a folder of its own under ``packages/``, which appears whole or
+not at all; ``bin/`` holds one link for each program.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
+from soci_pipeline.local.debian_packages import PackageArchive, Suite
+from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.process import logger, run
+
+VARIABLE = "SOCI_PIPELINE_TOOLCHAIN"
+"""The environment variable that names another toolchain folder."""
+
+_PLUGINS = "usr/libexec/docker/cli-plugins"
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool's package, the release that it is taken from, and its programs within the package."""
+
+    suite: Suite
+    package: str
+    files: tuple[str, ...]
+
+
+TOOLS: Mapping[str, Tool] = {
+    "dockerd": Tool(Suite.NEWER, "docker.io", ("usr/sbin/dockerd",)),
+    "docker": Tool(Suite.NEWER, "docker-cli", ("usr/bin/docker",)),
+    "buildx": Tool(Suite.NEWER, "docker-buildx", (f"{_PLUGINS}/docker-buildx",)),
+    "containerd": Tool(
+        Suite.NEWER, "containerd", ("usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr")
+    ),
+    # A newer runc is tied to a newer C library than the release's.
+    "runc": Tool(Suite.OWN, "runc", ("usr/sbin/runc",)),
+    "soci": Tool(Suite.NEWER, "soci-snapshotter", ("usr/bin/soci", "usr/bin/soci-snapshotter-grpc")),
+    "oras": Tool(Suite.NEWER, "oras", ("usr/bin/oras",)),
+    "cosign": Tool(Suite.NEWER, "cosign", ("usr/bin/cosign",)),
+    "docker-registry": Tool(Suite.OWN, "docker-registry", ("usr/bin/docker-registry",)),
+    "qemu-user-static": Tool(
+        Suite.OWN, "qemu-user-static", ("usr/bin/qemu-aarch64-static", "usr/bin/qemu-x86_64-static")
+    ),
+}
+
+ENGINE = ("dockerd", "docker", "buildx", "containerd", "runc")
+"""What a private Docker engine consists of."""
+
+# Which package of the machine's own release brings a library that a tool is linked against.
+_LIBRARIES = {
+    "libsystemd.so.0": "libsystemd0",
+    "libseccomp.so.2": "libseccomp2",
+    "libcap.so.2": "libcap2",
+    "libgcrypt.so.20": "libgcrypt20",
+    "libgpg-error.so.0": "libgpg-error0",
+    "liblzma.so.5": "liblzma5",
+    "libzstd.so.1": "libzstd1",
+    "liblz4.so.1": "liblz4-1",
+}
+_NOT_FOUND = re.compile(r"^\s*(\S+) => not found", re.MULTILINE)
+# Debian's packages keep the ``lib`` of a merged /usr at the top until trixie.
+_LIBRARY_FOLDERS = ("usr/lib/*-linux-gnu", "lib/*-linux-gnu")
+
+
+def default_folder() -> Path:
+    """``$SOCI_PIPELINE_TOOLCHAIN``, or ``.toolchain`` in the work tree of this project, or a folder in the cache."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named).absolute()
+    tree = Path(__file__).absolute().parents[3]
+    if (tree / "pyproject.toml").exists():
+        return tree / ".toolchain"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "soci-pipeline" / "toolchain"
+
+
+class Toolchain:
+    """A folder of unpacked tools; safe for several processes at once, and quick when all is there."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = (folder or default_folder()).absolute()
+        self.bin = self.folder / "bin"
+
+    def ensure(self, names: Iterable[str]) -> dict[str, str]:
+        """Have the tools, and return an environment with them first on its PATH.
+
+        What the package archive cannot give is taken from the PATH. Raises `ToolMissing` with the reason and the
+        package, and `ToolFailed` when a download fails.
+        """
+        missing = [name for name in dict.fromkeys(names) if not self._is_there(_tool(name))]
+        if missing:
+            with folder_lock(self.folder):
+                for name in missing:
+                    self._fetch(name)
+        return self.environment()
+
+    def environment(self) -> dict[str, str]:
+        """The process's own environment with the tools first on its PATH, and their libraries and plugins findable."""
+        environment = dict(os.environ)
+        environment["PATH"] = os.pathsep.join([str(self.bin), environment.get("PATH", os.defpath)])
+        libraries = self.folder / "lib"
+        if libraries.is_dir():
+            searched = [str(libraries), environment.get("LD_LIBRARY_PATH", "")]
+            environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, searched))
+        return environment
+
+    def program(self, name: str) -> Path:
+        """The path of a program (``dockerd``, ``ctr``, …) that `ensure` has brought or found."""
+        found = shutil.which(name, path=self.environment()["PATH"])
+        if found is None:
+            raise ToolMissing(f"the program {name!r} is neither in {self.bin} nor on the PATH")
+        return Path(found)
+
+    def docker_configuration(self) -> Path:
+        """A folder for ``DOCKER_CONFIG`` that knows the unpacked plugins and holds no credentials."""
+        folder = self.folder / "docker-config"
+        plugins = folder / "cli-plugins"
+        plugins.mkdir(parents=True, exist_ok=True)
+        _link(plugins / "docker-buildx", self.bin / "docker-buildx")
+        return folder
+
+    @cached_property
+    def _archive(self) -> PackageArchive:
+        return PackageArchive(self.folder / "apt")
+
+    def _is_there(self, tool: Tool) -> bool:
+        return all((self.bin / Path(file).name).exists() for file in tool.files)
+
+    def _fetch(self, name: str) -> None:
+        tool = _tool(name)
+        if self._is_there(tool):
+            return
+        try:
+            unpacked = self._unpacked(tool.package, tool.suite)
+        except ToolMissing as error:
+            # Elsewhere than on Debian a tool that somebody has installed will do.
+            if all(shutil.which(Path(file).name) for file in tool.files):
+                return
+            raise ToolMissing(f"{name} is not here: {error.reason}", advice=error.advice) from error
+        self.bin.mkdir(exist_ok=True)
+        for file in tool.files:
+            self._bring_libraries(unpacked / file)
+            _link(self.bin / Path(file).name, unpacked / file)
+
+    def _unpacked(self, package: str, suite: Suite) -> Path:
+        codename = self._archive.release.codename_of(suite)
+        place = self.folder / "packages" / f"{codename}-{package}-{self._archive.architecture}"
+        if place.is_dir():
+            return place
+        logger().info("fetching %s of %s", package, codename)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".unpacking-") as scratch:
+            archive = self._archive.download(package, suite, Path(scratch))
+            run(["dpkg-deb", "-x", archive, Path(scratch) / "tree"], package="dpkg")
+            (Path(scratch) / "tree").rename(place)
+        return place
+
+    def _bring_libraries(self, program: Path) -> None:
+        """Libraries that the machine lacks come from its own release; a complete machine needs none."""
+        # Bounded: a library that is brought may need one more.
+        for _ in _LIBRARIES:
+            lacking = _lacking_libraries(program, self.environment())
+            if not lacking:
+                return
+            for library in lacking:
+                self._bring_library(library, program)
+
+    def _bring_library(self, library: str, program: Path) -> None:
+        package = _LIBRARIES.get(library)
+        if package is None:
+            raise ToolMissing(f"{program.name} needs the library {library}, which this machine lacks")
+        unpacked = self._unpacked(package, Suite.OWN)
+        libraries = self.folder / "lib"
+        libraries.mkdir(exist_ok=True)
+        for pattern in _LIBRARY_FOLDERS:
+            for path in unpacked.glob(f"{pattern}/{library}*"):
+                _link(libraries / path.name, path)
+
+
+def _tool(name: str) -> Tool:
+    if name not in TOOLS:
+        raise InvalidInput(f"no tool named {name!r}", advice=f"Known: {', '.join(TOOLS)}.")
+    return TOOLS[name]
+
+
+def _lacking_libraries(program: Path, env: Mapping[str, str]) -> list[str]:
+    try:
+        return _NOT_FOUND.findall(run(["ldd", program], env=env).stdout)
+    except ToolFailed:
+        # A static program has no libraries, and ldd calls that a failure.
+        return []
+
+
+def _link(link: Path, target: Path) -> None:
+    """Point a link at a target, at once; several processes may do so."""
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
