@@ -74,13 +74,22 @@ class BuildInputs(_Request):
     attestations: bool = False
     source_credentials: str | None = None
 
-    @field_validator("context", "dockerfile")
+    @field_validator("context")
     @classmethod
-    def _paths_stay_inside_the_source(cls, path: str) -> str:
-        normal = posixpath.normpath(path.strip() or ".")
-        if _CONTROL.search(path) or normal.startswith(("/", "-")) or normal.split("/")[0] == "..":
-            raise ValueError(f"{path[:200]!r} is not a path inside the source")
-        return normal
+    def _context_stays_inside_the_source(cls, path: str) -> str:
+        return _inside(path)
+
+    @model_validator(mode="after")
+    def _dockerfile_stays_inside_the_source(self) -> Self:
+        if self.dockerfile.startswith("/"):
+            raise ValueError(f"dockerfile {self.dockerfile[:200]!r} is an absolute path; it starts at the context")
+        _inside(self.dockerfile_in_source)
+        return self
+
+    @property
+    def dockerfile_in_source(self) -> str:
+        """The Dockerfile's path from the top of the source; `dockerfile` itself is relative to the context."""
+        return posixpath.normpath(posixpath.join(self.context, self.dockerfile))
 
     @field_validator("target")
     @classmethod
@@ -129,6 +138,13 @@ class BuildInputs(_Request):
         if self.prebuilt and (_CONTROL.search(self.prebuilt) or self.prebuilt.startswith("-")):
             raise ValueError("prebuilt is not a path or an address")
         return self
+
+
+def _inside(path: str) -> str:
+    normal = posixpath.normpath(path.strip() or ".")
+    if _CONTROL.search(path) or normal.startswith(("/", "-")) or normal.split("/")[0] == "..":
+        raise ValueError(f"{path[:200]!r} is not a path inside the source")
+    return normal
 
 
 def _one_text(value: Any) -> Any:
