@@ -1,0 +1,105 @@
+"""What EventBridge says about CodeCommit and ECR, as typed records.
+
+Field names and values are those of the services' own events (CodeCommit user guide, "Monitoring events"; ECR user
+guide, "Events and EventBridge"). Both are delivered on a best-effort basis and nothing in them is signed: whoever may
+write to the queue may write any of these, so the queue's policy is the check.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from soci_pipeline.errors import InvalidInput
+
+_ACCOUNT = r"^[0-9]{12}$"
+_REGION = r"^[a-z]{2}(-[a-z]+)+-[0-9]$"
+_ECR_NAME = r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$"
+
+
+class _Fields(BaseModel):
+    # Services add fields to their events without notice, so unknown ones are passed over.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class _Event(_Fields):
+    id: str = Field(min_length=1, max_length=100)
+    account: str = Field(pattern=_ACCOUNT)
+    region: str = Field(pattern=_REGION)
+    time: datetime
+
+    @property
+    def dns_suffix(self) -> str:
+        """The domain of the partition that the region is in."""
+        return "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
+
+
+class CodeCommitDetail(_Fields):
+    """The ``detail`` of a repository's state change; a deleted reference has no commit."""
+
+    event: Literal["referenceCreated", "referenceUpdated", "referenceDeleted"]
+    repository_name: str = Field(alias="repositoryName", pattern=r"^[\w.-]{1,100}$")
+    reference_type: Literal["branch", "tag"] = Field(alias="referenceType")
+    reference_name: str = Field(alias="referenceName", min_length=1, max_length=512)
+    reference_full_name: str = Field(alias="referenceFullName", min_length=1, max_length=512)
+    commit_id: str | None = Field(default=None, alias="commitId")
+    old_commit_id: str | None = Field(default=None, alias="oldCommitId")
+
+
+class CodeCommitEvent(_Event):
+    """A branch or tag of a CodeCommit repository was created, moved or deleted."""
+
+    source: Literal["aws.codecommit"]
+    detail_type: Literal["CodeCommit Repository State Change"] = Field(alias="detail-type")
+    detail: CodeCommitDetail
+
+    @property
+    def clone_url(self) -> str:
+        """The repository over HTTPS, as git's CodeCommit credential helper takes it."""
+        return f"https://git-codecommit.{self.region}.{self.dns_suffix}/v1/repos/{self.detail.repository_name}"
+
+
+class EcrPushDetail(_Fields):
+    """The ``detail`` of an image action; a manifest pushed by digest has an empty tag or none."""
+
+    action: Literal["PUSH"] = Field(alias="action-type")
+    result: Literal["SUCCESS", "FAILURE"]
+    repository_name: str = Field(alias="repository-name", pattern=_ECR_NAME, max_length=256)
+    image_digest: str = Field(alias="image-digest", pattern=r"^sha256:[0-9a-f]{64}$")
+    image_tag: str = Field(default="", alias="image-tag", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$")
+    manifest_media_type: str = Field(default="", alias="manifest-media-type", max_length=200)
+    artifact_media_type: str = Field(default="", alias="artifact-media-type", max_length=200)
+
+
+class EcrPushEvent(_Event):
+    """A manifest was pushed to an ECR repository."""
+
+    source: Literal["aws.ecr"]
+    detail_type: Literal["ECR Image Action"] = Field(alias="detail-type")
+    detail: EcrPushDetail
+
+    @property
+    def repository(self) -> str:
+        """The repository with its registry: ``<account>.dkr.ecr.<region>.amazonaws.com/<name>``."""
+        return f"{self.account}.dkr.ecr.{self.region}.{self.dns_suffix}/{self.detail.repository_name}"
+
+
+AwsEvent = Annotated[CodeCommitEvent | EcrPushEvent, Field(discriminator="source")]
+_ADAPTER: TypeAdapter[CodeCommitEvent | EcrPushEvent] = TypeAdapter(AwsEvent)
+
+
+def parse_event(document: bytes | str | Mapping[str, Any]) -> CodeCommitEvent | EcrPushEvent:
+    """Read one event of EventBridge; raises `InvalidInput` with the fields that do not fit."""
+    try:
+        if isinstance(document, bytes | str):
+            return _ADAPTER.validate_json(document)
+        return _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()[:5]
+        )
+        raise InvalidInput(
+            f"not an event of CodeCommit or ECR: {faults}",
+            advice="The queue takes `CodeCommit Repository State Change` and `ECR Image Action` (PUSH) events only.",
+        ) from error
