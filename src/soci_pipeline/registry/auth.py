@@ -1,0 +1,194 @@
+"""Where credentials for a registry come from: the environment, Docker's configuration and its helpers, a provider.
+
+A secret is a `SecretStr` from the moment it is read; it never reaches argv, a log or an exception. Helpers get the
+registry's name on standard input and answer on standard output (docker-credential-helpers, "Development").
+"""
+
+import base64
+import binascii
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import SecretStr
+
+from soci_pipeline import process
+from soci_pipeline.errors import CredentialsRefused, InvalidInput, ToolFailed
+from soci_pipeline.registry.reference import DOCKER_HUB
+
+_HUB_KEY = "https://index.docker.io/v1/"
+_HELPER_SECONDS = 60.0
+_IDENTITY_USER = "<token>"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user with a password, or a token: an identity token is exchanged for others, a registry token sent as it is."""
+
+    username: str = ""
+    password: SecretStr | None = None
+    identity_token: SecretStr | None = None
+    registry_token: SecretStr | None = None
+
+    def basic(self) -> str | None:
+        """The value of a Basic Authorization header, or None where there is no password."""
+        if self.password is None:
+            return None
+        pair = f"{self.username}:{self.password.get_secret_value()}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+
+
+class CredentialProvider(Protocol):
+    """Answers with the credentials for a registry (``host[:port]``), or None where it has none.
+
+    It is asked again after a refusal, so one whose tokens expire answers with a fresh one then.
+    """
+
+    def credentials_for(self, registry: str) -> Credentials | None:
+        """The credentials for one registry."""
+
+
+class FixedCredentials:
+    """The same credentials for one registry, or for all."""
+
+    def __init__(self, credentials: Credentials, *, registry: str | None = None) -> None:
+        self._credentials = credentials
+        self._registry = registry
+
+    def credentials_for(self, registry: str) -> Credentials | None:
+        """Those, unless they are for another registry."""
+        return self._credentials if self._registry in (None, registry) else None
+
+
+class Environment:
+    """``SOCI_PIPELINE_REGISTRY_USERNAME`` and ``…_PASSWORD`` (or ``…_TOKEN``, an identity token).
+
+    ``SOCI_PIPELINE_REGISTRY`` limits them to one registry; without it they are for every one that is talked to.
+    """
+
+    PREFIX = "SOCI_PIPELINE_REGISTRY"
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = os.environ if environment is None else environment
+
+    def credentials_for(self, registry: str) -> Credentials | None:
+        """What the environment holds for that registry."""
+        get = self._environment.get
+        if get(self.PREFIX) not in (None, "", registry):
+            return None
+        if token := get(f"{self.PREFIX}_TOKEN"):
+            return Credentials(identity_token=SecretStr(token))
+        user, password = get(f"{self.PREFIX}_USERNAME"), get(f"{self.PREFIX}_PASSWORD")
+        if user and password is not None:
+            return Credentials(username=user, password=SecretStr(password))
+        return None
+
+
+class DockerConfig:
+    """``config.json`` of the Docker command: ``credHelpers``, then ``credsStore``, then ``auths``.
+
+    ``path`` defaults to ``$DOCKER_CONFIG/config.json`` or ``~/.docker/config.json``. A missing file means no
+    credentials; a broken one raises `InvalidInput`.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        folder = os.environ.get("DOCKER_CONFIG")
+        self._path = path or (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+
+    def credentials_for(self, registry: str) -> Credentials | None:
+        """What `docker login` left for that registry."""
+        config = self._read()
+        keys = _keys(registry)
+        helpers = _mapping(config.get("credHelpers"))
+        helper = next((helpers[key] for key in keys if helpers.get(key)), None) or config.get("credsStore")
+        if helper:
+            found = next((got for key in keys if (got := _from_helper(str(helper), key)) is not None), None)
+            if found is not None:
+                return found
+        auths = {_host_of(key): value for key, value in _mapping(config.get("auths")).items()}
+        entry = next((auths[_host_of(key)] for key in keys if _host_of(key) in auths), None)
+        return self._from_entry(_mapping(entry)) if entry else None
+
+    def _read(self) -> Mapping[str, Any]:
+        try:
+            config = json.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"{self._path} is not readable as Docker's configuration") from error
+        if not isinstance(config, dict):
+            raise InvalidInput(f"{self._path} is not a JSON object, as Docker's configuration should be")
+        return config
+
+    def _from_entry(self, entry: Mapping[str, Any]) -> Credentials | None:
+        if token := entry.get("registrytoken"):
+            return Credentials(registry_token=SecretStr(str(token)))
+        user, password = str(entry.get("username") or ""), str(entry.get("password") or "")
+        if encoded := entry.get("auth"):
+            try:
+                user, _, password = base64.b64decode(str(encoded), validate=True).decode().partition(":")
+            except (binascii.Error, ValueError):
+                # Without `from`: the cause would carry a part of the secret.
+                raise InvalidInput(f"an auth entry of {self._path} is not base64 of user:password") from None
+        if token := entry.get("identitytoken"):
+            return Credentials(username=user, identity_token=SecretStr(str(token)))
+        return Credentials(username=user, password=SecretStr(password.rstrip("\0"))) if user else None
+
+
+class CredentialChain:
+    """Asks several providers in turn; the first answer counts."""
+
+    def __init__(self, *providers: CredentialProvider) -> None:
+        self._providers = providers
+
+    def credentials_for(self, registry: str) -> Credentials | None:
+        """The first answer, or None."""
+        answers = (provider.credentials_for(registry) for provider in self._providers)
+        return next((answer for answer in answers if answer is not None), None)
+
+
+def default_credentials() -> CredentialProvider:
+    """The environment first, then Docker's configuration."""
+    return CredentialChain(Environment(), DockerConfig())
+
+
+_HELPER_LOCK = threading.Lock()
+
+
+def _from_helper(helper: str, key: str) -> Credentials | None:
+    if not helper.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise InvalidInput(f"not the name of a credential helper: {helper[:100]!r}")
+    program = f"docker-credential-{helper}"
+    try:
+        # Helpers talk to key rings and agents, many of which do not like company.
+        with _HELPER_LOCK:
+            answer = process.run([program, "get"], package=program, stdin=f"{key}\n".encode(), timeout=_HELPER_SECONDS)
+    except ToolFailed as error:
+        # The message for "nothing stored" is part of the helper protocol and comes on standard output.
+        if "credentials not found" in error.reason:
+            return None
+        raise CredentialsRefused(f"the credential helper {program} failed for {key}") from None
+    try:
+        fields = json.loads(answer.stdout)
+        user, secret = str(fields["Username"]), str(fields["Secret"])
+    except (ValueError, KeyError, TypeError):
+        raise CredentialsRefused(f"the credential helper {program} did not answer with credentials for {key}") from None
+    if user == _IDENTITY_USER:
+        return Credentials(identity_token=SecretStr(secret))
+    return Credentials(username=user, password=SecretStr(secret))
+
+
+def _keys(registry: str) -> tuple[str, ...]:
+    return (_HUB_KEY, DOCKER_HUB, "index.docker.io") if registry == DOCKER_HUB else (registry, f"https://{registry}")
+
+
+def _host_of(key: str) -> str:
+    return key.partition("://")[2].partition("/")[0] if "://" in key else key.partition("/")[0]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

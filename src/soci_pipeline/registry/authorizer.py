@@ -1,0 +1,178 @@
+"""Answers a registry's challenges: Basic, and Bearer tokens by scope (distribution, spec/auth/token.md and oauth.md).
+
+Tokens are kept until shortly before they expire, one for each set of scopes. Threads share one authorizer.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from soci_pipeline.registry.auth import CredentialProvider, Credentials
+from soci_pipeline.registry.challenge import Challenge, parse_challenges
+from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryUnreachable, from_answer, redacted
+from soci_pipeline.registry.reference import hostname, is_loopback
+from soci_pipeline.registry.scopes import merged
+
+_MAX_TOKEN_BYTES = 1 << 20
+_DEFAULT_LIFE = 60.0
+_MARGIN = 0.2
+_CLIENT_ID = "soci-pipeline"
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    header: str
+    until: float
+
+
+class Authorizer:
+    """The Authorization headers for one registry."""
+
+    def __init__(
+        self, http: httpx.Client, registry: str, provider: CredentialProvider | None, *, plain_http: bool
+    ) -> None:
+        self._http = http
+        self._registry = registry
+        self._provider = provider
+        self._plain_http = plain_http
+        self._lock = threading.Lock()
+        self._challenge: Challenge | None = None
+        self._basic: str | None = None
+        self._tokens: dict[frozenset[str], _Token] = {}
+
+    def header(self, scopes: frozenset[str]) -> str | None:
+        """The header for a request that needs these scopes; None as long as the registry has asked for nothing."""
+        with self._lock:
+            if self._challenge is None:
+                return None
+            if self._challenge.scheme == "basic":
+                return self._basic
+            token = self._tokens.get(scopes)
+            if token is None or token.until <= time.monotonic():
+                token = self._tokens[scopes] = self._fetch(self._challenge, scopes)
+            return token.header
+
+    def refused(self, challenge_header: str | None, scopes: frozenset[str], *, sent: str | None, url: str) -> None:
+        """Take in a 401: after this, `header` gives another answer than ``sent``, or the same one anew.
+
+        Raises `AccessRefused` where there is nothing to answer with.
+        """
+        challenge = _choose(challenge_header or "")
+        if challenge is None:
+            raise AccessRefused(f"{redacted(url)} wants an authentication that is not known here", status=401, url=url)
+        with self._lock:
+            if challenge.scheme == "basic":
+                self._challenge = challenge
+                self._basic = self._basic_header(url)
+                return
+            self._challenge = challenge
+            known = self._tokens.get(scopes)
+            # Another thread may have fetched a new one since.
+            if known is None or known.header == sent:
+                asked = scopes | frozenset(challenge.parameters.get("scope", "").split())
+                self._tokens[scopes] = self._fetch(challenge, asked)
+
+    def _basic_header(self, url: str) -> str:
+        credentials = self._credentials()
+        header = None if credentials is None else credentials.basic()
+        if header is None:
+            raise AccessRefused(f"{self._registry} asks for a user and a password, and there are none", url=url)
+        return header
+
+    def _credentials(self) -> Credentials | None:
+        return None if self._provider is None else self._provider.credentials_for(self._registry)
+
+    def _fetch(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
+        realm = self._checked_realm(challenge.parameters.get("realm", ""))
+        credentials = self._credentials()
+        if credentials is not None and credentials.registry_token is not None:
+            return _Token(f"Bearer {credentials.registry_token.get_secret_value()}", float("inf"))
+        service = challenge.parameters.get("service", "")
+        if credentials is not None and credentials.identity_token is not None:
+            fields = {
+                "grant_type": "refresh_token",
+                "refresh_token": credentials.identity_token.get_secret_value(),
+                "client_id": _CLIENT_ID,
+                "service": service,
+                "scope": " ".join(merged(scopes)),
+            }
+            return self._ask(httpx.Request("POST", realm, data=fields))
+        query: list[tuple[str, str]] = [("service", service)] if service else []
+        query += [("scope", scope) for scope in merged(scopes)]
+        headers = {}
+        basic = None if credentials is None else credentials.basic()
+        if credentials is not None and basic is not None:
+            headers["Authorization"] = basic
+            query.append(("account", credentials.username))
+        url = httpx.URL(realm)
+        return self._ask(
+            httpx.Request("GET", url.copy_with(params=[*url.params.multi_items(), *query]), headers=headers)
+        )
+
+    def _checked_realm(self, realm: str) -> str:
+        parts = urlsplit(realm)
+        clear_is_fine = is_loopback(parts.hostname or "") or (
+            self._plain_http and parts.hostname == hostname(self._registry).strip("[]")
+        )
+        if parts.scheme == "https" or (parts.scheme == "http" and clear_is_fine):
+            return realm
+        raise AccessRefused(
+            f"{self._registry} sends logins to {redacted(realm)[:200]!r}, which is no https address; nothing was sent",
+            url=realm,
+            advice="Ask the registry's operator for a token address over https.",
+        )
+
+    def _ask(self, request: httpx.Request) -> _Token:
+        request.headers["Accept"] = "application/json"
+        try:
+            response = self._http.send(request, stream=True)
+            try:
+                body = bounded(response, _MAX_TOKEN_BYTES)
+            finally:
+                response.close()
+        except httpx.HTTPError as error:
+            where = redacted(str(request.url))
+            reason = f"the token address {where} cannot be reached: {type(error).__name__}"
+            raise RegistryUnreachable(reason, url=where, temporary=True) from error
+        if response.status_code != 200:
+            failure = from_answer(
+                request.method, str(request.url), response.status_code, response.headers, body, now=time.time()
+            )
+            if response.status_code in (400, 401, 403, 404):
+                raise AccessRefused(failure.reason, code=failure.code, status=failure.status, url=failure.url)
+            raise failure
+        return _token(response, str(request.url))
+
+
+def bounded(response: httpx.Response, limit: int) -> bytes:
+    """A response's body, as it came; raises `BrokenAnswer` where it is longer than ``limit`` bytes."""
+    data = bytearray()
+    for chunk in response.iter_raw():
+        data += chunk
+        if len(data) > limit:
+            url = redacted(str(response.request.url))
+            raise BrokenAnswer(f"{url} answered with more than {limit} bytes where less was due", url=url)
+    # `iter_raw` does not keep it, and `_token` reads it from the response.
+    response._content = bytes(data)
+    return bytes(data)
+
+
+def _token(response: httpx.Response, url: str) -> _Token:
+    try:
+        fields: Any = response.json()
+        token = fields.get("token") or fields["access_token"]
+        life = float(fields.get("expires_in") or _DEFAULT_LIFE)
+        if not isinstance(token, str) or not token.isprintable() or not token.isascii():
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BrokenAnswer(f"the token address {redacted(url)} did not answer with a token", url=url) from None
+    return _Token(f"Bearer {token}", time.monotonic() + life * (1 - _MARGIN))
+
+
+def _choose(header: str) -> Challenge | None:
+    known = {challenge.scheme: challenge for challenge in reversed(parse_challenges(header))}
+    return known.get("bearer") or known.get("basic")

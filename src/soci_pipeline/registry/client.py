@@ -1,0 +1,310 @@
+"""The registry client: what a publisher needs of the OCI distribution spec, with faults in mind.
+
+One client talks to one registry and may be used by many threads. Every method is one operation under one deadline; what
+is temporary is tried again inside it (`ClientSettings`).
+"""
+
+import contextlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import httpx
+
+from soci_pipeline.errors import InvalidInput, SociPipelineError
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
+from soci_pipeline.oci.media_types import MANIFESTS
+from soci_pipeline.registry import download, referrers, scopes
+from soci_pipeline.registry.auth import CredentialProvider
+from soci_pipeline.registry.connection import connect
+from soci_pipeline.registry.errors import (
+    BlobUnknown,
+    BrokenAnswer,
+    ContentMismatch,
+    ManifestUnknown,
+    redacted,
+)
+from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.registry.settings import ClientSettings, Deadline, with_retries
+from soci_pipeline.registry.transport import Answer, Call, Transport
+from soci_pipeline.registry.upload import Upload
+
+_ACCEPT = {"Accept": ", ".join(MANIFESTS)}
+_OK = frozenset({200})
+_MAX_PAGES = 1000
+_MAX_TAGS = 200_000
+_PAGE_BYTES = 8 << 20
+_NEXT = re.compile(r"<([^<>]{1,4096})>\s*;\s*rel=\"?next\"?")
+
+
+class RegistryClient:
+    """A client for one registry (``host[:port]``); repositories are named without the host.
+
+    ``plain_http`` None means https, except on loopback. ``ca_file`` (PEM) is trusted besides the system's authorities.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        *,
+        credentials: CredentialProvider | None = None,
+        plain_http: bool | None = None,
+        ca_file: Path | None = None,
+        settings: ClientSettings | None = None,
+    ) -> None:
+        self.registry = registry
+        self.settings = settings or ClientSettings()
+        clear = (is_loopback(registry) and ca_file is None) if plain_http is None else plain_http
+        self._transport = Transport(
+            registry,
+            credentials=credentials,
+            plain_http=clear,
+            http=connect(registry, self.settings, ca_file=ca_file),
+            settings=self.settings,
+        )
+        self._recent: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ping(self) -> None:
+        """Check that a registry answers there and takes the credentials."""
+        url = self._transport.base
+        try:
+            self._call(Call("GET", url, frozenset(), _OK))
+        except ManifestUnknown as error:
+            raise BrokenAnswer(f"{redacted(str(url))} is no OCI registry (status 404)", url=str(url)) from error
+
+    def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
+        """The descriptor of a manifest by tag or digest; None where there is none."""
+        try:
+            answer = self._read_manifest("HEAD", repository, reference)
+            return _described(answer, reference) or self.get_manifest(repository, reference)[0]
+        except ManifestUnknown:
+            return None
+
+    def get_manifest(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
+        """A manifest by tag or digest, verified; raises `ManifestUnknown`, `ContentMismatch`."""
+        answer = self._read_manifest("GET", repository, reference)
+        digest = Digest.of(answer.body)
+        promised = reference if isinstance(reference, Digest) else answer.headers.get("docker-content-digest")
+        if promised and promised.startswith("sha256:") and promised != digest:
+            raise ContentMismatch(f"manifest {promised[:100]} of {repository} hashes to {digest}", url=str(answer.url))
+        media_type = _media_type(answer)
+        return Descriptor(media_type=media_type, digest=digest, size=len(answer.body)), answer.body
+
+    def put_manifest(self, repository: str, reference: str | Digest, data: bytes, media_type: str) -> Descriptor:
+        """Push a manifest under a tag or its digest; a referrer is listed under the fallback tag where there is no API.
+
+        Raises `BlobUnknown` where the registry misses what it refers to, `ImmutableTag` where the tag may not move.
+        """
+        descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the {MAX_MANIFEST_BYTES} that registries take")
+        if isinstance(reference, Digest) and reference != descriptor.digest:
+            raise InvalidInput(f"a manifest that hashes to {descriptor.digest} was to be pushed as {reference}")
+        call = Call(
+            "PUT",
+            self._transport.url(f"{repository}/manifests/{reference}"),
+            scopes.push(repository),
+            frozenset({201}),
+            headers={"Content-Type": media_type},
+            body=lambda: iter((data,)),
+            length=len(data),
+        )
+        doubted = (BlobUnknown, ManifestUnknown)
+        answer = self._call(call, again=lambda error: isinstance(error, doubted) and self._pushed_lately(repository))
+        stored = answer.headers.get("docker-content-digest") or descriptor.digest
+        if stored != descriptor.digest:
+            raise BrokenAnswer(f"{repository} stored {stored[:100]} where {descriptor.digest} was sent")
+        self._remember(repository, descriptor.digest, str(reference))
+        self._list_referrer(repository, descriptor, data, answer)
+        return descriptor
+
+    def delete_manifest(self, repository: str, reference: str | Digest) -> None:
+        """Delete a manifest by digest (all its tags go too), or one tag; raises `ManifestUnknown`."""
+        url = self._transport.url(f"{repository}/manifests/{reference}")
+        self._call(Call("DELETE", url, scopes.delete(repository), frozenset({202, 200, 204})))
+
+    def delete_tag(self, repository: str, tag: str) -> None:
+        """Delete one tag; the manifest stays. Registries may refuse it (`RegistryError`, code UNSUPPORTED)."""
+        self.delete_manifest(repository, tag)
+
+    def has_blob(self, repository: str, descriptor: Descriptor) -> bool:
+        """Whether the repository has that blob, with that size."""
+        url = self._transport.url(f"{repository}/blobs/{descriptor.digest}")
+        try:
+            answer = self._call(Call("HEAD", url, scopes.pull(repository), _OK))
+        except (BlobUnknown, ManifestUnknown):
+            return False
+        length = answer.headers.get("content-length", "")
+        if length.isdecimal() and int(length) != descriptor.size:
+            reason = f"blob {descriptor.digest} of {repository} has {length} bytes, not {descriptor.size}"
+            raise ContentMismatch(reason, url=str(url))
+        return True
+
+    def read_blob(self, repository: str, descriptor: Descriptor, limit: int = MAX_MANIFEST_BYTES) -> bytes:
+        """A small blob, verified; raises `InvalidInput` where its descriptor says more than ``limit`` bytes."""
+        if descriptor.size > limit:
+            raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes exceeds the limit of {limit}")
+        with self.stream_blob(repository, descriptor) as chunks:
+            return b"".join(chunks)
+
+    @contextlib.contextmanager
+    def stream_blob(self, repository: str, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
+        """A blob in pieces, resumed on a cut; `ContentMismatch` at the end of the iterator if it was not that blob."""
+        chunks = download.stream(self._transport, repository, descriptor, self._deadline(descriptor.size))
+        with contextlib.closing(chunks):
+            yield chunks
+
+    def read_range(self, repository: str, digest: Digest, start: int, end_exclusive: int) -> bytes:
+        """Some bytes of a blob; not verified, since a part has no digest of its own."""
+        deadline = self._deadline(end_exclusive - start)
+        return with_retries(
+            lambda: download.read_range(self._transport, repository, digest, start, end_exclusive, deadline),
+            self.settings,
+            deadline,
+        )
+
+    def upload_blob(
+        self,
+        repository: str,
+        descriptor: Descriptor,
+        open_source: Callable[[], BinaryIO],
+        *,
+        mount_from: str | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> bool:
+        """Bring a blob to a repository; False where it was there or could be mounted from ``mount_from``.
+
+        ``open_source`` opens the local copy, once for each session. ``on_bytes`` gets the bytes sent since its last
+        call; a negative number takes back what has to be sent again.
+        """
+        if self.has_blob(repository, descriptor):
+            return False
+        deadline = self._deadline(descriptor.size)
+        upload = Upload(self._transport, repository, descriptor, open_source, deadline, on_bytes=on_bytes)
+        sent = upload.run(mount_from=mount_from)
+        self._remember(repository, descriptor.digest)
+        return sent
+
+    def referrers(self, repository: str, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
+        """The manifests that refer to a digest: by the API, or the fallback tag where there is no API."""
+        query = {"artifactType": artifact_type} if artifact_type else {}
+        url = self._transport.url(f"{repository}/referrers/{digest}", **query)
+        try:
+            pages = [referrers.read_page(answer.body) for answer in self._pages(url, repository)]
+        except (ManifestUnknown, BlobUnknown):
+            listed = referrers.read_fallback(self, repository, digest).manifests
+        else:
+            listed = tuple(entry for page in pages for entry in page)
+        return referrers.of_type(listed, artifact_type)
+
+    def list_tags(self, repository: str) -> tuple[str, ...]:
+        """Every tag of a repository; raises `ManifestUnknown` where there is no such repository."""
+        tags: list[str] = []
+        for answer in self._pages(self._transport.url(f"{repository}/tags/list"), repository):
+            tags += _tags(answer)
+            if len(tags) > _MAX_TAGS:
+                raise BrokenAnswer(f"{repository} lists more than {_MAX_TAGS} tags", url=str(answer.url))
+        return tuple(dict.fromkeys(tags))
+
+    def _pages(self, first: httpx.URL, repository: str) -> Iterator[Answer]:
+        url: httpx.URL | None = first
+        seen: set[str] = set()
+        while url is not None:
+            if str(url) in seen or len(seen) >= _MAX_PAGES:
+                raise BrokenAnswer(f"{redacted(str(first))} does not come to an end", url=str(first))
+            seen.add(str(url))
+            answer = self._call(Call("GET", url, scopes.pull(repository), _OK), limit=_PAGE_BYTES)
+            yield answer
+            following = _NEXT.search(answer.headers.get("link", ""))
+            url = answer.url.join(following.group(1)) if following else None
+            if url is not None and not self._transport.is_own(url):
+                raise BrokenAnswer(f"{redacted(str(first))} goes on at another host; not followed", url=str(first))
+
+    def _read_manifest(self, method: str, repository: str, reference: str | Digest) -> Answer:
+        url = self._transport.url(f"{repository}/manifests/{reference}")
+        call = Call(method, url, scopes.pull(repository), _OK, headers=_ACCEPT)
+        return self._call(
+            call,
+            limit=MAX_MANIFEST_BYTES,
+            again=lambda error: isinstance(error, ManifestUnknown) and self._pushed_lately(repository, str(reference)),
+        )
+
+    def _list_referrer(self, repository: str, descriptor: Descriptor, data: bytes, answer: Answer) -> None:
+        if "oci-subject" in answer.headers:
+            return
+        found = referrers.subject_of(data, descriptor.media_type)
+        if found is not None:
+            subject, document = found
+            referrers.add_to_fallback(self, repository, subject, referrers.entry_of(document, descriptor))
+
+    def _call(
+        self, call: Call, *, limit: int = 64 << 10, again: Callable[[SociPipelineError], bool] | None = None
+    ) -> Answer:
+        deadline = self._deadline()
+        work = lambda: self._transport.call(call, deadline, limit=limit)  # noqa: E731 - it is used once, as a value
+        return with_retries(work, self.settings, deadline, again=again)
+
+    def _deadline(self, size: int = 0) -> Deadline:
+        return Deadline(self.settings.deadline + size / self.settings.slowest_rate)
+
+    def _remember(self, repository: str, *names: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._recent = {key: until for key, until in self._recent.items() if until > now}
+            for name in (*names, ""):
+                self._recent[repository, name] = now + self.settings.settle_time
+
+    def _pushed_lately(self, repository: str, name: str = "") -> bool:
+        with self._lock:
+            return self._recent.get((repository, name), 0.0) > time.monotonic()
+
+
+def _described(answer: Answer, reference: str | Digest) -> Descriptor | None:
+    size = answer.headers.get("content-length", "")
+    digest = answer.headers.get("docker-content-digest") or (reference if isinstance(reference, Digest) else "")
+    media_type = answer.headers.get("content-type", "").partition(";")[0].strip()
+    if not size.isdecimal() or not digest.startswith("sha256:") or media_type not in MANIFESTS:
+        return None
+    if isinstance(reference, Digest) and digest != reference:
+        raise ContentMismatch(f"{redacted(str(answer.url))} was answered with {digest[:100]}", url=str(answer.url))
+    return Descriptor(media_type=media_type, digest=Digest(digest), size=int(size))
+
+
+def _media_type(answer: Answer) -> str:
+    served: str = answer.headers.get("content-type", "").partition(";")[0].strip()
+    if served in MANIFESTS:
+        return served
+    try:
+        own = json.loads(answer.body).get("mediaType")
+    except (ValueError, AttributeError, RecursionError):
+        own = None
+    return own if isinstance(own, str) and own else served
+
+
+def _tags(answer: Answer) -> list[str]:
+    try:
+        listed: Any = json.loads(answer.body)["tags"] or []
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        where = redacted(str(answer.url))
+        raise BrokenAnswer(f"{where} did not answer with a list of tags", url=where) from error
+    return [tag for tag in listed if isinstance(tag, str)]

@@ -1,0 +1,152 @@
+"""What can go wrong between this library and a registry.
+
+Every error keeps the spec's code, the HTTP status and the URL without its query and user (both may hold secrets), and
+knows whether the same call may succeed later. Codes: distribution-spec, "Error Codes".
+"""
+
+import json
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from soci_pipeline.errors import CredentialsRefused, DamagedContent, ExitCode, SociPipelineError, TagConflict
+
+MAX_ERROR_BYTES = 64 << 10
+"""How much of an error's body is read."""
+
+_TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TEMPORARY_CODES = frozenset({"TOOMANYREQUESTS", "UNAVAILABLE"})
+_SHOWN = 300
+
+
+class RegistryError(SociPipelineError):
+    """A registry refused a request; ``code`` is the spec's (may be empty), ``retry_after`` is in seconds."""
+
+    exit_code = ExitCode.REGISTRY_REFUSED
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: str = "",
+        status: int = 0,
+        url: str = "",
+        advice: str | None = None,
+        temporary: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(reason, advice=advice, temporary=temporary)
+        self.code = code
+        self.status = status
+        self.url = redacted(url)
+        self.retry_after = retry_after
+
+
+class ManifestUnknown(RegistryError):
+    """The repository has no manifest under that tag or digest (or there is no such repository)."""
+
+
+class BlobUnknown(RegistryError):
+    """The repository has no blob of that digest, or a manifest was pushed before what it refers to."""
+
+
+class UploadUnknown(RegistryError):
+    """The upload session is gone, or does not take a part at that offset; a new session is the way on."""
+
+
+class AccessRefused(RegistryError, CredentialsRefused):
+    """No credentials, or ones that do not permit what was tried."""
+
+    exit_code = ExitCode.CREDENTIALS
+
+
+class ImmutableTag(RegistryError, TagConflict):
+    """The tag exists with another digest, and the registry does not let it move."""
+
+    exit_code = ExitCode.TAG_CONFLICT
+    default_advice = "Publish under a new tag, or make the tag mutable in the registry's settings."
+
+
+class RegistryUnreachable(RegistryError):
+    """No answer: the name does not resolve, nothing listens, the connection broke, or TLS failed."""
+
+    exit_code = ExitCode.REGISTRY_UNREACHABLE
+    default_advice = "Check the address, the network and, for your own certificate authority, --ca-file."
+
+
+class BrokenAnswer(RegistryError):
+    """An answer that breaks the distribution spec or exceeds a bound; it was not used."""
+
+
+class ContentMismatch(RegistryError, DamagedContent):
+    """The registry served bytes that are not what their digest or size says."""
+
+    exit_code = ExitCode.DAMAGED_CONTENT
+    default_advice = "The copy in the registry, or the way to it, is damaged: publish that content again."
+
+
+def redacted(url: str) -> str:
+    """A URL without user, query and fragment: tokens and signatures travel in those."""
+    if "://" not in url:
+        return url.partition("?")[0]
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def from_answer(
+    method: str, url: str, status: int, headers: Mapping[str, str], body: bytes, *, now: float
+) -> RegistryError:
+    """The error for an answer that was not expected; ``now`` is the Unix time, for a Retry-After that is a date."""
+    code, message = _first_error(body)
+    address = redacted(url)
+    said = ": ".join(part for part in (code, message) if part)
+    reason = f"{method} {address} was answered with status {status}" + (f" ({said})" if said else "")
+    kind = _kind(status, code, message, address)
+    return kind(
+        reason,
+        code=code,
+        status=status,
+        url=address,
+        temporary=status in _TEMPORARY_STATUSES or code in _TEMPORARY_CODES,
+        retry_after=_retry_after(headers.get("retry-after"), now=now),
+    )
+
+
+def _kind(status: int, code: str, message: str, url: str) -> type[RegistryError]:
+    if "immutable" in message.lower() or code in ("TAG_IMMUTABLE", "ImageTagAlreadyExistsException"):
+        return ImmutableTag
+    if status in (401, 403):
+        return AccessRefused
+    if code == "BLOB_UPLOAD_UNKNOWN" or status == 416 or (status == 404 and "/blobs/uploads/" in url):
+        return UploadUnknown
+    if code in ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN") or (status == 404 and "/blobs/" in url):
+        return BlobUnknown
+    return ManifestUnknown if status == 404 else RegistryError
+
+
+def _first_error(body: bytes) -> tuple[str, str]:
+    try:
+        document: Any = json.loads(body)
+        first = document["errors"][0]
+        detail = first.get("detail")
+        message = " ".join(str(part) for part in (first.get("message"), detail) if part)
+        return _shown(str(first.get("code") or "")), _shown(message)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return "", ""
+
+
+def _shown(text: str) -> str:
+    # What a registry says ends up in terminals and logs: control characters are left out.
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:_SHOWN].strip()
+
+
+def _retry_after(value: str | None, *, now: float) -> float | None:
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return min(float(value.strip()), 86_400.0)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,98 @@
+"""What refers to a manifest: the referrers API, and the tag that stands in for it where a registry has none.
+
+distribution-spec, "Listing Referrers" and "Referrers Tag Schema". The tag is a list that every writer reads, changes
+and writes back without a lock; so it is read again after each write, and an entry that another writer lost is put
+back.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse, parse_image_index
+from soci_pipeline.oci.media_types import OCI_INDEX
+from soci_pipeline.registry.errors import BrokenAnswer, ManifestUnknown, RegistryError
+from soci_pipeline.registry.settings import ClientSettings
+
+_ROUNDS = 8
+
+
+class Manifests(Protocol):
+    """The part of the client that the fallback tag needs."""
+
+    settings: ClientSettings
+
+    def get_manifest(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]: ...
+
+    def put_manifest(self, repository: str, reference: str | Digest, data: bytes, media_type: str) -> Descriptor: ...
+
+
+def fallback_tag(subject: Digest) -> str:
+    """The tag that lists the referrers of a digest."""
+    return subject.replace(":", "-")
+
+
+def entry_of(document: ImageManifest | ImageIndex, descriptor: Descriptor) -> Descriptor:
+    """A manifest as the list of referrers shows it: with its artifact type and its own annotations."""
+    config_type = document.config.media_type if isinstance(document, ImageManifest) else ""
+    return Descriptor(
+        media_type=descriptor.media_type,
+        digest=descriptor.digest,
+        size=descriptor.size,
+        annotations=document.annotations,
+        artifact_type=document.artifact_type or config_type,
+    )
+
+
+def subject_of(data: bytes, media_type: str) -> tuple[Digest, ImageManifest | ImageIndex] | None:
+    """The digest that a manifest refers to, with the document; None where it refers to nothing."""
+    try:
+        document = parse(data, media_type=media_type)
+    except InvalidInput:
+        return None
+    return None if document.subject is None else (document.subject.digest, document)
+
+
+def of_type(entries: Iterable[Descriptor], artifact_type: str | None) -> tuple[Descriptor, ...]:
+    """The entries of one artifact type, or all."""
+    return tuple(entry for entry in entries if artifact_type in (None, entry.artifact_type))
+
+
+def read_page(data: bytes) -> tuple[Descriptor, ...]:
+    """The entries of one answer of the referrers API."""
+    try:
+        return parse_image_index(data, media_type=OCI_INDEX).manifests
+    except InvalidInput as error:
+        raise BrokenAnswer(f"the registry's list of referrers is not an image index: {error.reason}") from error
+
+
+def read_fallback(client: Manifests, repository: str, subject: Digest) -> ImageIndex:
+    """The list under the fallback tag; an empty one where there is no such tag."""
+    try:
+        descriptor, data = client.get_manifest(repository, fallback_tag(subject))
+    except ManifestUnknown:
+        return ImageIndex()
+    try:
+        return parse_image_index(data, media_type=descriptor.media_type)
+    except InvalidInput as error:
+        raise BrokenAnswer(f"tag {fallback_tag(subject)} of {repository} is not a list of referrers") from error
+
+
+def add_to_fallback(client: Manifests, repository: str, subject: Digest, entry: Descriptor) -> None:
+    """Put an entry into the list under the fallback tag and see that it stays there."""
+    for attempt in range(_ROUNDS):
+        current = read_fallback(client, repository, subject)
+        if any(listed.digest == entry.digest for listed in current.manifests):
+            return
+        changed = current.replaced(manifests=(*current.manifests, entry))
+        client.put_manifest(repository, fallback_tag(subject), changed.encode(), changed.media_type)
+        # Another writer that read before this one wrote needs a moment to do its damage.
+        time.sleep(client.settings.backoff(attempt))
+    if all(listed.digest != entry.digest for listed in read_fallback(client, repository, subject).manifests):
+        raise RegistryError(
+            f"{entry.digest} does not stay in the list of referrers of {subject} in {repository}: others overwrite it",
+            temporary=True,
+        )

@@ -1,0 +1,27 @@
+"""Access scopes of the token protocol (distribution, spec/auth/scope.md)."""
+
+from collections.abc import Iterable
+
+
+def pull(repository: str) -> frozenset[str]:
+    """What reading a repository needs."""
+    return frozenset({f"repository:{repository}:pull"})
+
+
+def push(repository: str) -> frozenset[str]:
+    """What writing to a repository needs."""
+    return frozenset({f"repository:{repository}:pull,push"})
+
+
+def delete(repository: str) -> frozenset[str]:
+    """What deleting in a repository needs."""
+    return frozenset({f"repository:{repository}:delete,pull"})
+
+
+def merged(scopes: Iterable[str]) -> tuple[str, ...]:
+    """One scope for each resource, with the actions of all; sorted."""
+    actions: dict[str, set[str]] = {}
+    for scope in scopes:
+        resource, _, wanted = scope.rpartition(":")
+        actions.setdefault(resource, set()).update(wanted.split(","))
+    return tuple(f"{resource}:{','.join(sorted(wanted))}" for resource, wanted in sorted(actions.items()))

@@ -1,0 +1,103 @@
+"""How patient and how careful the registry client is. All times are in seconds, all sizes in bytes."""
+
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from soci_pipeline.errors import DeadlineExceeded, SociPipelineError
+from soci_pipeline.process import logger
+from soci_pipeline.registry.errors import RegistryError
+
+_Result = TypeVar("_Result")
+_ECR = re.compile(r"\d{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.(amazonaws\.com(\.cn)?|on\.aws)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """The defaults suit a registry over the internet; tests shorten the waits."""
+
+    attempts: int = 6
+    """How often one request, or one part of an upload, is tried."""
+    deadline: float = 900.0
+    """For one whole operation with all its repeats; each byte of a blob adds ``1 / slowest_rate``."""
+    slowest_rate: float = 1 << 20
+    backoff_base: float = 0.5
+    backoff_cap: float = 30.0
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
+    part_size: int = 64 << 20
+    """A blob larger than this goes up in parts of this size, each of which can be resumed."""
+    ecr_part_size: int = 10 << 20
+    """ECR takes parts of 5 to 10 MiB, the last one excepted."""
+    read_size: int = 1 << 20
+    max_connections: int = 32
+    settle_time: float = 20.0
+    """How long "not found" is doubted for what this client has just pushed (ECR is consistent only eventually)."""
+
+    def part_size_for(self, registry: str) -> int:
+        """The size of an upload's parts at one registry."""
+        return self.ecr_part_size if _ECR.match(registry) else self.part_size
+
+    def backoff(self, attempt: int) -> float:
+        """Full jitter: anything up to the exponential bound, so that many clients do not knock at once."""
+        return random.uniform(0, min(self.backoff_cap, self.backoff_base * 2**attempt))  # noqa: S311 - no secret
+
+
+class Deadline:
+    """The end of one operation, shared by everything it does."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that remain; 0 when it is over."""
+        return max(0.0, self._end - time.monotonic())
+
+    def check(self) -> None:
+        """Raises `DeadlineExceeded` when it is over."""
+        if self.left <= 0:
+            raise DeadlineExceeded(f"the registry operation did not end within {self._seconds:g} s", temporary=True)
+
+    def wait(self, seconds: float, *, instead: SociPipelineError) -> None:
+        """Sleep; raises ``instead`` where the deadline would pass before the end of the sleep."""
+        if seconds >= self.left:
+            raise instead
+        time.sleep(seconds)
+
+
+def with_retries(
+    work: Callable[[], _Result],
+    settings: ClientSettings,
+    deadline: Deadline,
+    *,
+    again: Callable[[SociPipelineError], bool] | None = None,
+) -> _Result:
+    """Do some work until it succeeds, fails for good, or the attempts or the deadline are used up.
+
+    An error is tried again where it calls itself temporary, or where ``again`` says so.
+    """
+    for attempt in range(settings.attempts):
+        deadline.check()
+        try:
+            return work()
+        except SociPipelineError as error:
+            last = attempt + 1 >= settings.attempts
+            if last or not (error.temporary or (again is not None and again(error))):
+                raise
+            deadline.wait(retry_pause(error, settings, attempt), instead=error)
+    raise AssertionError("the loop ends by a return or a raise")
+
+
+def retry_pause(error: SociPipelineError, settings: ClientSettings, attempt: int) -> float:
+    """Seconds to wait before another try: what the registry asked for, or the back-off of that attempt."""
+    pause = settings.backoff(attempt)
+    if isinstance(error, RegistryError) and error.retry_after is not None:
+        # A little jitter on top, or all who were told the same come back together.
+        pause = error.retry_after + min(pause, 1.0)
+    logger().debug("trying again in %.1f s: %s", pause, error.reason)
+    return pause

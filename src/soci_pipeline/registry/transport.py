@@ -1,0 +1,209 @@
+"""One HTTP exchange with a registry: authorization, redirects, bounds and the error tree. Knows no endpoints.
+
+URLs that come from the registry (Location, Link) are joined to the request's own and checked. Authorization goes to the
+registry alone, never to another host that it redirects to.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from soci_pipeline.process import logger
+from soci_pipeline.registry.auth import CredentialProvider
+from soci_pipeline.registry.authorizer import Authorizer, bounded
+from soci_pipeline.registry.errors import (
+    MAX_ERROR_BYTES,
+    BrokenAnswer,
+    RegistryError,
+    RegistryUnreachable,
+    from_answer,
+    redacted,
+)
+from soci_pipeline.registry.reference import DOCKER_HUB, is_loopback
+from soci_pipeline.registry.settings import ClientSettings, Deadline
+
+Body = Callable[[], Iterable[bytes]]
+"""Makes the body anew for each try."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 5
+_MAX_LOGINS = 2
+_MAX_LOCATION = 8 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response whose body was read."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+    url: httpx.URL
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request before its authorization. ``length`` is the body's size; ``expect`` are the statuses that are fine."""
+
+    method: str
+    url: httpx.URL
+    scopes: frozenset[str]
+    expect: frozenset[int]
+    headers: Mapping[str, str] | None = None
+    body: Body | None = None
+    length: int = 0
+
+
+class Transport:
+    """Talks to one registry; threads share it."""
+
+    def __init__(
+        self,
+        registry: str,
+        *,
+        credentials: CredentialProvider | None,
+        plain_http: bool,
+        http: httpx.Client,
+        settings: ClientSettings,
+    ) -> None:
+        self.registry = registry
+        self.settings = settings
+        host = "registry-1.docker.io" if registry == DOCKER_HUB else registry
+        self.base = httpx.URL(f"{'http' if plain_http else 'https'}://{host}/v2/")
+        self._http = http
+        self._authorizer = Authorizer(http, registry, credentials, plain_http=plain_http)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+    def url(self, path: str, **query: str) -> httpx.URL:
+        """The URL of a path below ``/v2/``."""
+        address = self.base.join(path)
+        return address.copy_with(params=query) if query else address
+
+    def call(self, call: Call, deadline: Deadline, *, limit: int = MAX_ERROR_BYTES) -> Answer:
+        """Do one exchange and read its body up to ``limit`` bytes; raises `RegistryError` for another status."""
+        with self.open(call, deadline) as response:
+            with network_errors(call.method, response.request.url):
+                body = bounded(response, limit)
+            return Answer(response.status_code, response.headers, body, response.request.url)
+
+    @contextlib.contextmanager
+    def open(self, call: Call, deadline: Deadline) -> Iterator[httpx.Response]:
+        """As `call`, but the body is the caller's to read (with `network_errors` around it)."""
+        response = self._authorized(call, deadline)
+        try:
+            if response.status_code not in call.expect:
+                raise self._error(response)
+            yield response
+        finally:
+            response.close()
+
+    def _authorized(self, call: Call, deadline: Deadline) -> httpx.Response:
+        for login in range(_MAX_LOGINS + 1):
+            sent = self._authorizer.header(call.scopes)
+            response = self._redirected(call, sent, deadline)
+            if login == _MAX_LOGINS or not _wants_login(response):
+                return response
+            challenge = response.headers.get("www-authenticate")
+            url = str(response.request.url)
+            response.close()
+            self._authorizer.refused(challenge, call.scopes, sent=sent, url=url)
+        raise AssertionError("the loop ends by a return")
+
+    def _redirected(self, call: Call, authorization: str | None, deadline: Deadline) -> httpx.Response:
+        url, method = call.url, call.method
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = self._send(call, method, url, authorization, deadline)
+            if response.status_code not in _REDIRECTS or "location" not in response.headers:
+                return response
+            if method not in ("GET", "HEAD") and response.status_code not in (307, 308):
+                return response
+            target = self.location(response.headers, response.request.url)
+            response.close()
+            url = target
+        reason = f"{redacted(str(call.url))} redirects more than {_MAX_REDIRECTS} times"
+        raise BrokenAnswer(reason, url=str(call.url))
+
+    def _send(
+        self, call: Call, method: str, url: httpx.URL, authorization: str | None, deadline: Deadline
+    ) -> httpx.Response:
+        deadline.check()
+        headers = {"Accept-Encoding": "identity", **(call.headers or {})}
+        if authorization is not None and self.is_own(url):
+            headers["Authorization"] = authorization
+        if call.body is not None or method in ("POST", "PUT", "PATCH"):
+            headers["Content-Length"] = str(call.length)
+        timeout = httpx.Timeout(
+            min(self.settings.read_timeout, deadline.left + 0.1),
+            connect=min(self.settings.connect_timeout, deadline.left + 0.1),
+            pool=None,
+        )
+        content = None if call.body is None else call.body()
+        started = time.monotonic()
+        with network_errors(method, url):
+            request = self._http.build_request(method, url, headers=headers, content=content, timeout=timeout)
+            response = self._http.send(request, stream=True, follow_redirects=False)
+        took = time.monotonic() - started
+        logger().debug("%s %s: %d in %.3f s", method, redacted(str(url)), response.status_code, took)
+        return response
+
+    def is_own(self, url: httpx.URL) -> bool:
+        """Whether a URL is the registry's own: same scheme, host and port."""
+        return (url.scheme, url.host, url.port) == (self.base.scheme, self.base.host, self.base.port)
+
+    def location(self, headers: httpx.Headers, request_url: httpx.URL) -> httpx.URL:
+        """The Location of an answer, joined to the request's URL and checked; raises `BrokenAnswer`."""
+        text = headers.get("location", "")
+        where = redacted(str(request_url))
+        if not text or len(text) > _MAX_LOCATION:
+            raise BrokenAnswer(f"{where} answered without a usable Location", url=where)
+        try:
+            url = request_url.join(text)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise BrokenAnswer(f"{where} answered with a Location that is no URL", url=where) from error
+        if url.scheme == "http" and self.base.scheme == "https":
+            if url.host == self.base.host:
+                # A registry behind a proxy that ends TLS does not know that it is reached over https.
+                return url.copy_with(scheme="https", port=self.base.port)
+            raise BrokenAnswer(f"{where} leads from https to http at {url.host}; not followed", url=where)
+        if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+            raise BrokenAnswer(f"{where} answered with a Location that is no web address", url=where)
+        if url.scheme == "http" and url.host != self.base.host and not is_loopback(url.host):
+            raise BrokenAnswer(f"{where} leads to plain http at {url.host}; not followed", url=where)
+        return url
+
+    def _error(self, response: httpx.Response) -> RegistryError:
+        data = bytearray()
+        with contextlib.suppress(httpx.HTTPError):
+            for chunk in response.iter_raw():
+                data += chunk
+                if len(data) >= MAX_ERROR_BYTES:
+                    break
+        request = response.request
+        return from_answer(
+            request.method, str(request.url), response.status_code, response.headers, bytes(data), now=time.time()
+        )
+
+
+def _wants_login(response: httpx.Response) -> bool:
+    return response.status_code == 401
+
+
+@contextlib.contextmanager
+def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
+    """Turn what the HTTP library raises into `RegistryUnreachable`; it is temporary unless TLS was refused."""
+    where = redacted(str(url))
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        reason = f"{method} {where}: no answer in time ({type(error).__name__})"
+        raise RegistryUnreachable(reason, url=where, temporary=True) from error
+    except httpx.HTTPError as error:
+        detail = f"{error!s:.200}" or type(error).__name__
+        lasting = "CERTIFICATE_VERIFY_FAILED" in detail
+        raise RegistryUnreachable(f"{method} {where}: {detail}", url=where, temporary=not lasting) from error

@@ -1,0 +1,244 @@
+"""Uploads of blobs: mount, one streamed PUT, or parts that can be resumed (distribution-spec, "Pushing blobs").
+
+A blob is never held in memory. What a session has taken is asked of the registry after a fault; where its answer does
+not fit what was sent, or it refuses to go on, the session is given up and a new one is opened.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+from urllib.parse import quote
+
+import httpx
+
+from soci_pipeline.errors import DamagedContent, SociPipelineError
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.process import logger
+from soci_pipeline.registry.errors import BlobUnknown, BrokenAnswer, RegistryError, UploadUnknown, redacted
+from soci_pipeline.registry.scopes import pull, push
+from soci_pipeline.registry.settings import Deadline, with_retries
+from soci_pipeline.registry.transport import Answer, Call, Transport
+
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})\Z")
+_CANCEL_SECONDS = 5.0
+_OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+@dataclass(slots=True)
+class _Session:
+    """An open upload session: where it goes on, and how many bytes it has taken."""
+
+    url: httpx.URL
+    part_size: int
+    offset: int = 0
+
+
+class Upload:
+    """One blob on its way to one repository. ``on_bytes`` gets differences; one is negative where bytes go up again."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        repository: str,
+        descriptor: Descriptor,
+        open_source: Callable[[], BinaryIO],
+        deadline: Deadline,
+        *,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        self._transport = transport
+        self._settings = transport.settings
+        self._repository = repository
+        self._descriptor = descriptor
+        self._open_source = open_source
+        self._deadline = deadline
+        self._on_bytes = on_bytes
+        self._reported = 0
+        self._tried = False
+
+    def run(self, *, mount_from: str | None = None) -> bool:
+        """Bring the blob there; False where no byte had to be sent."""
+        return with_retries(
+            lambda: self._one_session(mount_from), self._settings, self._deadline, again=self._needs_new_session
+        )
+
+    def _one_session(self, mount_from: str | None) -> bool:
+        # An answer may have been lost after the registry took the blob.
+        if self._tried and self._is_there():
+            self._report(self._descriptor.size)
+            return True
+        session = self._start(mount_from)
+        if session is None:
+            return False
+        self._tried = True
+        try:
+            with self._open_source() as source:
+                self._send(source, session)
+        except BaseException:
+            self._cancel(session)
+            self._report(0)
+            raise
+        return True
+
+    def _needs_new_session(self, error: SociPipelineError) -> bool:
+        if isinstance(error, UploadUnknown):
+            return True
+        if isinstance(error, RegistryError) and error.code == "DIGEST_INVALID":
+            # Either the file is not what its name says, or the bytes were damaged (or doubled by a resume) on the way.
+            with self._open_source() as source:
+                found = Digest.of_stream(source)
+            if found != self._descriptor.digest:
+                raise DamagedContent(f"the local copy of {self._descriptor.digest} hashes to {found}") from error
+            return True
+        return False
+
+    def _start(self, mount_from: str | None) -> _Session | None:
+        if mount_from is not None and mount_from != self._repository:
+            with contextlib.suppress(RegistryError):
+                answer = self._post(frozenset({201, 202}), mount=str(self._descriptor.digest), source=mount_from)
+                return None if answer.status == 201 else self._session(answer)
+        return self._session(self._post(frozenset({202})))
+
+    def _post(self, expect: frozenset[int], *, mount: str = "", source: str = "") -> Answer:
+        path = f"{self._repository}/blobs/uploads/"
+        url = self._transport.url(path, mount=mount, **{"from": source}) if mount else self._transport.url(path)
+        scopes = push(self._repository) | (pull(source) if source else frozenset())
+        call = Call("POST", url, scopes, expect)
+        return with_retries(lambda: self._transport.call(call, self._deadline), self._settings, self._deadline)
+
+    def _session(self, answer: Answer) -> _Session:
+        size = self._settings.part_size_for(self._transport.registry)
+        least = answer.headers.get("oci-chunk-min-length", "")
+        if least.isdecimal() and len(least) < 16:
+            size = max(size, int(least))
+        return _Session(self._transport.location(answer.headers, answer.url), size)
+
+    def _send(self, source: BinaryIO, session: _Session) -> None:
+        size = self._descriptor.size
+        if size <= session.part_size:
+            self._put(session, source, size)
+            return
+        while session.offset < size:
+            self._send_part(source, session)
+        with_retries(lambda: self._close(session, source), self._settings, self._deadline)
+
+    def _send_part(self, source: BinaryIO, session: _Session) -> None:
+        low, high = session.offset, min(session.offset + session.part_size, self._descriptor.size)
+        doubtful = False
+
+        def work() -> None:
+            nonlocal doubtful
+            if doubtful:
+                session.offset = self._taken(session, low, high)
+            doubtful = True
+            if session.offset < high:
+                self._patch(session, source, high)
+
+        # 416: the session is alive but stands elsewhere, so its own word is taken once more before it is given up.
+        with_retries(work, self._settings, self._deadline, again=lambda error: getattr(error, "status", 0) == 416)
+        session.offset = high
+
+    def _patch(self, session: _Session, source: BinaryIO, high: int) -> None:
+        headers = _OCTETS | {"Content-Range": f"{session.offset}-{high - 1}"}
+        answer = self._transport.call(
+            Call(
+                "PATCH",
+                session.url,
+                push(self._repository),
+                frozenset({202}),
+                headers=headers,
+                body=lambda: self._bytes(source, session.offset, high),
+                length=high - session.offset,
+            ),
+            self._deadline,
+        )
+        # The Range of the answer is not looked at: it is unreliable at ECR, and the digest is checked at the end.
+        self._moved(session, answer)
+
+    def _taken(self, session: _Session, low: int, high: int) -> int:
+        answer = self._transport.call(
+            Call("GET", session.url, push(self._repository), frozenset({204, 200})), self._deadline
+        )
+        match = _RANGE.match(answer.headers.get("range", ""))
+        end = int(match.group(1)) if match else -1
+        # Nothing taken is written as 0-0, the same as one byte.
+        taken = 0 if end <= 0 else end + 1
+        if not low <= taken <= high:
+            raise UploadUnknown(
+                f"{redacted(str(session.url))} says that it has {taken} bytes, where {low} to {high} were possible",
+                url=str(session.url),
+            )
+        self._moved(session, answer)
+        return taken
+
+    def _moved(self, session: _Session, answer: Answer) -> None:
+        if "location" in answer.headers:
+            session.url = self._transport.location(answer.headers, answer.url)
+
+    def _close(self, session: _Session, source: BinaryIO) -> None:
+        try:
+            self._put(session, source, 0)
+        except SociPipelineError as error:
+            if (error.temporary or isinstance(error, UploadUnknown)) and self._is_there():
+                return
+            raise
+
+    def _put(self, session: _Session, source: BinaryIO, length: int) -> None:
+        mark = b"&" if session.url.query else b""
+        digest = quote(self._descriptor.digest, safe="").encode()
+        url = session.url.copy_with(query=session.url.query + mark + b"digest=" + digest)
+        answer = self._transport.call(
+            Call(
+                "PUT",
+                url,
+                push(self._repository),
+                frozenset({201, 204}),
+                headers=_OCTETS,
+                body=(lambda: self._bytes(source, 0, length)) if length else None,
+                length=length,
+            ),
+            self._deadline,
+        )
+        stored = answer.headers.get("docker-content-digest") or self._descriptor.digest
+        if stored != self._descriptor.digest:
+            where = redacted(str(url))
+            raise BrokenAnswer(f"{where} stored {stored[:100]} where {self._descriptor.digest} was sent", url=where)
+
+    def _bytes(self, source: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+        source.seek(start)
+        position = start
+        while position < end:
+            chunk = source.read(min(self._settings.read_size, end - position))
+            if not chunk:
+                digest, size = self._descriptor.digest, self._descriptor.size
+                raise DamagedContent(f"the local copy of {digest} ends after {position} of {size} bytes")
+            yield chunk
+            position += len(chunk)
+            self._report(position)
+
+    def _is_there(self) -> bool:
+        url = self._transport.url(f"{self._repository}/blobs/{self._descriptor.digest}")
+        try:
+            self._transport.call(Call("HEAD", url, push(self._repository), frozenset({200})), self._deadline)
+        except BlobUnknown:
+            return False
+        except RegistryError as error:
+            if error.temporary:
+                return False
+            raise
+        return True
+
+    def _cancel(self, session: _Session) -> None:
+        call = Call("DELETE", session.url, push(self._repository), frozenset({202, 204, 404}))
+        try:
+            self._transport.call(call, Deadline(_CANCEL_SECONDS))
+        except SociPipelineError as error:
+            logger().debug("an upload session could not be cancelled: %s", error.reason)
+
+    def _report(self, position: int) -> None:
+        if self._on_bytes is not None and position != self._reported:
+            self._on_bytes(position - self._reported)
+        self._reported = position
