@@ -1,0 +1,195 @@
+"""A base image with Python for each platform, put together from Debian packages without running any of their code.
+
+Needs neither root nor emulation nor an engine: the files of the packages become one layer, with the owners and modes
+that the packages give, in a fixed order. The same packages give the same digest.
+"""
+
+import hashlib
+import io
+import re
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from soci_pipeline.errors import DamagedContent, ToolMissing
+from soci_pipeline.local.debian_packages import PackageArchive, Release, debian_architecture
+from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci import canonical_json
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import BlobWriter, Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import logger
+
+PACKAGES = ("base-files", "coreutils", "dash", "python3")
+"""What the base image is for: a shell for RUN steps, and Python for the service."""
+
+_RECIPE = "1"
+# Packages of Debian 12 still name these at the top; the image has a merged /usr.
+_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_LEFT_OUT = re.compile(r"usr/share/(man|info|locale|lintian|bug|doc/(?!.*/copyright$).*/.*)(/|$)")
+_ADDED_FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+}
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def debian_base_image(toolchain: Toolchain, platforms: Sequence[Platform]) -> Layout:
+    """The layout of the base image, made once in a toolchain folder; its root is an index of all platforms.
+
+    Raises `ToolMissing` on machines other than Debian, whose mirrors do not serve packages of foreign architectures.
+    """
+    release = Release.of_this_machine()
+    if release.distribution != "debian":
+        raise ToolMissing("base images are made from Debian's packages, on Debian only")
+    key = hashlib.sha256(repr((_RECIPE, release, PACKAGES, [str(item) for item in platforms])).encode()).hexdigest()
+    place = toolchain.folder / "images" / f"python-{release.codename}-{key[:12]}"
+    with folder_lock(place.parent):
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as scratch:
+                _make(Path(scratch) / "layout", toolchain, release, platforms)
+                (Path(scratch) / "layout").rename(place)
+    return Layout.open(place)
+
+
+def _make(folder: Path, toolchain: Toolchain, release: Release, platforms: Sequence[Platform]) -> None:
+    layout = Layout.create(folder)
+    images = []
+    for platform in platforms:
+        logger().info("making the base image for %s from Debian packages", platform)
+        archive = PackageArchive(toolchain.folder / "apt", architecture=debian_architecture(platform), release=release)
+        images.append(image_of_packages(layout, archive.closure(PACKAGES), platform))
+    layout.set_roots([layout.add_document(ImageIndex(manifests=tuple(images)))])
+
+
+def image_of_packages(layout: Layout, packages: Iterable[Path], platform: Platform) -> Descriptor:
+    """Put the files of some packages into an image of one layer, and describe it with its platform."""
+    tree = _Tree()
+    for package in packages:
+        tree.add_package(package)
+    tree.finish()
+    with layout.writer() as blob:
+        diff_id = tree.write(blob)
+    layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=_placed(blob), size=blob.written)
+    config = {
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "created": datetime.fromtimestamp(tree.newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "config": {"Env": [_PATH], "Cmd": ["python3"]},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created_by": "soci-pipeline: files of Debian packages"}],
+    }
+    description = layout.add_bytes(canonical_json.encode(config), OCI_CONFIG)
+    manifest = ImageManifest(config=description, layers=(layer,))
+    return layout.add_document(manifest).annotated(platform=platform)
+
+
+@dataclass
+class _Tree:
+    """Files of an image by path: what a package gives is added, and a later one replaces an earlier one."""
+
+    members: dict[str, tuple[tarfile.TarInfo, bytes]] = field(default_factory=dict)
+    newest: int = 0
+
+    def add_package(self, package: Path) -> None:
+        for member, data in _content(package):
+            self.newest = max(self.newest, int(member.mtime))
+            if member.name and not _LEFT_OUT.match(member.name) and not self._is_merged_link(member.name):
+                self.members[member.name] = (member, data)
+
+    def finish(self) -> None:
+        """What the packages' own scripts would have made, as far as an image needs it."""
+        for name in _MERGED:
+            if f"usr/{name}" in self.members:
+                self._add(name, tarfile.SYMTYPE, link=f"usr/{name}")
+        if "usr/bin/sh" not in self.members:
+            self._add("usr/bin/sh", tarfile.SYMTYPE, link="dash")
+        for name, text in _ADDED_FILES.items():
+            self._add(name, tarfile.REGTYPE, data=text.encode())
+        if "tmp" in self.members:
+            self.members["tmp"][0].mode = 0o1777
+
+    def write(self, blob: BlobWriter) -> str:
+        """Write the layer, compressed; returns the digest of the tar in it."""
+        digest = hashlib.sha256()
+        # A hard link must follow the file that it names.
+        order = sorted(self.members.items(), key=lambda item: (item[1][0].islnk(), item[0]))
+        packer = zlib.compressobj(6, wbits=31)
+        with tarfile.open(fileobj=_Packed(blob, packer, digest), mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            for _, (member, data) in order:
+                archive.addfile(member, io.BytesIO(data) if member.isreg() else None)
+        blob.write(packer.flush())
+        return f"sha256:{digest.hexdigest()}"
+
+    def _add(self, name: str, kind: bytes, *, link: str = "", data: bytes = b"") -> None:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname, member.size, member.mtime = kind, link, len(data), self.newest
+        member.mode = 0o777 if kind == tarfile.SYMTYPE else 0o644
+        self.members[name] = (member, data)
+
+    def _is_merged_link(self, name: str) -> bool:
+        return name in _MERGED
+
+
+class _Packed(io.RawIOBase):
+    """Takes a tar stream; hashes it, compresses it, and hands it on."""
+
+    def __init__(self, blob: BlobWriter, packer: "zlib._Compress", digest: "hashlib._Hash") -> None:
+        self._blob = blob
+        self._packer = packer
+        self._digest = digest
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        packed = self._packer.compress(data)
+        if packed:
+            self._blob.write(packed)
+        return len(data)
+
+
+def _placed(blob: BlobWriter) -> Digest:
+    if blob.digest is None:
+        raise DamagedContent("a layer was left unfinished")
+    return blob.digest
+
+
+def _content(package: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
+    """The members of a package with their names in a merged /usr."""
+    with package.open("rb") as file, tarfile.open(fileobj=_data_of(file, package), mode="r:*") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isreg() else None
+            member.name = _merged(member.name)
+            if member.islnk():
+                member.linkname = _merged(member.linkname)
+            member.pax_headers = {}
+            yield member, content.read() if content else b""
+
+
+def _data_of(file: BinaryIO, package: Path) -> BinaryIO:
+    """The member ``data.tar.*`` of a package, which is an ar archive (deb(5))."""
+    if file.read(8) != b"!<arch>\n":
+        raise DamagedContent(f"{package.name} is no Debian package")
+    while len(header := file.read(60)) == 60:
+        size = int(header[48:58])
+        if header.startswith(b"data.tar"):
+            return io.BytesIO(file.read(size))
+        file.seek(size + size % 2, io.SEEK_CUR)
+    raise DamagedContent(f"{package.name} has no data")
+
+
+def _merged(name: str) -> str:
+    path = PurePosixPath(name.removeprefix("./").lstrip("/"))
+    if not path.parts:
+        return ""
+    if path.parts[0] in _MERGED:
+        return str(PurePosixPath("usr", path))
+    return str(path)
