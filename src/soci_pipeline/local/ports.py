@@ -1,0 +1,54 @@
+"""Free ports on the loopback interface, and waiting for a server on one."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from soci_pipeline.errors import StackError
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(url: str) -> bool:
+    """Whether an HTTP server answers at ``url`` with a success, or asks who we are."""
+    try:
+        response = httpx.get(url, timeout=5, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return response.is_success or response.status_code == httpx.codes.UNAUTHORIZED
+
+
+def listens(port: int) -> bool:
+    """Whether something takes connections on a port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def wait_until(
+    ready: Callable[[], bool], *, what: str, child: subprocess.Popen[bytes], log: Path, seconds: float
+) -> None:
+    """Wait until a program that was started answers.
+
+    Raises `StackError` with the last lines of its log when it ends, or is not ready after ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while child.poll() is None and time.monotonic() < deadline:
+        if ready():
+            return
+        time.sleep(0.1)
+    state = "ended while starting" if child.poll() is not None else f"was not ready within {seconds:g} s"
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
+    raise StackError(f"{what} {state}\n{tail}".rstrip(), advice=f"Its whole log is {log}.")
