@@ -32,7 +32,7 @@ class Figure:
     @property
     def verdict(self) -> str:
         if self.goal is None:
-            return "–"
+            return "-"
         return "met" if self.ratio <= self.goal else "missed"
 
 
@@ -69,7 +69,7 @@ def table(figures: Sequence[Figure]) -> str:
         "|---|--:|---|--:|--:|--:|---|",
     ]
     for figure in figures:
-        goal = "–" if figure.goal is None else f"≤ {figure.goal:g}"
+        goal = "-" if figure.goal is None else f"≤ {figure.goal:g}"
         rows.append(
             f"| {figure.what} | {figure.ours:.2f} {figure.unit} | {figure.against} | {figure.theirs:.2f} {figure.unit} "
             f"| {figure.ratio:.2f} | {goal} | {figure.verdict}{'; ' + figure.note if figure.note else ''} |"
@@ -108,5 +108,5 @@ def machine() -> str:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         "?",
     )
-    cores = os.cpu_count()
-    return f"{cpu}, {cores} cores, {platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release().split('-')[0]}"
+    return f"{cpu}, {os.cpu_count()} cores, {system}, Python {platform.python_version()}"
