@@ -1,0 +1,137 @@
+"""Builds with the Docker engine's classic builder through its API, for machines where buildx is missing.
+
+The engine saves layers uncompressed (since release 25), which import compresses. There is no switch for timestamps
+here: files and the config carry the time of the build, so digests do not repeat. Choose `buildx` where they must.
+"""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.utils import kwargs_from_env
+
+from soci_pipeline.build.builder import BuilderName
+from soci_pipeline.build.errors import NotSupportedByBuilder
+from soci_pipeline.build.request import BuildRequest
+from soci_pipeline.build.versions import require_version
+from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable
+from soci_pipeline.process import logger
+
+MINIMUM_ENGINE = (20, 10, 0)
+_ARCHIVE = "image.tar"
+_CHUNK = 1 << 20
+_TAIL = 30
+LABEL = "io.soci-pipeline.build"
+
+
+class DockerBuilder:
+    """The Docker SDK's build, then save to a file; the image is removed from the engine afterwards."""
+
+    name = BuilderName.DOCKER
+    compresses = True
+    trusted = True
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._env = dict(os.environ if env is None else env)
+
+    def check(self, request: BuildRequest) -> None:
+        """Raise for a bad request, one that only buildx can do, or an engine that does not answer."""
+        request.check()
+        unsupported = {
+            "build secrets": request.secrets,
+            "attestations": request.attestations,
+            "an exported cache": request.cache_to,
+            "a buildx builder": request.buildx_builder,
+        }
+        for what, value in unsupported.items():
+            if value:
+                raise NotSupportedByBuilder(f"the builder `docker` does not know {what}")
+        with self._client() as client:
+            version = str(client.version().get("Version", ""))
+            require_version("the Docker engine", version, MINIMUM_ENGINE, why="to build", package="docker.io")
+
+    def build(self, request: BuildRequest, destination: Path) -> Path:
+        """Build and save; returns the archive. Leaving by an exception closes the connection, which ends the build."""
+        self.check(request)
+        destination.mkdir(parents=True, exist_ok=True)
+        archive = destination / _ARCHIVE
+        tag = f"soci-pipeline-build:{uuid.uuid4().hex}"
+        with self._client() as client:
+            try:
+                _follow(client.build(**_options(request, tag)), request)
+                _save(client, tag, archive)
+            except (APIError, requests.RequestException) as error:
+                raise BuildFailed(f"the build for {request.platform} failed: {error}") from error
+            finally:
+                _remove(client, tag)
+        return archive
+
+    @contextmanager
+    def _client(self) -> Iterator[docker.APIClient]:
+        try:
+            # The file of credentials is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
+            settings = kwargs_from_env(environment=self._env)
+            client = docker.APIClient(version="auto", timeout=600, **settings)
+        except (DockerException, requests.RequestException) as error:
+            raise EngineUnavailable(f"the Docker engine does not answer: {error}") from error
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def _options(request: BuildRequest, tag: str) -> dict[str, Any]:
+    arguments = {"SOURCE_DATE_EPOCH": str(request.source_date_epoch)} | request.build_args
+    return {
+        "path": str(request.context_folder()),
+        "dockerfile": str(request.dockerfile_path()),
+        "tag": tag,
+        "buildargs": arguments,
+        "target": request.target,
+        "platform": str(request.platform),
+        "network_mode": request.network,
+        "cache_from": list(request.cache_from) or None,
+        "labels": {LABEL: "1"},
+        "rm": True,
+        "forcerm": True,
+        "decode": True,
+    }
+
+
+def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
+    lines: list[str] = []
+    for event in events:
+        if "error" in event:
+            raise BuildFailed(f"the build for {request.platform} failed\n{event['error']}\n" + "".join(lines[-_TAIL:]))
+        text = str(event.get("stream") or "")
+        if text.strip():
+            lines.append(text)
+            logger().info("%s", text.rstrip())
+
+
+def _save(client: docker.APIClient, tag: str, archive: Path) -> None:
+    try:
+        with archive.open("wb") as file:
+            for chunk in client.get_image(tag, chunk_size=_CHUNK):
+                file.write(chunk)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left on the disk of {archive.parent} while saving the image") from error
+        raise
+
+
+def _remove(client: docker.APIClient, tag: str) -> None:
+    """Remove the image, and keep the untagged steps below it, which are the classic builder's cache."""
+    try:
+        client.remove_image(tag, force=True, noprune=True)
+    except ImageNotFound:
+        pass
+    except (APIError, requests.RequestException) as error:
+        logger().warning("the image %s could not be removed from the engine: %s", tag, error)

@@ -1,0 +1,46 @@
+"""What can be wrong with a build request before anything is built."""
+
+from typing import ClassVar
+
+from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolMissing
+
+
+class OutsideSource(InvalidInput):
+    """A path of the request leaves the source tree, by ``..``, as an absolute path or through a symbolic link."""
+
+    default_advice: ClassVar[str | None] = (
+        "Name a path inside the source; nothing outside of it is ever sent to a build."
+    )
+
+
+class DockerfileMissing(InvalidInput):
+    """There is no Dockerfile where the request says."""
+
+    default_advice: ClassVar[str | None] = (
+        "`dockerfile` is relative to `context`, and both lie in the commit that is built."
+    )
+
+
+class ContextMissing(InvalidInput):
+    """There is no folder where the request says that the build context is."""
+
+    default_advice: ClassVar[str | None] = "`context` is a folder, relative to the top of the source."
+
+
+class NotSupportedByBuilder(InvalidInput):
+    """The chosen builder cannot do what the request asks for."""
+
+    default_advice: ClassVar[str | None] = "Choose the builder `buildx`."
+
+
+class ToolTooOld(ToolMissing):
+    """A program is there, but its version lacks what is needed."""
+
+
+class BuilderUnavailable(EngineUnavailable):
+    """The engine answers, but a BuildKit builder that can export OCI archives cannot be had from it."""
+
+    default_advice: ClassVar[str | None] = (
+        "The engine must be able to pull BuildKit's image; or switch its containerd image store on, name an existing "
+        "builder in `buildx_builder`, or choose the builder `docker`."
+    )

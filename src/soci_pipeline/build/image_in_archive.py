@@ -1,0 +1,229 @@
+"""Finding the one image that is meant in an archive: an OCI layout (image-layout.md) or a Docker archive.
+
+What `docker save` writes since release 25 is both; the OCI side is read then, since it says the digests.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from soci_pipeline.build.archive import Archive
+from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, PlatformMismatch
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.media_types import (
+    DOCKER_CONFIG,
+    IMAGE_INDEXES,
+    IMAGE_MANIFESTS,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+)
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.image_config import diff_ids_of_config, platform_of_config
+
+_MAX_DEPTH = 4
+_MAX_DOCUMENTS = 1000
+_REFERENCE_TYPE = "vnd.docker.reference.type"
+_REFERENCE_DIGEST = "vnd.docker.reference.digest"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLayer:
+    """A layer's file in the archive; ``descriptor`` is missing where the archive states no digest."""
+
+    name: str
+    media_type: str
+    descriptor: Descriptor | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image of the archive. ``manifest`` and its exact bytes are there for an OCI layout alone."""
+
+    platform: Platform
+    config: bytes
+    diff_ids: tuple[Digest, ...]
+    layers: tuple[FoundLayer, ...]
+    manifest: ImageManifest | None = None
+    manifest_bytes: bytes = b""
+    attestations: tuple[Descriptor, ...] = ()
+
+
+def find_image(archive: Archive, platform: Platform) -> FoundImage:
+    """The image of that platform. Everything that is read on the way is bounded and verified.
+
+    Raises `PlatformMismatch` where the archive has images of other platforms only, `InvalidInput` where it has none or
+    several that fit, `HostileArchive` and `DamagedContent` for what is not sound.
+    """
+    if archive.size("index.json") is not None and archive.size("oci-layout") is not None:
+        return _chosen(list(_OciLayout(archive).images(platform)), platform)
+    if archive.size("manifest.json") is not None:
+        return _chosen(list(_docker_images(archive)), platform)
+    raise InvalidInput(
+        "the archive holds no image: neither index.json with oci-layout nor manifest.json is in it",
+        advice="Give an OCI archive, an OCI layout or what `docker save` writes.",
+    )
+
+
+def read_blob(archive: Archive, descriptor: Descriptor) -> bytes:
+    """A small blob, verified; raises `HostileArchive` for a large one, `DamagedContent` for a wrong one."""
+    data = _read(archive, blob_name(descriptor.digest))
+    if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
+        raise DamagedContent(f"blob {descriptor.digest} of the archive is not what its descriptor says")
+    return data
+
+
+def read_document(archive: Archive, descriptor: Descriptor) -> tuple[ImageManifest | ImageIndex, bytes]:
+    """A manifest or an index of the archive, and its exact bytes."""
+    data = read_blob(archive, descriptor)
+    return _parsed(data, descriptor.media_type), data
+
+
+def blob_name(digest: Digest) -> str:
+    """Where a layout keeps a blob."""
+    return f"blobs/sha256/{digest.hex}"
+
+
+def _chosen(images: Sequence[FoundImage], platform: Platform) -> FoundImage:
+    if not images:
+        raise InvalidInput("the archive holds no image")
+    fitting = [image for image in images if image.platform.matches(platform)]
+    if not fitting:
+        there = ", ".join(sorted({str(image.platform) for image in images}))
+        raise PlatformMismatch(
+            f"{platform} was asked for, and the archive holds {there}",
+            advice="Build for that platform, or name one archive a platform with {platform} in the address.",
+        )
+    if len({Digest.of(image.config) for image in fitting}) > 1:
+        raise InvalidInput(
+            f"the archive holds {len(fitting)} images for {platform}",
+            advice="Give an archive with one image a platform.",
+        )
+    return fitting[0]
+
+
+class _OciLayout:
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._seen: set[Digest] = set()
+
+    def images(self, wanted: Platform) -> Iterator[FoundImage]:
+        fields = _json(_read(self._archive, "index.json"))
+        if not isinstance(fields, dict):
+            raise DamagedContent("index.json of the archive is not an object")
+        # Older layouts give the file no media type, and some give it a wrong one; its place says what it is.
+        fields["mediaType"] = OCI_INDEX
+        index = _parsed(json.dumps(fields).encode(), OCI_INDEX)
+        yield from self._below(index, wanted, depth=0)
+
+    def _below(self, index: ImageManifest | ImageIndex, wanted: Platform, *, depth: int) -> Iterator[FoundImage]:
+        if depth > _MAX_DEPTH:
+            raise HostileArchive(f"the image index of the archive is nested deeper than {_MAX_DEPTH}")
+        attestations = [item for item in index.children if item.annotations.get(_REFERENCE_TYPE)]
+        for item in index.children:
+            if item.digest in self._seen or item.annotations.get(_REFERENCE_TYPE):
+                continue
+            self._seen.add(item.digest)
+            if len(self._seen) > _MAX_DOCUMENTS:
+                raise HostileArchive(f"the archive has more than {_MAX_DOCUMENTS} manifests")
+            if self._is_of_another_platform(item, wanted) and self._archive.size(blob_name(item.digest)) is None:
+                # An engine saves the index as it was pulled, and of the images only the ones it has.
+                continue
+            if item.media_type in IMAGE_INDEXES:
+                yield from self._below(read_document(self._archive, item)[0], wanted, depth=depth + 1)
+            elif item.media_type in IMAGE_MANIFESTS:
+                yield from self._image(item, attestations)
+
+    @staticmethod
+    def _is_of_another_platform(item: Descriptor, wanted: Platform) -> bool:
+        return item.platform is not None and not item.platform.matches(wanted)
+
+    def _image(self, item: Descriptor, attestations: Sequence[Descriptor]) -> Iterator[FoundImage]:
+        manifest, data = read_document(self._archive, item)
+        if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+            return  # an artifact: a SOCI index, a signature
+        config = read_blob(self._archive, manifest.config)
+        platform, diff_ids = _facts(config, len(manifest.layers))
+        if item.platform is not None and not item.platform.is_unknown and not item.platform.matches(platform):
+            raise PlatformMismatch(f"the archive calls an image {item.platform} whose config says {platform}")
+        yield FoundImage(
+            platform=platform,
+            config=config,
+            diff_ids=diff_ids,
+            layers=tuple(FoundLayer(blob_name(layer.digest), layer.media_type, layer) for layer in manifest.layers),
+            manifest=manifest,
+            manifest_bytes=data,
+            attestations=tuple(
+                each for each in attestations if each.annotations.get(_REFERENCE_DIGEST) == str(item.digest)
+            ),
+        )
+
+
+def _docker_images(archive: Archive) -> Iterator[FoundImage]:
+    entries = _json(_read(archive, "manifest.json"))
+    if not isinstance(entries, list) or len(entries) > _MAX_DOCUMENTS:
+        raise DamagedContent("manifest.json of the archive is not a list of images")
+    for entry in entries:
+        names = entry.get("Layers") if isinstance(entry, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DamagedContent("an image in manifest.json of the archive has no list of layers")
+        if not isinstance(entry.get("Config"), str):
+            raise DamagedContent("an image in manifest.json of the archive has no config")
+        config = _read(archive, entry["Config"])
+        platform, diff_ids = _facts(config, len(names))
+        yield FoundImage(
+            platform=platform,
+            config=config,
+            diff_ids=diff_ids,
+            layers=tuple(FoundLayer(name, _sniffed(archive, name), None) for name in names),
+        )
+
+
+def _sniffed(archive: Archive, name: str) -> str:
+    with archive.open(name) as file:
+        start = file.read(4)
+    if start.startswith(b"\x1f\x8b"):
+        return OCI_LAYER_GZIP
+    return OCI_LAYER_ZSTD if start == b"\x28\xb5\x2f\xfd" else OCI_LAYER
+
+
+def _facts(config: bytes, layers: int) -> tuple[Platform, tuple[Digest, ...]]:
+    try:
+        platform, diff_ids = platform_of_config(config), diff_ids_of_config(config)
+    except InvalidInput as error:
+        raise DamagedContent(f"an image of the archive cannot be used: {error.reason}") from error
+    if len(diff_ids) != layers:
+        raise DamagedContent(f"an image of the archive has {layers} layers, and its config lists {len(diff_ids)}")
+    return platform, diff_ids
+
+
+def _read(archive: Archive, name: str) -> bytes:
+    size = archive.size(name)
+    if size is None:
+        raise DamagedContent(f"the archive lacks {name[:200]!r}")
+    if size > MAX_MANIFEST_BYTES:
+        raise HostileArchive(f"{name[:200]!r} of the archive has {size} bytes; {MAX_MANIFEST_BYTES} is the bound")
+    with archive.open(name) as file:
+        return file.read(MAX_MANIFEST_BYTES)
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise HostileArchive("a document of the archive is nested too deep") from error
+    except ValueError as error:
+        raise DamagedContent(f"a document of the archive is not JSON: {error!s:.200}") from error
+
+
+def _parsed(data: bytes, media_type: str) -> ImageManifest | ImageIndex:
+    _json(data)
+    try:
+        return parse(data, media_type=media_type)
+    except InvalidInput as error:
+        raise DamagedContent(f"a document of the archive cannot be used: {error.reason}") from error

@@ -1,0 +1,150 @@
+"""Images that something else has built: taken from a path, an http(s) address or a registry."""
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urldefrag, urlsplit, urlunsplit
+
+import httpx
+
+from soci_pipeline.build.builder import BuilderName
+from soci_pipeline.build.request import BuildRequest, inside
+from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput, SourceError
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.process import logger
+
+MAX_DOWNLOAD_BYTES = 64 << 30
+_CHUNK = 1 << 20
+_DOCKER = "docker://"
+_FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})\Z")
+
+
+class PrebuiltBuilder:
+    """Takes an OCI archive, an OCI layout or a Docker archive from where the request says."""
+
+    name = BuilderName.PREBUILT
+    compresses = False
+    trusted = False
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._env = dict(os.environ if env is None else env)
+
+    def check(self, request: BuildRequest) -> None:
+        """Raise where the request names nothing, a file that is missing, or an address that cannot be meant."""
+        place = _place(request)
+        if place.startswith(_DOCKER):
+            from soci_pipeline.registry.reference import ImageReference
+
+            ImageReference.parse(place.removeprefix(_DOCKER))
+        elif _is_address(place):
+            _expected(place)
+        else:
+            _local(request, place)
+
+    def build(self, request: BuildRequest, destination: Path) -> Path:
+        """Fetch what is not local into ``destination``; returns the archive or layout."""
+        place = _place(request)
+        if place.startswith(_DOCKER):
+            return self._pull(place.removeprefix(_DOCKER), request, destination)
+        if _is_address(place):
+            return download(place, destination)
+        return _local(request, place)
+
+    def _pull(self, text: str, request: BuildRequest, destination: Path) -> Path:
+        from soci_pipeline.registry.auth import default_credentials
+        from soci_pipeline.registry.client import RegistryClient
+        from soci_pipeline.registry.pull import pull_graph
+        from soci_pipeline.registry.reference import ImageReference
+
+        reference = ImageReference.parse(text)
+        layout = Layout.create(destination / "layout")
+        wanted = reference.digest or reference.tag or "latest"
+        with RegistryClient(reference.registry, credentials=default_credentials()) as client:
+            root = pull_graph(client, reference.repository, wanted, layout, platforms=[request.platform])
+        layout.set_roots([root])
+        return layout.path
+
+
+def download(address: str, destination: Path) -> Path:
+    """Fetch an archive into the folder ``destination``.
+
+    A fragment ``#sha256=HEX`` is compared with the content. Raises `SourceError` where it cannot be fetched,
+    `DamagedContent` where it is not what the fragment says; a partial file is never left.
+    """
+    expected = _expected(address)
+    url, shown = urldefrag(address).url, _redacted(address)
+    destination.mkdir(parents=True, exist_ok=True)
+    target = destination / "prebuilt.tar"
+    state, size = hashlib.sha256(), 0
+    logger().info("fetching the prebuilt image from %s", shown)
+    try:
+        with (
+            httpx.stream("GET", url, follow_redirects=True, timeout=60.0) as response,
+            target.open("wb") as file,
+        ):
+            response.raise_for_status()
+            for chunk in response.iter_bytes(_CHUNK):
+                size += len(chunk)
+                if size > MAX_DOWNLOAD_BYTES:
+                    raise InvalidInput(f"{shown} is larger than {MAX_DOWNLOAD_BYTES} bytes")
+                state.update(chunk)
+                file.write(chunk)
+        if expected is not None and state.hexdigest() != expected:
+            raise DamagedContent(f"{shown} hashes to sha256:{state.hexdigest()}, not to sha256:{expected}")
+    except BaseException as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, httpx.HTTPStatusError):
+            status = error.response.status_code
+            raise SourceError(f"{shown} answered with status {status}", temporary=status >= 500) from error
+        if isinstance(error, httpx.HTTPError):
+            raise SourceError(f"{shown} cannot be fetched: {error}", temporary=True) from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left on the disk of {destination} while fetching {shown}") from error
+        raise
+    return target
+
+
+def _place(request: BuildRequest) -> str:
+    if not request.prebuilt:
+        raise InvalidInput(
+            "the builder `prebuilt` was chosen, and the request names no archive",
+            advice="Give `prebuilt` a path or address; {platform} in it stands for linux-amd64 and so on.",
+        )
+    return request.filled(request.prebuilt)
+
+
+def _is_address(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
+def _expected(address: str) -> str | None:
+    if not urlsplit(address).hostname:
+        raise InvalidInput(f"not an address: {_redacted(address)!r}")
+    fragment = urldefrag(address).fragment
+    if not fragment:
+        return None
+    match = _FRAGMENT.match(fragment)
+    if match is None:
+        raise InvalidInput(f"the fragment of {_redacted(address)!r} is not sha256= and 64 lower-case hex digits")
+    return match[1]
+
+
+def _local(request: BuildRequest, place: str) -> Path:
+    """An absolute path is the operator's own; a relative one must stay within the source."""
+    path = Path(place) if Path(place).is_absolute() else inside(request.source, place, what="prebuilt")
+    if not path.exists():
+        raise InvalidInput(
+            f"there is no prebuilt image at {place!r} for {request.platform}",
+            advice="A relative path starts at the top of the source; an absolute one is read on the worker.",
+        )
+    return path
+
+
+def _redacted(address: str) -> str:
+    """An address without user, password, query and fragment, any of which may be a secret."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    return urlunsplit((parts.scheme, host if parts.port is None else f"{host}:{parts.port}", parts.path, "", ""))

@@ -1,0 +1,107 @@
+"""What a builder is asked for: one platform of one commit."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from soci_pipeline.build.errors import ContextMissing, DockerfileMissing, OutsideSource
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.platform import Platform
+
+_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+
+def _named_arguments(values: dict[str, str]) -> dict[str, str]:
+    for name in values:
+        if not _ARGUMENT.match(name):
+            raise ValueError(f"not the name of a build argument: {name[:100]!r}")
+    return values
+
+
+def _named_secrets(values: dict[str, Path]) -> dict[str, Path]:
+    for name in values:
+        if not _SECRET.match(name):
+            raise ValueError(f"not the name of a build secret: {name[:100]!r}")
+    return values
+
+
+class BuildRequest(BaseModel):
+    """One build. Paths of the request are relative to ``source``, the checked-out work tree.
+
+    ``secrets`` maps the id of a secret to the file that holds it; its value never enters a command line or a log.
+    ``source_date_epoch`` is the commit's time in seconds. ``sbom`` matters with ``attestations`` alone: its scanner
+    is an image that the engine pulls. ``prebuilt`` is a path, an http(s) address or ``docker://REFERENCE``, in which
+    ``{platform}`` stands for ``linux-arm64``, ``{os}`` and ``{arch}`` for its parts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Path
+    context: str = "."
+    dockerfile: str = "Dockerfile"
+    target: str | None = None
+    build_args: Annotated[dict[str, str], AfterValidator(_named_arguments)] = Field(default_factory=dict)
+    secrets: Annotated[dict[str, Path], AfterValidator(_named_secrets)] = Field(default_factory=dict)
+    platform: Platform
+    source_date_epoch: int = Field(ge=0)
+    attestations: bool = False
+    sbom: bool = True
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    buildx_builder: str | None = None
+    prebuilt: str | None = None
+    network: str | None = None
+
+    def context_folder(self) -> Path:
+        """The build context; raises `OutsideSource` or `ContextMissing`."""
+        folder = inside(self.source, self.context, what="context")
+        if not folder.is_dir():
+            raise ContextMissing(f"the source has no folder {self.context!r}")
+        return folder
+
+    def dockerfile_path(self) -> Path:
+        """The Dockerfile, which may lie above the context, but within the source; `DockerfileMissing` otherwise."""
+        context = self.context_folder()
+        path = inside(self.source, str(Path(self.context) / self.dockerfile), what="dockerfile")
+        if not path.is_file():
+            raise DockerfileMissing(f"there is no file {self.dockerfile!r} in the context {context.name!r}")
+        return path
+
+    def check(self) -> None:
+        """Everything about a build from source that can be known before it starts."""
+        self.dockerfile_path()
+        for name, path in self.secrets.items():
+            if not path.is_file():
+                raise InvalidInput(f"the file of build secret {name!r} is missing", advice="Resolve the secret again.")
+
+    def filled(self, template: str) -> str:
+        """A template with ``{platform}``, ``{os}``, ``{arch}`` and ``{variant}`` replaced; other braces are kept."""
+        values = {
+            "platform": self.platform.slug,
+            "os": self.platform.os,
+            "arch": self.platform.architecture,
+            "variant": self.platform.variant,
+        }
+        return re.sub(r"\{(platform|os|arch|variant)\}", lambda match: values[match[1]], template)
+
+
+def inside(source: Path, path: str, *, what: str) -> Path:
+    """A path within the source with its links resolved; raises `OutsideSource` for anything that leaves it.
+
+    Both spellings are judged: ``a/../b`` is fine, ``../b`` is not, and neither is a link that points out of the tree.
+    """
+    if not path or "\0" in path:
+        raise InvalidInput(f"{what} is not a path: {path[:100]!r}")
+    root = source.resolve()
+    if Path(path).is_absolute():
+        raise OutsideSource(f"{what} {path!r} is an absolute path")
+    try:
+        resolved = (root / path).resolve()
+    except (OSError, RuntimeError) as error:
+        raise InvalidInput(f"{what} {path[:200]!r} cannot be followed: {error}") from error
+    if not resolved.is_relative_to(root):
+        raise OutsideSource(f"{what} {path!r} leads out of the source")
+    return resolved

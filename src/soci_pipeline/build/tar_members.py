@@ -1,0 +1,224 @@
+"""Where the files of a tar archive lie, read so that a hostile archive can do no harm.
+
+Nothing is unpacked: an archive becomes a table of names and byte ranges. Names are kept inside, links are followed
+within the table alone, and everything else that a tar can hold is refused. Follows POSIX pax (IEEE 1003.1, "pax
+Interchange Format") and GNU's long names; sparse files, devices and pipes have no place in an image archive.
+"""
+
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from soci_pipeline.errors import DamagedContent, HostileArchive
+
+BLOCK = 512
+MAX_MEMBERS = 100_000
+MAX_EXTENSION_BYTES = 1 << 20
+MAX_NAME_BYTES = 4096
+_MAX_LINKS = 16
+
+_REGULAR = b"\0", b"0"
+_DIRECTORY = b"5"
+_LINKS = {b"1": "hard link", b"2": "symbolic link"}
+_REFUSED = {b"3": "character device", b"4": "block device", b"6": "pipe"}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The bytes of one file within the archive."""
+
+    offset: int
+    size: int
+
+
+@dataclass(slots=True)
+class TarTable:
+    """The regular files of an archive by their cleaned names, and the links among them."""
+
+    files: dict[str, Span] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+
+    def find(self, name: str) -> Span | None:
+        """The file of that name, links followed within the archive; None where there is none."""
+        for _ in range(_MAX_LINKS):
+            if name not in self.links:
+                return self.files.get(name)
+            name = self.links[name]
+        raise HostileArchive(f"links of the archive lead in a circle at {name[:200]!r}")
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What extension headers said about the entry that follows them."""
+
+    name: str | None = None
+    link: str | None = None
+    size: int | None = None
+
+
+def read_table(archive: BinaryIO, length: int) -> TarTable:
+    """Scan an archive of ``length`` bytes from its start.
+
+    Raises `HostileArchive` for names and links that lead out, duplicates, special files, oversized headers and too
+    many entries, `DamagedContent` for a truncated or broken archive.
+    """
+    table, pending, position, members = TarTable(), _Pending(), 0, 0
+    while True:
+        header = _block_at(archive, position)
+        if not header.strip(b"\0"):
+            break
+        members += 1
+        if members > MAX_MEMBERS:
+            raise HostileArchive(f"the archive has more than {MAX_MEMBERS} entries")
+        _check_sum(header, position)
+        kind, size = header[156:157], _number(header[124:136])
+        data = position + BLOCK
+        if kind in b"xgLK" and kind:
+            if size > MAX_EXTENSION_BYTES:
+                raise HostileArchive(f"an extension header of {size} bytes exceeds the bound of {MAX_EXTENSION_BYTES}")
+            _extend(pending, kind, _exactly(archive, data, size))
+        else:
+            size = size if pending.size is None else pending.size
+            if kind not in _REGULAR:
+                size = 0
+            if data + size > length:
+                raise DamagedContent("the archive is cut off in the middle of a file")
+            _enter(table, pending, header, Span(data, size))
+            pending = _Pending()
+        position = data + -(-size // BLOCK) * BLOCK
+        if position >= length:
+            break
+    return table
+
+
+def clean_name(name: str) -> str:
+    """A member's name without ``./`` and a final slash; raises `HostileArchive` for one that leads out."""
+    if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
+        raise HostileArchive("the archive has a name of more than 4096 bytes")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+        raise HostileArchive(f"the archive has an entry that leads out of it: {name[:200]!r}")
+    return "/".join(parts)
+
+
+def _enter(table: TarTable, pending: _Pending, header: bytes, span: Span) -> None:
+    kind = header[156:157]
+    name = clean_name(pending.name if pending.name is not None else _header_name(header))
+    if kind == _DIRECTORY or (kind in _REGULAR and (pending.name or _header_name(header)).endswith("/")):
+        table.folders.add(name)
+        if name in table.files or name in table.links:
+            raise HostileArchive(f"the archive has both a folder and a file {name[:200]!r}")
+        return
+    if not name or name in table.files or name in table.links or name in table.folders:
+        raise HostileArchive(f"the archive has two entries of one name: {name[:200]!r}")
+    if kind in _REGULAR:
+        table.files[name] = span
+    elif kind in _LINKS:
+        target = pending.link if pending.link is not None else _text(header[157:257])
+        table.links[name] = _link_target(name, target, _LINKS[kind])
+    else:
+        what = _REFUSED.get(kind, f"entry of type {kind!r}")
+        raise HostileArchive(f"the archive has a {what}, which no image archive needs: {name[:200]!r}")
+
+
+def _link_target(name: str, target: str, what: str) -> str:
+    """Where a link leads, as a name of the archive: a symbolic one starts at its own folder, a hard one at the top."""
+    if what == "hard link":
+        return clean_name(target)
+    if target.startswith("/") or "\0" in target or "\\" in target:
+        raise HostileArchive(f"the archive has a {what} that leads out of it: {name[:200]!r}")
+    parts = name.split("/")[:-1]
+    for part in target.split("/"):
+        if part == "..":
+            if not parts:
+                raise HostileArchive(f"the archive has a {what} that leads out of it: {name[:200]!r}")
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _extend(pending: _Pending, kind: bytes, data: bytes) -> None:
+    if kind == b"L":
+        pending.name = _text(data)
+    elif kind == b"K":
+        pending.link = _text(data)
+    else:
+        records = _pax_records(data)
+        if kind == b"g":
+            # A global record would rename every entry behind it; times and comments are harmless.
+            if records.keys() & {"path", "linkpath", "size"}:
+                raise HostileArchive("the archive renames all its entries by one global header")
+            return
+        if any(key.startswith("GNU.sparse.") for key in records):
+            raise HostileArchive("the archive has a sparse file, which no image archive needs")
+        pending.name = records.get("path", pending.name)
+        pending.link = records.get("linkpath", pending.link)
+        if "size" in records:
+            pending.size = _decimal(records["size"])
+
+
+def _pax_records(data: bytes) -> dict[str, str]:
+    records: dict[str, str] = {}
+    position = 0
+    while position < len(data) and data[position] != 0:
+        space = data.find(b" ", position, position + 21)
+        length = _decimal(data[position:space].decode("latin-1")) if space > 0 else 0
+        end = position + length
+        if length < 5 or end > len(data) or data[end - 1 : end] != b"\n":
+            raise DamagedContent("an extended header of the archive is broken")
+        key, equals, value = data[space + 1 : end - 1].partition(b"=")
+        if not equals:
+            raise DamagedContent("an extended header of the archive is broken")
+        records[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
+        position = end
+    return records
+
+
+def _decimal(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise DamagedContent(f"not a number in a header of the archive: {text[:30]!r}")
+    return int(text)
+
+
+def _header_name(header: bytes) -> str:
+    name, prefix = _text(header[0:100]), _text(header[345:500])
+    # GNU archives use the prefix field for times.
+    return f"{prefix}/{name}" if prefix and header[257:263] == b"ustar\0" else name
+
+
+def _text(data: bytes) -> str:
+    return data.partition(b"\0")[0].decode(errors="surrogateescape")
+
+
+def _number(raw: bytes) -> int:
+    if raw[0] & 0x80:
+        value = int.from_bytes(raw, "big", signed=False) & ((1 << 95) - 1)
+        if raw[0] & 0x40 or value >= 1 << 63:
+            raise DamagedContent("a header of the archive has an impossible size")
+        return value
+    digits = raw.replace(b"\0", b" ").strip()
+    try:
+        value = int(digits, 8) if digits else 0
+    except ValueError as error:
+        raise DamagedContent("a header of the archive has a broken number") from error
+    if value < 0:
+        raise DamagedContent("a header of the archive has an impossible size")
+    return value
+
+
+def _check_sum(header: bytes, position: int) -> None:
+    if sum(header) - sum(header[148:156]) + 8 * 0x20 != _number(header[148:156]):
+        raise DamagedContent(f"not a tar archive, or a damaged one: the header at byte {position} has a wrong checksum")
+
+
+def _block_at(archive: BinaryIO, position: int) -> bytes:
+    return _exactly(archive, position, BLOCK)
+
+
+def _exactly(archive: BinaryIO, position: int, size: int) -> bytes:
+    archive.seek(position)
+    data = archive.read(size)
+    if len(data) != size:
+        raise DamagedContent("the archive is cut off in the middle of a header")
+    return data

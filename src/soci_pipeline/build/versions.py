@@ -1,0 +1,28 @@
+"""Versions as tools print them, compared as numbers."""
+
+import re
+
+from soci_pipeline.build.errors import ToolTooOld
+
+_VERSION = re.compile(r"(?<![\w.])v?(\d+)\.(\d+)(?:\.(\d+))?")
+
+Version = tuple[int, int, int]
+
+
+def find_version(text: str) -> Version | None:
+    """The first ``1.2`` or ``v1.2.3`` of a text."""
+    match = _VERSION.search(text)
+    return None if match is None else (int(match[1]), int(match[2]), int(match[3] or 0))
+
+
+def require_version(program: str, printed: str, minimum: Version, *, why: str, package: str) -> Version:
+    """The version in ``printed``; raises `ToolTooOld` where it is below ``minimum`` or cannot be read."""
+    version = find_version(printed)
+    wanted = ".".join(map(str, minimum))
+    advice = f"Install {program} {wanted} or newer (package {package})."
+    if version is None:
+        raise ToolTooOld(f"{program} does not tell its version: {printed.strip()[:200]!r}", advice=advice)
+    if version < minimum:
+        there = ".".join(map(str, version))
+        raise ToolTooOld(f"{program} is {there}, and {wanted} is needed {why}", advice=advice)
+    return version
