@@ -1,0 +1,51 @@
+"""The error answers of the distribution spec ("Error Codes")."""
+
+import json
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+_STATUSES = {
+    "BLOB_UNKNOWN": 404,
+    "BLOB_UPLOAD_INVALID": 400,
+    "BLOB_UPLOAD_UNKNOWN": 404,
+    "DENIED": 403,
+    "DIGEST_INVALID": 400,
+    "MANIFEST_BLOB_UNKNOWN": 400,
+    "MANIFEST_INVALID": 400,
+    "MANIFEST_UNKNOWN": 404,
+    "NAME_INVALID": 400,
+    "NAME_UNKNOWN": 404,
+    "SIZE_INVALID": 400,
+    "TAG_INVALID": 400,
+    "UNAUTHORIZED": 401,
+    "UNSUPPORTED": 405,
+}
+
+
+class Refusal(Exception):
+    """A request that is answered with one of the spec's errors."""
+
+    def __init__(
+        self, code: str, message: str, *, status: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = _STATUSES[code] if status is None else status
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        """The answer, with the spec's JSON body."""
+        body = {"errors": [{"code": self.code, "message": self.message}]}
+        return json_response(body, status=self.status, headers=self.headers)
+
+
+def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(json.dumps(body), status_code=status, headers=dict(headers or {}), media_type="application/json")
+
+
+def empty(status: int, **headers: str) -> Response:
+    """An answer without a body; ``_`` in header names stands for ``-``."""
+    return Response(status_code=status, headers={name.replace("_", "-"): value for name, value in headers.items()})

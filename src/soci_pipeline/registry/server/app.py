@@ -1,0 +1,114 @@
+"""The embedded registry's endpoints (distribution-spec 1.1, "Endpoints"). Each handler cites the section it follows."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from soci_pipeline.errors import DiskFull, InvalidInput
+from soci_pipeline.registry.reference import is_repository
+from soci_pipeline.registry.server import blobs, manifests
+from soci_pipeline.registry.server.answers import Refusal, empty, json_response
+from soci_pipeline.registry.server.authentication import Gate
+from soci_pipeline.registry.server.exchange import Exchange, Site
+from soci_pipeline.registry.server.faults import Fault, FaultInjector, FaultPlan
+from soci_pipeline.registry.server.settings import ServerSettings
+from soci_pipeline.registry.server.storage import Storage
+from soci_pipeline.registry.server.uploads import Uploads
+
+Handler = Callable[[Exchange], Awaitable[Response]]
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_ENDPOINTS: tuple[tuple[re.Pattern[str], dict[str, Handler]], ...] = (
+    (
+        re.compile(r"(?P<name>.+)/manifests/(?P<target>[^/]+)\Z"),
+        {"GET": manifests.read, "HEAD": manifests.read, "PUT": manifests.put, "DELETE": manifests.delete},
+    ),
+    (re.compile(r"(?P<name>.+)/tags/list\Z"), {"GET": manifests.tags}),
+    (re.compile(r"(?P<name>.+)/referrers/(?P<target>[^/]+)\Z"), {"GET": manifests.referrers}),
+    (re.compile(r"(?P<name>.+)/blobs/uploads/?(?P<target>)\Z"), {"POST": blobs.start}),
+    (
+        re.compile(r"(?P<name>.+)/blobs/uploads/(?P<target>[^/]+)\Z"),
+        {"GET": blobs.status, "PATCH": blobs.patch, "PUT": blobs.put, "DELETE": blobs.cancel},
+    ),
+    (
+        re.compile(r"(?P<name>.+)/blobs/(?P<target>[^/]+)\Z"),
+        {"GET": blobs.read, "HEAD": blobs.read, "DELETE": blobs.delete},
+    ),
+)
+_ACTIONS = {"GET": {"pull"}, "HEAD": {"pull"}, "DELETE": {"delete"}}
+_SESSION_ACTIONS = {"pull", "push"}
+
+
+def create_app(
+    folder: Path, *, faults: FaultPlan | Iterable[Fault] | None = None, settings: ServerSettings | None = None
+) -> ASGIApp:
+    """The registry over a folder, as an ASGI application."""
+    settings = settings or ServerSettings()
+    site = Site(Storage(folder), Uploads(), settings)
+    gate = Gate(settings.login) if settings.login is not None else None
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await _dispatch(site, gate, request)
+        except Refusal as refusal:
+            return refusal.response()
+        except InvalidInput as error:
+            return Refusal("NAME_INVALID", error.reason).response()
+        except DiskFull as error:
+            return Refusal("BLOB_UPLOAD_INVALID", error.reason, status=507).response()
+        except ClientDisconnect:
+            return empty(499)
+
+    routes = [Route("/v2", endpoint, methods=["GET"]), Route("/v2/{rest:path}", endpoint, methods=list(_METHODS))]
+    if gate is not None and settings.login is not None and settings.login.bearer:
+        routes.append(Route("/token", gate.token, methods=["GET", "POST"]))
+    app = Starlette(routes=routes)
+    if faults is None:
+        return app
+    return FaultInjector(app, faults if isinstance(faults, FaultPlan) else FaultPlan(faults))
+
+
+async def _dispatch(site: Site, gate: Gate | None, request: Request) -> Response:
+    rest = request.path_params.get("rest", "")
+    if rest in ("", "_catalog"):
+        _admit(gate, request, None, frozenset({"pull"}))
+        if rest:
+            return json_response({"repositories": site.storage.names()})
+        return json_response({}, headers={"Docker-Distribution-API-Version": "registry/2.0"})
+    for pattern, handlers in _ENDPOINTS:
+        match = pattern.match(rest)
+        if match is None:
+            continue
+        name, target = match["name"], match["target"] if "target" in pattern.groupindex else ""
+        if not is_repository(name):
+            raise Refusal("NAME_INVALID", f"not a repository name: {name[:100]!r}")
+        handler = handlers.get(request.method)
+        if handler is None:
+            raise Refusal("UNSUPPORTED", f"{request.method} is not for this address")
+        _admit(gate, request, name, _needed(request.method, rest))
+        return await handler(Exchange(site, request, name, target))
+    return Refusal("NAME_UNKNOWN", "there is no such address").response()
+
+
+def _needed(method: str, rest: str) -> frozenset[str]:
+    # Cancelling or asking about an upload is a part of pushing.
+    session = re.search(r"/blobs/uploads/", rest) is not None
+    return frozenset(_SESSION_ACTIONS if session else _ACTIONS.get(method, _SESSION_ACTIONS))
+
+
+def _admit(gate: Gate | None, request: Request, name: str | None, actions: frozenset[str]) -> None:
+    expired = bool(getattr(request.state, "expired", False))
+    if gate is None:
+        if expired:
+            raise Refusal("UNAUTHORIZED", "authentication required")
+        return
+    if expired:
+        gate.forget_tokens()
+        raise gate.challenge(request, name, actions)
+    gate.check(request, name, actions)

@@ -1,0 +1,188 @@
+"""Blobs and their uploads at the embedded registry."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.responses import Response, StreamingResponse
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.registry.server.answers import Refusal, empty
+from soci_pipeline.registry.server.exchange import Exchange, digest_of
+from soci_pipeline.registry.server.uploads import Session
+
+_READ = 1 << 20
+_BYTES = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
+_PART = re.compile(r"(?:bytes )?(\d{1,18})-(\d{1,18})(?:/(?:\d{1,18}|\*))?\Z")
+
+
+async def read(exchange: Exchange) -> Response:
+    """Pulling blobs: GET and HEAD, whole or one range (RFC 9110, section 14)."""
+    digest = digest_of(exchange.target)
+    repository = exchange.existing()
+    size = None if repository is None else repository.blob_size(digest)
+    if repository is None or size is None:
+        raise Refusal("BLOB_UNKNOWN", f"{exchange.name} has no blob {digest}")
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Docker-Content-Digest": digest,
+        "ETag": f'"{digest}"',
+        "Accept-Ranges": "bytes",
+    }
+    start, end, status = _range(exchange.request.headers.get("range"), size)
+    headers["Content-Length"] = str(end - start)
+    if status == 206:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    if exchange.request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    body = _pieces(repository.layout.blob_path(digest), start, end)
+    return StreamingResponse(body, status_code=status, headers=headers)
+
+
+async def delete(exchange: Exchange) -> Response:
+    """Content management: deleting blobs."""
+    if not exchange.repository().delete_blob(digest_of(exchange.target)):
+        raise Refusal("BLOB_UNKNOWN", f"{exchange.name} has no blob {exchange.target}")
+    return empty(202)
+
+
+async def start(exchange: Exchange) -> Response:
+    """Pushing blobs: open a session, mount from another repository, or take all at once."""
+    query = exchange.request.query_params
+    if "mount" in query and exchange.site.settings.mount:
+        mounted = _mount(exchange, digest_of(query["mount"]), query.get("from", ""))
+        if mounted is not None:
+            return mounted
+    session = exchange.site.uploads.start(exchange.created())
+    if "digest" in query:
+        return await _finish(exchange, session, digest_of(query["digest"]))
+    return _accepted(exchange, session)
+
+
+async def status(exchange: Exchange) -> Response:
+    """Pushing blobs in chunks: how far an upload has come."""
+    session = exchange.site.uploads.find(exchange.existing(), exchange.target)
+    await session.settle()
+    return _accepted(exchange, session, status=204)
+
+
+async def patch(exchange: Exchange) -> Response:
+    """Pushing blobs in chunks: the next part. With Content-Range it has to begin where the last one ended."""
+    session = exchange.site.uploads.find(exchange.existing(), exchange.target)
+    await _check_part(exchange, session)
+    await session.append(exchange.request.stream())
+    return _accepted(exchange, session)
+
+
+async def put(exchange: Exchange) -> Response:
+    """Pushing blobs: the end of an upload, with its last bytes or none."""
+    session = exchange.site.uploads.find(exchange.existing(), exchange.target)
+    wanted = exchange.request.query_params.get("digest")
+    if wanted is None:
+        raise Refusal("DIGEST_INVALID", "the digest parameter is missing")
+    digest = digest_of(wanted)
+    await _check_part(exchange, session, last=True)
+    return await _finish(exchange, session, digest)
+
+
+async def cancel(exchange: Exchange) -> Response:
+    """Pushing blobs: give an upload up."""
+    session = exchange.site.uploads.find(exchange.existing(), exchange.target)
+    await session.settle()
+    exchange.site.uploads.forget(session)
+    return empty(204)
+
+
+def _mount(exchange: Exchange, digest: Digest, source: str) -> Response | None:
+    donor = exchange.site.storage.repository(source) if source else exchange.existing()
+    size = None if donor is None else donor.blob_size(digest)
+    if donor is None or size is None:
+        return None
+    descriptor = Descriptor(media_type="application/octet-stream", digest=digest, size=size)
+    exchange.created().layout.link_from(donor.layout, descriptor)
+    return _created(exchange, digest)
+
+
+async def _finish(exchange: Exchange, session: Session, digest: Digest) -> Response:
+    await session.append(exchange.request.stream())
+    try:
+        session.finish(digest)
+    finally:
+        exchange.site.uploads.forget(session)
+    return _created(exchange, digest)
+
+
+async def _check_part(exchange: Exchange, session: Session, *, last: bool = False) -> None:
+    taken = await session.settle()
+    length = exchange.request.headers.get("content-length", "")
+    least = exchange.site.settings.least_part
+    if not last and length.isdecimal() and int(length) < least:
+        raise Refusal("SIZE_INVALID", f"parts have at least {least} bytes", status=413)
+    text = exchange.request.headers.get("content-range")
+    if text is None:
+        return
+    match = _PART.match(text)
+    if match is None:
+        raise Refusal("BLOB_UPLOAD_INVALID", f"not a range of bytes: {text[:100]!r}")
+    first, final = int(match[1]), int(match[2])
+    if length.isdecimal() and int(length) != final - first + 1:
+        raise Refusal("SIZE_INVALID", f"{length} bytes are not the range {text}")
+    if first != taken:
+        headers = _place(exchange, session)
+        raise Refusal("BLOB_UPLOAD_INVALID", f"the upload goes on at byte {taken}", status=416, headers=headers)
+
+
+def _place(exchange: Exchange, session: Session) -> dict[str, str]:
+    return {
+        "Location": f"/v2/{exchange.name}/blobs/uploads/{session.name}",
+        "Range": f"0-{max(0, session.offset - 1)}",
+        "Docker-Upload-UUID": session.name,
+    }
+
+
+def _accepted(exchange: Exchange, session: Session, *, status: int = 202) -> Response:
+    headers = _place(exchange, session)
+    if least := exchange.site.settings.least_part:
+        headers["OCI-Chunk-Min-Length"] = str(least)
+    return empty(status, **headers)
+
+
+def _created(exchange: Exchange, digest: Digest) -> Response:
+    location = f"/v2/{exchange.name}/blobs/{digest}"
+    return empty(201, Location=location, Docker_Content_Digest=digest)
+
+
+def _range(header: str | None, size: int) -> tuple[int, int, int]:
+    match = _BYTES.match(header or "")
+    if match is None or (not match[1] and not match[2]):
+        # Other units and several ranges at once may be ignored (RFC 9110, section 14.2).
+        return 0, size, 200
+    if not match[1]:
+        first, end = max(0, size - int(match[2])), size
+    else:
+        first, end = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
+    if first >= end:
+        raise Refusal(
+            "SIZE_INVALID",
+            f"no such range in {size} bytes",
+            status=416,
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return first, end, 206
+
+
+async def _pieces(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        file.seek(start)
+        left = end - start
+        while left > 0:
+            piece = await asyncio.to_thread(file.read, min(_READ, left))
+            if not piece:
+                return
+            left -= len(piece)
+            yield piece
+    finally:
+        file.close()

@@ -1,0 +1,123 @@
+"""Manifests, tags and referrers of the embedded registry."""
+
+import asyncio
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse
+from soci_pipeline.oci.media_types import MANIFESTS
+from soci_pipeline.registry.reference import is_tag
+from soci_pipeline.registry.server.answers import Refusal, empty, json_response
+from soci_pipeline.registry.server.exchange import Exchange, digest_of
+from soci_pipeline.registry.server.storage import Repository
+
+
+async def read(exchange: Exchange) -> Response:
+    """Pulling manifests: GET and HEAD."""
+    repository = exchange.existing()
+    descriptor = None if repository is None else repository.manifest(exchange.target)
+    if repository is None or descriptor is None:
+        raise Refusal("MANIFEST_UNKNOWN", f"{exchange.name} has no manifest {exchange.target[:200]}")
+    headers = {
+        "Content-Type": descriptor.media_type,
+        "Content-Length": str(descriptor.size),
+        "Docker-Content-Digest": descriptor.digest,
+        "ETag": f'"{descriptor.digest}"',
+    }
+    if exchange.request.method == "HEAD":
+        return Response(headers=headers)
+    return Response(await asyncio.to_thread(repository.read, descriptor), headers=headers)
+
+
+async def put(exchange: Exchange) -> Response:
+    """Pushing manifests: by tag or digest; children first."""
+    target = exchange.target
+    expected = digest_of(target) if ":" in target else None
+    if expected is None and not is_tag(target):
+        raise Refusal("TAG_INVALID", f"not a tag: {target[:140]!r}")
+    data = await _body(exchange)
+    media_type = exchange.request.headers.get("content-type", "").partition(";")[0].strip()
+    if media_type not in MANIFESTS:
+        raise Refusal("MANIFEST_INVALID", f"not a manifest media type: {media_type[:100]!r}")
+    try:
+        document = parse(data, media_type=media_type)
+    except InvalidInput as error:
+        raise Refusal("MANIFEST_INVALID", error.reason) from error
+    digest = Digest.of(data)
+    if expected is not None and expected != digest:
+        raise Refusal("DIGEST_INVALID", f"the manifest hashes to {digest}")
+    repository = exchange.created()
+    if missing := repository.missing(document):
+        raise Refusal("MANIFEST_BLOB_UNKNOWN", f"{exchange.name} has no {', '.join(missing[:3])}")
+    tag = None if expected is not None else target
+    if tag is not None:
+        _may_move(exchange, repository, tag, digest)
+    await asyncio.to_thread(repository.put_manifest, data, media_type, tag=tag)
+    headers = {"Location": f"/v2/{exchange.name}/manifests/{digest}", "Docker-Content-Digest": digest}
+    if document.subject is not None and exchange.site.settings.referrers:
+        headers["OCI-Subject"] = document.subject.digest
+    return empty(201, **headers)
+
+
+async def delete(exchange: Exchange) -> Response:
+    """Content management: deleting tags and manifests."""
+    repository = exchange.repository()
+    if ":" in exchange.target:
+        found = await asyncio.to_thread(repository.delete_manifest, digest_of(exchange.target))
+    else:
+        found = await asyncio.to_thread(repository.delete_tag, exchange.target)
+    if not found:
+        raise Refusal("MANIFEST_UNKNOWN", f"{exchange.name} has no manifest {exchange.target[:200]}")
+    return empty(202)
+
+
+async def tags(exchange: Exchange) -> Response:
+    """Content discovery: listing tags, ``n`` at a time, after ``last``."""
+    query = exchange.request.query_params
+    limit = exchange.site.settings.page_size
+    if "n" in query:
+        if not query["n"].isdecimal():
+            raise Refusal("UNSUPPORTED", "n is the number of tags wanted", status=400)
+        limit = min(limit, int(query["n"]))
+    after = query.get("last", "")
+    rest = [tag for tag in exchange.repository().tags() if tag > after]
+    page = rest[:limit]
+    headers = {}
+    if page and len(rest) > len(page):
+        following = urlencode({"n": limit, "last": page[-1]})
+        headers["Link"] = f'</v2/{exchange.name}/tags/list?{following}>; rel="next"'
+    return json_response({"name": exchange.name, "tags": page}, headers=headers)
+
+
+async def referrers(exchange: Exchange) -> Response:
+    """Content discovery: listing referrers, of one artifact type where that is asked for."""
+    if not exchange.site.settings.referrers:
+        raise Refusal("NAME_UNKNOWN", "there is no such address")
+    subject = digest_of(exchange.target)
+    wanted = exchange.request.query_params.get("artifactType") or None
+    repository = exchange.existing()
+    found = () if repository is None else await asyncio.to_thread(repository.referrers, subject, wanted)
+    index = ImageIndex(manifests=found)
+    headers = {"Content-Type": index.media_type}
+    if wanted:
+        headers["OCI-Filters-Applied"] = "artifactType"
+    return Response(index.encode(), headers=headers)
+
+
+async def _body(exchange: Exchange) -> bytes:
+    data = bytearray()
+    async for chunk in exchange.request.stream():
+        data += chunk
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise Refusal("MANIFEST_INVALID", f"manifests have at most {MAX_MANIFEST_BYTES} bytes", status=413)
+    return bytes(data)
+
+
+def _may_move(exchange: Exchange, repository: Repository, tag: str, digest: Digest) -> None:
+    immutable = exchange.site.settings.immutable
+    current = repository.manifest(tag)
+    if immutable is not None and current is not None and current.digest != digest and immutable(tag):
+        raise Refusal("TAG_INVALID", f"the tag {tag} is immutable and points at {current.digest}")

@@ -1,0 +1,101 @@
+"""Runs the embedded registry: in this process (`run`), or in a thread of it while a block runs (`serving`)."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.registry.server.app import create_app
+from soci_pipeline.registry.server.faults import TRANSPORT, Fault, FaultPlan
+from soci_pipeline.registry.server.settings import ServerSettings
+
+_START_SECONDS = 20.0
+
+
+class _Protocol(H11Protocol):
+    """Gives each request its connection, which a fault plan needs to break it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app: Any = _with_transport(self.app, transport)
+
+
+def _with_transport(app: Any, transport: asyncio.Transport) -> ASGIApp:
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("extensions", {})[TRANSPORT] = transport
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises `StackError` where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise StackError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def make_server(app: ASGIApp, *, tls_cert: Path | None = None, tls_key: Path | None = None) -> uvicorn.Server:
+    """A server for an application, without a socket yet."""
+    if (tls_cert is None) != (tls_key is None):
+        raise InvalidInput("TLS needs a certificate and its key, and one of them is missing")
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=2,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+    )
+    return uvicorn.Server(config)
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    faults: FaultPlan | Iterable[Fault] | None = None,
+    settings: ServerSettings | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+) -> Iterator[str]:
+    """Serve a folder from a thread while the block runs; yields the address, ``host:port``. Port 0 takes a free one."""
+    app = create_app(folder, faults=faults, settings=settings)
+    server = make_server(app, tls_cert=tls_cert, tls_key=tls_key)
+    with listen(host, port) as listener:
+        actual = listener.getsockname()[1]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="registry", daemon=True)
+        thread.start()
+        try:
+            _wait(server, thread)
+            yield f"[{host}]:{actual}" if ":" in host else f"{host}:{actual}"
+        finally:
+            server.should_exit = True
+            thread.join(_START_SECONDS)
+
+
+def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > end:
+            raise StackError("the embedded registry did not start")
+        time.sleep(0.005)

@@ -1,0 +1,21 @@
+"""How an embedded registry behaves. Sizes are in bytes, times in seconds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from soci_pipeline.registry.server.authentication import Login
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The defaults are an open registry with everything the spec has."""
+
+    login: Login | None = None
+    immutable: Callable[[str], bool] | None = None
+    """Which tags may not move to another digest."""
+    referrers: bool = True
+    """False answers 404 to the referrers API and leaves OCI-Subject out, as older registries do."""
+    least_part: int = 0
+    """Parts below this size are refused, the last one excepted; announced as OCI-Chunk-Min-Length."""
+    mount: bool = True
+    page_size: int = 1000
