@@ -70,4 +70,6 @@ def _emulates(entry: Path, wanted: str) -> bool:
         return False
     lines = entry.read_text().splitlines()
     magic = next((line.removeprefix("magic ") for line in lines if line.startswith("magic ")), "")
-    return "enabled" in lines and magic.startswith("7f454c46") and magic[32:].startswith(wanted)
+    # Without F the interpreter would be looked for inside the container.
+    found_early = any(line.startswith("flags:") and "F" in line for line in lines)
+    return "enabled" in lines and found_early and magic.startswith("7f454c46") and magic[32:].startswith(wanted)

@@ -1,38 +1,35 @@
-"""Control groups for a private engine: mounted where a bare root lacks them, and taken away again."""
+"""Control groups and mounts of this machine, as the kernel lists them."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
-from soci_pipeline.local.footprint import Footprint
-from soci_pipeline.process import logger, run
+from soci_pipeline.process import logger
 
-_ROOT = Path("/sys/fs/cgroup")
 _MOUNTS = Path("/proc/self/mounts")
+_EMPTY_SECONDS = 10.0
 
 
-@contextlib.contextmanager
-def cgroups_mounted(traces: Footprint) -> Iterator[None]:
-    """Have a cgroup hierarchy: the machine's, or version 2 mounted by us until the footprint is undone."""
-    if not any(kind in {"cgroup", "cgroup2"} for _, kind in mounted_filesystems()):
-        logger().info("mounting cgroup2, which this root lacks")
-        traces.record_mount(_ROOT)
-        run(["mount", "-t", "cgroup2", "cgroup2", _ROOT], package="mount")
-    yield
+def have_cgroups() -> bool:
+    """Whether any hierarchy of control groups is mounted."""
+    return any(kind in {"cgroup", "cgroup2"} for _, kind in mounted_filesystems())
 
 
-@contextlib.contextmanager
-def removing_cgroups(name: str) -> Iterator[None]:
-    """Remove the groups below ``name`` in every hierarchy at the end; they are empty once the engine has ended."""
-    try:
-        yield
-    finally:
-        hierarchies = [Path(target) for target, kind in mounted_filesystems() if kind in {"cgroup", "cgroup2"}]
-        for hierarchy in hierarchies:
-            for folder, _, _ in os.walk(hierarchy / name, topdown=False):
+def remove_cgroups(name: Path) -> None:
+    """Remove the groups below a name in every hierarchy; their processes must have been told to end."""
+    deadline = time.monotonic() + _EMPTY_SECONDS
+    folders = [Path(target) / name for target, kind in mounted_filesystems() if kind in {"cgroup", "cgroup2"}]
+    for folder in folders:
+        while folder.is_dir():
+            for below, _, _ in os.walk(folder, topdown=False):
                 with contextlib.suppress(OSError):
-                    Path(folder).rmdir()
+                    Path(below).rmdir()
+            if time.monotonic() > deadline:
+                logger().warning("the control group %s cannot be removed; something still runs in it", folder)
+                break
+            # A process that was killed leaves its group a moment later.
+            time.sleep(0.02)
 
 
 def mounted_filesystems() -> list[tuple[str, str]]:

@@ -21,10 +21,10 @@ import docker
 import docker.errors
 
 from soci_pipeline.errors import EngineUnavailable, StackError, ToolMissing
-from soci_pipeline.local.cgroups import cgroups_mounted, removing_cgroups
+from soci_pipeline.local.cgroups import have_cgroups
 from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.toolchain import ENGINE, Toolchain
-from soci_pipeline.process import background, logger
+from soci_pipeline.process import background, logger, run
 
 _DEFAULT_SOCKET = Path("/var/run/docker.sock")
 _CONTAINERD_SOCKETS = (
@@ -34,6 +34,7 @@ _CONTAINERD_SOCKETS = (
 _START_SECONDS = 60.0
 # The kernel takes 107 bytes for a socket's path, and containerd's own below ours need about 40.
 _LONGEST_RUNTIME_FOLDER = 60
+_CGROUPS = Path("/sys/fs/cgroup")
 # Where containerd and its shims write whatever their settings say.
 _HIDDEN_FOLDERS = (Path("/run/containerd"), Path("/run/docker"), Path("/opt/containerd"))
 
@@ -104,8 +105,8 @@ def private_engine(folder: Path, *, toolchain: Toolchain | None = None) -> Itera
             "CONTAINERD_ADDRESS": f"{runtime}/exec/containerd/containerd.sock",
             "DOCKER_CONFIG": str(tools.docker_configuration()),
         }
-        stack.enter_context(cgroups_mounted(traces))
-        stack.enter_context(removing_cgroups(runtime.name))
+        _have_cgroups(traces)
+        traces.record_cgroup(runtime.name)
         logger().info("starting a private Docker engine")
         log = folder / "engine.log"
         log.unlink(missing_ok=True)
@@ -122,6 +123,14 @@ def _runtime_folder(traces: Footprint) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="soci-engine-", dir=parent))
     traces.record_folder(folder)
     return folder
+
+
+def _have_cgroups(traces: Footprint) -> None:
+    """A bare root may lack them; runc cannot do without."""
+    if not have_cgroups():
+        logger().info("mounting cgroup2, which this root lacks")
+        traces.record_mount(_CGROUPS)
+        run(["mount", "-t", "cgroup2", "cgroup2", _CGROUPS], package="mount")
 
 
 def _command(folder: Path, runtime: Path, traces: Footprint) -> list[str]:

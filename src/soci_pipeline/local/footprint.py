@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from soci_pipeline.local.cgroups import remove_cgroups
 from soci_pipeline.local.folder_lock import folder_lock
 from soci_pipeline.process import logger, run
 
@@ -54,6 +55,10 @@ class Footprint:
     def record_binfmt(self, entry: Path) -> None:
         """Have an entry of binfmt_misc unregistered at the end."""
         self._record("binfmt", entry)
+
+    def record_cgroup(self, name: str) -> None:
+        """Have a control group removed in every hierarchy at the end."""
+        self._record("cgroup", Path(name))
 
     def undo(self) -> None:
         """End every marked process and take everything recorded away; what cannot be taken away is logged."""
@@ -151,6 +156,7 @@ _UNDO: dict[str, Callable[[Path], None]] = {
     "folder": shutil.rmtree,
     "empty-folder": _remove_empty,
     "binfmt": _unregister,
+    "cgroup": remove_cgroups,
 }
 
 
