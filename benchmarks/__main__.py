@@ -42,8 +42,8 @@ def main() -> int:
 
 def _write(sections: list[str], figures: list[Figure]) -> None:
     head = (
-        "# Benchmarks\n\nWritten by `make bench`: every figure beside the tool that it is compared with, measured in the "
-        f"same run.\n\nMachine: {machine()}.\n\n![ratios](benchmarks.svg)\n"
+        "# Benchmarks\n\nWritten by `make bench`: every figure beside the tool that it is compared with, "
+        f"measured in the same run.\n\nMachine: {machine()}.\n\n![ratios](benchmarks.svg)\n"
     )
     (DOCS / "benchmarks.md").write_text("\n".join([head, *[section + "\n" for section in sections]]))
     plot(figures, DOCS / "benchmarks.svg")
