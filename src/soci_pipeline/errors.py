@@ -35,6 +35,7 @@ class ExitCode(IntEnum):
     DISK_FULL = 21
     STACK = 22
     TIMEOUT = 23
+    NOTHING_STARTED = 24
 
 
 class SociPipelineError(Exception):
