@@ -1,0 +1,98 @@
+"""Receive signed events and start publications in Prefect.
+
+  webhook serve --config FILE     run the receiver until it is stopped; its log is JSON lines on standard error
+  webhook check FILE EVENT        say what the configuration FILE makes of an event (a JSON body in the file EVENT)
+
+`check` verifies no signature, needs no secret and sends nothing. Secrets are named in FILE (variables or files) and
+never given as arguments. docs/triggers.md describes the file.
+
+exit codes: 0 fine (check: at least one rule fits); 3 the configuration or the event is not valid; 7 boto3 is missing
+for a queue; 21 the outbox cannot be written; 22 the address cannot be listened on; 24 (check) a valid event that
+starts nothing.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.errors import ExitCode, InvalidInput
+from soci_pipeline.webhook.configuration import Configuration, Source, load
+
+_DEFAULT_HEADERS = {
+    "github": ("x-github-event", "push"),
+    "gitlab": ("x-gitlab-event", "Push Hook"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="serve|check")
+    serve = commands.add_parser("serve", help="run the receiver until it is stopped")
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration (YAML)")
+    check = commands.add_parser("check", help="say what a configuration makes of an event")
+    check.add_argument("config", type=Path, metavar="FILE", help="the configuration (YAML)")
+    check.add_argument("event", type=Path, metavar="EVENT", help="the body of an event (JSON)")
+    check.add_argument("--source", help="the source that sends it (default: the only one there is)")
+    check.add_argument("--event-header", help="GitHub's or GitLab's event header (default: a push)")
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    """Serve, or check."""
+    configuration = load(arguments.config)
+    if arguments.action == "check":
+        return _check(configuration, arguments)
+    from soci_pipeline.webhook.json_logs import log_as_json
+    from soci_pipeline.webhook.service import serve
+
+    log_as_json(sys.stderr)
+    serve(configuration)
+    return CommandResult()
+
+
+def _check(configuration: Configuration, arguments: argparse.Namespace) -> CommandResult:
+    from soci_pipeline.webhook.events import Ignored
+    from soci_pipeline.webhook.receiver import parse
+    from soci_pipeline.webhook.rules import plan
+
+    source = _source(configuration, arguments.source)
+    try:
+        body = arguments.event.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"the event {arguments.event} cannot be read: {error.strerror}") from error
+    name, default = _DEFAULT_HEADERS.get(source.kind, ("", ""))
+    event = parse(source, {name: arguments.event_header or default}, body)
+    if isinstance(event, Ignored):
+        return _nothing({"source": source.name, "ignored": event.reason, "runs": [], "skipped": {}}, event.reason)
+    made = plan(configuration, source.name, event)
+    answer = {
+        "source": source.name,
+        "event": event.model_dump(mode="json", exclude={"paths"}),
+        "runs": [
+            {"rule": each.rule, "deployment": each.deployment, "parameters": each.parameters} for each in made.runs
+        ],
+        "skipped": made.skipped,
+    }
+    if not made.runs:
+        reasons = "; ".join(f"{rule}: {reason}" for rule, reason in made.skipped.items())
+        return _nothing(answer, f"no rule fits ({reasons})")
+    lines = [f"{each.rule} -> {each.deployment}" for each in made.runs]
+    for each in made.runs:
+        lines += [f"  {key}: {value!r}" for key, value in each.parameters.items()]
+    lines += [f"{rule}: {reason}" for rule, reason in made.skipped.items()]
+    return CommandResult(json=answer, text="\n".join(lines))
+
+
+def _nothing(answer: Mapping[str, object], reason: str) -> CommandResult:
+    return CommandResult(json=answer, text=f"starts nothing: {reason}", exit_code=ExitCode.NOTHING_STARTED)
+
+
+def _source(configuration: Configuration, name: str | None) -> Source:
+    if name is None and len(configuration.sources) == 1:
+        return configuration.sources[0]
+    found = configuration.source(name or "")
+    if found is None:
+        known = ", ".join(each.name for each in configuration.sources)
+        raise InvalidInput(f"no source {name!r}" if name else "several sources", advice=f"--source is one of {known}.")
+    return found

@@ -1,0 +1,213 @@
+"""The receiver's one configuration file (YAML): who may send, what starts what, and where Prefect is.
+
+Every section refuses keys that it does not know, and every key may be given once. Secrets are named, not written.
+`load` checks all that can be known before an event arrives: templates, deployments, parameters that no event can make
+right.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, field_validator, model_validator
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.webhook.flow_parameters import FLOWS
+from soci_pipeline.webhook.globs import Patterns
+from soci_pipeline.webhook.secret_values import SecretSource
+from soci_pipeline.webhook.templates import placeholders
+
+_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+Keys = Annotated[tuple[SecretSource, ...], Field(min_length=1, max_length=2)]
+"""One secret, or two while the sender changes from one to the other."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StatusSettings(_Section):
+    """How the outcome goes back to the forge: a token that may write commit statuses, and nothing else."""
+
+    token: SecretSource
+    api_url: HttpUrl
+    context: str = Field(default="soci-pipeline", min_length=1, max_length=100)
+
+
+class GitHubSource(_Section):
+    """A repository's or organisation's webhook, with a secret, content type application/json."""
+
+    kind: Literal["github"]
+    name: str = Field(pattern=_NAME)
+    secrets: Keys
+    status: StatusSettings | None = None
+
+
+class GitLabSource(_Section):
+    """A project's or group's webhook: signing tokens, or the classic secret tokens; not both."""
+
+    kind: Literal["gitlab"]
+    name: str = Field(pattern=_NAME)
+    signing_tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
+    tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
+    status: StatusSettings | None = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two_schemes_is_used(self) -> Self:
+        if bool(self.signing_tokens) == bool(self.tokens):
+            raise ValueError("give either signing_tokens or tokens: with both, the weaker one would decide")
+        return self
+
+
+class GenericSource(_Section):
+    """Signed JSON in the Standard Webhooks scheme."""
+
+    kind: Literal["generic"]
+    name: str = Field(pattern=_NAME)
+    secrets: Keys
+    tolerance_s: float = Field(default=300, gt=0, le=3600)
+
+
+class QueueSource(_Section):
+    """An SQS queue that EventBridge writes to; whoever else may write to it is trusted as well."""
+
+    kind: Literal["sqs"]
+    name: str = Field(pattern=_NAME)
+    queue_url: HttpUrl
+    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+    endpoint_url: HttpUrl | None = None
+    wait_s: int = Field(default=20, ge=1, le=20)
+
+
+Source = Annotated[GitHubSource | GitLabSource | GenericSource | QueueSource, Field(discriminator="kind")]
+
+
+class Rule(_Section):
+    """Which events start which deployment, with which parameters.
+
+    All given filters have to fit. Patterns: ``*`` stays inside a path segment, ``**`` does not, ``!pattern`` takes out
+    again. A push has to fit ``branches`` or ``tags``; an image has to fit ``tags``.
+    """
+
+    name: str = Field(pattern=_NAME)
+    sources: tuple[str, ...] = Field(min_length=1)
+    on: Literal["push", "image"] = "push"
+    repositories: Patterns
+    branches: Patterns = Patterns()
+    tags: Patterns = Patterns()
+    paths: Patterns = Patterns()
+    deployment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    parameters: dict[str, Any]
+    supersede: bool = True
+    """A newer event of the same ref replaces an older one that has not been dispatched yet."""
+
+    @field_validator("deployment")
+    @classmethod
+    def _deployment_is_of_a_known_flow(cls, deployment: str) -> str:
+        if deployment.partition("/")[0] not in FLOWS:
+            raise ValueError(f"the flow has to be one of {', '.join(sorted(FLOWS))}")
+        return deployment
+
+    @model_validator(mode="after")
+    def _filters_can_match_something(self) -> Self:
+        if not self.repositories:
+            raise ValueError("name the repositories: whoever may push to one of them may start this deployment")
+        if self.on == "push" and not (self.branches or self.tags):
+            raise ValueError("a rule for pushes needs branches or tags")
+        if self.on == "image" and not self.tags:
+            raise ValueError("a rule for images needs tags")
+        if self.on == "image" and (self.branches or self.paths):
+            raise ValueError("a rule for images has no branches and no paths")
+        return self
+
+    @model_validator(mode="after")
+    def _templates_name_known_fields(self) -> Self:
+        placeholders(self.parameters, kind=self.on)
+        return self
+
+
+class PrefectSettings(_Section):
+    """The Prefect server, or a Cloud workspace, whose deployments are started."""
+
+    api_url: HttpUrl
+    auth_string: SecretSource | None = None
+    api_key: SecretSource | None = None
+    ui_url: HttpUrl | None = None
+    timeout_s: float = Field(default=15, gt=0, le=120)
+    give_up_after_s: float = Field(default=24 * 3600, gt=0)
+    poll_outcomes_every_s: float = Field(default=10, ge=0.05, le=600)
+
+
+class Limits(_Section):
+    """Bounds of what a sender may cost."""
+
+    body_bytes: int = Field(default=5 << 20, ge=1024, le=25 << 20)
+    body_seconds: float = Field(default=10, gt=0, le=120)
+    requests_per_minute: int = Field(default=120, ge=1)
+    """A source from one address, before anything is read."""
+    events_per_minute: int = Field(default=60, ge=1)
+    """Verified events of a source."""
+
+
+class Listen(_Section):
+    """Where HTTP is served; TLS belongs to the proxy in front, unless both files are given."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=4300, ge=0, le=65535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose X-Forwarded-For is believed."""
+
+
+class Configuration(_Section):
+    """The whole file."""
+
+    outbox: Path
+    prefect: PrefectSettings
+    listen: Listen = Listen()
+    limits: Limits = Limits()
+    sources: tuple[Source, ...] = Field(min_length=1)
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Self:
+        for what, names in (("sources", [each.name for each in self.sources]), ("rules", [r.name for r in self.rules])):
+            if len(set(names)) != len(names):
+                raise ValueError(f"two {what} have one name")
+        known = {each.name for each in self.sources}
+        unknown = sorted({name for rule in self.rules for name in rule.sources} - known)
+        if unknown:
+            raise ValueError(f"rules name sources that are not there: {', '.join(unknown)}")
+        return self
+
+    def source(self, name: str) -> Source | None:
+        """The source of that name."""
+        return next((each for each in self.sources if each.name == name), None)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML as usual, but a key that is given twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load(path: Path) -> Configuration:
+    """Read and check a file; raises `InvalidInput` that names each fault."""
+    try:
+        document = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise InvalidInput(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the configuration {path} is not YAML: {error}") from error
+    try:
+        return Configuration.model_validate(document)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        lines = [f"  - {'.'.join(str(part) for part in each['loc']) or 'file'}: {each['msg']}" for each in faults[:20]]
+        raise InvalidInput(f"the configuration {path} is not valid:\n" + "\n".join(lines)) from error

@@ -1,0 +1,45 @@
+"""What can be wrong with an event, with storing it, and with handing it on."""
+
+from soci_pipeline.errors import CredentialsRefused, ExitCode, InvalidInput, SociPipelineError
+
+
+class SignatureRefused(CredentialsRefused):
+    """No signature, a wrong one, or one that is too old. The answer to the sender never says which key was tried."""
+
+    default_advice = "Compare the secret at the sender with the receiver's, and the clocks of both machines."
+
+
+class EventRefused(InvalidInput):
+    """A signed event of an unknown shape, or with a name in it that no sound repository has."""
+
+
+class OutboxUnavailable(SociPipelineError):
+    """The event could not be stored, so the sender must keep it."""
+
+    exit_code = ExitCode.DISK_FULL
+    default_advice = "Look at the disk and the permissions of the outbox's folder; the sender should deliver again."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, temporary=True)
+
+
+class PrefectUnavailable(SociPipelineError):
+    """Prefect does not answer, or answers that it cannot just now (``503 database is locked`` among others)."""
+
+    exit_code = ExitCode.STACK
+    default_advice = "Start the Prefect server; stored events are dispatched as soon as it answers."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, temporary=True)
+
+
+class PrefectRefused(SociPipelineError):
+    """Prefect answered, and does not take the run. ``temporary`` where setting Prefect up right would change that."""
+
+    exit_code = ExitCode.STACK
+
+
+class ForgeRefused(SociPipelineError):
+    """The forge did not take a commit status."""
+
+    exit_code = ExitCode.SOURCE

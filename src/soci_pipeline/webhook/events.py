@@ -1,0 +1,151 @@
+"""What every source's event becomes: a push of a branch or tag, or a pushed image; checked, and nothing but data.
+
+Names in an event come from whoever may push. They are checked here once, refused where git or a shell could take them
+for something else, and from then on only ever put into JSON.
+"""
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.publish.source import check_ref, check_url
+from soci_pipeline.webhook.errors import EventRefused
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,20}\Z")
+# git allows `$(…)`, quotes, `;` and more in a ref; no repository needs them, and somewhere a shell may read a log.
+_REF = re.compile(r"refs/(heads|tags)/[A-Za-z0-9_][A-Za-z0-9._/+@#=,-]*\Z")
+_REMOTE_SCHEMES = frozenset({"https", "http", "ssh", "git", "codecommit"})
+MAX_PATHS = 50_000
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PushEvent(_Event):
+    """A branch or tag that now points at ``commit``. ``paths`` are what changed, or None where that is not known."""
+
+    kind: Literal["push"] = "push"
+    repository: str = Field(max_length=512)
+    clone_url: str = Field(max_length=2000)
+    ref: str = Field(max_length=255)
+    commit: str = Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")
+    paths: frozenset[str] | None = Field(default=None, max_length=MAX_PATHS)
+    project: str | None = Field(default=None, max_length=512)
+    """The forge's own id of the repository, where its interface wants that."""
+
+    @field_validator("repository")
+    @classmethod
+    def _repository_is_a_plain_path(cls, name: str) -> str:
+        if not _REPOSITORY.match(name) or ".." in name:
+            raise ValueError("not the path of a repository")
+        return name
+
+    @field_validator("clone_url")
+    @classmethod
+    def _clone_url_is_remote(cls, url: str) -> str:
+        try:
+            checked = check_url(url)
+        except InvalidInput as error:
+            raise ValueError(error.reason) from error
+        if checked != url:
+            raise ValueError("space around the address")
+        if checked.startswith("/") or ("://" in checked and urlsplit(checked).scheme not in _REMOTE_SCHEMES):
+            # A worker would read its own disk for the sender.
+            raise ValueError("the address of the repository is a local path")
+        return checked
+
+    @field_validator("ref")
+    @classmethod
+    def _ref_is_a_sound_branch_or_tag(cls, ref: str) -> str:
+        try:
+            checked = check_ref(ref)
+        except InvalidInput as error:
+            raise ValueError(error.reason) from error
+        if checked != ref or not _REF.match(checked):
+            raise ValueError("not a branch or tag of plain characters")
+        return checked
+
+    @property
+    def branch(self) -> str | None:
+        """The branch's name, or None for a tag."""
+        return self.ref.removeprefix("refs/heads/") if self.ref.startswith("refs/heads/") else None
+
+    @property
+    def tag(self) -> str | None:
+        """The tag's name, or None for a branch."""
+        return self.ref.removeprefix("refs/tags/") if self.ref.startswith("refs/tags/") else None
+
+    @property
+    def fields(self) -> dict[str, str | None]:
+        """What a rule may put into parameters as ``${name}``."""
+        name = self.branch or self.tag or ""
+        return {
+            "repository": self.repository,
+            "clone_url": self.clone_url,
+            "ref": self.ref,
+            "branch": self.branch,
+            "tag": self.tag,
+            "name": name,
+            "slug": re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".-")[:100] or None,
+            "commit": self.commit,
+            "short_commit": self.commit[:12],
+        }
+
+    @property
+    def subject(self) -> str:
+        """What a newer event of the same rule is about: the same ref of the same repository."""
+        return f"{self.repository} {self.ref}"
+
+
+class ImageEvent(_Event):
+    """A tag of an image repository now points at ``digest``; ``repository`` includes the registry's host."""
+
+    kind: Literal["image"] = "image"
+    repository: str = Field(max_length=512, pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$")
+    tag: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+
+    @property
+    def fields(self) -> dict[str, str | None]:
+        """What a rule may put into parameters as ``${name}``."""
+        return {
+            "repository": self.repository,
+            "tag": self.tag,
+            "digest": self.digest,
+            "reference": f"{self.repository}:{self.tag}",
+        }
+
+    @property
+    def subject(self) -> str:
+        """What a newer event of the same rule is about: the same tag of the same repository."""
+        return f"{self.repository}:{self.tag}"
+
+
+class Ignored(_Event):
+    """A sound event that starts nothing by its nature: a ping, a deleted branch, an image pushed by digest."""
+
+    kind: Literal["ignored"] = "ignored"
+    reason: str
+
+
+Event = PushEvent | ImageEvent
+StoredEvent = Annotated[Event, Field(discriminator="kind")]
+FIELDS: dict[str, frozenset[str]] = {
+    "push": frozenset(
+        PushEvent(repository="a", clone_url="https://a.example/a", ref="refs/heads/a", commit="0" * 40).fields
+    ),
+    "image": frozenset(ImageEvent(repository="a/a", tag="a", digest="sha256:" + "0" * 64).fields),
+}
+
+
+def refuse(error: ValidationError) -> EventRefused:
+    """The refusal for what pydantic found; names fields and faults, and repeats nothing of the event."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)[:5]
+    lines = [
+        f"{'.'.join(str(part)[:40] for part in each['loc'][:4]) or 'event'}: {each['msg'][:200]}" for each in faults
+    ]
+    return EventRefused("the event is of no known shape: " + "; ".join(lines))

@@ -1,0 +1,44 @@
+"""One JSON object a line, for log collectors. What is logged is chosen field by field: no header, body or secret is."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TextIO
+
+from soci_pipeline.process import logger
+
+
+class JsonFormatter(logging.Formatter):
+    """Time, level, logger, message, and the fields given to `log`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields = getattr(record, "fields", None)
+        if isinstance(fields, dict):
+            line |= {key: value for key, value in fields.items() if key not in line}
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=True)
+
+
+def log(message: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log a message with fields of its own."""
+    logger().log(level, message, extra={"fields": {key: value for key, value in fields.items() if value is not None}})
+
+
+def log_as_json(stream: TextIO) -> None:
+    """Write every log record of the process to ``stream`` as JSON; replaces the handlers that are there."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Request lines of clients carry URLs; the receiver logs what matters itself.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)

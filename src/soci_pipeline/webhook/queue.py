@@ -1,0 +1,79 @@
+"""An SQS queue that EventBridge writes to, polled: a message is deleted once its event is stored, not before.
+
+A message that is no event of CodeCommit or ECR, or whose parameters are not valid, is left alone: after as many
+receptions as its redrive policy says SQS moves it to the dead-letter queue, where somebody can look at it.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, calling, config, session
+from soci_pipeline.errors import CredentialsRefused
+from soci_pipeline.webhook.backoff import delay_s
+from soci_pipeline.webhook.configuration import QueueSource
+from soci_pipeline.webhook.errors import EventRefused, OutboxUnavailable
+from soci_pipeline.webhook.json_logs import log
+from soci_pipeline.webhook.metrics import Metrics
+from soci_pipeline.webhook.receiver import Receiver
+from soci_pipeline.webhook.sources import eventbridge
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.client import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
+
+_BATCH = 10
+
+
+class QueuePoller:
+    """Receives the messages of one queue; not thread-safe, one thread calls `step`."""
+
+    def __init__(self, source: QueueSource, receiver: Receiver, metrics: Metrics) -> None:
+        self._source = source
+        self._receiver = receiver
+        self._metrics = metrics
+        self._url = str(source.queue_url)
+        self._failures = 0
+        self._client: SQSClient = session().client(
+            "sqs",
+            region_name=source.region,
+            endpoint_url=str(source.endpoint_url) if source.endpoint_url else None,
+            config=config(read_timeout_s=source.wait_s + 15.0),
+        )
+
+    def step(self) -> float:
+        """One long poll; returns the seconds to wait before the next."""
+        try:
+            with calling("sqs:ReceiveMessage", on=self._url):
+                answer = self._client.receive_message(
+                    QueueUrl=self._url, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=self._source.wait_s
+                )
+            for message in answer.get("Messages", ()):
+                self._take(message)
+        except (AwsRefused, AwsUnreachable, CredentialsRefused) as error:
+            self._failures += 1
+            log("queue not read: " + error.reason, level=logging.ERROR, source=self._source.name)
+            return delay_s(self._failures, first_s=1.0)
+        except OutboxUnavailable as error:
+            # Not deleted: it becomes visible again.
+            self._failures += 1
+            log(error.reason, level=logging.ERROR, source=self._source.name)
+            return delay_s(self._failures, first_s=1.0)
+        self._failures = 0
+        return 0.0
+
+    def _take(self, message: "MessageTypeDef") -> None:
+        body = message.get("Body", "").encode()
+        try:
+            # EventBridge's id and time are in the body, so a second delivery of one event has the same bytes.
+            answer = self._receiver.accept(self._source, body, eventbridge.parse(body))
+        except EventRefused as error:
+            self._count("left")
+            reason = "message left for the dead-letter queue: " + error.reason
+            log(reason, level=logging.WARNING, source=self._source.name, message_id=message.get("MessageId"))
+            return
+        with calling("sqs:DeleteMessage", on=self._url):
+            self._client.delete_message(QueueUrl=self._url, ReceiptHandle=message.get("ReceiptHandle", ""))
+        self._count(str(answer.body["status"]))
+
+    def _count(self, result: str) -> None:
+        self._metrics.count("soci_webhook_queue_messages_total", source=self._source.name, result=result)

@@ -1,0 +1,186 @@
+"""One event from the moment it is here to the moment it is stored; knows nothing of HTTP servers or queues.
+
+The order is fixed: bound, verify, recognise, parse, plan, validate, store. Nothing of an event is looked at before its
+signature holds, and nothing is answered with success before it is on disk.
+"""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.webhook.configuration import (
+    Configuration,
+    GenericSource,
+    GitHubSource,
+    GitLabSource,
+    QueueSource,
+    Source,
+)
+from soci_pipeline.webhook.errors import EventRefused, OutboxUnavailable, SignatureRefused
+from soci_pipeline.webhook.events import Event, Ignored, PushEvent
+from soci_pipeline.webhook.json_logs import log
+from soci_pipeline.webhook.limits import RateLimit
+from soci_pipeline.webhook.metrics import Metrics
+from soci_pipeline.webhook.outbox import Outbox, StatusTarget
+from soci_pipeline.webhook.rules import plan
+from soci_pipeline.webhook.secret_values import SecretSource
+from soci_pipeline.webhook.sources import Headers, generic, github, gitlab
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP status, a JSON object, and headers."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def verify(source: Source, headers: Headers, body: bytes, now: float) -> bytes:
+    """What identifies a verified event; raises `SignatureRefused`."""
+    match source:
+        case GitHubSource():
+            return github.verify(headers, body, _keys(source.secrets), now)
+        case GitLabSource() if source.signing_tokens:
+            return gitlab.verify_signing_token(headers, body, _keys(source.signing_tokens), now)
+        case GitLabSource():
+            return gitlab.verify_token(headers, body, _keys(source.tokens), now)
+        case GenericSource():
+            return generic.verify(headers, body, _keys(source.secrets), now, tolerance_s=source.tolerance_s)
+        case QueueSource():
+            raise SignatureRefused("a queue is not delivered to over HTTP")
+
+
+def parse(source: Source, headers: Headers, body: bytes) -> Event | Ignored:
+    """What an event says; raises `EventRefused`."""
+    match source:
+        case GitHubSource():
+            return github.parse(headers, body)
+        case GitLabSource():
+            return gitlab.parse(headers, body)
+        case GenericSource():
+            return generic.parse(headers, body)
+        case QueueSource():
+            # boto3 and EventBridge's models are only needed by those who have a queue.
+            from soci_pipeline.webhook.sources import eventbridge
+
+            return eventbridge.parse(body)
+
+
+class Receiver:
+    """Takes events of every source; thread-safe. ``on_stored`` is called after each new event."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        outbox: Outbox,
+        metrics: Metrics,
+        *,
+        on_stored: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.configuration = configuration
+        self._outbox = outbox
+        self._metrics = metrics
+        self._on_stored = on_stored
+        self._clock = clock
+        self._requests = RateLimit(configuration.limits.requests_per_minute)
+        self._events = RateLimit(configuration.limits.events_per_minute)
+
+    def admit(self, name: str, client: str) -> Answer | None:
+        """Whether a request to a source may be read at all: None, or the answer that ends it."""
+        source = self.configuration.source(name)
+        if source is None or isinstance(source, QueueSource):
+            return self._end("unknown", 404, "no-such-source", "There is no such source.")
+        wait = self._requests.wait_s((name, client))
+        return None if wait == 0 else self._slow_down(name, wait)
+
+    def receive(self, name: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Verify, read and store the body of an admitted request."""
+        source = self.configuration.source(name)
+        if source is None or isinstance(source, QueueSource):
+            return self._end("unknown", 404, "no-such-source", "There is no such source.")
+        try:
+            identity = verify(source, headers, body, self._clock())
+        except SignatureRefused as error:
+            log("refused: " + error.reason, level=logging.WARNING, source=name)
+            return self._end(name, 401, "unauthorized", "The credentials are absent or wrong.")
+        except InvalidInput as error:
+            log(error.reason, level=logging.ERROR, source=name)
+            return self._end(name, 503, "not-configured", "The source has no secret just now.", retry_after_s=30)
+        wait = self._events.wait_s(name)
+        if wait > 0:
+            return self._slow_down(name, wait)
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return self._end(name, 415, "unsupported-media-type", "Events are application/json.")
+        try:
+            return self.accept(source, identity, parse(source, headers, body))
+        except EventRefused as error:
+            log("refused: " + error.reason, level=logging.WARNING, source=name)
+            return self._end(name, 422, "refused", error.reason)
+        except OutboxUnavailable as error:
+            log(error.reason, level=logging.ERROR, source=name)
+            return self._end(name, 503, "not-stored", "The event could not be stored.", retry_after_s=30)
+
+    def accept(self, source: Source, identity: bytes, event: Event | Ignored) -> Answer:
+        """Store what a verified event starts; raises `EventRefused` and `OutboxUnavailable`."""
+        name = source.name
+        if isinstance(event, Ignored):
+            return self._ignored(name, event.reason)
+        planned = plan(self.configuration, name, event)
+        if not planned.runs:
+            return self._ignored(name, "no rule fits", rules=planned.skipped)
+        digest = hashlib.sha256(name.encode() + b"\0" + identity).digest()
+        stored = self._outbox.store(digest, name, event.subject, planned.runs, target=_target(source, event))
+        outcome = "stored" if stored.new else "duplicate"
+        self._metrics.count("soci_webhook_requests_total", source=name, result=outcome)
+        rules = [run.rule for run in planned.runs]
+        log(f"event {outcome}", source=name, subject=event.subject, event=digest.hex(), rules=rules)
+        if stored.new:
+            self._on_stored()
+        runs = [{"rule": run.rule, "deployment": run.deployment, "key": key}
+                for run, key in zip(planned.runs, stored.keys, strict=True)]  # fmt: skip
+        return Answer(202, {"status": outcome, "event": digest.hex(), "runs": runs})
+
+    def refuse_body(self, name: str, status: int, code: str, text: str) -> Answer:
+        """The answer for a body that is too large or too slow."""
+        return self._end(name, status, code, text)
+
+    def _ignored(self, name: str, reason: str, *, rules: dict[str, str] | None = None) -> Answer:
+        self._metrics.count("soci_webhook_requests_total", source=name, result="ignored")
+        log("event ignored: " + reason, source=name, rules=rules)
+        return Answer(202, {"status": "ignored", "reason": reason} | ({"rules": rules} if rules else {}))
+
+    def _slow_down(self, name: str, wait_s: float) -> Answer:
+        return self._end(name, 429, "too-many", "Too many requests.", retry_after_s=wait_s)
+
+    def _end(self, name: str, status: int, code: str, text: str, *, retry_after_s: float | None = None) -> Answer:
+        self._metrics.count("soci_webhook_requests_total", source=name, result=code)
+        headers = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+        if status == 401:
+            headers["WWW-Authenticate"] = "Signature"
+        return Answer(status, {"error": code, "detail": text}, headers)
+
+
+def _keys(secrets: tuple[SecretSource, ...]) -> list[bytes]:
+    keys: list[bytes] = []
+    for secret in secrets:
+        try:
+            keys.append(secret.read())
+        except InvalidInput as error:
+            # While secrets change, one of two files may be away; with none left nothing can be verified.
+            log(error.reason, level=logging.ERROR)
+            if secret is secrets[-1] and not keys:
+                raise
+    return keys
+
+
+def _target(source: Source, event: Event) -> StatusTarget | None:
+    if not isinstance(event, PushEvent) or not isinstance(source, GitHubSource | GitLabSource) or source.status is None:
+        return None
+    return StatusTarget(project=event.project or event.repository, commit=event.commit)

@@ -1,0 +1,48 @@
+"""Where the receiver's secrets are: variables or files, named in the configuration, never written in it.
+
+A file is read again for every use, so a rotation needs no restart; a variable keeps its value until the next start.
+"""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from soci_pipeline.errors import InvalidInput
+
+_MAX_BYTES = 64 << 10
+MIN_KEY_BYTES = 16
+
+
+class SecretSource(BaseModel):
+    """The name of a variable, or the path of a file; exactly one of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one_place_is_named(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("name either a variable (env) or a file (file)")
+        return self
+
+    def read(self) -> bytes:
+        """The secret without the line's end; raises `InvalidInput` that names the place, where there is none."""
+        value = (os.environ.get(self.env, "").encode() if self.env is not None else self._from_file()).strip()
+        if not value:
+            raise InvalidInput(f"the secret in {self} is empty or missing", advice="Set it before the receiver starts.")
+        return value
+
+    def _from_file(self) -> bytes:
+        path = self.file or Path()
+        try:
+            with path.open("rb") as file:
+                return file.read(_MAX_BYTES)
+        except OSError as error:
+            raise InvalidInput(f"the secret in {self} cannot be read: {error.strerror}") from error
+
+    def __str__(self) -> str:
+        return f"the variable {self.env}" if self.env is not None else f"the file {self.file}"

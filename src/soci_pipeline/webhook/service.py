@@ -1,0 +1,214 @@
+"""The whole receiver: the outbox, its threads and the HTTP server, started together and stopped together."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.webhook.app import create_app
+from soci_pipeline.webhook.backoff import Loop
+from soci_pipeline.webhook.configuration import (
+    Configuration,
+    GenericSource,
+    GitHubSource,
+    GitLabSource,
+    QueueSource,
+    Source,
+)
+from soci_pipeline.webhook.dispatch import Dispatcher
+from soci_pipeline.webhook.errors import OutboxUnavailable
+from soci_pipeline.webhook.forge import Forge
+from soci_pipeline.webhook.json_logs import log
+from soci_pipeline.webhook.metrics import Labels, Metrics
+from soci_pipeline.webhook.outbox import Outbox
+from soci_pipeline.webhook.outcomes import OutcomeWatcher
+from soci_pipeline.webhook.prefect_api import PrefectApi
+from soci_pipeline.webhook.receiver import Receiver
+from soci_pipeline.webhook.secret_values import MIN_KEY_BYTES, SecretSource
+from soci_pipeline.webhook.sources.standard import key_bytes
+
+_START_S = 20.0
+_GRACE_S = 15
+
+
+class Service:
+    """A context manager: inside the block events are stored, dispatched and watched. `app` is the ASGI application."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.metrics = Metrics()
+        self._stack = contextlib.ExitStack()
+        self._loops: list[Loop] = []
+
+    def __enter__(self) -> "Service":
+        check_secrets(self.configuration)
+        with contextlib.ExitStack() as stack:
+            settings = self.configuration.prefect
+            self.outbox = stack.enter_context(Outbox(self.configuration.outbox))
+            reclaimed = self.outbox.reclaim()
+            if reclaimed:
+                log("runs of the last receiver are pending again", runs=reclaimed)
+            prefect = PrefectApi(settings)
+            stack.callback(prefect.close)
+            forges = {each.name: stack.enter_context(forge) for each, forge in _forges(self.configuration)}
+            dispatcher = Dispatcher(self.outbox, prefect, self.metrics, give_up_after_s=settings.give_up_after_s)
+            watcher = OutcomeWatcher(
+                self.outbox,
+                prefect,
+                self.metrics,
+                forges=forges,
+                every_s=settings.poll_outcomes_every_s,
+                ui_url=str(settings.ui_url) if settings.ui_url else None,
+            )
+            dispatch = Loop("dispatch", dispatcher.step)
+            self.receiver = Receiver(self.configuration, self.outbox, self.metrics, on_stored=dispatch.wake)
+            self._loops = [dispatch, Loop("outcomes", watcher.step), *self._queue_loops()]
+            for loop in self._loops:
+                loop.start()
+                stack.callback(loop.stop)
+            self.app = create_app(self.receiver, health=self.health, exposition=self.exposition)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def health(self) -> dict[str, Any]:
+        """Whether the outbox can be read and every thread is alive."""
+        threads = {loop.name: loop.alive for loop in self._loops}
+        try:
+            counts = self.outbox.counts()
+        except OutboxUnavailable:
+            return {"ok": False, "threads": threads}
+        return {"ok": all(threads.values()), "threads": threads, "pending": counts["pending"] + counts["dispatching"]}
+
+    def exposition(self) -> str:
+        """The metrics' text."""
+        runs: dict[Labels, float] = {}
+        oldest: dict[Labels, float] = {}
+        try:
+            runs = {(("state", state),): float(n) for state, n in self.outbox.counts().items()}
+            oldest = {(): self.outbox.oldest_pending_s()}
+        except OutboxUnavailable:
+            log("the outbox cannot be read", level=logging.ERROR)
+        alive: dict[Labels, float] = {(("thread", loop.name),): float(loop.alive) for loop in self._loops}
+        return self.metrics.text(
+            {"soci_webhook_runs": runs, "soci_webhook_oldest_pending_seconds": oldest, "soci_webhook_up": alive}
+        )
+
+    def _queue_loops(self) -> list[Loop]:
+        queues = [each for each in self.configuration.sources if isinstance(each, QueueSource)]
+        if not queues:
+            return []
+        # boto3 is an extra, and only a queue needs it.
+        from soci_pipeline.webhook.queue import QueuePoller
+
+        return [Loop(f"queue-{each.name}", QueuePoller(each, self.receiver, self.metrics).step) for each in queues]
+
+
+def check_secrets(configuration: Configuration) -> None:
+    """Read every secret once; raises `InvalidInput` for one that is missing, too short to be a key, or not a key."""
+    for source in configuration.sources:
+        for secret in _secrets(source):
+            value = secret.read()
+            try:
+                length = len(key_bytes(value))
+            except ValueError as error:
+                raise InvalidInput(f"source {source.name}: {secret}: {error}") from error
+            if length < MIN_KEY_BYTES:
+                raise InvalidInput(
+                    f"source {source.name}: {secret} holds {length} bytes, and {MIN_KEY_BYTES} are the least",
+                    advice="Make one with `openssl rand -hex 32`.",
+                )
+        if isinstance(source, GitHubSource | GitLabSource) and source.status is not None:
+            source.status.token.read()
+    for named in (configuration.prefect.auth_string, configuration.prefect.api_key):
+        if named is not None:
+            named.read()
+
+
+def serve(configuration: Configuration, *, on_ready: threading.Event | None = None) -> None:
+    """Run until the process is told to stop (SIGTERM, SIGINT); requests under way are ended in order."""
+    with Service(configuration) as service:
+        server = _server(service)
+        log("receiver starts", host=configuration.listen.host, port=configuration.listen.port)
+        if on_ready is not None:
+            on_ready.set()
+        try:
+            server.run()
+        except SystemExit as error:  # uvicorn's way of saying that it cannot listen
+            listen = configuration.listen
+            raise StackError(
+                f"the receiver cannot listen on {listen.host}:{listen.port}", advice="The port may be in use."
+            ) from error
+
+
+@contextlib.contextmanager
+def serving(configuration: Configuration) -> Iterator[tuple[str, Service]]:
+    """Run the receiver in threads of this process; yields its address (``http://host:port``) and the service."""
+    with Service(configuration) as service:
+        server = _server(service)
+        thread = threading.Thread(target=_run_quietly, args=(server,), name="receiver", daemon=True)
+        thread.start()
+        try:
+            yield _address(server, thread, configuration.listen.host), service
+        finally:
+            server.should_exit = True
+            thread.join(_GRACE_S + 5)
+
+
+def _server(service: Service) -> uvicorn.Server:
+    listen = service.configuration.listen
+    return uvicorn.Server(
+        uvicorn.Config(
+            service.app,
+            host=listen.host,
+            port=listen.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=256,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=_GRACE_S,
+            proxy_headers=bool(listen.trusted_proxies),
+            forwarded_allow_ips=list(listen.trusted_proxies) or None,
+            ssl_certfile=listen.tls_cert,
+            ssl_keyfile=listen.tls_key,
+        )
+    )
+
+
+def _run_quietly(server: uvicorn.Server) -> None:
+    with contextlib.suppress(SystemExit):  # `_address` sees that it never started
+        server.run()
+
+
+def _address(server: uvicorn.Server, thread: threading.Thread, host: str) -> str:
+    deadline = time.monotonic() + _START_S
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise StackError("the receiver did not start listening", advice="Look at its log; the port may be in use.")
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    return f"http://{host}:{port}"
+
+
+def _secrets(source: Source) -> tuple[SecretSource, ...]:
+    match source:
+        case GitHubSource() | GenericSource():
+            return source.secrets
+        case GitLabSource():
+            return source.signing_tokens or source.tokens
+        case QueueSource():
+            return ()
+
+
+def _forges(configuration: Configuration) -> Iterator[tuple[GitHubSource | GitLabSource, Forge]]:
+    for source in configuration.sources:
+        if isinstance(source, GitHubSource | GitLabSource) and source.status is not None:
+            yield source, Forge(source, source.status)

@@ -1,0 +1,48 @@
+"""EventBridge by way of SQS: nothing is signed, so the queue's own policy decides who may write to it.
+
+`soci_pipeline.aws.events` knows the payloads; here they become the receiver's events.
+"""
+
+from pydantic import ValidationError
+
+from soci_pipeline.aws.events import CodeCommitEvent, EcrPushEvent, parse_event
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.webhook.errors import EventRefused
+from soci_pipeline.webhook.events import Event, Ignored, ImageEvent, PushEvent, refuse
+
+# SOCI artefacts of an image are pushed by digest or under fallback tags like these; they are no images.
+_FALLBACK_TAG_PREFIX = "sha256-"
+
+
+def parse(body: bytes) -> Event | Ignored:
+    """Read one message of the queue; raises `EventRefused` for one that is no event of CodeCommit or ECR."""
+    try:
+        found = parse_event(body)
+    except InvalidInput as error:
+        raise EventRefused(error.reason, advice=error.advice) from error
+    try:
+        return _push(found) if isinstance(found, CodeCommitEvent) else _image(found)
+    except ValidationError as error:
+        raise refuse(error) from None
+
+
+def _push(found: CodeCommitEvent) -> Event | Ignored:
+    if found.detail.event == "referenceDeleted" or found.detail.commit_id is None:
+        return Ignored(reason="the ref was deleted")
+    return PushEvent(
+        repository=found.detail.repository_name,
+        clone_url=found.clone_url,
+        ref=found.detail.reference_full_name,
+        commit=found.detail.commit_id,
+        paths=None,
+    )
+
+
+def _image(found: EcrPushEvent) -> Event | Ignored:
+    if found.detail.result != "SUCCESS":
+        return Ignored(reason="the push did not succeed")
+    if not found.detail.image_tag:
+        return Ignored(reason="pushed by digest")
+    if found.detail.image_tag.startswith(_FALLBACK_TAG_PREFIX):
+        return Ignored(reason="a fallback tag of referrers")
+    return ImageEvent(repository=found.repository, tag=found.detail.image_tag, digest=found.detail.image_digest)

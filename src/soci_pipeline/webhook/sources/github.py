@@ -1,0 +1,89 @@
+"""GitHub: HMAC-SHA256 over the raw body in ``X-Hub-Signature-256`` (its docs, "Validating webhook deliveries").
+
+Neither the event's name nor the delivery id is signed. So a body is what it looks like: the header only says which
+shape to expect, and replays are recognised by the body alone. There is no timestamp.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from soci_pipeline.webhook.errors import SignatureRefused
+from soci_pipeline.webhook.events import Event, Ignored, PushEvent, refuse
+from soci_pipeline.webhook.sources import Headers, any_equal, header
+
+# What GitHub lists of one push; beyond it, what changed is not known.
+_MAX_COMMITS = 2048
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class _Commit(_Fields):
+    added: list[str] = Field(default_factory=list)
+    removed: list[str] = Field(default_factory=list)
+    modified: list[str] = Field(default_factory=list)
+
+
+class _Repository(_Fields):
+    full_name: str
+    clone_url: str
+
+
+class _HeadCommit(_Fields):
+    id: str
+
+
+class _Push(_Fields):
+    ref: str
+    after: str
+    created: bool = False
+    deleted: bool = False
+    forced: bool = False
+    repository: _Repository
+    head_commit: _HeadCommit | None = None
+    commits: list[_Commit] = Field(default_factory=list)
+
+
+def sign(secret: bytes, body: bytes) -> str:
+    """The value of ``X-Hub-Signature-256`` for a body."""
+    return "sha256=" + hmac.digest(secret, body, hashlib.sha256).hex()
+
+
+def verify(headers: Headers, body: bytes, secrets: Sequence[bytes], now: float) -> bytes:  # noqa: ARG001 - no timestamp
+    """Check the signature; returns the body, which is all that is signed."""
+    given = header(headers, "x-hub-signature-256").encode("latin-1", "replace")
+    if not any_equal(given, [sign(secret, body).encode() for secret in secrets]):
+        raise SignatureRefused("the signature is not one of the keys in use")
+    return body
+
+
+def parse(headers: Headers, body: bytes) -> Event | Ignored:
+    """Read a push; every other event of GitHub is ignored by name."""
+    name = headers.get("x-github-event", "")
+    if name != "push":
+        return Ignored(reason="a ping" if name == "ping" else "not a push event")
+    try:
+        push = _Push.model_validate_json(body)
+        if push.deleted or set(push.after) == {"0"}:
+            return Ignored(reason="the ref was deleted")
+        return PushEvent(
+            repository=push.repository.full_name,
+            clone_url=push.repository.clone_url,
+            ref=push.ref,
+            # For an annotated tag `after` is the tag object.
+            commit=push.head_commit.id if push.head_commit else push.after,
+            paths=_paths(push),
+        )
+    except ValidationError as error:
+        raise refuse(error) from None
+
+
+def _paths(push: _Push) -> frozenset[str] | None:
+    # A new ref lists no commits that another ref has, and a forced one only some of what differs.
+    if push.created or push.forced or not push.commits or len(push.commits) >= _MAX_COMMITS:
+        return None
+    return frozenset(path for each in push.commits for path in (*each.added, *each.removed, *each.modified))

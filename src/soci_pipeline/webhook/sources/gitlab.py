@@ -1,0 +1,88 @@
+"""GitLab: a signing token where the hook has one, else the classic secret token.
+
+With a signing token (``whsec_…``) GitLab signs id, timestamp and body in the Standard Webhooks scheme. The classic
+token is sent as a plain header: it proves that the sender knows it and nothing about the body, so a hook should have a
+signing token. A source with signing tokens never falls back to the classic one.
+"""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from soci_pipeline.webhook.errors import SignatureRefused
+from soci_pipeline.webhook.events import Event, Ignored, PushEvent, refuse
+from soci_pipeline.webhook.sources import Headers, any_equal, header, standard
+
+_PUSHES = {"Push Hook": "push", "Tag Push Hook": "tag_push"}
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class _Commit(_Fields):
+    added: list[str] = Field(default_factory=list)
+    removed: list[str] = Field(default_factory=list)
+    modified: list[str] = Field(default_factory=list)
+
+
+class _Project(_Fields):
+    id: int
+    path_with_namespace: str
+    git_http_url: str
+
+
+class _Push(_Fields):
+    object_kind: str
+    ref: str
+    before: str = ""
+    after: str
+    checkout_sha: str | None = None
+    project: _Project
+    commits: list[_Commit] = Field(default_factory=list)
+    total_commits_count: int = 0
+
+
+def verify_signing_token(headers: Headers, body: bytes, secrets: Sequence[bytes], now: float) -> bytes:
+    """Check the Standard Webhooks signature; returns the signed id and body."""
+    return standard.verify(headers, body, secrets, now)
+
+
+def verify_token(headers: Headers, body: bytes, secrets: Sequence[bytes], now: float) -> bytes:  # noqa: ARG001 - no timestamp
+    """Compare the classic token in constant time; returns the body, although nothing signs it."""
+    given = header(headers, "x-gitlab-token").encode("latin-1", "replace")
+    if not any_equal(given, secrets):
+        raise SignatureRefused("the token is not one of those in use")
+    return body
+
+
+def parse(headers: Headers, body: bytes) -> Event | Ignored:
+    """Read a push of a branch or a tag; every other event of GitLab is ignored by name."""
+    kind = _PUSHES.get(headers.get("x-gitlab-event", ""))
+    if kind is None:
+        return Ignored(reason="not a push event")
+    try:
+        push = _Push.model_validate_json(body)
+        if push.object_kind != kind:
+            return Ignored(reason="not the kind of event that its header says")
+        # For an annotated tag `after` is the tag object, and only `checkout_sha` is the commit.
+        commit = push.checkout_sha or push.after
+        if push.checkout_sha is None or set(push.after) == {"0"}:
+            return Ignored(reason="the ref was deleted")
+        return PushEvent(
+            repository=push.project.path_with_namespace,
+            clone_url=push.project.git_http_url,
+            ref=push.ref,
+            commit=commit,
+            paths=_paths(push),
+            project=str(push.project.id),
+        )
+    except ValidationError as error:
+        raise refuse(error) from None
+
+
+def _paths(push: _Push) -> frozenset[str] | None:
+    # GitLab lists the newest twenty commits and says how many there were; a new ref has no `before`.
+    if not push.commits or push.total_commits_count > len(push.commits) or set(push.before) <= {"0"}:
+        return None
+    return frozenset(path for each in push.commits for path in (*each.added, *each.removed, *each.modified))

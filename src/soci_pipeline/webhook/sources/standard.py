@@ -1,0 +1,61 @@
+"""The Standard Webhooks scheme: id, timestamp and body are signed together (its specification, "Signature scheme").
+
+GitLab's signing tokens follow it, and so does the generic source here. The signed text is ``id.timestamp.body``, the
+signature ``v1,<base64 of HMAC-SHA256>``; a header may hold several, separated by spaces. A key is written
+``whsec_<base64>``; one without that prefix is taken as it is.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from soci_pipeline.webhook.errors import SignatureRefused
+from soci_pipeline.webhook.sources import Headers, any_equal, header
+
+_PREFIX = b"whsec_"
+_MAX_SIGNATURES = 10
+TOLERANCE_S = 300
+
+
+def key_bytes(secret: bytes) -> bytes:
+    """The key of a secret as it is written; raises ValueError for a ``whsec_`` one that is not base64."""
+    if not secret.startswith(_PREFIX):
+        return secret
+    try:
+        return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except binascii.Error as error:
+        raise ValueError("a secret that begins with whsec_ must be base64 after it") from error
+
+
+def sign(secret: bytes, *, message_id: str, timestamp: int, body: bytes) -> str:
+    """The value of ``webhook-signature`` for a message."""
+    content = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(key_bytes(secret), content, hashlib.sha256)).decode()
+
+
+def verify(
+    headers: Headers, body: bytes, secrets: Sequence[bytes], now: float, *, tolerance_s: float = TOLERANCE_S
+) -> bytes:
+    """Check the three headers; returns what identifies the message: its signed id and body.
+
+    The timestamp is signed too and has to be within ``tolerance_s`` of ``now`` (seconds since the epoch), but a sender
+    that delivers one message again gives it a new one: so it is no part of what is returned.
+    """
+    message_id = header(headers, "webhook-id")
+    timestamp = _timestamp(header(headers, "webhook-timestamp"))
+    given = header(headers, "webhook-signature").split()[:_MAX_SIGNATURES]
+    expected = [sign(secret, message_id=message_id, timestamp=timestamp, body=body).encode() for secret in secrets]
+    matches = [any_equal(each.encode("latin-1", "replace"), expected) for each in given]
+    if not any(matches):
+        raise SignatureRefused("the signature is not one of the keys in use")
+    if abs(now - timestamp) > tolerance_s:
+        raise SignatureRefused("the signed timestamp is too far from now")
+    return message_id.encode() + b"." + body
+
+
+def _timestamp(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        raise SignatureRefused("the header webhook-timestamp is not a number of seconds")
+    return int(text)
