@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
+from soci_pipeline.local import registry as local_registry
 from soci_pipeline.local.engine import Engine, running_engine
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.registry.server.serving import serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -81,3 +83,22 @@ def engine(
         with _or_skip(request.config):
             started = stack.enter_context(running_engine(tmp_path_factory.mktemp("engine"), toolchain=toolchain))
         yield started
+
+
+@pytest.fixture(scope="session")
+def docker_registry(
+    request: pytest.FixtureRequest, toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of Debian's docker-registry, empty at the session's start."""
+    with ExitStack() as stack:
+        with _or_skip(request.config):
+            folder = tmp_path_factory.mktemp("docker-registry")
+            address = stack.enter_context(local_registry.docker_registry(folder, toolchain=toolchain))
+        yield address
+
+
+@pytest.fixture
+def embedded_registry(tmp_path: Path) -> Iterator[str]:
+    """The address of an embedded registry of the test's own."""
+    with serving(tmp_path / "registry") as address:
+        yield address
