@@ -191,15 +191,16 @@ class RegistryClient:
         *,
         mount_from: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> bool:
         """Bring a blob to a repository; False where it was there or could be mounted from ``mount_from``.
 
         ``open_source`` opens the local copy, once for each session. ``on_bytes`` gets the bytes sent since its last
-        call; a negative number takes back what has to be sent again.
+        call; a negative number takes back what has to be sent again. Setting ``stop`` ends the upload with `Stopped`.
         """
         if self.has_blob(repository, descriptor):
             return False
-        deadline = self._deadline(descriptor.size)
+        deadline = self._deadline(descriptor.size, stop)
         upload = Upload(self._transport, repository, descriptor, open_source, deadline, on_bytes=on_bytes)
         sent = upload.run(mount_from=mount_from)
         self._remember(repository, descriptor.digest)
@@ -264,8 +265,8 @@ class RegistryClient:
         work = lambda: self._transport.call(call, deadline, limit=limit)  # noqa: E731 - it is used once, as a value
         return with_retries(work, self.settings, deadline, again=again)
 
-    def _deadline(self, size: int = 0) -> Deadline:
-        return Deadline(self.settings.deadline + size / self.settings.slowest_rate)
+    def _deadline(self, size: int = 0, stop: threading.Event | None = None) -> Deadline:
+        return Deadline(self.settings.deadline + size / self.settings.slowest_rate, stop=stop)
 
     def _remember(self, repository: str, *names: str) -> None:
         now = time.monotonic()

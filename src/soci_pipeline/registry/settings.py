@@ -2,6 +2,7 @@
 
 import random
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,12 +47,17 @@ class ClientSettings:
         return random.uniform(0, min(self.backoff_cap, self.backoff_base * 2**attempt))  # noqa: S311 - no secret
 
 
+class Stopped(SociPipelineError):
+    """Work was given up on purpose; the error of what failed tells why."""
+
+
 class Deadline:
     """The end of one operation, shared by everything it does."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, stop: threading.Event | None = None) -> None:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
+        self._stop = stop or threading.Event()
 
     @property
     def left(self) -> float:
@@ -59,15 +65,18 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """Raises `DeadlineExceeded` when it is over."""
+        """Raises `DeadlineExceeded` when it is over, `Stopped` when it was given up."""
+        if self._stop.is_set():
+            raise Stopped("the operation was given up, since another part of the same work failed")
         if self.left <= 0:
             raise DeadlineExceeded(f"the registry operation did not end within {self._seconds:g} s", temporary=True)
 
     def wait(self, seconds: float, *, instead: SociPipelineError) -> None:
-        """Sleep; raises ``instead`` where the deadline would pass before the end of the sleep."""
+        """Sleep; raises ``instead`` where the deadline would pass before the end of it, `Stopped` when given up."""
         if seconds >= self.left:
             raise instead
-        time.sleep(seconds)
+        if self._stop.wait(seconds):
+            self.check()
 
 
 def with_retries(

@@ -215,6 +215,7 @@ class Upload:
             if not chunk:
                 digest, size = self._descriptor.digest, self._descriptor.size
                 raise DamagedContent(f"the local copy of {digest} ends after {position} of {size} bytes")
+            self._deadline.check()
             yield chunk
             position += len(chunk)
             self._report(position)

@@ -1,11 +1,11 @@
-"""Runs the embedded registry: in this process (`run`), or in a thread of it while a block runs (`serving`)."""
+"""Runs the embedded registry: in this thread (`serve`), or in another one while a block runs (`serving`)."""
 
 import asyncio
 import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +82,19 @@ def serving(
     app = create_app(folder, faults=faults, settings=settings)
     server = make_server(app, tls_cert=tls_cert, tls_key=tls_key)
     with listen(host, port) as listener:
-        actual = listener.getsockname()[1]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="registry", daemon=True)
         thread.start()
         try:
             _wait(server, thread)
-            yield f"[{host}]:{actual}" if ":" in host else f"{host}:{actual}"
+            yield _address(host, listener)
         finally:
             server.should_exit = True
             thread.join(_START_SECONDS)
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:
@@ -99,3 +103,24 @@ def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:
         if not thread.is_alive() or time.monotonic() > end:
             raise StackError("the embedded registry did not start")
         time.sleep(0.005)
+
+
+def serve(
+    folder: Path,
+    *,
+    host: str,
+    port: int,
+    settings: ServerSettings | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve a folder from this thread until SIGINT or SIGTERM."""
+    app = create_app(folder, settings=settings)
+    server = make_server(app, tls_cert=tls_cert, tls_key=tls_key)
+    with listen(host, port) as listener:
+        if on_ready is not None:
+            on_ready(_address(host, listener))
+        # uvicorn hands the signal on once it has stopped; here that is the wanted end.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])

@@ -1,0 +1,74 @@
+"""Push an OCI layout to a registry, from the largest blob to the tag.
+
+LAYOUT's index.json must list one image or image index. It goes by digest; where REFERENCE has a tag, that is pointed at
+it when everything else is there. What the registry has already is not sent again. Credentials come from
+SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD, or from Docker's configuration.
+
+Exit statuses: 0 pushed; 3 no layout or no reference; 5 the layout is damaged; 10 to 12 the registry refused, is out of
+reach, or wants other credentials; 18 the tag may not move; 23 it took too long.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.registry_access import add_options, client_for
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.media_types import IMAGE_INDEXES
+from soci_pipeline.registry.push import push_graph
+from soci_pipeline.registry.reference import ImageReference
+
+_PROGRESS_SECONDS = 1.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("layout", metavar="LAYOUT", type=Path, help="the folder of an OCI image layout")
+    parser.add_argument("reference", metavar="REFERENCE", help="the repository, with a tag where one shall point at it")
+    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="blobs that go up at once (default 4)")
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    reference = ImageReference.parse(arguments.reference)
+    if arguments.jobs < 1:
+        raise InvalidInput("--jobs needs a number above 0")
+    layout = Layout.open(arguments.layout)
+    root = layout.root()
+    if reference.digest not in (None, root.digest):
+        raise InvalidInput(f"the layout holds {root.digest}, and {reference.digest} was to be pushed")
+    with client_for(arguments, reference) as client:
+        report = push_graph(
+            layout,
+            root,
+            client,
+            reference.repository,
+            tag=reference.tag,
+            jobs=arguments.jobs,
+            on_progress=Progress(),
+        )
+    kind = "index" if root.media_type in IMAGE_INDEXES else "manifest"
+    answer = {
+        kind: str(root.digest),
+        "reference": f"{reference.name}@{root.digest}",
+        "tags": [reference.tag] if reference.tag else [],
+        "bytes_uploaded": report.bytes_uploaded,
+        "bytes_skipped": report.bytes_skipped,
+    }
+    text = f"{answer['reference']}  {report.bytes_uploaded} bytes uploaded, {report.bytes_skipped} were there"
+    return CommandResult(json=answer, text=text)
+
+
+class Progress:
+    """Lines on standard error, at most one a second, with the bytes that are there."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _PROGRESS_SECONDS
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell how far a push has come."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PROGRESS_SECONDS
+            print(f"{done} of {total} bytes ({done * 100 // max(1, total)} %)", file=sys.stderr, flush=True)

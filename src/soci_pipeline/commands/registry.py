@@ -1,0 +1,64 @@
+"""Serve a folder as an OCI registry (distribution spec 1.1): one OCI layout for each repository, no other state.
+
+`serve FOLDER` listens until it is interrupted. Without a login it is open to everyone who reaches it, so it listens on
+loopback unless told otherwise; beyond loopback it should have TLS and a login.
+
+Exit statuses: 0 interrupted; 3 options that do not fit together; 22 the address cannot be had.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.registry.server import Login, ServerSettings
+from soci_pipeline.registry.server.serving import serve
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("serve",), help="what to do")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the repositories lie; made where missing")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=5000, help="the port; 0 takes a free one (default 5000)")
+    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="serve https with this certificate chain")
+    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="the key of the certificate")
+    parser.add_argument("--username", help="ask for a login as this user")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="a file whose first line is the password")
+    parser.add_argument("--bearer", action="store_true", help="let clients fetch a token for each scope")
+    parser.add_argument("--immutable-tags", action="store_true", help="a tag may not move once it is there")
+    parser.add_argument("--no-referrers", action="store_true", help="behave like a registry without the referrers API")
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    settings = ServerSettings(
+        login=_login(arguments),
+        immutable=(lambda _tag: True) if arguments.immutable_tags else None,
+        referrers=not arguments.no_referrers,
+    )
+    serve(
+        arguments.folder,
+        host=arguments.host,
+        port=arguments.port,
+        settings=settings,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        on_ready=lambda address: print(f"listening on {address}", file=sys.stderr, flush=True),
+    )
+    return CommandResult()
+
+
+def _login(arguments: argparse.Namespace) -> Login | None:
+    if (arguments.username is None) != (arguments.password_file is None):
+        raise InvalidInput("a login needs both --username and --password-file")
+    if arguments.username is None:
+        if arguments.bearer:
+            raise InvalidInput("--bearer needs a login", advice="Add --username and --password-file.")
+        return None
+    try:
+        password = arguments.password_file.read_text().splitlines()[0]
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise InvalidInput(f"{arguments.password_file} holds no password in its first line") from error
+    return Login(arguments.username, SecretStr(password), bearer=arguments.bearer)

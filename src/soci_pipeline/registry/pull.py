@@ -1,0 +1,111 @@
+"""Pulls a graph from a registry into a layout, every byte verified."""
+
+import contextvars
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from soci_pipeline.errors import InvalidInput, PlatformMismatch
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, is_foreign_layer
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import ContentMismatch
+
+_BELONGS_TO = ("vnd.docker.reference.digest", "com.amazon.soci.image-manifest-digest")
+_MAX_DEPTH = 8
+
+
+def pull_graph(
+    client: RegistryClient,
+    repository: str,
+    reference: str | Digest,
+    layout: Layout,
+    *,
+    platforms: Sequence[Platform] | None = None,
+    jobs: int = 4,
+) -> Descriptor:
+    """Fetch a manifest or index with everything below it; returns its descriptor (``index.json`` is not touched).
+
+    With ``platforms``, an index is reduced to those images and what belongs to them (attestations, SOCI indexes), and
+    the descriptor is the reduced index's. Raises `PlatformMismatch` where one of them is not in it, `ManifestUnknown`,
+    `ContentMismatch`.
+    """
+    root, data = client.get_manifest(repository, reference)
+    document = parse(data, media_type=root.media_type)
+    if platforms is not None and isinstance(document, ImageIndex):
+        document = _reduced(document, platforms, f"{repository}:{reference}")
+        data = document.encode()
+        root = document.descriptor
+    blobs: dict[Digest, Descriptor] = {}
+    _manifests(client, repository, document, layout, blobs, depth=0)
+    _fetch(client, repository, list(blobs.values()), layout, jobs)
+    # The root comes last, so that an interrupted pull leaves nothing that looks whole.
+    return layout.add_bytes(data, root.media_type)
+
+
+def _manifests(
+    client: RegistryClient,
+    repository: str,
+    document: ImageManifest | ImageIndex,
+    layout: Layout,
+    blobs: dict[Digest, Descriptor],
+    *,
+    depth: int,
+) -> None:
+    if depth > _MAX_DEPTH:
+        raise InvalidInput(f"an image index of {repository} is nested deeper than {_MAX_DEPTH}")
+    for child in document.children:
+        if child.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
+            found, data = client.get_manifest(repository, child.digest)
+            if found.size != child.size:
+                raise ContentMismatch(f"manifest {child.digest} has {found.size} bytes, not {child.size}")
+            below = parse(data, media_type=child.media_type)
+            _manifests(client, repository, below, layout, blobs, depth=depth + 1)
+            layout.add_bytes(data, child.media_type)
+        elif not child.urls and not is_foreign_layer(child.media_type):
+            blobs.setdefault(child.digest, child)
+
+
+def _fetch(client: RegistryClient, repository: str, blobs: list[Descriptor], layout: Layout, jobs: int) -> None:
+    def fetch(blob: Descriptor) -> None:
+        if not layout.has(blob):
+            with client.stream_blob(repository, blob) as chunks:
+                layout.add_chunks(chunks, blob)
+
+    blobs.sort(key=lambda blob: blob.size, reverse=True)
+    with ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="pull") as pool:
+        futures = [pool.submit(contextvars.copy_context().run, fetch, blob) for blob in blobs]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _reduced(index: ImageIndex, platforms: Sequence[Platform], what: str) -> ImageIndex:
+    images = [
+        child
+        for child in index.manifests
+        if child.platform is not None
+        and not any(key in child.annotations for key in _BELONGS_TO)
+        and any(child.platform.matches(wanted) for wanted in platforms)
+    ]
+    missing = [str(wanted) for wanted in platforms if not any(_is(image, wanted) for image in images)]
+    if missing:
+        there = ", ".join(sorted({str(child.platform) for child in index.manifests if child.platform})) or "none"
+        raise PlatformMismatch(f"{what} has no image for {', '.join(missing)}; its platforms: {there}")
+    chosen = {image.digest for image in images}
+    kept = [child for child in index.manifests if child in images or _owner(child) in chosen]
+    return index.replaced(manifests=tuple(kept))
+
+
+def _is(image: Descriptor, wanted: Platform) -> bool:
+    return image.platform is not None and image.platform.matches(wanted)
+
+
+def _owner(child: Descriptor) -> str | None:
+    return next((child.annotations[key] for key in _BELONGS_TO if key in child.annotations), None)

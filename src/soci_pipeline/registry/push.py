@@ -1,0 +1,169 @@
+"""Pushes a graph out of a layout: children before parents, the largest blobs first, the tag last of all.
+
+What the registry has already is not sent again, so a push can be repeated after any fault. A push that fails or is
+interrupted gives its uploads up; it leaves blobs and manifests without a tag, which harm nobody.
+"""
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, is_foreign_layer
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.referrers import subject_of
+
+OnProgress = Callable[[int, int], None]
+"""Called with the bytes that are there (skipped ones included) and the bytes in all; never by two threads at once."""
+
+_MANIFESTS = IMAGE_INDEXES | IMAGE_MANIFESTS
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What a push did; bytes count blobs and manifests, what was there already or could be mounted is skipped."""
+
+    root: Descriptor
+    bytes_uploaded: int
+    bytes_skipped: int
+    blobs_uploaded: int
+    blobs_skipped: int
+
+
+class _Tally:
+    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
+        self._total = total
+        self._on_progress = on_progress
+        self._done = 0
+        self._lock = threading.Lock()
+        self.uploaded: list[Descriptor] = []
+        self.skipped: list[Descriptor] = []
+
+    def moved(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            if self._on_progress is not None:
+                self._on_progress(self._done, self._total)
+
+    def settle(self, node: Descriptor, *, uploaded: bool, reported: int) -> None:
+        """A blob or manifest is there; ``reported`` of its bytes have gone through `moved` already."""
+        with self._lock:
+            (self.uploaded if uploaded else self.skipped).append(node)
+        self.moved(node.size - reported)
+
+
+class _Push:
+    def __init__(self, layout: Layout, client: RegistryClient, repository: str, mount_from: str | None) -> None:
+        self.layout = layout
+        self.client = client
+        self.repository = repository
+        self.mount_from = mount_from
+        self.stop = threading.Event()
+
+    def blob(self, node: Descriptor, tally: _Tally) -> None:
+        reported = 0
+
+        def count(sent: int) -> None:
+            nonlocal reported
+            reported += sent
+            tally.moved(sent)
+
+        uploaded = self.client.upload_blob(
+            self.repository,
+            node,
+            lambda: self.layout.open_blob(node),
+            mount_from=self.mount_from,
+            on_bytes=count,
+            stop=self.stop,
+        )
+        tally.settle(node, uploaded=uploaded, reported=reported)
+
+    def manifest(self, node: Descriptor, tally: _Tally, tag: str | None = None) -> None:
+        data = self.layout.read(node)
+        there = self.client.head_manifest(self.repository, node.digest) is not None
+        if not there or not self._is_listed(node, data):
+            self.client.put_manifest(self.repository, node.digest, data, node.media_type)
+        if tag is not None:
+            current = self.client.head_manifest(self.repository, tag)
+            if current is None or current.digest != node.digest:
+                self.client.put_manifest(self.repository, tag, data, node.media_type)
+        tally.settle(node, uploaded=not there, reported=0)
+
+    def _is_listed(self, node: Descriptor, data: bytes) -> bool:
+        """Whether a referrer can be found; a push that was killed may have left it without its entry."""
+        found = subject_of(data, node.media_type)
+        if found is None:
+            return True
+        return any(entry.digest == node.digest for entry in self.client.referrers(self.repository, found[0]))
+
+
+def push_graph(
+    layout: Layout,
+    root: Descriptor,
+    client: RegistryClient,
+    repository: str,
+    *,
+    tag: str | None = None,
+    jobs: int = 4,
+    on_progress: OnProgress | None = None,
+    extra_roots: Sequence[Descriptor] = (),
+    mount_from: str | None = None,
+) -> PushReport:
+    """Push ``root`` with everything below it, and ``extra_roots`` (referrers such as v1 SOCI indexes) after it.
+
+    Every manifest goes by digest; ``tag`` is pointed at ``root`` when all else is there. ``jobs`` blobs go at once.
+    Raises what the client raises; the tag has not moved then.
+    """
+    nodes = _graph(layout, (root, *extra_roots))
+    blobs = [node for node in nodes if node.media_type not in _MANIFESTS]
+    manifests = [node for node in nodes if node.media_type in _MANIFESTS]
+    tally = _Tally(sum(node.size for node in nodes), on_progress)
+    push = _Push(layout, client, repository, mount_from)
+    _side_by_side(push, sorted(blobs, key=lambda node: node.size, reverse=True), tally, jobs)
+    # A referrer is a part of what the tag promises, so the tag comes after it too.
+    for node in manifests:
+        if node.digest != root.digest or tag is None:
+            push.manifest(node, tally)
+    if tag is not None:
+        push.manifest(root, tally, tag)
+    kinds = {node.digest for node in blobs}
+    return PushReport(
+        root=root,
+        bytes_uploaded=sum(node.size for node in tally.uploaded),
+        bytes_skipped=sum(node.size for node in tally.skipped),
+        blobs_uploaded=sum(node.digest in kinds for node in tally.uploaded),
+        blobs_skipped=sum(node.digest in kinds for node in tally.skipped),
+    )
+
+
+def _graph(layout: Layout, roots: Iterable[Descriptor]) -> list[Descriptor]:
+    """Each node once, children before parents; layers that no registry holds are left out where they are absent."""
+    found: dict[Digest, Descriptor] = {}
+    for root in roots:
+        for node in layout.walk(root):
+            absent = (node.urls or is_foreign_layer(node.media_type)) and not layout.has(node)
+            if not absent:
+                found.setdefault(node.digest, node)
+    return list(found.values())
+
+
+def _side_by_side(push: _Push, blobs: Sequence[Descriptor], tally: _Tally, jobs: int) -> None:
+    if not blobs:
+        return
+    with ThreadPoolExecutor(max_workers=max(1, min(jobs, len(blobs))), thread_name_prefix="push") as pool:
+        futures: list[Future[None]] = []
+        try:
+            # The logger of a run lives in the context, which threads do not inherit.
+            futures += [pool.submit(contextvars.copy_context().run, push.blob, node, tally) for node in blobs]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [future for future in futures if future.done() and future.exception() is not None]
+            if failed:
+                failed[0].result()
+        except BaseException:
+            push.stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
