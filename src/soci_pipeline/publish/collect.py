@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from soci_pipeline.errors import JoinRefused
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, SOCI_INDEX_V2
+from soci_pipeline.oci.media_types import SOCI_INDEX_V2
 from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST, IMAGE_MANIFEST_DIGEST, SOCI_INDEX_DIGEST
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageNode, SociIndexNode, read_graph
-from soci_pipeline.publish.join import Read
 from soci_pipeline.publish.records import IndexVersion, LayerRecord, PlatformImage
 from soci_pipeline.registry.client import RegistryClient
 
@@ -36,17 +35,6 @@ def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) 
             advice="Push what is missing first; nothing was published.",
         )
     return tuple(_record(image) for image in images)
-
-
-def reader(client: RegistryClient, repository: str) -> Read:
-    """What `join` reads by: manifests and configs of one repository."""
-
-    def read(descriptor: Descriptor) -> bytes:
-        if descriptor.media_type in IMAGE_MANIFESTS | IMAGE_INDEXES:
-            return client.get_manifest(repository, descriptor.digest)[1]
-        return client.read_blob(repository, descriptor)
-
-    return read
 
 
 def _check_blobs(client: RegistryClient, repository: str, image: ImageNode, findings: Findings) -> None:

@@ -1,0 +1,86 @@
+"""Join images that are in a registry, one for each platform, into one OCI image index.
+
+Each DIGEST is an image manifest, or the image index of one platform's branch; its SOCI index and attestations come with
+it. The index is put there by digest, and under the tag where REFERENCE has one. Joining the same images again writes
+the same bytes, in whatever order they are given.
+
+Exit statuses: 0 joined; 3 a reference, digest or platform that cannot be meant; 10 to 12 the registry refused, is out
+of reach, or wants other credentials; 16 the images do not fit together, every reason is named and nothing was
+published; 18 the tag may not move.
+"""
+
+import argparse
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.registry_access import add_options, client_for
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.collect import collect
+from soci_pipeline.publish.join import join
+from soci_pipeline.publish.joined import reader
+from soci_pipeline.publish.tags import move_tags
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("reference", metavar="REFERENCE", help="the repository, with a tag if the index shall have one")
+    parser.add_argument("digests", metavar="DIGEST", nargs="+", help="an image of the same repository")
+    parser.add_argument(
+        "--platform", action="append", metavar="P", help="a platform that must be there, and no other; can be repeated"
+    )
+    parser.add_argument(
+        "--annotation", action="append", default=[], metavar="KEY=VALUE", help="of the index; can be repeated"
+    )
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    reference = ImageReference.parse(arguments.reference)
+    if reference.digest is not None:
+        raise InvalidInput("the index gets its own digest", advice="Give a repository, with a tag or without.")
+    digests = [Digest(text) for text in arguments.digests]
+    platforms = None if arguments.platform is None else [Platform.parse(text) for text in arguments.platform]
+    annotations = dict(_annotation(text) for text in arguments.annotation)
+    with client_for(arguments, reference) as client:
+        images = collect(client, reference.repository, digests)
+        index = join(images, annotations=annotations, read=reader(client, reference.repository), platforms=platforms)
+        uploaded = _put(client, reference, index)
+    size = index.descriptor.size
+    answer = {
+        "index": str(index.descriptor.digest),
+        "platforms": [
+            {
+                "platform": str(image.platform),
+                "manifest": str(image.manifest.digest),
+                "soci_index": str(image.soci_index.digest) if image.soci_index else None,
+            }
+            for image in images
+        ],
+        "tags": [reference.tag] if reference.tag else [],
+        "bytes_uploaded": uploaded,
+        "bytes_skipped": 0 if uploaded else size,
+    }
+    named = f"{reference.name}@{index.descriptor.digest}"
+    return CommandResult(json=answer, text=f"{named}  {', '.join(str(image.platform) for image in images)}")
+
+
+def _put(client: RegistryClient, reference: ImageReference, index: ImageIndex) -> int:
+    """The index by digest, then the tag; returns the bytes that were sent."""
+    descriptor = index.descriptor
+    sent = 0
+    if client.head_manifest(reference.repository, descriptor.digest) is None:
+        client.put_manifest(reference.repository, descriptor.digest, index.encode(), index.media_type)
+        sent = descriptor.size
+    if reference.tag is not None:
+        move_tags(client, reference.repository, descriptor, [reference.tag])
+    return sent
+
+
+def _annotation(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidInput(f"not an annotation: {text[:100]!r}", advice="Write it as KEY=VALUE.")
+    return key, value

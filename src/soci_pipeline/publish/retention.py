@@ -1,0 +1,206 @@
+"""Retention: read a repository into a graph, plan (`soci_pipeline.publish.retention_plan`), and delete by the plan.
+
+The registry API lists tags and referrers, not untagged manifests; so the graph holds what can be reached from tags, and
+from digests that the caller knows of. What a run deletes goes parents first: cut short, it leaves manifests that
+nothing names, never a tag that misses a part. Hand their digests to the next run as ``also``.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from soci_pipeline.errors import DamagedContent, InvalidInput, TagConflict
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
+from soci_pipeline.process import logger
+from soci_pipeline.publish.annotations import CREATED, SOCI_INDEX_DIGEST
+from soci_pipeline.publish.retention_plan import Node, PrunePlan, RepositoryGraph
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
+
+_NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
+# Reproducible builds often write the epoch, or the oldest date that zip knows; neither says when an image was made.
+_FIRST_BELIEVABLE = datetime(1981, 1, 1, tzinfo=UTC)
+
+
+class RepositoryChanged(TagConflict):
+    """Tags moved between the plan and its execution; nothing was deleted."""
+
+    default_advice = "Plan again, and prune while no publication of this image is running."
+
+
+class Remover(Protocol):
+    """What deletes; `RegistryClient` does, and a registry with an API of its own for that may bring another."""
+
+    def delete_manifest(self, repository: str, reference: str | Digest) -> None: ...
+
+    def delete_tag(self, repository: str, tag: str) -> None: ...
+
+
+def read_repository(
+    client: RegistryClient, repository: str, *, also: Iterable[Digest] = (), ages: bool = True
+) -> RepositoryGraph:
+    """The manifests under a repository's tags, with everything that refers to them.
+
+    ``also`` are untagged digests to consider. ``ages`` reads image configs where an index does not say when it was
+    created. A manifest that is named and not there is left out. Raises `ManifestUnknown` where there is no such
+    repository, and `RegistryError` or `InvalidInput` where a manifest cannot be read: its parts could not be protected.
+    """
+    reader = _Reader(client, repository, ages=ages)
+    tags = _tags(client, repository)
+    reader.read([*tags.values(), *also])
+    return RepositoryGraph(tags=tags, nodes=reader.nodes)
+
+
+def execute(
+    client: RegistryClient,
+    repository: str,
+    graph: RepositoryGraph,
+    plan: PrunePlan,
+    *,
+    remover: Remover | None = None,
+) -> dict[str, str]:
+    """Delete what the plan says, in its order; returns the tags that had to stay, with the reason.
+
+    The tags are read again first: raises `RepositoryChanged` where they are not the ones of the plan. A registry that
+    cannot delete a tag alone keeps it; one that cannot delete manifests raises `RegistryError`.
+    """
+    if _tags(client, repository) != dict(graph.tags):
+        raise RepositoryChanged(f"the tags of {repository} changed after the plan was made")
+    hand: Remover = remover or client
+    left = {}
+    for tag in plan.untag:
+        try:
+            hand.delete_tag(repository, tag)
+        except RegistryError as error:
+            if error.temporary or error.status not in _NO_SUCH_OPERATION:
+                raise
+            left[tag] = "the registry cannot take a tag off a manifest that another tag needs"
+    for number, digest in enumerate(plan.manifests):
+        try:
+            hand.delete_manifest(repository, digest)
+        except ManifestUnknown:
+            logger().debug("%s is gone already", digest)
+        except RegistryError as error:
+            raise _cut_short(error, repository, plan, number) from error
+    logger().info("%s: deleted %d manifests, took off %d tags", repository, len(plan.manifests), len(plan.untag))
+    return left
+
+
+def _cut_short(error: RegistryError, repository: str, plan: PrunePlan, done: int) -> RegistryError:
+    if error.status == 405 or error.code == "UNSUPPORTED":
+        advice = "Switch deletion on in the registry, or use its own API."
+    else:
+        advice = f"Run it again with these digests to consider: {' '.join(plan.manifests[done:])}"
+    return RegistryError(
+        f"{done} of {len(plan.manifests)} manifests of {repository} were deleted, then: {error.reason}",
+        code=error.code,
+        status=error.status,
+        url=error.url,
+        temporary=error.temporary,
+        advice=advice,
+    )
+
+
+def _tags(client: RegistryClient, repository: str) -> dict[str, Digest]:
+    found = {}
+    for tag in client.list_tags(repository):
+        descriptor = client.head_manifest(repository, tag)
+        if descriptor is not None:
+            found[tag] = descriptor.digest
+    return found
+
+
+@dataclass(slots=True)
+class _Reader:
+    client: RegistryClient
+    repository: str
+    nodes: dict[Digest, Node]
+    ages: bool
+
+    def __init__(self, client: RegistryClient, repository: str, *, ages: bool) -> None:
+        self.client, self.repository, self.nodes, self.ages = client, repository, {}, ages
+
+    def read(self, start: Iterable[Digest]) -> None:
+        waiting = list(start)
+        seen: set[Digest] = set()
+        children: dict[Digest, tuple[Digest, ...]] = {}
+        while waiting:
+            digest = waiting.pop()
+            if digest in seen:
+                continue
+            seen.add(digest)
+            document = self._document(digest)
+            if document is None:
+                continue
+            children[digest] = _children(document)
+            subject = document.subject.digest if document.subject else None
+            self.nodes[digest] = Node(digest, children[digest], subject, self._created(document))
+            waiting += children[digest]
+            waiting += [subject] if subject else []
+            waiting += [entry.digest for entry in self.client.referrers(self.repository, digest)]
+        self._date_indexes()
+
+    def _document(self, digest: Digest) -> ImageManifest | ImageIndex | None:
+        try:
+            descriptor, data = self.client.get_manifest(self.repository, digest)
+        except ManifestUnknown:
+            logger().warning("%s is named in %s and not there", digest, self.repository)
+            return None
+        return parse(data, media_type=descriptor.media_type)
+
+    def _created(self, document: ImageManifest | ImageIndex) -> datetime | None:
+        said = document.annotations.get(CREATED)
+        if said is not None:
+            return _moment(said)
+        if not self.ages or isinstance(document, ImageIndex):
+            return None
+        config = document.config
+        return self._config_created(config) if config.media_type in {OCI_CONFIG, DOCKER_CONFIG} else None
+
+    def _config_created(self, config: Descriptor) -> datetime | None:
+        try:
+            fields = json.loads(self.client.read_blob(self.repository, config))
+        except (BlobUnknown, DamagedContent, InvalidInput, ValueError) as error:
+            logger().warning(
+                "the config %s cannot be read, so its image counts as of unknown age: %s", config.digest, error
+            )
+            return None
+        created = fields.get("created") if isinstance(fields, Mapping) else None
+        return _moment(created) if isinstance(created, str) else None
+
+    def _date_indexes(self) -> None:
+        """An index that does not say when it was created is as young as its youngest image."""
+        for digest, node in list(self.nodes.items()):
+            if node.created is None and node.children:
+                moments = [self.nodes[child].created for child in node.children if child in self.nodes]
+                known = [moment for moment in moments if moment is not None]
+                self.nodes[digest] = Node(digest, node.children, node.subject, max(known, default=None))
+
+
+def _children(document: ImageManifest | ImageIndex) -> tuple[Digest, ...]:
+    if isinstance(document, ImageIndex):
+        return tuple(
+            entry.digest for entry in document.manifests if entry.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS
+        )
+    named = document.annotations.get(SOCI_INDEX_DIGEST)
+    if named is None:
+        return ()
+    try:
+        return (Digest(named),)
+    except InvalidInput:
+        # What is no digest names nothing that could be kept.
+        return ()
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment if moment >= _FIRST_BELIEVABLE else None

@@ -1,0 +1,113 @@
+"""Collecting branches from a registry: what a join takes is what was published, or a refusal that names what is not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.errors import JoinRefused
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, parse_image_manifest
+from soci_pipeline.publish.collect import collect
+from soci_pipeline.publish.join import join
+from soci_pipeline.publish.joined import reader
+from soci_pipeline.publish.records import IndexVersion, PlatformImage
+from soci_pipeline.registry.client import RegistryClient
+from tests.support.branches import branch_plain, branch_v1, branch_v2
+from tests.support.images import AMD64, ARM64
+from tests.support.registries import REPOSITORY, registry, stored, upload
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout.create(tmp_path / "layout")
+
+
+@pytest.fixture(params=["referrers API", "fallback tag"])
+def client(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RegistryClient]:
+    with registry(tmp_path / "registry", referrers=request.param == "referrers API") as found:
+        yield found
+
+
+def published(client: RegistryClient, layout: Layout, image: PlatformImage) -> PlatformImage:
+    upload(client, layout, image.manifest, *([image.soci_index] if image.soci_index else []), *image.attestations)
+    return image
+
+
+def branch_index(client: RegistryClient, layout: Layout, image: PlatformImage) -> Descriptor:
+    index = join([image], annotations={}, read=layout.read)
+    upload(client, layout, image.manifest)
+    root = layout.add_document(index)
+    upload(client, layout, root)
+    return root
+
+
+def test_branches_given_as_manifests_or_as_indexes_join_to_the_same_bytes(
+    client: RegistryClient, layout: Layout
+) -> None:
+    amd, arm = branch_v2(layout, AMD64), branch_v2(layout, ARM64)
+    published(client, layout, amd)
+    published(client, layout, arm)
+    index = branch_index(client, layout, arm)
+    read = reader(client, REPOSITORY)
+
+    by_manifest = join(
+        collect(client, REPOSITORY, [amd.manifest.digest, arm.manifest.digest]), annotations={}, read=read
+    )
+    by_index = join(collect(client, REPOSITORY, [index.digest, amd.manifest.digest]), annotations={}, read=read)
+
+    assert by_manifest == by_index == join([arm, amd], annotations={}, read=layout.read)
+
+
+def test_attestations_come_with_a_branch_that_is_an_index(client: RegistryClient, layout: Layout) -> None:
+    image = branch_v2(layout, AMD64, attested=True)
+
+    (found,) = collect(client, REPOSITORY, [branch_index(client, layout, image).digest])
+
+    assert found.attestations == image.attestations
+    assert found.soci_index == image.soci_index
+    assert [layer.ztoc is not None for layer in found.layers] == [True, True]
+
+
+def test_a_v1_soci_index_is_found_by_its_subject(client: RegistryClient, layout: Layout) -> None:
+    image = published(client, layout, branch_v1(layout, AMD64))
+
+    (found,) = collect(client, REPOSITORY, [image.manifest.digest])
+
+    assert image.soci_index is not None
+    assert found.soci_index is not None
+    assert found.soci_version is IndexVersion.V1
+    assert found.soci_index.digest == image.soci_index.digest
+    assert join([found], annotations={}, read=reader(client, REPOSITORY)).manifests == (image.manifest,)
+
+
+def test_everything_that_is_missing_is_named(client: RegistryClient, layout: Layout, tmp_path: Path) -> None:
+    plain = published(client, layout, branch_plain(layout, AMD64))
+    named = published(client, layout, branch_v2(layout, ARM64))
+    assert named.soci_index is not None
+    client.delete_manifest(REPOSITORY, named.soci_index.digest)
+    layer = parse_image_manifest(layout.read(plain.manifest)).layers[1]
+    stored(tmp_path / "registry").blob_path(layer.digest).unlink()
+    nothing = Digest.of(b"nothing")
+
+    with pytest.raises(JoinRefused) as caught:
+        collect(client, REPOSITORY, [plain.manifest.digest, named.manifest.digest, nothing])
+
+    assert f"its layer {layer.digest} is not in the repository" in caught.value.reason
+    assert f"SOCI index {named.soci_index.digest}" in caught.value.reason
+    assert f"{nothing}: " in caught.value.reason
+
+
+def test_an_index_without_an_image_and_a_soci_index_are_refused(client: RegistryClient, layout: Layout) -> None:
+    image = published(client, layout, branch_v2(layout, AMD64))
+    empty = layout.add_document(ImageIndex())
+    upload(client, layout, empty)
+    assert image.soci_index is not None
+
+    with pytest.raises(JoinRefused) as caught:
+        collect(client, REPOSITORY, [empty.digest, image.soci_index.digest])
+
+    assert f"{empty.digest}: there is no image in it" in caught.value.reason
+    assert "is an artifact of type application/vnd.amazon.soci.index.v2+json" in caught.value.reason
