@@ -5,8 +5,8 @@ tests; with ``CI=true`` or ``--require-tools`` it fails them, so that a green ga
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,12 @@ def _or_skip(config: pytest.Config) -> Iterator[None]:
 
 def _on_missing(config: pytest.Config) -> str:
     return "fail" if config.getoption("--require-tools") or os.environ.get("CI") == "true" else "skip"
+
+
+@pytest.fixture(scope="session")
+def or_skip(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
+    """For fixtures that need a tool: within the block its lack is a skip, or a failure where tools are required."""
+    return lambda: _or_skip(request.config)
 
 
 @pytest.fixture(scope="session")

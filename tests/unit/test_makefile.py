@@ -1,0 +1,86 @@
+"""`make` on a machine that lacks something: it names the package before anything is done."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_MAKE = shutil.which("make")
+
+pytestmark = pytest.mark.skipif(_MAKE is None, reason="no make on this machine")
+
+
+def _make(target: str, programs: Path) -> subprocess.CompletedProcess[str]:
+    """Run make with a PATH of one folder."""
+    environment = {"PATH": str(programs), "HOME": str(programs)}
+    command = [str(_MAKE), "-C", str(REPOSITORY), target]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _program(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def _python(folder: Path, *, failing: str = "nothing") -> None:
+    """A python3 that is the real one, but for programs in which some word stands."""
+    real = os.path.realpath(sys.executable)
+    _program(folder, "python3", f'case "$*" in *{failing}*) exit 1;; *) exec {real} "$@";; esac')
+
+
+def test_a_machine_with_everything_passes(tmp_path: Path) -> None:
+    _python(tmp_path)
+    _program(tmp_path, "git", "true")
+    done = _make("prerequisites", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_missing_python_is_named(tmp_path: Path) -> None:
+    _program(tmp_path, "git", "true")
+    done = _make("prerequisites", tmp_path)
+    assert done.returncode != 0
+    assert "install the package python3\n" in done.stderr
+
+
+def test_a_python_that_is_too_old_is_not_taken(tmp_path: Path) -> None:
+    _python(tmp_path, failing="version_info")
+    _program(tmp_path, "git", "true")
+    done = _make("prerequisites", tmp_path)
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is missing" in done.stderr
+
+
+def test_a_missing_git_is_named(tmp_path: Path) -> None:
+    _python(tmp_path)
+    done = _make("prerequisites", tmp_path)
+    assert done.returncode != 0
+    assert "install the package git\n" in done.stderr
+
+
+def test_a_python_without_venv_is_named(tmp_path: Path) -> None:
+    _python(tmp_path, failing="ensurepip")
+    _program(tmp_path, "git", "true")
+    done = _make("prerequisites", tmp_path)
+    assert done.returncode != 0
+    assert "install the package python3-venv\n" in done.stderr
+
+
+def test_missing_certificates_are_named(tmp_path: Path) -> None:
+    _python(tmp_path, failing="get_default_verify_paths")
+    _program(tmp_path, "git", "true")
+    done = _make("prerequisites", tmp_path)
+    assert done.returncode != 0
+    assert "install the package ca-certificates\n" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["install", "demo", "test", "test-unit"])
+def test_every_command_for_a_newcomer_checks_first(target: str) -> None:
+    """With nothing there, make's own plan begins with the check (``-n`` prints and runs nothing)."""
+    command = [str(_MAKE), "-n", "--always-make", "-C", str(REPOSITORY), target]
+    plan = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    first = plan.find("python3-venv")
+    assert 0 <= first < plan.find("pip install")
