@@ -32,18 +32,27 @@ class GitServer:
     port: int
     env: Mapping[str, str] = field(repr=False)
 
-    def serve(self, work_tree: Path, name: str) -> Served:
+    def serve(self, work_tree: Path, name: str, *, used: str = ".") -> Served:
         """Serve what is committed in a work tree: its branches, its tags, and its current commit by default.
 
-        Uncommitted changes are named and left out. Raises `SourceError` where there is no commit.
+        Uncommitted changes below the path ``used`` are named and left out. Raises `SourceError` where there is no commit.
         """
         if not self._succeeds("-C", str(work_tree), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
             raise SourceError(f"{work_tree} is no git work tree with a commit", advice="Commit the source first.")
-        changed = self._git("-C", str(work_tree), "status", "--porcelain", "--", ".").splitlines()
+        changed = self._git("-C", str(work_tree), "status", "--porcelain", "--", used).splitlines()
         if changed:
             logger().warning("uncommitted changes are not published: %s", _few([line[3:] for line in changed]))
         bare = self._bare(name)
-        self._git("-C", str(bare), "fetch", "--quiet", "--update-head-ok", str(work_tree.absolute()), *_EVERYTHING)
+        self._git(
+            "-C",
+            str(bare),
+            "fetch",
+            "--quiet",
+            "--update-head-ok",
+            "--update-shallow",
+            str(work_tree.absolute()),
+            *_EVERYTHING,
+        )
         commit = self._git("-C", str(work_tree), "rev-parse", "HEAD").strip()
         return self._default(bare, commit)
 

@@ -1,0 +1,151 @@
+"""The local stack: a Prefect server, a registry, a git server and a worker for each pool, on this machine alone.
+
+Everything has a home of its own below one folder and listens on a free port of the loopback interface. What is started
+is stopped on any exit; what a killed stack left is taken away by the next one in the same folder.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from soci_pipeline.errors import StackError, ToolFailed
+from soci_pipeline.local.engine import Engine
+from soci_pipeline.local.footprint import Footprint, footprint
+from soci_pipeline.local.git_server import GitServer, Served, git_server
+from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
+from soci_pipeline.local.registry import docker_registry, embedded_registry
+from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.local.workers import CONTROL_POOL, Isolation, Worker, pool_of, wait_for, worker
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import logger, run
+
+PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack that is ready to publish."""
+
+    folder: Path
+    prefect_api_url: str
+    prefect_ui_url: str
+    registry: str
+    """The registry's address, ``127.0.0.1:PORT``; it is spoken to without TLS."""
+    docker_host: str | None
+    git: GitServer
+    workers: Mapping[str, Worker]
+    """The workers by the name of their pool."""
+    env: Mapping[str, str] = field(repr=False)
+    """An environment for programs beside the workers: the API, the engine, the tools."""
+
+
+@contextlib.contextmanager
+def local_stack(
+    folder: Path,
+    *,
+    engine: Engine | None,
+    platforms: Sequence[Platform] = PLATFORMS,
+    toolchain: Toolchain | None = None,
+    registry: Literal["embedded", "docker"] = "embedded",
+    isolated: bool = False,
+    extra: Mapping[str, str] | None = None,
+) -> Iterator[Stack]:
+    """Start everything, make the pools, deploy the flows, and wait until the workers poll.
+
+    ``engine`` None gives workers that build nothing; ``isolated`` puts each into a mount namespace that hides the other
+    folders; ``extra`` is added to the workers' environment. Raises `StackError`.
+    """
+    folder = folder.absolute()
+    tools = toolchain or Toolchain()
+    project = _project()
+    started = time.monotonic()
+    with footprint(folder) as traces, contextlib.ExitStack() as stack:
+        base = dict(engine.env if engine else tools.environment()) | traces.environment
+        logger().info("starting a registry, a git server and a Prefect server")
+        serving = embedded_registry if registry == "embedded" else docker_registry
+        address = stack.enter_context(serving(folder / "registry", env=base))
+        git = stack.enter_context(git_server(folder / "git", env=base))
+        server = stack.enter_context(prefect_server(folder / "prefect", env=base))
+        flows = git.serve_snapshot(project, "flows", message="The flows that this stack runs")
+        _deploy(server, project, flows)
+        logger().info("starting a worker for each of %s", ", ".join(_pools(platforms)))
+        environment = base | _worker_environment(engine, flows) | dict(extra or {})
+        hiding = _isolation(folder, project, tools, traces) if isolated else None
+        workers = {
+            pool: stack.enter_context(
+                worker(pool, folder / "workers" / pool, server.api_url, env=environment, isolation=hiding)
+            )
+            for pool in _pools(platforms)
+        }
+        wait_for(tuple(workers.values()), server.api_url)
+        logger().info("the stack is ready after %.0f s; Prefect's UI: %s", time.monotonic() - started, server.ui_url)
+        yield Stack(
+            folder=folder,
+            prefect_api_url=server.api_url,
+            prefect_ui_url=server.ui_url,
+            registry=address,
+            docker_host=engine.docker_host if engine else None,
+            git=git,
+            workers=workers,
+            env=server.env,
+        )
+        logger().info("stopping the stack")
+
+
+def project_folder() -> Path:
+    """The project's clone: the flows and `prefect.yaml` are in no wheel. Raises `StackError` where there is none."""
+    return _project()
+
+
+def _project() -> Path:
+    candidates = (Path(__file__).absolute().parents[3], Path.cwd())
+    for candidate in candidates:
+        if (candidate / "prefect.yaml").exists() and (candidate / "flows").is_dir():
+            return candidate
+    raise StackError(
+        "the flows and prefect.yaml are not here", advice="Run this from a clone of the project, after `make install`."
+    )
+
+
+def _pools(platforms: Sequence[Platform]) -> tuple[str, ...]:
+    return (*dict.fromkeys(pool_of(platform) for platform in platforms), CONTROL_POOL)
+
+
+def _deploy(server: PrefectServer, project: Path, flows: Served) -> None:
+    env = dict(server.env) | _flows_environment(flows)
+    logger().info("making the work pools and deploying the flows")
+    for what, argv in (
+        ("soci-pipeline setup", [sys.executable, "-m", "soci_pipeline", "setup"]),
+        ("prefect deploy", [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]),
+    ):
+        try:
+            run(argv, env=env, cwd=project, timeout=300)
+        except ToolFailed as error:
+            raise StackError(f"{what} failed\n{error.reason}") from error
+
+
+def _worker_environment(engine: Engine | None, flows: Served) -> dict[str, str]:
+    environment = _flows_environment(flows)
+    if engine is not None and engine.private:
+        # It has no bridge of its own, so that it can run beside another engine.
+        environment["SOCI_PIPELINE_BUILD_NETWORK"] = "host"
+    return environment
+
+
+def _flows_environment(flows: Served) -> dict[str, str]:
+    return {"SOCI_PIPELINE_REPOSITORY": flows.url, "SOCI_PIPELINE_COMMIT": flows.commit}
+
+
+def _isolation(folder: Path, project: Path, tools: Toolchain, traces: Footprint) -> Isolation:
+    if os.geteuid() != 0:
+        raise StackError("only root can isolate workers in mount namespaces")
+    aside = Path(tempfile.mkdtemp(prefix="soci-aside-"))
+    traces.record_folder(aside)
+    # Python and the library stay: every real worker has them too.
+    return Isolation(hide=(project, folder), keep=(Path(sys.prefix), project / "src", tools.folder), aside=aside)
