@@ -38,24 +38,30 @@ class Dispatcher:
         self._give_up_after_s = give_up_after_s
         self._clock = clock
         self._down = 0
+        self._paused_until = 0.0
 
     def step(self) -> float:
         """Hand over what is due; returns the seconds to wait before the next call."""
-        while (run := self._outbox.claim()) is not None:
-            if not self._hand_over(run):
-                # Prefect is down: the others would only wait for the same time-out.
-                return delay_s(self._down)
-        return _IDLE_S if self._down == 0 else delay_s(self._down)
+        # A new event wakes the thread, and must not shorten the pause that a server in trouble gets.
+        while (pause := self._paused_until - self._clock()) <= 0:
+            run = self._outbox.claim()
+            if run is None:
+                return _IDLE_S
+            self._hand_over(run)
+        return pause
 
-    def _hand_over(self, run: OutboxRun) -> bool:
+    def _hand_over(self, run: OutboxRun) -> None:
         try:
             flow_run_id = self._prefect.create_run(
                 run.deployment, run.parameters, key=run.key, tags=[f"webhook:{run.source}", f"rule:{run.rule}"]
             )
         except PrefectUnavailable as error:
+            # The others would only run into the same: all of them wait, and the oldest is tried first again.
             self._down += 1
-            self._again(run, error.reason, delay_s(self._down), "unavailable")
-            return False
+            wait = delay_s(self._down)
+            self._paused_until = self._clock() + wait
+            self._again(run, error.reason, 0.0, "unavailable")
+            return
         except PrefectRefused as error:
             self._down = 0
             if error.temporary:
@@ -63,12 +69,11 @@ class Dispatcher:
                 self._again(run, error.reason, wait, "refused")
             else:
                 self._give_up(run, error.reason)
-            return True
+            return
         self._down = 0
         self._outbox.dispatched(run, flow_run_id)
         self._metrics.count("soci_webhook_dispatches_total", result="dispatched")
         log("run dispatched", key=run.key, rule=run.rule, deployment=run.deployment, flow_run=flow_run_id)
-        return True
 
     def _again(self, run: OutboxRun, reason: str, wait_s: float, result: str) -> None:
         if self._clock() - run.received > self._give_up_after_s:
@@ -82,7 +87,6 @@ class Dispatcher:
             key=run.key,
             rule=run.rule,
             attempt=run.attempts + 1,
-            wait_s=round(wait_s, 2),
         )
 
     def _give_up(self, run: OutboxRun, reason: str) -> None:

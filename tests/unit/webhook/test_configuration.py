@@ -1,0 +1,138 @@
+"""The configuration file: what it refuses, and what its secrets, patterns and templates mean."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.webhook.configuration import load
+from soci_pipeline.webhook.errors import EventRefused
+from soci_pipeline.webhook.globs import Patterns
+from soci_pipeline.webhook.secret_values import SecretSource
+from soci_pipeline.webhook.service import check_secrets
+from soci_pipeline.webhook.templates import fill, placeholders
+from tests.support import webhook as support
+
+
+def test_a_whole_file_is_read(tmp_path: Path) -> None:
+    configuration = support.configuration(tmp_path)
+    assert configuration.rules[0].supersede
+    assert configuration.source("github") is not None
+    assert configuration.source("x") is None
+    check_secrets(configuration)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"outboks": "x"}, "outboks"),
+        ({"rules": []}, "rules"),
+        ({"sources": []}, "sources"),
+        ({"rules": [support.rule(sources=["nobody"])]}, "nobody"),
+        ({"rules": [support.rule(), support.rule()]}, "two rules have one name"),
+        ({"rules": [support.rule(repositories=[])]}, "name the repositories"),
+        ({"rules": [support.rule(branches=[], tags=[])]}, "branches or tags"),
+        ({"rules": [support.rule(branches=["!main"])]}, "leave out"),
+        ({"rules": [support.rule(deployment="prune-repository/default")]}, "publish-image"),
+        ({"rules": [support.rule(deployment="publish-image")]}, "deployment"),
+        ({"rules": [support.rule(parameters={"ref": "${comit}"})]}, r"unknown field \$\{comit\}"),
+        ({"rules": [support.rule(on="image")]}, "no branches"),
+        ({"rules": [support.rule(on="image", branches=[], tags=[])]}, "tags"),
+        ({"limits": {"body_bytes": 10**9}}, "body_bytes"),
+        ({"prefect": {"api_url": "not an address"}}, "api_url"),
+        ({"sources": [{"kind": "github", "name": "github", "secrets": []}]}, "secrets"),
+        ({"sources": [{"kind": "github", "name": "github", "secrets": ["plain text"]}]}, "secrets"),
+        ({"sources": [{"kind": "github", "name": "github", "secrets": [{"env": "A", "file": "/b"}]}]}, "either"),
+        ({"sources": [{"kind": "github", "name": "github", "secrets": [{}]}]}, "either"),
+        ({"sources": [{"kind": "github", "name": "github", "secrets": [{"env": "A"}] * 3}]}, "secrets"),
+        ({"sources": [{"kind": "github", "name": "../x", "secrets": [{"env": "A"}]}]}, "name"),
+    ],
+)
+def test_a_fault_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InvalidInput, match=fault):
+        support.configuration(tmp_path, **changes)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(yaml.safe_dump(support.document(tmp_path)) + "\noutbox: /elsewhere\n")
+    with pytest.raises(InvalidInput, match="given twice"):
+        load(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "a: [", "!!python/object/apply:os.system [id]", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput):
+        load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="absent"):
+        load(tmp_path / "absent")
+
+
+def test_a_short_empty_or_missing_secret_stops_the_start(tmp_path: Path) -> None:
+    configuration = support.configuration(tmp_path)
+    for content, fault in ((b"short", "16 are the least"), (b"\n", "empty"), (b"whsec_!", "base64")):
+        (tmp_path / "old").write_bytes(content)
+        with pytest.raises(InvalidInput, match=fault):
+            check_secrets(configuration)
+    (tmp_path / "old").unlink()
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        check_secrets(configuration)
+
+
+def test_a_secret_may_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "value\n")
+    assert SecretSource(env="A_KEY").read() == b"value"
+    assert "value" not in repr(SecretSource(env="A_KEY"))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "fits"),
+    [
+        (["main"], "main", True),
+        (["main"], "main2", False),
+        (["release/*"], "release/1", True),
+        (["release/*"], "release/1/2", False),
+        (["release/**"], "release/1/2", True),
+        (["**/api/**"], "services/api/main.py", True),
+        (["**/api/**"], "api/main.py", True),
+        (["*", "!dev"], "dev", False),
+        (["*", "!d*", "dev"], "dev", True),
+        (["v?.0"], "v1.0", True),
+        (["v?.0"], "v/.0", False),
+        (["a.c"], "abc", False),
+        (["*"], "a\nb", True),
+        ([], "main", False),
+    ],
+)
+def test_patterns(patterns: list[str], name: str, fits: bool) -> None:
+    assert Patterns.model_validate(patterns).fit(name) is fits
+
+
+def test_templates_are_filled_inside_strings_only_and_once() -> None:
+    fields = {"commit": "c", "branch": "${commit}", "tag": None}
+    value = {"a": ["${commit}-x", 7, None], "${commit}": {"b": "${branch}"}, "c": "$${commit} $commit {commit}"}
+    assert fill(value, fields) == {
+        "a": ["c-x", 7, None],
+        "${commit}": {"b": "${commit}"},
+        "c": "${commit} $commit {commit}",
+    }
+    with pytest.raises(EventRefused, match="tag"):
+        fill("${tag}", fields)
+
+
+def test_an_escaped_field_is_not_a_field() -> None:
+    assert placeholders("$${nothing} ${commit}", kind="push") == {"commit"}
+
+
+@given(st.text())
+def test_what_an_event_says_is_never_read_as_a_template(text: str) -> None:
+    assert fill("${commit}", {"commit": text}) == text

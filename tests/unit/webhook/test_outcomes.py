@@ -1,0 +1,156 @@
+"""The outcome goes back to the forge: each change once, with a token that goes nowhere else."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import HttpUrl
+
+from soci_pipeline.webhook.configuration import GitHubSource, GitLabSource, PrefectSettings, StatusSettings
+from soci_pipeline.webhook.forge import Forge
+from soci_pipeline.webhook.metrics import Metrics
+from soci_pipeline.webhook.outbox import Outbox, StatusTarget
+from soci_pipeline.webhook.outcomes import OutcomeWatcher
+from soci_pipeline.webhook.prefect_api import PrefectApi
+from soci_pipeline.webhook.rules import PlannedRun
+from soci_pipeline.webhook.secret_values import SecretSource
+from tests.support.webhook import COMMIT, FakePrefect, Recorded, fake_prefect, loopback
+
+
+class FakeForge:
+    """Remembers statuses; can be told to fail."""
+
+    def __init__(self) -> None:
+        self.requests: list[Recorded] = []
+        self.faults: list[tuple[int, dict[str, Any]]] = []
+
+    def answer(self, request: Recorded) -> tuple[int, Any]:
+        self.requests.append(request)
+        return self.faults.pop(0) if self.faults else (201, {"id": 1})
+
+
+class Rig:
+    def __init__(self, folder: Path, prefect: FakePrefect, forge: FakeForge, forge_url: str, stack: ExitStack) -> None:
+        self.prefect, self.forge = prefect, forge
+        self.now = 1000.0
+        self.outbox = stack.enter_context(Outbox(folder / "o.sqlite3", clock=lambda: self.now))
+        api = PrefectApi(PrefectSettings(api_url=HttpUrl(prefect.url)))
+        stack.callback(api.close)
+        key = (SecretSource(env="WEBHOOK_SECRET"),)
+        status = StatusSettings(token=SecretSource(env="FORGE_TOKEN"), api_url=HttpUrl(forge_url))
+        github = GitHubSource(kind="github", name="github", secrets=key, status=status)
+        gitlab = GitLabSource(kind="gitlab", name="gitlab", tokens=key, status=status)
+        forges = {each.name: stack.enter_context(Forge(each, status)) for each in (github, gitlab)}
+        self.metrics = Metrics()
+        self.watcher = OutcomeWatcher(
+            self.outbox, api, self.metrics, forges=forges, every_s=1, ui_url="http://prefect.example/"
+        )
+
+    def dispatched(self, source: str = "github", project: str = "team/shop") -> str:
+        planned = PlannedRun("shop", "publish-image/default", {}, None)
+        stored = self.outbox.store(
+            source.encode().ljust(32), source, "x", [planned], target=StatusTarget(project, COMMIT)
+        )
+        run = self.outbox.claim()
+        assert run is not None
+        self.prefect.runs[run.key] = {
+            "id": f"00000000-0000-0000-0000-{len(self.prefect.runs):012}",
+            "state_type": "SCHEDULED",
+        }
+        self.outbox.dispatched(run, self.prefect.runs[run.key]["id"])
+        return stored.keys[0]
+
+    def becomes(self, key: str, state: str) -> None:
+        self.prefect.runs[key]["state_type"] = state
+        self.watcher.step()
+
+    @property
+    def states(self) -> list[str]:
+        return [each.body["state"] for each in self.forge.requests]
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setenv("FORGE_TOKEN", "forge-token")
+    monkeypatch.setenv("WEBHOOK_SECRET", "x" * 32)
+    forge = FakeForge()
+    with ExitStack() as stack:
+        prefect = stack.enter_context(fake_prefect())
+        url = stack.enter_context(loopback(forge.answer))
+        yield Rig(tmp_path, prefect, forge, url, stack)
+
+
+def test_github_is_told_each_change_once_with_a_link(rig: Rig) -> None:
+    key = rig.dispatched()
+    for state in ("SCHEDULED", "RUNNING", "RUNNING", "COMPLETED", "COMPLETED"):
+        rig.becomes(key, state)
+    assert rig.states == ["pending", "pending", "success"]
+    last = rig.forge.requests[-1]
+    assert last.path == f"/repos/team/shop/statuses/{COMMIT}"
+    assert last.headers["authorization"] == "Bearer forge-token"
+    assert last.body["context"] == "soci-pipeline/shop"
+    assert last.body["target_url"].startswith("http://prefect.example/runs/flow-run/0000")
+    assert rig.metrics.value("soci_webhook_outcomes_total", rule="shop", outcome="COMPLETED") == 1
+
+
+def test_gitlab_is_told_by_the_projects_id(rig: Rig) -> None:
+    key = rig.dispatched("gitlab", "15")
+    rig.becomes(key, "FAILED")
+    assert rig.forge.requests[0].path == f"/projects/15/statuses/{COMMIT}"
+    assert rig.forge.requests[0].headers["private-token"] == "forge-token"
+    assert rig.states == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("FAILED", "failure"), ("CRASHED", "error"), ("CANCELLED", "error"), ("NEW_WORD", "error")]
+)
+def test_every_way_to_end_is_said(rig: Rig, state: str, expected: str) -> None:
+    rig.becomes(rig.dispatched(), state)
+    assert rig.states == [expected]
+
+
+def test_a_run_that_was_deleted_is_an_error_and_not_asked_for_again(rig: Rig) -> None:
+    key = rig.dispatched()
+    del rig.prefect.runs[key]
+    rig.watcher.step()
+    assert rig.states == ["error"]
+    rig.watcher.step()
+    assert len(rig.prefect.requests) == 1
+
+
+def test_a_forge_that_is_down_is_told_later_and_one_that_refuses_is_left_alone(rig: Rig) -> None:
+    key = rig.dispatched()
+    rig.forge.faults = [(502, {}), (422, {"message": "No commit found"})]
+    rig.becomes(key, "COMPLETED")
+    rig.watcher.step()
+    assert len(rig.forge.requests) == 1
+    rig.now += 10
+    rig.watcher.step()
+    rig.now += 1000
+    rig.watcher.step()
+    assert len(rig.forge.requests) == 2
+    assert rig.metrics.value("soci_webhook_reports_total", source="github", result="failed") == 2
+
+
+def test_gitlab_that_has_the_status_already_is_content(rig: Rig) -> None:
+    rig.forge.faults = [(400, {"message": "Cannot transition status via :run from :running"})]
+    rig.becomes(rig.dispatched("gitlab", "15"), "RUNNING")
+    assert rig.outbox.to_report() == []
+
+
+def test_a_token_that_is_gone_loses_no_outcome(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORGE_TOKEN")
+    key = rig.dispatched()
+    rig.becomes(key, "COMPLETED")
+    run = rig.outbox.run(key)
+    assert run is not None
+    assert run.outcome == "COMPLETED"
+
+
+def test_prefect_being_down_changes_nothing(rig: Rig) -> None:
+    rig.dispatched()
+    rig.prefect.faults = [(503, "database is locked")]
+    assert rig.watcher.step() == 1
+    assert rig.outbox.unfinished()
