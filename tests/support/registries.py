@@ -11,6 +11,7 @@ from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.registry.server.settings import ServerSettings
+from soci_pipeline.registry.settings import ClientSettings
 
 REPOSITORY = "team/app"
 
@@ -21,7 +22,9 @@ def registry(
 ) -> Iterator[RegistryClient]:
     """The embedded registry on a free port, and a client for it."""
     chosen = settings or ServerSettings(referrers=referrers)
-    with serving(folder, settings=chosen) as address, RegistryClient(address) as client:
+    # What this client pushed is deleted and damaged by tests, and must not be waited for as if it were yet to appear.
+    patience = ClientSettings(settle_time=0)
+    with serving(folder, settings=chosen) as address, RegistryClient(address, settings=patience) as client:
         yield client
 
 

@@ -1,0 +1,93 @@
+"""Delete what no kept tag needs from a repository: tags, images, SOCI indexes, attestations and referrers.
+
+Without a rule nothing is done. A tag is kept where any one rule says so; with it stays all that it needs, and all that
+refers to that. --dry-run shows the plan. Images go before their parts, so that no tag is ever left with a part missing;
+layers and zTOCs are blobs, which the registry itself removes once no manifest names them.
+
+Do not run it while a publication of the same image runs: what that one found already pushed could be deleted.
+
+Exit statuses: 0 done, or planned; 3 no rule, or one that cannot be meant; 10 to 12 the registry refused (deletion may
+be switched off), is out of reach, or wants other credentials; 18 tags changed after the plan was made, and nothing was
+deleted.
+"""
+
+import argparse
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.publish.retention import execute, read_repository
+from soci_pipeline.publish.retention_plan import KeepRules, PrunePlan, plan
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("repository", metavar="REPOSITORY")
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="PATTERN", help="tags to keep, with * and ?; can be repeated"
+    )
+    parser.add_argument("--keep-latest", type=int, default=0, metavar="N", help="keep the N newest images")
+    parser.add_argument("--keep-days", type=float, metavar="DAYS", help="keep images created in the last DAYS days")
+    parser.add_argument(
+        "--keep-in-use",
+        type=Path,
+        metavar="FILE",
+        help="keep these digests: a file with one digest, or reference with a digest, a line",
+    )
+    parser.add_argument(
+        "--consider",
+        type=Path,
+        metavar="FILE",
+        help="look at these untagged digests too, for example what a run that was cut short has left",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and delete nothing")
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    reference = repository_of(arguments.repository)
+    rules = KeepRules.of(
+        tags=tuple(arguments.keep),
+        latest=arguments.keep_latest,
+        younger_than=None if arguments.keep_days is None else timedelta(days=arguments.keep_days),
+        digests=frozenset(_digests(arguments.keep_in_use)),
+    )
+    with client_for(arguments, reference) as client:
+        graph = read_repository(
+            client,
+            reference.repository,
+            also=_digests(arguments.consider),
+            ages=bool(rules.latest or rules.younger_than),
+        )
+        made = plan(graph, rules, now=datetime.now(UTC))
+        left = {} if arguments.dry_run else execute(client, reference.repository, graph, made)
+    answer = {
+        "kept": [*made.kept, *left],
+        "deleted": [each for each in made.deleted if each not in left],
+        "reasons": dict(made.reasons) | left,
+        "dry_run": arguments.dry_run,
+    }
+    return CommandResult(json=answer, text=_text(made, left, dry_run=arguments.dry_run))
+
+
+def _digests(path: Path | None) -> list[Digest]:
+    if path is None:
+        return []
+    try:
+        lines: Iterable[str] = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {error}") from error
+    wanted = (line.strip() for line in lines)
+    return [Digest(line.rpartition("@")[2]) for line in wanted if line and not line.startswith("#")]
+
+
+def _text(made: PrunePlan, left: dict[str, str], *, dry_run: bool) -> str:
+    verb = "would go" if dry_run else "gone"
+    lines = [f"kept      {name}  ({made.reasons[name]})" for name in made.kept]
+    lines += [f"kept      {name}  ({why})" for name, why in left.items()]
+    lines += [f"{verb:<9} {name}  ({made.reasons[name]})" for name in made.deleted if name not in left]
+    tags = len(made.untag) + len(made.deleted_tags) - len(left)
+    return "\n".join([*lines, f"{tags} tags and {len(made.manifests)} manifests {verb}"])
