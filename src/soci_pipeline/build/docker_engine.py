@@ -6,6 +6,7 @@ here: files and the config carry the time of the build, so digests do not repeat
 
 import errno
 import os
+import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ MINIMUM_ENGINE = (20, 10, 0)
 _ARCHIVE = "image.tar"
 _CHUNK = 1 << 20
 _TAIL = 30
+_ANSWER_SECONDS = 60.0
+_DEFAULT_HOST = "unix:///var/run/docker.sock"
 LABEL = "io.soci-pipeline.build"
 
 
@@ -76,15 +79,24 @@ class DockerBuilder:
     @contextmanager
     def _client(self) -> Iterator[docker.APIClient]:
         try:
+            _probe(self._env.get("DOCKER_HOST") or _DEFAULT_HOST)
             # The file of credentials is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
             settings = kwargs_from_env(environment=self._env)
             client = docker.APIClient(version="auto", timeout=600, **settings)
-        except (DockerException, requests.RequestException) as error:
+        except (DockerException, requests.RequestException, OSError) as error:
             raise EngineUnavailable(f"the Docker engine does not answer: {error}") from error
         try:
             yield client
         finally:
             client.close()
+
+
+def _probe(host: str) -> None:
+    """Knock at a local engine's socket first: the SDK leaves its own socket open when nobody answers."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_ANSWER_SECONDS)
+            probe.connect(host.removeprefix("unix://"))
 
 
 def _options(request: BuildRequest, tag: str) -> dict[str, Any]:

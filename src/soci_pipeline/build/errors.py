@@ -40,7 +40,7 @@ class ToolTooOld(ToolMissing):
 class BuilderUnavailable(EngineUnavailable):
     """The engine answers, but a BuildKit builder that can export OCI archives cannot be had from it."""
 
-    default_advice: ClassVar[str | None] = (
+    default_advice = (
         "The engine must be able to pull BuildKit's image; or switch its containerd image store on, name an existing "
         "builder in `buildx_builder`, or choose the builder `docker`."
     )

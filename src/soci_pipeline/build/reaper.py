@@ -1,31 +1,35 @@
-"""What killed runs left on a worker: their working folders, and the buildx builders that they had made."""
+"""What killed runs left on a worker: their working folders, and what they had made in Docker and containerd."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.build.buildx import remove_builder
-from soci_pipeline.build.working_folder import BUILDER_RECORD, PREFIX, abandoned
+from soci_pipeline.build.working_folder import BUILDER_RECORD, CONTAINERD_RECORD, PREFIX, abandoned
+from soci_pipeline.containerd.ctr import Containerd
 from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.process import logger
 
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What was removed: folders by path, builders by name."""
+    """What was removed: folders by path, buildx builders and containerd namespaces by name."""
 
     folders: tuple[Path, ...] = ()
     builders: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
 
 
 def reap(folder: Path, *, env: Mapping[str, str] | None = None) -> Reaped:
     """Remove the left-overs of killed runs from ``folder``; what belongs to a living run is not touched.
 
-    A builder that cannot be removed now (its engine is down) keeps its folder, for the next attempt.
+    A builder or namespace that cannot be removed now (its engine is down) keeps its folder, for the next attempt.
     """
     folders: list[Path] = []
     builders: list[str] = []
+    namespaces: list[str] = []
     for path in sorted(folder.glob(f"{PREFIX}*")):
         if not path.is_dir() or path.is_symlink():
             continue
@@ -34,20 +38,30 @@ def reap(folder: Path, *, env: Mapping[str, str] | None = None) -> Reaped:
                 continue
             try:
                 builders += _reap_builders(path, env)
+                namespaces += _reap_namespaces(path, env)
             except SociPipelineError as error:
-                logger().warning("a builder of an ended run could not be removed: %s", error.reason)
+                logger().warning("what the ended run of %s made could not be removed: %s", path, error.reason)
                 continue
             shutil.rmtree(path, ignore_errors=True)
             folders.append(path)
             logger().info("removed %s, left by a run that was killed", path)
-    return Reaped(tuple(folders), tuple(builders))
+    return Reaped(tuple(folders), tuple(builders), tuple(namespaces))
 
 
 def _reap_builders(path: Path, env: Mapping[str, str] | None) -> list[str]:
+    names = [record.read_text().strip() for record in sorted(path.rglob(BUILDER_RECORD))]
+    ours = [name for name in names if name.startswith(PREFIX)]
+    for name in ours:
+        remove_builder(name, env=env)
+    return ours
+
+
+def _reap_namespaces(path: Path, env: Mapping[str, str] | None) -> list[str]:
     removed: list[str] = []
-    for record in sorted(path.rglob(BUILDER_RECORD)):
-        name = record.read_text().strip()
-        if name.startswith(PREFIX):
-            remove_builder(name, env=env)
+    for record in sorted(path.rglob(CONTAINERD_RECORD)):
+        socket, _, name = record.read_text().strip().partition("\n")
+        # A containerd that is gone has taken its namespaces with it, or will be asked again when it is back.
+        if name.startswith(PREFIX) and Path(socket).exists():
+            Containerd(Path(socket), name, dict(os.environ if env is None else env)).purge()
             removed.append(name)
     return removed

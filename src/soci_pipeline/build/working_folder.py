@@ -15,6 +15,7 @@ from pathlib import Path
 PREFIX = "soci-pipeline-"
 LOCK = ".alive"
 BUILDER_RECORD = ".buildx-builder"
+CONTAINERD_RECORD = ".containerd-namespace"
 
 
 @contextlib.contextmanager

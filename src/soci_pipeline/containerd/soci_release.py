@@ -1,0 +1,141 @@
+"""A release of soci for workers that have none: fetched, checked, and kept for the next run.
+
+The archive is compared with its sha256 before anything in it is read, and only the program is taken out of it.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput, ToolMissing
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import logger
+
+DEFAULT_BASE_URL = "https://github.com/awslabs/soci-snapshotter/releases/download"
+MAX_ARCHIVE_BYTES = 512 << 20
+MAX_PROGRAM_BYTES = 512 << 20
+_PROGRAM = "soci"
+_CHUNK = 1 << 20
+_VERSION = re.compile(r"v?(\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?)\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def release_address(version: str, platform: Platform, *, base_url: str = DEFAULT_BASE_URL) -> str:
+    """Where the release of a version lies: ``BASE/vVERSION/soci-snapshotter-VERSION-linux-ARCH.tar.gz``."""
+    match = _VERSION.match(version)
+    if match is None:
+        raise InvalidInput(f"not a version of soci: {version[:50]!r}", advice="Write it as 0.15.0.")
+    if platform.os != "linux":
+        raise InvalidInput(f"soci is released for linux, not for {platform}")
+    if urlsplit(base_url).scheme not in ("http", "https"):
+        raise InvalidInput(f"not an address to fetch soci from: {base_url[:100]!r}")
+    plain = match[1]
+    name = f"soci-snapshotter-{plain}-linux-{platform.normalised().architecture}.tar.gz"
+    return f"{base_url.rstrip('/')}/v{plain}/{name}"
+
+
+def ensure_soci(
+    version: str, *, sha256: str, cache: Path, platform: Platform | None = None, base_url: str | None = None
+) -> Path:
+    """The program `soci` of a release; fetched once into the folder ``cache``, which several processes may share.
+
+    ``sha256`` is the archive's, in hex. Raises `ToolMissing` where it cannot be fetched, `DamagedContent` where it is
+    another archive, `HostileArchive` where the program in it is not a plain file.
+    """
+    if not _SHA256.match(sha256):
+        raise InvalidInput("the sha256 of the soci release is not 64 lower-case hex digits")
+    address = release_address(version, platform or Platform.native(), base_url=base_url or DEFAULT_BASE_URL)
+    # Named by content, so that another archive of the same version is never taken for this one.
+    program = cache / f"soci-{sha256}" / _PROGRAM
+    if program.is_file() and os.access(program, os.X_OK):
+        return program
+    program.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=program.parent) as folder:
+            archive = Path(folder) / "release.tar.gz"
+            _fetch(address, archive, sha256)
+            made = _unpack(archive, Path(folder) / _PROGRAM)
+            made.replace(program)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left on the disk of {cache} for the soci release") from error
+        raise
+    return program
+
+
+def environment_with_soci(
+    env: Mapping[str, str], *, version: str | None, sha256: str | None, cache: Path, base_url: str | None = None
+) -> dict[str, str]:
+    """An environment whose PATH has a `soci`: as it is where it has one, else with the release of ``version``.
+
+    Without a version or a sha256 the environment stays as it is, and `find_soci` says later what is missing.
+    """
+    if shutil.which(_PROGRAM, path=env.get("PATH", os.defpath)) or not version or not sha256:
+        return dict(env)
+    program = ensure_soci(version, sha256=sha256, cache=cache, base_url=base_url)
+    return {**env, "PATH": os.pathsep.join([str(program.parent), env.get("PATH", os.defpath)])}
+
+
+def _fetch(address: str, target: Path, sha256: str) -> None:
+    shown = _redacted(address)
+    logger().info("fetching soci from %s", shown)
+    state, size = hashlib.sha256(), 0
+    try:
+        with httpx.stream("GET", address, follow_redirects=True, timeout=60.0) as response, target.open("wb") as file:
+            response.raise_for_status()
+            for chunk in response.iter_raw(_CHUNK):
+                size += len(chunk)
+                if size > MAX_ARCHIVE_BYTES:
+                    raise DamagedContent(f"{shown} is larger than {MAX_ARCHIVE_BYTES} bytes")
+                state.update(chunk)
+                file.write(chunk)
+    except httpx.HTTPStatusError as error:
+        raise ToolMissing(
+            f"soci cannot be fetched: {shown} answered with status {error.response.status_code}",
+            advice="Check the version and the base address, or install the package soci-snapshotter.",
+            temporary=error.response.status_code >= 500,
+        ) from error
+    except httpx.HTTPError as error:
+        raise ToolMissing(
+            f"soci cannot be fetched from {shown}: {error}",
+            advice="Check the base address and the network, or install the package soci-snapshotter.",
+            temporary=True,
+        ) from error
+    if state.hexdigest() != sha256:
+        raise DamagedContent(f"{shown} hashes to sha256:{state.hexdigest()}, not to sha256:{sha256}")
+
+
+def _unpack(archive: Path, target: Path) -> Path:
+    """Take the one program out; everything else in the archive is passed over."""
+    try:
+        with tarfile.open(archive, "r:gz") as source:
+            for member in source:
+                if member.name.removeprefix("./") != _PROGRAM:
+                    continue
+                content = source.extractfile(member) if member.isreg() else None
+                if content is None or member.size > MAX_PROGRAM_BYTES:
+                    raise HostileArchive("`soci` in the release's archive is not a plain file of a sensible size")
+                with target.open("wb") as file:
+                    while chunk := content.read(_CHUNK):
+                        file.write(chunk)
+                target.chmod(0o755)
+                return target
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise DamagedContent(f"the archive of the soci release cannot be read: {error}") from error
+    raise DamagedContent("the archive of the soci release holds no program `soci`")
+
+
+def _redacted(address: str) -> str:
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    return urlunsplit((parts.scheme, host if parts.port is None else f"{host}:{parts.port}", parts.path, "", ""))

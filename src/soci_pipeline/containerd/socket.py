@@ -1,0 +1,61 @@
+"""Where containerd listens: as it is told, at its usual place, or under the Docker engine."""
+
+import os
+import socket as sockets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from soci_pipeline.errors import EngineUnavailable
+
+USUAL = (
+    Path("/run/containerd/containerd.sock"),
+    Path("/run/docker/containerd/containerd.sock"),
+    Path("/var/run/docker/containerd/containerd.sock"),
+)
+"""containerd's own place, and the one below the Docker engine's default exec root."""
+
+_ADVICE = "Start containerd or the Docker engine, set CONTAINERD_ADDRESS, or choose the toolchain `native`."
+
+
+def find_socket(
+    address: str | Path | None = None, *, env: Mapping[str, str] | None = None, usual: Iterable[Path] = USUAL
+) -> Path:
+    """The socket of a containerd that answers.
+
+    Looked for in this order: ``address``, ``CONTAINERD_ADDRESS``, the usual places, and below the exec root of the
+    Docker engine that ``DOCKER_HOST`` names. What is named and does not answer is an error, never passed over. Raises
+    `EngineUnavailable`.
+    """
+    env = os.environ if env is None else env
+    named = str(address) if address is not None else env.get("CONTAINERD_ADDRESS")
+    if named:
+        path = Path(named.removeprefix("unix://"))
+        reason = _refusal(path)
+        if reason is not None:
+            raise EngineUnavailable(f"containerd does not answer at {path}: {reason}", advice=_ADVICE)
+        return path
+    tried = [*usual, *_beside_docker(env.get("DOCKER_HOST", ""))]
+    refusals = [(path, _refusal(path)) for path in tried]
+    for path, reason in refusals:
+        if reason is None:
+            return path
+    places = ", ".join(f"{path} ({reason})" for path, reason in refusals)
+    raise EngineUnavailable(f"no containerd answers: {places}", advice=_ADVICE)
+
+
+def _beside_docker(docker_host: str) -> list[Path]:
+    """A private engine's exec root is commonly a folder ``exec`` beside its socket, or the socket's own folder."""
+    if not docker_host.startswith("unix://"):
+        return []
+    folder = Path(docker_host.removeprefix("unix://")).parent
+    return [folder / "exec/containerd/containerd.sock", folder / "containerd/containerd.sock"]
+
+
+def _refusal(path: Path) -> str | None:
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(str(path))
+        except (OSError, ValueError) as error:
+            return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return None

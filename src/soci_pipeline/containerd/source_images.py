@@ -1,0 +1,98 @@
+"""What an imported layout holds, as the programs of this toolchain need it, and the records of what they made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from soci_pipeline.errors import InvalidInput, ToolFailed
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.media_types import (
+    DOCKER_CONFIG,
+    IMAGE_MANIFESTS,
+    OCI_CONFIG,
+    Compression,
+    is_foreign_layer,
+    layer_compression,
+)
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.image_config import platform_of_config
+from soci_pipeline.publish.records import LayerRecord, Reason, SociOptions
+
+IMAGE_LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image; its descriptor carries the platform that its config says."""
+
+    descriptor: Descriptor
+    manifest: ImageManifest
+    platform: Platform
+
+
+def source_images(layout: Layout) -> tuple[tuple[SourceImage, ...], tuple[Descriptor, ...]]:
+    """The images of a layout, and the attestations beside them."""
+    root = layout.root()
+    document = layout.read_document(root)
+    listed = document.manifests if isinstance(document, ImageIndex) else (root,)
+    images: list[SourceImage] = []
+    attestations: list[Descriptor] = []
+    for item in listed:
+        manifest = layout.read_document(item) if item.media_type in IMAGE_MANIFESTS else None
+        if item.annotations.get("vnd.docker.reference.type"):
+            attestations.append(item)
+        elif isinstance(manifest, ImageManifest) and manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
+            platform = platform_of_config(layout.read(manifest.config))
+            images.append(SourceImage(item.annotated(platform=platform), manifest, platform))
+    if not images:
+        raise InvalidInput(f"the layout {layout.path} holds no image")
+    return tuple(images), tuple(attestations)
+
+
+def attestations_of(image: SourceImage, attestations: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+    """The attestations that name an image."""
+    digest = str(image.descriptor.digest)
+    return tuple(item for item in attestations if item.annotations.get("vnd.docker.reference.digest") == digest)
+
+
+def index_of(images: Sequence[Descriptor], attestations: Sequence[Descriptor]) -> ImageIndex:
+    """The image index of a result: images, then what belongs to them."""
+    return ImageIndex(manifests=(*images, *attestations))
+
+
+def layer_records(
+    layers: Sequence[Descriptor], ztocs: Mapping[Digest, Digest], options: SociOptions
+) -> tuple[LayerRecord, ...]:
+    """One record a layer, with its zTOC or the reason for having none."""
+    return tuple(
+        LayerRecord(
+            digest=layer.digest,
+            size=layer.size,
+            media_type=layer.media_type,
+            ztoc=ztocs.get(layer.digest),
+            reason=None if layer.digest in ztocs else _reason(layer, options),
+        )
+        for layer in layers
+    )
+
+
+def ztocs_by_layer(soci_index: ImageManifest) -> dict[Digest, Digest]:
+    """The zTOC of each layer that a SOCI index names."""
+    annotated = [layer for layer in soci_index.layers if IMAGE_LAYER_DIGEST in layer.annotations]
+    return {Digest(layer.annotations[IMAGE_LAYER_DIGEST]): layer.digest for layer in annotated}
+
+
+def _reason(layer: Descriptor, options: SociOptions) -> Reason:
+    """Why the programs left a layer out; they say so in words only, and their rules are few."""
+    if is_foreign_layer(layer.media_type):
+        return Reason.FOREIGN
+    if layer.size < options.min_layer_size:
+        return Reason.TOO_SMALL
+    if layer_compression(layer.media_type) is Compression.ZSTD:
+        return Reason.ZSTD
+    raise ToolFailed(
+        f"soci left layer {layer.digest} without a zTOC for a reason that is not known",
+        advice="Choose the toolchain `native`, which records a reason for each layer.",
+    )

@@ -1,0 +1,43 @@
+"""A real HTTP server on loopback with fixed answers."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class FileServer:
+    """Its address, the answers by path (status, body), and the paths that were asked for."""
+
+    address: str
+    answers: dict[str, tuple[int, bytes]]
+    asked: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def serving_files(answers: Mapping[str, tuple[int, bytes]]) -> Iterator[FileServer]:
+    """Serve while the block runs; anything that has no answer is 404."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            files.asked.append(self.path)
+            status, body = files.answers.get(self.path.partition("?")[0], (404, b"not found"))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """Tests show what was asked for by `FileServer.asked`."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        files = FileServer(f"http://127.0.0.1:{server.server_port}", dict(answers))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield files
+        finally:
+            server.shutdown()
+            thread.join()
