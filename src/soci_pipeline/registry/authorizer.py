@@ -3,6 +3,8 @@
 Tokens are kept until shortly before they expire, one for each set of scopes. Threads share one authorizer.
 """
 
+import contextlib
+import json
 import threading
 import time
 from dataclasses import dataclass
@@ -16,10 +18,12 @@ from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryUnreachable, from_answer, redacted
 from soci_pipeline.registry.reference import hostname, is_loopback
 from soci_pipeline.registry.scopes import merged
+from soci_pipeline.registry.settings import Deadline
 
 _MAX_TOKEN_BYTES = 1 << 20
 _DEFAULT_LIFE = 60.0
 _MARGIN = 0.2
+_TOKEN_SECONDS = 30.0
 _CLIENT_ID = "soci-pipeline"
 
 
@@ -67,7 +71,7 @@ class Authorizer:
         with self._lock:
             if challenge.scheme == "basic":
                 self._challenge = challenge
-                self._basic = self._basic_header(url)
+                self._basic = self._basic_header(url, sent)
                 return
             self._challenge = challenge
             known = self._tokens.get(scopes)
@@ -76,11 +80,25 @@ class Authorizer:
                 asked = scopes | frozenset(challenge.parameters.get("scope", "").split())
                 self._tokens[scopes] = self._fetch(challenge, asked)
 
-    def _basic_header(self, url: str) -> str:
+    def renewed(self, scopes: frozenset[str], *, sent: str | None) -> bool:
+        """After a refusal that blames the token's age: whether `header` has another answer than ``sent`` now."""
+        with self._lock:
+            if self._challenge is None or sent is None:
+                return False
+            if self._challenge.scheme == "basic":
+                before, credentials = self._basic, self._credentials()
+                self._basic = None if credentials is None else credentials.basic()
+                return self._basic not in (None, before)
+            self._tokens.pop(scopes, None)
+            return True
+
+    def _basic_header(self, url: str, sent: str | None) -> str:
         credentials = self._credentials()
         header = None if credentials is None else credentials.basic()
         if header is None:
             raise AccessRefused(f"{self._registry} asks for a user and a password, and there are none", url=url)
+        if header == sent:
+            raise AccessRefused(f"{self._registry} does not take the user and password (status 401)", url=url)
         return header
 
     def _credentials(self) -> Credentials | None:
@@ -100,7 +118,7 @@ class Authorizer:
                 "service": service,
                 "scope": " ".join(merged(scopes)),
             }
-            return self._ask(httpx.Request("POST", realm, data=fields))
+            return self._ask(self._http.build_request("POST", realm, data=fields, timeout=_TOKEN_SECONDS))
         query: list[tuple[str, str]] = [("service", service)] if service else []
         query += [("scope", scope) for scope in merged(scopes)]
         headers = {}
@@ -128,12 +146,11 @@ class Authorizer:
 
     def _ask(self, request: httpx.Request) -> _Token:
         request.headers["Accept"] = "application/json"
+        deadline = Deadline(_TOKEN_SECONDS)
         try:
-            response = self._http.send(request, stream=True)
-            try:
-                body = bounded(response, _MAX_TOKEN_BYTES)
-            finally:
-                response.close()
+            response = self._http.send(request, stream=True, follow_redirects=False)
+            with contextlib.closing(response):
+                body = bounded(response, _MAX_TOKEN_BYTES, deadline)
         except httpx.HTTPError as error:
             where = redacted(str(request.url))
             reason = f"the token address {where} cannot be reached: {type(error).__name__}"
@@ -145,25 +162,25 @@ class Authorizer:
             if response.status_code in (400, 401, 403, 404):
                 raise AccessRefused(failure.reason, code=failure.code, status=failure.status, url=failure.url)
             raise failure
-        return _token(response, str(request.url))
+        return _token(body, str(request.url))
 
 
-def bounded(response: httpx.Response, limit: int) -> bytes:
+def bounded(response: httpx.Response, limit: int, deadline: Deadline) -> bytes:
     """A response's body, as it came; raises `BrokenAnswer` where it is longer than ``limit`` bytes."""
     data = bytearray()
     for chunk in response.iter_raw():
+        # A body that comes byte by byte never runs into the timeout of a single read.
+        deadline.check()
         data += chunk
         if len(data) > limit:
             url = redacted(str(response.request.url))
             raise BrokenAnswer(f"{url} answered with more than {limit} bytes where less was due", url=url)
-    # `iter_raw` does not keep it, and `_token` reads it from the response.
-    response._content = bytes(data)
     return bytes(data)
 
 
-def _token(response: httpx.Response, url: str) -> _Token:
+def _token(body: bytes, url: str) -> _Token:
     try:
-        fields: Any = response.json()
+        fields: Any = json.loads(body)
         token = fields.get("token") or fields["access_token"]
         life = float(fields.get("expires_in") or _DEFAULT_LIFE)
         if not isinstance(token, str) or not token.isprintable() or not token.isascii():

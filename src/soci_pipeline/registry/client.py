@@ -29,6 +29,7 @@ from soci_pipeline.registry.errors import (
     BrokenAnswer,
     ContentMismatch,
     ManifestUnknown,
+    RegistryError,
     redacted,
 )
 from soci_pipeline.registry.reference import is_loopback
@@ -38,6 +39,7 @@ from soci_pipeline.registry.upload import Upload
 
 _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
 _OK = frozenset({200})
+_NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _MAX_PAGES = 1000
 _MAX_TAGS = 200_000
 _PAGE_BYTES = 8 << 20
@@ -130,7 +132,7 @@ class RegistryClient:
             length=len(data),
         )
         doubted = (BlobUnknown, ManifestUnknown)
-        answer = self._call(call, again=lambda error: isinstance(error, doubted) and self._pushed_lately(repository))
+        answer = self._call(call, doubt=lambda error: isinstance(error, doubted) and self._pushed_lately(repository))
         stored = answer.headers.get("docker-content-digest") or descriptor.digest
         if stored != descriptor.digest:
             raise BrokenAnswer(f"{repository} stored {stored[:100]} where {descriptor.digest} was sent")
@@ -212,7 +214,9 @@ class RegistryClient:
         url = self._transport.url(f"{repository}/referrers/{digest}", **query)
         try:
             pages = [referrers.read_page(answer.body) for answer in self._pages(url, repository)]
-        except (ManifestUnknown, BlobUnknown):
+        except RegistryError as error:
+            if error.status not in _NO_REFERRERS:
+                raise
             listed = referrers.read_fallback(self, repository, digest).manifests
         else:
             listed = tuple(entry for page in pages for entry in page)
@@ -247,7 +251,7 @@ class RegistryClient:
         return self._call(
             call,
             limit=MAX_MANIFEST_BYTES,
-            again=lambda error: isinstance(error, ManifestUnknown) and self._pushed_lately(repository, str(reference)),
+            doubt=lambda error: isinstance(error, ManifestUnknown) and self._pushed_lately(repository, str(reference)),
         )
 
     def _list_referrer(self, repository: str, descriptor: Descriptor, data: bytes, answer: Answer) -> None:
@@ -259,11 +263,15 @@ class RegistryClient:
             referrers.add_to_fallback(self, repository, subject, referrers.entry_of(document, descriptor))
 
     def _call(
-        self, call: Call, *, limit: int = 64 << 10, again: Callable[[SociPipelineError], bool] | None = None
+        self, call: Call, *, limit: int = 64 << 10, doubt: Callable[[SociPipelineError], bool] = lambda _error: False
     ) -> Answer:
         deadline = self._deadline()
-        work = lambda: self._transport.call(call, deadline, limit=limit)  # noqa: E731 - it is used once, as a value
-        return with_retries(work, self.settings, deadline, again=again)
+        return with_retries(
+            lambda: self._transport.call(call, deadline, limit=limit),
+            self.settings,
+            deadline,
+            retriable=lambda error: error.temporary or doubt(error),
+        )
 
     def _deadline(self, size: int = 0, stop: threading.Event | None = None) -> Deadline:
         return Deadline(self.settings.deadline + size / self.settings.slowest_rate, stop=stop)

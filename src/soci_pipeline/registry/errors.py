@@ -51,6 +51,12 @@ class BlobUnknown(RegistryError):
     """The repository has no blob of that digest, or a manifest was pushed before what it refers to."""
 
 
+class RepositoryUnknown(ManifestUnknown):
+    """There is no such repository, and this registry does not make one on the first push."""
+
+    default_advice = "Create the repository in the registry first, or check its name."
+
+
 class UploadUnknown(RegistryError):
     """The upload session is gone, or does not take a part at that offset; a new session is the way on."""
 
@@ -118,7 +124,9 @@ def _kind(status: int, code: str, message: str, url: str) -> type[RegistryError]
         return ImmutableTag
     if status in (401, 403):
         return AccessRefused
-    if code == "BLOB_UPLOAD_UNKNOWN" or status == 416 or (status == 404 and "/blobs/uploads/" in url):
+    if code == "NAME_UNKNOWN":
+        return RepositoryUnknown
+    if "/blobs/uploads/" in url and (code == "BLOB_UPLOAD_UNKNOWN" or status in (404, 416)):
         return UploadUnknown
     if code in ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN") or (status == 404 and "/blobs/" in url):
         return BlobUnknown

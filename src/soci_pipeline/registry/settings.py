@@ -84,19 +84,18 @@ def with_retries(
     settings: ClientSettings,
     deadline: Deadline,
     *,
-    again: Callable[[SociPipelineError], bool] | None = None,
+    retriable: Callable[[SociPipelineError], bool] = lambda error: error.temporary,
 ) -> _Result:
     """Do some work until it succeeds, fails for good, or the attempts or the deadline are used up.
 
-    An error is tried again where it calls itself temporary, or where ``again`` says so.
+    ``retriable`` says which errors are worth another try; by default, those that call themselves temporary.
     """
     for attempt in range(settings.attempts):
         deadline.check()
         try:
             return work()
         except SociPipelineError as error:
-            last = attempt + 1 >= settings.attempts
-            if last or not (error.temporary or (again is not None and again(error))):
+            if attempt + 1 >= settings.attempts or not retriable(error):
                 raise
             deadline.wait(retry_pause(error, settings, attempt), instead=error)
     raise AssertionError("the loop ends by a return or a raise")

@@ -89,7 +89,7 @@ class Transport:
         """Do one exchange and read its body up to ``limit`` bytes; raises `RegistryError` for another status."""
         with self.open(call, deadline) as response:
             with network_errors(call.method, response.request.url):
-                body = bounded(response, limit)
+                body = bounded(response, limit, deadline)
             return Answer(response.status_code, response.headers, body, response.request.url)
 
     @contextlib.contextmanager
@@ -107,13 +107,23 @@ class Transport:
         for login in range(_MAX_LOGINS + 1):
             sent = self._authorizer.header(call.scopes)
             response = self._redirected(call, sent, deadline)
-            if login == _MAX_LOGINS or not _wants_login(response):
+            if login == _MAX_LOGINS or response.status_code not in (401, 403):
                 return response
+            if response.status_code == 403:
+                self._renew(response, call, sent)
+                continue
             challenge = response.headers.get("www-authenticate")
             url = str(response.request.url)
             response.close()
             self._authorizer.refused(challenge, call.scopes, sent=sent, url=url)
         raise AssertionError("the loop ends by a return")
+
+    def _renew(self, response: httpx.Response, call: Call, sent: str | None) -> None:
+        """ECR answers 403 to a token that is too old; any other 403 is raised."""
+        with contextlib.closing(response):
+            error = self._error(response)
+        if "expired" not in error.reason.lower() or not self._authorizer.renewed(call.scopes, sent=sent):
+            raise error
 
     def _redirected(self, call: Call, authorization: str | None, deadline: Deadline) -> httpx.Response:
         url, method = call.url, call.method
@@ -188,10 +198,6 @@ class Transport:
         return from_answer(
             request.method, str(request.url), response.status_code, response.headers, bytes(data), now=time.time()
         )
-
-
-def _wants_login(response: httpx.Response) -> bool:
-    return response.status_code == 401
 
 
 @contextlib.contextmanager

@@ -58,11 +58,12 @@ class Upload:
         self._on_bytes = on_bytes
         self._reported = 0
         self._tried = False
+        self._exhausted = False
 
     def run(self, *, mount_from: str | None = None) -> bool:
         """Bring the blob there; False where no byte had to be sent."""
         return with_retries(
-            lambda: self._one_session(mount_from), self._settings, self._deadline, again=self._needs_new_session
+            lambda: self._one_session(mount_from), self._settings, self._deadline, retriable=self._wants_new_session
         )
 
     def _one_session(self, mount_from: str | None) -> bool:
@@ -83,9 +84,12 @@ class Upload:
             raise
         return True
 
-    def _needs_new_session(self, error: SociPipelineError) -> bool:
+    def _wants_new_session(self, error: SociPipelineError) -> bool:
         if isinstance(error, UploadUnknown):
             return True
+        if error.temporary:
+            # One part has been tried often enough; beginning anew would only multiply that.
+            return not self._exhausted
         if isinstance(error, RegistryError) and error.code == "DIGEST_INVALID":
             # Either the file is not what its name says, or the bytes were damaged (or doubled by a resume) on the way.
             with self._open_source() as source:
@@ -106,8 +110,7 @@ class Upload:
         path = f"{self._repository}/blobs/uploads/"
         url = self._transport.url(path, mount=mount, **{"from": source}) if mount else self._transport.url(path)
         scopes = push(self._repository) | (pull(source) if source else frozenset())
-        call = Call("POST", url, scopes, expect)
-        return with_retries(lambda: self._transport.call(call, self._deadline), self._settings, self._deadline)
+        return self._transport.call(Call("POST", url, scopes, expect), self._deadline)
 
     def _session(self, answer: Answer) -> _Session:
         size = self._settings.part_size_for(self._transport.registry)
@@ -123,7 +126,20 @@ class Upload:
             return
         while session.offset < size:
             self._send_part(source, session)
-        with_retries(lambda: self._close(session, source), self._settings, self._deadline)
+        self._patiently(lambda: self._close(session, source))
+
+    def _patiently(self, work: Callable[[], None]) -> None:
+        # 416: the session is alive but stands elsewhere, so its own word is taken once more before it is given up.
+        try:
+            with_retries(
+                work,
+                self._settings,
+                self._deadline,
+                retriable=lambda error: error.temporary or (isinstance(error, UploadUnknown) and error.status == 416),
+            )
+        except SociPipelineError as error:
+            self._exhausted = error.temporary
+            raise
 
     def _send_part(self, source: BinaryIO, session: _Session) -> None:
         low, high = session.offset, min(session.offset + session.part_size, self._descriptor.size)
@@ -137,8 +153,7 @@ class Upload:
             if session.offset < high:
                 self._patch(session, source, high)
 
-        # 416: the session is alive but stands elsewhere, so its own word is taken once more before it is given up.
-        with_retries(work, self._settings, self._deadline, again=lambda error: getattr(error, "status", 0) == 416)
+        self._patiently(work)
         session.offset = high
 
     def _patch(self, session: _Session, source: BinaryIO, high: int) -> None:

@@ -50,12 +50,12 @@ def create_app(
 ) -> ASGIApp:
     """The registry over a folder, as an ASGI application."""
     settings = settings or ServerSettings()
-    site = Site(Storage(folder), Uploads(), settings)
     gate = Gate(settings.login) if settings.login is not None else None
+    site = Site(Storage(folder), Uploads(), settings, gate)
 
     async def endpoint(request: Request) -> Response:
         try:
-            return await _dispatch(site, gate, request)
+            return await _dispatch(site, request)
         except Refusal as refusal:
             return refusal.response()
         except InvalidInput as error:
@@ -74,10 +74,10 @@ def create_app(
     return FaultInjector(app, faults if isinstance(faults, FaultPlan) else FaultPlan(faults))
 
 
-async def _dispatch(site: Site, gate: Gate | None, request: Request) -> Response:
+async def _dispatch(site: Site, request: Request) -> Response:
     rest = request.path_params.get("rest", "")
     if rest in ("", "_catalog"):
-        _admit(gate, request, None, frozenset({"pull"}))
+        _admit(site.gate, request, None, frozenset({"pull"}))
         if rest:
             return json_response({"repositories": site.storage.names()})
         return json_response({}, headers={"Docker-Distribution-API-Version": "registry/2.0"})
@@ -91,7 +91,7 @@ async def _dispatch(site: Site, gate: Gate | None, request: Request) -> Response
         handler = handlers.get(request.method)
         if handler is None:
             raise Refusal("UNSUPPORTED", f"{request.method} is not for this address")
-        _admit(gate, request, name, _needed(request.method, rest))
+        _admit(site.gate, request, name, _needed(request.method, rest))
         return await handler(Exchange(site, request, name, target))
     return Refusal("NAME_UNKNOWN", "there is no such address").response()
 

@@ -44,17 +44,18 @@ class Gate:
 
     def check(self, request: Request, repository: str | None, actions: frozenset[str]) -> None:
         """Raises `Refusal` with the challenge where the request may not do that."""
+        if not self.allows(request, repository, actions):
+            raise self._refusal(self._challenge(request, repository, actions))
+
+    def allows(self, request: Request, repository: str | None, actions: frozenset[str]) -> bool:
+        """Whether the request's Authorization covers that."""
         kind, _, value = request.headers.get("authorization", "").partition(" ")
         if not self._login.bearer:
-            if kind.lower() == "basic" and self._is_user(value):
-                return
-            raise self._refusal('Basic realm="soci-pipeline registry", charset="UTF-8"')
+            return kind.lower() == "basic" and self._is_user(value)
         wanted = {(repository, action) for action in actions} if repository else set()
         with self._lock:
             grant = self._grants.get(value) if kind.lower() == "bearer" else None
-        if grant is not None and grant.until > time.monotonic() and wanted <= grant.actions:
-            return
-        raise self._refusal(self._challenge(request, repository, actions))
+        return grant is not None and grant.until > time.monotonic() and wanted <= grant.actions
 
     def forget_tokens(self) -> None:
         """Every token given out so far has expired."""
@@ -83,11 +84,12 @@ class Gate:
 
     def challenge(self, request: Request, repository: str | None, actions: frozenset[str]) -> Refusal:
         """What a request with an expired token is answered."""
-        if not self._login.bearer:
-            return self._refusal('Basic realm="soci-pipeline registry", charset="UTF-8"')
-        return self._refusal(self._challenge(request, repository, actions) + ',error="invalid_token"')
+        problem = ',error="invalid_token"' if self._login.bearer else ""
+        return self._refusal(self._challenge(request, repository, actions) + problem)
 
     def _challenge(self, request: Request, repository: str | None, actions: frozenset[str]) -> str:
+        if not self._login.bearer:
+            return 'Basic realm="soci-pipeline registry", charset="UTF-8"'
         realm = f"{request.url.scheme}://{request.headers.get('host', '')}/token"
         scope = f',scope="repository:{repository}:{",".join(sorted(actions))}"' if repository else ""
         return f'Bearer realm="{realm}",service="{_SERVICE}"{scope}'

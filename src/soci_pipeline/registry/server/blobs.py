@@ -96,6 +96,8 @@ async def cancel(exchange: Exchange) -> Response:
 
 
 def _mount(exchange: Exchange, digest: Digest, source: str) -> Response | None:
+    if source and not exchange.may_read(source):
+        return None
     donor = exchange.site.storage.repository(source) if source else exchange.existing()
     size = None if donor is None else donor.blob_size(digest)
     if donor is None or size is None:

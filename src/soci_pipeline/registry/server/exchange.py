@@ -7,6 +7,7 @@ from starlette.requests import Request
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal
+from soci_pipeline.registry.server.authentication import Gate
 from soci_pipeline.registry.server.settings import ServerSettings
 from soci_pipeline.registry.server.storage import Repository, Storage
 from soci_pipeline.registry.server.uploads import Uploads
@@ -19,6 +20,7 @@ class Site:
     storage: Storage
     uploads: Uploads
     settings: ServerSettings
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class Exchange:
         if found is None:
             raise Refusal("NAME_UNKNOWN", f"there is no repository {self.name}")
         return found
+
+    def may_read(self, name: str) -> bool:
+        """Whether this request could also pull from another repository."""
+        gate = self.site.gate
+        return gate is None or gate.allows(self.request, name, frozenset({"pull"}))
 
     def existing(self) -> Repository | None:
         """The repository, or None."""

@@ -46,7 +46,9 @@ def listen(host: str, port: int) -> socket.socket:
         raise StackError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def make_server(app: ASGIApp, *, tls_cert: Path | None = None, tls_key: Path | None = None) -> uvicorn.Server:
+def make_server(
+    app: ASGIApp, *, tls_cert: Path | None = None, tls_key: Path | None = None, log_level: str = "error"
+) -> uvicorn.Server:
     """A server for an application, without a socket yet."""
     if (tls_cert is None) != (tls_key is None):
         raise InvalidInput("TLS needs a certificate and its key, and one of them is missing")
@@ -57,6 +59,7 @@ def make_server(app: ASGIApp, *, tls_cert: Path | None = None, tls_key: Path | N
         loop="asyncio",
         lifespan="off",
         log_config=None,
+        log_level=log_level,
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,
@@ -80,7 +83,8 @@ def serving(
 ) -> Iterator[str]:
     """Serve a folder from a thread while the block runs; yields the address, ``host:port``. Port 0 takes a free one."""
     app = create_app(folder, faults=faults, settings=settings)
-    server = make_server(app, tls_cert=tls_cert, tls_key=tls_key)
+    # Answers that are cut on purpose are no news.
+    server = make_server(app, tls_cert=tls_cert, tls_key=tls_key, log_level="error" if faults is None else "critical")
     with listen(host, port) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="registry", daemon=True)
         thread.start()

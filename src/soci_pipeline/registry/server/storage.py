@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from soci_pipeline.oci.media_types import is_foreign_layer
 from soci_pipeline.registry.reference import is_repository
 from soci_pipeline.registry.referrers import entry_of, of_type
 
+UPLOADS = ".uploads"
+_KEPT_SECONDS = 86_400.0
 TAG = "org.opencontainers.image.ref.name"
 
 
@@ -143,6 +146,7 @@ class Storage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        _reap(folder)
         self._repositories: dict[str, Repository] = {}
         self._lock = threading.Lock()
 
@@ -174,6 +178,16 @@ class Storage:
         """Every repository, in lexical order."""
         folders = (entry.name for entry in os.scandir(self.folder) if (Path(entry) / "oci-layout").exists())
         return tuple(sorted(folder.replace("+", "/") for folder in folders))
+
+
+def _reap(folder: Path) -> None:
+    """Remove what uploads of a killed server left and nobody has touched for a day."""
+    oldest = time.time() - _KEPT_SECONDS
+    for pattern in (f"*/{UPLOADS}/*", "*/.incoming/*"):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
 
 def _tidy(entries: list[Descriptor]) -> list[Descriptor]:

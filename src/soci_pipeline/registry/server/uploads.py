@@ -15,10 +15,9 @@ from pathlib import Path
 
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal
-from soci_pipeline.registry.server.storage import Repository
+from soci_pipeline.registry.server.storage import UPLOADS, Repository
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
-_FOLDER = ".uploads"
 _BUFFER = 1 << 20
 
 
@@ -28,7 +27,7 @@ class Session:
     def __init__(self, repository: Repository, name: str) -> None:
         self.repository = repository
         self.name = name
-        self.path = repository.layout.path / _FOLDER / name
+        self.path = repository.layout.path / UPLOADS / name
         self.offset = 0
         self._hash = hashlib.sha256()
         self._turn = 0
