@@ -36,6 +36,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("event", type=Path, metavar="EVENT", help="the body of an event (JSON)")
     check.add_argument("--source", help="the source that sends it (default: the only one there is)")
     check.add_argument("--event-header", help="GitHub's or GitLab's event header (default: a push)")
+    for each in (serve, check):
+        # Also taken after the action; without a default of their own, which would undo the ones before it.
+        each.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        each.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:

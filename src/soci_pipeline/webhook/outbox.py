@@ -179,6 +179,8 @@ class Outbox:
 
     def claim(self) -> OutboxRun | None:
         """Take the oldest run that is due; it is ``dispatching`` until one of the next three is called."""
+        if not self._select("state = 'pending' AND next_attempt <= ?", 1, self._clock()):
+            return None
         with self._transaction() as cursor:
             row = cursor.execute(
                 "UPDATE runs SET state = ? WHERE id = (SELECT id FROM runs WHERE state = ? AND next_attempt <= ?"
@@ -229,15 +231,20 @@ class Outbox:
         """Try to report again after ``delay_s``."""
         self._update(run, report_attempts=run.report_attempts + 1, next_report=self._clock() + delay_s)
 
+    def check_writable(self) -> None:
+        """Raise `OutboxUnavailable` where nothing could be stored just now."""
+        with self._transaction():
+            pass
+
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""
-        with self._transaction() as cursor:
+        with self._transaction(write=False) as cursor:
             rows = cursor.execute("SELECT state, count(*) AS n FROM runs GROUP BY state").fetchall()
         return {state.value: 0 for state in RunState} | {row["state"]: row["n"] for row in rows}
 
     def oldest_pending_s(self) -> float:
         """The age of the oldest run that Prefect does not have yet; 0 where there is none."""
-        with self._transaction() as cursor:
+        with self._transaction(write=False) as cursor:
             row = cursor.execute(
                 "SELECT min(received) AS t FROM runs WHERE state IN ('pending', 'dispatching')"
             ).fetchone()
@@ -255,7 +262,7 @@ class Outbox:
         )
 
     def _select(self, condition: str, limit: int, *values: object) -> list[OutboxRun]:
-        with self._transaction() as cursor:
+        with self._transaction(write=False) as cursor:
             rows = cursor.execute(f"SELECT * FROM runs WHERE {condition} ORDER BY id LIMIT ?", (*values, limit))  # noqa: S608 - conditions are constants of this module
             return [_run(row) for row in rows.fetchall()]
 
@@ -265,11 +272,12 @@ class Outbox:
             cursor.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run.id))  # noqa: S608 - names of columns from this module
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+    def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Cursor]:
         with self._lock:
             try:
                 cursor = self._connection.cursor()
-                cursor.execute("BEGIN IMMEDIATE")
+                # In WAL mode a reader waits for nobody; a writer says at once that it will write.
+                cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 try:
                     yield cursor
                     cursor.execute("COMMIT")

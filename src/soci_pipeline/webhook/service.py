@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -79,9 +80,10 @@ class Service:
         self._stack.close()
 
     def health(self) -> dict[str, Any]:
-        """Whether the outbox can be read and every thread is alive."""
+        """Whether the outbox can be written and every thread is alive."""
         threads = {loop.name: loop.alive for loop in self._loops}
         try:
+            self.outbox.check_writable()
             counts = self.outbox.counts()
         except OutboxUnavailable:
             return {"ok": False, "threads": threads}
@@ -132,13 +134,10 @@ def check_secrets(configuration: Configuration) -> None:
             named.read()
 
 
-def serve(configuration: Configuration, *, on_ready: threading.Event | None = None) -> None:
+def serve(configuration: Configuration) -> None:
     """Run until the process is told to stop (SIGTERM, SIGINT); requests under way are ended in order."""
     with Service(configuration) as service:
         server = _server(service)
-        log("receiver starts", host=configuration.listen.host, port=configuration.listen.port)
-        if on_ready is not None:
-            on_ready.set()
         try:
             server.run()
         except SystemExit as error:  # uvicorn's way of saying that it cannot listen
@@ -162,9 +161,17 @@ def serving(configuration: Configuration) -> Iterator[tuple[str, Service]]:
             thread.join(_GRACE_S + 5)
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            log("receiver listens", host=host, port=port)
+
+
 def _server(service: Service) -> uvicorn.Server:
     listen = service.configuration.listen
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             service.app,
             host=listen.host,
