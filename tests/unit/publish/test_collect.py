@@ -17,7 +17,7 @@ from soci_pipeline.publish.records import IndexVersion, PlatformImage
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.branches import branch_plain, branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64
-from tests.support.registries import REPOSITORY, registry, stored, upload
+from tests.support.published import REPOSITORY, registry, stored, upload
 
 
 @pytest.fixture

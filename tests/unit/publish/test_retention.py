@@ -22,7 +22,7 @@ from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
 from soci_pipeline.registry.referrers import fallback_tag
 from tests.support.branches import branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64, add_image, gzip_layer
-from tests.support.registries import REPOSITORY, registry, tag, upload
+from tests.support.published import REPOSITORY, registry, tag, upload
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

@@ -16,7 +16,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ImmutableTag, ManifestUnknown
 from soci_pipeline.registry.server.settings import ServerSettings
 from tests.support.images import AMD64, add_image
-from tests.support.registries import REPOSITORY, registry, stored, upload
+from tests.support.published import REPOSITORY, registry, stored, upload
 
 OLD, NEW, OTHER = "1" * 40, "2" * 40, "3" * 40
 IMMUTABLE = TagMutability.of("IMMUTABLE")

@@ -1,0 +1,108 @@
+"""A cosign signature on an image index, by a key: `cosign` does it, and this module hands it what it needs.
+
+The key's password and the registry's credentials go to cosign by its environment and by a file that only this user can
+read, never by argv. No transparency log is written to: a signature by key is checked with the key.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from soci_pipeline import process
+from soci_pipeline.errors import InvalidInput, ToolFailed
+from soci_pipeline.process import logger
+from soci_pipeline.registry.auth import CredentialProvider
+from soci_pipeline.registry.reference import DOCKER_HUB, ImageReference
+
+_SECONDS = 300.0
+_HUB_KEY = "https://index.docker.io/v1/"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key as cosign takes it: a file, or the URI of a key service. ``password`` is for a file that is encrypted."""
+
+    key: str
+    password: SecretStr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How cosign reaches the registry; ``credentials`` None means what `docker login` left on this machine."""
+
+    credentials: CredentialProvider | None = None
+    plain_http: bool = False
+    ca_file: Path | None = None
+
+
+def sign(reference: ImageReference, key: SigningKey, connection: Connection | None = None) -> bool:
+    """Sign an image index by its digest; False where it carries a signature by that key already.
+
+    Raises `InvalidInput` for a reference without a digest, `ToolMissing`, and `ToolFailed` with cosign's last lines.
+    """
+    if reference.digest is None:
+        raise InvalidInput(f"{reference} has no digest, and a tag is not what can be signed")
+    with _environment(reference.registry, key, connection or Connection()) as (env, options):
+        target = str(reference.with_digest(reference.digest))
+        if _is_signed(target, key, env, options):
+            logger().info("%s is signed by that key already", target)
+            return False
+        argv = ["cosign", "sign", "--yes", "--tlog-upload=false", "--key", key.key, *options, target]
+        process.run(argv, package="cosign", env=env, timeout=_SECONDS)
+        logger().info("signed %s", target)
+        return True
+
+
+def _is_signed(target: str, key: SigningKey, env: dict[str, str], options: list[str]) -> bool:
+    with tempfile.TemporaryDirectory(prefix="soci-pipeline-key-") as folder:
+        public = Path(folder) / "key.pub"
+        process.run(
+            ["cosign", "public-key", "--key", key.key, "--outfile", public], package="cosign", env=env, timeout=_SECONDS
+        )
+        argv: list[str | Path] = ["cosign", "verify", "--insecure-ignore-tlog=true", "--key", public, *options, target]
+        try:
+            process.run(argv, package="cosign", env=env, timeout=_SECONDS)
+        except ToolFailed as error:
+            logger().debug("no signature by that key yet: %s", error.reason)
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _environment(registry: str, key: SigningKey, connection: Connection) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Environment and registry options for cosign; what they hold of secrets is gone when the block is left."""
+    env = dict(os.environ)
+    # Without the variable cosign asks on the terminal; an empty one is the password of a key that has none.
+    env["COSIGN_PASSWORD"] = key.password.get_secret_value() if key.password is not None else ""
+    options = ["--allow-http-registry", "--allow-insecure-registry"] if connection.plain_http else []
+    if connection.ca_file is not None:
+        options += ["--registry-cacert", str(connection.ca_file)]
+    with contextlib.ExitStack() as stack:
+        login = _login(registry, connection.credentials)
+        if login is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soci-pipeline-login-")))
+            file = folder / "config.json"
+            file.touch(mode=0o600)
+            file.write_text(json.dumps(login))
+            env["DOCKER_CONFIG"] = str(folder)
+        yield env, options
+
+
+def _login(registry: str, provider: CredentialProvider | None) -> dict[str, object] | None:
+    found = provider.credentials_for(registry) if provider is not None else None
+    if found is None:
+        return None
+    name = _HUB_KEY if registry == DOCKER_HUB else registry
+    if (basic := found.basic()) is not None:
+        return {"auths": {name: {"auth": basic.removeprefix("Basic ")}}}
+    if found.identity_token is not None:
+        return {"auths": {name: {"identitytoken": found.identity_token.get_secret_value()}}}
+    if found.registry_token is not None:
+        return {"auths": {name: {"registrytoken": found.registry_token.get_secret_value()}}}
+    return None

@@ -1,0 +1,57 @@
+"""A registry on loopback for tests, and the shortest way to bring a layout into it."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.server.serving import serving
+from soci_pipeline.registry.server.settings import ServerSettings
+from soci_pipeline.registry.settings import ClientSettings
+
+REPOSITORY = "team/app"
+
+
+@contextlib.contextmanager
+def registry(
+    folder: Path, *, referrers: bool = True, settings: ServerSettings | None = None
+) -> Iterator[RegistryClient]:
+    """The embedded registry on a free port, and a client for it."""
+    chosen = settings or ServerSettings(referrers=referrers)
+    # What this client pushed is deleted and damaged by tests, and must not be waited for as if it were yet to appear.
+    patience = ClientSettings(settle_time=0)
+    with serving(folder, settings=chosen) as address, RegistryClient(address, settings=patience) as client:
+        yield client
+
+
+def upload(client: RegistryClient, layout: Layout, *roots: Descriptor, repository: str = REPOSITORY) -> None:
+    """Bring some graphs of a layout to a repository, children first, without tags."""
+    for root in roots:
+        for each in layout.walk(root):
+            if each.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
+                client.put_manifest(repository, each.digest, layout.read(each), each.media_type)
+            else:
+                client.upload_blob(repository, each, partial(layout.open_blob, each))
+
+
+def tag(client: RegistryClient, layout: Layout, root: Descriptor, name: str, *, repository: str = REPOSITORY) -> None:
+    """Bring a graph to a repository and put a tag on it."""
+    upload(client, layout, root, repository=repository)
+    client.put_manifest(repository, name, layout.read(root), root.media_type)
+
+
+def stored(folder: Path, repository: str = REPOSITORY) -> Layout:
+    """What the registry keeps of a repository, for tests that damage it."""
+    return Layout.open(folder / repository.replace("/", "+"))
+
+
+def flip(path: Path, position: int = -1, *, bit: int = 0) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1 << bit
+    path.chmod(0o644)
+    path.write_bytes(data)
