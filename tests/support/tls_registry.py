@@ -1,0 +1,118 @@
+"""The embedded registry over TLS, with a certificate made for the occasion and a record of every request."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from soci_pipeline.local.ports import LOOPBACK
+from soci_pipeline.registry.server.app import create_app
+from soci_pipeline.registry.server.serving import listen, make_server
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it was answered; ``sent`` counts the bytes of the answer's body."""
+
+    method: str
+    path: str
+    range: str
+    status: int
+    sent: int
+
+
+@dataclass
+class RecordingRegistry:
+    """A registry that can be asked what it was asked."""
+
+    name: str
+    port: int
+    ca_file: Path
+    requests: list[Request] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """Host and port by name."""
+        return f"{self.name}:{self.port}"
+
+    @property
+    def loopback(self) -> str:
+        """Host and port by number, for who has not been told the name."""
+        return f"{LOOPBACK}:{self.port}"
+
+    def reads(self, path_part: str) -> list[Request]:
+        """The GET requests for what has this in its path."""
+        return [item for item in self.requests if item.method == "GET" and path_part in item.path]
+
+
+@contextmanager
+def tls_registry(folder: Path, name: str) -> Iterator[RecordingRegistry]:
+    """Serve ``folder/content`` on loopback with a certificate for ``name`` and 127.0.0.1."""
+    folder.mkdir(parents=True, exist_ok=True)
+    certificate, key = _certificate(folder, name)
+    with listen(LOOPBACK, 0) as listener:
+        registry = RecordingRegistry(name, listener.getsockname()[1], certificate)
+        app = _recording(create_app(folder / "content"), registry.requests)
+        server = make_server(app, tls_cert=certificate, tls_key=key)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield registry
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def _recording(app: ASGIApp, requests: list[Request]) -> ASGIApp:
+    async def recorded(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
+        status, sent = 0, 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status, sent
+            status = message.get("status", status)
+            sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await app(scope, receive, watched)
+        finally:
+            asked = headers.get(b"range", "")
+            requests.append(Request(scope["method"], scope["path"], asked, status, sent))
+
+    return recorded
+
+
+def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate that is its own authority, and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ip_address(LOOPBACK))])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=12))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    written = folder / "certificate.pem", folder / "key.pem"
+    written[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    written[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return written

@@ -1,0 +1,250 @@
+"""The frame of the `soci-pipeline` command: where answers and errors go, and that what is written about it is true."""
+
+import argparse
+import json
+import logging
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline import __version__, cli
+from soci_pipeline.cli import COMMANDS, main
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.errors import ExitCode, InvalidInput, SociPipelineError
+from soci_pipeline.process import logger
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INTERRUPTED = 130
+
+
+@pytest.fixture(autouse=True)
+def log_level_as_before() -> Iterator[None]:
+    """A command sets how much the library logs."""
+    library = logging.getLogger("soci_pipeline")
+    before = library.level
+    yield
+    library.setLevel(before)
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], CommandResult]], None]:
+    """Adds a command named ``probe`` that does what a test wants to see the frame deal with."""
+
+    def add(run: Callable[[argparse.Namespace], CommandResult]) -> None:
+        module = types.ModuleType("soci_pipeline.commands.probe", "Try the frame.\n\nExit statuses: 0 always.")
+        module.__dict__["configure"] = lambda parser: parser.add_argument("word")
+        module.__dict__["run"] = run
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(COMMANDS, "probe", ("probe", "try the frame"))
+
+    return add
+
+
+def _all_subclasses(kind: type[SociPipelineError]) -> set[type[SociPipelineError]]:
+    direct = set(kind.__subclasses__())
+    return direct.union(*(_all_subclasses(each) for each in direct))
+
+
+def _raising(error: BaseException) -> Callable[[argparse.Namespace], CommandResult]:
+    def run(arguments: argparse.Namespace) -> CommandResult:
+        raise error
+
+    return run
+
+
+def _help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_answer_is_text_on_standard_output(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    probe(lambda arguments: CommandResult(json={"said": arguments.word}, text=f"said {arguments.word}"))
+    assert main(["probe", "yes"]) == ExitCode.OK
+    assert capsys.readouterr() == ("said yes\n", "")
+
+
+@pytest.mark.parametrize("words", [["probe", "yes", "--json"], ["probe", "--json", "yes"], ["--json", "probe", "yes"]])
+def test_with_json_the_answer_is_one_object(
+    words: list[str], probe: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe(lambda arguments: CommandResult(json={"said": arguments.word}, text=f"said {arguments.word}"))
+    assert main(words) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == {"said": "yes"}
+
+
+def test_a_command_may_answer_and_fail(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    probe(lambda arguments: CommandResult(json={"ok": False}, exit_code=ExitCode.VERIFICATION_FAILED))
+    assert main(["probe", "yes", "--json"]) == ExitCode.VERIFICATION_FAILED
+    assert json.loads(capsys.readouterr().out) == {"ok": False}
+
+
+def test_an_error_says_what_happened_and_what_to_do_next(
+    probe: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe(_raising(InvalidInput("the moon is full", advice="Wait two weeks.")))
+    assert main(["probe", "yes"]) == ExitCode.INVALID_INPUT
+    assert capsys.readouterr() == ("", "soci-pipeline: the moon is full\n  next: Wait two weeks.\n")
+
+
+def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    probe(_raising(InvalidInput("the moon is full", advice="Wait two weeks.")))
+    assert main(["probe", "yes", "--json"]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "error": "InvalidInput",
+        "reason": "the moon is full",
+        "advice": "Wait two weeks.",
+        "exit_code": 3,
+    }
+    assert "the moon is full" in said.err
+
+
+def test_a_real_command_reports_bad_input_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", str(tmp_path), "registry.example.com/shop/web:1", "--json"]) == ExitCode.INVALID_INPUT
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["error"] == "InvalidInput"
+    assert "not an OCI image layout" in answer["reason"]
+
+
+def test_an_interruption_has_the_shells_status(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    probe(_raising(KeyboardInterrupt()))
+    assert main(["probe", "yes"]) == INTERRUPTED
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(probe: Callable[..., None]) -> None:
+    """A traceback is what a bug report needs."""
+    probe(_raising(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["probe", "yes"])
+
+
+def test_progress_goes_to_the_log_and_more_of_it_with_verbose(
+    probe: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(arguments: argparse.Namespace) -> CommandResult:
+        logger().info("a step")
+        logger().debug("a detail")
+        return CommandResult()
+
+    probe(run)
+    main(["probe", "yes"])
+    assert caplog.messages == ["a step"]
+    caplog.clear()
+    main(["probe", "yes", "--verbose"])
+    assert caplog.messages == ["a step", "a detail"]
+
+
+@pytest.mark.parametrize("words", [[], ["--json"], ["publish"], ["--unheard-of"]])
+def test_a_call_without_a_known_command_shows_the_commands(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status: object = main(words)
+    except SystemExit as ended:
+        status = ended.code
+    said = capsys.readouterr()
+    assert status == ExitCode.USAGE
+    assert said.out == ""
+    assert "usage: soci-pipeline" in said.err
+
+
+def test_the_overview_lists_every_command_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert {f"{name} {text}" for name, (_, text) in COMMANDS.items()} <= lines
+
+
+@pytest.mark.parametrize("program", [["-m", "soci_pipeline"], ["-c", "from soci_pipeline.cli import entry; entry()"]])
+def test_the_program_tells_its_version(program: list[str]) -> None:
+    done = subprocess.run([sys.executable, *program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"soci-pipeline {__version__}\n"
+
+
+def test_the_exit_status_reaches_the_shell(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "soci_pipeline", "push", str(tmp_path), "registry.example.com/shop/web"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert done.stdout == ""
+    assert done.stderr.startswith("soci-pipeline: ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_commands_help_lists_its_exit_statuses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _help_of(name, capsys)
+    assert text.startswith(f"usage: soci-pipeline {name} ")
+    statuses = _statuses(text)
+    assert 0 in statuses
+    assert len(statuses) > 1 or statuses == {0}
+    unknown = statuses - {int(code) for code in ExitCode} - {INTERRUPTED}
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_json_and_verbose(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _help_of(name, capsys)
+    assert "--json" in text
+    assert "--verbose" in text
+
+
+def _statuses(text: str) -> set[int]:
+    """The numbers of the paragraph ``Exit statuses: 0 done; 3 …; 10 to 12 …``."""
+    found = re.search(r"^Exit statuses: (.*?)(?:\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, "the help has no paragraph that begins with 'Exit statuses: '"
+    numbers: set[int] = set()
+    for clause in " ".join(found[1].split()).split("; "):
+        matched = re.match(r"(\d+)(?: to (\d+)|(?:, \d+)* and (\d+))?\b", clause)
+        assert matched is not None, f"the clause {clause!r} begins with no status"
+        first, last = int(matched[1]), int(matched[2] or matched[1])
+        numbers |= {*range(first, last + 1), *map(int, re.findall(r"\d+", matched[0]))}
+    return numbers
+
+
+def test_every_error_has_the_exit_code_of_its_kind() -> None:
+    kinds = _all_subclasses(SociPipelineError)
+    assert all(kind.exit_code is not ExitCode.OK for kind in kinds)
+    shared = {ExitCode.UNEXPECTED, ExitCode.USAGE, ExitCode.OK}
+    # Each code stands for one class that is defined with the codes; finer ones elsewhere inherit theirs.
+    first = [kind.exit_code for kind in kinds if kind.__module__ == "soci_pipeline.errors"]
+    assert len(first) == len(set(first))
+    assert not shared & set(first)
+
+
+def test_the_readmes_table_names_exactly_the_commands() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    table = readme.split("| command | does |", 1)[1].split("\n\n", 1)[0]
+    named = [name.split()[0] for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(COMMANDS)
+
+
+def test_every_command_in_the_readmes_examples_exists() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    blocks = re.findall(r"^```console\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    used = {name for block in blocks for name in re.findall(r"^(?:\.venv/bin/)?soci-pipeline (\S+)", block, re.M)}
+    assert used
+    assert used <= set(COMMANDS)
+
+
+def test_the_command_imports_only_what_the_chosen_command_needs() -> None:
+    """`soci-pipeline --help` is quick, and the library works without the orchestrator."""
+    program = "import sys; from soci_pipeline import cli; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not {"prefect", "boto3", "docker", "starlette", "httpx"} & loaded
+    assert not any(name.startswith("soci_pipeline.commands.") for name in done.stdout.split())
+
+
+def test_only_the_entry_exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["soci-pipeline"])
+    with pytest.raises(SystemExit) as ended:
+        cli.entry()
+    assert ended.value.code == ExitCode.USAGE
