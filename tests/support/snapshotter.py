@@ -7,8 +7,8 @@ touching the machine's hosts file. When the first process ends, the kernel ends 
 
 import json
 import os
+import secrets
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,8 +79,10 @@ def private_containerd(
     env = toolchain.ensure(TOOLS)
     folder.mkdir(parents=True, exist_ok=True)
     with footprint(folder) as traces:
-        runtime = Path(tempfile.mkdtemp(prefix="soci-test-", dir="/tmp"))
+        # A short path, since sockets lie in it, and of letters that containerd takes as the name of a namespace.
+        runtime = Path("/tmp") / f"soci-test-{secrets.token_hex(6)}"
         traces.record_folder(runtime)
+        runtime.mkdir(mode=0o700)
         _have_cgroups(traces, runtime.name)
         env |= traces.environment | {
             "CONTAINERD_ADDRESS": str(runtime / "containerd.sock"),
