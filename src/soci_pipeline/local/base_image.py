@@ -1,7 +1,7 @@
 """A base image with Python for each platform, put together from Debian packages without running any of their code.
 
 Needs neither root nor emulation nor an engine: the files of the packages become one layer, with the owners and modes
-that the packages give, in a fixed order. The same packages give the same digest.
+that the packages give. The same packages give the same digest.
 """
 
 import hashlib
@@ -9,30 +9,26 @@ import io
 import re
 import tarfile
 import tempfile
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from soci_pipeline.errors import DamagedContent, ToolMissing
 from soci_pipeline.local.debian_packages import PackageArchive, Release, debian_architecture
 from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.local.plain_image import Member, add_image, add_layer, file_member, link_member
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.oci import canonical_json
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.layout import BlobWriter, Layout
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 
 PACKAGES = ("base-files", "coreutils", "dash", "python3")
 """What the base image is for: a shell for RUN steps, and Python for the service."""
 
-_RECIPE = "1"
+_RECIPE = "2"
 # Packages of Debian 12 still name these at the top; the image has a merged /usr.
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _LEFT_OUT = re.compile(r"usr/share/(man|info|locale|lintian|bug|doc/(?!.*/copyright$).*/.*)(/|$)")
@@ -77,93 +73,36 @@ def image_of_packages(layout: Layout, packages: Iterable[Path], platform: Platfo
     for package in packages:
         tree.add_package(package)
     tree.finish()
-    with layout.writer() as blob:
-        diff_id = tree.write(blob)
-    layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=_placed(blob), size=blob.written)
-    config = {
-        "architecture": platform.architecture,
-        "os": platform.os,
-        "created": datetime.fromtimestamp(tree.newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "config": {"Env": [_PATH], "Cmd": ["python3"]},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created_by": "soci-pipeline: files of Debian packages"}],
-    }
-    description = layout.add_bytes(canonical_json.encode(config), OCI_CONFIG)
-    manifest = ImageManifest(config=description, layers=(layer,))
-    return layout.add_document(manifest).annotated(platform=platform)
+    layer = add_layer(layout, tree.members.values(), created_by="soci-pipeline: files of Debian packages")
+    return add_image(layout, [layer], platform, created=tree.newest, config={"Env": [_PATH], "Cmd": ["python3"]})
 
 
 @dataclass
 class _Tree:
     """Files of an image by path: what a package gives is added, and a later one replaces an earlier one."""
 
-    members: dict[str, tuple[tarfile.TarInfo, bytes]] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
     newest: int = 0
 
     def add_package(self, package: Path) -> None:
-        for member, data in _content(package):
+        for member, data in package_members(package):
             self.newest = max(self.newest, int(member.mtime))
-            if member.name and not _LEFT_OUT.match(member.name) and not self._is_merged_link(member.name):
+            if member.name and not _LEFT_OUT.match(member.name) and member.name not in _MERGED:
                 self.members[member.name] = (member, data)
 
     def finish(self) -> None:
         """What the packages' own scripts would have made, as far as an image needs it."""
         for name in _MERGED:
-            if f"usr/{name}" in self.members:
-                self._add(name, tarfile.SYMTYPE, link=f"usr/{name}")
+            if any(path.startswith(f"usr/{name}/") for path in self.members):
+                self.members[name] = link_member(name, f"usr/{name}", moment=self.newest)
         if "usr/bin/sh" not in self.members:
-            self._add("usr/bin/sh", tarfile.SYMTYPE, link="dash")
+            self.members["usr/bin/sh"] = link_member("usr/bin/sh", "dash", moment=self.newest)
         for name, text in _ADDED_FILES.items():
-            self._add(name, tarfile.REGTYPE, data=text.encode())
-        if "tmp" in self.members:
-            self.members["tmp"][0].mode = 0o1777
-
-    def write(self, blob: BlobWriter) -> str:
-        """Write the layer, compressed; returns the digest of the tar in it."""
-        digest = hashlib.sha256()
-        # A hard link must follow the file that it names.
-        order = sorted(self.members.items(), key=lambda item: (item[1][0].islnk(), item[0]))
-        packer = zlib.compressobj(6, wbits=31)
-        with tarfile.open(fileobj=_Packed(blob, packer, digest), mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            for _, (member, data) in order:
-                archive.addfile(member, io.BytesIO(data) if member.isreg() else None)
-        blob.write(packer.flush())
-        return f"sha256:{digest.hexdigest()}"
-
-    def _add(self, name: str, kind: bytes, *, link: str = "", data: bytes = b"") -> None:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname, member.size, member.mtime = kind, link, len(data), self.newest
-        member.mode = 0o777 if kind == tarfile.SYMTYPE else 0o644
-        self.members[name] = (member, data)
-
-    def _is_merged_link(self, name: str) -> bool:
-        return name in _MERGED
+            self.members[name] = file_member(name, text.encode(), moment=self.newest)
 
 
-class _Packed(io.RawIOBase):
-    """Takes a tar stream; hashes it, compresses it, and hands it on."""
-
-    def __init__(self, blob: BlobWriter, packer: "zlib._Compress", digest: "hashlib._Hash") -> None:
-        self._blob = blob
-        self._packer = packer
-        self._digest = digest
-
-    def write(self, data: Any) -> int:
-        self._digest.update(data)
-        packed = self._packer.compress(data)
-        if packed:
-            self._blob.write(packed)
-        return len(data)
-
-
-def _placed(blob: BlobWriter) -> Digest:
-    if blob.digest is None:
-        raise DamagedContent("a layer was left unfinished")
-    return blob.digest
-
-
-def _content(package: Path) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
-    """The members of a package with their names in a merged /usr."""
+def package_members(package: Path) -> Iterator[Member]:
+    """The members of a Debian package with their names in a merged /usr; raises `DamagedContent`."""
     with package.open("rb") as file, tarfile.open(fileobj=_data_of(file, package), mode="r:*") as archive:
         for member in archive:
             content = archive.extractfile(member) if member.isreg() else None

@@ -18,7 +18,7 @@ from soci_pipeline.local.folder_lock import folder_lock
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger, run
 
-_OS_RELEASE = Path("/etc/os-release")
+OS_RELEASE = Path("/etc/os-release")
 _CONFIGURATION = Path("/etc/apt/apt.conf.d")
 _KEYRINGS = {
     "debian": Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -47,7 +47,7 @@ class Release:
     codename: str
 
     @classmethod
-    def of_this_machine(cls, os_release: Path = _OS_RELEASE) -> Self:
+    def of_this_machine(cls, os_release: Path = OS_RELEASE) -> Self:
         """Read os-release(5); raises `ToolMissing` where there is no Debian or Ubuntu, or no apt."""
         try:
             fields = _os_release_fields(os_release.read_text())

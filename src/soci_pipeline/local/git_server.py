@@ -35,7 +35,8 @@ class GitServer:
     def serve(self, work_tree: Path, name: str, *, used: str = ".") -> Served:
         """Serve what is committed in a work tree: its branches, its tags, and its current commit by default.
 
-        Uncommitted changes below the path ``used`` are named and left out. Raises `SourceError` where there is no commit.
+        Uncommitted changes below the path ``used`` are named and left out. Raises `SourceError` where there is no
+        commit.
         """
         if not self._succeeds("-C", str(work_tree), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
             raise SourceError(f"{work_tree} is no git work tree with a commit", advice="Commit the source first.")

@@ -6,6 +6,7 @@ is stopped on any exit; what a killed stack left is taken away by the next one i
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -66,6 +67,9 @@ def local_stack(
     project = _project()
     started = time.monotonic()
     with footprint(folder) as traces, contextlib.ExitStack() as stack:
+        # What an earlier run published would be there already.
+        for name in ("registry", "git", "prefect", "workers"):
+            shutil.rmtree(folder / name, ignore_errors=True)
         base = dict(engine.env if engine else tools.environment()) | traces.environment
         logger().info("starting a registry, a git server and a Prefect server")
         serving = embedded_registry if registry == "embedded" else docker_registry

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
-from soci_pipeline.local.debian_packages import PackageArchive, Suite
+from soci_pipeline.local.debian_packages import OS_RELEASE, PackageArchive, Release, Suite
 from soci_pipeline.local.folder_lock import folder_lock
 from soci_pipeline.process import logger, run
 
@@ -85,7 +85,8 @@ def default_folder() -> Path:
 class Toolchain:
     """A folder of unpacked tools; safe for several processes at once, and quick when all is there."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, os_release: Path = OS_RELEASE) -> None:
+        self._os_release = os_release
         self.folder = (folder or default_folder()).absolute()
         self.bin = self.folder / "bin"
 
@@ -129,7 +130,7 @@ class Toolchain:
 
     @cached_property
     def _archive(self) -> PackageArchive:
-        return PackageArchive(self.folder / "apt")
+        return PackageArchive(self.folder / "apt", release=Release.of_this_machine(self._os_release))
 
     def _is_there(self, tool: Tool) -> bool:
         return all((self.bin / Path(file).name).exists() for file in tool.files)

@@ -1,0 +1,95 @@
+"""Publish an example for linux/amd64 and linux/arm64 through the real flow, in a stack started for it on this machine.
+
+Starts a Prefect server, a registry, a git server, three workers and, where no Docker engine runs, a private one from
+unpacked Debian packages (as root on Debian or Ubuntu). At the end the image of this machine's platform is run from the
+registry and asked for a page. Without any engine, images are put together from wheels instead of being built, and the
+answer says so. Everything that was started is stopped again; fetched tools stay in .toolchain.
+
+Exit statuses: 0 published; 7 a tool is missing; 9 the engine does not answer; 20 the flow run failed; 22 a part of the
+stack did not start; 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolMissing
+from soci_pipeline.local.demonstration import Demonstration, Plan, demonstrate
+from soci_pipeline.local.demonstration_text import as_json, as_text
+from soci_pipeline.local.engine import Engine, running_engine
+from soci_pipeline.local.stack import project_folder
+from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.process import logger
+
+_BUILDERS = ("auto", "buildx", "docker", "prebuilt")
+_TOOLCHAINS = ("native", "containerd")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds the images (default auto)")
+    parser.add_argument("--toolchain", choices=_TOOLCHAINS, default="native", help="what indexes them (default native)")
+    parser.add_argument("--keep", action="store_true", help="keep the stack running until Ctrl-C, with its data")
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    started = time.monotonic()
+    folder = project_folder() / ".local" / "demo"
+    with _ending_on_signals(), contextlib.ExitStack() as stack:
+        engine, missing = _engine(arguments.builder, folder, stack)
+        plan = Plan(
+            folder=folder,
+            builder=arguments.builder if engine else "prebuilt",
+            toolchain=arguments.toolchain,
+            engine=engine,
+            not_built=missing,
+        )
+        if plan.toolchain == "containerd" and engine is None:
+            raise InvalidInput("the toolchain containerd needs an engine, and there is none", advice=missing)
+        result = stack.enter_context(demonstrate(plan))
+        elapsed = time.monotonic() - started
+        if arguments.keep:
+            _wait_for_interrupt(result, elapsed)
+    if not arguments.keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return CommandResult(json=as_json(result, elapsed), text=as_text(result, elapsed))
+
+
+def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[Engine | None, str | None]:
+    """The engine, or why there is none; raises where the builder that was asked for needs one."""
+    if builder == "prebuilt":
+        return None, "the builder `prebuilt` was asked for"
+    try:
+        return stack.enter_context(running_engine(folder / "engine", toolchain=Toolchain())), None
+    except (ToolMissing, EngineUnavailable) as error:
+        if builder != "auto":
+            raise
+        logger().warning("nothing can be built here: %s", error.reason)
+        return None, error.reason
+
+
+def _wait_for_interrupt(result: Demonstration, elapsed: float) -> None:
+    logger().info("%s", as_text(result, elapsed))
+    logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+@contextlib.contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,36 @@
+"""Say what this machine can do, and what to do about each lack. Nothing is changed.
+
+A lack that only narrows the choice (no engine: nothing can be built here, but prebuilt images can be published) is
+reported and is no failure.
+
+Exit statuses: 0 everything essential is there; 7 something essential (Python, git, disk space) is lacking.
+"""
+
+import argparse
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.local.diagnosis import Check, diagnose
+
+
+def configure(_: argparse.ArgumentParser) -> None:
+    """There are no options beside the common ones."""
+
+
+def run(_: argparse.Namespace) -> CommandResult:
+    checks = list(diagnose())
+    fields = [{"name": each.name, "ok": each.ok, "detail": each.detail, "advice": each.advice} for each in checks]
+    failed = any(each.essential and not each.ok for each in checks)
+    return CommandResult(
+        json={"checks": fields},
+        text="\n".join(line for each in checks for line in _lines(each)),
+        exit_code=ExitCode.TOOL_MISSING if failed else ExitCode.OK,
+    )
+
+
+def _lines(check: Check) -> list[str]:
+    mark = "ok" if check.ok else "LACKING" if check.essential else "no"
+    lines = [f"{mark:<8} {check.name:<21} {check.detail}"]
+    if check.advice:
+        lines.append(f"{'':<8} {'':<21} -> {check.advice}")
+    return lines

@@ -1,0 +1,87 @@
+"""The answer of `soci-pipeline demo`: for people a table of digests, for programs one JSON object."""
+
+import re
+from typing import Any
+
+from soci_pipeline.local.demonstration import Demonstration
+from soci_pipeline.publish.records import PlatformImage
+
+_MIB = 1 << 20
+
+
+def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:
+    """The object of ``--json``; ``duration_s`` is the whole command, ``publish_s`` the flow run."""
+    publication = result.publication
+    return {
+        "reference": publication.reference,
+        "index": str(publication.index),
+        "platforms": [_platform(record) for record in publication.platforms],
+        "tags": list(publication.tags),
+        "duration_s": round(seconds, 1),
+        "publish_s": round(publication.seconds, 1),
+        "builder": result.builder,
+        "not_built": result.not_built,
+        "page": result.page,
+    }
+
+
+def as_text(result: Demonstration, seconds: float) -> str:
+    """The table of digests, how to pull the image, and what the running image said."""
+    publication = result.publication
+    lines = [
+        "",
+        f"{publication.reference} is published.",
+        "",
+        f"  {'image index':<14}{publication.index}",
+    ]
+    for record in publication.platforms:
+        lines += _platform_lines(record)
+    lines += [
+        "",
+        f"  tags:     {', '.join(publication.tags)}",
+        f"  pull:     docker pull {publication.reference}   (while the stack is up: --keep)",
+        f"  flow run: {publication.run_url}",
+        f"  time:     {seconds:.0f} s, of which publishing took {publication.seconds:.0f} s",
+    ]
+    if result.page is not None:
+        lines.append(f"  run:      the image answered: {_headline(result.page)}")
+    if result.not_built is not None:
+        lines += [
+            "",
+            f"Nothing was built: {result.not_built}.",
+            "The images were put together from wheels of each architecture; they were indexed, pushed, joined and",
+            "verified like any other, and not run: they hold no interpreter.",
+        ]
+    return "\n".join(lines)
+
+
+def _platform(record: PlatformImage) -> dict[str, Any]:
+    return {
+        "platform": str(record.platform),
+        "manifest": str(record.manifest.digest),
+        "soci_index": str(record.soci_index.digest) if record.soci_index else None,
+        "layers": [
+            {
+                "digest": str(layer.digest),
+                "size": layer.size,
+                "ztoc": str(layer.ztoc) if layer.ztoc else None,
+                "reason": layer.reason.value if layer.reason else None,
+            }
+            for layer in record.layers
+        ],
+    }
+
+
+def _platform_lines(record: PlatformImage) -> list[str]:
+    lines = [f"  {record.platform!s:<14}{record.manifest.digest}"]
+    if record.soci_index is not None:
+        lines.append(f"  {'  SOCI index':<14}{record.soci_index.digest}")
+    for layer in record.layers:
+        state = "indexed" if layer.ztoc else f"not indexed: {layer.reason.value if layer.reason else 'unknown'}"
+        lines.append(f"  {'  layer':<14}{layer.digest}  {layer.size / _MIB:8.1f} MiB  {state}")
+    return lines
+
+
+def _headline(page: str) -> str:
+    found = re.search(r"<h1>(.*?)</h1>", page)
+    return found[1] if found else page.strip()[:100]

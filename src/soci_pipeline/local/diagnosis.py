@@ -1,0 +1,199 @@
+"""What this machine can do: one check after the other, none of which changes anything or needs the others."""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from soci_pipeline.containerd.socket import find_socket
+from soci_pipeline.errors import SociPipelineError, ToolFailed, ToolMissing
+from soci_pipeline.local.binfmt import can_run
+from soci_pipeline.local.debian_packages import Release
+from soci_pipeline.local.engine import find_engine
+from soci_pipeline.local.ports import answers
+from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import run
+from soci_pipeline.soci import inflate
+
+_MINIMUM_FREE_BYTES = 5 << 30
+_SECONDS = 30.0
+_PRIVATE_ENGINE = "`soci-pipeline demo` starts a private one here, without installing anything."
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. ``essential`` ones are needed for anything at all; the others widen what can be done."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str | None = None
+    essential: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    name: str
+    look: Callable[[Mapping[str, str]], str]
+    """Returns what was found; a `SociPipelineError` is a lack."""
+    advice: str | None = None
+    essential: bool = False
+
+
+def diagnose(toolchain: Toolchain | None = None) -> Iterator[Check]:
+    """Every check in turn, with the unpacked tools of a toolchain folder on the PATH."""
+    env = (toolchain or Toolchain()).environment()
+    for probe in _PROBES:
+        try:
+            detail = probe.look(env)
+        except SociPipelineError as error:
+            advice = probe.advice or error.advice
+            reason = error.reason.splitlines()[0]
+            yield Check(probe.name, ok=False, detail=reason, advice=advice, essential=probe.essential)
+        else:
+            yield Check(probe.name, ok=True, detail=detail, essential=probe.essential)
+
+
+def _python(_: Mapping[str, str]) -> str:
+    # An older one could not have installed this.
+    return "Python " + ".".join(map(str, sys.version_info[:3]))
+
+
+def _buildx(env: Mapping[str, str]) -> str:
+    try:
+        return _version_of("docker", "buildx", "version", package="docker-cli")(env)
+    except ToolFailed as error:
+        raise ToolMissing("docker has no buildx plugin that works") from error
+
+
+def _version_of(*argv: str, package: str) -> Callable[[Mapping[str, str]], str]:
+    def look(env: Mapping[str, str]) -> str:
+        said = run(argv, package=package, env=env, timeout=_SECONDS)
+        return (said.stdout.strip() or said.stderr_tail.strip()).splitlines()[0]
+
+    return look
+
+
+def _docker_engine(env: Mapping[str, str]) -> str:
+    engine = find_engine(env)
+    if engine is None:
+        raise ToolMissing("no Docker engine answers", advice=_engine_advice())
+    store = "containerd" if engine.containerd_image_store else "classic"
+    return f"Docker {engine.version} at {engine.docker_host}, {store} image store"
+
+
+def _engine_advice() -> str:
+    try:
+        Release.of_this_machine()
+    except ToolMissing:
+        return "Start Docker; without an engine only the builder `prebuilt` works."
+    if os.geteuid() == 0:
+        return f"Start Docker. {_PRIVATE_ENGINE}"
+    return "Start Docker, or run `soci-pipeline demo` as root; without an engine only the builder `prebuilt` works."
+
+
+def _containerd_socket(env: Mapping[str, str]) -> str:
+    return str(find_socket(env=env))
+
+
+def _zlib_ng(_: Mapping[str, str]) -> str:
+    engine = inflate.engine()
+    if not engine.is_fast:
+        raise ToolMissing(f"indexing uses {engine.name}, which takes about twice the time")
+    return engine.name
+
+
+def _disk_space(_: Mapping[str, str]) -> str:
+    folder = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - only measured
+    free = shutil.disk_usage(folder).free
+    text = f"{free / (1 << 30):.1f} GiB free in {folder}"
+    if free < _MINIMUM_FREE_BYTES:
+        raise ToolMissing(f"only {text}")
+    return text
+
+
+def _root(_: Mapping[str, str]) -> str:
+    if os.geteuid() != 0:
+        raise ToolMissing("running as an ordinary user")
+    return "running as root"
+
+
+def _emulation(_: Mapping[str, str]) -> str:
+    lacking = [p for p in (Platform("linux", "amd64"), Platform("linux", "arm64")) if not can_run(p)]
+    if lacking:
+        raise ToolMissing(f"programs of {', '.join(map(str, lacking))} do not run here")
+    return "programs of linux/amd64 and linux/arm64 run here"
+
+
+def _registry_credentials(_: Mapping[str, str]) -> str:
+    folder = os.environ.get("DOCKER_CONFIG")
+    path = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+    if os.environ.get("SOCI_PIPELINE_REGISTRY_USERNAME"):
+        return "in the environment"
+    if not path.exists():
+        raise ToolMissing(f"no {path}, and none in the environment")
+    return f"Docker's configuration {path}"
+
+
+def _prefect(_: Mapping[str, str]) -> str:
+    # Not imported: that takes two seconds, and the library works without it.
+    try:
+        return f"Prefect {importlib.metadata.version('prefect')}"
+    except importlib.metadata.PackageNotFoundError:
+        raise ToolMissing("the Python package prefect is not installed") from None
+
+
+def _prefect_api(_: Mapping[str, str]) -> str:
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        raise ToolMissing("PREFECT_API_URL is not set")
+    if not answers(f"{url.rstrip('/')}/health"):
+        raise ToolFailed(f"no Prefect server answers at {url}")
+    return url
+
+
+_PROBES = (
+    _Probe("python", _python, "Install Python 3.11 or newer.", essential=True),
+    _Probe("git", _version_of("git", "--version", package="git"), "Install the package git.", essential=True),
+    _Probe("disk space", _disk_space, "Free space, or point TMPDIR at a larger disk.", essential=True),
+    _Probe("root", _root, "Only a private engine and the toolchain `containerd` need root."),
+    _Probe("docker engine", _docker_engine),
+    _Probe(
+        "buildx",
+        _buildx,
+        "Install the package docker-buildx; without it the builder `docker` is used.",
+    ),
+    _Probe(
+        "containerd socket", _containerd_socket, "Needed by the toolchain `containerd` alone; `native` does without."
+    ),
+    _Probe(
+        "ctr",
+        _version_of("ctr", "--version", package="containerd"),
+        "Install the package containerd; the toolchain `containerd` alone needs it.",
+    ),
+    _Probe(
+        "soci",
+        _version_of("soci", "--version", package="soci-snapshotter"),
+        "Install soci-snapshotter, or set SOCI_PIPELINE_CONTAINERD_SOCI_VERSION and "
+        "SOCI_PIPELINE_CONTAINERD_SOCI_SHA256 to have a release fetched; the toolchain `containerd` alone needs it.",
+    ),
+    _Probe("zlib-ng", _zlib_ng, "Install the Python package zlib-ng."),
+    _Probe(
+        "emulation",
+        _emulation,
+        "Needed for RUN steps of a foreign architecture alone: install qemu-user-static, or use workers of each "
+        "architecture.",
+    ),
+    _Probe(
+        "registry credentials",
+        _registry_credentials,
+        "Run `docker login`, or set SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and "
+        "public registries need none.",
+    ),
+    _Probe("prefect", _prefect, "Install soci-pipeline[prefect]; the library itself works without."),
+    _Probe("prefect API", _prefect_api, "Set PREFECT_API_URL to your server's API; the demo starts one of its own."),
+)

@@ -1,0 +1,94 @@
+"""The toolchain folder: what is there is not fetched, and what cannot be had is named with its package."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.errors import InvalidInput, ToolMissing
+from soci_pipeline.local import toolchain as module
+from soci_pipeline.local.toolchain import TOOLS, VARIABLE, Toolchain, default_folder
+from tests.support.programs import write_program
+
+DEBIAN = "ID=debian\nVERSION_CODENAME=bookworm\n"
+FEDORA = "ID=fedora\nPRETTY_NAME=Fedora\n"
+APT_GET = """
+case "$*" in
+  *indextargets*) echo "bookworm main https://mirror.example/debian/" ;;
+  *" download "*) echo x >> "$DOWNLOADS"; touch oras_1_amd64.deb ;;
+esac
+"""
+APT_CACHE = 'for word; do last=$word; done; echo " $last | 1.0 | https://m trixie/main amd64"'
+DPKG_DEB = 'mkdir -p "$3/usr/bin"; printf "#!/bin/sh\\necho fetched" > "$3/usr/bin/oras"; chmod 755 "$3/usr/bin/oras"'
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "programs"
+    write_program(folder, "apt-get", APT_GET)
+    write_program(folder, "apt-cache", APT_CACHE)
+    write_program(folder, "dpkg-deb", DPKG_DEB)
+    write_program(folder, "ldd", "echo 'not a dynamic executable' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("DOWNLOADS", str(tmp_path / "downloads"))
+    return folder
+
+
+def _toolchain(folder: Path, os_release: str) -> Toolchain:
+    path = folder.parent / "os-release"
+    path.write_text(os_release)
+    return Toolchain(folder, os_release=path)
+
+
+def test_a_fetched_tool_comes_first_on_the_path(tmp_path: Path, programs: Path) -> None:
+    tools = _toolchain(tmp_path / "toolchain", DEBIAN)
+    env = tools.ensure(["oras"])
+    assert env["PATH"].split(os.pathsep)[0] == str(tmp_path / "toolchain" / "bin")
+    assert tools.program("oras").read_text().endswith("echo fetched")
+
+
+def test_the_second_time_nothing_is_fetched(tmp_path: Path, programs: Path) -> None:
+    for _ in range(2):
+        _toolchain(tmp_path / "toolchain", DEBIAN).ensure(["oras"])
+    assert (tmp_path / "downloads").read_text() == "x\n"
+
+
+def test_a_folder_that_was_moved_fetches_nothing_again(tmp_path: Path, programs: Path) -> None:
+    _toolchain(tmp_path / "old", DEBIAN).ensure(["oras"])
+    (tmp_path / "old").rename(tmp_path / "new")
+    tools = _toolchain(tmp_path / "new", DEBIAN)
+    tools.ensure(["oras"])
+    assert tools.program("oras").resolve().is_relative_to(tmp_path / "new")
+    assert (tmp_path / "downloads").read_text() == "x\n"
+
+
+def test_elsewhere_than_on_debian_an_installed_tool_will_do(tmp_path: Path, programs: Path) -> None:
+    write_program(programs, "oras", "echo installed")
+    tools = _toolchain(tmp_path / "toolchain", FEDORA)
+    tools.ensure(["oras"])
+    assert tools.program("oras") == programs / "oras"
+
+
+def test_elsewhere_than_on_debian_a_missing_tool_is_named(tmp_path: Path, programs: Path) -> None:
+    with pytest.raises(ToolMissing, match="cosign is not here: packages are fetched on Debian and Ubuntu only"):
+        _toolchain(tmp_path / "toolchain", FEDORA).ensure(["cosign"])
+
+
+def test_an_unknown_tool_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no tool named 'podman'") as caught:
+        Toolchain(tmp_path).ensure(["podman"])
+    assert "buildx" in str(caught.value.advice)
+
+
+def test_the_folder_can_be_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert default_folder() == tmp_path
+
+
+def test_in_a_work_tree_the_folder_lies_in_it() -> None:
+    assert default_folder() == Path(module.__file__).parents[3] / ".toolchain"
+
+
+def test_no_two_tools_bring_a_program_of_the_same_name() -> None:
+    names = [Path(file).name for tool in TOOLS.values() for file in tool.files]
+    assert len(names) == len(set(names))
