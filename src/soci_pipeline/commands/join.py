@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         index = join(images, annotations=annotations, read=reader(client, reference.repository), platforms=platforms)
         uploaded = _put(client, reference, index)
     size = index.descriptor.size
+    images = tuple(sorted(images, key=lambda image: image.platform))
     answer = {
         "index": str(index.descriptor.digest),
         "platforms": [

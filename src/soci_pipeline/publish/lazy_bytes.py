@@ -1,7 +1,7 @@
 """What a machine has to fetch before a container can start: lazily, by the SOCI index, and with a full pull.
 
-Lazily these are, for one platform: the image index, the image's manifest and config, the SOCI index with its config, the
-zTOCs, and every layer without a zTOC whole. Spans are not counted: they are fetched one by one when the running
+Lazily these are, for one platform: the image index, the image's manifest and config, the SOCI index with its config,
+the zTOCs, and every layer without a zTOC whole. Spans are not counted: they are fetched one by one when the running
 container first reads a file in them. A full pull is the image index, the manifest, the config and every layer.
 """
 

@@ -1,0 +1,94 @@
+"""`soci-pipeline join` from the command line to the registry."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.publish.join import join
+from soci_pipeline.publish.records import PlatformImage
+from soci_pipeline.registry.client import RegistryClient
+from tests.support.branches import branch_v2
+from tests.support.images import AMD64, ARM64
+from tests.support.published import REPOSITORY, registry, upload
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout.create(tmp_path / "layout")
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[RegistryClient]:
+    with registry(tmp_path / "registry") as found:
+        yield found
+
+
+@pytest.fixture
+def images(client: RegistryClient, layout: Layout) -> list[PlatformImage]:
+    made = [branch_v2(layout, platform) for platform in (ARM64, AMD64)]
+    for image in made:
+        assert image.soci_index is not None
+        upload(client, layout, image.manifest, image.soci_index)
+    return made
+
+
+def test_joining_digests_puts_one_index_and_then_the_tag(
+    client: RegistryClient, layout: Layout, images: list[PlatformImage], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = [str(image.manifest.digest) for image in images]
+    expected = join(images, annotations={"a": "b=c"}, read=layout.read).descriptor
+    command = ["join", f"{client.registry}/{REPOSITORY}:v1", *digests, "--annotation", "a=b=c", "--json"]
+
+    assert main([*command, "--platform", "linux/amd64", "--platform", "linux/arm64/v8"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main(command) == 0
+    second = json.loads(capsys.readouterr().out)
+
+    assert first["index"] == expected.digest
+    assert [each["platform"] for each in first["platforms"]] == ["linux/amd64", "linux/arm64"]
+    assert all(each["soci_index"] for each in first["platforms"])
+    assert (first["bytes_uploaded"], first["bytes_skipped"]) == (expected.size, 0)
+    assert (second["bytes_uploaded"], second["bytes_skipped"]) == (0, expected.size)
+    assert client.head_manifest(REPOSITORY, "v1") == expected
+
+
+def test_without_a_tag_the_index_is_there_by_digest_alone(
+    client: RegistryClient, images: list[PlatformImage], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["join", f"{client.registry}/{REPOSITORY}", str(images[0].manifest.digest)]) == 0
+
+    assert "linux/arm64" in capsys.readouterr().out
+    assert client.list_tags(REPOSITORY) == ()
+
+
+def test_images_that_do_not_fit_publish_nothing(
+    client: RegistryClient, images: list[PlatformImage], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = str(images[0].manifest.digest)
+    command = ["join", f"{client.registry}/{REPOSITORY}:v1", digest, "--platform", "linux/amd64", "--json"]
+
+    assert main(command) == ExitCode.JOIN_REFUSED
+
+    output = capsys.readouterr()
+    assert "linux/amd64: no image of this platform" in output.err
+    assert json.loads(output.out)["error"] == "JoinRefused"
+    assert client.list_tags(REPOSITORY) == ()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["not a reference", "sha256:" + "0" * 64],
+        ["127.0.0.1:1/app:v1", "sha256:short"],
+        ["127.0.0.1:1/app@sha256:" + "0" * 64, "sha256:" + "0" * 64],
+        ["127.0.0.1:1/app", "sha256:" + "0" * 64, "--annotation", "nothing"],
+        ["127.0.0.1:1/app", "sha256:" + "0" * 64, "--platform", "linux"],
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_the_registry_is_asked(arguments: list[str]) -> None:
+    assert main(["join", *arguments]) == ExitCode.INVALID_INPUT

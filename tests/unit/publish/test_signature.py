@@ -1,0 +1,80 @@
+"""Signing: what cosign is called with, and that no secret is on its command line. The real one is in tests/real."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.publish.signature import Connection, SigningKey, sign
+from soci_pipeline.registry.auth import Credentials, FixedCredentials
+from soci_pipeline.registry.reference import ImageReference
+
+IMAGE = ImageReference.parse(f"registry.example.com/app@{Digest.of(b'image')}")
+KEY = SigningKey("cosign.key", SecretStr("hunter2"))
+
+# Writes down how it was called; `verify` succeeds once `sign` was called.
+COSIGN = """#!/bin/sh
+echo "$@" >> "$RECORD/argv"
+echo "$COSIGN_PASSWORD" > "$RECORD/password"
+[ -z "$DOCKER_CONFIG" ] || cp "$DOCKER_CONFIG/config.json" "$RECORD/config.json"
+[ -z "$DOCKER_CONFIG" ] || stat -c %a "$DOCKER_CONFIG/config.json" > "$RECORD/mode"
+case "$1" in
+  sign) touch "$RECORD/signed" ;;
+  verify) [ -e "$RECORD/signed" ] || { echo "no signatures found" >&2; exit 10; } ;;
+esac
+exit "${FAIL:-0}"
+"""
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    program = tmp_path / "bin" / "cosign"
+    program.parent.mkdir()
+    program.write_text(COSIGN)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RECORD", str(tmp_path))
+    return tmp_path
+
+
+def test_an_index_is_signed_once_by_its_digest(record: Path) -> None:
+    assert sign(IMAGE, KEY) is True
+    assert sign(IMAGE, KEY) is False
+
+    calls = (record / "argv").read_text().splitlines()
+    assert [call.split()[0] for call in calls] == ["public-key", "verify", "sign", "public-key", "verify"]
+    assert calls[2] == f"sign --yes --tlog-upload=false --key cosign.key {IMAGE}"
+
+
+def test_the_password_and_the_login_are_not_on_the_command_line(record: Path) -> None:
+    credentials = FixedCredentials(Credentials("robot", SecretStr("letmein")))
+
+    sign(IMAGE, KEY, Connection(credentials=credentials, plain_http=True, ca_file=Path("/ca.pem")))
+
+    assert (record / "password").read_text() == "hunter2\n"
+    assert list(json.loads((record / "config.json").read_text())["auths"]) == ["registry.example.com"]
+    assert (record / "mode").read_text() == "600\n"
+    argv = (record / "argv").read_text()
+    assert "--allow-http-registry --allow-insecure-registry --registry-cacert /ca.pem" in argv
+    assert "hunter2" not in argv
+    assert "letmein" not in argv
+
+
+def test_a_failure_has_cosigns_last_words_and_no_secret(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIL", "3")
+
+    with pytest.raises(ToolFailed, match="cosign ended with exit status 3") as caught:
+        sign(IMAGE, KEY)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_tag_cannot_be_signed_and_a_missing_cosign_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInput, match="has no digest"):
+        sign(ImageReference.parse("registry.example.com/app:v1"), KEY)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissing, match="cosign"):
+        sign(IMAGE, KEY)
