@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shlex
+import socket
 import subprocess
 import tempfile
 import time
@@ -182,6 +183,8 @@ def _wait(child: subprocess.Popen[bytes], env: Mapping[str, str], log: Path) -> 
 
 
 def _engine_at(host: str, env: Mapping[str, str], *, containerd: Path | None, private: bool) -> Engine | None:
+    if not _listens(host):
+        return None
     try:
         client = docker.from_env(environment=dict(env) | {"DOCKER_HOST": host}, timeout=10)
     except docker.errors.DockerException:
@@ -204,6 +207,15 @@ def _engine_at(host: str, env: Mapping[str, str], *, containerd: Path | None, pr
         private=private,
         env=environment,
     )
+
+
+def _listens(host: str) -> bool:
+    """Whether a connection can be made; the client leaves its socket open where none can."""
+    if not host.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        return probe.connect_ex(host.removeprefix("unix://")) == 0
 
 
 def _containerd_socket(env: Mapping[str, str]) -> Path | None:

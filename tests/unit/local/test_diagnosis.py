@@ -1,0 +1,84 @@
+"""The doctor's checks, with a PATH on which there is nothing or what a test puts there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.local.diagnosis import Check, diagnose
+from soci_pipeline.local.toolchain import VARIABLE, Toolchain
+from tests.support.programs import write_program
+
+NAMES = {
+    *("python", "git", "disk space", "root", "docker engine", "buildx", "containerd socket", "ctr", "soci"),
+    *("zlib-ng", "emulation", "registry credentials", "prefect", "prefect API"),
+}
+
+
+def _checks(tmp_path: Path) -> dict[str, Check]:
+    return {check.name: check for check in diagnose(Toolchain(tmp_path / "toolchain"))}
+
+
+def test_every_check_of_the_command_is_there_and_a_lack_comes_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    checks = _checks(tmp_path)
+    assert set(checks) == NAMES
+    assert all(check.advice for check in checks.values() if not check.ok)
+    assert not checks["git"].ok
+    assert checks["git"].essential
+    assert not checks["soci"].ok
+
+
+def test_a_tool_is_reported_with_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_program(tmp_path / "bin", "soci", "echo soci version 0.15.0 abc")
+    write_program(tmp_path / "bin", "docker", "echo github.com/docker/buildx 0.20.1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    checks = _checks(tmp_path)
+    assert checks["soci"].detail == "soci version 0.15.0 abc"
+    assert checks["buildx"].detail == "github.com/docker/buildx 0.20.1"
+
+
+def test_a_docker_command_without_buildx_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_program(tmp_path / "bin", "docker", "echo \"docker: 'buildx' is not a docker command.\" >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    check = _checks(tmp_path)["buildx"]
+    assert (check.ok, check.detail) == (False, "docker has no buildx plugin that works")
+
+
+def test_an_engine_that_is_named_and_silent_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    check = _checks(tmp_path)["docker engine"]
+    assert not check.ok
+    assert "DOCKER_HOST" in check.detail
+
+
+def test_no_credential_is_ever_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", "user")
+    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", "do-not-show")
+    check = _checks(tmp_path)["registry credentials"]
+    assert check.ok
+    assert "do-not-show" not in str(check)
+
+
+def test_the_command_answers_with_one_json_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert main(["doctor", "--json"]) == ExitCode.OK
+    answer = json.loads(capsys.readouterr().out)
+    assert {check["name"] for check in answer["checks"]} == NAMES
+    assert all(set(check) == {"name", "ok", "detail", "advice"} for check in answer["checks"])
+
+
+def test_a_lack_of_something_essential_is_the_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["doctor"]) == ExitCode.TOOL_MISSING
+    assert "LACKING  git" in capsys.readouterr().out

@@ -1,0 +1,78 @@
+"""Finding an engine that runs; starting a private one is the real tier's."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from soci_pipeline.errors import EngineUnavailable, ToolMissing
+from soci_pipeline.local.engine import find_engine, private_engine
+
+INFORMATION = {"ServerVersion": "28.0.1", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+
+
+@contextmanager
+def _engine(information: dict[str, Any]) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = {"ApiVersion": "1.45"} if self.path.endswith("/version") else information
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"tcp://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_engine_that_docker_host_names_is_used() -> None:
+    with _engine(INFORMATION) as address:
+        found = find_engine({"DOCKER_HOST": address, "PATH": "/bin"})
+    assert found is not None
+    assert (found.version, found.docker_host, found.private) == ("28.0.1", address, False)
+    assert found.containerd_image_store
+    assert found.env["DOCKER_HOST"] == address
+
+
+def test_the_classic_image_store_is_told_apart() -> None:
+    with _engine({"ServerVersion": "20.10.24", "DriverStatus": [["Backing Filesystem", "extfs"]]}) as address:
+        found = find_engine({"DOCKER_HOST": address})
+    assert found is not None
+    assert not found.containerd_image_store
+
+
+def test_a_named_engine_that_does_not_answer_is_an_error_not_a_reason_for_another(tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="no Docker engine answers at DOCKER_HOST=unix:///") as caught:
+        find_engine({"DOCKER_HOST": f"unix://{tmp_path}/none.sock"})
+    assert "unset DOCKER_HOST" in str(caught.value.advice)
+
+
+def test_a_named_containerd_socket_is_handed_on() -> None:
+    with _engine(INFORMATION) as address:
+        found = find_engine({"DOCKER_HOST": address, "CONTAINERD_ADDRESS": "/run/c.sock"})
+    assert found is not None
+    assert found.containerd_socket == Path("/run/c.sock")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="an ordinary user is refused, and this is root")
+def test_an_ordinary_user_is_told_what_to_do_instead_of_a_private_engine(tmp_path: Path) -> None:
+    with pytest.raises(ToolMissing, match="only root") as caught, private_engine(tmp_path):
+        pass
+    assert "prebuilt" in str(caught.value.advice)
