@@ -31,7 +31,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from tests.support.archives import oci_archive
 from tests.support.file_server import serving_files
-from tests.support.images import only_manifest
+from tests.support.images import gzip_layer, image_layout, only_manifest
 from tests.support.shell_root import add_shell
 from tests.support.tars import noise
 
@@ -302,3 +302,34 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> N
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("example", ["buildx-static-site", "docker-classic"])
+def test_the_examples_build(engine: Engine, tmp_path: Path, example: str) -> None:
+    source = Path(__file__).resolve().parents[2]
+    name = example.partition("-")[0]
+    layout = built(name, request(source, context=f"examples/{example}"), tmp_path, engine)
+    assert len(contents(layout)) >= 1
+
+
+def test_a_full_disk_is_named_and_nothing_is_taken_for_an_image(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    source = image_layout(tmp_path / "source", HERE, [gzip_layer({"a": noise(3_000_000)})])
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from soci_pipeline.build.import_image import import_image
+        from soci_pipeline.errors import DiskFull
+        from soci_pipeline.oci.layout import Layout
+        from soci_pipeline.oci.platform import Platform
+        try:
+            import_image(Path({str(source.path)!r}), Path({str(disk / "image")!r}), platform=Platform.native())
+        except DiskFull as error:
+            assert Layout.open(Path({str(disk / "image")!r})).roots() == ()
+            print("named:", error.reason)
+    """)
+    mount = f'mount -t tmpfs -o size=1m tmpfs "{disk}" && exec "$0" -c "$1"'
+    shown = run(["unshare", "--mount", "sh", "-c", mount, sys.executable, script]).stdout
+    assert "named: no space left" in shown

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from soci_pipeline.build.builder import BuilderName
-from soci_pipeline.build.errors import BuilderUnavailable
+from soci_pipeline.build.errors import BuilderUnavailable, build_failure
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.build.versions import find_version, require_version
 from soci_pipeline.build.working_folder import BUILDER_RECORD, PREFIX
-from soci_pipeline.errors import BuildFailed, EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
+from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.process import find, logger, run
 
 MINIMUM_BUILDX = (0, 10, 0)
@@ -42,6 +42,8 @@ class BuildxBuilder:
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self._env = dict(os.environ if env is None else env)
+        self._checked: BuildRequest | None = None
+        self._exports_oci = False
 
     def check(self, request: BuildRequest) -> None:
         """Raise for a bad request, a missing or old docker or buildx, an engine or builder that does not answer."""
@@ -55,13 +57,15 @@ class BuildxBuilder:
             package="docker-buildx",
         )
         if request.buildx_builder is None:
-            self._engine()
+            self._exports_oci = exports_oci(self._engine())
         else:
             self._check_named_builder(request.buildx_builder)
+        self._checked = request
 
     def build(self, request: BuildRequest, destination: Path) -> Path:
         """Build; returns the OCI archive. Leaving by an exception ends the build and removes a builder made for it."""
-        self.check(request)
+        if self._checked != request:
+            self.check(request)
         destination.mkdir(parents=True, exist_ok=True)
         archive = destination / _ARCHIVE
         env = self._env | {"SOURCE_DATE_EPOCH": str(request.source_date_epoch), "BUILDKIT_PROGRESS": "plain"}
@@ -70,24 +74,19 @@ class BuildxBuilder:
             try:
                 run(argv, package=_CLI, env=env, stream=True)
             except ToolFailed as error:
-                raise BuildFailed(f"the build for {request.platform} failed\n{error.reason}") from error
+                raise build_failure(request.platform, error.reason) from error
         return archive
 
     @contextlib.contextmanager
     def _builder(self, request: BuildRequest, destination: Path) -> Iterator[str | None]:
         if request.buildx_builder is not None:
             yield request.buildx_builder
-        elif self._exports_oci():
+        elif self._exports_oci:
             # Named, so that a `docker buildx use` of this machine's user does not decide.
             yield "default"
         else:
             with temporary_builder(destination, env=self._env, network=request.network) as name:
                 yield name
-
-    def _exports_oci(self) -> bool:
-        engine = self._engine()
-        version = find_version(str(engine.get("ServerVersion", "")))
-        return has_containerd_store(engine) and version is not None and version >= MINIMUM_ENGINE
 
     def _buildx_version(self) -> str:
         try:
@@ -120,6 +119,12 @@ class BuildxBuilder:
                 f"there is no buildx builder {name!r}, or it does not answer: {error.reason}",
                 advice="`docker buildx ls` lists the builders; `buildx_builder` names one of them.",
             ) from error
+
+
+def exports_oci(engine: Mapping[str, object]) -> bool:
+    """Whether an engine's own builder can export an OCI archive with rewritten timestamps, by its ``docker info``."""
+    version = find_version(str(engine.get("ServerVersion", "")))
+    return has_containerd_store(engine) and version is not None and version >= MINIMUM_ENGINE
 
 
 def has_containerd_store(engine: Mapping[str, object]) -> bool:
@@ -169,6 +174,9 @@ def temporary_builder(folder: Path, *, env: Mapping[str, str], network: str | No
     record = folder / BUILDER_RECORD
     record.write_text(f"{name}\n")
     options = [] if network is None else ["--driver-opt", f"network={network}"]
+    if network == "host":
+        # Steps may use the host's network only where the builder's daemon allows it.
+        options += ["--buildkitd-flags", "--allow-insecure-entitlement network.host"]
     logger().info("making the builder %s, since the engine's own cannot export OCI archives", name)
     try:
         try:

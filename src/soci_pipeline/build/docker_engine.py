@@ -19,10 +19,10 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils import kwargs_from_env
 
 from soci_pipeline.build.builder import BuilderName
-from soci_pipeline.build.errors import NotSupportedByBuilder
+from soci_pipeline.build.errors import NotSupportedByBuilder, build_failure
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.build.versions import require_version
-from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable
+from soci_pipeline.errors import DiskFull, EngineUnavailable
 from soci_pipeline.process import logger
 
 MINIMUM_ENGINE = (20, 10, 0)
@@ -43,6 +43,7 @@ class DockerBuilder:
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self._env = dict(os.environ if env is None else env)
+        self._checked: BuildRequest | None = None
 
     def check(self, request: BuildRequest) -> None:
         """Raise for a bad request, one that only buildx can do, or an engine that does not answer."""
@@ -59,10 +60,12 @@ class DockerBuilder:
         with self._client() as client:
             version = str(client.version().get("Version", ""))
             require_version("the Docker engine", version, MINIMUM_ENGINE, why="to build", package="docker.io")
+        self._checked = request
 
     def build(self, request: BuildRequest, destination: Path) -> Path:
         """Build and save; returns the archive. Leaving by an exception closes the connection, which ends the build."""
-        self.check(request)
+        if self._checked != request:
+            self.check(request)
         destination.mkdir(parents=True, exist_ok=True)
         archive = destination / _ARCHIVE
         tag = f"soci-pipeline-build:{uuid.uuid4().hex}"
@@ -71,7 +74,7 @@ class DockerBuilder:
                 _follow(client.build(**_options(request, tag)), request)
                 _save(client, tag, archive)
             except (APIError, requests.RequestException) as error:
-                raise BuildFailed(f"the build for {request.platform} failed: {error}") from error
+                raise build_failure(request.platform, str(error)) from error
             finally:
                 _remove(client, tag)
         return archive
@@ -121,7 +124,7 @@ def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
     lines: list[str] = []
     for event in events:
         if "error" in event:
-            raise BuildFailed(f"the build for {request.platform} failed\n{event['error']}\n" + "".join(lines[-_TAIL:]))
+            raise build_failure(request.platform, f"{event['error']}\n" + "".join(lines[-_TAIL:]))
         text = str(event.get("stream") or "")
         if text.strip():
             lines.append(text)

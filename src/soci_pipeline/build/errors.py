@@ -1,8 +1,9 @@
-"""What can be wrong with a build request before anything is built."""
+"""What can be wrong with a build, mostly before anything is built."""
 
 from typing import ClassVar
 
-from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolMissing
+from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable, InvalidInput, ToolMissing
+from soci_pipeline.oci.platform import Platform
 
 
 class OutsideSource(InvalidInput):
@@ -44,3 +45,10 @@ class BuilderUnavailable(EngineUnavailable):
         "The engine must be able to pull BuildKit's image; or switch its containerd image store on, name an existing "
         "builder in `buildx_builder`, or choose the builder `docker`."
     )
+
+
+def build_failure(platform: Platform, output: str) -> BuildFailed | DiskFull:
+    """The error for a build that ended badly, from the last lines of its output."""
+    if "no space left on device" in output:
+        return DiskFull(f"no space left on a disk that the build for {platform} needs\n{output}")
+    return BuildFailed(f"the build for {platform} failed\n{output}")

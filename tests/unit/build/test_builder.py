@@ -7,8 +7,8 @@ from soci_pipeline.build.builder import BuilderName, FirstThatWorks, choose
 from soci_pipeline.build.errors import BuilderUnavailable, DockerfileMissing, NotSupportedByBuilder
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import BuildFailed, EngineUnavailable, InvalidInput, SociPipelineError
+from tests.support.fake_programs import Programs
 from tests.support.images import AMD64
-from tests.support.programs import Programs
 
 WORKING = """
 case "$*" in

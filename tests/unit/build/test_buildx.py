@@ -13,8 +13,8 @@ from soci_pipeline.build.errors import BuilderUnavailable, DockerfileMissing, To
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.build.working_folder import BUILDER_RECORD, PREFIX
 from soci_pipeline.errors import BuildFailed, EngineUnavailable, InvalidInput, ToolMissing
+from tests.support.fake_programs import Programs
 from tests.support.images import ARM64
-from tests.support.programs import Programs
 
 CONTAINERD = '{"ServerVersion":"26.1.5","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}'
 CLASSIC = '{"ServerVersion":"26.1.5","DriverStatus":[["Backing Filesystem","extfs"]]}'

@@ -10,7 +10,7 @@ import pytest
 
 from soci_pipeline.build.reaper import reap
 from soci_pipeline.build.working_folder import BUILDER_RECORD, CONTAINERD_RECORD, LOCK, PREFIX, working_folder
-from tests.support.programs import Programs
+from tests.support.fake_programs import Programs
 
 
 @pytest.fixture

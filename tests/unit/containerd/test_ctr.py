@@ -6,7 +6,7 @@ import pytest
 from soci_pipeline.build.errors import ToolTooOld
 from soci_pipeline.containerd.ctr import Containerd, purged_afterwards
 from soci_pipeline.errors import EngineUnavailable, ToolFailed
-from tests.support.programs import Programs
+from tests.support.fake_programs import Programs
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from soci_pipeline.build.errors import ToolTooOld
 from soci_pipeline.containerd.soci_command import MINIMUM_STANDALONE, find_soci
 from soci_pipeline.errors import ToolFailed, ToolMissing
 from soci_pipeline.publish.records import IndexVersion, SociOptions
+from tests.support.fake_programs import Programs
 from tests.support.images import AMD64
-from tests.support.programs import Programs
 
 OPTIONS = SociOptions(version=IndexVersion.V1, span_size=1 << 20, min_layer_size=5)
 
