@@ -1,57 +1,82 @@
-"""A registry on loopback for tests, and the shortest way to bring a layout into it."""
+"""Embedded registries and clients for tests: real HTTP over loopback, with waits short enough for a unit test."""
 
-import contextlib
-from collections.abc import Iterator
-from functools import partial
+import io
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import ImageManifest
+from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
+from soci_pipeline.registry.auth import CredentialProvider, Credentials, FixedCredentials
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.server.serving import serving
-from soci_pipeline.registry.server.settings import ServerSettings
+from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, serving
 from soci_pipeline.registry.settings import ClientSettings
 
 REPOSITORY = "team/app"
+LOGIN = Login("robot", SecretStr("opensesame"), bearer=True)
+CREDENTIALS = FixedCredentials(Credentials("robot", SecretStr("opensesame")))
+QUICK = ClientSettings(
+    attempts=4,
+    deadline=15.0,
+    backoff_base=0.002,
+    backoff_cap=0.02,
+    connect_timeout=2.0,
+    read_timeout=5.0,
+    part_size=256 << 10,
+    read_size=64 << 10,
+    settle_time=2.0,
+)
 
 
-@contextlib.contextmanager
+@contextmanager
 def registry(
-    folder: Path, *, referrers: bool = True, settings: ServerSettings | None = None
+    folder: Path,
+    *,
+    faults: FaultPlan | Iterable[Fault] | None = None,
+    server: ServerSettings | None = None,
+    settings: ClientSettings = QUICK,
+    credentials: CredentialProvider | None = None,
 ) -> Iterator[RegistryClient]:
-    """The embedded registry on a free port, and a client for it."""
-    chosen = settings or ServerSettings(referrers=referrers)
-    # What this client pushed is deleted and damaged by tests, and must not be waited for as if it were yet to appear.
-    patience = ClientSettings(settle_time=0)
-    with serving(folder, settings=chosen) as address, RegistryClient(address, settings=patience) as client:
+    """A client of an embedded registry that serves ``folder`` while the block runs."""
+    with (
+        serving(folder, faults=faults, settings=server) as address,
+        RegistryClient(address, settings=settings, credentials=credentials) as client,
+    ):
         yield client
 
 
-def upload(client: RegistryClient, layout: Layout, *roots: Descriptor, repository: str = REPOSITORY) -> None:
-    """Bring some graphs of a layout to a repository, children first, without tags."""
-    for root in roots:
-        for each in layout.walk(root):
-            if each.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
-                client.put_manifest(repository, each.digest, layout.read(each), each.media_type)
-            else:
-                client.upload_blob(repository, each, partial(layout.open_blob, each))
+def noise(size: int, seed: int = 1) -> bytes:
+    """Bytes that no compression shortens, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
 
 
-def tag(client: RegistryClient, layout: Layout, root: Descriptor, name: str, *, repository: str = REPOSITORY) -> None:
-    """Bring a graph to a repository and put a tag on it."""
-    upload(client, layout, root, repository=repository)
-    client.put_manifest(repository, name, layout.read(root), root.media_type)
+def described(data: bytes, media_type: str = OCI_LAYER_GZIP) -> Descriptor:
+    return Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
 
 
-def stored(folder: Path, repository: str = REPOSITORY) -> Layout:
-    """What the registry keeps of a repository, for tests that damage it."""
-    return Layout.open(folder / repository.replace("/", "+"))
+def upload(
+    client: RegistryClient, data: bytes, media_type: str = OCI_LAYER_GZIP, *, to: str = REPOSITORY
+) -> Descriptor:
+    descriptor = described(data, media_type)
+    client.upload_blob(to, descriptor, lambda: io.BytesIO(data))
+    return descriptor
 
 
-def flip(path: Path, position: int = -1, *, bit: int = 0) -> None:
-    """Change one bit of a file."""
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1 << bit
-    path.chmod(0o644)
-    path.write_bytes(data)
+def push_image(
+    client: RegistryClient, tag: str | None = None, *, to: str = REPOSITORY, seed: int = 1, size: int = 2000
+) -> tuple[Descriptor, ImageManifest]:
+    """A small image: a config, one layer, and the manifest under its digest and the tag."""
+    config = upload(client, b'{"architecture":"amd64","os":"linux"}', OCI_CONFIG, to=to)
+    manifest = ImageManifest(config=config, layers=(upload(client, noise(size, seed), to=to),))
+    reference = tag or manifest.descriptor.digest
+    return client.put_manifest(to, reference, manifest.encode(), manifest.media_type), manifest
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Upload sessions and temporary files that a registry still holds."""
+    return [path for pattern in ("*/.uploads/*", "*/.incoming/*") for path in folder.glob(pattern)]

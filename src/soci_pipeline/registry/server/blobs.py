@@ -176,8 +176,8 @@ def _range(header: str | None, size: int) -> tuple[int, int, int]:
 
 
 async def _pieces(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
+    # Opened here and not in a thread: a request that is cancelled meanwhile would lose the open file.
+    with path.open("rb", buffering=0) as file:
         file.seek(start)
         left = end - start
         while left > 0:
@@ -186,5 +186,3 @@ async def _pieces(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
                 return
             left -= len(piece)
             yield piece
-    finally:
-        file.close()

@@ -1,0 +1,314 @@
+"""The conformance suite's category "Push", case by case."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex
+from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
+from soci_pipeline.registry.server import ServerSettings
+from tests.support.registries import leftovers, noise
+from tests.support.wire import (
+    API,
+    CONFIG,
+    LAYER,
+    NAME,
+    code_of,
+    manifest_of,
+    put_blob,
+    put_document,
+    put_image,
+    start,
+    wire,
+)
+
+DATA = noise(3 << 20)
+DIGEST = Digest.of(DATA)
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Iterator[httpx.Client]:
+    with wire(tmp_path) as client:
+        yield client
+
+
+def chunks(data: bytes, size: int = 100_000) -> Iterator[bytes]:
+    for position in range(0, len(data), size):
+        yield data[position : position + size]
+
+
+def part(http: httpx.Client, location: str, data: bytes, first: int) -> httpx.Response:
+    return http.patch(location, content=data, headers={"Content-Range": f"{first}-{first + len(data) - 1}"})
+
+
+def stored(http: httpx.Client, digest: Digest = DIGEST, name: str = NAME) -> bytes | None:
+    answer = http.get(f"/v2/{name}/blobs/{digest}")
+    return answer.content if answer.status_code == 200 else None
+
+
+# Blob upload, streamed
+
+
+def test_a_streamed_patch_and_a_closing_put_store_a_blob(http: httpx.Client, tmp_path: Path) -> None:
+    patched = http.patch(start(http), content=chunks(DATA))
+    assert (patched.status_code, patched.headers["range"]) == (202, f"0-{len(DATA) - 1}")
+    closed = http.put(patched.headers["location"], params={"digest": DIGEST})
+    assert (closed.status_code, closed.headers["docker-content-digest"]) == (201, DIGEST)
+    assert http.get(closed.headers["location"]).content == DATA
+    assert not leftovers(tmp_path)
+
+
+# Blob upload, monolithic
+
+
+def test_a_post_with_the_digest_and_the_bytes_stores_a_blob(http: httpx.Client) -> None:
+    answer = http.post(f"{API}/blobs/uploads/", params={"digest": DIGEST}, content=DATA)
+    assert answer.status_code == 201
+    assert stored(http) == DATA
+
+
+def test_a_post_and_a_put_with_all_bytes_store_a_blob(http: httpx.Client) -> None:
+    assert stored(http) is None
+    put_blob(http, DATA)
+    assert stored(http) == DATA
+
+
+def test_an_empty_blob_can_be_stored(http: httpx.Client) -> None:
+    assert stored(http, put_blob(http, b"")) == b""
+
+
+def test_a_blob_may_be_stored_again(http: httpx.Client) -> None:
+    put_blob(http, DATA)
+    put_blob(http, DATA)
+    assert stored(http) == DATA
+
+
+def test_bytes_that_hash_to_something_else_are_refused_and_not_kept(http: httpx.Client, tmp_path: Path) -> None:
+    answer = http.put(start(http), params={"digest": DIGEST}, content=DATA[:-1])
+    assert (answer.status_code, code_of(answer)) == (400, "DIGEST_INVALID")
+    assert stored(http) is None
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("digest", [None, "sha256:1", "md5:" + "0" * 32, "nonsense"])
+def test_a_put_without_a_usable_digest_is_refused(http: httpx.Client, digest: str | None) -> None:
+    answer = http.put(start(http), params={} if digest is None else {"digest": digest}, content=DATA)
+    assert (answer.status_code, code_of(answer)) == (400, "DIGEST_INVALID")
+
+
+# Blob upload, chunked
+
+
+def test_parts_in_order_and_a_closing_put_store_a_blob(http: httpx.Client) -> None:
+    location, half = start(http), len(DATA) // 2
+    first = part(http, location, DATA[:half], 0)
+    assert (first.status_code, first.headers["range"]) == (202, f"0-{half - 1}")
+    second = part(http, first.headers["location"], DATA[half:], half)
+    assert (second.status_code, second.headers["range"]) == (202, f"0-{len(DATA) - 1}")
+    assert http.put(second.headers["location"], params={"digest": DIGEST}).status_code == 201
+    assert stored(http) == DATA
+
+
+def test_the_last_part_may_come_with_the_put(http: httpx.Client) -> None:
+    location = part(http, start(http), DATA[:1000], 0).headers["location"]
+    headers = {"Content-Range": f"1000-{len(DATA) - 1}"}
+    assert http.put(location, params={"digest": DIGEST}, content=DATA[1000:], headers=headers).status_code == 201
+    assert stored(http) == DATA
+
+
+def test_a_part_out_of_order_yields_416_with_the_place_to_go_on(http: httpx.Client) -> None:
+    location = part(http, start(http), DATA[:1000], 0).headers["location"]
+    for first in (0, 999, 1001, 5000):
+        answer = part(http, location, DATA[first : first + 10], first)
+        assert (answer.status_code, answer.headers["range"]) == (416, "0-999")
+        assert answer.headers["location"] == location
+    assert part(http, location, DATA[1000:], 1000).status_code == 202
+
+
+def test_a_put_out_of_order_yields_416_too(http: httpx.Client) -> None:
+    location = start(http)
+    answer = http.put(location, params={"digest": DIGEST}, content=DATA, headers={"Content-Range": "5-10"})
+    assert answer.status_code in (400, 416)
+    assert stored(http) is None
+
+
+@pytest.mark.parametrize(("text", "status"), [("abc", 400), ("0-", 400), ("0-5", 400), ("5-0", 400)])
+def test_a_part_whose_range_is_not_its_length_is_refused(http: httpx.Client, text: str, status: int) -> None:
+    answer = http.patch(start(http), content=b"0123", headers={"Content-Range": text})
+    assert answer.status_code == status
+
+
+def test_the_status_of_an_upload_yields_204_with_its_range_and_location(http: httpx.Client) -> None:
+    location = part(http, start(http), DATA[:1000], 0).headers["location"]
+    answer = http.get(location)
+    assert (answer.status_code, answer.headers["range"], answer.headers["location"]) == (204, "0-999", location)
+
+
+def test_an_upload_that_was_cancelled_is_gone(http: httpx.Client, tmp_path: Path) -> None:
+    location = start(http)
+    assert http.delete(location).status_code == 204
+    assert not leftovers(tmp_path)
+    for answer in (http.get(location), http.patch(location, content=b"x"), http.delete(location)):
+        assert (answer.status_code, code_of(answer)) == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+@pytest.mark.parametrize("name", ["0" * 32, "..", "x"])
+def test_an_upload_that_never_was_is_unknown(http: httpx.Client, name: str) -> None:
+    put_blob(http, DATA)
+    address = httpx.URL(str(http.base_url)).copy_with(raw_path=f"/v2/{NAME}/blobs/uploads/{name}".encode())
+    assert http.patch(address, content=b"x").status_code in (404, 405)
+
+
+def test_parts_below_the_announced_least_size_are_refused(tmp_path: Path) -> None:
+    with wire(tmp_path, settings=ServerSettings(least_part=1000)) as http:
+        answer = http.post(f"{API}/blobs/uploads/")
+        assert answer.headers["oci-chunk-min-length"] == "1000"
+        assert code_of(part(http, answer.headers["location"], b"x" * 999, 0)) == "SIZE_INVALID"
+        assert part(http, answer.headers["location"], DATA[:1000], 0).status_code == 202
+
+
+def test_an_upload_goes_on_after_the_server_was_started_again(tmp_path: Path) -> None:
+    with wire(tmp_path) as http:
+        location = httpx.URL(part(http, start(http), DATA[:1000], 0).headers["location"]).path
+    with wire(tmp_path) as http:
+        assert http.get(location).headers["range"] == "0-999"
+        location = part(http, location, DATA[1000:], 1000).headers["location"]
+        assert http.put(location, params={"digest": DIGEST}).status_code == 201
+
+
+# Cross-repository mount
+
+
+def test_a_blob_is_mounted_from_another_repository(http: httpx.Client) -> None:
+    put_blob(http, DATA, "other/app")
+    answer = http.post(f"{API}/blobs/uploads/", params={"mount": DIGEST, "from": "other/app"})
+    assert (answer.status_code, answer.headers["docker-content-digest"]) == (201, DIGEST)
+    assert stored(http) == DATA
+
+
+@pytest.mark.parametrize("source", ["other/app", "none/such", "", "../.."])
+def test_a_mount_of_a_blob_that_is_not_there_opens_a_session(http: httpx.Client, source: str) -> None:
+    put_blob(http, b"something else", "other/app")
+    answer = http.post(f"{API}/blobs/uploads/", params={"mount": DIGEST, "from": source})
+    assert answer.status_code == 202 if source != "../.." else answer.status_code == 400
+
+
+# Manifest upload
+
+
+def test_a_manifest_is_stored_by_tag_and_by_digest(http: httpx.Client) -> None:
+    image = put_image(http, "v1")
+    assert http.get(f"{API}/manifests/{image.digest}").status_code == 200
+    answer = put_document(http, manifest_of(LAYER))
+    assert (answer.status_code, answer.headers["docker-content-digest"]) == (201, image.digest)
+    assert http.get(answer.headers["location"]).status_code == 200
+
+
+def test_a_manifest_without_layers_is_accepted(http: httpx.Client) -> None:
+    put_blob(http, CONFIG)
+    assert put_document(http, manifest_of(), "empty").status_code == 201
+
+
+def test_a_manifest_with_a_subject_is_answered_with_that_subject(http: httpx.Client) -> None:
+    image = put_image(http)
+    answer = put_document(http, manifest_of(subject=image, artifact_type="application/x"))
+    assert (answer.status_code, answer.headers["oci-subject"]) == (201, image.digest)
+
+
+def test_a_subject_need_not_be_there_yet(http: httpx.Client) -> None:
+    put_blob(http, CONFIG)
+    later = Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(b"later"), size=5)
+    assert put_document(http, manifest_of(subject=later)).status_code == 201
+
+
+def test_a_manifest_whose_blobs_are_missing_is_refused(http: httpx.Client) -> None:
+    put_blob(http, CONFIG)
+    answer = put_document(http, manifest_of(LAYER), "v1")
+    assert (answer.status_code, code_of(answer)) == (400, "MANIFEST_BLOB_UNKNOWN")
+    assert http.get(f"{API}/manifests/v1").status_code == 404
+
+
+def test_a_layer_that_no_registry_holds_is_not_asked_for(http: httpx.Client) -> None:
+    put_blob(http, CONFIG)
+    foreign = Descriptor(media_type=OCI_LAYER_GZIP, digest=DIGEST, size=9, urls=("https://example.com/base",))
+    assert put_document(http, manifest_of().replaced(layers=(foreign,)), "v1").status_code == 201
+
+
+def test_an_index_whose_children_are_missing_is_refused(http: httpx.Client) -> None:
+    image = put_image(http)
+    absent = manifest_of(b"absent").descriptor
+    assert put_document(http, ImageIndex(manifests=(image,)), "good").status_code == 201
+    answer = put_document(http, ImageIndex(manifests=(image, absent)), "bad")
+    assert (answer.status_code, code_of(answer)) == (400, "MANIFEST_BLOB_UNKNOWN")
+    # A blob with the child's bytes is not a manifest yet.
+    put_blob(http, manifest_of(b"absent").encode())
+    assert put_document(http, ImageIndex(manifests=(image, absent)), "bad").status_code == 400
+
+
+def test_a_manifest_under_another_digest_is_refused(http: httpx.Client) -> None:
+    put_blob(http, CONFIG)
+    answer = put_document(http, manifest_of(), DIGEST)
+    assert (answer.status_code, code_of(answer)) == (400, "DIGEST_INVALID")
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (b"not json", OCI_MANIFEST),
+        (b"{}", OCI_MANIFEST),
+        (manifest_of().encode(), "application/json"),
+        (manifest_of().encode(), "application/vnd.oci.image.index.v1+json"),
+        (b'{"schemaVersion":2,"manifests":[],"layers":[],"config":{}}', OCI_MANIFEST),
+    ],
+)
+def test_what_is_no_manifest_is_refused(http: httpx.Client, data: bytes, media_type: str) -> None:
+    put_blob(http, CONFIG)
+    answer = http.put(f"{API}/manifests/v1", content=data, headers={"Content-Type": media_type})
+    assert (answer.status_code, code_of(answer)) == (400, "MANIFEST_INVALID")
+
+
+def test_a_manifest_above_four_mebibytes_is_refused(http: httpx.Client) -> None:
+    data = b" " * (MAX_MANIFEST_BYTES + 1)
+    answer = http.put(f"{API}/manifests/v1", content=data, headers={"Content-Type": OCI_MANIFEST})
+    assert (answer.status_code, code_of(answer)) == (413, "MANIFEST_INVALID")
+
+
+def test_a_tag_moves_to_another_manifest_and_the_old_one_stays(http: httpx.Client) -> None:
+    old = put_image(http, "v1")
+    new = put_image(http, "v1", layer=b"another layer")
+    assert http.head(f"{API}/manifests/v1").headers["docker-content-digest"] == new.digest
+    assert http.head(f"{API}/manifests/{old.digest}").status_code == 200
+
+
+def test_an_immutable_tag_takes_its_own_digest_again_and_no_other(tmp_path: Path) -> None:
+    with wire(tmp_path, settings=ServerSettings(immutable=lambda tag: tag.startswith("v"))) as http:
+        put_image(http, "v1")
+        put_image(http, "v1")
+        put_image(http, "latest")
+        put_image(http, "latest", layer=b"new")
+        answer = put_document(http, manifest_of(b"new"), "v1")
+        assert (answer.status_code, code_of(answer)) == (400, "TAG_INVALID")
+        assert "immutable" in answer.text
+
+
+def test_many_pushes_at_once_lose_no_tag(http: httpx.Client) -> None:
+    put_image(http, "first")
+    failures: list[str] = []
+
+    def tag(number: int) -> None:
+        answer = put_document(http, manifest_of(LAYER), f"t{number}")
+        if answer.status_code != 201:
+            failures.append(answer.text)
+
+    threads = [threading.Thread(target=tag, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(http.get(f"{API}/tags/list").json()["tags"]) == 25
