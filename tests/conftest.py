@@ -14,6 +14,7 @@ import pytest
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.local import registry as local_registry
 from soci_pipeline.local.engine import Engine, running_engine
+from soci_pipeline.local.stack import Stack, local_stack
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.registry.server.serving import serving
 
@@ -108,3 +109,15 @@ def embedded_registry(tmp_path: Path) -> Iterator[str]:
     """The address of an embedded registry of the test's own."""
     with serving(tmp_path / "registry") as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def stack(
+    request: pytest.FixtureRequest, engine: Engine, toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """A whole local stack for the session; each worker sees nothing of the others' folders."""
+    with ExitStack() as block:
+        with _or_skip(request.config):
+            folder = tmp_path_factory.mktemp("stack")
+            started = block.enter_context(local_stack(folder, engine=engine, toolchain=toolchain, isolated=True))
+        yield started
