@@ -10,6 +10,7 @@ import tarfile
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from soci_pipeline.process import run
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from tests.support.archives import oci_archive
+from tests.support.buildkit_proxy import buildkit_address
 from tests.support.file_server import serving_files
 from tests.support.images import gzip_layer, image_layout, only_manifest
 from tests.support.shell_root import add_shell
@@ -333,3 +335,14 @@ def test_a_full_disk_is_named_and_nothing_is_taken_for_an_image(tmp_path: Path) 
     mount = f'mount -t tmpfs -o size=1m tmpfs "{disk}" && exec "$0" -c "$1"'
     shown = run(["unshare", "--mount", "sh", "-c", mount, sys.executable, script]).stdout
     assert "named: no space left" in shown
+
+
+def test_a_named_remote_builder_gives_the_same_image(engine: Engine, context: Path, tmp_path: Path) -> None:
+    if not engine.docker_host.startswith("unix://") or not engine.containerd_image_store:
+        pytest.skip("the engine's BuildKit cannot stand for a remote one")
+    far = replace(engine, env={**engine.env, "BUILDX_CONFIG": str(tmp_path / "buildx")})
+    with buildkit_address(engine.docker_host) as address:
+        run(["docker", "buildx", "create", "--name", "far", "--driver", "remote", address], env=far.env)
+        remote = built("buildx", request(context, buildx_builder="far"), tmp_path / "far", far)
+        assert "far" in run(["docker", "buildx", "ls"], env=far.env).stdout
+    assert remote.root() == built("buildx", request(context), tmp_path / "near", engine).root()
