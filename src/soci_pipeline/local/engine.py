@@ -165,7 +165,6 @@ def _configuration(folder: Path, runtime: Path) -> dict[str, object]:
         "ip-masq": False,
         "cgroup-parent": f"/{runtime.name}",
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
-        "shutdown-timeout": 3,
         "log-level": "warn",
     }
 
