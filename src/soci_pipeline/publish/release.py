@@ -72,8 +72,13 @@ def enter(repository: str | None = None, commit: str | None = None) -> dict[str,
 def _fetched(repository: str, commit: str | None) -> Path:
     if not commit:
         raise InvalidInput(f"{REPOSITORY} is set, and {COMMIT} is not", advice="Pin the commit of the pipeline.")
+    # It becomes a part of a path before git has seen it.
+    source.check_ref(commit)
     folder = Settings.from_environment().work.folder / "releases"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place = folder / commit
+    if place.is_dir():
+        return place
     found = source.resolve(repository, commit)
     place = folder / found.commit
     if not place.is_dir():

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.records import SociOptions
@@ -29,15 +30,6 @@ _LOOKS_SECRET = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|secret|secrets|token|api_?key|access_?key|private_?key|credentials?)(?:_|$)", re.I
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class BuilderName(StrEnum):
-    """What makes the image; ``auto`` takes buildx where the worker has it, else the engine."""
-
-    AUTO = "auto"
-    BUILDX = "buildx"
-    DOCKER = "docker"
-    PREBUILT = "prebuilt"
 
 
 class ToolchainName(StrEnum):

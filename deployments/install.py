@@ -1,0 +1,140 @@
+"""Makes in Prefect what the deployments need: work pools, automations and block types. `soci-pipeline setup` runs this.
+
+Everything can be run again: what is missing is made, what is there is left as its operator has it, apart from what the
+pipeline relies on. The concurrency limits that guard tags are made by the publications themselves, one for each image.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from prefect.blocks.core import Block
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
+
+FOLDER = Path(__file__).resolve().parent
+NOTIFICATION = "notify-failed-publications"
+
+
+@dataclass
+class Report:
+    """What was made, changed or left alone; names by kind."""
+
+    done: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def note(self, kind: str, name: str, what: str) -> None:
+        self.done.setdefault(kind, {})[name] = what
+        print(f"{kind} {name}: {what}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Install everything; prints the report as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.install", description=__doc__)
+    parser.add_argument("--notify-block", metavar="TYPE/NAME", help="the notification block for failed publications")
+    arguments = parser.parse_args(argv)
+    report = Report()
+    with get_client(sync_client=True) as client:
+        install_pools(client, report)
+        install_automations(client, report, notify_block=arguments.notify_block)
+    install_blocks(report)
+    print(json.dumps(report.done, indent=2))
+    return 0
+
+
+def install_pools(client: SyncPrefectClient, report: Report, *, folder: Path = FOLDER / "work-pools") -> None:
+    """Make the work pools of ``pools.yaml``, and see to it that each hands on the environment that runs need."""
+    plan = yaml.safe_load((folder / "pools.yaml").read_text())
+    template = json.loads((folder / plan["template"]).read_text())
+    needed = {str(name): str(value) for name, value in plan["environment"].items()}
+    for pool in plan["pools"]:
+        name = str(pool["name"])
+        try:
+            there = client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(
+                WorkPoolCreate(
+                    name=name,
+                    type="process",
+                    description=pool["description"],
+                    base_job_template=template,
+                    concurrency_limit=pool.get("concurrency_limit"),
+                )
+            )
+            report.note("work_pools", name, "made")
+            continue
+        changed = with_environment(there.base_job_template, needed)
+        if changed == there.base_job_template:
+            report.note("work_pools", name, "unchanged")
+        else:
+            client.update_work_pool(name, WorkPoolUpdate(base_job_template=changed))
+            report.note("work_pools", name, "environment completed")
+
+
+def with_environment(template: Mapping[str, Any], needed: Mapping[str, str]) -> dict[str, Any]:
+    """A base job template whose default environment has the variables that are needed; values that are set stay."""
+    changed: dict[str, Any] = json.loads(json.dumps(template))
+    properties = changed.setdefault("variables", {}).setdefault("properties", {})
+    env = properties.setdefault("env", {"type": "object", "title": "Environment Variables"})
+    env["default"] = dict(needed) | (env.get("default") or {})
+    changed.setdefault("job_configuration", {}).setdefault("env", "{{ env }}")
+    return changed
+
+
+def install_automations(
+    client: SyncPrefectClient,
+    report: Report,
+    *,
+    notify_block: str | None = None,
+    folder: Path = FOLDER / "automations",
+) -> None:
+    """Make or bring up to date the automations of the folder; the one that notifies needs a block to do so."""
+    for path in sorted(folder.glob("*.yaml")):
+        fields = yaml.safe_load(path.read_text())
+        if path.stem == NOTIFICATION:
+            if notify_block is None:
+                report.note("automations", fields["name"], "left out: no --notify-block")
+                continue
+            block = cast("Block", Block.load(notify_block, _sync=True))  # type: ignore[call-arg]
+            fields["actions"][0]["block_document_id"] = str(block._block_document_id)
+        wanted = AutomationCore.model_validate(fields)
+        found = client.read_automations_by_name(wanted.name)
+        if not found:
+            client.create_automation(wanted)
+            report.note("automations", wanted.name, "made")
+        elif _same(found[0], wanted):
+            report.note("automations", wanted.name, "unchanged")
+        else:
+            # Whether it is switched on is the operator's choice.
+            client.update_automation(found[0].id, wanted.model_copy(update={"enabled": found[0].enabled}))
+            report.note("automations", wanted.name, "brought up to date")
+
+
+def install_blocks(report: Report) -> None:
+    """Let the UI offer the blocks that hold AWS credentials and secrets, where prefect-aws is installed."""
+    try:
+        from prefect_aws import AwsCredentials, AwsSecret
+    except ImportError:
+        report.note("blocks", "aws", "left out: prefect-aws is not installed")
+        return
+    kinds: tuple[type[Block], ...] = (AwsCredentials, AwsSecret)
+    for kind in kinds:
+        kind.register_type_and_schema(_sync=True)  # type: ignore[call-arg]
+        report.note("blocks", kind.get_block_type_slug(), "registered")
+
+
+def _same(there: AutomationCore, wanted: AutomationCore) -> bool:
+    shape = {"description", "trigger", "actions"}
+    # The server gives every trigger an id of its own.
+    ids = {"trigger": {"id"}}
+    return there.model_dump(include=shape, exclude=ids) == wanted.model_dump(include=shape, exclude=ids)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Make in Prefect what the deployments need: work pools, automations and block types. Can be run again.
+
+Talks to the server that PREFECT_API_URL or the active Prefect profile names; run it from a checkout of the project.
+Afterwards `prefect --no-prompt deploy --all` deploys the flows.
+
+Exit statuses: 0 everything is there; 8 Prefect refused or does not answer; 22 this is no checkout of the project.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+from soci_pipeline import process
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.errors import ToolFailed
+from soci_pipeline.publish.release import home
+
+_SECONDS = 180.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--notify-block",
+        metavar="TYPE/NAME",
+        help="tell this notification block (for example slack-webhook/releases) when a publication fails",
+    )
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    argv = [sys.executable, "-m", "deployments.install"]
+    if arguments.notify_block:
+        argv += ["--notify-block", arguments.notify_block]
+    # Prefect is imported in a process of its own: the library and its command do without it.
+    environment = dict(os.environ) | {"PREFECT_SERVER_EPHEMERAL_ENABLED": "false"}
+    try:
+        answer = process.run(argv, cwd=home(), env=environment, timeout=_SECONDS)
+    except ToolFailed as error:
+        raise ToolFailed(
+            f"Prefect could not be set up\n{error.reason}",
+            advice="Check that PREFECT_API_URL names a server that answers, and that the extra `prefect` is installed.",
+        ) from error
+    report = json.loads(answer.stdout)
+    lines = [f"{kind} {name}: {what}" for kind, names in report.items() for name, what in names.items()]
+    return CommandResult(json=report, text="\n".join(lines))

@@ -1,0 +1,236 @@
+"""The work for one platform, step by step: source, build, import, index, push by digest.
+
+Each step is a function of a `Branch` and can be run again: it starts from what the step before it left in the run's
+folder, and clears its own leavings first. Prefect's tasks call them one by one; `publish_branch` runs them all.
+"""
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from soci_pipeline.build.builder import choose
+from soci_pipeline.build.import_image import import_image
+from soci_pipeline.build.request import BuildRequest
+from soci_pipeline.containerd.toolchain import index_with_containerd
+from soci_pipeline.errors import SociPipelineError
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageManifest
+from soci_pipeline.process import logger
+from soci_pipeline.publish import source
+from soci_pipeline.publish.records import IndexVersion, PlatformImage
+from soci_pipeline.publish.request import BranchRequest, ToolchainName
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.push import push_graph
+from soci_pipeline.settings import Settings
+from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.ztoc_store import CacheFolder
+
+OnProgress = Callable[[int, int], None]
+"""Called with the bytes that are there and the bytes in all."""
+
+
+class Stopped(SociPipelineError):
+    """An upload beside another step was given up because that step failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a builder left, and how import should take it (see `Builder`)."""
+
+    path: Path
+    compress: bool
+    check_diff_ids: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What an upload brought to the registry, and what was there already; in bytes."""
+
+    sent: int
+    skipped: int
+    blobs_sent: int
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One platform's work: what is asked for, the folder that is the run's own, and how long the steps took."""
+
+    request: BranchRequest
+    folder: Path
+    settings: Settings
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the time of the block, in seconds, to the step's."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = round(time.monotonic() - begin, 3)
+            self.timings[step] = self.timings.get(step, 0.0) + spent
+
+    def fresh(self, name: str) -> Path:
+        """The path of a step's result, with what an earlier attempt left there removed."""
+        path = self.folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return path
+
+
+def check_out(branch: Branch, *, credentials: source.GitCredentials | None = None) -> Path:
+    """The files of the commit."""
+    with branch.timed("source"):
+        return source.check_out(branch.request.source, branch.fresh("source"), credentials=credentials)
+
+
+def build(branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = None) -> Built:
+    """Run the chosen builder on the files; answers with the archive or layout that it made."""
+    asked, settings = branch.request, branch.settings.build
+    request = BuildRequest(
+        source=tree,
+        context=asked.context,
+        dockerfile=asked.dockerfile,
+        target=asked.target,
+        build_args=asked.build_args,
+        secrets=dict(secrets or {}),
+        platform=asked.platform,
+        source_date_epoch=asked.source.commit_time,
+        attestations=asked.attestations,
+        cache_from=settings.cache_from,
+        cache_to=settings.cache_to,
+        buildx_builder=settings.buildx_builder,
+        prebuilt=asked.prebuilt,
+        network=settings.network,
+    )
+    with branch.timed("build"):
+        builder = choose(asked.builder.value, request)
+        logger().info("building %s with %s", asked.platform, builder.name)
+        path = builder.build(request, branch.fresh("built"))
+    return Built(path, compress=builder.compresses, check_diff_ids=not builder.trusted)
+
+
+def import_built(branch: Branch, built: Built) -> Layout:
+    """Verify what the builder made into an OCI layout."""
+    with branch.timed("import"):
+        return import_image(
+            built.path,
+            branch.fresh("image"),
+            platform=branch.request.platform,
+            compress=built.compress,
+            check_diff_ids=built.check_diff_ids,
+        )
+
+
+def index(branch: Branch, layout: Layout) -> Conversion:
+    """Index the image's layers for lazy loading, with the toolchain that was asked for."""
+    asked, settings = branch.request, branch.settings
+    with branch.timed("index"):
+        if asked.toolchain is ToolchainName.CONTAINERD:
+            return index_with_containerd(
+                layout, branch.fresh("indexed"), options=asked.soci, socket=settings.containerd.address
+            )
+        store = CacheFolder(settings.work.ztoc_cache)
+        return convert(layout, branch.fresh("indexed"), options=asked.soci, jobs=settings.work.jobs, ztocs=store)
+
+
+def upload_layers(
+    branch: Branch, layout: Layout, client: RegistryClient, stop: threading.Event, on_progress: OnProgress | None = None
+) -> "Uploaded":
+    """Upload the layers of the imported image, largest first, while another thread indexes them.
+
+    Indexing changes manifests, never layers, so nothing is uploaded in vain. ``stop`` ends it with `Stopped`.
+    """
+    layers = sorted(_layers(layout), key=lambda layer: layer.size, reverse=True)
+    total, done = sum(layer.size for layer in layers), 0
+    uploaded: list[int] = []
+
+    def moved(count: int) -> None:
+        nonlocal done
+        if stop.is_set():
+            raise Stopped("the upload was given up, because the run is ending")
+        done += count
+        if on_progress is not None:
+            on_progress(done, total)
+
+    with branch.timed("upload"):
+        for layer in layers:
+            before = done
+            moved(0)
+            opener = partial(layout.open_blob, layer)
+            if client.upload_blob(branch.request.image.repository, layer, opener, on_bytes=moved):
+                uploaded.append(layer.size)
+            moved(before + layer.size - done)
+    return Uploaded(sum(uploaded), total - sum(uploaded), len(uploaded))
+
+
+def push(
+    branch: Branch, conversion: Conversion, client: RegistryClient, *, before: Uploaded | None = None
+) -> PlatformImage:
+    """Push the indexed image by digest, children before parents; no tag is written. Answers with the branch's record.
+
+    ``before`` is what `upload_layers` brought there already; those layers are skipped here and counted as sent.
+    """
+    image = _image_of(branch, conversion)
+    roots = [image.manifest, *image.attestations]
+    if image.soci_index is not None:
+        # A v1 SOCI index has the image as its subject, which must be there first.
+        roots.append(image.soci_index)
+    uploaded = skipped = 0
+    with branch.timed("push"):
+        for root in roots:
+            report = push_graph(
+                conversion.layout, root, client, branch.request.image.repository, jobs=branch.settings.registry.jobs
+            )
+            uploaded, skipped = uploaded + report.bytes_uploaded, skipped + report.bytes_skipped
+    early = before.sent if before else 0
+    return image.model_copy(
+        update={"timings": dict(branch.timings), "bytes_uploaded": uploaded + early, "bytes_skipped": skipped - early}
+    )
+
+
+def publish_branch(
+    branch: Branch,
+    client: RegistryClient,
+    *,
+    credentials: source.GitCredentials | None = None,
+    secrets: Mapping[str, Path] | None = None,
+) -> PlatformImage:
+    """All steps in order, for callers without an orchestrator."""
+    tree = check_out(branch, credentials=credentials)
+    layout = import_built(branch, build(branch, tree, secrets=secrets))
+    return push(branch, index(branch, layout), client)
+
+
+def _layers(layout: Layout) -> list[Descriptor]:
+    found: dict[str, Descriptor] = {}
+    for node in layout.walk(layout.root()):
+        if node.media_type.endswith("manifest.v1+json"):
+            document = layout.read_document(node)
+            if isinstance(document, ImageManifest):
+                found |= {layer.digest: layer for layer in document.layers if not layer.urls}
+    return list(found.values())
+
+
+def _image_of(branch: Branch, conversion: Conversion) -> PlatformImage:
+    wanted = branch.request.platform
+    for image in conversion.images:
+        if image.platform.matches(wanted):
+            return image
+    found = ", ".join(str(image.platform) for image in conversion.images) or "none"
+    raise SociPipelineError(f"the indexed image has no {wanted}, but {found}")
+
+
+def describe(image: PlatformImage) -> str:
+    """One line for the log."""
+    indexed = sum(1 for layer in image.layers if layer.ztoc)
+    kind = "v1, a referrer" if image.soci_version is IndexVersion.V1 else "v2"
+    return f"{image.platform} {image.manifest.digest}: {indexed} of {len(image.layers)} layers indexed ({kind})"

@@ -1,0 +1,34 @@
+"""The join: the branches' images under one image index, pushed by its digest."""
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.publish.join import join as join_images
+from soci_pipeline.publish.joined import index_annotations, reader
+from soci_pipeline.publish.records import PlatformImage
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.registry.client import RegistryClient
+from tasks.policies import STEP
+from tasks.run_log import run_log
+
+
+@task(name="join", **STEP)
+def join(
+    request: PublishRequest, source: ResolvedSource, images: Sequence[PlatformImage], client: RegistryClient
+) -> Descriptor:
+    """Every digest of the branches is read back from the registry first; what does not fit refuses the join."""
+    with run_log() as log:
+        repository = request.image.repository
+        index = join_images(
+            images,
+            annotations=index_annotations(source),
+            read=reader(client, repository),
+            platforms=request.platforms,
+        )
+        found = index.descriptor
+        client.put_manifest(repository, found.digest, index.encode(), index.media_type)
+        log.info("joined %d platforms as %s@%s", len(images), request.image, found.digest)
+        return found

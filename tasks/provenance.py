@@ -1,0 +1,46 @@
+"""Where the image came from, attached to its index once, and signed where a key is configured."""
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from soci_pipeline import __version__
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.publish.provenance import Origin, attach
+from soci_pipeline.publish.records import PlatformImage
+from soci_pipeline.publish.registries import credentials_for
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.signature import Connection, SigningKey, sign
+from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.settings import Settings
+from tasks.policies import STEP
+from tasks.run_log import run_log
+
+_SHOWN = {"context", "dockerfile", "target", "builder", "toolchain", "soci", "attestations", "platforms"}
+
+
+@task(name="provenance", **STEP)
+def attest(
+    request: PublishRequest,
+    source: ResolvedSource,
+    index: Descriptor,
+    images: Sequence[PlatformImage],
+    client: RegistryClient,
+    settings: Settings,
+) -> None:
+    """A referrer of the image index; a run of the same commit finds it there and adds none."""
+    with run_log():
+        origin = Origin(
+            source=source.url,
+            ref=source.ref,
+            revision=source.commit,
+            parameters=request.model_dump(mode="json", include=_SHOWN),
+            tools={"soci-pipeline": __version__},
+        )
+        attach(client, request.image.repository, index, images, origin, name=request.image.name)
+        if settings.publish.signing_key is not None:
+            plain = is_loopback(request.image.registry) or request.image.registry in settings.registry.plain_http
+            connection = Connection(credentials_for(request.image), plain, settings.registry.ca_file)
+            sign(request.image.with_digest(index.digest), SigningKey(settings.publish.signing_key), connection)

@@ -1,0 +1,57 @@
+"""A newer publication of the same image and ref makes older ones pointless that have not started yet."""
+
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from soci_pipeline.process import logger
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.registry.reference import ImageReference
+from tasks.branches import cancel
+
+_NOT_STARTED = [StateType.SCHEDULED, StateType.PENDING]
+_IDENTITY = ("image", "ref", "source", "platforms", "tags")
+
+
+def cancel_older(request: PublishRequest, run_id: UUID) -> tuple[UUID, ...]:
+    """Cancel runs of the same deployment that were created before this one, wait, and would publish the same tags."""
+    with get_client(sync_client=True) as client:
+        mine = client.read_flow_run(run_id)
+        if mine.deployment_id is None:
+            return ()
+        waiting = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                deployment_id=FlowRunFilterDeploymentId(any_=[mine.deployment_id]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_NOT_STARTED)),
+            )
+        )
+        older = [run for run in waiting if _is_older(run, mine) and same_target(run.parameters, mine.parameters)]
+        for run in older:
+            logger().info("the older run %s has not started and is superseded by this one", run.name)
+            cancel(client, run.id, f"superseded by the newer run {mine.name} of {request.image}")
+    return tuple(run.id for run in older)
+
+
+def same_target(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two publications differ in nothing that decides where their image goes."""
+    return all(_comparable(name, one.get(name)) == _comparable(name, other.get(name)) for name in _IDENTITY)
+
+
+def _comparable(name: str, value: Any) -> Any:
+    if name == "image" and isinstance(value, str):
+        return str(ImageReference.parse(value))
+    return value
+
+
+def _is_older(run: FlowRun, mine: FlowRun) -> bool:
+    # A schedule's future runs are created in advance; they are not older, whatever their date of creation says.
+    due, mine_due = run.expected_start_time, mine.expected_start_time
+    return run.id != mine.id and due is not None and mine_due is not None and due < mine_due

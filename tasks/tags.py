@@ -1,0 +1,93 @@
+"""Moving the tags, one publication of an image at a time.
+
+Registries have no compare-and-swap on tags, so a Prefect concurrency limit stands in for it. The limit is made here,
+and strict: Prefect lets everybody pass a limit that does not exist.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from prefect import task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists
+
+from soci_pipeline.errors import DeadlineExceeded
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.publish.records import PlatformImage
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.tag_names import TagMutability, platform_tags
+from soci_pipeline.publish.tags import TagRecord, move_tags
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
+from tasks.policies import STEP
+from tasks.run_log import run_log
+from tasks.source import is_ancestor
+
+_WAIT_SECONDS = 900.0
+# What a killed run holds is free again after this long; a living one renews it.
+_LEASE_SECONDS = 60.0
+
+
+def limit_of(image: ImageReference) -> str:
+    """The name of the image's concurrency limit; a hash, since Prefect's names take no slashes."""
+    return f"soci-tags-{hashlib.sha256(image.name.encode()).hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def alone(image: ImageReference) -> Iterator[None]:
+    """No other publication moves tags of the image meanwhile; raises `DeadlineExceeded` after a quarter of an hour."""
+    name = limit_of(image)
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1, active=True))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                concurrency(name, timeout_seconds=_WAIT_SECONDS, lease_duration=_LEASE_SECONDS, strict=True)
+            )
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"other publications of {image} held its tags for {_WAIT_SECONDS:g} s", temporary=True
+            ) from error
+        yield
+
+
+@task(name="tag", **STEP)
+def tag(
+    request: PublishRequest,
+    index: Descriptor,
+    images: Sequence[PlatformImage],
+    tags: Sequence[str],
+    rule: TagMutability,
+    client: RegistryClient,
+) -> tuple[TagRecord, ...]:
+    """Point the tags at the joined index, and each platform's own tags at its image where they are asked for."""
+    repository = request.image.repository
+    with run_log(), alone(request.image):
+        records: tuple[TagRecord, ...] = ()
+        if request.platform_tags:
+            for each in images:
+                names = [platform_tags(name, request.platforms)[each.platform.normalised()] for name in tags]
+                records += _move(client, repository, each.manifest, names, rule, request)
+        return records + _move(client, repository, index, tags, rule, request)
+
+
+def _move(
+    client: RegistryClient,
+    repository: str,
+    target: Descriptor,
+    tags: Sequence[str],
+    rule: TagMutability,
+    request: PublishRequest,
+) -> tuple[TagRecord, ...]:
+    return move_tags(
+        client,
+        repository,
+        target,
+        tags,
+        mutability=rule,
+        ancestry=lambda older, newer: is_ancestor(request, older, newer),
+        force=request.force_tags,
+    )

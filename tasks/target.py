@@ -1,0 +1,39 @@
+"""What can be known of the target before anything is built: the registry, the credentials, and the tags."""
+
+from datetime import UTC, datetime
+
+from prefect import task
+
+from soci_pipeline.publish.registries import check_push, prepare
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.publish.tag_names import TagFields, TagMutability, render_tags
+from soci_pipeline.publish.tags import check_tags_before_build
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.settings import Settings
+from tasks.policies import STEP
+from tasks.run_log import run_log
+from tasks.source import is_ancestor
+
+
+@task(name="check target", **STEP)
+def check_target(
+    request: PublishRequest, source: ResolvedSource, client: RegistryClient, settings: Settings
+) -> tuple[tuple[str, ...], TagMutability]:
+    """The rendered tags and the repository's rule for them, once it is known that the registry lets this run push."""
+    with run_log() as log:
+        fields = TagFields(sha=source.commit, ref=source.ref, date=datetime.now(UTC).date(), version=source.version)
+        tags = render_tags(request.tags, fields)
+        rule = prepare(request.image, settings)
+        check_push(client, request.image.repository)
+        check_tags_before_build(
+            client,
+            request.image.repository,
+            tags,
+            revision=source.commit,
+            mutability=rule,
+            ancestry=lambda older, newer: is_ancestor(request, older, newer),
+            force=request.force_tags,
+        )
+        log.info("%s takes pushes; the tags will be %s", request.image, ", ".join(tags))
+        return tags, rule

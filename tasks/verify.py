@@ -1,0 +1,35 @@
+"""The gate: what was pushed is read again, before any tag moves."""
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from soci_pipeline.errors import VerificationFailed
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.request import VerifyMode
+from soci_pipeline.publish.verify import VerificationReport
+from soci_pipeline.publish.verify import verify as verify_image
+from soci_pipeline.registry.client import RegistryClient
+from tasks.policies import STEP
+from tasks.run_log import run_log
+
+
+@task(name="verify", **STEP)
+def verify(
+    client: RegistryClient,
+    repository: str,
+    reference: str | Digest,
+    mode: VerifyMode,
+    platforms: Sequence[Platform] | None = None,
+) -> VerificationReport:
+    """The report; raises `VerificationFailed` with every finding where there is one."""
+    with run_log() as log:
+        report = verify_image(client, repository, reference, mode=mode.value, platforms=platforms)
+        for finding in report.findings:
+            log.error("%s: %s", finding.where, finding.what)
+        if not report.ok:
+            lines = "\n".join(f"  - {finding.where}: {finding.what}" for finding in report.findings)
+            raise VerificationFailed(f"{repository}@{reference} is not as it should be:\n{lines}")
+        log.info("verified: %s", ", ".join(f"{count} {what}" for what, count in report.checked.items()))
+        return report

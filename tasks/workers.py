@@ -1,0 +1,96 @@
+"""Whether anybody will take a branch: the work pool of each platform, and the workers that poll it."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
+from prefect.exceptions import ObjectNotFound
+
+from soci_pipeline.errors import InvalidInput, NoWorker
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import logger
+
+_ADVICE = "Start one with `prefect worker start --pool {pool}` on a machine of that platform, or raise `worker_wait`."
+_LOOK_SECONDS = 2.0
+Clock = Callable[[], float]
+
+
+def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
+    """The work pool of each platform's deployment; raises `InvalidInput` for a platform that has none."""
+    pools = {}
+    with get_client(sync_client=True) as client:
+        for platform, name in deployments.items():
+            try:
+                pool = client.read_deployment_by_name(name).work_pool_name
+            except ObjectNotFound as error:
+                raise InvalidInput(
+                    f"there is no deployment {name}, so nothing builds for {platform}",
+                    advice="Add it to prefect.yaml and run `prefect deploy --all`, or leave the platform out.",
+                ) from error
+            if pool is None:
+                raise InvalidInput(f"the deployment {name} has no work pool", advice="Deploy it again.")
+            pools[platform] = pool
+    return pools
+
+
+def why_no_worker(client: SyncPrefectClient, pool: str) -> str | None:
+    """Why nobody would take a run from a pool now, or None where a worker polls it."""
+    try:
+        if client.read_work_pool(pool).is_paused:
+            return f"the work pool {pool} is paused"
+    except ObjectNotFound:
+        return f"there is no work pool {pool}"
+    online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
+    if not client.read_workers_for_work_pool(pool, worker_filter=online):
+        return f"no worker polls the work pool {pool}"
+    return None
+
+
+def wait_for_workers(pools: Mapping[Platform, str], seconds: float) -> None:
+    """Return when a worker polls each pool; raises `NoWorker` naming those without one after so many seconds."""
+    deadline = time.monotonic() + seconds
+    with get_client(sync_client=True) as client:
+        while True:
+            missing = {pool: reason for pool in set(pools.values()) if (reason := why_no_worker(client, pool))}
+            if not missing:
+                return
+            if time.monotonic() >= deadline:
+                raise _no_worker(pools, missing, seconds)
+            logger().info("waiting for workers: %s", "; ".join(missing.values()))
+            time.sleep(min(_LOOK_SECONDS, max(0.1, deadline - time.monotonic())))
+
+
+def _no_worker(pools: Mapping[Platform, str], missing: Mapping[str, str], seconds: float) -> NoWorker:
+    lines = []
+    for pool, reason in sorted(missing.items()):
+        platforms = ", ".join(str(platform) for platform, name in pools.items() if name == pool)
+        lines.append(f"{platforms}: {reason}" + (f", and none came within {seconds:g} s" if seconds else ""))
+    return NoWorker("; ".join(lines), advice=_ADVICE.format(pool=min(missing)))
+
+
+class Watch:
+    """Keeps an eye on the pools while branches wait for a worker, since the last worker of one may die meanwhile."""
+
+    def __init__(self, pools: Mapping[Platform, str], patience: float, *, clock: Clock = time.monotonic) -> None:
+        self._pools = pools
+        self._patience = patience
+        self._clock = clock
+        self._alone_since: dict[str, float] = {}
+        self._next = 0.0
+
+    def abandoned(self, client: SyncPrefectClient, platforms: Sequence[Platform]) -> dict[Platform, str]:
+        """The platforms among those that wait whose pool has had no worker for longer than is patient, and why."""
+        now = self._clock()
+        if not platforms or now < self._next:
+            return {}
+        self._next = now + _LOOK_SECONDS
+        found = {}
+        for platform in platforms:
+            pool = self._pools[platform]
+            reason = why_no_worker(client, pool)
+            if reason is None:
+                self._alone_since.pop(pool, None)
+            elif now - self._alone_since.setdefault(pool, now) >= self._patience:
+                found[platform] = reason
+        return found
