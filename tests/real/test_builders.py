@@ -175,6 +175,17 @@ def test_target_and_build_arguments_arrive(engine: Engine, context: Path, tmp_pa
     assert "data.bin" not in contents(other)
 
 
+@pytest.mark.parametrize("name", ["buildx", "docker"])
+def test_a_dockerfile_may_lie_above_its_context(
+    engine: Engine, tree: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    source = tree("FROM scratch\nCOPY only.txt /\n")
+    (source / "app").mkdir()
+    (source / "app" / "only.txt").write_text("here")
+    asked = request(source, context="app", dockerfile="../Dockerfile")
+    assert list(contents(built(name, asked, tmp_path, engine))) == ["only.txt"]
+
+
 def test_a_secret_reaches_its_step_and_neither_the_image_nor_the_log(
     engine: Engine, tree: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

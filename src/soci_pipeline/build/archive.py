@@ -65,14 +65,15 @@ def open_archive(path: Path, *, scratch: Path | None = None, limits: ArchiveLimi
     if path.is_dir():
         yield FolderArchive(path)
         return
+    if path.exists() and not path.is_file():
+        # Opening a pipe would wait for its writer.
+        raise InvalidInput(f"{path} is neither a file nor a folder")
     try:
         file: BinaryIO = path.open("rb")
     except OSError as error:
         raise InvalidInput(f"the image archive {path} cannot be read: {error.strerror}") from error
     with contextlib.ExitStack() as stack:
         stack.enter_context(file)
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise InvalidInput(f"{path} is neither a file nor a folder")
         start = file.read(4)
         for magic, name in _OTHER_COMPRESSIONS.items():
             if start.startswith(magic):

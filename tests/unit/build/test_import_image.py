@@ -1,6 +1,7 @@
 import contextlib
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,17 @@ def test_what_holds_no_image_is_refused_with_advice(tmp_path: Path) -> None:
     path.write_bytes(tar_of({"hello": b"world"}))
     with pytest.raises(InvalidInput, match="holds no image"):
         imported(path, tmp_path)
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidInput, match="neither a file nor a folder"):
+        imported(tmp_path / "pipe", tmp_path)
+
+
+def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="No such file"):
+        imported(tmp_path / "missing.tar", tmp_path)
 
 
 @pytest.mark.parametrize(("start", "name"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ", "xz"), (b"BZh9", "bzip2")])
