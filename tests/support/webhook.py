@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+import httpx
 import yaml
 
 from soci_pipeline.webhook.configuration import Configuration, load
+from soci_pipeline.webhook.outbox import OutboxRun
+from soci_pipeline.webhook.service import Service
 from soci_pipeline.webhook.sources import github, standard
 
 SECRET = b"an old secret of 32 characters.."
@@ -237,3 +241,40 @@ def fake_prefect(*, port: int = 0) -> Iterator[FakePrefect]:
     with loopback(prefect.answer, port=port) as url:
         prefect.url = f"{url}/api"
         yield prefect
+
+
+def until(condition: Callable[[], bool], *, seconds: float) -> None:
+    """Wait for something that a thread or another process does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s"
+        time.sleep(0.2)
+
+
+def send(address: str, push: dict[str, Any], *, delivery: str = "1") -> dict[str, Any]:
+    """Deliver a signed push to a running receiver; returns its answer."""
+    body = json.dumps(push).encode()
+    headers = github_headers(body, delivery=delivery)
+    answer = httpx.post(f"{address}/webhooks/github", content=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def stored_run(service: Service, key: str) -> OutboxRun:
+    """The run of a key, as the receiver's outbox has it."""
+    run = service.outbox.run(key)
+    assert run is not None
+    return run
+
+
+def runs_of(api_url: str, key: str) -> list[dict[str, Any]]:
+    """The flow runs that a Prefect server has for an idempotency key."""
+    body = {"flow_runs": {"idempotency_key": {"any_": [key]}}}
+    answer = httpx.post(f"{api_url}/flow_runs/filter", json=body)
+    while answer.status_code == 503:  # a busy server on SQLite
+        time.sleep(0.2)
+        answer = httpx.post(f"{api_url}/flow_runs/filter", json=body)
+    found = answer.json()
+    assert isinstance(found, list)
+    return found
