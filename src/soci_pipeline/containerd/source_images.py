@@ -1,6 +1,6 @@
 """What an imported layout holds, as the programs of this toolchain need it, and the records of what they made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soci_pipeline.errors import InvalidInput, ToolFailed
@@ -49,6 +49,14 @@ def source_images(layout: Layout) -> tuple[tuple[SourceImage, ...], tuple[Descri
     if not images:
         raise InvalidInput(f"the layout {layout.path} holds no image")
     return tuple(images), tuple(attestations)
+
+
+def take_over(source: Layout, parts: Iterable[Descriptor], target: Layout) -> None:
+    """Bring whole graphs from one layout to another; a layer that registries do not hold may be in neither."""
+    for part in parts:
+        for node in source.walk(part):
+            if source.has(node) or not is_foreign_layer(node.media_type):
+                target.link_from(source, node)
 
 
 def attestations_of(image: SourceImage, attestations: Sequence[Descriptor]) -> tuple[Descriptor, ...]:

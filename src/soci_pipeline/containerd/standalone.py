@@ -9,6 +9,7 @@ from soci_pipeline.containerd.source_images import (
     index_of,
     layer_records,
     source_images,
+    take_over,
     ztocs_by_layer,
 )
 from soci_pipeline.errors import DamagedContent, InvalidInput
@@ -45,9 +46,7 @@ def convert_standalone(
 
 def _as_it_is(images: tuple[SourceImage, ...], layout: Layout, destination: Path, options: SociOptions) -> Conversion:
     result = Layout.create(destination)
-    for image in images:
-        for node in layout.walk(image.descriptor):
-            result.link_from(layout, node)
+    take_over(layout, [image.descriptor for image in images], result)
     root = result.add_document(index_of([image.descriptor for image in images], ()))
     result.set_roots([root])
     records = tuple(

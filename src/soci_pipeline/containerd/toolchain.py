@@ -22,6 +22,7 @@ from soci_pipeline.containerd.source_images import (
     index_of,
     layer_records,
     source_images,
+    take_over,
     ztocs_by_layer,
 )
 from soci_pipeline.containerd.standalone import convert_standalone
@@ -30,7 +31,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
-from soci_pipeline.oci.media_types import SOCI_INDEX_V1, is_foreign_layer
+from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
@@ -86,9 +87,7 @@ class _Run:
         images, attestations = source_images(layout)
         soci = find_soci(self.containerd.environment, self.folder / "store")
         result = Layout.create(destination)
-        for part in (*(image.descriptor for image in images), *attestations):
-            for node in layout.walk(part):
-                result.link_from(layout, node)
+        take_over(layout, [*(image.descriptor for image in images), *attestations], result)
         with (
             serving(self.folder / "registry") as address,
             RegistryClient(address, plain_http=True) as client,
@@ -150,7 +149,7 @@ def write_archive(layout: Layout, images: Sequence[SourceImage], references: Map
         written: set[Digest] = set()
         for image in images:
             for node in layout.walk(image.descriptor):
-                if node.digest in written or is_foreign_layer(node.media_type):
+                if node.digest in written or not layout.has(node):
                     continue
                 written.add(node.digest)
                 info = tarfile.TarInfo(f"blobs/sha256/{node.digest.hex}")
