@@ -1,5 +1,6 @@
 """The configuration file: what it refuses, and what its secrets, patterns and templates mean."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from soci_pipeline.webhook.secret_values import SecretSource
 from soci_pipeline.webhook.service import check_secrets
 from soci_pipeline.webhook.templates import fill, placeholders
 from tests.support import webhook as support
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "triggers.md"
 
 
 def test_a_whole_file_is_read(tmp_path: Path) -> None:
@@ -55,6 +58,19 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
 def test_a_fault_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(InvalidInput, match=fault):
         support.configuration(tmp_path, **changes)
+
+
+def test_the_configurations_of_the_documentation_are_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    whole, queue = blocks[0], blocks[1]
+    (tmp_path / "whole.yaml").write_text(whole)
+    configuration = load(tmp_path / "whole.yaml")
+    assert configuration.rules[0].tags.fit("v1")
+    assert not configuration.rules[0].tags.fit("v0.9")
+    document = yaml.safe_load(whole)
+    document["sources"] += yaml.safe_load(queue.replace("…", "x"))
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(document))
+    assert load(tmp_path / "both.yaml").source("aws") is not None
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
