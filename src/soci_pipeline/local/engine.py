@@ -22,10 +22,10 @@ import docker
 import docker.errors
 
 from soci_pipeline.errors import EngineUnavailable, StackError, ToolMissing
-from soci_pipeline.local.cgroups import have_cgroups
+from soci_pipeline.local.cgroups import cgroup_mounts, mounted_filesystems
 from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.toolchain import ENGINE, Toolchain
-from soci_pipeline.process import background, logger, run
+from soci_pipeline.process import background, logger
 
 _DEFAULT_SOCKET = Path("/var/run/docker.sock")
 _CONTAINERD_SOCKETS = (
@@ -35,7 +35,6 @@ _CONTAINERD_SOCKETS = (
 _START_SECONDS = 60.0
 # The kernel takes 107 bytes for a socket's path, and containerd's own below ours need about 40.
 _LONGEST_RUNTIME_FOLDER = 60
-_CGROUPS = Path("/sys/fs/cgroup")
 # Where containerd and its shims write whatever their settings say.
 _HIDDEN_FOLDERS = (Path("/run/containerd"), Path("/run/docker"), Path("/opt/containerd"))
 
@@ -106,7 +105,6 @@ def private_engine(folder: Path, *, toolchain: Toolchain | None = None) -> Itera
             "CONTAINERD_ADDRESS": f"{runtime}/exec/containerd/containerd.sock",
             "DOCKER_CONFIG": str(tools.docker_configuration()),
         }
-        _have_cgroups(traces)
         traces.record_cgroup(runtime.name)
         logger().info("starting a private Docker engine")
         log = folder / "engine.log"
@@ -126,28 +124,35 @@ def _runtime_folder(traces: Footprint) -> Path:
     return folder
 
 
-def _have_cgroups(traces: Footprint) -> None:
-    """A bare root may lack them; runc cannot do without."""
-    if not have_cgroups():
-        logger().info("mounting cgroup2, which this root lacks")
-        traces.record_mount(_CGROUPS)
-        run(["mount", "-t", "cgroup2", "cgroup2", _CGROUPS], package="mount")
-
-
 def _command(folder: Path, runtime: Path, traces: Footprint) -> list[str]:
-    hidden = []
+    """The engine in namespaces of its own, with what its containers need mounted there where the machine lacks it."""
+    lines = ["set -e"]
+    if not any(target == "/" for target, _ in mounted_filesystems()):
+        # In a chroot the root is no mount point, and runc can only leave one that is.
+        root = runtime / "root"
+        root.mkdir()
+        traces.record_mount(root)
+        lines += [f"mount --rbind / {root}", f"mount --make-rslave {root}", f"exec chroot {root} sh -e -c "]
+    else:
+        lines += ["mount --make-rslave /", "exec sh -e -c "]
+    lines[-1] += shlex.quote("\n".join([*_mounts(traces), *cgroup_mounts(), _dockerd(folder, runtime)]))
+    unshared = ["unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    return [*unshared, "sh", "-c", "\n".join(lines)]
+
+
+def _mounts(traces: Footprint) -> list[str]:
+    """Empty file systems over the folders that must not be shared with another engine."""
     for path in _HIDDEN_FOLDERS:
         if not path.is_dir():
             traces.record_empty_folder(path)
             path.mkdir(parents=True)
-        hidden.append(f"mount -t tmpfs -o mode=0711 tmpfs {path}")
+    return [f"mount -t tmpfs -o mode=0711 tmpfs {path}" for path in _HIDDEN_FOLDERS]
+
+
+def _dockerd(folder: Path, runtime: Path) -> str:
     configuration = runtime / "daemon.json"
     configuration.write_text(json.dumps(_configuration(folder, runtime)))
-    program = shlex.join(["dockerd", "--config-file", str(configuration)])
-    script = " && ".join([*hidden, f"exec {program}"])
-    # Slave: what the host mounts later is seen by the engine, and nothing goes the other way.
-    unshared = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    return [*unshared, "sh", "-c", script]
+    return f"exec dockerd --config-file {shlex.quote(str(configuration))}"
 
 
 def _configuration(folder: Path, runtime: Path) -> dict[str, object]:
