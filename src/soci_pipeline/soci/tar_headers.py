@@ -110,7 +110,7 @@ def text(field: bytes) -> bytes:
 
 
 def rfc3339(seconds: int, nanoseconds: int) -> bytes:
-    """A time in UTC with trailing zeros of the fraction left out; empty outside of the years 0 to 9999, as Go has it."""
+    """A time in UTC with trailing zeros of the fraction left out; as in Go, empty outside of years 0 to 9999."""
     seconds, nanoseconds = seconds + nanoseconds // 10**9, nanoseconds % 10**9
     if not _YEAR_ZERO <= seconds < _YEAR_10000:
         return b""

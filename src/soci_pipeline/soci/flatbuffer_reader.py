@@ -1,0 +1,117 @@
+"""Reads flatbuffers that may be hostile: every position is checked, and no content is counted twice.
+
+Offsets in a flatbuffer may point anywhere, so a small buffer can describe much content by pointing at the same bytes
+again and again. Strings are therefore read once a place, and all distinct ones together may not exceed the buffer.
+"""
+
+import struct
+from typing import Final
+
+from soci_pipeline.errors import DamagedContent
+
+_U16: Final = struct.Struct("<H").unpack_from
+_U32: Final = struct.Struct("<I").unpack_from
+_I32: Final = struct.Struct("<i").unpack_from
+_NUMBERS: Final = {form: struct.Struct(f"<{form}") for form in "bBiIqQ"}
+
+
+class InvalidFlatbuffer(DamagedContent):
+    """Bytes that are no buffer of the expected form."""
+
+
+class FlatbufferReader:
+    """One buffer. Positions are bytes from its start; every method raises `InvalidFlatbuffer`."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._strings: dict[int, bytes] = {}
+        self._budget = len(data)
+        self._vtables: dict[int, tuple[int, ...]] = {}
+
+    def root(self) -> int:
+        """The position of the root table."""
+        return self._u32(0)
+
+    def table(self, at: int) -> tuple[int, ...]:
+        """For each slot of the table, how far behind ``at`` its value lies; 0 where it is left out."""
+        self._inside(at, 4)
+        vtable = at - _I32(self.data, at)[0]
+        known = self._vtables.get(vtable)
+        if known is None:
+            self._inside(vtable, 4)
+            size = _U16(self.data, vtable)[0]
+            if size < 4 or size % 2:
+                raise InvalidFlatbuffer("a vtable of an impossible size")
+            self._inside(vtable, size)
+            known = self._vtables[vtable] = struct.unpack_from(f"<{size // 2 - 2}H", self.data, vtable + 4)
+        return known
+
+    def number(self, at: int, slots: tuple[int, ...], slot: int, form: str) -> int:
+        """The number in a slot, 0 where it is left out; ``form`` is that of `struct`."""
+        if slot >= len(slots) or not slots[slot]:
+            return 0
+        layout = _NUMBERS[form]
+        self._inside(at + slots[slot], layout.size)
+        return int(layout.unpack_from(self.data, at + slots[slot])[0])
+
+    def reference(self, at: int, slots: tuple[int, ...], slot: int) -> int:
+        """The position that a slot refers to, 0 where it is left out."""
+        if slot >= len(slots) or not slots[slot]:
+            return 0
+        return self._followed(at + slots[slot])
+
+    def string(self, at: int, slots: tuple[int, ...], slot: int) -> bytes:
+        """The bytes of a string, empty where it is left out."""
+        place = self.reference(at, slots, slot)
+        return self._string(place) if place else b""
+
+    def strings(self, at: int, slots: tuple[int, ...], slot: int) -> list[bytes]:
+        """A vector of strings."""
+        return [self._string(place) for place in self.references(at, slots, slot)]
+
+    def references(self, at: int, slots: tuple[int, ...], slot: int) -> list[int]:
+        """The positions that a vector of references leads to."""
+        place = self.reference(at, slots, slot)
+        if not place:
+            return []
+        count = self._u32(place)
+        self._inside(place + 4, 4 * count)
+        # What has been read is not read again for another table.
+        self._spend(count)
+        first = place + 4
+        values = struct.unpack_from(f"<{count}I", self.data, first)
+        return [first + 4 * index + value for index, value in enumerate(values)]
+
+    def byte_vector(self, at: int, slots: tuple[int, ...], slot: int) -> memoryview:
+        """A vector of bytes, not copied."""
+        place = self.reference(at, slots, slot)
+        if not place:
+            return memoryview(b"")
+        size = self._u32(place)
+        self._inside(place + 4, size)
+        return memoryview(self.data)[place + 4 : place + 4 + size]
+
+    def _string(self, place: int) -> bytes:
+        known = self._strings.get(place)
+        if known is None:
+            size = self._u32(place)
+            self._inside(place + 4, size)
+            self._spend(size)
+            known = self._strings[place] = self.data[place + 4 : place + 4 + size]
+        return known
+
+    def _followed(self, at: int) -> int:
+        return at + self._u32(at)
+
+    def _u32(self, at: int) -> int:
+        self._inside(at, 4)
+        return int(_U32(self.data, at)[0])
+
+    def _inside(self, at: int, size: int) -> None:
+        if at < 0 or at + size > len(self.data):
+            raise InvalidFlatbuffer(f"it refers to byte {at + size}, and has {len(self.data)}")
+
+    def _spend(self, size: int) -> None:
+        self._budget -= size
+        if self._budget < 0:
+            raise InvalidFlatbuffer("it describes more content than it holds")
