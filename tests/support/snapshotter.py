@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.errors import ToolFailed, ToolMissing
-from soci_pipeline.local.cgroups import have_cgroups
+from soci_pipeline.local.cgroups import cgroup_mounts
 from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.ports import wait_until
 from soci_pipeline.local.toolchain import Toolchain
@@ -23,7 +23,6 @@ from soci_pipeline.process import Completed, background, run
 
 TOOLS = ("containerd", "runc", "soci")
 
-_CGROUPS = Path("/sys/fs/cgroup")
 _FUSE = Path("/dev/fuse")
 # Where containerd, its shims and `soci` write: each gets an empty folder of the namespace in its place.
 _HIDDEN = {
@@ -83,7 +82,7 @@ def private_containerd(
         runtime = Path("/tmp") / f"soci-test-{secrets.token_hex(6)}"
         traces.record_folder(runtime)
         runtime.mkdir(mode=0o700)
-        _have_cgroups(traces, runtime.name)
+        traces.record_cgroup(runtime.name)
         env |= traces.environment | {
             "CONTAINERD_ADDRESS": str(runtime / "containerd.sock"),
             # Its cgroups are named by it, so that they can be told apart and removed.
@@ -109,13 +108,6 @@ def private_containerd(
             yield started
 
 
-def _have_cgroups(traces: Footprint, name: str) -> None:
-    if not have_cgroups():
-        traces.record_mount(_CGROUPS)
-        run(["mount", "-t", "cgroup2", "cgroup2", _CGROUPS])
-    traces.record_cgroup(name)
-
-
 def _answers(env: Mapping[str, str]) -> bool:
     try:
         run(["ctr", "version"], env=env, timeout=10)
@@ -126,7 +118,7 @@ def _answers(env: Mapping[str, str]) -> bool:
 
 def _script(folder: Path, runtime: Path, traces: Footprint, *, snapshotter: bool, names: Mapping[str, str]) -> str:
     """What the first process of the namespaces does; as a shell it also reaps what the shims leave."""
-    lines = ["set -e"]
+    lines = ["set -e", *cgroup_mounts()]
     for name, hidden in _HIDDEN.items():
         if not hidden.is_dir():
             traces.record_empty_folder(hidden)
