@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,28 +61,50 @@ def test_check_names_the_sources_where_there_are_several(
     assert main(["webhook", "check", config, str(tmp_path / "absent")]) == ExitCode.INVALID_INPUT
 
 
-def test_serve_logs_json_without_secrets_and_ends_on_sigterm(tmp_path: Path) -> None:
-    config = tmp_path / "webhook.yaml"
-    config.write_text(yaml.safe_dump(support.document(tmp_path)))
+@contextmanager
+def _serving(config: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The command as a process; yields its address once it listens."""
+    log.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "soci_pipeline", "webhook", "serve", "--config", str(config)]
-    log = tmp_path / "log"
     with log.open("wb") as sink:
         child = subprocess.Popen(argv, stderr=sink, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     try:
-        deadline = time.monotonic() + 30
-        while "receiver listens" not in log.read_text():
-            assert child.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        child.send_signal(signal.SIGTERM)
-        status = child.wait(30)
+        support.until(lambda: "receiver listens" in log.read_text() or child.poll() is not None, seconds=30)
+        assert child.poll() is None, log.read_text()
+        line = next(
+            line for line in map(json.loads, log.read_text().splitlines()) if line["message"] == "receiver listens"
+        )
+        yield f"http://{line['host']}:{line['port']}", child
     finally:
         child.kill()
         child.wait()
+
+
+def test_serve_logs_json_without_secrets_and_ends_on_sigterm(tmp_path: Path) -> None:
+    config, log = tmp_path / "webhook.yaml", tmp_path / "log"
+    config.write_text(yaml.safe_dump(support.document(tmp_path)))
+    with _serving(config, log) as (address, child):
+        support.send(address, support.github_push())
+        child.send_signal(signal.SIGTERM)
+        status = child.wait(30)
     assert status in (0, -signal.SIGTERM)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert {"time", "level", "logger", "message"} <= lines[0].keys()
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert any(line["message"] == "event stored" and line["source"] == "github" for line in lines)
     assert support.SECRET.decode() not in log.read_text()
+
+
+def test_an_event_that_was_answered_survives_a_receiver_that_is_killed(tmp_path: Path) -> None:
+    config, log = tmp_path / "webhook.yaml", tmp_path / "log"
+    config.write_text(yaml.safe_dump(support.document(tmp_path)))
+    with _serving(config, log) as (address, child):
+        key = support.send(address, support.github_push())["runs"][0]["key"]
+        child.kill()
+    with support.fake_prefect() as prefect:
+        config.write_text(yaml.safe_dump(support.document(tmp_path, prefect={"api_url": prefect.url})))
+        with _serving(config, log) as (address, _):
+            support.until(lambda: set(prefect.runs) == {key}, seconds=20)
+            assert support.send(address, support.github_push(), delivery="2")["status"] == "duplicate"
 
 
 def test_serve_refuses_to_start_without_its_secrets(files: tuple[str, Path]) -> None:

@@ -15,6 +15,7 @@ from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.queue import QueuePoller
 from soci_pipeline.webhook.receiver import Receiver
+from soci_pipeline.webhook.service import serving
 from tests.support import webhook as support
 
 DIGEST = "sha256:" + "7f" * 32
@@ -28,6 +29,7 @@ class Rig:
     outbox: Outbox
     metrics: Metrics
     poller: QueuePoller
+    source: dict[str, Any]
 
     def send(self, document: Any) -> None:
         self.client.send_message(
@@ -85,7 +87,7 @@ def rig(emulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     with Outbox(configuration.outbox, busy_timeout_s=0.1) as outbox:
         metrics = Metrics()
         poller = QueuePoller(queue, Receiver(configuration, outbox, metrics), metrics)
-        yield Rig(client, url, dead, outbox, metrics, poller)
+        yield Rig(client, url, dead, outbox, metrics, poller, source)
 
 
 def codecommit(**detail: Any) -> dict[str, Any]:
@@ -186,6 +188,19 @@ def test_a_message_is_kept_while_the_outbox_cannot_store_it(rig: Rig) -> None:
     assert rig.waiting(rig.url) == 1
     rig.poller.step()
     assert rig.outbox.counts()["pending"] == 1
+
+
+def test_the_service_polls_its_queues(rig: Rig, tmp_path: Path) -> None:
+    source = rig.source | {"name": "aws"}
+    with support.fake_prefect() as prefect:
+        rules = [support.rule(sources=["aws"], repositories=["shop"])]
+        outbox = str(tmp_path / "another.sqlite3")
+        settings = {"api_url": prefect.url}
+        configuration = support.configuration(tmp_path, sources=[source], rules=rules, prefect=settings, outbox=outbox)
+        rig.send(codecommit())
+        with serving(configuration) as (_, service):
+            support.until(lambda: len(prefect.runs) == 1, seconds=20)
+            assert service.health()["threads"] == {"dispatch": True, "outcomes": True, "queue-aws": True}
 
 
 def test_a_queue_that_is_gone_is_waited_for(rig: Rig) -> None:
