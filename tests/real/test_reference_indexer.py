@@ -19,7 +19,7 @@ from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import OCI_LAYER_GZIP
+from soci_pipeline.oci.media_types import OCI_LAYER
 from soci_pipeline.oci.platform import Platform
 from tests.support.images import AMD64, ARM64, Layer, image_layout
 from tests.support.snapshotter import PrivateContainerd, private_containerd
@@ -110,15 +110,23 @@ def attributes_layer() -> Layer:
     return Layer(gzipped(tar(entries), level=1))
 
 
+@pytest.fixture(scope="module")
+def uncompressed_layer(debian_layer: Layer) -> Layer:
+    """As a builder leaves it that does not compress."""
+    return Layer(debian_layer.tar, OCI_LAYER)
+
+
 @pytest.mark.parametrize("span_size", SPAN_SIZES)
-@pytest.mark.parametrize("name", ["debian_layer", "python_layer", "odd_layer", "attributes_layer"])
+@pytest.mark.parametrize(
+    "name", ["debian_layer", "python_layer", "odd_layer", "attributes_layer", "uncompressed_layer"]
+)
 def test_the_native_ztoc_is_the_references_byte_for_byte(
     name: str, span_size: int, containerd: PrivateContainerd, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     layer: Layer = request.getfixturevalue(name)
     image = image_layout(tmp_path / "image", Platform.native(), [layer])
     expected = _created_by_soci(image, containerd, tmp_path / "image.tar", span_size)[layer.digest]
-    built = build_ztoc(io.BytesIO(layer.data), OCI_LAYER_GZIP, span_size=span_size, build_tool=REFERENCE_TOOL)
+    built = build_ztoc(io.BytesIO(layer.data), layer.media_type, span_size=span_size, build_tool=REFERENCE_TOOL)
     assert built.digest == expected
     # The digest says it all; a difference is easier to find in the bytes.
     assert built.data == containerd.soci_blob(expected)
