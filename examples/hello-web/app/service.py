@@ -29,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server_version = "hello-web"
 
-    def do_GET(self) -> None:  # noqa: N802 - the name is the standard library's
+    def do_GET(self) -> None:
         """Send the page that is asked for."""
         if self.path == "/":
             page = PAGE.substitute({name: html.escape(value) for name, value in machine().items()})
