@@ -27,6 +27,7 @@ from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
@@ -35,6 +36,8 @@ from soci_pipeline.process import run
 from soci_pipeline.publish.records import IndexVersion, Reason, SociOptions
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
+from soci_pipeline.soci.ztoc import build_ztoc
+from soci_pipeline.soci.ztoc_codec import decode
 from tests.support.file_server import serving_files
 from tests.support.images import Layer, gzip_layer, image_layout, index_layout
 from tests.support.tars import gzipped, noise, tar_of, text
@@ -105,6 +108,14 @@ def test_the_result_is_a_layout_whose_root_is_an_image_index(machine: Machine, i
     assert isinstance(root, ImageIndex)
     assert [item.digest for item in root.manifests] == [image.root().digest]
     assert all(layout.has(node) for node in layout.walk(result.root))
+
+
+def test_both_toolchains_write_the_same_ztoc(machine: Machine, image: Layout, tmp_path: Path) -> None:
+    result = index_with_containerd(image, tmp_path / "out", options=V1, socket=machine.socket, env=machine.env)
+    large = result.images[0].layers[0]
+    tool = decode(result.layout.blob_path(Digest(str(large.ztoc))).read_bytes()).build_tool
+    native = build_ztoc(image.blob_path(large.digest), large.media_type, span_size=V1.span_size, build_tool=tool)
+    assert native.digest == large.ztoc
 
 
 def test_the_same_image_gives_the_same_index(machine: Machine, image: Layout, tmp_path: Path) -> None:
