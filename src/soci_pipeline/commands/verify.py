@@ -1,0 +1,59 @@
+"""Read a published image through its SOCI indexes, and name everything that is not as it should be.
+
+Without --all: every manifest, config, annotation and zTOC, and some spans of each indexed layer. With --all: every byte
+of every layer, against its zTOC, checkpoints and diff id. Also answers how many bytes a machine has to fetch before the
+container can start, lazily and with a full pull.
+
+Exit statuses: 0 all is well; 3 a reference that is no image; 10 to 12 the registry refused, is out of reach, or wants
+other credentials; 17 something is wrong, and every fault is named.
+"""
+
+import argparse
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.registry_access import add_options, client_for, target_of
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.verify import Mode, VerificationReport, verify
+from soci_pipeline.registry.reference import ImageReference
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
+    parser.add_argument("--all", action="store_true", help="read every layer whole, not only some spans")
+    parser.add_argument(
+        "--platform", action="append", metavar="P", help="a platform that has to be there; can be repeated"
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="layers read at once (default 2)")
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    reference = ImageReference.parse(arguments.reference)
+    target = target_of(reference)
+    platforms = None if arguments.platform is None else [Platform.parse(text) for text in arguments.platform]
+    with client_for(arguments, reference) as client:
+        report = verify(
+            client,
+            reference.repository,
+            target,
+            mode=Mode.ALL if arguments.all else Mode.SAMPLE,
+            platforms=platforms,
+            jobs=arguments.jobs,
+        )
+    return CommandResult(
+        json=report.model_dump(mode="json"),
+        text=_text(reference, report),
+        exit_code=ExitCode.OK if report.ok else ExitCode.VERIFICATION_FAILED,
+    )
+
+
+def _text(reference: ImageReference, report: VerificationReport) -> str:
+    lines = [f"{reference}: {'all is well' if report.ok else f'{len(report.findings)} faults'}"]
+    lines += [f"  - {finding}" for finding in report.findings]
+    lines.append("checked: " + ", ".join(f"{number} {kind}" for kind, number in report.checked.items()))
+    lines += [
+        f"{each.platform}: {each.lazy_bytes:,} bytes to fetch before a lazy start, {each.total_bytes:,} without"
+        for each in report.platforms
+    ]
+    return "\n".join(lines)

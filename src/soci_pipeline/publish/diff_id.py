@@ -1,0 +1,60 @@
+"""The digest of what a layer holds uncompressed, taken while the layer goes by.
+
+Python's own zlib does it, not the indexer's inflating: two independent readers have to agree on every byte.
+"""
+
+import hashlib
+import zlib
+
+from soci_pipeline.errors import DamagedContent
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.media_types import Compression, layer_compression
+
+_GZIP = 31
+_PIECE = 1 << 20
+
+
+class DiffId:
+    """Takes the stored bytes of a layer in order. zstd and unknown types cannot be read: `digest` is None then."""
+
+    def __init__(self, media_type: str) -> None:
+        self._compression = layer_compression(media_type)
+        self._hash = hashlib.sha256()
+        self._member: zlib._Decompress | None = None
+        self._whole = True
+
+    @property
+    def readable(self) -> bool:
+        """Whether layers of this type can be read here."""
+        return self._compression in (Compression.GZIP, Compression.NONE)
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes; raises `DamagedContent` where they are no gzip."""
+        if self._compression is Compression.NONE:
+            self._hash.update(data)
+        elif self._compression is Compression.GZIP:
+            self._inflate(data)
+
+    def digest(self) -> Digest | None:
+        """The diff id; raises `DamagedContent` where the last gzip member is cut off."""
+        if not self.readable:
+            return None
+        if not self._whole or (self._compression is Compression.GZIP and self._member is None):
+            raise DamagedContent("the gzip stream is cut off")
+        return Digest(f"sha256:{self._hash.hexdigest()}")
+
+    def _inflate(self, data: bytes) -> None:
+        full = False
+        # A full piece may have left output behind even where all input is used up.
+        while data or (full and not self._whole):
+            if self._member is None or self._member.eof:
+                self._member = zlib.decompressobj(_GZIP)
+            try:
+                # In pieces, so that a bomb cannot fill the memory.
+                piece = self._member.decompress(data, _PIECE)
+            except zlib.error as error:
+                raise DamagedContent(f"the gzip stream cannot be inflated: {error}") from error
+            self._hash.update(piece)
+            full = len(piece) == _PIECE
+            self._whole = self._member.eof
+            data = self._member.unused_data if self._whole else self._member.unconsumed_tail

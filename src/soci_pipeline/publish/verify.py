@@ -1,0 +1,109 @@
+"""The gate: what was pushed is read again from the registry, before any tag moves.
+
+``sample`` reads every manifest, config and zTOC, and a few spans of each indexed layer: it finds a wrong bit in a
+manifest, in a zTOC's digest or form, and in the spans it read. ``all`` streams every layer once and makes its zTOC
+again beside it: it finds a wrong bit anywhere. Either names all faults, with their place. Images with a v2 SOCI index
+are read by the annotation of their manifest, as the snapshotter does; others by their v1 referrers.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.findings import Finding, Findings
+from soci_pipeline.publish.image_graph import ImageGraph, read_graph
+from soci_pipeline.publish.lazy_bytes import start_costs
+from soci_pipeline.publish.verify_layers import LayerVerifier
+from soci_pipeline.publish.verify_structure import LayerToCheck, check_structure
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import BrokenAnswer
+
+
+class Mode(StrEnum):
+    """How much is read; see the module."""
+
+    SAMPLE = "sample"
+    ALL = "all"
+
+
+class PlatformCost(BaseModel):
+    """Bytes to fetch before a container starts; `soci_pipeline.publish.lazy_bytes` says what is counted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    platform: Platform
+    lazy_bytes: int
+    total_bytes: int
+
+
+class VerificationReport(BaseModel):
+    """What the gate found; ``checked`` counts by kind. The two sums of bytes are over all platforms."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ok: bool
+    index: Digest | None = None
+    findings: tuple[Finding, ...] = ()
+    checked: dict[str, int] = {}
+    lazy_bytes: int = 0
+    total_bytes: int = 0
+    platforms: tuple[PlatformCost, ...] = ()
+
+
+def verify(
+    client: RegistryClient,
+    repository: str,
+    reference: str | Digest,
+    *,
+    mode: str = Mode.SAMPLE,
+    platforms: Sequence[Platform] | None = None,
+    jobs: int = 2,
+) -> VerificationReport:
+    """Read an image through, as ``mode`` says; ``platforms`` must all be there. ``jobs`` layers are read at once.
+
+    Content that is wrong or missing is a finding. Raises `ManifestUnknown` where the reference is not there at all,
+    `InvalidInput` where it is no image, and whatever says nothing about the content: no route, no permission.
+    """
+    findings = Findings()
+    chosen = Mode(mode)
+    graph = _read(client, repository, reference, findings)
+    if graph is None:
+        return VerificationReport(ok=False, findings=findings.found, checked=findings.checked)
+    layers = check_structure(client, repository, graph, platforms, findings)
+    verifier = LayerVerifier(client, repository, findings)
+    _check_layers(verifier.sample if chosen is Mode.SAMPLE else verifier.all, layers, jobs)
+    costs = tuple(
+        PlatformCost(platform=each.platform, lazy_bytes=each.lazy_bytes, total_bytes=each.total_bytes)
+        for each in start_costs(graph)
+    )
+    return VerificationReport(
+        ok=not findings.found,
+        index=graph.root.digest,
+        findings=findings.found,
+        checked=findings.checked,
+        lazy_bytes=sum(each.lazy_bytes for each in costs),
+        total_bytes=sum(each.total_bytes for each in costs),
+        platforms=costs,
+    )
+
+
+def _read(client: RegistryClient, repository: str, reference: str | Digest, findings: Findings) -> ImageGraph | None:
+    try:
+        return read_graph(client, repository, reference, findings)
+    except (BrokenAnswer, DamagedContent) as error:
+        findings.add(f"manifest {reference}", error.reason)
+        return None
+
+
+def _check_layers(check: Callable[[LayerToCheck], None], layers: Sequence[LayerToCheck], jobs: int) -> None:
+    if jobs < 1:
+        raise InvalidInput(f"{jobs} layers at once cannot be meant")
+    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="verify") as pool:
+        # Largest first, so that the last one to start is not the longest.
+        for _ in pool.map(check, sorted(layers, key=lambda each: each.layer.size, reverse=True)):
+            pass

@@ -1,0 +1,141 @@
+"""The gate's second part: layers are read through their zTOCs.
+
+`LayerVerifier.sample` fetches some spans by Range and does what the snapshotter does with them. `LayerVerifier.all`
+streams the layer once, makes its zTOC again with the same settings, and compares.
+"""
+
+from typing import BinaryIO, cast
+
+from soci_pipeline.errors import DamagedContent, HostileArchive, LayerNotIndexable
+from soci_pipeline.oci.media_types import is_foreign_layer
+from soci_pipeline.publish.blob_reader import BlobReader, open_blob
+from soci_pipeline.publish.diff_id import DiffId
+from soci_pipeline.publish.findings import Findings
+from soci_pipeline.publish.verify_structure import LayerToCheck
+from soci_pipeline.publish.ztoc_difference import differences, entry_differences
+from soci_pipeline.publish.ztoc_sample import headers_in_span, sample_spans
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.extract import read_span
+from soci_pipeline.soci.limits import DEFAULT_LIMITS
+from soci_pipeline.soci.tar_headers import BadHeader
+from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
+from soci_pipeline.soci.ztoc import build_ztoc
+from soci_pipeline.soci.ztoc_codec import Ztoc, decode
+
+
+class LayerVerifier:
+    """Checks layers one by one, from several threads; what is wrong goes to the findings."""
+
+    def __init__(self, client: RegistryClient, repository: str, findings: Findings) -> None:
+        self._client = client
+        self._repository = repository
+        self._findings = findings
+
+    def sample(self, item: LayerToCheck) -> None:
+        """Read some spans of an indexed layer; other layers were asked for already, and are not read."""
+        ztoc = self._ztoc(item)
+        if ztoc is None or item.ztoc is None:
+            return
+        for span in sample_spans(ztoc, item.ztoc.digest):
+            with self._findings.catching(f"{item.where} span {span}"):
+                self._check_span(item, ztoc, span)
+
+    def all(self, item: LayerToCheck) -> None:
+        """Read the layer once, whole: its digest, its diff id, and everything that its zTOC says."""
+        if item.layer.urls or is_foreign_layer(item.layer.media_type):
+            self._findings.count("layers_held_elsewhere")
+            return
+        ztoc = self._ztoc(item)
+        diff_id = DiffId(item.layer.media_type)
+        with (
+            self._findings.catching(item.where),
+            open_blob(self._client, self._repository, item.layer, also=diff_id.update) as blob,
+        ):
+            try:
+                if ztoc is not None:
+                    self._compare(item, ztoc, blob)
+            finally:
+                # Whatever was found in between, the digest of the whole speaks last.
+                blob.drain()
+            self._findings.count("bytes", blob.taken)
+            self._check_diff_id(item, diff_id)
+
+    def _ztoc(self, item: LayerToCheck) -> Ztoc | None:
+        """The zTOC, read and held against what is known of its layer without reading that."""
+        if item.ztoc is None:
+            return None
+        where = f"{item.where} zTOC {item.ztoc.digest}"
+        with self._findings.catching(where):
+            ztoc = decode(self._client.read_blob(self._repository, item.ztoc, DEFAULT_LIMITS.ztoc))
+            self._findings.count("ztocs")
+            if ztoc.compressed_size != item.layer.size:
+                self._findings.add(where, f"it is for a layer of {ztoc.compressed_size} bytes, not {item.layer.size}")
+                return None
+            if item.span_size is not None and item.span_size != ztoc.span_size:
+                said = f"the SOCI index announces spans of {item.span_size} bytes"
+                self._findings.add(where, f"{said}, and it has spans of {ztoc.span_size}")
+            return ztoc
+        return None
+
+    def _check_span(self, item: LayerToCheck, ztoc: Ztoc, span: int) -> None:
+        stored = self._client.read_range(self._repository, item.layer.digest, *ztoc.stored_range(span))
+        self._findings.count("spans")
+        self._findings.count("bytes", len(stored))
+        content = read_span(ztoc, span, stored)
+        self._check_headers(f"{item.where} span {span}", ztoc, ztoc.content_range(span)[0], content)
+
+    def _check_headers(self, where: str, ztoc: Ztoc, start: int, content: bytes) -> None:
+        """Parse the tar headers that lie whole in a span, as the snapshotter does before it serves a file."""
+        first, last, header = headers_in_span(ztoc.entries, start, start + len(content))
+        if first == last:
+            return
+        scanner = TarScanner()
+        try:
+            piece = content[header - start :]
+            scanner.feed(piece, len(piece))
+        except (BadHeader, OversizedHeader) as error:
+            self._findings.add(
+                where, f"there is no tar header where entry {first} of the zTOC should have one: {error}"
+            )
+            return
+        for number, expected in enumerate(ztoc.entries[first:last]):
+            self._findings.count("entries")
+            name = expected.name.decode(errors="backslashreplace")
+            if number >= len(scanner.entries):
+                self._findings.add(where, f"the layer has no entry {name!r} at byte {expected.offset}")
+                return
+            found = scanner.entries[number]
+            wrong = entry_differences(expected, found._replace(offset=found.offset + header))
+            if wrong:
+                self._findings.add(where, f"entry {first + number}, {name!r}: {'; '.join(wrong)}")
+
+    def _compare(self, item: LayerToCheck, pushed: Ztoc, blob: BlobReader) -> None:
+        where = f"{item.where} zTOC {item.ztoc.digest if item.ztoc else ''}"
+        try:
+            built = build_ztoc(
+                cast("BinaryIO", blob),
+                item.layer.media_type,
+                span_size=pushed.span_size,
+                build_tool=pushed.build_tool,
+            )
+        except LayerNotIndexable as error:
+            self._findings.add(where, f"its layer cannot have a zTOC: {error.reason}")
+            return
+        except (DamagedContent, HostileArchive) as error:
+            self._findings.add(item.where, error.reason)
+            return
+        self._findings.count("spans", built.spans)
+        self._findings.count("entries", built.entries)
+        if item.ztoc is not None and built.digest == item.ztoc.digest:
+            return
+        for line in differences(pushed, decode(built.data)):
+            self._findings.add(where, line)
+
+    def _check_diff_id(self, item: LayerToCheck, diff_id: DiffId) -> None:
+        found = diff_id.digest()
+        if found is None or item.diff_id is None:
+            self._findings.count("diff_ids_unread")
+            return
+        self._findings.count("diff_ids")
+        if found != item.diff_id:
+            self._findings.add(item.where, f"it holds {found}, and the config's diff id is {item.diff_id}")
