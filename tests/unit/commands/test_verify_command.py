@@ -1,0 +1,65 @@
+"""`soci-pipeline verify` from the command line to the registry."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.publish.join import join
+from soci_pipeline.registry.client import RegistryClient
+from tests.support.images import AMD64
+from tests.support.indexed import indexed, with_entry
+from tests.support.published import REPOSITORY, registry, tag, upload
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[RegistryClient]:
+    layout = Layout.create(tmp_path / "layout")
+    wrong = with_entry(3, lambda entry: entry._replace(mode=0o777))
+    with registry(tmp_path / "registry") as found:
+        for name, image in (("good", indexed(layout, AMD64)), ("bad", indexed(layout, AMD64, tamper=wrong))):
+            assert image.soci_index is not None
+            upload(found, layout, image.manifest, image.soci_index)
+            tag(found, layout, layout.add_document(join([image], annotations={}, read=layout.read)), name)
+        yield found
+
+
+def test_a_sound_image_is_exit_status_0_and_says_what_lazy_loading_saves(
+    client: RegistryClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", f"{client.registry}/{REPOSITORY}:good", "--all", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+
+    assert answer["ok"] is True
+    assert answer["findings"] == []
+    assert answer["checked"]["diff_ids"] == 2
+    assert answer["lazy_bytes"] < answer["total_bytes"]
+    assert answer["platforms"][0]["platform"] == "linux/amd64"
+
+    assert main(["verify", f"{client.registry}/{REPOSITORY}:good", "--platform", "linux/amd64"]) == 0
+    assert "all is well" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--all"]])
+def test_a_fault_is_named_and_has_its_own_exit_status(
+    client: RegistryClient, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    command = ["verify", f"{client.registry}/{REPOSITORY}:bad", *more]
+
+    assert main([*command, "--json"]) == ExitCode.VERIFICATION_FAILED
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert "mode '511', in the layer '420'" in finding["what"]
+    assert main([*command, "--platform", "linux/s390x"]) == ExitCode.VERIFICATION_FAILED
+    assert "there is no image for linux/s390x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("", ExitCode.INVALID_INPUT), (":nothing", ExitCode.REGISTRY_REFUSED), (":a b", ExitCode.INVALID_INPUT)],
+)
+def test_a_reference_that_names_no_image_is_an_error(client: RegistryClient, target: str, status: ExitCode) -> None:
+    assert main(["verify", f"{client.registry}/{REPOSITORY}{target}"]) == status
