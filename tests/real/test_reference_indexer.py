@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
-from soci_pipeline.soci.ztoc import build_ztoc
 
 from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.toolchain import Toolchain
@@ -21,6 +20,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_LAYER
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.soci.ztoc import build_ztoc
 from tests.support.images import AMD64, ARM64, Layer, image_layout
 from tests.support.snapshotter import PrivateContainerd, private_containerd
 from tests.support.tars import Entry, directory, gzipped, hardlink, noise, symlink, tar, text

@@ -6,7 +6,7 @@
 `check` verifies no signature, needs no secret and sends nothing. Secrets are named in FILE (variables or files) and
 never given as arguments. docs/triggers.md describes the file.
 
-exit codes: 0 fine (check: at least one rule fits); 3 the configuration or the event is not valid; 7 boto3 is missing
+Exit statuses: 0 fine (check: at least one rule fits); 3 the configuration or the event is not valid; 7 boto3 is missing
 for a queue; 21 the outbox cannot be written; 22 the address cannot be listened on; 24 (check) a valid event that
 starts nothing.
 """
