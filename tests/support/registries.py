@@ -77,6 +77,7 @@ def push_image(
     return client.put_manifest(to, reference, manifest.encode(), manifest.media_type), manifest
 
 
-def leftovers(folder: Path) -> list[Path]:
+def leftovers(folder: Path, repository: str = "*") -> list[Path]:
     """Upload sessions and temporary files that a registry still holds."""
-    return [path for pattern in ("*/.uploads/*", "*/.incoming/*") for path in folder.glob(pattern)]
+    place = repository.replace("/", "+")
+    return [path for name in (".uploads", ".incoming") for path in folder.glob(f"{place}/{name}/*")]

@@ -1,11 +1,13 @@
 """Blobs and their uploads at the embedded registry."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -38,7 +40,7 @@ async def read(exchange: Exchange) -> Response:
     if exchange.request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     body = _pieces(repository.layout.blob_path(digest), start, end)
-    return StreamingResponse(body, status_code=status, headers=headers)
+    return _Pieces(body, status_code=status, headers=headers)
 
 
 async def delete(exchange: Exchange) -> Response:
@@ -175,7 +177,17 @@ def _range(header: str | None, size: int) -> tuple[int, int, int]:
     return first, end, 206
 
 
-async def _pieces(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
+class _Pieces(StreamingResponse):
+    """Closes its source when the client goes away, instead of leaving that to the garbage collector."""
+
+    body_iterator: AsyncGenerator[bytes, None]
+
+    async def stream_response(self, send: Send) -> None:
+        async with contextlib.aclosing(self.body_iterator):
+            await super().stream_response(send)
+
+
+async def _pieces(path: Path, start: int, end: int) -> AsyncGenerator[bytes, None]:
     # Opened here and not in a thread: a request that is cancelled meanwhile would lose the open file.
     with path.open("rb", buffering=0) as file:
         file.seek(start)

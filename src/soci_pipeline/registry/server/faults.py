@@ -72,6 +72,14 @@ class FaultPlan:
         self.struck: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
 
+    def replace(self, faults: Iterable[Fault]) -> None:
+        """Begin anew with other faults, while the server runs on."""
+        with self._lock:
+            self._faults = tuple(faults)
+            self._seen = [0] * len(self._faults)
+            self.struck = []
+            self.requests = []
+
     def next_for(self, method: str, path: str) -> Fault | None:
         """Count a request; the first fault that strikes it."""
         with self._lock:

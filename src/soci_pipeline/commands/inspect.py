@@ -1,0 +1,104 @@
+"""Show what a reference consists of: its images by platform, their layers with zTOCs, and what refers to them.
+
+Only manifests and configs are fetched. Faults that are found on the way are listed and change nothing else; `verify`
+judges them.
+
+Exit statuses: 0 shown; 3 no reference, or no image under it; 10 to 12 the registry refused (or has nothing under the
+reference), is out of reach, or wants other credentials.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.registry_access import add_options, client_for, target_of
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST
+from soci_pipeline.publish.findings import Findings
+from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, read_graph
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("reference", metavar="REFERENCE", help="an image, by tag or digest")
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    reference = ImageReference.parse(arguments.reference)
+    findings = Findings()
+    with client_for(arguments, reference) as client:
+        graph = read_graph(client, reference.repository, target_of(reference), findings)
+        answer = _answer(client, reference, graph)
+    answer["findings"] = [{"where": each.where, "what": each.what} for each in findings.found]
+    return CommandResult(json=answer, text="\n".join(_lines(answer)))
+
+
+def _answer(client: RegistryClient, reference: ImageReference, graph: ImageGraph) -> dict[str, Any]:
+    root = graph.root
+    return {
+        "reference": str(reference),
+        "index" if graph.index is not None else "manifest": str(root.digest),
+        "media_type": root.media_type,
+        "size": root.size,
+        "annotations": graph.document.annotations,
+        "platforms": [_image(client, reference.repository, image) for image in graph.images],
+        "referrers": _referrers(client, reference.repository, root.digest),
+    }
+
+
+def _image(client: RegistryClient, repository: str, image: ImageNode) -> dict[str, Any]:
+    ztocs = {
+        ztoc.annotations.get(IMAGE_LAYER_DIGEST): ztoc for soci in image.soci_indexes for ztoc in soci.manifest.layers
+    }
+    return {
+        "platform": str(image.platform),
+        "manifest": str(image.descriptor.digest),
+        "soci_index": next((str(soci.descriptor.digest) for soci in image.soci_indexes), None),
+        "soci_version": next((str(soci.version) for soci in image.soci_indexes), None),
+        "size": sum(layer.size for layer in image.manifest.layers),
+        "layers": [_layer(layer, ztocs.get(layer.digest)) for layer in image.manifest.layers],
+        "attestations": [str(each.digest) for each in image.attestations],
+        "referrers": _referrers(client, repository, image.descriptor.digest),
+    }
+
+
+def _layer(layer: Descriptor, ztoc: Descriptor | None) -> dict[str, Any]:
+    return {
+        "digest": str(layer.digest),
+        "size": layer.size,
+        "media_type": layer.media_type,
+        "ztoc": str(ztoc.digest) if ztoc else None,
+        "ztoc_size": ztoc.size if ztoc else None,
+    }
+
+
+def _referrers(client: RegistryClient, repository: str, digest: Digest) -> list[dict[str, Any]]:
+    found = client.referrers(repository, digest)
+    return [{"digest": str(each.digest), "artifact_type": each.artifact_type, "size": each.size} for each in found]
+
+
+def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
+    yield answer["reference"]
+    yield f"  {answer.get('index') or answer['manifest']}  {answer['media_type']}"
+    yield from _referrer_lines(answer, "  ")
+    for image in answer["platforms"]:
+        yield f"  {image['platform']}  {image['manifest']}  {image['size']} bytes"
+        for layer in image["layers"]:
+            ztoc = f"zTOC {layer['ztoc']}, {layer['ztoc_size']} bytes" if layer["ztoc"] else "no zTOC"
+            yield f"    layer {layer['digest']}  {layer['size']} bytes  {ztoc}"
+        if image["soci_index"]:
+            yield f"    SOCI index {image['soci_version']}  {image['soci_index']}"
+        for digest in image["attestations"]:
+            yield f"    attestation  {digest}"
+        yield from _referrer_lines(image, "    ")
+    for finding in answer["findings"]:
+        yield f"  fault: {finding['where']}: {finding['what']}"
+
+
+def _referrer_lines(answer: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for each in answer["referrers"]:
+        yield f"{indent}referrer  {each['digest']}  {each['artifact_type']}"

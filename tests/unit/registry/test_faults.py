@@ -1,0 +1,376 @@
+"""Each fault against each operation; docs/fault-matrix.md is the table of it.
+
+A cell ends in one of two ways: the operation comes through, or it ends with a named error. Nothing may hang, nothing
+half-done may show, and no upload session may stay open.
+"""
+
+import io
+import itertools
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.errors import DeadlineExceeded, SociPipelineError
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.media_types import OCI_CONFIG
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import (
+    AccessRefused,
+    ContentMismatch,
+    ManifestUnknown,
+    RegistryError,
+    RegistryUnreachable,
+)
+from soci_pipeline.registry.pull import pull_graph
+from soci_pipeline.registry.push import push_graph
+from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings, serving
+from soci_pipeline.registry.server.faults import Kind
+from soci_pipeline.registry.settings import ClientSettings
+from tests.support.images import index_layout
+from tests.support.registries import CREDENTIALS, LOGIN, QUICK, described, leftovers, noise, push_image, upload
+
+SMALL = noise(5_000, seed=3)
+LARGE = noise(900_000, seed=4)
+MOUNTED = noise(6_000, seed=5)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing that a publisher does, and the request in it that a fault is planned for."""
+
+    name: str
+    method: str
+    path: str
+    run: Callable[[RegistryClient, str], None]
+    content: bool = False
+
+
+def upload_small(client: RegistryClient, repository: str) -> None:
+    descriptor = upload(client, SMALL, to=repository)
+    assert client.read_blob(repository, descriptor) == SMALL
+
+
+def upload_large(client: RegistryClient, repository: str) -> None:
+    descriptor = upload(client, LARGE, to=repository)
+    assert client.read_blob(repository, descriptor) == LARGE
+
+
+def mount(client: RegistryClient, repository: str) -> None:
+    descriptor = upload(client, MOUNTED, to="other/app")
+    client.upload_blob(repository, descriptor, lambda: io.BytesIO(MOUNTED), mount_from="other/app")
+    assert client.read_blob(repository, descriptor) == MOUNTED
+
+
+def put_manifest(client: RegistryClient, repository: str) -> None:
+    descriptor, _ = push_image(client, "new", to=repository)
+    assert client.head_manifest(repository, "new") == descriptor
+
+
+def put_referrer(client: RegistryClient, repository: str) -> None:
+    subject, manifest = push_image(client, "v1", to=repository)
+    referrer = manifest.replaced(layers=(), subject=subject, artifact_type="application/x")
+    client.put_manifest(repository, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
+    assert [entry.digest for entry in client.referrers(repository, subject.digest)] == [referrer.descriptor.digest]
+
+
+def read_manifest(client: RegistryClient, repository: str) -> None:
+    descriptor, data = client.get_manifest(repository, "v1")
+    assert Digest.of(data) == descriptor.digest
+
+
+def read_blob(client: RegistryClient, repository: str) -> None:
+    assert client.read_blob(repository, described(noise(2000))) == noise(2000)
+
+
+def read_range(client: RegistryClient, repository: str) -> None:
+    assert len(client.read_range(repository, Digest.of(noise(2000)), 100, 1100)) == 1000
+
+
+def list_tags(client: RegistryClient, repository: str) -> None:
+    assert "v1" in client.list_tags(repository)
+
+
+def delete_tag(client: RegistryClient, repository: str) -> None:
+    push_image(client, "old", to=repository)
+    client.delete_tag(repository, "old")
+    assert client.list_tags(repository) == ("v1",)
+
+
+BLOB = r"/blobs/sha256:"
+SESSION = r"/blobs/uploads/."
+OPERATIONS = (
+    Operation("look for a blob", "HEAD", BLOB, upload_small),
+    Operation("open an upload", "POST", r"/blobs/uploads/$", upload_small),
+    Operation("upload at once", "PUT", SESSION, upload_small),
+    Operation("upload a part", "PATCH", SESSION, upload_large),
+    Operation("close an upload", "PUT", SESSION, upload_large),
+    Operation("mount", "POST", r"/cell/\d+/blobs/uploads/$", mount),
+    Operation("push a manifest", "PUT", r"/manifests/new", put_manifest),
+    Operation("push a referrer", "PUT", r"/manifests/sha256:", put_referrer),
+    Operation("list referrers", "GET", r"/referrers/", put_referrer),
+    Operation("look for a manifest", "HEAD", r"/manifests/new", put_manifest),
+    Operation("read a manifest", "GET", r"/manifests/v1", read_manifest, content=True),
+    Operation("read a blob", "GET", BLOB, read_blob, content=True),
+    Operation("read a range", "GET", BLOB, read_range),
+    Operation("list tags", "GET", r"/tags/list", list_tags),
+    Operation("delete a tag", "DELETE", r"/manifests/old", delete_tag),
+)
+PASSING = {
+    "429 with Retry-After": Fault("", "", status=429, code="TOOMANYREQUESTS", retry_after="0"),
+    "503": Fault("", "", status=503),
+    "500 twice": Fault("", "", status=500, code="UNKNOWN", times=2),
+    "delay": Fault("", "", kind=Kind.DELAY, seconds=0.05),
+    "reset before the answer": Fault("", "", kind=Kind.RESET),
+    "reset in the body": Fault("", "", kind=Kind.RESET, after_bytes=3_000),
+    "answer lost": Fault("", "", kind=Kind.LOST_ANSWER),
+    "answer cut": Fault("", "", kind=Kind.TRUNCATE, after_bytes=10),
+    "token expired": Fault("", "", kind=Kind.EXPIRED_TOKEN),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A running registry whose faults can be exchanged, and a repository of its own for one test."""
+
+    address: str
+    plan: FaultPlan
+    folder: Path
+    repository: str
+
+    @contextmanager
+    def client(self, settings: ClientSettings = QUICK) -> Iterator[RegistryClient]:
+        with RegistryClient(self.address, settings=settings, credentials=CREDENTIALS) as client:
+            # The challenge is answered first, so that a fault meets the operation and not its login.
+            client.ping()
+            yield client
+
+    def expect(self, fault: Fault, operation: Operation) -> None:
+        self.plan.replace([replace(fault, method=operation.method, path=operation.path)])
+
+    def leftovers(self) -> list[Path]:
+        return leftovers(self.folder, self.repository)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder, plan = tmp_path_factory.mktemp("registry"), FaultPlan()
+    with serving(folder, faults=plan, settings=ServerSettings(login=LOGIN)) as address:
+        yield Place(address, plan, folder, "")
+
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def place(running: Place) -> Place:
+    """With what the reading operations read, put there without faults."""
+    running.plan.replace([])
+    place = replace(running, repository=f"cell/{next(NUMBERS)}")
+    with place.client() as client:
+        push_image(client, "v1", to=place.repository)
+    return place
+
+
+def names(operation: Operation) -> str:
+    return operation.name
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=names)
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_fault_that_passes_is_survived(place: Place, operation: Operation, fault: str) -> None:
+    place.expect(PASSING[fault], operation)
+    # An answer to a deletion that was lost cannot be told from a tag that was never there.
+    told_apart = operation.name != "delete a tag" or fault != "answer lost"
+    with place.client() as client, nullcontext() if told_apart else pytest.raises(ManifestUnknown):
+        operation.run(client, place.repository)
+    assert place.plan.struck
+    # A session whose name never arrived can be cancelled by nobody; registries drop it after some time.
+    assert len(place.leftovers()) == (
+        fault == "answer lost" and operation.method == "POST" and operation.name != "mount"
+    )
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=names)
+@pytest.mark.parametrize(("status", "temporary"), [(503, True), (429, True), (400, False)])
+def test_a_fault_that_stays_ends_with_its_name(
+    place: Place, operation: Operation, status: int, temporary: bool
+) -> None:
+    place.expect(Fault("", "", status=status, code="X", times=10_000), operation)
+    if operation.name == "mount" or (operation.name == "list referrers" and status == 400):
+        # There is another way to the same end, which is taken where it is open.
+        return
+    with place.client() as client, pytest.raises(RegistryError) as caught:
+        operation.run(client, place.repository)
+    assert (caught.value.status, caught.value.temporary) == (status, temporary)
+    assert len(place.plan.struck) <= QUICK.attempts
+    assert not place.leftovers()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=names)
+def test_a_refusal_of_access_is_not_tried_again(place: Place, operation: Operation) -> None:
+    place.expect(Fault("", "", status=403, code="DENIED", times=10_000), operation)
+    with place.client() as client, pytest.raises(AccessRefused):
+        operation.run(client, place.repository)
+    # A mount that is refused becomes an upload first.
+    assert len(place.plan.struck) == (2 if operation.name == "mount" else 1)
+    assert not place.leftovers()
+
+
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.content], ids=names)
+def test_a_flipped_bit_never_passes_for_content(place: Place, operation: Operation) -> None:
+    place.expect(Fault("", "", kind=Kind.CORRUPT, after_bytes=20), operation)
+    with place.client() as client, pytest.raises(ContentMismatch):
+        operation.run(client, place.repository)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 100_000, 262_144, 10**9])
+def test_a_stale_range_leads_to_the_right_bytes_all_the_same(place: Place, taken: int) -> None:
+    cut = Fault("PATCH", SESSION, nth=2, kind=Kind.RESET, after_bytes=50_000)
+    place.plan.replace([cut, Fault("GET", SESSION, kind=Kind.STALE_RANGE, after_bytes=taken)])
+    with place.client() as client:
+        upload_large(client, place.repository)
+    assert len(place.plan.struck) == 2
+    assert not place.leftovers()
+
+
+@pytest.mark.parametrize("status", [404, 416])
+def test_a_session_that_is_refused_is_replaced_by_a_new_one(place: Place, status: int) -> None:
+    refused = Fault("PATCH", SESSION, nth=2, status=status, code="BLOB_UPLOAD_UNKNOWN")
+    place.plan.replace([refused, Fault("GET", SESSION, status=404, code="BLOB_UPLOAD_UNKNOWN", times=9)])
+    with place.client() as client:
+        upload_large(client, place.repository)
+    assert count(place, "POST") == 2
+    assert not place.leftovers()
+
+
+def test_a_part_that_was_cut_goes_on_where_the_registry_stands(place: Place) -> None:
+    place.plan.replace([Fault("PATCH", SESSION, nth=2, kind=Kind.RESET, after_bytes=100_000)])
+    sent: list[int] = []
+    with place.client() as client:
+        client.upload_blob(place.repository, described(LARGE), lambda: io.BytesIO(LARGE), on_bytes=sent.append)
+        assert client.read_blob(place.repository, described(LARGE)) == LARGE
+    assert count(place, "POST") == 1
+    assert sum(sent) == len(LARGE)
+
+
+def test_a_cut_in_mid_download_goes_on_with_a_range(place: Place) -> None:
+    place.plan.replace([Fault("GET", BLOB, kind=Kind.TRUNCATE, after_bytes=300_000)])
+    with place.client() as client:
+        upload_large(client, place.repository)
+    assert len([path for method, path in place.plan.requests if method == "GET" and "/blobs/sha256:" in path]) == 2
+
+
+def test_content_that_is_damaged_in_the_registry_is_named(place: Place) -> None:
+    with place.client() as client:
+        descriptor = upload(client, SMALL, to=place.repository)
+        path = place.folder / place.repository.replace("/", "+") / "blobs" / "sha256" / descriptor.digest.hex
+        path.chmod(0o644)
+        path.write_bytes(b"x" + SMALL[1:])
+        with pytest.raises(ContentMismatch, match=descriptor.digest.hex):
+            client.read_blob(place.repository, descriptor)
+
+
+def test_a_retry_after_beyond_the_deadline_ends_at_once(place: Place) -> None:
+    place.plan.replace([Fault("GET", "/tags/list", status=429, retry_after="3600", times=99)])
+    with place.client() as client, pytest.raises(RegistryError) as caught:
+        client.list_tags(place.repository)
+    assert (caught.value.status, caught.value.retry_after) == (429, 3600.0)
+    assert len(place.plan.struck) == 1
+
+
+def test_a_deadline_ends_all_repeats(place: Place) -> None:
+    place.plan.replace([Fault("GET", "/tags/list", kind=Kind.DELAY, seconds=0.4, times=99)])
+    settings = replace(QUICK, deadline=0.3, read_timeout=0.1)
+    began = time.monotonic()
+    with place.client(settings) as client, pytest.raises((DeadlineExceeded, RegistryUnreachable)):
+        client.list_tags(place.repository)
+    assert time.monotonic() - began < 2.0
+
+
+def count(place: Place, method: str) -> int:
+    return len([each for each in place.plan.requests if each[0] == method])
+
+
+def random_plan(chance: random.Random) -> list[Fault]:
+    """One to six faults of any kind at any request."""
+    sorts = [
+        ("HEAD", BLOB),
+        ("POST", "/uploads/"),
+        ("PATCH", SESSION),
+        ("PUT", SESSION),
+        ("GET", SESSION),
+        ("PUT", "/manifests/"),
+        ("HEAD", "/manifests/"),
+        ("DELETE", SESSION),
+        ("*", ""),
+    ]
+    faults = []
+    for _ in range(chance.randint(1, 6)):
+        method, path = chance.choice(sorts)
+        status = chance.choice([400, 401, 403, 404, 408, 416, 429, 500, 502, 503, 504])
+        faults.append(
+            Fault(
+                method,
+                path,
+                nth=chance.randint(1, 6),
+                kind=chance.choice(list(Kind)),
+                times=chance.choice([1, 1, 1, 2, 50]),
+                status=status,
+                code=chance.choice(["", "UNKNOWN", "DENIED", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID"]),
+                retry_after=chance.choice([None, None, "0", "1", "3600"]),
+                seconds=0.01,
+                after_bytes=chance.choice([0, 1, 100, 50_000, 10**7]),
+            )
+        )
+    return faults
+
+
+def test_two_hundred_random_fault_plans_end_whole_or_with_a_name_and_an_unmoved_tag(
+    running: Place, tmp_path: Path
+) -> None:
+    layout = index_layout(tmp_path / "layout")
+    extra = layout.add_bytes(LARGE, OCI_CONFIG)
+    pulled = Layout.create(tmp_path / "pulled")
+    outcomes = {"whole": 0, "named": 0}
+    with running.client() as checker:
+        for seed in range(200):
+            repository = f"run/{seed}"
+            running.plan.replace([])
+            before, _ = push_image(checker, "v1", to=repository)
+            running.plan.replace(random_plan(random.Random(seed)))
+            failed = push_with_faults(running, layout, extra, repository)
+            running.plan.replace([])
+            tagged = checker.head_manifest(repository, "v1")
+            outcomes["whole" if failed is None else "named"] += 1
+            assert tagged is not None, seed
+            if failed is None or tagged.digest != before.digest:
+                # Where only the answer to the last request was lost, the tag has moved: then all of it must be there.
+                assert pull_graph(checker, repository, "v1", pulled).digest == layout.root().digest, seed
+    assert min(outcomes.values()) >= 40, outcomes
+
+
+def push_with_faults(place: Place, layout: Layout, extra: Descriptor, repository: str) -> SociPipelineError | None:
+    """The error that a push ended with, which must be one of ours with a reason, or None."""
+    settings = replace(QUICK, read_timeout=1.0, deadline=1.5, settle_time=0.1)
+    with RegistryClient(place.address, settings=settings, credentials=CREDENTIALS) as client:
+        try:
+            client.upload_blob(repository, extra, lambda: layout.open_blob(extra))
+            push_graph(layout, layout.root(), client, repository, tag="v1", jobs=3)
+        except SociPipelineError as error:
+            return error if error.reason else None
+    return None
+
+
+def test_the_table_in_the_docs_names_every_fault_and_every_operation() -> None:
+    table = (Path(__file__).parents[3] / "docs" / "fault-matrix.md").read_text()
+    missing = [name for name in (*PASSING, *(operation.name for operation in OPERATIONS)) if name not in table]
+    tests = [name for name in re.findall(r"`(test_\w+)`", table) if name not in globals()]
+    assert not missing + tests
