@@ -76,20 +76,29 @@ def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[En
 def _wait_for_interrupt(result: Demonstration, elapsed: float) -> None:
     logger().info("%s", as_text(result, elapsed))
     logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(_Ended):
         signal.pause()
+
+
+class _Ended(BaseException):
+    """A signal asked for the end."""
 
 
 @contextlib.contextmanager
 def _ending_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped."""
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def end(_number: int, _frame: FrameType | None) -> None:
+        # Not KeyboardInterrupt: raised while Python runs a text of code (it does so for data classes), that one makes
+        # the interpreter end by SIGINT even if it was caught.
+        raise _Ended
 
-    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    earlier = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
+    except _Ended:
+        raise KeyboardInterrupt from None
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -1,0 +1,149 @@
+"""The local stack and the demo, end to end: what they publish, and that nothing of them is left."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.local.footprint import marked_processes
+from soci_pipeline.local.stack import Stack, project_folder
+from soci_pipeline.process import run
+from soci_pipeline.registry.client import RegistryClient
+
+pytestmark = pytest.mark.real
+
+DEMO = [sys.executable, "-m", "soci_pipeline", "demo"]
+FOLDER = project_folder() / ".local" / "demo"
+
+
+def _inside(stack: Stack, pool: str, script: str) -> str:
+    """Run a shell script in the mount namespace of a worker."""
+    pid = str(stack.workers[pool].process.pid)
+    return run(["nsenter", "--target", pid, "--mount", "sh", "-c", script], package="util-linux").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate workers")
+def test_a_worker_sees_neither_the_project_nor_the_other_workers(stack: Stack) -> None:
+    mine, other = stack.workers["soci-amd64"], stack.workers["soci-arm64"]
+    assert other.home.is_dir()
+    assert _inside(stack, "soci-amd64", f"ls {mine.home.parent}").split() == [mine.home.name]
+    assert _inside(stack, "soci-amd64", f"ls {stack.folder}").split() == ["workers"]
+    assert "flows" not in _inside(stack, "soci-amd64", f"ls -A {project_folder()}").split()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate workers")
+def test_what_a_worker_writes_outside_of_its_home_does_not_reach_another(stack: Stack) -> None:
+    _inside(stack, "soci-amd64", f"echo x > {stack.folder}/left-here")
+    assert "left-here" not in _inside(stack, "soci-arm64", f"ls {stack.folder}")
+    assert not (stack.folder / "left-here").exists()
+
+
+def test_every_pool_has_a_worker_and_prefect_keeps_its_files_below_the_stack(stack: Stack) -> None:
+    assert set(stack.workers) == {"soci-amd64", "soci-arm64", "soci-control"}
+    assert Path(stack.env["PREFECT_HOME"]).is_relative_to(stack.folder)
+    listing = run([sys.executable, "-m", "prefect", "deployment", "ls"], env=stack.env, timeout=120).stdout
+    assert "publish-image/default" in listing
+
+
+@pytest.mark.timeout(900)
+def test_the_demo_publishes_both_platforms_and_the_image_answers() -> None:
+    answer = _demo()
+    assert [each["platform"] for each in answer["platforms"]] == ["linux/amd64", "linux/arm64"]
+    assert all(any(layer["ztoc"] for layer in each["layers"]) for each in answer["platforms"])
+    assert all(each["soci_index"] for each in answer["platforms"])
+    assert len(answer["tags"]) == 1
+    assert answer["reference"].endswith(f":{answer['tags'][0]}")
+    if answer["not_built"] is None:
+        assert "Hello from" in answer["page"]
+    assert answer["duration_s"] < 900
+    _nothing_is_left()
+
+
+@pytest.mark.timeout(900)
+def test_the_demo_without_an_engine_publishes_what_it_could_not_build_and_says_so() -> None:
+    answer = _demo("--builder", "prebuilt")
+    assert [each["platform"] for each in answer["platforms"]] == ["linux/amd64", "linux/arm64"]
+    assert all(each["soci_index"] for each in answer["platforms"])
+    assert answer["page"] is None
+    assert answer["not_built"]
+    _nothing_is_left()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_demo_that_is_interrupted_stops_what_it_started(number: signal.Signals) -> None:
+    with _started_demo() as demo:
+        mark = _mark(FOLDER / "stack")
+        _wait_for_a_process(mark)
+        demo.send_signal(number)
+        assert demo.wait(60) == 130
+    assert not any(marked_processes(mark))
+    assert not (FOLDER / "stack" / "footprint.json").exists()
+
+
+@pytest.mark.timeout(600)
+def test_what_a_killed_demo_left_is_taken_away_by_the_next() -> None:
+    with _started_demo() as demo:
+        mark = _mark(FOLDER / "stack")
+        _wait_for_a_process(mark)
+        demo.kill()
+    assert any(marked_processes(mark))
+    with _started_demo() as second:
+        _wait_for_a_process(_mark(FOLDER / "stack", other_than=mark))
+        assert not any(marked_processes(mark))
+        second.send_signal(signal.SIGINT)
+        second.wait(60)
+
+
+def _demo(*options: str) -> Any:
+    done = subprocess.run([*DEMO, "--json", *options], check=False, capture_output=True, text=True, timeout=880)
+    assert done.returncode == ExitCode.OK, done.stderr[-5000:]
+    return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def _started_demo() -> Iterator[subprocess.Popen[bytes]]:
+    demo = subprocess.Popen([*DEMO, "--builder", "prebuilt"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        yield demo
+    finally:
+        if demo.poll() is None:
+            demo.kill()
+        demo.wait()
+
+
+def _mark(folder: Path, *, other_than: str = "") -> str:
+    """The mark of the stack that runs in a folder, once there is one."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError):
+            mark = str(json.loads((folder / "footprint.json").read_text())["mark"])
+            if mark != other_than:
+                return mark
+        time.sleep(0.1)
+    raise AssertionError("no stack was started")
+
+
+def _wait_for_a_process(mark: str) -> None:
+    deadline = time.monotonic() + 60
+    while not any(marked_processes(mark)):
+        assert time.monotonic() < deadline, "the stack started nothing"
+        time.sleep(0.1)
+
+
+def _nothing_is_left() -> None:
+    assert not FOLDER.exists()
+
+
+def test_the_registry_of_the_stack_answers(stack: Stack) -> None:
+    with RegistryClient(stack.registry) as client:
+        client.ping()
