@@ -41,7 +41,7 @@ def _prefect(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", requests
