@@ -1,0 +1,155 @@
+"""Index every layer that qualifies: an OCI layout or archive in, an OCI layout out.
+
+The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. A layer that cannot be
+indexed is left out with its reason; an image without any is written as it is.
+
+exit status: 0 written; 3 wrong arguments, or DESTINATION exists; 4 nothing was indexed and --require-index was given;
+5 a layer is damaged; 6 a layer exceeds a limit or the archive is hostile
+"""
+
+import argparse
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.ztoc import add_limits, limits_of
+from soci_pipeline.errors import ExitCode, InvalidInput
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.archive import unpacked
+from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.ztoc import BUILD_TOOL
+from soci_pipeline.soci.ztoc_store import CacheFolder
+
+_DEFAULTS = SociOptions()
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="an OCI layout: a folder or a tar of one")
+    parser.add_argument("destination", type=Path, metavar="DESTINATION", help="the folder of the new OCI layout")
+    parser.add_argument("--span-size", type=int, default=_DEFAULTS.span_size, metavar="BYTES", help="%(default)s")
+    parser.add_argument(
+        "--min-layer-size",
+        type=int,
+        default=_DEFAULTS.min_layer_size,
+        metavar="BYTES",
+        help="leave out layers that are smaller, compressed; default: %(default)s",
+    )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--platform", action="append", metavar="OS/ARCH", help="index this platform; may be repeated")
+    chosen.add_argument("--all-platforms", action="store_true", help="index all platforms, which is the default")
+    parser.add_argument(
+        "--optimizations",
+        action="append",
+        choices=["xattr"],
+        default=[],
+        help="mark layers without extended attributes",
+    )
+    parser.add_argument("--prefetch-file", action="append", default=[], metavar="PATH", help="fetch this file first")
+    parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
+    parser.add_argument(
+        "--index-version", type=IndexVersion, choices=list(IndexVersion), default=IndexVersion.V2, help="%(default)s"
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="layers at a time; default: %(default)s")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
+    parser.add_argument("--require-index", action="store_true", help="fail where no layer could be indexed")
+    parser.add_argument("--force", action="store_true", help="replace DESTINATION")
+    add_limits(parser)
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    """Convert the image and describe the result."""
+    options = _options(arguments)
+    platforms = [Platform.parse(text) for item in arguments.platform or () for text in item.split(",")] or None
+    destination: Path = arguments.destination
+    if destination.exists() and not arguments.force:
+        raise InvalidInput(f"{destination} exists", advice="Choose another folder, or replace it with --force.")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(destination) as scratch, _source(arguments.source, scratch) as source:
+        result = convert(
+            source,
+            scratch / "result",
+            options=options,
+            build_tool=arguments.build_tool,
+            platforms=platforms,
+            disable_xattrs="xattr" in arguments.optimizations,
+            prefetch_files=arguments.prefetch_file,
+            jobs=arguments.jobs,
+            ztocs=CacheFolder(arguments.cache) if arguments.cache else None,
+            limits=limits_of(arguments),
+        )
+        _put_in_place(scratch, destination)
+    indexed = any(layer.ztoc for image in result.images for layer in image.layers)
+    failed = arguments.require_index and not indexed
+    return CommandResult(
+        json=describe(result), text=_text(result), exit_code=ExitCode.NOT_INDEXABLE if failed else ExitCode.OK
+    )
+
+
+def describe(result: Conversion) -> dict[str, object]:
+    """The JSON answer: the image index, and per platform its manifest, SOCI index and layers with their reasons."""
+    return {"index": str(result.root.digest), "platforms": [_platform(image) for image in result.images]}
+
+
+def _platform(image: PlatformImage) -> dict[str, object]:
+    return {
+        "platform": str(image.platform),
+        "manifest": str(image.manifest.digest),
+        "soci_index": None if image.soci_index is None else str(image.soci_index.digest),
+        "layers": [layer.model_dump(mode="json", exclude={"media_type"}) for layer in image.layers],
+    }
+
+
+def _options(arguments: argparse.Namespace) -> SociOptions:
+    try:
+        return SociOptions(
+            version=arguments.index_version,
+            span_size=arguments.span_size,
+            min_layer_size=arguments.min_layer_size,
+        )
+    except ValidationError as error:
+        problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
+        raise InvalidInput(f"wrong options: {problems}") from error
+
+
+@contextlib.contextmanager
+def _source(path: Path, scratch: Path) -> Iterator[Layout]:
+    if path.is_dir():
+        yield Layout.open(path)
+    else:
+        yield unpacked(path, scratch / "source")
+
+
+@contextlib.contextmanager
+def _beside(destination: Path) -> Iterator[Path]:
+    """A folder on the destination's file system, so that the result can be moved and blobs linked."""
+    folder = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(scratch: Path, destination: Path) -> None:
+    if destination.exists():
+        destination.rename(scratch / "replaced")
+    (scratch / "result").rename(destination)
+
+
+def _text(result: Conversion) -> str:
+    lines = [f"image index {result.root.digest}"]
+    for image in result.images:
+        soci = "no SOCI index" if image.soci_index is None else f"SOCI index {image.soci_index.digest}"
+        lines.append(f"{image.platform}: manifest {image.manifest.digest}, {soci}")
+        lines += (
+            f"  layer {layer.digest} ({layer.size} bytes): {layer.ztoc or f'not indexed: {layer.reason}'}"
+            for layer in image.layers
+        )
+    return "\n".join(lines)

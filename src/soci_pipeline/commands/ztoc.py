@@ -1,0 +1,74 @@
+"""Write the zTOC of one layer: its table of contents and the places where reading it can begin.
+
+The media type alone says how the layer is compressed. A layer that cannot be indexed writes nothing and says why.
+
+exit status: 0 written; 3 wrong arguments; 4 the layer cannot be indexed; 5 the layer is damaged; 6 it exceeds a limit
+"""
+
+import argparse
+from pathlib import Path
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
+from soci_pipeline.soci.ztoc import BUILD_TOOL, DEFAULT_SPAN_SIZE, build_ztoc
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("layer", type=Path, metavar="LAYER", help="the layer's file")
+    parser.add_argument("--media-type", required=True, help="the layer's media type, as the image manifest has it")
+    parser.add_argument(
+        "--span-size", type=int, default=DEFAULT_SPAN_SIZE, metavar="BYTES", help="default: %(default)s"
+    )
+    parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where the zTOC goes")
+    add_limits(parser)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that bound a hostile layer."""
+    parser.add_argument(
+        "--max-uncompressed-size",
+        type=int,
+        default=DEFAULT_LIMITS.uncompressed,
+        metavar="BYTES",
+        help="refuse a layer that inflates to more; default: %(default)s",
+    )
+    parser.add_argument(
+        "--max-ztoc-size",
+        type=int,
+        default=DEFAULT_LIMITS.ztoc,
+        metavar="BYTES",
+        help="refuse a layer whose zTOC would be larger; default: %(default)s",
+    )
+
+
+def limits_of(arguments: argparse.Namespace) -> Limits:
+    """The limits that the arguments ask for."""
+    return Limits(uncompressed=arguments.max_uncompressed_size, ztoc=arguments.max_ztoc_size)
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    """Build the zTOC and write it."""
+    if not arguments.layer.is_file():
+        raise InvalidInput(f"there is no file {arguments.layer}")
+    built = build_ztoc(
+        arguments.layer,
+        arguments.media_type,
+        span_size=arguments.span_size,
+        build_tool=arguments.build_tool,
+        limits=limits_of(arguments),
+    )
+    write_output(arguments.output, built.data)
+    fields = {"digest": str(built.digest), "size": built.size, "spans": built.spans, "entries": built.entries}
+    text = f"{built.digest}: {built.size} bytes, {built.spans} spans, {built.entries} entries"
+    return CommandResult(json=fields, text=text)
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write the result where the user wants it."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror}") from error

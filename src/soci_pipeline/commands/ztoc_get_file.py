@@ -1,0 +1,57 @@
+"""Read one file of a layer through its zTOC alone: only the spans that hold the file are read and inflated.
+
+The last entry of a path counts, and hard links are followed, as in a container. Without --output the content goes to
+standard output.
+
+exit status: 0 read; 3 no such file, or no regular one; 5 the zTOC or a span is damaged
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.ztoc_info import read_file
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.soci.extract import file_chunks, find_file
+from soci_pipeline.soci.ztoc_codec import decode
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("ztoc", type=Path, metavar="ZTOC", help="the zTOC of the layer")
+    parser.add_argument("layer", type=Path, metavar="LAYER", help="the layer's file")
+    parser.add_argument("path", metavar="PATH", help="the file's path in the image")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the content goes; needed with --json")
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    """Find the file and write its content."""
+    if arguments.json and arguments.output is None:
+        raise InvalidInput("--json needs --output, since standard output can carry only one of them")
+    ztoc = decode(read_file(arguments.ztoc))
+    entry = find_file(ztoc, arguments.path)
+    fetched = 0
+    try:
+        layer = arguments.layer.open("rb")
+    except OSError as error:
+        raise InvalidInput(f"{arguments.layer} cannot be read: {error.strerror}") from error
+    with layer:
+
+        def read_range(start: int, end: int) -> bytes:
+            nonlocal fetched
+            fetched += end - start
+            layer.seek(start)
+            data: bytes = layer.read(end - start)
+            return data
+
+        content = b"".join(file_chunks(ztoc, entry, read_range))
+    if arguments.output is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:
+        arguments.output.write_bytes(content)
+    spans = ztoc.spans_of(entry.offset, entry.offset + entry.size)
+    fields = {"digest": str(Digest.of(content)), "size": entry.size, "spans": list(spans), "bytes_read": fetched}
+    return CommandResult(json=fields)

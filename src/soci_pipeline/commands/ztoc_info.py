@@ -1,0 +1,77 @@
+"""Show what a zTOC says: sizes, spans, and the table of contents.
+
+exit status: 0 shown; 3 no such file; 5 the file is no zTOC
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.soci.checkpoints import GzipCheckpoints
+from soci_pipeline.soci.entries import Entry
+from soci_pipeline.soci.ztoc_codec import Ztoc, decode
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("ztoc", type=Path, metavar="FILE", help="a zTOC")
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    """Decode the zTOC and describe it."""
+    ztoc = decode(read_file(arguments.ztoc))
+    fields = {
+        "version": "0.9",
+        "build_tool": ztoc.build_tool,
+        "compression": str(ztoc.compression),
+        "compressed_size": ztoc.compressed_size,
+        "uncompressed_size": ztoc.uncompressed_size,
+        "span_size": ztoc.span_size,
+        "spans": [_span(ztoc, number) for number in range(ztoc.spans)],
+        "entries": [_entry(entry) for entry in ztoc.entries],
+    }
+    return CommandResult(json=fields, text=_text(ztoc))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that the user named."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _span(ztoc: Ztoc, number: int) -> dict[str, Any]:
+    stored, content = ztoc.stored_range(number), ztoc.content_range(number)
+    points = ztoc.checkpoints
+    bits = points.points[number].bits if isinstance(points, GzipCheckpoints) else 0
+    return {
+        "digest": str(ztoc.span_digests[number]),
+        "compressed": {"start": stored[0], "end": stored[1]},
+        "uncompressed": {"start": content[0], "end": content[1]},
+        "bits": bits,
+    }
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        key: value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+        for key, value in entry._asdict().items()
+        if key != "pax"
+    }
+    fields["pax"] = {key.decode(errors="backslashreplace"): value.hex() for key, value in entry.pax}
+    return fields
+
+
+def _text(ztoc: Ztoc) -> str:
+    lines = [
+        f"{ztoc.compression} layer of {ztoc.compressed_size} bytes, {ztoc.uncompressed_size} uncompressed",
+        f"{ztoc.spans} spans of {ztoc.span_size} bytes, {len(ztoc.entries)} entries, made by {ztoc.build_tool}",
+    ]
+    for entry in ztoc.entries:
+        name = entry.name.decode(errors="backslashreplace")
+        link = f" -> {entry.link.decode(errors='backslashreplace')}" if entry.link else ""
+        lines.append(f"{entry.kind.decode():8} {entry.mode & 0o7777:04o} {entry.size:>12} {name}{link}")
+    return "\n".join(lines)

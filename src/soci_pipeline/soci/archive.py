@@ -1,0 +1,63 @@
+"""Archives of OCI layouts: unpacked blob by blob, each verified; nothing else of the archive is touched."""
+
+import json
+from pathlib import Path
+
+from soci_pipeline.build.archive import Archive, open_archive
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, parse_image_index
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
+
+_DEPTH = 8
+_CHUNK = 1 << 20
+
+
+def unpacked(path: Path, folder: Path) -> Layout:
+    """The layout in a tar (gzipped or not), unpacked into ``folder``: what its ``index.json`` leads to.
+
+    Raises `InvalidInput` for a file that is no such archive, `DamagedContent` and `HostileArchive` for one that is
+    refused.
+    """
+    with open_archive(path, scratch=folder.parent) as archive:
+        size = archive.size("index.json")
+        if size is None or archive.size("oci-layout") is None:
+            raise InvalidInput(
+                f"{path} is no archive of an OCI layout",
+                advice="It needs oci-layout and index.json; `docker buildx build --output type=oci` writes one.",
+            )
+        if size > MAX_MANIFEST_BYTES:
+            raise InvalidInput(f"index.json of {path} has {size} bytes")
+        with archive.open("index.json") as file:
+            roots = _roots(file.read(), path)
+        layout = Layout.create(folder)
+        for root in roots:
+            _take(archive, root, layout, depth=0)
+        layout.set_roots(roots)
+    return layout
+
+
+def _roots(data: bytes, path: Path) -> tuple[Descriptor, ...]:
+    try:
+        fields = json.loads(data)
+        fields.pop("mediaType", None)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InvalidInput(f"index.json of {path} is not an object") from error
+    return parse_image_index(json.dumps(fields).encode()).manifests
+
+
+def _take(archive: Archive, node: Descriptor, layout: Layout, *, depth: int) -> None:
+    if depth > _DEPTH:
+        raise InvalidInput(f"the image index is nested deeper than {_DEPTH}")
+    name = f"blobs/sha256/{node.digest.hex}"
+    if layout.has(node):
+        return
+    if depth and archive.size(name) is None:
+        # Images that were not saved, and layers that registries do not hold. What is needed is missed later, by name.
+        return
+    with archive.open(name) as blob:
+        layout.add_chunks(iter(lambda: blob.read(_CHUNK), b""), node)
+    if node.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
+        for child in layout.read_document(node).children:
+            _take(archive, child, layout, depth=depth + 1)

@@ -1,0 +1,320 @@
+"""Turns an image into one that loads lazily: an OCI layout in, an OCI layout out.
+
+v2 puts the SOCI index's digest into the image manifest, so the image gets a new digest; the image index lists both, and
+attestations follow. v1 leaves every image as it is; its SOCI indexes refer to the images. Layers are never changed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.media_types import (
+    DOCKER_CONFIG,
+    IMAGE_MANIFESTS,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    SOCI_INDEX_V1,
+    SOCI_INDEX_V2,
+    is_foreign_layer,
+)
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.image_config import platform_of_config
+from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.attestations import REFERENCE_DIGEST, follow, is_attestation
+from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, IndexedLayer, soci_index
+from soci_pipeline.soci.layers import LayerIndexer, LayerKey, OnProgress, layer_key
+from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
+from soci_pipeline.soci.ztoc import BUILD_TOOL
+from soci_pipeline.soci.ztoc_store import ZtocStore
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The result: ``root`` is the image index in ``layout``; one record for each image that was looked at."""
+
+    layout: Layout
+    root: Descriptor
+    images: tuple[PlatformImage, ...]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image of the source; ``chosen`` is the platform as it was asked for, None where it was not."""
+
+    descriptor: Descriptor
+    manifest: ImageManifest
+    platform: Platform
+    chosen: Platform | None
+
+
+@dataclass
+class _Work:
+    """What is being made: the children of the new image index, by their digest in the source."""
+
+    source: Layout
+    target: Layout
+    options: SociOptions
+    build_tool: str
+    disable_xattrs: bool
+    layers: dict[LayerKey, IndexedLayer]
+    renamed: dict[Digest, Digest] = field(default_factory=dict)
+    records: list[PlatformImage] = field(default_factory=list)
+
+
+def convert(
+    source: Layout,
+    destination: Path,
+    *,
+    options: SociOptions,
+    build_tool: str = BUILD_TOOL,
+    platforms: Sequence[Platform] | None = None,
+    disable_xattrs: bool = False,
+    prefetch_files: Sequence[str] = (),
+    jobs: int = 2,
+    ztocs: ZtocStore | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    on_progress: OnProgress | None = None,
+) -> Conversion:
+    """Index the images of a layout; ``platforms`` chooses some of them, None takes all.
+
+    The source's root may be an image index or one manifest; the result's is always an image index, and ``index.json``
+    lists it alone. Where nothing can be indexed the images stay as they are. ``build_tool`` goes into zTOCs and SOCI
+    indexes, and so into their digests. ``jobs`` layers are indexed at a time.
+
+    Raises `InvalidInput` for a source without images or without a chosen platform, `DamagedContent` for a damaged
+    layer, `HostileArchive` for one past ``limits``.
+    """
+    index, images = _read(source, platforms)
+    target = Layout.create(destination)
+    indexer = LayerIndexer(
+        source=source,
+        target=target,
+        span_size=options.span_size,
+        min_layer_size=options.min_layer_size,
+        build_tool=build_tool,
+        prefetch_files=prefetch_files,
+        ztocs=ztocs,
+        limits=limits,
+    )
+    wanted = [layer for image in images if image.chosen for layer in image.manifest.layers]
+    layers = indexer.index(wanted, jobs=jobs, on_progress=on_progress)
+    work = _Work(source, target, options, build_tool, disable_xattrs, layers)
+    make = _convert_v1 if options.version is IndexVersion.V1 else _convert_v2
+    root = make(work, index, images).plain
+    _take_over(source, target, root, (record.soci_index for record in work.records))
+    target.set_roots([root])
+    return Conversion(layout=target, root=root, images=tuple(work.records))
+
+
+def _convert_v1(work: _Work, index: ImageIndex, images: Sequence[_Image]) -> Descriptor:
+    for image in _in_order_of_choice(images):
+        document = _soci_index(work, image, subject=image.descriptor)
+        found = None
+        if document is not None:
+            found = work.target.add_document(document).annotated(artifact_type=SOCI_INDEX_V1, platform=image.platform)
+        _record(work, image, image.descriptor, found, index)
+    return _root(work, index)
+
+
+def _convert_v2(work: _Work, index: ImageIndex, images: Sequence[_Image]) -> Descriptor:
+    documents = {image.descriptor.digest: _soci_index(work, image) for image in images if image.chosen}
+    indexed = any(documents.values())
+    rewritten: dict[Digest, Descriptor] = {}
+    found: dict[Digest, Descriptor | None] = {}
+    for image in images:
+        old = image.descriptor.digest
+        rewritten[old], found[old] = _rewrite(work, image, documents.get(old), indexed=indexed)
+        work.renamed[old] = rewritten[old].digest
+    work.renamed = {before: after for before, after in work.renamed.items() if before != after}
+    children = _children(work, index, images, rewritten, found)
+    if children != index.manifests:
+        index = index.replaced(manifests=children)
+    for image in _in_order_of_choice(images):
+        old = image.descriptor.digest
+        _record(work, image, rewritten[old], found[old], index)
+    return _root(work, index)
+
+
+def _soci_index(work: _Work, image: _Image, *, subject: Descriptor | None = None) -> ImageManifest | None:
+    """The SOCI index of one image, None where none of its layers has a zTOC."""
+    layers = [work.layers[layer_key(layer)] for layer in image.manifest.layers]
+    # The same content may be listed under descriptors that differ; the manifest's own go into the record.
+    layers = [replace(found, layer=layer) for found, layer in zip(layers, image.manifest.layers, strict=True)]
+    if not any(layer.ztoc for layer in layers):
+        return None
+    work.target.add_bytes(CONFIG, CONFIG_TYPES[work.options.version])
+    return soci_index(
+        layers,
+        version=work.options.version,
+        span_size=work.options.span_size,
+        build_tool=work.build_tool,
+        disable_xattrs=work.disable_xattrs,
+        subject=subject,
+    )
+
+
+def _rewrite(
+    work: _Work, image: _Image, document: ImageManifest | None, *, indexed: bool
+) -> tuple[Descriptor, Descriptor | None]:
+    """The new descriptors of an image and of its SOCI index.
+
+    Once an index is made, every image is written anew with OCI's types, as the reference does it, so that no registry
+    sees both kinds in one index; an image that is already in that form keeps its digest.
+    """
+    manifest, old = image.manifest, image.descriptor
+    soci_digest = document.descriptor.digest if document is not None else None
+    annotations = dict(manifest.annotations)
+    if image.chosen:
+        annotations.pop(INDEX_DIGEST, None)
+    if soci_digest is not None:
+        annotations[INDEX_DIGEST] = str(soci_digest)
+    config_type = OCI_CONFIG if manifest.config.media_type == DOCKER_CONFIG else manifest.config.media_type
+    new = manifest.replaced(
+        media_type=OCI_MANIFEST, config=manifest.config.annotated(media_type=config_type), annotations=annotations
+    )
+    if not indexed and new == manifest:
+        return old, None
+    stored = work.target.add_document(new)
+    own = {key: value for key, value in old.annotations.items() if key != INDEX_DIGEST}
+    descriptor = old.annotated(
+        media_type=OCI_MANIFEST, digest=stored.digest, size=stored.size, annotations=own | annotations
+    )
+    if document is None:
+        return descriptor, None
+    listed = work.target.add_document(document).annotated(
+        annotations={IMAGE_MANIFEST_DIGEST: str(stored.digest)},
+        platform=image.chosen,
+        artifact_type=SOCI_INDEX_V2,
+    )
+    return descriptor, listed
+
+
+def _children(
+    work: _Work,
+    index: ImageIndex,
+    images: Sequence[_Image],
+    rewritten: dict[Digest, Descriptor],
+    found: dict[Digest, Descriptor | None],
+) -> tuple[Descriptor, ...]:
+    """What the new image index lists: SOCI indexes take the place of earlier ones of their image, or come last."""
+    pending = {str(image.descriptor.digest): found[image.descriptor.digest] for image in _in_order_of_choice(images)}
+    children: list[Descriptor] = []
+    for child in index.manifests:
+        if child.digest in rewritten:
+            children.append(rewritten[child.digest])
+        elif is_attestation(child):
+            children.append(follow(child, work.renamed, work.source, work.target))
+        elif child.artifact_type == SOCI_INDEX_V2 and child.annotations.get(IMAGE_MANIFEST_DIGEST) in pending:
+            if (new := pending.pop(child.annotations[IMAGE_MANIFEST_DIGEST])) is not None:
+                children.append(new)
+        else:
+            children.append(_renamed(child, work.renamed))
+    return (*children, *(new for new in pending.values() if new is not None))
+
+
+def _renamed(child: Descriptor, renamed: dict[Digest, Digest]) -> Descriptor:
+    """A child that is kept; the SOCI index of an image that was only written anew has to name its new digest."""
+    named = child.annotations.get(IMAGE_MANIFEST_DIGEST)
+    new = next((str(after) for before, after in renamed.items() if before == named), None)
+    return child if new is None else child.annotated(annotations=child.annotations | {IMAGE_MANIFEST_DIGEST: new})
+
+
+def _record(work: _Work, image: _Image, manifest: Descriptor, found: Descriptor | None, index: ImageIndex) -> None:
+    layers = (replace(work.layers[layer_key(layer)], layer=layer) for layer in image.manifest.layers)
+    attestations = (
+        child
+        for child in index.manifests
+        if is_attestation(child) and child.annotations.get(REFERENCE_DIGEST) == manifest.digest
+    )
+    work.records.append(
+        PlatformImage(
+            platform=image.platform,
+            manifest=manifest if manifest.platform else manifest.annotated(platform=image.platform),
+            soci_index=found,
+            soci_version=work.options.version,
+            attestations=tuple(attestations),
+            layers=tuple(layer.record for layer in layers),
+        )
+    )
+
+
+def _root(work: _Work, index: ImageIndex) -> Descriptor:
+    """The image index, stored; the source's own bytes where nothing in it has changed."""
+    original = work.source.root()
+    if original.media_type == OCI_INDEX and work.source.read_document(original) == index:
+        return original
+    return work.target.add_document(index.replaced(media_type=OCI_INDEX))
+
+
+def _read(source: Layout, platforms: Sequence[Platform] | None) -> tuple[ImageIndex, tuple[_Image, ...]]:
+    """The source as an image index, and the images in it."""
+    root = source.root()
+    document = source.read_document(root)
+    if isinstance(document, ImageManifest):
+        # Annotations of the layout's own entry are names of the image on this machine.
+        platform = _as_containerd_writes(platform_of_config(source.read(document.config)))
+        listed = root.annotated(annotations={}, platform=platform)
+        document = ImageIndex(manifests=(listed,))
+    images = [image for child in document.manifests if (image := _image(source, child)) is not None]
+    if not images:
+        raise InvalidInput(f"the layout {source.path} holds no image")
+    return document, tuple(_choose(images, platforms))
+
+
+def _image(source: Layout, child: Descriptor) -> _Image | None:
+    """An image of an image index; None for what is none: attestations, SOCI indexes, and images that were not saved."""
+    if child.media_type not in IMAGE_MANIFESTS or child.artifact_type or is_attestation(child):
+        return None
+    if not source.has(child) or (child.platform is not None and child.platform.is_unknown):
+        return None
+    manifest = source.read_document(child)
+    if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+        return None
+    platform = child.platform or platform_of_config(source.read(manifest.config))
+    return _Image(child, manifest, platform, None)
+
+
+def _choose(images: Sequence[_Image], platforms: Sequence[Platform] | None) -> Iterable[_Image]:
+    if platforms is None:
+        return [replace(image, chosen=image.platform) for image in images]
+    chosen: dict[Digest, Platform] = {}
+    for platform in platforms:
+        fitting = [image for image in images if image.platform.matches(platform)]
+        if not fitting:
+            there = ", ".join(str(image.platform) for image in images)
+            raise InvalidInput(f"the image has no {platform}", advice=f"It has {there}.")
+        chosen.setdefault(fitting[0].descriptor.digest, _as_containerd_writes(platform))
+    return [replace(image, chosen=chosen.get(image.descriptor.digest)) for image in images]
+
+
+def _in_order_of_choice(images: Sequence[_Image]) -> list[_Image]:
+    return [image for image in images if image.chosen]
+
+
+def _as_containerd_writes(platform: Platform) -> Platform:
+    """As containerd's package platforms has it: arm64/v8 without its variant, arm/v7 with it."""
+    plain = platform.normalised()
+    return replace(plain, variant="v7") if plain.architecture == "arm" and not plain.variant else plain
+
+
+def _take_over(source: Layout, target: Layout, root: Descriptor, more: Iterable[Descriptor | None]) -> None:
+    """Bring what the result refers to and was not made anew; foreign layers and images not saved may be nowhere."""
+    pending = [root, *(descriptor for descriptor in more if descriptor is not None)]
+    seen: set[Digest] = set()
+    while pending:
+        node = pending.pop()
+        if node.digest in seen:
+            continue
+        seen.add(node.digest)
+        if not target.has(node):
+            if not source.has(node) and (is_foreign_layer(node.media_type) or node.media_type in IMAGE_MANIFESTS):
+                continue
+            target.link_from(source, node)
+        if node.media_type in IMAGE_MANIFESTS or node.media_type == OCI_INDEX:
+            pending += target.read_document(node).children

@@ -1,0 +1,140 @@
+"""Indexes the layers of images: each once, the largest first, several at a time; known zTOCs are used again."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, is_foreign_layer, layer_compression
+from soci_pipeline.process import logger
+from soci_pipeline.publish.records import LayerRecord, Reason
+from soci_pipeline.soci import entries as kinds
+from soci_pipeline.soci.extract import normalised
+from soci_pipeline.soci.index import IndexedLayer, SpanRange, prefetch_document
+from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
+from soci_pipeline.soci.ztoc import build_ztoc, refuse_by_type
+from soci_pipeline.soci.ztoc_codec import Ztoc, decode
+from soci_pipeline.soci.ztoc_store import ZtocStore
+
+LayerKey = tuple[Digest, str]
+
+OnProgress = Callable[[LayerRecord], None]
+"""Called for each layer as it is done, in the caller's thread."""
+
+
+@dataclass(frozen=True)
+class LayerIndexer:
+    """How layers of ``source`` are indexed; zTOCs are written into ``target``. Sizes are in bytes."""
+
+    source: Layout
+    target: Layout
+    span_size: int
+    min_layer_size: int
+    build_tool: str
+    prefetch_files: Sequence[str] = ()
+    ztocs: ZtocStore | None = None
+    limits: Limits = DEFAULT_LIMITS
+
+    def index(
+        self, layers: Iterable[Descriptor], *, jobs: int, on_progress: OnProgress | None = None
+    ) -> dict[LayerKey, IndexedLayer]:
+        """Index each distinct layer, ``jobs`` at a time.
+
+        Raises `DamagedContent` for a damaged layer and `HostileArchive` past a limit; a sound layer that cannot be
+        indexed has its reason in the answer.
+        """
+        if jobs < 1:
+            raise InvalidInput(f"{jobs} layers at a time cannot be meant")
+        distinct = {layer_key(layer): layer for layer in layers}
+        largest_first = sorted(distinct.items(), key=lambda item: item[1].size, reverse=True)
+        done: dict[LayerKey, IndexedLayer] = {}
+        with ThreadPoolExecutor(jobs, thread_name_prefix="index") as pool:
+            work = {pool.submit(self.index_layer, layer): key for key, layer in largest_first}
+            try:
+                for future in as_completed(work):
+                    result = done[work[future]] = future.result()
+                    if on_progress is not None:
+                        on_progress(result.record)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return done
+
+    def index_layer(self, layer: Descriptor) -> IndexedLayer:
+        """Index one layer: its zTOC is in ``target`` afterwards, or the answer says why there is none."""
+        if is_foreign_layer(layer.media_type):
+            return IndexedLayer(layer, reason=Reason.FOREIGN)
+        if layer.size < self.min_layer_size:
+            return IndexedLayer(layer, reason=Reason.TOO_SMALL)
+        try:
+            refuse_by_type(layer.media_type)
+            data, toc, needs_xattrs = self._ztoc_of(layer)
+        except LayerNotIndexable as error:
+            return IndexedLayer(layer, reason=Reason(error.code))
+        prefetch: tuple[SpanRange, ...] = ()
+        if self.prefetch_files:
+            prefetch = prefetch_spans(decode(data) if toc is None else toc, self.prefetch_files)
+            if prefetch:
+                self.target.add_bytes(prefetch_document(prefetch), SOCI_PREFETCH)
+        ztoc = self.target.add_bytes(data, SOCI_LAYER)
+        return IndexedLayer(layer, ztoc=ztoc, needs_xattrs=needs_xattrs, prefetch=prefetch)
+
+    def _ztoc_of(self, layer: Descriptor) -> tuple[bytes, Ztoc | None, bool]:
+        """The bytes of a layer's zTOC, its decoded form where that is at hand, and whether xattrs are needed."""
+        key = (layer.digest, layer.media_type, self.span_size, self.build_tool)
+        known = self.ztocs.get(*key) if self.ztocs is not None else None
+        toc = None if known is None else self._checked(known, layer)
+        if known is not None and toc is not None:
+            return known, toc, toc.needs_xattrs
+        with self.source.open_blob(layer) as blob:
+            built = build_ztoc(
+                blob,
+                layer.media_type,
+                span_size=self.span_size,
+                build_tool=self.build_tool,
+                layer_size=layer.size,
+                layer_digest=layer.digest,
+                limits=self.limits,
+            )
+        if self.ztocs is not None:
+            self.ztocs.put(*key, built.data)
+        return built.data, None, built.needs_xattrs
+
+    def _checked(self, data: bytes, layer: Descriptor) -> Ztoc | None:
+        """A zTOC that was made before, if it can be the one of this layer; its builder vouches for the rest."""
+        try:
+            toc = decode(data)
+        except DamagedContent as error:
+            logger().warning("a stored zTOC of layer %s is not used: %s", layer.digest, error.reason)
+            return None
+        made_for = (toc.compressed_size, toc.span_size, toc.build_tool, toc.compression)
+        if made_for != (layer.size, self.span_size, self.build_tool, layer_compression(layer.media_type)):
+            logger().warning("a stored zTOC of layer %s was made for something else", layer.digest)
+            return None
+        return toc
+
+
+def layer_key(layer: Descriptor) -> LayerKey:
+    """What two mentions of one layer have in common."""
+    return layer.digest, layer.media_type
+
+
+def prefetch_spans(toc: Ztoc, paths: Sequence[str]) -> tuple[SpanRange, ...]:
+    """The spans that hold the regular files of some paths, ascending and without overlap; none for other paths."""
+    wanted = {normalised(path.encode(errors="surrogateescape")) for path in paths}
+    found = {
+        span
+        for entry in toc.entries
+        if entry.kind == kinds.REGULAR and normalised(entry.name) in wanted
+        for span in toc.spans_of(entry.offset, entry.offset + entry.size)
+    }
+    ranges: list[SpanRange] = []
+    for span in sorted(found):
+        if ranges and ranges[-1][1] == span - 1:
+            ranges[-1] = (ranges[-1][0], span)
+        else:
+            ranges.append((span, span))
+    return tuple(ranges)

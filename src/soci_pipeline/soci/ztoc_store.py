@@ -1,0 +1,109 @@
+"""Where zTOCs are looked up before they are built: each is a function of what `ZtocKey` names.
+
+A store may lose anything at any time. What it gives is checked by the one who asked (`layers`), so a store cannot make
+an index wrong, only slow.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.process import logger
+
+DEFAULT_CACHE_BYTES: Final = 2 << 30
+_CHECKSUM: Final = hashlib.sha256().digest_size
+_FORM: Final = "1"  # part of each name; a new number leaves the files of older versions to be pruned
+
+
+class ZtocKey(NamedTuple):
+    """All that a zTOC's bytes depend on."""
+
+    layer_digest: Digest
+    media_type: str
+    span_size: int
+    build_tool: str
+
+
+class ZtocStore(Protocol):
+    """Keeps zTOCs; called from several threads."""
+
+    def get(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str) -> bytes | None:
+        """The zTOC of a layer, None where it is not known."""
+
+    def put(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str, data: bytes) -> None:
+        """Keep a zTOC."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFolder:
+    """A folder of zTOCs that several processes may use at once; the least recently used go when it is full.
+
+    ``max_bytes`` bounds the folder. A file appears whole or not at all, and its own checksum tells a damaged one. A
+    folder that cannot be written is no failure: the zTOC was built all the same.
+    """
+
+    path: Path
+    max_bytes: int = DEFAULT_CACHE_BYTES
+
+    def get(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str) -> bytes | None:
+        """The zTOC of a layer, None where it is not there or damaged."""
+        path = self._place(ZtocKey(layer_digest, media_type, span_size, build_tool))
+        try:
+            stored = path.read_bytes()
+            data = stored[_CHECKSUM:]
+            if hashlib.sha256(data).digest() != stored[:_CHECKSUM]:
+                logger().warning("the cached zTOC %s is damaged and is made again", path)
+                path.unlink(missing_ok=True)
+                return None
+            os.utime(path)
+        except OSError:
+            return None
+        return data
+
+    def put(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str, data: bytes) -> None:
+        """Keep a zTOC, and make room for it."""
+        if len(data) + _CHECKSUM > self.max_bytes:
+            return
+        path = self._place(ZtocKey(layer_digest, media_type, span_size, build_tool))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write(path, data)
+            self._prune()
+        except OSError as error:
+            logger().warning("the zTOC cache in %s cannot be written: %s", self.path, error.strerror)
+
+    def _place(self, key: ZtocKey) -> Path:
+        name = "\0".join((_FORM, *map(str, key)))
+        return self.path / f"{hashlib.sha256(name.encode()).hexdigest()}.ztoc"
+
+    def _write(self, path: Path, data: bytes) -> None:
+        handle, name = tempfile.mkstemp(dir=self.path, prefix=".incoming.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(data).digest())
+                file.write(data)
+            Path(name).replace(path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def _prune(self) -> None:
+        """Delete the least recently used files until the rest fits; other processes may be doing the same."""
+        found: list[tuple[float, int, Path]] = []
+        for path in self.path.iterdir():
+            # Files of a process that was killed while writing are old temporary ones, and go first.
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                found.append((state.st_mtime, state.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found, key=lambda item: item[0]):
+            if total <= self.max_bytes:
+                return
+            with contextlib.suppress(OSError):
+                path.unlink()
+            total -= size
