@@ -34,7 +34,7 @@ from soci_pipeline.oci.media_types import (
     layer_compression,
 )
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
+from soci_pipeline.soci.attestations import follow
 
 _OCI_LAYERS = {
     DOCKER_LAYER: OCI_LAYER,
@@ -56,7 +56,8 @@ def import_image(
 
     ``source`` is an OCI archive, an OCI layout or a Docker archive; a tar may be gzipped. The layout's root is the
     image manifest, or an image index of the image and its attestations where it has some. Docker's manifest types
-    become OCI's; a manifest that needs no change keeps its bytes and its digest. With ``compress``, layers stored
+    become OCI's; a manifest that needs no change keeps its bytes and its digest, and attestations follow one that does
+    (`soci.attestations.follow`). With ``compress``, layers stored
     uncompressed are gzipped (see `build.compress`); all others are kept bit by bit. The diff id of every layer that is
     compressed here is verified; ``check_diff_ids`` inflates and verifies the gzipped ones too, which is worth its time
     for archives from elsewhere.
@@ -88,14 +89,13 @@ class _Import:
         layers = tuple(self._layer(layer, diff_id) for layer, diff_id in zip(found.layers, found.diff_ids, strict=True))
         manifest = self._manifest(found, config, layers)
         image = manifest.annotated(platform=found.platform)
-        if not found.attestations:
+        if found.manifest is None or not found.attestations:
             return image
-        if found.manifest is None or Digest.of(found.manifest_bytes) != manifest.digest:
-            logger().warning("attestations are left out: they vouch for a manifest that import had to change")
-            return image
-        return self.layout.add_document(
-            ImageIndex(manifests=(image, *(self._attestation(item) for item in found.attestations)))
-        )
+        for item in found.attestations:
+            self._take_attestation(item)
+        renamed = {Digest.of(found.manifest_bytes): manifest.digest}
+        followed = [follow(item, renamed, self.layout, self.layout) for item in found.attestations]
+        return self.layout.add_document(ImageIndex(manifests=(image, *followed)))
 
     def _manifest(self, found: FoundImage, config: Descriptor, layers: tuple[Descriptor, ...]) -> Descriptor:
         original = found.manifest
@@ -149,13 +149,12 @@ class _Import:
     def _verifying_writer(self, descriptor: Descriptor) -> BlobWriter:
         return self.layout.writer(expected=descriptor.digest, size=descriptor.size)
 
-    def _attestation(self, item: Descriptor) -> Descriptor:
+    def _take_attestation(self, item: Descriptor) -> None:
         document, data = read_document(self.archive, item)
         for child in document.children:
             _check_size(child, self.archive.size(blob_name(child.digest)))
             self._copied(blob_name(child.digest), child, child.media_type)
         self.layout.add_bytes(data, item.media_type)
-        return item
 
 
 def _identity(taken: Descriptor) -> dict[str, object]:

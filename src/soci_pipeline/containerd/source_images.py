@@ -19,6 +19,7 @@ from soci_pipeline.oci.media_types import (
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.image_config import platform_of_config
 from soci_pipeline.publish.records import LayerRecord, Reason, SociOptions
+from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
 
 IMAGE_LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 
@@ -37,18 +38,23 @@ def source_images(layout: Layout) -> tuple[tuple[SourceImage, ...], tuple[Descri
     root = layout.root()
     document = layout.read_document(root)
     listed = document.manifests if isinstance(document, ImageIndex) else (root,)
-    images: list[SourceImage] = []
-    attestations: list[Descriptor] = []
-    for item in listed:
-        manifest = layout.read_document(item) if item.media_type in IMAGE_MANIFESTS else None
-        if item.annotations.get("vnd.docker.reference.type"):
-            attestations.append(item)
-        elif isinstance(manifest, ImageManifest) and manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
-            platform = platform_of_config(layout.read(manifest.config))
-            images.append(SourceImage(item.annotated(platform=platform), manifest, platform))
+    images = images_of(layout, listed)
     if not images:
         raise InvalidInput(f"the layout {layout.path} holds no image")
-    return tuple(images), tuple(attestations)
+    return images, tuple(item for item in listed if is_attestation(item))
+
+
+def images_of(layout: Layout, listed: Iterable[Descriptor]) -> tuple[SourceImage, ...]:
+    """The images among the children of an image index; what else it lists is passed over."""
+    images: list[SourceImage] = []
+    for item in listed:
+        if item.media_type not in IMAGE_MANIFESTS or is_attestation(item):
+            continue
+        manifest = layout.read_document(item)
+        if isinstance(manifest, ImageManifest) and manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
+            platform = platform_of_config(layout.read(manifest.config))
+            images.append(SourceImage(item.annotated(platform=platform), manifest, platform))
+    return tuple(images)
 
 
 def take_over(source: Layout, parts: Iterable[Descriptor], target: Layout) -> None:
@@ -62,12 +68,12 @@ def take_over(source: Layout, parts: Iterable[Descriptor], target: Layout) -> No
 def attestations_of(image: SourceImage, attestations: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
     """The attestations that name an image."""
     digest = str(image.descriptor.digest)
-    return tuple(item for item in attestations if item.annotations.get("vnd.docker.reference.digest") == digest)
+    return tuple(item for item in attestations if item.annotations.get(REFERENCE_DIGEST) == digest)
 
 
-def index_of(images: Sequence[Descriptor], attestations: Sequence[Descriptor]) -> ImageIndex:
+def index_of(images: Sequence[Descriptor], others: Sequence[Descriptor]) -> ImageIndex:
     """The image index of a result: images, then what belongs to them."""
-    return ImageIndex(manifests=(*images, *attestations))
+    return ImageIndex(manifests=(*images, *others))
 
 
 def layer_records(

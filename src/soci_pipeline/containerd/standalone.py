@@ -1,24 +1,28 @@
 """v2 with the reference's own converter: ``soci convert --standalone`` on a layout, without containerd."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from soci_pipeline.containerd.soci_command import MINIMUM_STANDALONE, find_soci
 from soci_pipeline.containerd.source_images import (
     SourceImage,
+    attestations_of,
+    images_of,
     index_of,
     layer_records,
     source_images,
     take_over,
     ztocs_by_layer,
 )
-from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import SOCI_INDEX_V2
+from soci_pipeline.oci.media_types import SOCI_INDEX_V2, is_foreign_layer
 from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.attestations import follow
 from soci_pipeline.soci.convert import Conversion
 
 _INDEX_DIGEST = "com.amazon.soci.index-digest"
@@ -29,55 +33,61 @@ def convert_standalone(
 ) -> Conversion:
     """Convert; the result is verified into a layout at ``destination``. ``folder`` takes what the program makes.
 
-    Raises `InvalidInput` for an image with attestations: the program strips what ties them to their image.
+    The program sees the images alone: it would strip what ties attestations to them, so those follow afterwards.
     """
     images, attestations = source_images(layout)
-    if attestations:
-        raise InvalidInput(
-            "`soci convert` would break the attestations of this image",
-            advice="Choose the toolchain `native`, or build without attestations.",
-        )
     soci = find_soci(env, folder / "store", minimum=MINIMUM_STANDALONE)
-    made = folder / "converted"
-    if soci.convert(layout.path, made, options):
-        return _verified(Layout.open(made), layout, destination, options)
-    return _as_it_is(images, layout, destination, options)
-
-
-def _as_it_is(images: tuple[SourceImage, ...], layout: Layout, destination: Path, options: SociOptions) -> Conversion:
+    source = _images_alone(images, layout, folder / "source")
     result = Layout.create(destination)
-    take_over(layout, [image.descriptor for image in images], result)
-    root = result.add_document(index_of([image.descriptor for image in images], ()))
-    result.set_roots([root])
-    records = tuple(
-        PlatformImage(
-            platform=image.platform,
-            manifest=image.descriptor,
-            soci_version=IndexVersion.V2,
-            layers=layer_records(image.manifest.layers, {}, options),
-        )
-        for image in images
-    )
-    return Conversion(layout=result, root=root, images=records)
-
-
-def _verified(made: Layout, source: Layout, destination: Path, options: SociOptions) -> Conversion:
-    root = made.root()
-    document = made.read_document(root)
+    take_over(layout, attestations, result)
+    if not soci.convert(source.path, folder / "converted", options):
+        take_over(layout, [image.descriptor for image in images], result)
+        return _finished(result, images, attestations, {}, options)
+    made = Layout.open(folder / "converted")
+    _verify_into(made, result, source)
+    document = result.read_document(made.root())
     if not isinstance(document, ImageIndex):
         raise DamagedContent("`soci convert` left no image index")
-    result = Layout.create(destination)
-    for node in made.walk(root):
-        if source.has(node):
-            # Verified when it was imported.
-            result.link_from(source, node)
-        else:
-            with made.open_blob(node) as blob:
-                result.add_chunks(iter(lambda blob=blob: blob.read(1 << 20), b""), node)  # type: ignore[misc]
-    plain = root.plain
-    result.set_roots([plain])
     indexes = {item.digest: item for item in document.manifests if item.artifact_type == SOCI_INDEX_V2}
-    images, _ = source_images(result)
+    converted = images_of(result, document.manifests)
+    renamed = _renamed(images, converted)
+    followed = tuple(follow(item, renamed, layout, result) for item in attestations)
+    return _finished(result, converted, followed, indexes, options)
+
+
+def _images_alone(images: Sequence[SourceImage], layout: Layout, path: Path) -> Layout:
+    source = Layout.create(path)
+    descriptors = [image.descriptor for image in images]
+    take_over(layout, descriptors, source)
+    source.set_roots(descriptors if len(descriptors) == 1 else [source.add_document(index_of(descriptors, ()))])
+    return source
+
+
+def _verify_into(made: Layout, result: Layout, source: Layout) -> None:
+    """Take over what was verified at import, and hash the rest, which the program has written."""
+    for node in made.walk(made.root()):
+        if source.has(node):
+            result.link_from(source, node)
+        elif made.has(node) or not is_foreign_layer(node.media_type):
+            with made.open_blob(node) as blob:
+                result.add_chunks(iter(partial(blob.read, 1 << 20), b""), node)
+
+
+def _renamed(before: Sequence[SourceImage], after: Sequence[SourceImage]) -> dict[Digest, Digest]:
+    """The new digest of each image: conversion changes no config."""
+    configs = {image.manifest.config.digest: image.descriptor.digest for image in after}
+    digests = {image.descriptor.digest: configs.get(image.manifest.config.digest) for image in before}
+    return {old: new for old, new in digests.items() if new is not None and new != old}
+
+
+def _finished(
+    result: Layout,
+    images: Sequence[SourceImage],
+    attestations: Sequence[Descriptor],
+    indexes: Mapping[Digest, Descriptor],
+    options: SociOptions,
+) -> Conversion:
+    """The records, and the image index over all: images, attestations, SOCI indexes."""
     records = []
     for image in images:
         soci_index = indexes.get(_named(image.manifest) or image.descriptor.digest)
@@ -87,10 +97,13 @@ def _verified(made: Layout, source: Layout, destination: Path, options: SociOpti
                 manifest=image.descriptor,
                 soci_index=soci_index,
                 soci_version=IndexVersion.V2,
+                attestations=attestations_of(image, attestations),
                 layers=layer_records(image.manifest.layers, _ztocs(result, soci_index), options),
             )
         )
-    return Conversion(layout=result, root=plain, images=tuple(records))
+    root = result.add_document(index_of([image.descriptor for image in images], [*attestations, *indexes.values()]))
+    result.set_roots([root])
+    return Conversion(layout=result, root=root, images=tuple(records))
 
 
 def _named(manifest: ImageManifest) -> Digest | None:

@@ -119,7 +119,8 @@ class _Run:
             listed = client.referrers(_REPOSITORY, digest, SOCI_INDEX_V1)
             if len(listed) != 1:
                 raise ToolFailed(f"soci pushed {len(listed)} indexes for {digest}, and one was expected")
-            soci_index, manifest = _fetched(client, listed[0], result)
+            fetched, manifest = _fetched(client, listed[0], result)
+            soci_index = fetched.annotated(artifact_type=SOCI_INDEX_V1, platform=image.platform)
             ztocs = ztocs_by_layer(manifest)
         return PlatformImage(
             platform=image.platform,

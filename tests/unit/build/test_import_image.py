@@ -185,12 +185,20 @@ def test_attestations_come_along_under_an_image_index(tmp_path: Path) -> None:
     assert attestation.annotations["vnd.docker.reference.digest"] == str(image.digest)
 
 
-def test_attestations_of_a_manifest_that_had_to_change_are_left_out(tmp_path: Path) -> None:
+def test_attestations_follow_a_manifest_that_had_to_change(tmp_path: Path) -> None:
     source = Layout.create(tmp_path / "source")
     image = add_image(source, AMD64, [tar_layer({"a": b"x"})])
     source.set_roots([source.add_document(ImageIndex(manifests=(image, add_attestation(source, image))))])
     result = imported(source.path, tmp_path)
-    assert result.root().media_type == OCI_MANIFEST
+    index = result.read_document(result.root())
+    assert isinstance(index, ImageIndex)
+    changed, attestation = index.manifests
+    assert changed.digest != image.digest
+    assert attestation.annotations["vnd.docker.reference.digest"] == str(changed.digest)
+    manifest = result.read_document(attestation)
+    assert isinstance(manifest, ImageManifest)
+    statement = json.loads(result.read(manifest.layers[0]))
+    assert statement["subject"][0]["digest"]["sha256"] == changed.digest.hex
 
 
 def test_a_layer_that_does_not_hold_what_the_config_says_is_damage(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.containerd.toolchain import index_with_containerd
-from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import SOCI_INDEX_V2
@@ -81,12 +81,20 @@ def test_nothing_large_enough_leaves_the_image_as_it_is(programs: Programs, imag
     assert isinstance(result.layout.read_document(result.root), ImageIndex)
 
 
-def test_attestations_are_refused_before_the_program_runs(programs: Programs, tmp_path: Path) -> None:
+def test_attestations_follow_the_converted_image(programs: Programs, tmp_path: Path) -> None:
     programs.add_python("soci", CONVERT)
     source = index_layout(tmp_path / "image", (AMD64,), attestations=True)
-    with pytest.raises(InvalidInput, match="attestations"):
-        index_with_containerd(source, tmp_path / "out", options=OPTIONS, env=programs.env)
-    assert programs.calls() == []
+    options = SociOptions(version=IndexVersion.V2, min_layer_size=0)
+    result = index_with_containerd(source, tmp_path / "out", options=options, env=programs.env)
+    (record,) = result.images
+    (attestation,) = record.attestations
+    assert attestation.annotations["vnd.docker.reference.digest"] == str(record.manifest.digest)
+    root = result.layout.read_document(result.root)
+    assert isinstance(root, ImageIndex)
+    assert record.soci_index is not None
+    listed = [item.digest for item in root.manifests]
+    assert listed == [record.manifest.digest, attestation.digest, record.soci_index.digest]
+    assert all(result.layout.has(node) for node in result.layout.walk(result.root))
 
 
 def test_a_blob_that_the_program_has_damaged_is_found(programs: Programs, image: Layout, tmp_path: Path) -> None:
