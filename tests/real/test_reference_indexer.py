@@ -16,10 +16,14 @@ import pytest
 
 from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_LAYER
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.annotations import SPAN_SIZE
+from soci_pipeline.publish.records import IndexVersion, SociOptions
+from soci_pipeline.soci.convert import convert
 from soci_pipeline.soci.ztoc import build_ztoc
 from tests.support.images import AMD64, ARM64, Layer, image_layout
 from tests.support.snapshotter import PrivateContainerd, private_containerd
@@ -130,6 +134,27 @@ def test_the_native_ztoc_is_the_references_byte_for_byte(
     assert built.digest == expected
     # The digest says it all; a difference is easier to find in the bytes.
     assert built.data == containerd.soci_blob(expected)
+
+
+def test_the_native_v1_index_adds_the_span_size_and_is_else_the_references(
+    debian_layer: Layer, attributes_layer: Layer, containerd: PrivateContainerd, tmp_path: Path
+) -> None:
+    """Newer releases of the reference write the span size beside each zTOC; 0.4.1 does not."""
+    image = image_layout(tmp_path / "image", Platform.native(), [debian_layer, attributes_layer])
+    _created_by_soci(image, containerd, tmp_path / "image.tar", 4 << 20)
+    digests = containerd.run(["soci", "index", "list", "--quiet"]).stdout.split()
+    documents = [parse_image_manifest(containerd.soci_blob(digest)) for digest in digests]
+    options = SociOptions(version=IndexVersion.V1, min_layer_size=0)
+    conversion = convert(image, tmp_path / "indexed", options=options, build_tool=REFERENCE_TOOL)
+    index = conversion.images[0].soci_index
+    assert index is not None
+    native = parse_image_manifest(conversion.layout.read(index))
+    assert {layer.annotations[SPAN_SIZE] for layer in native.layers} == {str(4 << 20)}
+    assert native.replaced(layers=tuple(map(_without_span_size, native.layers))) in documents
+
+
+def _without_span_size(ztoc: Descriptor) -> Descriptor:
+    return ztoc.annotated(annotations={key: text for key, text in ztoc.annotations.items() if key != SPAN_SIZE})
 
 
 def _created_by_soci(image: Layout, containerd: PrivateContainerd, archive: Path, span_size: int) -> dict[str, str]:
