@@ -17,7 +17,7 @@ class IndexParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reference: ImageReference
-    suffix: str | None = None
+    suffix: str = ""
     soci: SociOptions = SociOptions()
     verify: VerifyMode = VerifyMode.SAMPLE
 
