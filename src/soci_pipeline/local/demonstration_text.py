@@ -78,8 +78,12 @@ def _platform_lines(record: PlatformImage) -> list[str]:
         lines.append(f"  {'  SOCI index':<14}{record.soci_index.digest}")
     for layer in record.layers:
         state = "indexed" if layer.ztoc else f"not indexed: {layer.reason.value if layer.reason else 'unknown'}"
-        lines.append(f"  {'  layer':<14}{layer.digest}  {layer.size / _MIB:8.1f} MiB  {state}")
+        lines.append(f"  {'  layer':<14}{layer.digest}  {_size(layer.size):>10}  {state}")
     return lines
+
+
+def _size(count: int) -> str:
+    return f"{count / _MIB:.1f} MiB" if count >= _MIB // 10 else f"{count / 1024:.1f} KiB"
 
 
 def _headline(page: str) -> str:

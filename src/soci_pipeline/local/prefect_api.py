@@ -1,6 +1,6 @@
 """The few calls of Prefect's REST API that the local stack makes; Prefect itself is not imported."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,22 +66,22 @@ class PrefectApi:
         """Ask for a flow run to be cancelled."""
         self._call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
 
-    def children(self, run: str) -> tuple[str, ...]:
-        """The ids of the flow runs that a run has started as its own."""
+    def children(self, run: str) -> dict[str, str]:
+        """The flow runs that a run has started as its own: names by id."""
         query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
-        return tuple(str(child["id"]) for child in self._call("POST", "/flow_runs/filter", query))
+        return {str(child["id"]): str(child["name"]) for child in self._call("POST", "/flow_runs/filter", query)}
 
-    def records(self, runs: tuple[str, ...]) -> tuple[str, ...]:
+    def records(self, runs: Iterable[str]) -> tuple[str, ...]:
         """The records, as JSON texts, that runs of branches have left."""
         query = {"artifacts": {"type": {"any_": [RECORD]}}, "flow_runs": {"id": {"any_": list(runs)}}}
         return tuple(str(artifact["data"]) for artifact in self._call("POST", "/artifacts/filter", query))
 
-    def log_lines(self, runs: tuple[str, ...], *, offset: int) -> Iterator[tuple[int, str, str]]:
-        """Level, run and text of the log lines of some runs, from the ``offset``-th one on."""
-        logs = {"flow_run_id": {"any_": list(runs)}, "level": {"ge_": 20}}
+    def log_lines(self, run: str, *, offset: int) -> Iterator[tuple[int, str]]:
+        """Level and text of the log lines of a run, from the ``offset``-th one on."""
+        logs = {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}
         query = {"logs": logs, "sort": "TIMESTAMP_ASC", "offset": offset, "limit": 200}
         for line in self._call("POST", "/logs/filter", query):
-            yield int(line["level"]), str(line["flow_run_id"]), str(line["message"])
+            yield int(line["level"]), str(line["message"])
 
     def _call(self, method: str, path: str, body: Any = None, *, missing: Any = None) -> Any:
         try:

@@ -1,5 +1,7 @@
 """One publication through a local stack: the flow run that does it, its progress, and what it has published."""
 
+import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +20,10 @@ from soci_pipeline.registry.client import RegistryClient
 DEPLOYMENT = "publish-image/default"
 _LOOK_SECONDS = 1.0
 _PATIENCE_SECONDS = 3600.0
-_WARNING = 30
+# What Prefect says of every task and every process.
+_DULL = re.compile(
+    r"Finished in state Completed|Worker '|Running \d+ deployment pull|(Executing d|D)eployment step|All dep"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,11 @@ def _follow(api: PrefectApi, run: str, deadline: float) -> None:
     shown: dict[str, int] = {}
     while True:
         state = api.state(run)
-        for each in (run, *api.children(run)):
-            for level, _, text in api.log_lines((each,), offset=shown.get(each, 0)):
+        for each, name in ({run: "publish"} | api.children(run)).items():
+            for level, text in api.log_lines(each, offset=shown.get(each, 0)):
                 shown[each] = shown.get(each, 0) + 1
-                logger().log(max(level, 20), "  %s", text)
+                if not _DULL.match(text):
+                    logger().log(max(level, logging.INFO), "  %-12s %s", name.partition(" ")[0], text)
         if state.is_completed:
             return
         if state.is_final:

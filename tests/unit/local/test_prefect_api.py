@@ -89,9 +89,9 @@ def test_records_are_asked_for_by_the_runs_that_left_them() -> None:
 
 
 def test_log_lines_come_from_an_offset_on() -> None:
-    lines = [{"level": 30, "flow_run_id": "r1", "message": "careful"}]
+    lines = [{"level": 30, "message": "careful"}]
     with _prefect({"/logs/filter": lines}) as (url, requests), PrefectApi(url) as api:
-        assert list(api.log_lines(("r1",), offset=7)) == [(30, "r1", "careful")]
+        assert list(api.log_lines("r1", offset=7)) == [(30, "careful")]
     assert requests[0][1]["offset"] == 7
 
 
