@@ -3,8 +3,8 @@
 The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. A layer that cannot be
 indexed is left out with its reason; an image without any is written as it is.
 
-exit status: 0 written; 3 wrong arguments, or DESTINATION exists; 4 nothing was indexed and --require-index was given;
-5 a layer is damaged; 6 a layer exceeds a limit or the archive is hostile
+Exit statuses: 0 written; 3 wrong arguments, or DESTINATION exists; 4 nothing was indexed and --require-index was given;
+5 a layer is damaged; 6 a layer exceeds a limit or the archive is hostile.
 """
 
 import argparse
