@@ -7,23 +7,22 @@ SOCI's keys are those of soci-snapshotter (docs/soci-index-manifest-v2.md), Dock
 from datetime import UTC, datetime
 from urllib.parse import urlsplit, urlunsplit
 
-SOCI_INDEX_DIGEST = "com.amazon.soci.index-digest"
+from soci_pipeline.soci import index as soci
+
+SOCI_INDEX_DIGEST = soci.INDEX_DIGEST
 """On an image manifest (and its descriptor): the digest of its v2 SOCI index."""
 
-IMAGE_MANIFEST_DIGEST = "com.amazon.soci.image-manifest-digest"
+IMAGE_MANIFEST_DIGEST = soci.IMAGE_MANIFEST_DIGEST
 """On the descriptor of a v2 SOCI index: the digest of the image manifest that it belongs to."""
 
-IMAGE_LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
+IMAGE_LAYER_DIGEST = soci.IMAGE_LAYER_DIGEST
 """On the descriptor of a zTOC: the digest of its layer."""
 
-IMAGE_LAYER_MEDIA_TYPE = "com.amazon.soci.image-layer-mediaType"
+IMAGE_LAYER_MEDIA_TYPE = soci.IMAGE_LAYER_MEDIA_TYPE
 """On the descriptor of a zTOC: the media type of its layer."""
 
-SPAN_SIZE = "com.amazon.soci.span-size"
+SPAN_SIZE = soci.SPAN_SIZE
 """On the descriptor of a zTOC: the span size in bytes, as text."""
-
-BUILD_TOOL_IDENTIFIER = "com.amazon.soci.build-tool-identifier"
-"""On a SOCI index: what wrote its zTOCs."""
 
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
 """On the descriptor of a BuildKit attestation: the digest of the image manifest that it speaks of."""

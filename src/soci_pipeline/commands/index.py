@@ -1,0 +1,107 @@
+"""Index an image that is in a registry already, for all its platforms, without pulling it to this machine.
+
+Only layers that qualify and have no known zTOC are fetched; they are indexed as they stream by and not kept. The result
+is verified, and then the tag moves to it; with --suffix the tag stays, and <tag><suffix> is written. An image that is
+indexed with these settings is left alone. --dry-run says what would be fetched and saved.
+
+Exit statuses: 0 indexed, or nothing to do; 3 a reference that is no image, or an image with parts missing; 5 a damaged
+layer; 10 to 12 the registry refused, is out of reach, or wants other credentials; 17 the result was not readable, the
+tag stayed; 18 the tag may not move, or moved meanwhile.
+"""
+
+import argparse
+from typing import Any
+
+from pydantic import ValidationError
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.registry_access import add_options, client_for
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.publish.index_existing import IndexedImage, Settings, index_existing
+from soci_pipeline.publish.records import PlatformImage, SociOptions
+from soci_pipeline.publish.registries import prepare
+from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.settings import Settings as MachineSettings
+from soci_pipeline.soci.ztoc_store import CacheFolder
+
+_DEFAULTS = SociOptions()
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
+    parser.add_argument("--suffix", default="", metavar="S", help="write <tag><S> instead of moving the tag")
+    parser.add_argument("--dry-run", action="store_true", help="fetch and write nothing; say what would be done")
+    parser.add_argument("--span-size", type=int, default=_DEFAULTS.span_size, metavar="BYTES")
+    parser.add_argument(
+        "--min-layer-size", type=int, default=_DEFAULTS.min_layer_size, metavar="BYTES", help="of the stored layer"
+    )
+    parser.add_argument("--reuse-from", metavar="TAG", help="use the zTOCs of this tag's layers again")
+    parser.add_argument("--verify", choices=("sample", "all", "off"), default="sample")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="layers indexed at once (default 1)")
+    parser.add_argument("--no-cache", action="store_true", help="do not look for zTOCs in this machine's cache")
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    reference = ImageReference.parse(arguments.reference)
+    machine = MachineSettings.from_environment()
+    soci = _options(arguments)
+    with client_for(arguments, reference) as client:
+        settings = Settings(
+            soci=soci,
+            suffix=arguments.suffix,
+            mutability=prepare(reference, machine),
+            verify=arguments.verify,
+            jobs=arguments.jobs,
+            dry_run=arguments.dry_run,
+        )
+        store = None if arguments.no_cache else CacheFolder(machine.work.ztoc_cache)
+        found = index_existing(client, reference, settings, ztocs=store)
+    return CommandResult(json=_json(found), text=_text(found))
+
+
+def _options(arguments: argparse.Namespace) -> SociOptions:
+    try:
+        return SociOptions(
+            span_size=arguments.span_size, min_layer_size=arguments.min_layer_size, reuse_from=arguments.reuse_from
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidInput(f"{first['loc'][0]}: {first['msg']}") from error
+
+
+def _json(found: IndexedImage) -> dict[str, Any]:
+    return {
+        "index": str(found.index),
+        "changed": found.changed,
+        "platforms": [_platform(image) for image in found.platforms],
+        "tags": [record.tag for record in found.tags],
+        "bytes_fetched": found.bytes_fetched,
+        "bytes_to_fetch": found.bytes_to_fetch,
+        "lazy_layer_bytes": found.lazy_layer_bytes,
+        "dry_run": found.dry_run,
+    }
+
+
+def _platform(image: PlatformImage) -> dict[str, Any]:
+    return {
+        "platform": str(image.platform),
+        "manifest": str(image.manifest.digest),
+        "soci_index": str(image.soci_index.digest) if image.soci_index else None,
+        "layers": [
+            {"digest": layer.digest, "size": layer.size, "ztoc": layer.ztoc, "reason": layer.reason}
+            for layer in image.layers
+        ],
+    }
+
+
+def _text(found: IndexedImage) -> str:
+    if found.dry_run:
+        return (
+            f"{found.reference}: {found.bytes_to_fetch:,} bytes of layers would be fetched; "
+            f"a container could then start without {found.lazy_layer_bytes:,}"
+        )
+    if not found.changed:
+        return f"{found.reference}: nothing to do, {found.index}"
+    tags = ", ".join(record.tag for record in found.tags) or "no tag"
+    return f"{found.reference}: indexed as {found.index} ({tags}), {found.bytes_fetched:,} bytes fetched"

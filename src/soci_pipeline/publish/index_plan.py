@@ -1,0 +1,131 @@
+"""What indexing an image that is in a registry comes to: which layers are fetched, which zTOCs are known already.
+
+Known is a zTOC of the same layer and span size in the image's own SOCI index, or in that of another tag. A layer that
+such an index leaves out although a smaller one is in it was tried before and cannot be indexed; it is not fetched
+again. An image for which nothing is to be fetched or added stays as it is, byte for byte.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.media_types import Compression, is_foreign_layer, layer_compression
+from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST, SPAN_SIZE
+from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
+from soci_pipeline.publish.records import IndexVersion, LayerRecord, Reason, SociOptions
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """One layer: its known zTOC, or why it gets none; neither means that it has to be fetched."""
+
+    layer: Descriptor
+    ztoc: Descriptor | None = None
+    reason: Reason | None = None
+
+    @property
+    def fetch(self) -> bool:
+        """Whether only the layer itself can say more."""
+        return self.ztoc is None and self.reason is None
+
+    @property
+    def record(self) -> LayerRecord:
+        """The layer as others are told of it."""
+        return LayerRecord(
+            digest=self.layer.digest,
+            size=self.layer.size,
+            media_type=self.layer.media_type,
+            ztoc=self.ztoc.digest if self.ztoc else None,
+            reason=self.reason,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """One image; ``is_done`` where its own v2 index says all that there is to say with these settings."""
+
+    node: ImageNode
+    layers: tuple[LayerPlan, ...]
+    is_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What SOCI indexes of a repository say for one span size: zTOCs by layer, and layers that cannot have one."""
+
+    ztocs: Mapping[Digest, Descriptor]
+    left_out: frozenset[Digest] = frozenset()
+
+    @classmethod
+    def of(cls, graph: ImageGraph, span_size: int) -> Self:
+        """What the images of a graph know, by indexes of either version."""
+        ztocs: dict[Digest, Descriptor] = {}
+        left_out: set[Digest] = set()
+        for image in graph.images:
+            own = _listed(image, span_size)
+            ztocs |= own
+            left_out |= _left_out(image, own)
+        return cls(ztocs, frozenset(left_out - ztocs.keys()))
+
+    def __or__(self, other: "Known") -> "Known":
+        ztocs = dict(self.ztocs) | dict(other.ztocs)
+        return Known(ztocs, frozenset((self.left_out | other.left_out) - ztocs.keys()))
+
+
+def plan_image(image: ImageNode, options: SociOptions, known: Known) -> ImagePlan:
+    """Decide for each layer, by what the repository knows for the options' span size."""
+    own = _listed(image, options.span_size, versions=(IndexVersion.V2,))
+    layers = tuple(_plan_layer(layer, options, known) for layer in image.manifest.layers)
+    wanted = {plan.layer.digest: plan.ztoc.digest for plan in layers if plan.ztoc is not None}
+    has = {layer: ztoc.digest for layer, ztoc in own.items()}
+    is_done = not any(plan.fetch for plan in layers) and wanted == has
+    return ImagePlan(node=image, layers=layers, is_done=is_done)
+
+
+def to_fetch(plans: Iterable[ImagePlan]) -> dict[Digest, Descriptor]:
+    """The layers that have to be fetched, each once."""
+    return {each.layer.digest: each.layer for plan in plans for each in plan.layers if each.fetch}
+
+
+def _plan_layer(layer: Descriptor, options: SociOptions, known: Known) -> LayerPlan:
+    reason = _reason_by_descriptor(layer, options)
+    if reason is not None:
+        return LayerPlan(layer, reason=reason)
+    ztoc = known.ztocs.get(layer.digest)
+    if ztoc is not None:
+        return LayerPlan(layer, ztoc=ztoc)
+    # Which of the reasons it was is not recorded anywhere; this is by far the most common.
+    return LayerPlan(layer, reason=Reason.UNSUPPORTED_ENTRY if layer.digest in known.left_out else None)
+
+
+def _left_out(image: ImageNode, own: Mapping[Digest, Descriptor]) -> set[Digest]:
+    least = min((layer.size for layer in image.manifest.layers if layer.digest in own), default=None)
+    if least is None:
+        return set()
+    return {layer.digest for layer in image.manifest.layers if layer.size >= least and layer.digest not in own}
+
+
+def _reason_by_descriptor(layer: Descriptor, options: SociOptions) -> Reason | None:
+    compression = layer_compression(layer.media_type)
+    if compression is Compression.ZSTD:
+        return Reason.ZSTD
+    if layer.urls or is_foreign_layer(layer.media_type) or compression is Compression.UNKNOWN:
+        return Reason.FOREIGN
+    return Reason.TOO_SMALL if layer.size < options.min_layer_size else None
+
+
+def _listed(
+    image: ImageNode, span_size: int, *, versions: Iterable[IndexVersion] = tuple(IndexVersion)
+) -> dict[Digest, Descriptor]:
+    layers = {str(layer.digest): layer.digest for layer in image.manifest.layers}
+    wanted = set(versions)
+    return {
+        layers[said]: ztoc.plain
+        for soci in image.soci_indexes
+        if soci.version in wanted
+        for ztoc in soci.manifest.layers
+        if (said := ztoc.annotations.get(IMAGE_LAYER_DIGEST, "")) in layers
+        and ztoc.annotations.get(SPAN_SIZE) == str(span_size)
+    }
