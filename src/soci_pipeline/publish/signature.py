@@ -26,7 +26,10 @@ _HUB_KEY = "https://index.docker.io/v1/"
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key as cosign takes it: a file, or the URI of a key service. ``password`` is for a file that is encrypted."""
+    """A key as cosign takes it: a file, or the URI of a key service.
+
+    ``password`` is for a file that is encrypted; None leaves it to the variable ``COSIGN_PASSWORD`` of this process.
+    """
 
     key: str
     password: SecretStr | None = None
@@ -79,7 +82,10 @@ def _environment(registry: str, key: SigningKey, connection: Connection) -> Iter
     """Environment and registry options for cosign; what they hold of secrets is gone when the block is left."""
     env = dict(os.environ)
     # Without the variable cosign asks on the terminal; an empty one is the password of a key that has none.
-    env["COSIGN_PASSWORD"] = key.password.get_secret_value() if key.password is not None else ""
+    if key.password is not None:
+        env["COSIGN_PASSWORD"] = key.password.get_secret_value()
+    else:
+        env.setdefault("COSIGN_PASSWORD", "")
     options = ["--allow-http-registry", "--allow-insecure-registry"] if connection.plain_http else []
     if connection.ca_file is not None:
         options += ["--registry-cacert", str(connection.ca_file)]

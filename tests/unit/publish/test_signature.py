@@ -78,3 +78,15 @@ def test_a_tag_cannot_be_signed_and_a_missing_cosign_is_named(tmp_path: Path, mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match="cosign"):
         sign(IMAGE, KEY)
+
+
+def test_without_a_password_given_the_one_of_the_environment_counts(
+    record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign(IMAGE, SigningKey("cosign.key"))
+    assert (record / "password").read_text() == "\n"
+    monkeypatch.setenv("COSIGN_PASSWORD", "from outside")
+
+    sign(IMAGE, SigningKey("cosign.key"))
+
+    assert (record / "password").read_text() == "from outside\n"
