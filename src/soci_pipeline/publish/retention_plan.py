@@ -176,14 +176,16 @@ class _Edges:
                 referrers.setdefault(subject, []).append(digest)
         return cls({subject: tuple(sorted(set(each))) for subject, each in referrers.items()})
 
-    def of_kept(self, node: Node) -> Iterable[tuple[Digest, str]]:
-        """What a kept manifest keeps, with the reason."""
+    def of_kept(self, digest: Digest, node: Node | None) -> Iterable[tuple[Digest, str]]:
+        """What a kept manifest keeps, with the reason. One that no tag reaches still keeps what refers to it."""
+        for referrer in self.referrers.get(digest, ()):
+            yield referrer, f"refers to {digest}"
+        if node is None:
+            return
         for child in node.children:
-            yield child, f"part of {node.digest}"
-        for referrer in self.referrers.get(node.digest, ()):
-            yield referrer, f"refers to {node.digest}"
+            yield child, f"part of {digest}"
         if node.subject is not None:
-            yield node.subject, f"the subject of {node.digest}"
+            yield node.subject, f"the subject of {digest}"
 
 
 def _reach(roots: Mapping[Digest, str], rules: KeepRules, graph: RepositoryGraph, edges: _Edges) -> dict[Digest, str]:
@@ -195,8 +197,7 @@ def _reach(roots: Mapping[Digest, str], rules: KeepRules, graph: RepositoryGraph
         if digest in kept:
             continue
         kept[digest] = why
-        if digest in graph.nodes:
-            waiting += edges.of_kept(graph.nodes[digest])
+        waiting += edges.of_kept(digest, graph.nodes.get(digest))
     return kept
 
 

@@ -146,6 +146,16 @@ def test_a_fallback_tag_alone_keeps_nothing() -> None:
     assert set(planned(graph, tags=("*",)).manifests) == {name("list"), name("soci")}
 
 
+def test_a_fallback_tag_of_a_digest_in_use_stays_though_no_tag_reaches_that_digest() -> None:
+    tag = f"sha256-{name('running').hex}"
+    graph = graph_of({tag: "list"}, node("list", "soci"), node("soci", subject="running"))
+
+    made = planned(graph, digests=frozenset({name("running")}))
+
+    assert made.kept_tags == (tag,)
+    assert made.manifests == ()
+
+
 def test_a_kept_referrer_keeps_its_subject() -> None:
     graph = graph_of({"keep": "referrer"}, node("referrer", subject="image"), node("image", "soci"), node("soci"))
 
