@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         graph = read_repository(
             client,
             reference.repository,
-            also=_digests(arguments.consider),
+            # What is in use and has no tag any more shares parts with what has one.
+            also=[*_digests(arguments.consider), *sorted(rules.digests)],
             ages=bool(rules.latest or rules.younger_than),
         )
         made = plan(graph, rules, now=datetime.now(UTC))

@@ -10,6 +10,7 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, parse_image_index
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.branches import branch_v2
@@ -72,6 +73,22 @@ def test_digests_in_use_come_from_a_file(
 
     assert "kept      v1  (its digest is in use)" in capsys.readouterr().out
     assert client.list_tags(REPOSITORY) == ("v1",)
+
+
+def test_what_is_in_use_without_a_tag_keeps_the_parts_that_it_shares(
+    client: RegistryClient, releases: dict[str, Descriptor], tmp_path: Path
+) -> None:
+    image = parse_image_index(client.get_manifest(REPOSITORY, "v1")[1]).manifests[0]
+    other = ImageIndex(manifests=(image,), annotations={"of": "another release"})
+    client.put_manifest(REPOSITORY, other.descriptor.digest, other.encode(), other.media_type)
+    in_use = tmp_path / "in-use"
+    in_use.write_text(f"{other.descriptor.digest}\n")
+
+    assert main(pruned(client, "--keep-in-use", str(in_use))) == 0
+
+    assert client.list_tags(REPOSITORY) == ()
+    assert client.head_manifest(REPOSITORY, releases["v1"].digest) is None
+    assert client.head_manifest(REPOSITORY, image.digest) is not None
 
 
 @pytest.mark.parametrize(
