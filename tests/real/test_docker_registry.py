@@ -1,0 +1,109 @@
+"""The client against Debian's docker-registry (distribution 2.8): what a registry of another make does differently.
+
+It knows no referrers API, takes parts without looking at Content-Range, and refuses an index before its children.
+"""
+
+import io
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown
+from soci_pipeline.registry.pull import pull_graph
+from soci_pipeline.registry.push import push_graph
+from soci_pipeline.registry.referrers import fallback_tag
+from soci_pipeline.registry.settings import ClientSettings
+from tests.support.images import index_layout
+from tests.support.registries import described, noise, push_image, upload
+
+pytestmark = pytest.mark.real
+
+SETTINGS = ClientSettings(attempts=3, backoff_base=0.01, part_size=1 << 20, settle_time=0.2)
+
+
+@pytest.fixture
+def repository() -> str:
+    return f"test/{random.getrandbits(64):x}"
+
+
+@pytest.fixture
+def client(docker_registry: str) -> Iterator[RegistryClient]:
+    with RegistryClient(docker_registry, settings=SETTINGS) as client:
+        client.ping()
+        yield client
+
+
+def test_a_graph_goes_there_and_comes_back_the_same(client: RegistryClient, repository: str, tmp_path: Path) -> None:
+    layout = index_layout(tmp_path / "source", attestations=True)
+    report = push_graph(layout, layout.root(), client, repository, tag="v1")
+    pulled = Layout.create(tmp_path / "pulled")
+    assert pull_graph(client, repository, "v1", pulled) == layout.root().plain
+    assert {node.digest for node in pulled.walk(report.root)} == {node.digest for node in layout.walk(report.root)}
+
+
+def test_a_second_push_sends_nothing(client: RegistryClient, repository: str, tmp_path: Path) -> None:
+    layout = index_layout(tmp_path / "source")
+    first = push_graph(layout, layout.root(), client, repository, tag="v1")
+    second = push_graph(layout, layout.root(), client, repository, tag="v1")
+    assert (second.bytes_uploaded, second.blobs_uploaded) == (0, 0)
+    assert second.bytes_skipped == first.bytes_uploaded
+
+
+def test_a_blob_goes_up_in_parts(client: RegistryClient, repository: str) -> None:
+    data = noise((5 << 20) + 17)
+    sent: list[int] = []
+    descriptor = described(data)
+    assert client.upload_blob(repository, descriptor, lambda: io.BytesIO(data), on_bytes=sent.append)
+    assert sum(sent) == len(data)
+    with client.stream_blob(repository, descriptor) as chunks:
+        assert b"".join(chunks) == data
+    assert not client.upload_blob(repository, descriptor, lambda: io.BytesIO(data))
+
+
+def test_an_empty_blob_and_a_range_work(client: RegistryClient, repository: str) -> None:
+    assert client.read_blob(repository, upload(client, b"", to=repository)) == b""
+    descriptor = upload(client, noise(100_000), to=repository)
+    assert client.read_range(repository, descriptor.digest, 70_000, 70_100) == noise(100_000)[70_000:70_100]
+
+
+def test_a_blob_is_mounted_from_another_repository(client: RegistryClient, repository: str) -> None:
+    data = noise(50_000, seed=7)
+    descriptor = upload(client, data, to=f"{repository}/other")
+    assert not client.upload_blob(repository, descriptor, lambda: io.BytesIO(data), mount_from=f"{repository}/other")
+    assert client.read_blob(repository, descriptor) == data
+
+
+def test_an_index_before_its_children_is_refused_by_name(client: RegistryClient, repository: str) -> None:
+    _, manifest = push_image(client, to=repository)
+    absent = manifest.replaced(annotations={"a": "b"}).descriptor
+    index = ImageIndex(manifests=(absent,))
+    with pytest.raises((BlobUnknown, ManifestUnknown)):
+        client.put_manifest(repository, "index", index.encode(), index.media_type)
+
+
+def test_referrers_are_kept_under_the_fallback_tag(client: RegistryClient, repository: str) -> None:
+    subject, manifest = push_image(client, "v1", to=repository)
+    for kind in ("application/x.one", "application/x.two"):
+        referrer = manifest.replaced(layers=(), subject=subject, artifact_type=kind)
+        for _ in range(2):
+            client.put_manifest(repository, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
+    assert len(client.referrers(repository, subject.digest)) == 2
+    assert [entry.artifact_type for entry in client.referrers(repository, subject.digest, "application/x.two")] == [
+        "application/x.two"
+    ]
+    assert fallback_tag(subject.digest) in client.list_tags(repository)
+
+
+def test_tags_are_listed_and_what_is_deleted_is_gone(client: RegistryClient, repository: str) -> None:
+    descriptor, _ = push_image(client, "v1", to=repository)
+    assert client.list_tags(repository) == ("v1",)
+    assert client.head_manifest(repository, "v1") == descriptor
+    client.delete_manifest(repository, descriptor.digest)
+    assert client.head_manifest(repository, descriptor.digest) is None
+    with pytest.raises(ManifestUnknown):
+        client.get_manifest(repository, "v1")

@@ -1,0 +1,31 @@
+"""Registries that do what no good one does: an application of the test's own over real HTTP."""
+
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from soci_pipeline.registry.server.serving import listen, make_server
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@contextmanager
+def strange(app: Starlette | Callable[[Request], Awaitable[Response]]) -> Iterator[str]:
+    """Serve an application, or one handler for everything; yields its address."""
+    if not isinstance(app, Starlette):
+        app = Starlette(routes=[Route("/{rest:path}", app, methods=_METHODS)])
+    server = make_server(app, log_level="critical")
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.005)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
