@@ -46,9 +46,10 @@ def read_repository(
 ) -> RepositoryGraph:
     """The manifests under a repository's tags, with everything that refers to them.
 
-    ``also`` are untagged digests to consider; those in use belong there, so that their parts are known too. ``ages`` reads image configs where an index does not say when it was
-    created. A manifest that is named and not there is left out. Raises `ManifestUnknown` where there is no such
-    repository, and `RegistryError` or `InvalidInput` where a manifest cannot be read: its parts could not be protected.
+    ``also`` are untagged digests to consider; those in use belong there, so that their parts are known too. ``ages``
+    reads image configs where an index does not say when it was created. A manifest that is named and not there is left
+    out. Raises `ManifestUnknown` where there is no such repository, and `RegistryError` or `InvalidInput` where a
+    manifest cannot be read: its parts could not be protected.
     """
     reader = _Reader(client, repository, ages=ages)
     tags = _tags(client, repository)
