@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from soci_pipeline.soci.convert import convert
 
 from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.toolchain import Toolchain
@@ -23,6 +22,7 @@ from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptio
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import serving
+from soci_pipeline.soci.convert import convert
 from tests.support.images import AMD64, ARM64
 from tests.support.snapshotter import PrivateContainerd, private_containerd
 

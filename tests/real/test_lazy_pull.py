@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from soci_pipeline.soci.convert import convert
 
 from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.cgroups import mounted_filesystems
@@ -23,6 +22,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.records import IndexVersion, LayerRecord, PlatformImage, SociOptions
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
+from soci_pipeline.soci.convert import convert
 from tests.support.images import AMD64, ARM64
 from tests.support.snapshotter import PrivateContainerd, private_containerd
 from tests.support.tls_registry import RecordingRegistry, tls_registry

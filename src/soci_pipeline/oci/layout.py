@@ -213,6 +213,21 @@ class Layout:
         """
         yield from self._walk(root, set(), depth=0)
 
+    def referrers(self, root: Descriptor) -> tuple[Descriptor, ...]:
+        """The manifests in this layout whose ``subject`` is part of the graph below ``root``, sorted by digest.
+
+        ``index.json`` need not list them (a v1 SOCI index of a converted image, a signature), so all small blobs that
+        may be a manifest are looked at.
+        """
+        subjects = {node.digest for node in self.walk(root)}
+        found = []
+        for path in sorted((self.path / "blobs" / "sha256").iterdir()):
+            document = _manifest_at(path)
+            if document is not None and document.subject is not None and document.subject.digest in subjects:
+                digest = Digest(f"sha256:{path.name}")
+                found.append(Descriptor(media_type=document.media_type, digest=digest, size=path.stat().st_size))
+        return tuple(found)
+
     def _walk(self, node: Descriptor, seen: set[Digest], *, depth: int) -> Iterator[Descriptor]:
         if node.digest in seen:
             return
@@ -223,6 +238,20 @@ class Layout:
             for child in self.read_document(node).children:
                 yield from self._walk(child, seen, depth=depth + 1)
         yield node
+
+
+def _manifest_at(path: Path) -> ImageManifest | ImageIndex | None:
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        return None
+    with path.open("rb") as blob:
+        head = blob.read(64)
+        if not head.lstrip().startswith(b"{"):
+            return None
+        data = head + blob.read()
+    try:
+        return parse(data)
+    except InvalidInput:
+        return None
 
 
 def _replace(path: Path, data: bytes) -> None:

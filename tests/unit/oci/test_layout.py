@@ -63,6 +63,18 @@ def test_a_graph_is_walked_children_first_and_each_blob_once(tmp_path: Path) -> 
     assert list(layout.walk(root)) == [config, layer, images[0], images[1], root]
 
 
+def test_what_refers_to_an_image_is_found_beside_it_and_nothing_else(tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path)
+    config = layout.add_bytes(b"{}", media_types.OCI_CONFIG)
+    image = layout.add_document(ImageManifest(config=config))
+    referrer = layout.add_document(ImageManifest(config=config, subject=image))
+    elsewhere = config.annotated(digest=Digest.of(b"another image"))
+    layout.add_document(ImageManifest(config=config, subject=elsewhere))
+    layout.add_bytes(b"{ not a manifest", "text/plain")
+    root = layout.add_document(ImageIndex(manifests=(image,)))
+    assert layout.referrers(root) == (referrer,)
+
+
 def test_the_root_is_the_one_descriptor_of_index_json(tmp_path: Path) -> None:
     layout = Layout.create(tmp_path)
     with pytest.raises(InvalidInput, match="lists 0 images"):
