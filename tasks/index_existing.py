@@ -1,0 +1,38 @@
+"""Index an image that is in a registry already; its layers stream by, and none is kept."""
+
+from prefect import task
+
+from soci_pipeline.publish.index_existing import IndexedImage
+from soci_pipeline.publish.index_existing import Settings as IndexSettings
+from soci_pipeline.publish.index_existing import index_existing as index_image
+from soci_pipeline.publish.records import SociOptions
+from soci_pipeline.publish.registries import prepare
+from soci_pipeline.publish.request import VerifyMode
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.settings import Settings
+from soci_pipeline.soci.ztoc_store import CacheFolder
+from tasks.policies import STEP
+from tasks.run_log import run_log
+
+
+@task(name="index existing", **STEP)
+def index_existing(
+    client: RegistryClient,
+    reference: ImageReference,
+    settings: Settings,
+    *,
+    suffix: str = "",
+    soci: SociOptions | None = None,
+    verify: VerifyMode = VerifyMode.SAMPLE,
+) -> IndexedImage:
+    """What came of it; an image that is indexed with these settings is left alone."""
+    with run_log():
+        chosen = IndexSettings(
+            soci=soci or SociOptions(),
+            suffix=suffix,
+            mutability=prepare(reference, settings),
+            verify=verify.value,
+            jobs=settings.work.jobs,
+        )
+        return index_image(client, reference, chosen, ztocs=CacheFolder(settings.work.ztoc_cache))
