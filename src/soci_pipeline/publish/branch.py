@@ -5,6 +5,7 @@ folder, and clears its own leavings first. Prefect's tasks call them one by one;
 """
 
 import contextlib
+import os
 import shutil
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from soci_pipeline.build.builder import choose
 from soci_pipeline.build.import_image import import_image
 from soci_pipeline.build.request import BuildRequest
+from soci_pipeline.containerd.soci_release import environment_with_soci
 from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
@@ -136,10 +138,26 @@ def index(branch: Branch, layout: Layout) -> Conversion:
     with branch.timed("index"):
         if asked.toolchain is ToolchainName.CONTAINERD:
             return index_with_containerd(
-                layout, branch.fresh("indexed"), options=asked.soci, socket=settings.containerd.address
+                layout,
+                branch.fresh("indexed"),
+                options=asked.soci,
+                socket=settings.containerd.address,
+                env=_with_soci(settings),
             )
         store = CacheFolder(settings.work.ztoc_cache)
         return convert(layout, branch.fresh("indexed"), options=asked.soci, jobs=settings.work.jobs, ztocs=store)
+
+
+def _with_soci(settings: Settings) -> dict[str, str]:
+    """The environment of the indexing tools: where no soci is here, with the pinned release that the settings name."""
+    wanted = settings.containerd
+    return environment_with_soci(
+        os.environ,
+        version=wanted.soci_version,
+        sha256=wanted.soci_sha256,
+        base_url=wanted.soci_base_url,
+        cache=settings.work.folder / "soci",
+    )
 
 
 def upload_layers(
