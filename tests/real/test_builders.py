@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from soci_pipeline.build.builder import BuilderName, choose
+from soci_pipeline.build.errors import NotSupportedByBuilder
 from soci_pipeline.build.import_image import import_image
 from soci_pipeline.build.reaper import reap
 from soci_pipeline.build.request import BuildRequest
@@ -357,3 +358,13 @@ def test_a_named_remote_builder_gives_the_same_image(engine: Engine, context: Pa
         remote = built("buildx", request(context, buildx_builder="far"), tmp_path / "far", far)
         assert "far" in run(["docker", "buildx", "ls"], env=far.env).stdout
     assert remote.root() == built("buildx", request(context), tmp_path / "near", engine).root()
+
+
+def test_docker_refuses_a_foreign_platform_where_it_would_take_a_base_image_of_its_own(
+    engine: Engine, context: Path, tmp_path: Path
+) -> None:
+    if not engine.containerd_image_store:
+        pytest.skip("the classic image store takes the base image of the platform that was asked for")
+    foreign = next(p for p in (Platform("linux", "amd64"), Platform("linux", "arm64")) if not p.matches(HERE))
+    with pytest.raises(NotSupportedByBuilder, match=f"builds for {HERE.normalised()} alone"):
+        built("docker", request(context, platform=foreign), tmp_path, engine)

@@ -19,10 +19,12 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils import kwargs_from_env
 
 from soci_pipeline.build.builder import BuilderName
+from soci_pipeline.build.buildx import has_containerd_store
 from soci_pipeline.build.errors import NotSupportedByBuilder, build_failure
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.build.versions import require_version
 from soci_pipeline.errors import DiskFull, EngineUnavailable
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 
 MINIMUM_ENGINE = (20, 10, 0)
@@ -58,8 +60,12 @@ class DockerBuilder:
             if value:
                 raise NotSupportedByBuilder(f"the builder `docker` does not know {what}")
         with self._client() as client:
-            version = str(client.version().get("Version", ""))
-            require_version("the Docker engine", version, MINIMUM_ENGINE, why="to build", package="docker.io")
+            facts = client.version()
+            require_version(
+                "the Docker engine", str(facts.get("Version", "")), MINIMUM_ENGINE, why="to build", package="docker.io"
+            )
+            if has_containerd_store(client.info()):
+                _refuse_foreign(Platform.parse(f"{facts.get('Os')}/{facts.get('Arch')}"), request.platform)
         self._checked = request
 
     def build(self, request: BuildRequest, destination: Path) -> Path:
@@ -100,6 +106,19 @@ def _probe(host: str) -> None:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(_ANSWER_SECONDS)
             probe.connect(host.removeprefix("unix://"))
+
+
+def _refuse_foreign(own: Platform, platform: Platform) -> None:
+    """On the containerd image store the classic builder takes a base image of the engine's own platform for any other.
+
+    Seen with 26.1: the result claimed linux/arm64 and held programs of linux/amd64, and nothing later could tell.
+    """
+    if not own.matches(platform):
+        raise NotSupportedByBuilder(
+            f"the builder `docker` on an engine with the containerd image store builds for {own} alone, "
+            f"and {platform} was asked for",
+            advice="Choose the builder `buildx`, or build on a worker of that platform.",
+        )
 
 
 def _options(request: BuildRequest, tag: str) -> dict[str, Any]:

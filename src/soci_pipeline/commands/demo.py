@@ -15,6 +15,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +26,7 @@ from soci_pipeline.local.demonstration_text import as_json, as_text
 from soci_pipeline.local.engine import Engine, running_engine
 from soci_pipeline.local.stack import project_folder
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 
 _BUILDERS = ("auto", "buildx", "docker", "prebuilt")
@@ -49,6 +51,8 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             engine=engine,
             not_built=missing,
         )
+        if plan.builder == "docker" and engine is not None and engine.containerd_image_store:
+            plan = _for_this_machine_alone(plan)
         if plan.toolchain == "containerd" and engine is None:
             raise InvalidInput("the toolchain containerd needs an engine, and there is none", advice=missing)
         result = stack.enter_context(demonstrate(plan))
@@ -71,6 +75,14 @@ def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[En
             raise
         logger().warning("nothing can be built here: %s", error.reason)
         return None, error.reason
+
+
+def _for_this_machine_alone(plan: Plan) -> Plan:
+    """The classic builder on the containerd image store takes base images of its own platform alone."""
+    native = Platform.native().normalised()
+    reason = f"on this engine the builder `docker` builds for {native} alone; `buildx` builds for both platforms"
+    logger().warning("%s", reason)
+    return replace(plan, platforms=(native,), not_built=reason)
 
 
 def _wait_for_interrupt(result: Demonstration, elapsed: float) -> None:

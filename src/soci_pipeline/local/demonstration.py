@@ -15,6 +15,7 @@ from soci_pipeline.local.prebuilt_images import prebuilt_archives, served
 from soci_pipeline.local.publication import Publication, publish
 from soci_pipeline.local.stack import PLATFORMS, Stack, local_stack, project_folder
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
@@ -26,13 +27,14 @@ _BASE_REPOSITORY = "demo/base"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the demonstration is to go. ``not_built`` says why nothing is built where ``engine`` is None."""
+    """How the demonstration is to go. ``not_built`` says what is not built, and why."""
 
     folder: Path
     builder: str
     toolchain: str
     engine: Engine | None
     not_built: str | None = None
+    platforms: tuple[Platform, ...] = PLATFORMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def demonstrate(plan: Plan) -> Iterator[Demonstration]:
     extra = {} if engine is None else _tools_environment(engine)
     with contextlib.ExitStack() as stack:
         local = stack.enter_context(
-            local_stack(plan.folder / "stack", engine=engine, platforms=PLATFORMS, toolchain=tools, extra=extra)
+            local_stack(plan.folder / "stack", engine=engine, platforms=plan.platforms, toolchain=tools, extra=extra)
         )
         source = _source(local)
         if plan.builder == "prebuilt":
@@ -83,7 +85,7 @@ def _common(plan: Plan, source: Served) -> dict[str, Any]:
         "source": source.url,
         "ref": source.commit,
         "context": str(EXAMPLE),
-        "platforms": [str(platform) for platform in PLATFORMS],
+        "platforms": [str(platform) for platform in plan.platforms],
         "toolchain": plan.toolchain,
         "soci": {"version": version},
     }

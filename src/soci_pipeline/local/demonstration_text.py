@@ -45,7 +45,9 @@ def as_text(result: Demonstration, seconds: float) -> str:
     ]
     if result.page is not None:
         lines.append(f"  run:      the image answered: {_headline(result.page)}")
-    if result.not_built is not None:
+    if result.not_built is not None and result.builder != "prebuilt":
+        lines += ["", f"Not everything was built: {result.not_built}."]
+    elif result.not_built is not None:
         lines += [
             "",
             f"Nothing was built: {result.not_built}.",

@@ -14,7 +14,7 @@ def _digest(text: str) -> Digest:
     return Digest.of(text.encode())
 
 
-def _demonstration(*, page: str | None, not_built: str | None) -> Demonstration:
+def _demonstration(*, page: str | None, not_built: str | None, builder: str = "prebuilt") -> Demonstration:
     layers = (
         LayerRecord(digest=_digest("big"), size=20 << 20, media_type=OCI_LAYER_GZIP, ztoc=_digest("ztoc")),
         LayerRecord(digest=_digest("small"), size=1000, media_type=OCI_LAYER_GZIP, reason=Reason.TOO_SMALL),
@@ -33,7 +33,7 @@ def _demonstration(*, page: str | None, not_built: str | None) -> Demonstration:
         seconds=12.34,
         run_url="http://127.0.0.1:4200/runs/flow-run/x",
     )
-    return Demonstration(publication=publication, builder="auto", not_built=not_built, page=page, ui="http://ui")
+    return Demonstration(publication=publication, builder=builder, not_built=not_built, page=page, ui="http://ui")
 
 
 def test_the_table_has_every_digest_and_what_the_image_answered() -> None:
@@ -50,6 +50,12 @@ def test_what_was_not_built_is_said_with_its_reason() -> None:
     text = as_text(_demonstration(page=None, not_built="no Docker engine answers"), 60)
     assert "Nothing was built: no Docker engine answers." in text
     assert "the image answered" not in text
+
+
+def test_a_platform_that_was_left_out_is_said_with_its_reason() -> None:
+    text = as_text(_demonstration(page="<h1>x</h1>", not_built="one platform alone", builder="docker"), 60)
+    assert "Not everything was built: one platform alone." in text
+    assert "wheels" not in text
 
 
 def test_the_json_has_the_keys_that_programs_read() -> None:
