@@ -1,0 +1,51 @@
+"""Git repositories made in code, with dates that never change, served over git's own protocol where that is wanted."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from soci_pipeline.local.git_server import git_server
+from soci_pipeline.process import run
+
+MOMENT = 1_700_000_000
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A work tree; ``git`` runs in it."""
+
+    path: Path
+
+    def git(self, *arguments: str, at: int = MOMENT) -> str:
+        dates = {"GIT_AUTHOR_DATE": f"{at} +0000", "GIT_COMMITTER_DATE": f"{at} +0000"}
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+        return run(["git", *who, *arguments], cwd=self.path, env=plain | dates).stdout.strip()
+
+    def commit(self, files: Mapping[str, str], *, message: str = "change", at: int = MOMENT) -> str:
+        """Write some files and commit them; returns the commit."""
+        for name, content in files.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message, at=at)
+        return self.git("rev-parse", "HEAD")
+
+
+def repository(path: Path, files: Mapping[str, str] | None = None) -> Repository:
+    """A new repository with one commit on the branch ``main``."""
+    path.mkdir(parents=True)
+    made = Repository(path)
+    made.git("init", "--quiet", "--initial-branch=main")
+    made.commit(files or {"Dockerfile": "FROM scratch\n"})
+    return made
+
+
+@contextmanager
+def served(folder: Path, source: Repository, name: str = "app") -> Iterator[str]:
+    """The address of the repository as a server gives it out, which knows its refs of now."""
+    with git_server(folder) as server:
+        yield server.serve(source.path, name).url

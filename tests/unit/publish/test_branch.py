@@ -1,0 +1,129 @@
+"""One branch by the library alone: from a commit and a prebuilt image to manifests by digest in a real registry."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soci_pipeline.errors import PlatformMismatch, SociPipelineError
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish import branch, source
+from soci_pipeline.publish.branch import Branch, Stopped, publish_branch
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.settings import Settings
+from tests.support.git_repositories import repository
+from tests.support.images import AMD64, ARM64, image_layout
+from tests.support.registries import REPOSITORY, registry
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[RegistryClient]:
+    with registry(tmp_path / "registry") as found:
+        yield found
+
+
+def _branch(tmp_path: Path, client: RegistryClient, platform: Platform = AMD64, **soci: Any) -> Branch:
+    """A branch whose image was made by somebody else; every layer of it qualifies."""
+    application = tmp_path / "app"
+    if not application.exists():
+        repository(application)
+        for each in (AMD64, ARM64):
+            image_layout(tmp_path / "prebuilt" / each.slug, each)
+    request = PublishRequest.check(
+        {
+            "image": f"{client.registry}/{REPOSITORY}",
+            "source": str(application),
+            "builder": "prebuilt",
+            "prebuilt": f"{tmp_path}/prebuilt/{{platform}}",
+            "soci": {"min_layer_size": 0, "span_size": 65536} | soci,
+        }
+    )
+    folder = tmp_path / f"run-{platform.slug}"
+    folder.mkdir(exist_ok=True)
+    settings = Settings.from_environment({"SOCI_PIPELINE_WORK_FOLDER": str(tmp_path / "work")})
+    return Branch(request.branch(platform, source.resolve(str(application))), folder, settings)
+
+
+def test_a_branch_ends_with_an_indexed_image_under_its_digest_and_no_tag(
+    tmp_path: Path, client: RegistryClient
+) -> None:
+    image = publish_branch(_branch(tmp_path, client), client)
+    assert image.platform == AMD64
+    assert [layer.ztoc is not None for layer in image.layers] == [True, True]
+    assert image.soci_index is not None
+    for pushed in (image.manifest, image.soci_index):
+        assert client.head_manifest(REPOSITORY, pushed.digest) is not None
+    assert client.list_tags(REPOSITORY) == ()
+    assert image.bytes_uploaded > sum(layer.size for layer in image.layers)
+    assert {"source", "build", "import", "index", "push"} <= set(image.timings)
+
+
+def test_the_same_commit_again_gives_the_same_digests_and_uploads_nothing(
+    tmp_path: Path, client: RegistryClient
+) -> None:
+    first = publish_branch(_branch(tmp_path, client), client)
+    again = publish_branch(_branch(tmp_path, client), client)
+    assert (again.manifest, again.soci_index) == (first.manifest, first.soci_index)
+    assert again.bytes_uploaded == 0
+    assert again.bytes_skipped == first.bytes_uploaded
+
+
+def test_a_v1_index_is_a_referrer_of_the_image_as_it_was_built(tmp_path: Path, client: RegistryClient) -> None:
+    work = _branch(tmp_path, client, version="v1")
+    image = publish_branch(work, client)
+    built = Layout.open(tmp_path / "prebuilt" / AMD64.slug).root()
+    assert image.manifest.digest == built.digest
+    assert image.soci_index is not None
+    assert [each.digest for each in client.referrers(REPOSITORY, built.digest)] == [image.soci_index.digest]
+
+
+def test_layers_that_went_up_beside_the_indexing_are_counted_once(tmp_path: Path, client: RegistryClient) -> None:
+    work = _branch(tmp_path, client)
+    layout = branch.import_built(work, branch.build(work, branch.check_out(work)))
+    seen: list[tuple[int, int]] = []
+    before = branch.upload_layers(
+        work, layout, client, threading.Event(), lambda done, total: seen.append((done, total))
+    )
+    conversion = branch.index(work, layout)
+    image = branch.push(work, conversion, client, before=before)
+    sizes = sum(layer.size for layer in image.layers)
+    assert (before.sent, before.skipped, before.blobs_sent) == (sizes, 0, 2)
+    assert seen[-1] == (sizes, sizes)
+    index = conversion.root
+    everything = sum(node.size for node in conversion.layout.walk(index) if node.digest != index.digest)
+    assert (image.bytes_uploaded, image.bytes_skipped) == (everything, 0)
+
+
+def test_an_upload_ends_when_the_step_beside_it_has_failed(tmp_path: Path, client: RegistryClient) -> None:
+    work = _branch(tmp_path, client)
+    layout = branch.import_built(work, branch.build(work, branch.check_out(work)))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        branch.upload_layers(work, layout, client, stop)
+    assert client.has_blob(REPOSITORY, layout.read_document(layout.root()).children[-1]) is False
+
+
+def test_an_image_of_another_platform_than_asked_for_is_refused(tmp_path: Path, client: RegistryClient) -> None:
+    work = _branch(tmp_path, client, ARM64)
+    (tmp_path / "prebuilt" / ARM64.slug).rename(tmp_path / "prebuilt" / "kept")
+    (tmp_path / "prebuilt" / AMD64.slug).rename(tmp_path / "prebuilt" / ARM64.slug)
+    with pytest.raises(PlatformMismatch):
+        publish_branch(work, client)
+
+
+def test_every_step_can_run_twice(tmp_path: Path, client: RegistryClient) -> None:
+    work = _branch(tmp_path, client)
+    first = publish_branch(work, client)
+    assert publish_branch(work, client).manifest == first.manifest
+
+
+def test_a_missing_prebuilt_image_is_named(tmp_path: Path, client: RegistryClient) -> None:
+    work = _branch(tmp_path, client)
+    (tmp_path / "prebuilt" / AMD64.slug).rename(tmp_path / "elsewhere")
+    with pytest.raises(SociPipelineError, match=AMD64.slug):
+        publish_branch(work, client)

@@ -1,0 +1,244 @@
+"""Sources: one ref is one commit, exactly that is fetched, and what could make git do something else is refused."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.publish import source
+from soci_pipeline.publish.source import GitCredentials, ResolvedSource, check_ref, check_url
+from tests.support.git_repositories import MOMENT, Repository, repository, served
+from tests.support.programs import write_program
+
+
+@pytest.fixture
+def work_tree(tmp_path: Path) -> Repository:
+    return repository(tmp_path / "app", {"Dockerfile": "FROM scratch\n", "bin/run": "#!/bin/sh\n"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://git.example.com/team/app.git",
+        "http://127.0.0.1:8080/app",
+        "ssh://git@git.example.com:2222/team/app.git",
+        "git@git.example.com:team/app.git",
+        "git://127.0.0.1:9418/app.git",
+        "file:///srv/app.git",
+        "/srv/app",
+        "codecommit::eu-west-1://app",
+    ],
+)
+def test_an_address_that_git_fetches_from_is_taken(url: str) -> None:
+    assert check_url(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "--upload-pack=touch /tmp/x",
+        "-oProxyCommand=x",
+        "ext::sh -c touch% /tmp/x",
+        "fd::7",
+        "https://user:secret@git.example.com/app",
+        "https://token@git.example.com/app",
+        "ssh://-oProxyCommand=x/app",
+        "ssh://git.example.com",
+        "ssh://-l@git.example.com/app",
+        "https://git.example.com/app\nhttps://other",
+        "relative/path",
+        "file://host/srv/app",
+        "git@-oProxyCommand=x:app",
+    ],
+)
+def test_an_address_that_could_mean_something_else_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput):
+        check_url(url)
+
+
+def test_a_refused_address_with_credentials_is_not_repeated() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        check_url("https://user:hunter2@git.example.com/app")
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("ref", ["main", "feature/login", "v1.2.0", "refs/tags/v1", "a" * 40, "user@host"])
+def test_a_ref_that_git_knows_is_taken(ref: str) -> None:
+    assert check_ref(ref) == ref
+
+
+@pytest.mark.parametrize(
+    "ref", ["", "-x", "--upload-pack=x", "a b", "a..b", "a~1", "a^", "a:b", "x@{1}", "a\nb", "/a", "a/", "a.lock", "@"]
+)
+def test_a_ref_that_could_be_an_option_or_an_expression_is_refused(ref: str) -> None:
+    with pytest.raises(InvalidInput):
+        check_ref(ref)
+
+
+def test_the_default_branch_is_resolved_to_its_commit_and_time(work_tree: Repository) -> None:
+    commit = work_tree.git("rev-parse", "HEAD")
+    found = source.resolve(str(work_tree.path))
+    assert found == ResolvedSource(
+        url=str(work_tree.path), ref="refs/heads/main", commit=commit, commit_time=MOMENT, version=None
+    )
+
+
+def test_a_branch_a_tag_a_commit_and_a_short_commit_mean_the_same(work_tree: Repository) -> None:
+    commit = work_tree.git("rev-parse", "HEAD")
+    work_tree.git("tag", "--annotate", "--message", "release", "v1.2.0")
+    for ref, full in (
+        ("main", "refs/heads/main"),
+        ("v1.2.0", "refs/tags/v1.2.0"),
+        ("refs/tags/v1.2.0", "refs/tags/v1.2.0"),
+        (commit, commit),
+        (commit[:10], commit),
+    ):
+        found = source.resolve(str(work_tree.path), ref)
+        assert (found.ref, found.commit) == (full, commit)
+
+
+def test_the_version_comes_from_the_highest_tag_on_the_commit(work_tree: Repository) -> None:
+    for tag in ("v1.9.0", "v1.10.0", "v1.10.0-rc1", "nightly"):
+        work_tree.git("tag", tag)
+    assert source.resolve(str(work_tree.path), "main").version == "1.10.0"
+    assert source.resolve(str(work_tree.path), "v1.9.0").version == "1.9.0"
+    assert source.resolve(str(work_tree.path), "nightly").version == "nightly"
+
+
+def test_a_name_that_is_branch_and_tag_of_different_commits_is_refused(work_tree: Repository) -> None:
+    work_tree.git("tag", "both")
+    work_tree.git("checkout", "--quiet", "-b", "both")
+    work_tree.commit({"new": "x"})
+    with pytest.raises(SourceError, match="is a branch and a tag"):
+        source.resolve(str(work_tree.path), "both")
+    assert source.resolve(str(work_tree.path), "refs/tags/both").ref == "refs/tags/both"
+
+
+@pytest.mark.parametrize("ref", ["nowhere", "b" * 40, "bbbbbbbb"])
+def test_a_ref_that_does_not_exist_is_named(work_tree: Repository, ref: str) -> None:
+    with pytest.raises(SourceError, match=ref):
+        source.resolve(str(work_tree.path), ref)
+
+
+def test_a_repository_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no such git repository"):
+        source.resolve(str(tmp_path / "nothing"))
+
+
+def test_a_server_that_does_not_answer_is_a_temporary_error() -> None:
+    with pytest.raises(SourceError, match="does not answer") as raised:
+        source.resolve("git://127.0.0.1:1/app.git")
+    assert raised.value.temporary
+
+
+def test_exactly_the_commit_is_fetched_from_a_server_with_times_and_modes_of_its_own(
+    work_tree: Repository, tmp_path: Path
+) -> None:
+    (work_tree.path / "bin/run").chmod(0o755)
+    (work_tree.path / "link").symlink_to("bin/run")
+    old = work_tree.commit({"version": "1"}, at=MOMENT + 100)
+    work_tree.commit({"version": "2"}, at=MOMENT + 200)
+    umask = os.umask(0o077)
+    try:
+        with served(tmp_path / "git", work_tree) as url:
+            found = source.resolve(url, old)
+            tree = source.check_out(found, tmp_path / "tree")
+    finally:
+        os.umask(umask)
+    assert (tree / "version").read_text() == "1"
+    assert sorted(path.name for path in tree.iterdir()) == ["Dockerfile", "bin", "link", "version"]
+    assert stat.S_IMODE((tree / "bin/run").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tree / "Dockerfile").stat().st_mode) == 0o644
+    assert {path.lstat().st_mtime for path in (tree, *tree.rglob("*"))} == {MOMENT + 100}
+    assert (tree / "link").readlink() == Path("bin/run")
+
+
+def test_a_server_that_gives_no_single_commits_is_fetched_from_whole(work_tree: Repository, tmp_path: Path) -> None:
+    old = work_tree.commit({"version": "1"})
+    work_tree.commit({"version": "2"})
+    with served(tmp_path / "git", work_tree) as url:
+        bare = Repository(next((tmp_path / "git").glob("repositories/*.git")))
+        bare.git("config", "uploadpack.allowAnySHA1InWant", "false")
+        bare.git("config", "uploadpack.allowFilter", "false")
+        tree = source.check_out(source.resolve(url, old), tmp_path / "tree")
+    assert (tree / "version").read_text() == "1"
+
+
+def test_a_missing_dockerfile_is_known_without_fetching_files(work_tree: Repository) -> None:
+    found = source.resolve(str(work_tree.path))
+    source.check_files(found, (".", "bin", "Dockerfile"))
+    with pytest.raises(SourceError, match="has no docker/Dockerfile"):
+        source.check_files(found, (".", "docker/Dockerfile"))
+
+
+def test_ancestors_are_known_from_history_alone(work_tree: Repository) -> None:
+    old = work_tree.git("rev-parse", "HEAD")
+    new = work_tree.commit({"more": "x"})
+    url = str(work_tree.path)
+    assert source.is_ancestor(url, old, new) is True
+    assert source.is_ancestor(url, new, old) is False
+    assert source.is_ancestor(url, old, "c" * 40) is None
+    assert source.is_ancestor(url, "not a commit", new) is None
+
+
+def test_uncommitted_changes_are_named(work_tree: Repository, caplog: pytest.LogCaptureFixture) -> None:
+    (work_tree.path / "draft").write_text("x")
+    source.resolve(str(work_tree.path))
+    assert "uncommitted changes are not published: draft" in caplog.text
+
+
+def test_credentials_reach_git_by_file_and_are_in_no_argument_or_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    # The program does as git does: it asks the helper for the user and the password.
+    write_program(
+        tmp_path / "bin",
+        "git",
+        f'{{ echo "argv: $*"; env; echo "user: $($GIT_ASKPASS Username)"; echo "pass: $($GIT_ASKPASS Password)"; }} '
+        f">> {seen}\necho 'fatal: Authentication failed' >&2\nexit 128",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    credentials = GitCredentials(username="robot", password=SecretStr("hunter2"))
+    with pytest.raises(SourceError, match="refused the credentials") as raised:
+        source.resolve("https://git.example.com/app", credentials=credentials)
+    lines = seen.read_text().splitlines()
+    assert "user: robot" in lines
+    assert "pass: hunter2" in lines
+    assert [line for line in lines if "hunter2" in line] == ["pass: hunter2"]
+    assert "hunter2" not in str(raised.value)
+    helper = next(line.partition("=")[2] for line in lines if line.startswith("GIT_ASKPASS="))
+    assert not Path(helper).exists()
+
+
+def test_an_ssh_key_is_a_file_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tmp_path / "seen"
+    write_program(
+        tmp_path / "bin",
+        "git",
+        f'key=$(echo "$GIT_SSH_COMMAND" | sed "s/.* -i //"); stat -c %a "$key" > {seen}; cat "$key" >> {seen}; exit 1',
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(SourceError):
+        source.resolve("ssh://git.example.com/app", credentials=GitCredentials(ssh_key=SecretStr("the key")))
+    assert seen.read_text().splitlines() == ["600", "the key"]
+
+
+def test_a_repository_given_by_the_environment_does_not_lead_git_astray(
+    work_tree: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = repository(tmp_path / "other", {"other": "x"})
+    monkeypatch.setenv("GIT_DIR", str(other.path / ".git"))
+    tree = source.check_out(source.resolve(str(work_tree.path)), tmp_path / "tree")
+    assert (tree / "Dockerfile").exists()
+
+
+@pytest.mark.parametrize("change", [{"commit": "main"}, {"url": "ext::sh"}])
+def test_a_record_with_a_doubtful_commit_or_address_is_refused(change: dict[str, str]) -> None:
+    fields = {"url": "https://git.example.com/a", "ref": "main", "commit": "a" * 40, "commit_time": 1}
+    with pytest.raises(ValidationError):
+        ResolvedSource.model_validate(fields | change)

@@ -1,0 +1,72 @@
+"""Settings: every section from the environment, and a wrong one named by its variable."""
+
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.settings import Settings
+
+
+def test_without_variables_the_defaults_hold() -> None:
+    settings = Settings.from_environment({})
+    assert settings == Settings()
+    assert settings.work.ztoc_cache == settings.work.folder / "ztocs"
+    assert settings.publish.worker_wait == 0
+
+
+def test_each_kind_of_field_is_read_from_its_variable() -> None:
+    settings = Settings.from_environment(
+        {
+            "SOCI_PIPELINE_WORK_FOLDER": "/srv/work",
+            "SOCI_PIPELINE_WORK_JOBS": "3",
+            "SOCI_PIPELINE_REGISTRY_PLAIN_HTTP": "registry:5000, mirror:5000",
+            "SOCI_PIPELINE_REGISTRY_CREATE_REPOSITORY": "true",
+            "SOCI_PIPELINE_BUILD_CACHE_FROM": "type=registry,ref=a type=local,src=/b",
+            "SOCI_PIPELINE_PUBLISH_DEADLINE": "90.5",
+            "CONTAINERD_ADDRESS": "/run/containerd/containerd.sock",
+        }
+    )
+    assert settings.work.folder == Path("/srv/work")
+    assert settings.work.jobs == 3
+    assert settings.registry.plain_http == ("registry:5000", "mirror:5000")
+    assert settings.registry.create_repository
+    assert settings.build.cache_from == ("type=registry,ref=a", "type=local,src=/b")
+    assert settings.publish.deadline == 90.5
+    assert settings.containerd.address == Path("/run/containerd/containerd.sock")
+
+
+def test_our_own_variable_counts_for_more_than_containerds() -> None:
+    given = {"CONTAINERD_ADDRESS": "/a", "SOCI_PIPELINE_CONTAINERD_ADDRESS": "/b"}
+    assert Settings.from_environment(given).containerd.address == Path("/b")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SOCI_PIPELINE_WORK_JOBS", "many"),
+        ("SOCI_PIPELINE_WORK_JOBS", "0"),
+        ("SOCI_PIPELINE_PUBLISH_POLL", "-1"),
+        ("SOCI_PIPELINE_REGISTRY_CAFILE", "/a"),
+    ],
+)
+def test_a_wrong_or_unknown_setting_is_named_by_its_variable(variable: str, value: str) -> None:
+    with pytest.raises(InvalidInput, match=variable):
+        Settings.from_environment({variable: value})
+
+
+def test_credentials_and_other_programs_variables_are_no_settings() -> None:
+    given = {
+        "SOCI_PIPELINE_REGISTRY": "registry.example.com",
+        "SOCI_PIPELINE_REGISTRY_USERNAME": "robot",
+        "SOCI_PIPELINE_REGISTRY_PASSWORD": "hunter2",
+        "SOCI_PIPELINE_REGISTRY_TOKEN": "hunter2",
+        "SOCI_PIPELINE_HOME": "/srv/pipeline",
+        "SOCI_PIPELINE_RUN": "/srv/run",
+        "PATH": "/bin",
+    }
+    assert Settings.from_environment(given) == Settings()
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert Settings.from_environment({"SOCI_PIPELINE_BUILD_NETWORK": ""}).build.network is None
