@@ -1,0 +1,108 @@
+"""verify-image, index-image and prune-repository as whole flows, against a registry on loopback."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.index_image import index_image
+from flows.prune_repository import prune_repository
+from flows.verify_image import verify_image
+from soci_pipeline.errors import InvalidInput, VerificationFailed
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.publish.index_existing import IndexedImage
+from soci_pipeline.publish.records import SociOptions
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.webhook.flow_parameters import IndexParameters
+from tests.support.images import AMD64, ARM64, index_layout
+from tests.support.published import REPOSITORY, tag
+
+SMALL = SociOptions(min_layer_size=0, span_size=1 << 16)
+
+
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+
+
+@pytest.fixture
+def image(client: RegistryClient, tmp_path: Path) -> str:
+    """An image of two platforms without SOCI indexes, under the tag v1."""
+    push(client, tmp_path / "image", "v1")
+    return f"{client.registry}/{REPOSITORY}:v1"
+
+
+def push(client: RegistryClient, folder: Path, name: str) -> Descriptor:
+    layout = index_layout(folder)
+    tag(client, layout, layout.root(), name)
+    return layout.root()
+
+
+def index(image: str, suffix: str = "") -> IndexedImage:
+    return index_image(image, suffix=suffix, soci=SMALL)
+
+
+def test_an_image_is_indexed_and_then_passes_the_gate(image: str) -> None:
+    found = index(image)
+    report = verify_image(image, mode="all", platforms=["linux/amd64", "linux/arm64"])
+    assert found.changed
+    assert {each.platform for each in found.platforms if each.soci_index} == {AMD64, ARM64}
+    assert report.ok
+    assert report.lazy_bytes > 0
+
+
+def test_indexing_what_is_indexed_changes_nothing(image: str) -> None:
+    assert index(index(image).reference).changed is False
+
+
+def test_a_suffix_writes_a_tag_of_its_own(image: str, client: RegistryClient) -> None:
+    index(image, suffix="-soci")
+    assert set(client.list_tags(REPOSITORY)) == {"v1", "v1-soci"}
+
+
+def test_a_missing_platform_fails_the_verification(image: str) -> None:
+    with pytest.raises(VerificationFailed, match="s390x"):
+        verify_image(image, platforms=["linux/s390x"])
+
+
+def test_a_reference_without_a_target_is_refused(client: RegistryClient) -> None:
+    bare = f"{client.registry}/{REPOSITORY}"
+    with pytest.raises(InvalidInput, match="neither tag nor digest"):
+        verify_image(bare)
+    with pytest.raises(InvalidInput, match="neither tag nor digest"):
+        index_image(bare)
+
+
+def test_the_parameters_of_index_image_are_the_ones_that_events_may_set() -> None:
+    assert set(index_image.parameters.properties) == set(IndexParameters.model_fields)
+
+
+def test_pruning_deletes_nothing_until_it_is_told_to(image: str, client: RegistryClient, tmp_path: Path) -> None:
+    repository = f"{client.registry}/{REPOSITORY}"
+    index(image, suffix="-soci")
+    planned = prune_repository(repository, keep=["*-soci"])
+    assert planned.dry_run
+    assert "v1" in planned.deleted
+    assert set(client.list_tags(REPOSITORY)) == {"v1", "v1-soci"}
+    done = prune_repository(repository, keep=["*-soci"], dry_run=False)
+    assert done.deleted == planned.deleted
+    assert set(client.list_tags(REPOSITORY)) == {"v1-soci"}
+    assert verify_image(f"{repository}:v1-soci").ok
+
+
+def test_a_digest_in_use_stays(image: str, client: RegistryClient) -> None:
+    repository = f"{client.registry}/{REPOSITORY}"
+    digest = client.get_manifest(REPOSITORY, "v1")[0].digest
+    done = prune_repository(repository, keep_in_use=[f"{repository}@{digest}"], dry_run=False)
+    assert done.deleted == ()
+    assert client.head_manifest(REPOSITORY, digest) is not None
+
+
+def test_without_a_rule_nothing_is_pruned(image: str, client: RegistryClient) -> None:
+    with pytest.raises(InvalidInput, match="no rule"):
+        prune_repository(f"{client.registry}/{REPOSITORY}", dry_run=False)
+    assert client.list_tags(REPOSITORY) == ("v1",)
+
+
+def test_pruning_takes_a_repository_and_no_image(image: str) -> None:
+    with pytest.raises(InvalidInput, match="tag or digest"):
+        prune_repository(image, keep=["*"])
