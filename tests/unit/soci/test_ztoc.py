@@ -1,0 +1,286 @@
+"""zTOCs of any tar and any way to compress it: read back by an independent reader, and damaged in every place."""
+
+import gzip
+import io
+import tarfile
+import time
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, LayerNotIndexable
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.media_types import DOCKER_LAYER, DOCKER_LAYER_GZIP, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
+from soci_pipeline.soci.extract import file_bytes
+from soci_pipeline.soci.limits import Limits
+from soci_pipeline.soci.ztoc import build_ztoc
+from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
+from tests.support.tars import Entry, gzip_members, gzipped, hardlink, noise, tar, tar_of, text
+
+QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+KINDS = {
+    tarfile.REGTYPE: b"reg",
+    tarfile.LNKTYPE: b"hardlink",
+    tarfile.SYMTYPE: b"symlink",
+    tarfile.DIRTYPE: b"dir",
+    tarfile.CHRTYPE: b"char",
+    tarfile.BLKTYPE: b"block",
+    tarfile.FIFOTYPE: b"fifo",
+}
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).map(
+    lambda name: name.strip("/") or "x"
+)
+long_names = st.builds(lambda name, times: "/".join([name] * times), names.filter(lambda n: len(n) < 30), st.just(40))
+contents = st.one_of(
+    st.binary(max_size=600),
+    st.builds(lambda size, seed: noise(size, seed=seed), st.integers(0, 9000), st.integers(0, 9)),
+    st.builds(lambda size, seed: text(size, seed=seed), st.integers(0, 60_000), st.integers(0, 9)),
+)
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> Entry:
+    kind = draw(st.sampled_from([tarfile.REGTYPE] * 4 + list(KINDS)))
+    linked = kind in (tarfile.LNKTYPE, tarfile.SYMTYPE)
+    return Entry(
+        draw(st.one_of(names, long_names)),
+        draw(contents) if kind == tarfile.REGTYPE else b"",
+        kind,
+        link=draw(st.one_of(names, long_names)) if linked else "",
+        mode=draw(st.integers(0, 0o7777)),
+        uid=draw(st.integers(0, (1 << 32) - 1)),
+        gid=draw(st.integers(0, (1 << 21) - 1)),
+        mtime=draw(st.integers(0, (1 << 34) - 1)),
+        device=(draw(st.integers(0, 255)), 7) if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE) else (0, 0),
+        pax=draw(st.dictionaries(st.just("SCHILY.xattr.user.k"), st.text("abc\n=", max_size=20), max_size=1)),
+    )
+
+
+archives = st.builds(
+    lambda items, dialect: tar(items, dialect=dialect),
+    st.lists(entries(), max_size=8),
+    st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
+)
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> tuple[bytes, bytes, str]:
+    """A tar, the layer made of it, and the layer's media type."""
+    plain = draw(archives)
+    if draw(st.integers(0, 3)) == 0:
+        return plain, plain, draw(st.sampled_from([OCI_LAYER, DOCKER_LAYER]))
+    cuts = [0, *sorted(draw(st.lists(st.integers(0, len(plain)), max_size=3))), len(plain)]
+    pieces = [plain[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    packed = gzip_members(pieces, level=draw(st.integers(0, 9)))
+    return plain, packed, draw(st.sampled_from([OCI_LAYER_GZIP, DOCKER_LAYER_GZIP]))
+
+
+def ztoc_of(layer: bytes, media_type: str, span_size: int) -> Ztoc:
+    built = build_ztoc(io.BytesIO(layer), media_type, span_size=span_size)
+    ztoc = decode(built.data)
+    assert encode(ztoc) == built.data
+    assert (built.digest, built.size) == (Digest.of(built.data), len(built.data))
+    assert (built.entries, built.spans) == (len(ztoc.entries), ztoc.spans)
+    return ztoc
+
+
+@QUICK
+@given(layers(), st.integers(1, 70_000))
+def test_python_s_tarfile_reads_the_same_entries_and_files(layer: tuple[bytes, bytes, str], span_size: int) -> None:
+    plain, stored, media_type = layer
+    ztoc = ztoc_of(stored, media_type, span_size)
+    assert (ztoc.compressed_size, ztoc.span_size) == (len(stored), span_size)
+    with tarfile.open(fileobj=io.BytesIO(plain), encoding="utf-8", errors="surrogateescape") as archive:
+        members = archive.getmembers()
+        assert len(members) == len(ztoc.entries)
+        for member, entry in zip(members, ztoc.entries, strict=True):
+            # tarfile takes the slash from the end of a folder's name; the zTOC keeps it.
+            assert entry.name.decode(errors="surrogateescape").rstrip("/") == member.name.rstrip("/")
+            assert entry.link.decode(errors="surrogateescape") == member.linkname
+            assert (entry.kind, entry.offset) == (KINDS[member.type], member.offset_data)
+            assert (entry.mode, entry.uid, entry.gid) == (member.mode, member.uid, member.gid)
+            moment = datetime.fromtimestamp(int(member.mtime), UTC)
+            assert entry.mod_time.decode() == moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+            found = {key.decode(): value.decode() for key, value in entry.pax}
+            assert found == member.pax_headers
+            if member.isreg():
+                opened = archive.extractfile(member)
+                assert opened is not None
+                assert entry.size == member.size
+                assert file_bytes(ztoc, entry, lambda start, end: stored[start:end]) == opened.read()
+
+
+SOUND = gzip_members([tar_of({"a": text(30_000), "b": noise(3_000), "c": b"c"})[:20_000], b""]) + gzipped(
+    tar_of({"a": text(30_000), "b": noise(3_000), "c": b"c"})[20_000:]
+)
+
+
+def outcome(layer: bytes) -> bytes | None:
+    """The zTOC of a layer; None where it is refused as it should be, with its digest or its reason."""
+    try:
+        return build_ztoc(io.BytesIO(layer), OCI_LAYER_GZIP, span_size=5000).data
+    except LayerNotIndexable as error:
+        assert error.code
+    except (DamagedContent, HostileArchive) as error:
+        assert str(Digest.of(layer)) in error.reason
+    return None
+
+
+@QUICK
+@given(st.integers(0, len(SOUND) - 1))
+def test_a_truncated_layer_is_refused_by_name(length: int) -> None:
+    answer = outcome(SOUND[:length])
+    # A cut at the end of a member leaves a sound gzip file, whose tar must then be the one that ends there.
+    if answer is not None:
+        assert decode(answer).uncompressed_size <= len(gzip.decompress(SOUND[:length]))
+
+
+@settings(QUICK, max_examples=150)
+@given(st.integers(0, len(SOUND) - 1), st.integers(1, 255))
+def test_a_flipped_byte_is_found_or_does_not_matter(place: int, flip: int) -> None:
+    layer = bytearray(SOUND)
+    layer[place] ^= flip
+    answer = outcome(bytes(layer))
+    if answer is not None:
+        # Only bytes that gzip does not check (time, system and such of a header) may go unnoticed.
+        assert gzip.decompress(layer) == gzip.decompress(SOUND)
+        assert decode(answer).entries == decode(outcome(SOUND) or b"").entries
+
+
+@pytest.mark.parametrize("place", range(0, len(SOUND), 211))
+def test_a_layer_that_is_not_what_its_digest_says_is_refused(place: int) -> None:
+    layer = bytearray(SOUND)
+    layer[place] ^= 1
+    with pytest.raises(DamagedContent) as caught:
+        build_ztoc(io.BytesIO(layer), OCI_LAYER_GZIP, layer_digest=Digest.of(SOUND), layer_size=len(SOUND))
+    assert str(Digest.of(SOUND)) in caught.value.reason
+
+
+def test_a_layer_of_another_size_is_refused() -> None:
+    with pytest.raises(DamagedContent, match="not 7"):
+        build_ztoc(io.BytesIO(SOUND), OCI_LAYER_GZIP, layer_size=7)
+
+
+@QUICK
+@given(st.binary(max_size=3000))
+def test_any_bytes_are_a_layer_or_refused_by_name(data: bytes) -> None:
+    for layer, media_type in ((data, OCI_LAYER), (data, OCI_LAYER_GZIP), (gzipped(data), OCI_LAYER_GZIP)):
+        try:
+            build_ztoc(io.BytesIO(layer), media_type, span_size=1000)
+        except LayerNotIndexable as error:
+            assert error.code
+        except (DamagedContent, HostileArchive) as error:
+            assert str(Digest.of(layer)) in error.reason
+
+
+def headers(entry: Entry, *, flag: bytes) -> bytes:
+    """The archive of one entry, its type flag replaced and its checksum made right."""
+    archive = bytearray(tar([entry], dialect=tarfile.USTAR_FORMAT))
+    archive[156:157] = flag
+    archive[148:156] = b" " * 8
+    archive[148:156] = b"%06o\0 " % sum(archive[:512])
+    return bytes(archive)
+
+
+GLOBAL = tarfile.TarInfo.create_pax_global_header({"comment": "a commit"}) + tar_of({"a": b"a"})
+REASONS = {
+    "global header": (GLOBAL, OCI_LAYER, "unsupported-entry"),
+    "sparse file": (headers(Entry("s"), flag=b"S"), OCI_LAYER, "unsupported-entry"),
+    "contiguous file": (headers(Entry("s", b"data"), flag=b"7"), OCI_LAYER, "unsupported-entry"),
+    "sparse by records": (tar([Entry("s", pax={"GNU.sparse.major": "1"})]), OCI_LAYER, "unsupported-entry"),
+    "link with size": (headers(Entry("h", b"data"), flag=b"1"), OCI_LAYER, "hardlink-with-size"),
+    "folder with size": (headers(Entry("d", b"data"), flag=b"5"), OCI_LAYER, "unsupported-entry"),
+    "bytes behind": (gzipped(tar_of({"a": b"a"})) + b"more", OCI_LAYER_GZIP, "trailing-bytes"),
+    "one byte behind": (gzipped(tar_of({"a": b"a"})) + b"\0", OCI_LAYER_GZIP, "trailing-bytes"),
+    "half a magic behind": (gzipped(tar_of({"a": b"a"})) + b"\x1f", OCI_LAYER_GZIP, "trailing-bytes"),
+    "zstd": (b"\x28\xb5\x2f\xfd", OCI_LAYER_ZSTD, "zstd"),
+    "foreign": (b"", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
+    "no layer": (b"", "text/plain", "foreign"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(REASONS))
+def test_a_sound_layer_that_cannot_be_indexed_has_a_reason(case: str) -> None:
+    layer, media_type, reason = REASONS[case]
+    with pytest.raises(LayerNotIndexable) as caught:
+        build_ztoc(io.BytesIO(layer), media_type)
+    assert caught.value.code == reason
+
+
+def test_damage_outweighs_a_reason() -> None:
+    layer = bytearray(gzipped(GLOBAL))
+    layer[-8] ^= 1
+    with pytest.raises(DamagedContent):
+        build_ztoc(io.BytesIO(layer), OCI_LAYER_GZIP)
+
+
+def test_a_plain_hard_link_is_indexed() -> None:
+    ztoc = ztoc_of(tar([Entry("a", b"a"), hardlink("b", "a")]), OCI_LAYER, 1000)
+    assert [entry.kind for entry in ztoc.entries] == [b"reg", b"hardlink"]
+
+
+def test_a_bomb_stops_at_its_limit() -> None:
+    bomb = gzipped(bytes(50 << 20), level=9)
+    before = time.monotonic()
+    with pytest.raises(HostileArchive, match=str(Digest.of(bomb))):
+        build_ztoc(io.BytesIO(bomb), OCI_LAYER_GZIP, limits=Limits(uncompressed=1 << 20))
+    assert time.monotonic() - before < 10
+
+
+@pytest.mark.parametrize(
+    ("layer", "media_type", "span_size"),
+    [
+        (gzip_members([b""] * 100 + [tar_of({"a": b"a"})]), OCI_LAYER_GZIP, 4 << 20),
+        (gzipped(tar_of({"a": noise(400_000)})), OCI_LAYER_GZIP, 1),
+        (tar_of({"a": noise(100_000)}), OCI_LAYER, 10),
+        (tar_of({f"file-{number}": b"" for number in range(1000)}), OCI_LAYER, 4 << 20),
+        (tar([Entry(f"f{number}", pax={"user.x": "x" * 20_000}) for number in range(10)]), OCI_LAYER, 4 << 20),
+    ],
+    ids=["checkpoints before any output", "tiny gzip spans", "tiny plain spans", "many entries", "large records"],
+)
+def test_a_ztoc_past_its_bound_is_refused(layer: bytes, media_type: str, span_size: int) -> None:
+    with pytest.raises(HostileArchive, match=str(Digest.of(layer))):
+        build_ztoc(io.BytesIO(layer), media_type, span_size=span_size, limits=Limits(ztoc=150_000))
+
+
+def test_an_extended_header_past_one_mebibyte_is_refused() -> None:
+    layer = tar([Entry("a", pax={"user.x": "x" * (1 << 20)})])
+    with pytest.raises(HostileArchive, match="extended header"):
+        build_ztoc(io.BytesIO(layer), OCI_LAYER)
+
+
+def test_a_span_of_nothing_cannot_be_meant() -> None:
+    with pytest.raises(InvalidInput):
+        build_ztoc(io.BytesIO(SOUND), OCI_LAYER_GZIP, span_size=0)
+
+
+def test_the_time_zone_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = tar([Entry("a", b"a", mtime=1.25), Entry("b", mtime=1 << 33)])
+    answers = set()
+    try:
+        for zone in ("UTC", "Asia/Kathmandu", "America/St_Johns"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            answers.add(build_ztoc(io.BytesIO(layer), OCI_LAYER).data)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert len(answers) == 1
+
+
+def test_the_engines_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    from soci_pipeline.soci import inflate
+
+    answers = set()
+    try:
+        for name in ("zlib", "zlib-ng"):
+            monkeypatch.setenv(inflate.ENGINE_VARIABLE, name)
+            inflate.engine.cache_clear()
+            answers.add(outcome(SOUND))
+    finally:
+        monkeypatch.undo()
+        inflate.engine.cache_clear()
+    assert len(answers) == 1
