@@ -1,0 +1,228 @@
+"""The layers that indexing is measured on: trees out of real packages, made once and kept in the toolchain folder."""
+
+import hashlib
+import io
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soci_pipeline.local.base_image import debian_base_image
+from soci_pipeline.local.plain_image import Member, file_member
+from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci import canonical_json
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import BlobWriter, Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import run
+
+ML_PACKAGES = (
+    "lightgbm==4.6.0",
+    "llvmlite==0.44.0",
+    "matplotlib==3.10.1",
+    "networkx==3.4.2",
+    "numba==0.61.2",
+    "numpy==2.2.6",
+    "onnxruntime==1.21.1",
+    "opencv-python-headless==4.11.0.86",
+    "pandas==2.2.3",
+    "pillow==11.2.1",
+    "plotly==5.24.1",
+    "polars==1.27.1",
+    "pyarrow==19.0.1",
+    "scikit-learn==1.6.1",
+    "scipy==1.15.3",
+    "tokenizers==0.21.1",
+    "transformers==4.51.3",
+)
+MORE_PACKAGES = ("statsmodels==0.14.4", "sympy==1.13.3")
+PYTHON = "3.11"
+WHEEL_PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64")
+DEBIAN_PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
+CREATED = 1_704_067_200
+LARGE_BYTES = 2_500_000_000
+NOISE_FILE = 64 << 20
+
+_RECIPE = "1"
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class BenchLayer:
+    """An image of one layer. ``tar_bytes`` is the layer's size uncompressed; ``entries`` counts its tar headers."""
+
+    name: str
+    image: Layout
+    layer: Descriptor
+    tar_bytes: int
+    entries: int
+
+    @property
+    def path(self) -> Path:
+        return self.image.blob_path(self.layer.digest)
+
+    @property
+    def described(self) -> str:
+        gigabytes = f"{self.layer.size / 1e9:.2f} GB of gzip, {self.tar_bytes / 1e9:.2f} GB of tar"
+        return f"{self.name} ({gigabytes}, {self.entries:,} entries)"
+
+
+class Shelf:
+    """Makes the layers, or finds them where an earlier run has left them."""
+
+    def __init__(self, toolchain: Toolchain) -> None:
+        self.toolchain = toolchain
+        self.folder = toolchain.folder / "bench"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def machine_learning(self) -> BenchLayer:
+        """What `pip install` of machine learning packages leaves."""
+        return self._kept("ML packages", 6, lambda: self._tree("opt/venv/lib", ML_PACKAGES))
+
+    def entry_heavy(self) -> BenchLayer:
+        """The same packages and some more, in two environments, and the Debian beneath."""
+        return self._kept("entry-heavy", 6, self._entry_heavy)
+
+    def large(self) -> BenchLayer:
+        """Three such environments and incompressible files, until the layer is large enough."""
+        return self._kept("large", 1, self._large)
+
+    def debian(self) -> BenchLayer:
+        """A root file system of Debian with Python."""
+        index = debian_base_image(self.toolchain, DEBIAN_PLATFORMS)
+        images = index.read_document(index.root())
+        assert isinstance(images, ImageIndex)
+        manifest = index.read_document(images.manifests[0])
+        assert isinstance(manifest, ImageManifest)
+        return self._kept("Debian root", 6, lambda: _members_of(index.blob_path(manifest.layers[0].digest)))
+
+    def _kept(self, name: str, level: int, members: Callable[[], Iterator[Member]]) -> BenchLayer:
+        place = self.folder / f"{name.replace(' ', '-').lower()}-{_RECIPE}"
+        if not place.exists():
+            print(f"    making the layer {name}", file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+                _make(Path(scratch) / "layout", members(), level)
+                (Path(scratch) / "layout").rename(place)
+        image = Layout.open(place)
+        manifest = image.read_document(image.root())
+        assert isinstance(manifest, ImageManifest)
+        notes = manifest.annotations
+        return BenchLayer(name, image, manifest.layers[0], int(notes["bench.tar"]), int(notes["bench.entries"]))
+
+    def _entry_heavy(self) -> Iterator[Member]:
+        yield from _members_of(self.debian().path)
+        for place in ("opt/one/lib", "opt/two/lib"):
+            yield from self._tree(place, (*ML_PACKAGES, *MORE_PACKAGES))
+
+    def _large(self) -> Iterator[Member]:
+        for number in range(3):
+            yield from self._tree(f"opt/{number}/lib", ML_PACKAGES)
+        # An environment is about a third of a gigabyte compressed; noise stays as large as it is.
+        rest = LARGE_BYTES - 3 * self.machine_learning().layer.size
+        for number in range(rest // NOISE_FILE + 1):
+            yield file_member(f"srv/data/{number:04}.bin", os.urandom(NOISE_FILE), moment=CREATED)
+
+    def _tree(self, prefix: str, packages: Sequence[str]) -> Iterator[Member]:
+        made: set[str] = set()
+        for package in packages:
+            with zipfile.ZipFile(self._wheel(package)) as wheel:
+                for item in sorted(wheel.infolist(), key=lambda item: item.filename):
+                    if item.is_dir():
+                        continue
+                    name = f"{prefix}/{item.filename}"
+                    yield from _folders_of(name, made)
+                    yield file_member(name, wheel.read(item), moment=CREATED)
+
+    def _wheel(self, package: str) -> Path:
+        place = self.folder / "wheels"
+        name, version = package.split("==")
+        pattern = f"{name.replace('-', '_')}-{version}-*.whl"
+        if not any(place.glob(pattern)):
+            options = ["--quiet", "--no-deps", "--only-binary=:all:", "--python-version", PYTHON]
+            options += [f"--platform={platform}" for platform in WHEEL_PLATFORMS]
+            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
+            run([*pip, *options, "--dest", place, package], timeout=600)
+        return next(place.glob(pattern))
+
+
+def _folders_of(name: str, made: set[str]) -> Iterator[Member]:
+    parts = name.split("/")[:-1]
+    for depth in range(1, len(parts) + 1):
+        folder = "/".join(parts[:depth])
+        if folder not in made:
+            made.add(folder)
+            header = tarfile.TarInfo(folder)
+            header.type, header.mode, header.mtime = tarfile.DIRTYPE, 0o755, CREATED
+            yield header, b""
+
+
+def _members_of(layer: Path) -> Iterator[Member]:
+    with tarfile.open(layer, "r|gz") as archive:
+        for header in archive:
+            file = archive.extractfile(header) if header.isreg() else None
+            yield header, file.read() if file is not None else b""
+
+
+def _make(place: Path, members: Iterator[Member], level: int) -> None:
+    image = Layout.create(place)
+    entries = 0
+    with image.writer() as blob:
+        sink = _Gzip(blob, level)
+        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_PIECE) as archive:
+            for header, content in members:
+                archive.addfile(header, io.BytesIO(content) if header.isreg() else None)
+                entries += 1
+                # tarfile remembers each member, for a reading back that never comes.
+                archive.members.clear()  # type: ignore[attr-defined]
+        sink.finish()
+    assert blob.digest is not None
+    layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=blob.digest, size=blob.written)
+    config = {
+        "architecture": Platform.native().architecture,
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sink.digest.hexdigest()}"]},
+    }
+    notes = {"bench.tar": str(sink.size), "bench.entries": str(entries)}
+    manifest = ImageManifest(
+        config=image.add_bytes(canonical_json.encode(config), OCI_CONFIG), layers=(layer,), annotations=notes
+    )
+    image.set_roots([image.add_document(manifest)])
+    shutil.rmtree(place / ".incoming", ignore_errors=True)
+
+
+class _Gzip(io.RawIOBase):
+    """Compresses a tar stream into one gzip member, as builders write it."""
+
+    def __init__(self, blob: BlobWriter, level: int) -> None:
+        self._blob = blob
+        self._packer = _packer(level)
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        self._blob.write(self._packer.compress(data))
+        return len(data)
+
+    def finish(self) -> None:
+        self._blob.write(self._packer.flush())
+
+
+def _packer(level: int) -> Any:
+    """zlib-ng's where it is there: the layers are gigabytes, and are compressed before anything is measured."""
+    try:
+        from zlib_ng import zlib_ng
+    except ImportError:
+        return zlib.compressobj(level, wbits=31)
+    return zlib_ng.compressobj(level, wbits=31)
