@@ -38,7 +38,7 @@ def build_platform(branch: BranchRequest) -> PlatformImage:
         stop = threading.Event()
         upload = upload_layers.submit(work, layout, client, stop)
         try:
-            conversion = index(work, layout)
+            conversion = index(work, layout, client)
         except BaseException:
             stop.set()
             raise

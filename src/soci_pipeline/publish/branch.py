@@ -26,12 +26,13 @@ from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.process import logger
 from soci_pipeline.publish import source
 from soci_pipeline.publish.records import IndexVersion, PlatformImage
+from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.ztoc_store import CacheFolder
+from soci_pipeline.soci.ztoc_store import CacheFolder, ZtocStore
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""
@@ -132,8 +133,11 @@ def import_built(branch: Branch, built: Built) -> Layout:
         )
 
 
-def index(branch: Branch, layout: Layout) -> Conversion:
-    """Index the image's layers for lazy loading, with the toolchain that was asked for."""
+def index(branch: Branch, layout: Layout, client: RegistryClient | None = None) -> Conversion:
+    """Index the image's layers for lazy loading, with the toolchain that was asked for.
+
+    ``client`` lets the native toolchain use zTOCs again that the image under `SociOptions.reuse_from` has.
+    """
     asked, settings = branch.request, branch.settings
     with branch.timed("index"):
         if asked.toolchain is ToolchainName.CONTAINERD:
@@ -144,7 +148,9 @@ def index(branch: Branch, layout: Layout) -> Conversion:
                 socket=settings.containerd.address,
                 env=_with_soci(settings),
             )
-        store = CacheFolder(settings.work.ztoc_cache)
+        store: ZtocStore = CacheFolder(settings.work.ztoc_cache)
+        if client is not None and asked.soci.reuse_from is not None:
+            store = RepositoryZtocs(client, asked.image.repository, asked.soci.reuse_from, cache=store)
         return convert(layout, branch.fresh("indexed"), options=asked.soci, jobs=settings.work.jobs, ztocs=store)
 
 
@@ -225,7 +231,7 @@ def publish_branch(
     """All steps in order, for callers without an orchestrator."""
     tree = check_out(branch, credentials=credentials)
     layout = import_built(branch, build(branch, tree, secrets=secrets))
-    return push(branch, index(branch, layout), client)
+    return push(branch, index(branch, layout, client), client)
 
 
 def _layers(layout: Layout) -> list[Descriptor]:

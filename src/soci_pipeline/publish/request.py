@@ -229,7 +229,15 @@ class PublishRequest(BuildInputs):
     def branch(self, platform: Platform, source: ResolvedSource) -> "BranchRequest":
         """What the branch of one platform is told."""
         fields = {name: getattr(self, name) for name in BuildInputs.model_fields}
+        if self.soci.reuse_from is None:
+            # An image that was published before has most of its layers in common with the next one.
+            fields["soci"] = self.soci.model_copy(update={"reuse_from": self._moving_tag})
         return BranchRequest(image=self.image, platform=platform, source=source, **fields)
+
+    @property
+    def _moving_tag(self) -> str | None:
+        """The first tag that stays the same from one commit to the next, such as ``latest``."""
+        return next((tag for tag in self.tags if "{" not in tag), None)
 
 
 class BranchRequest(BuildInputs):
