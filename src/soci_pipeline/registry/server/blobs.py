@@ -122,8 +122,11 @@ async def _check_part(exchange: Exchange, session: Session, *, last: bool = Fals
     taken = await session.settle()
     length = exchange.request.headers.get("content-length", "")
     least = exchange.site.settings.least_part
-    if not last and length.isdecimal() and int(length) < least:
-        raise Refusal("SIZE_INVALID", f"parts have at least {least} bytes", status=413)
+    if not last:
+        # Only the last part may be smaller, and that one was is known when another follows.
+        if session.ended_short:
+            raise Refusal("SIZE_INVALID", f"parts have at least {least} bytes, the last one excepted", status=413)
+        session.ended_short = length.isdecimal() and int(length) < least
     text = exchange.request.headers.get("content-range")
     if text is None:
         return

@@ -16,6 +16,6 @@ class ServerSettings:
     referrers: bool = True
     """False answers 404 to the referrers API and leaves OCI-Subject out, as older registries do."""
     least_part: int = 0
-    """Parts below this size are refused, the last one excepted; announced as OCI-Chunk-Min-Length."""
+    """After a part below this size no other is taken; announced as OCI-Chunk-Min-Length."""
     mount: bool = True
     page_size: int = 1000

@@ -29,6 +29,7 @@ class Session:
         self.name = name
         self.path = repository.layout.path / UPLOADS / name
         self.offset = 0
+        self.ended_short = False
         self._hash = hashlib.sha256()
         self._turn = 0
         self._lock = asyncio.Lock()

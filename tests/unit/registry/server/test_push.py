@@ -164,12 +164,16 @@ def test_an_upload_that_never_was_is_unknown(http: httpx.Client, name: str) -> N
     assert http.patch(address, content=b"x").status_code in (404, 405)
 
 
-def test_parts_below_the_announced_least_size_are_refused(tmp_path: Path) -> None:
+def test_no_part_follows_one_below_the_announced_least_size(tmp_path: Path) -> None:
     with wire(tmp_path, settings=ServerSettings(least_part=1000)) as http:
         answer = http.post(f"{API}/blobs/uploads/")
         assert answer.headers["oci-chunk-min-length"] == "1000"
-        assert code_of(part(http, answer.headers["location"], b"x" * 999, 0)) == "SIZE_INVALID"
-        assert part(http, answer.headers["location"], DATA[:1000], 0).status_code == 202
+        location = answer.headers["location"]
+        assert part(http, location, DATA[:1000], 0).status_code == 202
+        assert part(http, location, DATA[1000:1999], 1000).status_code == 202
+        assert code_of(part(http, location, DATA[1999:], 1999)) == "SIZE_INVALID"
+        digest = Digest.of(DATA[:1999])
+        assert http.put(location, params={"digest": digest}).status_code == 201
 
 
 def test_an_upload_goes_on_after_the_server_was_started_again(tmp_path: Path) -> None:

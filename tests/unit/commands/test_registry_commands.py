@@ -1,0 +1,179 @@
+"""`push`, `inspect` and `registry serve` as they are called."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.oci.media_types import SOCI_INDEX_V1
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.push import push_graph
+from soci_pipeline.registry.server import ServerSettings, serving
+from tests.support.certificates import certificate
+from tests.support.images import image_layout, index_layout, only_manifest
+from tests.support.registries import LOGIN, described
+
+
+def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
+    status = main([*argv, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    with serving(tmp_path / "registry") as address:
+        yield address
+
+
+def test_push_answers_with_the_digest_and_the_bytes(
+    tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = index_layout(tmp_path / "layout")
+    total = sum(node.size for node in layout.walk(layout.root()))
+    for uploaded in (total, 0):
+        status, found = answer(capsys, "push", str(layout.path), f"{address}/team/app:v1")
+        assert (status, found["index"], found["tags"]) == (0, layout.root().digest, ["v1"])
+        assert (found["bytes_uploaded"], found["bytes_skipped"]) == (uploaded, total - uploaded)
+
+
+def test_push_of_one_image_answers_with_its_manifest(
+    tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = image_layout(tmp_path / "layout")
+    status, found = answer(capsys, "push", str(layout.path), f"{address}/team/app")
+    assert (status, found["manifest"], found["tags"]) == (0, layout.root().digest, [])
+    assert main(["push", str(layout.path), f"{address}/team/app@{layout.root().digest}"]) == 0
+    other = f"sha256:{'0' * 64}"
+    assert main(["push", str(layout.path), f"{address}/team/app@{other}"]) == ExitCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize(
+    ("reference", "status"),
+    [("UPPER", ExitCode.INVALID_INPUT), ("https://r.example.com/a", ExitCode.INVALID_INPUT)],
+)
+def test_push_to_what_is_no_reference_is_refused(tmp_path: Path, reference: str, status: ExitCode) -> None:
+    assert main(["push", str(image_layout(tmp_path / "layout").path), reference]) == status
+
+
+def test_push_of_what_is_no_layout_is_refused(tmp_path: Path, address: str) -> None:
+    assert main(["push", str(tmp_path), f"{address}/team/app"]) == ExitCode.INVALID_INPUT
+
+
+def test_push_takes_a_login_from_the_environment_and_an_authority_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    layout, own = image_layout(tmp_path / "layout"), certificate(tmp_path)
+    settings = ServerSettings(login=LOGIN)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with serving(tmp_path / "r", settings=settings, tls_cert=own.certificate, tls_key=own.key) as address:
+        push = ["push", str(layout.path), f"{address}/team/app:v1", "--ca-file", str(own.certificate)]
+        assert main(push) == ExitCode.CREDENTIALS
+        monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", LOGIN.username)
+        monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", LOGIN.password.get_secret_value())
+        assert main([*push, "--verbose"]) == 0
+    assert LOGIN.password.get_secret_value() not in "".join(capfd.readouterr())
+
+
+def test_inspect_shows_platforms_layers_and_attestations(
+    tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = index_layout(tmp_path / "layout", attestations=True)
+    with RegistryClient(address) as client:
+        push_graph(layout, layout.root(), client, "team/app", tag="v1")
+    status, found = answer(capsys, "inspect", f"{address}/team/app:v1")
+    assert (status, found["index"], found["findings"]) == (0, layout.root().digest, [])
+    assert [each["platform"] for each in found["platforms"]] == ["linux/amd64", "linux/arm64"]
+    for each in found["platforms"]:
+        assert len(each["layers"]) == 2
+        assert len(each["attestations"]) == 1
+        assert each["soci_index"] is None
+
+
+def test_inspect_shows_a_v1_index_among_the_referrers(
+    tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = image_layout(tmp_path / "layout")
+    manifest, root = only_manifest(layout), layout.root().plain
+    config = layout.add_bytes(b"{}", SOCI_INDEX_V1)
+    layer = manifest.layers[0]
+    data = b"a zTOC, as far as inspect can tell"
+    ztoc = layout.add_bytes(data, described(data, "application/octet-stream").media_type).annotated(
+        annotations={"com.amazon.soci.image-layer-digest": str(layer.digest)}
+    )
+    soci = layout.add_document(manifest.replaced(config=config, layers=(ztoc,), subject=root))
+    with RegistryClient(address) as client:
+        push_graph(layout, root, client, "team/app", tag="v1", extra_roots=[soci])
+    status, found = answer(capsys, "inspect", f"{address}/team/app:v1")
+    (image,) = found["platforms"]
+    assert (status, image["soci_index"], image["soci_version"]) == (0, soci.digest, "v1")
+    assert [each["ztoc"] for each in image["layers"]] == [ztoc.digest, None]
+    assert [each["artifact_type"] for each in found["referrers"]] == [SOCI_INDEX_V1]
+    assert main(["inspect", f"{address}/team/app:v1"]) == 0
+    assert f"SOCI index v1  {soci.digest}" in capsys.readouterr().out
+
+
+def test_inspect_of_nothing_is_refused(address: str) -> None:
+    assert main(["inspect", f"{address}/team/app:v1"]) == ExitCode.REGISTRY_REFUSED
+    assert main(["inspect", f"{address}/team/app"]) == ExitCode.INVALID_INPUT
+
+
+@contextmanager
+def served(tmp_path: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    argv = [
+        sys.executable,
+        "-m",
+        "soci_pipeline",
+        "registry",
+        "serve",
+        str(tmp_path / "served"),
+        "--port",
+        "0",
+        *options,
+    ]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as child:
+        assert child.stderr is not None
+        try:
+            yield child.stderr.readline().split()[-1], child
+        finally:
+            child.kill()
+
+
+def test_a_served_folder_takes_a_push_and_ends_well_when_interrupted(tmp_path: Path) -> None:
+    layout = image_layout(tmp_path / "layout")
+    with served(tmp_path) as (address, child):
+        assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == 0
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == 0
+
+
+def test_a_served_folder_can_ask_for_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, password = image_layout(tmp_path / "layout"), tmp_path / "password"
+    password.write_text("opensesame\n")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with served(tmp_path, "--username", "robot", "--password-file", str(password), "--bearer") as (address, _):
+        assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == ExitCode.CREDENTIALS
+        monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", "robot")
+        monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", "opensesame")
+        assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--username", "robot"],
+        ["--bearer"],
+        ["--tls-cert", "x"],
+        ["--username", "u", "--password-file", "/nonexistent"],
+    ],
+)
+def test_options_of_serve_that_do_not_fit_together_are_refused(tmp_path: Path, options: list[str]) -> None:
+    assert main(["registry", "serve", str(tmp_path), "--port", "0", *options]) == ExitCode.INVALID_INPUT

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.errors import PlatformMismatch
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.registry.errors import ContentMismatch, ManifestUnknown
+from soci_pipeline.registry.pull import pull_graph
+from soci_pipeline.registry.push import push_graph
+from soci_pipeline.registry.server import Fault, FaultPlan
+from soci_pipeline.registry.server.faults import Kind
+from tests.support.images import AMD64, ARM64, image_layout, index_layout
+from tests.support.registries import REPOSITORY, registry
+
+
+def digests(layout: Layout, *roots: object) -> set[str]:
+    return {path.name for path in (layout.path / "blobs" / "sha256").iterdir()}
+
+
+def test_a_pulled_graph_is_the_pushed_one(tmp_path: Path) -> None:
+    source, target = index_layout(tmp_path / "a", attestations=True), Layout.create(tmp_path / "b")
+    with registry(tmp_path / "registry") as client:
+        push_graph(source, source.root(), client, REPOSITORY, tag="v1")
+        assert pull_graph(client, REPOSITORY, "v1", target) == source.root().plain
+        assert pull_graph(client, REPOSITORY, source.root().digest, target) == source.root().plain
+    assert digests(target) == digests(source)
+    assert target.roots() == ()
+
+
+def test_an_index_is_reduced_to_the_platforms_that_are_wanted_and_what_is_theirs(tmp_path: Path) -> None:
+    source, target = index_layout(tmp_path / "a", attestations=True), Layout.create(tmp_path / "b")
+    with registry(tmp_path / "registry") as client:
+        push_graph(source, source.root(), client, REPOSITORY, tag="v1")
+        root = pull_graph(client, REPOSITORY, "v1", target, platforms=[Platform.parse("linux/arm64/v8")])
+    document = target.read_document(root)
+    assert isinstance(document, ImageIndex)
+    image, attestation = document.manifests
+    assert image.platform == ARM64
+    assert attestation.annotations["vnd.docker.reference.digest"] == image.digest
+    assert list(target.walk(root))
+
+
+def test_a_platform_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    source = index_layout(tmp_path / "a", [AMD64])
+    with registry(tmp_path / "registry") as client:
+        push_graph(source, source.root(), client, REPOSITORY, tag="v1")
+        with pytest.raises(PlatformMismatch, match=r"linux/arm64.*linux/amd64"):
+            pull_graph(client, REPOSITORY, "v1", Layout.create(tmp_path / "b"), platforms=[ARM64])
+
+
+def test_a_tag_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with registry(tmp_path / "registry") as client, pytest.raises(ManifestUnknown, match="v1"):
+        pull_graph(client, REPOSITORY, "v1", Layout.create(tmp_path / "b"))
+
+
+def test_a_damaged_blob_leaves_no_root_and_no_partial_file(tmp_path: Path) -> None:
+    source, target = image_layout(tmp_path / "a"), Layout.create(tmp_path / "b")
+    plan = FaultPlan([Fault("GET", "/blobs/", nth=2, kind=Kind.CORRUPT, after_bytes=5)])
+    with registry(tmp_path / "registry", faults=plan) as client:
+        push_graph(source, source.root(), client, REPOSITORY, tag="v1")
+        with pytest.raises(ContentMismatch):
+            pull_graph(client, REPOSITORY, "v1", target, jobs=1)
+    assert not target.has(source.root())
+    assert not list((target.path / ".incoming").glob("*"))
