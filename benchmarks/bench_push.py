@@ -3,7 +3,7 @@
 The registry is Debian's docker-registry, fresh for every push; each tool pushes from what it keeps images in: an OCI
 layout for us and `oras`, containerd's store for `ctr`. Each figure is the median of several runs that take turns. The
 goal is for the time inside a process that runs already, as a worker does; the command's time holds the start of Python
-and of the library too, which the larger image dilutes. Memory is the peak of the command, for the larger image.
+and of the library too, which the larger image dilutes. Memory is the peak of the command that pushes 5 GB.
 """
 
 import os
@@ -21,6 +21,7 @@ from soci_pipeline.local.engine import running_engine
 from soci_pipeline.local.registry import docker_registry
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
@@ -33,6 +34,7 @@ LARGE = (600, 400, 200, 100, 28)
 ROUNDS = 5
 TAG = "org.opencontainers.image.ref.name"
 GOAL = 1.1
+HUGE = 5_000_000_000
 MEMORY_GOAL = 150 << 20
 
 
@@ -43,10 +45,9 @@ def run(folder: Path) -> Sequence[Figure]:
     shutil.rmtree(small.path)
     large = _image(folder / "large", LARGE)
     figures += _compared(folder, large, tools, "1.3 GB", 3)
-    peak = max(_ours(folder, large).peak_bytes for _ in range(2))
-    figures.append(
-        Figure("push, peak memory, 1.3 GB", peak / 2**20, MEMORY_GOAL / 2**20, "the bound", "MiB", 1.0, "flat in size")
-    )
+    shutil.rmtree(large.path)
+    peak = _ours(folder, _huge(folder / "huge")).peak_bytes
+    figures.append(Figure("push, peak memory, 5 GB", peak / 2**20, MEMORY_GOAL / 2**20, "the bound", "MiB", 1.0))
     return figures
 
 
@@ -90,6 +91,20 @@ def _layer(layout: Layout, megabytes: int) -> Descriptor:
             blob.write(os.urandom(1 << 20))
     assert blob.digest is not None
     return Descriptor(media_type=OCI_LAYER_GZIP, digest=blob.digest, size=blob.written)
+
+
+def _huge(path: Path) -> Layout:
+    """An image with one layer of 5 GB, of zeros and sparse: only the registry's copy takes room."""
+    layout = Layout.create(path)
+    hollow = path / "hollow"
+    with hollow.open("wb") as file:
+        file.truncate(HUGE)
+    with hollow.open("rb") as file:
+        layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=Digest.of_stream(file), size=HUGE)
+    hollow.rename(layout.blob_path(layer.digest))
+    config = layout.add_bytes(b"{}", OCI_CONFIG)
+    layout.set_roots([layout.add_document(ImageManifest(config=config, layers=(layer,)))])
+    return layout
 
 
 @contextmanager

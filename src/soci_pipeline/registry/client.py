@@ -143,6 +143,9 @@ class RegistryClient:
     def delete_manifest(self, repository: str, reference: str | Digest) -> None:
         """Delete a manifest by digest (all its tags go too), or one tag; raises `ManifestUnknown`."""
         url = self._transport.url(f"{repository}/manifests/{reference}")
+        # From here on "not found" is meant, whatever was pushed a moment ago.
+        with self._lock:
+            self._recent = {key: until for key, until in self._recent.items() if key[0] != repository}
         self._call(Call("DELETE", url, scopes.delete(repository), frozenset({202, 200, 204})))
 
     def delete_tag(self, repository: str, tag: str) -> None:
@@ -313,7 +316,7 @@ def _media_type(answer: Answer) -> str:
 def _tags(answer: Answer) -> list[str]:
     try:
         listed: Any = json.loads(answer.body)["tags"] or []
+        return [tag for tag in listed if isinstance(tag, str)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         where = redacted(str(answer.url))
         raise BrokenAnswer(f"{where} did not answer with a list of tags", url=where) from error
-    return [tag for tag in listed if isinstance(tag, str)]
