@@ -32,7 +32,7 @@ _CONTAINERD_SOCKETS = (
     Path("/run/docker/containerd/containerd.sock"),
     Path("/run/containerd/containerd.sock"),
 )
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 # The kernel takes 107 bytes for a socket's path, and containerd's own below ours need about 40.
 _LONGEST_RUNTIME_FOLDER = 60
 # Where containerd and its shims write whatever their settings say.

@@ -1,5 +1,7 @@
 """The few calls of Prefect's REST API that the local stack makes; Prefect itself is not imported."""
 
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,7 @@ from soci_pipeline.errors import StackError
 RECORD = "soci-branch-record"
 """The type of the artifact that carries a branch's record back."""
 
-_RETRIES = 3
+_PAUSE_SECONDS = 1.0
 _FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 
 
@@ -32,12 +34,14 @@ class RunState:
 
 
 class PrefectApi:
-    """A client of one server without authentication; a context manager."""
+    """A client of one server without authentication; a context manager.
 
-    def __init__(self, api_url: str) -> None:
-        self._client = httpx.Client(
-            base_url=api_url, timeout=30, trust_env=False, transport=httpx.HTTPTransport(retries=_RETRIES)
-        )
+    A server that does not answer, or answers with 5xx, is asked again for ``patience`` seconds.
+    """
+
+    def __init__(self, api_url: str, *, patience: float = 120) -> None:
+        self._patience = patience
+        self._client = httpx.Client(base_url=api_url, timeout=30, trust_env=False)
 
     def __enter__(self) -> "PrefectApi":
         return self
@@ -53,7 +57,8 @@ class PrefectApi:
     def create_run(self, deployment: str, parameters: Mapping[str, Any]) -> str:
         """Start ``flow/deployment``; returns the id of its run."""
         found = self._call("GET", f"/deployments/name/{deployment}")
-        body = {"parameters": dict(parameters), "state": {"type": "SCHEDULED"}}
+        # The key makes a repeated call answer with the run that the first one made.
+        body = {"parameters": dict(parameters), "state": {"type": "SCHEDULED"}, "idempotency_key": str(uuid.uuid4())}
         return str(self._call("POST", f"/deployments/{found['id']}/create_flow_run", body)["id"])
 
     def state(self, run: str) -> RunState:
@@ -84,6 +89,17 @@ class PrefectApi:
             yield int(line["level"]), str(line["message"])
 
     def _call(self, method: str, path: str, body: Any = None, *, missing: Any = None) -> Any:
+        """Every call can be repeated: a busy machine must not fail a run that goes on meanwhile."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._once(method, path, body, missing=missing)
+            except StackError as error:
+                if not error.temporary or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+
+    def _once(self, method: str, path: str, body: Any, *, missing: Any) -> Any:
         try:
             response = self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
@@ -91,5 +107,6 @@ class PrefectApi:
         if response.status_code == httpx.codes.NOT_FOUND and missing is not None:
             return missing
         if not response.is_success:
-            raise StackError(f"the Prefect server answered {response.status_code} to {path}: {response.text[:500]}")
+            said = f"the Prefect server answered {response.status_code} to {path}: {response.text[:500]}"
+            raise StackError(said, temporary=response.is_server_error)
         return response.json()

@@ -10,7 +10,7 @@ from soci_pipeline.local.ports import LOOPBACK, answers, free_port, wait_until
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.process import background
 
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 
 
 @contextlib.contextmanager

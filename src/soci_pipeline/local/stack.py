@@ -129,7 +129,7 @@ def _deploy(server: PrefectServer, project: Path, flows: Served) -> None:
         ("prefect deploy", [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]),
     ):
         try:
-            run(argv, env=env, cwd=project, timeout=300)
+            run(argv, env=env, cwd=project, timeout=600)
         except ToolFailed as error:
             raise StackError(f"{what} failed\n{error.reason}") from error
 

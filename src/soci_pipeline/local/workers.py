@@ -15,7 +15,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import background
 
 CONTROL_POOL = "soci-control"
-_START_SECONDS = 90.0
+_START_SECONDS = 240.0
 
 
 @dataclass(frozen=True, slots=True)

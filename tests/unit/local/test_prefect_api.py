@@ -13,6 +13,8 @@ from soci_pipeline.errors import StackError
 from soci_pipeline.local.ports import free_port
 from soci_pipeline.local.prefect_api import PrefectApi
 
+BUSY = "database is locked"
+
 
 @contextmanager
 def _prefect(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
@@ -25,8 +27,11 @@ def _prefect(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any
             body = self.rfile.read(length)
             requests.append((self.path, json.loads(body) if body else None))
             answer = answers.get(self.path)
+            if isinstance(answer, Iterator):
+                answer = next(answer)
             data = json.dumps(answer).encode()
-            self.send_response(200 if self.path in answers else 404)
+            busy = answer is BUSY
+            self.send_response(503 if busy else 200 if self.path in answers else 404)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -105,6 +110,13 @@ def test_an_answer_that_is_no_success_is_an_error_with_its_status() -> None:
 
 
 def test_a_server_that_is_gone_is_a_temporary_error() -> None:
-    with PrefectApi(f"http://127.0.0.1:{free_port()}") as api, pytest.raises(StackError) as caught:
+    with PrefectApi(f"http://127.0.0.1:{free_port()}", patience=0) as api, pytest.raises(StackError) as caught:
         api.state("r1")
     assert caught.value.temporary
+
+
+def test_a_server_that_is_busy_is_asked_again() -> None:
+    answers = {"/flow_runs/r1": iter([BUSY, {"state_type": "RUNNING", "state": {}}])}
+    with _prefect(answers) as (url, requests), PrefectApi(url) as api:
+        assert api.state("r1").kind == "RUNNING"
+    assert len(requests) == 2
