@@ -114,7 +114,7 @@ class TarScanner:
         unpack, kind_of, numbers, texts, times = LAYOUT.unpack_from, _KINDS.get, self._numbers, self._texts, self._times
         adler, new, add, no_pax, view = zlib.adler32, tuple.__new__, self.entries.append, _NO_PAX, memoryview(piece)
         at, last = self._next - start, size - BLOCK
-        plain = not (self._pax or self._long_name or self._long_link)
+        plain = not (self._pax or self._long_name or self._long_link or self._zero_blocks)
         try:
             while at <= last:
                 # fmt: off

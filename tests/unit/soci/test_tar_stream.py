@@ -1,0 +1,183 @@
+"""The tar scanner against Python's tarfile as an independent reader, and on archives that are wrong."""
+
+import contextlib
+import io
+import tarfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soci_pipeline.errors import LayerNotIndexable
+from soci_pipeline.publish.records import Reason
+from soci_pipeline.soci.entries import Entry as TocEntry
+from soci_pipeline.soci.tar_headers import BadHeader
+from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
+from tests.support.tars import Entry, directory, hardlink, symlink, tar
+
+KINDS = {
+    tarfile.REGTYPE: b"reg",
+    tarfile.LNKTYPE: b"hardlink",
+    tarfile.SYMTYPE: b"symlink",
+    tarfile.DIRTYPE: b"dir",
+    tarfile.CHRTYPE: b"char",
+    tarfile.BLKTYPE: b"block",
+    tarfile.FIFOTYPE: b"fifo",
+}
+
+
+def scan(data: bytes, *, piece: int = 1 << 20) -> tuple[list[TocEntry], int]:
+    scanner = TarScanner()
+    for at in range(0, len(data), piece):
+        part = data[at : at + piece]
+        # A buffer is longer than what it holds; what lies behind must not be read.
+        scanner.feed(bytearray(part + b"\xff" * 600), len(part))
+    if scanner.refusal is not None:
+        raise scanner.refusal
+    size = scanner.finish()
+    return scanner.entries, size
+
+
+names = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=130
+).filter(lambda name: name not in (".", ".."))
+entries = st.builds(
+    Entry,
+    name=st.lists(names, min_size=1, max_size=3).map("/".join),
+    data=st.binary(max_size=1500),
+    mode=st.integers(0, 0o7777),
+    uid=st.integers(0, 3_000_000),
+    gid=st.integers(0, 3_000_000),
+    uname=st.text("abcdefgh", max_size=10),
+    mtime=st.integers(0, 8_000_000_000) | st.floats(-1e6, 1e9).map(lambda value: round(value, 6)),
+    pax=st.dictionaries(st.sampled_from(["SCHILY.xattr.user.a", "comment"]), st.text("xyz", max_size=9), max_size=2),
+)
+others = st.one_of(
+    st.builds(directory, names),
+    st.builds(symlink, names, names),
+    st.builds(hardlink, names, names),
+    st.builds(Entry, names, kind=st.just(tarfile.CHRTYPE), device=st.tuples(st.integers(0, 255), st.integers(0, 255))),
+    st.builds(Entry, names, kind=st.just(tarfile.FIFOTYPE)),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(entries | others, max_size=12), st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
+def test_entries_are_what_tarfile_reads(listed: list[Entry], dialect: int) -> None:
+    data = tar(listed, dialect=dialect)
+    found, size = scan(data)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        members = archive.getmembers()
+    assert len(found) == len(members)
+    for entry, member in zip(found, members, strict=True):
+        assert entry.name.decode().rstrip("/") == member.name.rstrip("/")
+        assert entry.kind == KINDS[member.type]
+        assert entry.offset == member.offset_data
+        assert (entry.size, entry.mode, entry.uid, entry.gid) == (member.size, member.mode, member.uid, member.gid)
+        assert (entry.uname.decode(), entry.gname.decode()) == (member.uname, member.gname)
+        assert entry.link.decode() == member.linkname
+        assert (entry.devmajor, entry.devminor) == (member.devmajor, member.devminor)
+        for key, value in entry.pax:
+            assert member.pax_headers[key.decode()] == value.decode()
+    assert size <= len(data)
+    assert not any(data[size:])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(entries | others, max_size=8), st.integers(1, 2000))
+def test_the_pieces_in_which_a_tar_comes_do_not_matter(listed: list[Entry], piece: int) -> None:
+    data = tar(listed)
+    assert scan(data, piece=piece) == scan(data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(entries | others, min_size=1, max_size=4), st.data())
+def test_a_flipped_byte_gives_an_answer_or_a_named_error(listed: list[Entry], data: st.DataObject) -> None:
+    archive = bytearray(tar(listed))
+    at = data.draw(st.integers(0, len(archive) - 1))
+    archive[at] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(BadHeader, OversizedHeader, LayerNotIndexable):
+        scan(bytes(archive))
+
+
+def refusal(data: bytes) -> LayerNotIndexable:
+    with pytest.raises(LayerNotIndexable) as caught:
+        scan(data)
+    return caught.value
+
+
+def header(**fields: object) -> bytearray:
+    info = tarfile.TarInfo("name")
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return bytearray(info.tobuf(tarfile.USTAR_FORMAT)[:512])
+
+
+END = bytes(1024)
+
+
+def test_a_hard_link_of_some_size_is_refused_with_its_reason() -> None:
+    data = bytes(header(type=tarfile.LNKTYPE, size=5, linkname="x")) + END
+    assert refusal(data).code == Reason.HARDLINK_WITH_SIZE
+
+
+@pytest.mark.parametrize("kind", [b"7", b"S", b"g", b"V", b"D", b"Z"])
+def test_other_types_are_refused_with_their_reason(kind: bytes) -> None:
+    assert refusal(bytes(header(type=kind)) + END).code == Reason.UNSUPPORTED_ENTRY
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE])
+def test_a_size_where_there_is_no_data_is_refused_with_its_reason(kind: bytes) -> None:
+    assert refusal(bytes(header(type=kind, size=100)) + END).code == Reason.UNSUPPORTED_ENTRY
+
+
+def test_a_sparse_file_in_pax_records_is_refused_with_its_reason() -> None:
+    data = tar([Entry("sparse", b"0" * 100, pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})])
+    assert refusal(data).code == Reason.UNSUPPORTED_ENTRY
+
+
+def test_a_typeflag_of_nul_is_a_folder_where_the_name_says_so() -> None:
+    folder, file = header(name="folder/", type=b"\0"), header(type=b"\0")
+    found, _ = scan(bytes(folder) + bytes(file) + END)
+    assert [entry.kind for entry in found] == [b"dir", b"reg"]
+
+
+def test_the_archive_ends_behind_its_second_zero_block() -> None:
+    _, size = scan(bytes(header()) + END + bytes(5000))
+    assert size == 512 + 1024
+
+
+def test_an_archive_without_a_trailer_ends_where_the_stream_does() -> None:
+    found, size = scan(bytes(header(size=3)) + b"abc")
+    assert (len(found), size) == (1, 515)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(header(size=1000)) + b"short",
+        bytes(header(size=7 << 30)) + b"short",
+        bytes(header())[:300],
+        bytes(512) + bytes(header()) + END,
+        b"x" * 2048,
+        bytes(header(type=b"x", size=600)) + b"12 a=b",
+    ],
+)
+def test_a_broken_tar_is_refused(data: bytes) -> None:
+    with pytest.raises(BadHeader):
+        scan(data)
+
+
+def test_a_pax_header_without_end_is_refused_unread() -> None:
+    with pytest.raises(OversizedHeader):
+        scan(bytes(header(type=b"x", size=(1 << 20) + 1)))
+
+
+def test_a_negative_size_in_a_pax_record_is_refused() -> None:
+    with pytest.raises(BadHeader):
+        scan(tar([Entry("a", pax={"size": "-512"})]))
+
+
+def test_duplicates_stay() -> None:
+    found, _ = scan(tar([Entry("a", b"1"), Entry("a", b"22")]))
+    assert [(entry.name, entry.size) for entry in found] == [(b"a", 1), (b"a", 2)]
