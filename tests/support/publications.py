@@ -1,0 +1,149 @@
+"""Publications through a stack as its users start and see them: the command line, Prefect's API, the processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from soci_pipeline.local.prefect_api import PrefectApi, RunState
+from soci_pipeline.local.stack import Stack
+from soci_pipeline.local.workers import Worker
+from soci_pipeline.process import background, run
+from soci_pipeline.publish.records import PlatformImage
+
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_PROC = Path("/proc")
+
+
+def start(stack: Stack, parameters: Mapping[str, Any]) -> str:
+    """Start a publication with Prefect's own command; returns the id of its flow run."""
+    command = ["deployment", "run", "publish-image/default", "--params", json.dumps(dict(parameters))]
+    printed = run([sys.executable, "-m", "prefect", *command], env=stack.env, timeout=120).stdout
+    found = _ID.search(printed)
+    assert found, printed
+    return found.group()
+
+
+def end_of(stack: Stack, run_id: str, *, seconds: float = 240) -> RunState:
+    """The state in which a flow run ends."""
+    deadline = time.monotonic() + seconds
+    with PrefectApi(stack.prefect_api_url) as api:
+        while not (state := api.state(run_id)).is_final:
+            assert time.monotonic() < deadline, f"{run_id} is still {state} after {seconds:g} s"
+            time.sleep(0.5)
+    return state
+
+
+def completed(stack: Stack, parameters: Mapping[str, Any]) -> str:
+    """Publish, and return the id of the run that completed."""
+    run_id = start(stack, parameters)
+    state = end_of(stack, run_id)
+    assert state.is_completed, state
+    return run_id
+
+
+def branches(stack: Stack, run_id: str) -> tuple[str, ...]:
+    """The flow runs of a publication's branches."""
+    with PrefectApi(stack.prefect_api_url) as api:
+        return tuple(api.children(run_id))
+
+
+def records(stack: Stack, run_id: str) -> tuple[PlatformImage, ...]:
+    """What the branches of a publication have recorded in their artifacts."""
+    with PrefectApi(stack.prefect_api_url) as api:
+        found = [PlatformImage.model_validate_json(text) for text in api.records(api.children(run_id))]
+    return tuple(sorted(found, key=lambda record: str(record.platform)))
+
+
+def ask(stack: Stack, path: str, body: Any = None) -> Any:
+    """An answer of Prefect's REST API: of a GET, or of a POST with ``body``."""
+    method = "GET" if body is None else "POST"
+    answer = httpx.request(method, f"{stack.prefect_api_url}{path}", json=body, timeout=30, trust_env=False)
+    assert answer.is_success, answer.text
+    return answer.json()
+
+
+def heartbeats(stack: Stack, run_id: str) -> tuple[datetime, ...]:
+    """When a flow run was heard of; the last time first."""
+    wanted = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run_id}"]},
+        "order": "DESC",
+    }
+    events = ask(stack, "/events/filter", {"filter": wanted, "limit": 50})["events"]
+    return tuple(datetime.fromisoformat(event["occurred"]) for event in events)
+
+
+def processes(wanted: Callable[[Sequence[str], Mapping[str, str]], bool]) -> tuple[int, ...]:
+    """The processes of this machine whose argv and environment are wanted; those that have ended are not."""
+    found = []
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            argv, environment = _words(entry / "cmdline"), _words(entry / "environ")
+        except OSError:
+            continue
+        if argv and wanted(argv, dict(word.partition("=")[::2] for word in environment)):
+            found.append(int(entry.name))
+    return tuple(found)
+
+
+def processes_of_run(run_id: str) -> tuple[int, ...]:
+    """The process of a flow run, and what it has started."""
+    return processes(
+        lambda _, environment: environment.get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == _bare(run_id)
+    )
+
+
+def sleeping(seconds: int) -> tuple[int, ...]:
+    """The ``sleep`` of a build step."""
+    return processes(lambda argv, _: Path(argv[0]).name == "sleep" and list(argv[1:]) == [str(seconds)])
+
+
+def kill(pids: Sequence[int]) -> None:
+    """End processes without a chance to say anything."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def kill_machine(worker: Worker) -> None:
+    """End a worker and all that it has started, as when its machine loses power."""
+    home = str(worker.home)
+    kill(processes(lambda _, environment: environment.get("HOME") == home))
+    worker.process.wait()
+
+
+@contextmanager
+def started_again(worker: Worker, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The same worker once more, in the same home, with the environment that `environment_of` took from it."""
+    argv = worker.process.args
+    assert isinstance(argv, list)
+    with background([str(word) for word in argv], env=environment, cwd=worker.home, log=worker.log) as child:
+        yield child
+
+
+def environment_of(worker: Worker) -> dict[str, str]:
+    """What a worker that runs was started with."""
+    return dict(word.partition("=")[::2] for word in _words(_PROC / str(worker.process.pid) / "environ"))
+
+
+def _words(file: Path) -> list[str]:
+    return [word for word in file.read_bytes().decode(errors="replace").split("\0") if word]
+
+
+def _bare(run_id: str) -> str:
+    return run_id.replace("-", "")
