@@ -5,6 +5,7 @@ One thread reads and inflates, another parses headers and hashes; both spend the
 
 import contextlib
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -110,13 +111,23 @@ class _Pass:
         gzip = self.compression is Compression.GZIP
         events = read_gzip(source, self.span_size, self.limits) if gzip else read_plain(source)
         with _worker() as submit:
-            for event in events:
-                work = submit(self._take, event)
-                if not isinstance(event, Checkpoint):
-                    event.slot.busy = work
-            submit(self._take, None).result()
+            # A slot keeps its latest work only; every piece of work is asked whether it failed.
+            pending: deque[Future[None]] = deque()
+            try:
+                for event in events:
+                    pending.append(submit(self._take, event))
+                    if not isinstance(event, Checkpoint):
+                        event.slot.busy = pending[-1]
+                    while pending and pending[0].done():
+                        pending.popleft().result()
+            except LayerNotIndexable:
+                _wait_for(
+                    pending
+                )  # Damage that was already handed over outweighs a reason, however fast the thread is.
+                raise
+            _wait_for(pending)
 
-    def _take(self, event: Event | None) -> None:
+    def _take(self, event: Event) -> None:
         match event:
             case Stored(slot, start, end):
                 view = slot.buffer.view[start:end]
@@ -131,8 +142,6 @@ class _Pass:
             case Checkpoint():
                 self.gzip_digests.cut(event)
                 self.points.append(event)
-            case None:
-                pass
 
     def _bound(self) -> None:
         spans = len(self.points) * 32768 if self.points else self.stored // self.span_size * _SPAN_COST
@@ -175,6 +184,11 @@ def _finished(one_pass: _Pass, build_tool: str, layer_size: int | None, layer_di
         compressed_size=one_pass.stored,
         uncompressed_size=uncompressed_size,
     )
+
+
+def _wait_for(pending: "deque[Future[None]]") -> None:
+    for work in pending:
+        work.result()
 
 
 @contextlib.contextmanager
