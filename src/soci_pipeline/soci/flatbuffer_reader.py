@@ -95,7 +95,7 @@ class FlatbufferReader:
         known = self._strings.get(place)
         if known is None:
             size = self._u32(place)
-            self._inside(place + 4, size)
+            self._inside(place + 4, size + 1)  # a NUL ends each string
             self._spend(size)
             known = self._strings[place] = self.data[place + 4 : place + 4 + size]
         return known

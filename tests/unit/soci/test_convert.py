@@ -1,0 +1,198 @@
+"""Converting images: what follows, what stays, what is skipped, and what fails."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import DamagedContent, ExitCode, HostileArchive, InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD
+from soci_pipeline.publish.records import IndexVersion, SociOptions
+from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
+from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.limits import Limits
+from soci_pipeline.soci.ztoc_store import CacheFolder
+from tests.support.images import (
+    AMD64,
+    ARM64,
+    Layer,
+    add_attestation,
+    add_image,
+    gzip_layer,
+    image_layout,
+    index_layout,
+    tar_layer,
+)
+from tests.support.tars import gzipped, tar_of, text
+
+SMALL = SociOptions(min_layer_size=0, span_size=50_000)
+V1 = SMALL.model_copy(update={"version": IndexVersion.V1})
+FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+
+
+def children(conversion: Conversion) -> tuple[Descriptor, ...]:
+    document = conversion.layout.read_document(conversion.root)
+    assert isinstance(document, ImageIndex)
+    return document.manifests
+
+
+def manifest_of(layout: Layout, descriptor: Descriptor) -> ImageManifest:
+    document = layout.read_document(descriptor)
+    assert isinstance(document, ImageManifest)
+    return document
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_attestations_follow_their_image(tmp_path: Path) -> None:
+    result = convert(index_layout(tmp_path / "source", attestations=True), tmp_path / "result", options=SMALL)
+    images = {str(image.manifest.digest): image for image in result.images}
+    attested = [child for child in children(result) if is_attestation(child)]
+    assert {child.annotations[REFERENCE_DIGEST] for child in attested} == set(images)
+    for child in attested:
+        manifest = manifest_of(result.layout, child)
+        (layer,) = manifest.layers
+        statement = json.loads(result.layout.read(layer))
+        named = f"sha256:{statement['subject'][0]['digest']['sha256']}"
+        assert named == child.annotations[REFERENCE_DIGEST]
+        assert layer.annotations["in-toto.io/predicate-type"]
+        config = json.loads(result.layout.read(manifest.config))
+        assert config["rootfs"]["diff_ids"] == [str(layer.digest)]
+        assert images[named].attestations == (child,)
+
+
+def test_a_signed_statement_stays_as_it_is(tmp_path: Path) -> None:
+    source = Layout.create(tmp_path / "source")
+    image = add_image(source, AMD64)
+    payload = base64.b64encode(json.dumps({"_type": "https://in-toto.io/Statement/v0.1"}).encode()).decode()
+    signed = {"payloadType": "application/vnd.in-toto+json", "payload": payload, "signatures": [{"sig": "c2ln"}]}
+    attestation = add_attestation(source, image, payload=json.dumps(signed).encode())
+    source.set_roots([source.add_document(ImageIndex(manifests=(image, attestation)))])
+    result = convert(source, tmp_path / "result", options=SMALL)
+    (followed,) = [child for child in children(result) if is_attestation(child)]
+    assert followed.digest == attestation.digest
+    assert followed.annotations[REFERENCE_DIGEST] == str(result.images[0].manifest.digest) != str(image.digest)
+
+
+def test_one_layer_that_cannot_be_indexed_leaves_the_others_indexed(tmp_path: Path) -> None:
+    small = gzip_layer({"tiny": b"t"})
+    layers = [
+        gzip_layer({"a": text(200_000)}),
+        Layer(b"\x28\xb5\x2f\xfd" * 2000, OCI_LAYER_ZSTD),
+        Layer(gzipped(tar_of({"b": text(90_000)})) + b"more"),
+        Layer(gzipped(tar_of({"f": text(91_000)})), FOREIGN),
+        small,
+        tar_layer({"c": text(50_000)}),
+    ]
+    options = SMALL.model_copy(update={"min_layer_size": len(small.data) + 1})
+    result = convert(image_layout(tmp_path / "source", layers=layers), tmp_path / "result", options=options)
+    (image,) = result.images
+    assert [layer.reason for layer in image.layers] == [None, "zstd", "trailing-bytes", "foreign", "too-small", None]
+    assert [layer.digest for layer in image.layers] == [layer.digest for layer in layers]
+    assert image.soci_index is not None
+    soci_index = manifest_of(result.layout, image.soci_index)
+    assert [layer.digest for layer in soci_index.layers] == [layer.ztoc for layer in image.layers if layer.ztoc]
+
+
+def test_an_image_without_a_layer_to_index_stays_as_it_is(tmp_path: Path) -> None:
+    source = index_layout(tmp_path / "source", attestations=True)
+    result = convert(source, tmp_path / "result", options=SociOptions())
+    assert result.root.digest == source.root().digest
+    assert all(image.soci_index is None for image in result.images)
+
+
+def damaged_layer() -> Layer:
+    data = bytearray(gzipped(tar_of({"a": text(100_000)})))
+    data[-8] ^= 1
+    return Layer(bytes(data))
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_damaged_layer_fails_with_its_digest(tmp_path: Path, jobs: int) -> None:
+    damaged = damaged_layer()
+    source = image_layout(tmp_path / "source", layers=[gzip_layer({"b": text(200_000)}), damaged])
+    with pytest.raises(DamagedContent, match=str(damaged.digest)):
+        convert(source, tmp_path / "result", options=SMALL, jobs=jobs)
+    assert Layout.create(tmp_path / "result").roots() == ()
+
+
+def test_a_failure_leaves_no_destination(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = damaged_layer()
+    image_layout(tmp_path / "source", layers=[damaged])
+    before = files(tmp_path)
+    code = main(["convert", str(tmp_path / "source"), str(tmp_path / "result"), "--min-layer-size", "0"])
+    assert code == ExitCode.DAMAGED_CONTENT
+    assert str(damaged.digest) in capsys.readouterr().err
+    assert files(tmp_path) == before
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_layer_past_a_limit_fails_with_its_digest(tmp_path: Path) -> None:
+    bomb = gzip_layer({"zeros": bytes(5 << 20)})
+    source = image_layout(tmp_path / "source", layers=[bomb])
+    with pytest.raises(HostileArchive, match=str(bomb.digest)):
+        convert(source, tmp_path / "result", options=SMALL, limits=Limits(uncompressed=1 << 20))
+
+
+@pytest.mark.parametrize("options", [SMALL, V1], ids=["v2", "v1"])
+def test_the_number_of_jobs_does_not_show(tmp_path: Path, options: SociOptions) -> None:
+    source = index_layout(tmp_path / "source", attestations=True)
+    for jobs in (1, 4):
+        convert(source, tmp_path / f"jobs-{jobs}", options=options, jobs=jobs)
+    assert files(tmp_path / "jobs-1") == files(tmp_path / "jobs-4")
+
+
+def test_converting_again_changes_nothing(tmp_path: Path) -> None:
+    source = index_layout(tmp_path / "source", attestations=True)
+    first = convert(source, tmp_path / "first", options=SMALL)
+    second = convert(first.layout, tmp_path / "second", options=SMALL)
+    assert second.root.digest == first.root.digest
+    assert files(tmp_path / "first") == files(tmp_path / "second")
+
+
+def test_v1_leaves_the_digests_of_images(tmp_path: Path) -> None:
+    source = index_layout(tmp_path / "source", attestations=True)
+    result = convert(source, tmp_path / "result", options=V1)
+    assert result.root.digest == source.root().digest
+    for image in result.images:
+        assert image.soci_index is not None
+        soci_index = manifest_of(result.layout, image.soci_index)
+        assert soci_index.subject is not None
+        assert soci_index.subject.digest == image.manifest.digest
+
+
+def test_a_cache_gives_the_same_result_and_a_wrong_ztoc_in_it_is_not_used(tmp_path: Path) -> None:
+    source = image_layout(tmp_path / "source")
+    plain = convert(source, tmp_path / "plain", options=SMALL)
+    cache = CacheFolder(tmp_path / "cache")
+    first = convert(source, tmp_path / "first", options=SMALL, ztocs=cache)
+    again = convert(source, tmp_path / "again", options=SMALL, ztocs=cache)
+    (image,) = plain.images
+    other = plain.layout.blob_path(image.layers[1].ztoc or Digest.of(b"")).read_bytes()
+    for layer in image.layers:
+        cache.put(layer.digest, layer.media_type, SMALL.span_size, "another tool", other)
+        cache.put(layer.digest, layer.media_type, SMALL.span_size, f"{_tool()}", b"no zTOC at all")
+    mended = convert(source, tmp_path / "mended", options=SMALL, ztocs=cache)
+    assert plain.root == first.root == again.root == mended.root
+
+
+def _tool() -> str:
+    from soci_pipeline.soci.ztoc import BUILD_TOOL
+
+    return BUILD_TOOL
+
+
+def test_chosen_platforms_alone_are_indexed(tmp_path: Path) -> None:
+    source = index_layout(tmp_path / "source")
+    result = convert(source, tmp_path / "result", options=SMALL, platforms=[ARM64])
+    assert [image.platform.architecture for image in result.images] == ["arm64"]
+    with pytest.raises(InvalidInput, match="s390x"):
+        convert(source, tmp_path / "other", options=SMALL, platforms=[type(AMD64)("linux", "s390x")])
