@@ -1,0 +1,49 @@
+"""publish-image up to where machines are needed: its parameters, and what becomes of bad ones."""
+
+from typing import Any
+
+import pytest
+
+from flows.publish_image import publish_image
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.publish.request import PublishRequest
+
+SOURCE = "https://git.example.com/team/app.git"
+
+
+def test_the_parameters_are_those_of_the_request() -> None:
+    assert set(publish_image.parameters.properties) == set(PublishRequest.model_fields)
+    assert publish_image.parameters.required == ["image", "source"]
+
+
+def test_the_defaults_are_those_of_the_request() -> None:
+    shown = publish_image.parameters.properties
+    expected = PublishRequest.check({"image": "localhost:5000/team/app", "source": SOURCE}).model_dump(mode="json")
+    given = {name: each["default"] for name, each in shown.items() if "default" in each}
+    assert given == {name: expected[name] for name in given}
+
+
+def test_every_parameter_is_explained_in_the_form() -> None:
+    assert all(each.get("description") for each in publish_image.parameters.properties.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image": "localhost:5000/team/app:v1"}, "image: .*has a tag or digest"),
+        ({"platforms": []}, "platforms: at least one platform"),
+        ({"platforms": ["linux/amd64", "linux/x86_64"]}, "platforms: given twice"),
+        ({"build_args": {"NPM_TOKEN": "t0psecret"}}, "build_args: .*looks like a secret"),
+        ({"build_secrets": {"npm": "t0psecret"}}, "build_secrets: .*must name a Prefect block"),
+        ({"dockerfile": "../Dockerfile"}, "not a path inside the source"),
+        ({"source": "--upload-pack=touch /tmp/x"}, "source: "),
+        ({"tags": ["{nothing}"]}, "tags: "),
+        ({"builder": "prebuilt"}, "belong together"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_anything_is_looked_up(wrong: dict[str, Any], message: str) -> None:
+    parameters: dict[str, Any] = {"image": "localhost:1/team/app", "source": SOURCE} | wrong
+    # Nothing answers at that registry or source: whoever asked them would report that instead.
+    with pytest.raises(InvalidInput, match=message) as caught:
+        publish_image.fn(**parameters)
+    assert "t0psecret" not in str(caught.value)
