@@ -1,0 +1,130 @@
+"""The command `convert`: layouts and archives in, a layout out, and what it does to what is already there."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout import Layout
+from tests.support.images import index_layout
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return index_layout(tmp_path / "source", attestations=True).path
+
+
+def converted(source: Path, destination: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, object]:
+    assert main(["convert", str(source), str(destination), "--json", *more]) == ExitCode.OK
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_the_answer_names_what_index_json_lists(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = converted(source, tmp_path / "result", capsys, "--min-layer-size", "0")
+    assert Layout.open(tmp_path / "result").root().digest == answer["index"]
+    platforms = answer["platforms"]
+    assert isinstance(platforms, list)
+    assert [platform["platform"] for platform in platforms] == ["linux/amd64", "linux/arm64"]
+    assert set(platforms[0]) == {"platform", "manifest", "soci_index", "layers"}
+    assert set(platforms[0]["layers"][0]) == {"digest", "size", "ztoc", "reason"}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_an_archive_gives_what_its_folder_gives(
+    source: Path, tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "image.tar"
+    with tarfile.open(archive, mode) as file:  # type: ignore[call-overload]
+        file.add(source, arcname=".")
+    first = converted(source, tmp_path / "one", capsys, "--min-layer-size", "0")
+    second = converted(archive, tmp_path / "two", capsys, "--min-layer-size", "0")
+    assert first == second
+
+
+def test_a_destination_that_is_there_needs_force(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    destination = tmp_path / "result"
+    destination.mkdir()
+    (destination / "old").write_bytes(b"")
+    assert main(["convert", str(source), str(destination)]) == ExitCode.INVALID_INPUT
+    assert (destination / "old").exists()
+    converted(source, destination, capsys, "--force")
+    assert not (destination / "old").exists()
+
+
+def test_nothing_is_left_beside_the_destination(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converted(source, tmp_path / "result", capsys)
+    main(["convert", str(tmp_path / "none"), str(tmp_path / "other")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result", "source"]
+
+
+def test_nothing_to_index_is_a_failure_only_where_an_index_is_required(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = converted(source, tmp_path / "one", capsys)
+    assert answer["index"] == Layout.open(source).root().digest
+    status = main(["convert", str(source), str(tmp_path / "two"), "--require-index"])
+    assert status == ExitCode.NOT_INDEXABLE
+    assert Layout.open(tmp_path / "two").root().digest == answer["index"]
+    assert "too-small" in capsys.readouterr().out
+
+
+def test_flags_of_the_reference_are_understood(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = converted(
+        source, tmp_path / "one", capsys,
+        "--min-layer-size", "0", "--span-size", "20000", "--platform", "linux/arm64/v8", "--optimizations", "xattr",
+        "--prefetch-file", "/etc/os-release", "--build-tool", "test", "--jobs", "1", "--cache", str(tmp_path / "cache"),
+    )  # fmt: skip
+    platforms = answer["platforms"]
+    assert isinstance(platforms, list)
+    assert len(platforms) == 1
+    soci = Layout.open(tmp_path / "one").blob_path(Digest(platforms[0]["soci_index"])).read_bytes()
+    assert b'"com.amazon.soci.disable-xattrs":"true"' in soci
+    assert b"vnd.amazon.soci.prefetch" in soci
+    assert b'"com.amazon.soci.build-tool-identifier":"test"' in soci
+    assert list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--span-size", "10"],
+        ["--min-layer-size", "-1"],
+        ["--platform", "linux"],
+        ["--platform", "linux/s390x"],
+        ["--jobs", "0"],
+    ],
+)
+def test_wrong_arguments_change_nothing(source: Path, tmp_path: Path, arguments: list[str]) -> None:
+    assert main(["convert", str(source), str(tmp_path / "result"), *arguments]) == ExitCode.INVALID_INPUT
+    assert not (tmp_path / "result").exists()
+
+
+def test_what_is_no_layout_is_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.tar"
+    with tarfile.open(empty, "w"):
+        pass
+    (tmp_path / "folder").mkdir()
+    for path in (empty, tmp_path / "folder", tmp_path / "none"):
+        assert main(["convert", str(path), str(tmp_path / "result")]) == ExitCode.INVALID_INPUT
+
+
+def test_v1_leaves_the_image_index_as_it_is(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = converted(source, tmp_path / "one", capsys, "--index-version", "v1", "--min-layer-size", "0")
+    assert answer["index"] == Layout.open(source).root().digest
+    platforms = answer["platforms"]
+    assert isinstance(platforms, list)
+    for platform in platforms:
+        assert Layout.open(tmp_path / "one").blob_path(Digest(platform["soci_index"])).exists()
