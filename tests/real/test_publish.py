@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V
 from soci_pipeline.process import run
 from soci_pipeline.publish.verify import verify
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import RepositoryUnknown
 from tests.support import publications as seen
 from tests.support.shell_root import add_shell
 from tests.support.tars import noise
@@ -25,7 +27,7 @@ from tests.support.webhook import until
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate workers"),
 ]
 
@@ -58,11 +60,11 @@ def shop(
 def source(shop: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Source:
     """Commits a work tree with one Dockerfile, serves it, and answers with the parameters that publish it."""
 
-    def make(dockerfile: str, **parameters: Any) -> dict[str, Any]:
+    def make(text: str, /, **parameters: Any) -> dict[str, Any]:
         name = "".join(part for part in request.node.name.title() if part.isalnum())[:60].lower()
         tree = tmp_path / "tree"
         tree.mkdir()
-        (tree / "Dockerfile").write_text(dockerfile)
+        (tree / "Dockerfile").write_text(text)
         (tree / "data.bin").write_bytes(noise(BIG))
         (tree / "note.txt").write_text(name)
         add_shell(tree)
@@ -82,7 +84,10 @@ def repository_of(parameters: dict[str, Any]) -> str:
 
 def tags_of(stack: Stack, parameters: dict[str, Any]) -> tuple[str, ...]:
     with RegistryClient(stack.registry) as client:
-        return client.list_tags(repository_of(parameters))
+        try:
+            return client.list_tags(repository_of(parameters))
+        except RepositoryUnknown:
+            return ()
 
 
 def test_one_command_publishes_two_platforms_that_two_workers_built(shop: Stack, source: Source) -> None:
@@ -136,6 +141,23 @@ def test_the_same_commit_published_twice_has_the_same_digest_and_uploads_no_blob
     assert uploaded[1] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [({"dockerfile": "Missing.Dockerfile"}, "Missing.Dockerfile"), ({"ref": "no-such-branch"}, "no-such-branch")],
+    ids=["dockerfile", "ref"],
+)
+def test_what_is_not_in_the_source_fails_the_run_before_any_branch_starts(
+    shop: Stack, source: Source, change: dict[str, str], cause: str
+) -> None:
+    parameters = source(PLAIN, **change)
+    run_id = seen.start(shop, parameters)
+    state = seen.end_of(shop, run_id)
+    assert state.kind == "FAILED"
+    assert cause in state.message
+    assert seen.branches(shop, run_id) == ()
+    assert tags_of(shop, parameters) == ()
+
+
 def test_cancelling_a_publication_ends_its_branches_and_what_they_build(shop: Stack, source: Source) -> None:
     parameters = source(SLOW, platforms=["linux/amd64"], build_args={"PAUSE": "611"})
     run_id, branch = _in_mid_build(shop, parameters, 611)
@@ -171,6 +193,31 @@ def test_containerd_and_soci_publish_a_version_1_index_as_a_referrer(shop: Stack
     ztocs = [str(layer.digest) for layer in parse_image_manifest(data).layers]
     assert ztocs == [str(layer.ztoc) for layer in image.layers if layer.ztoc]
     assert ztocs
+
+
+def test_a_machine_that_dies_in_mid_build_fails_the_run_and_publishing_again_succeeds(
+    shop: Stack, source: Source
+) -> None:
+    parameters = source(SLOW, platforms=["linux/amd64"], build_args={"PAUSE": "613"})
+    run_id, branch = _in_mid_build(shop, parameters, 613)
+    until(lambda: bool(seen.heartbeats(shop, branch)), seconds=90)
+    machine = shop.workers["soci-amd64"]
+    environment = seen.environment_of(machine)
+    seen.kill_machine(machine)
+    state = seen.end_of(shop, run_id)
+    assert state.kind == "FAILED"
+    assert "linux/amd64" in state.message
+    assert "no heartbeat" in state.message
+    ended = datetime.fromisoformat(seen.ask(shop, f"/flow_runs/{run_id}")["end_time"])
+    assert (ended - seen.heartbeats(shop, branch)[0]).total_seconds() < 150
+    _nothing_runs(branch, 613)
+    assert tags_of(shop, parameters) == ()
+
+    with seen.started_again(machine, environment):
+        seen.completed(shop, parameters | {"build_args": {"PAUSE": "0"}})
+        assert tags_of(shop, parameters) == ("latest",)
+        # What the killed run had on the disk is gone.
+        assert not list((machine.home / "work").glob(f"*{branch}*"))
 
 
 def _in_mid_build(stack: Stack, parameters: dict[str, Any], pause: int) -> tuple[str, str]:
