@@ -121,9 +121,8 @@ class _Pass:
                     while pending and pending[0].done():
                         pending.popleft().result()
             except LayerNotIndexable:
-                _wait_for(
-                    pending
-                )  # Damage that was already handed over outweighs a reason, however fast the thread is.
+                # Damage that was handed over already outweighs a reason, however fast the thread is.
+                _wait_for(pending)
                 raise
             _wait_for(pending)
 
