@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect.blocks.core import Block
 from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import Secret as PydanticSecret
 
 from soci_pipeline.aws.secrets import is_secret_arn, read_secret
 from soci_pipeline.errors import InvalidInput
@@ -31,10 +32,10 @@ def read_place(place: str) -> Any:
         raise InvalidInput(
             f"there is no block {place}", advice="Make it in the Prefect UI, or with `prefect block create`."
         ) from error
-    value = getattr(block, "value", block)
+    value = _plain(getattr(block, "value", block))
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-    return _parsed(_plain(value))
+    return _parsed(value)
 
 
 def git_credentials(place: str | None) -> GitCredentials | None:
@@ -81,9 +82,10 @@ def _write(path: Path, value: Any) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    return value.get_secret_value().decode() if isinstance(value, SecretBytes) else value
+    """What is behind pydantic's secret types; blocks use several of them, generic ones too."""
+    if isinstance(value, SecretStr | SecretBytes | PydanticSecret):
+        value = value.get_secret_value()
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _parsed(value: Any) -> Any:
