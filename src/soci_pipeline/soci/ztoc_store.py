@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -17,6 +18,8 @@ from soci_pipeline.process import logger
 
 DEFAULT_CACHE_BYTES: Final = 2 << 30
 _CHECKSUM: Final = hashlib.sha256().digest_size
+_INCOMING: Final = ".incoming."
+_ABANDONED_SECONDS: Final = 3600
 _FORM: Final = "1"  # part of each name; a new number leaves the files of older versions to be pruned
 
 
@@ -82,7 +85,7 @@ class CacheFolder:
         return self.path / f"{hashlib.sha256(name.encode()).hexdigest()}.ztoc"
 
     def _write(self, path: Path, data: bytes) -> None:
-        handle, name = tempfile.mkstemp(dir=self.path, prefix=".incoming.")
+        handle, name = tempfile.mkstemp(dir=self.path, prefix=_INCOMING)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(data).digest())
@@ -96,10 +99,11 @@ class CacheFolder:
         """Delete the least recently used files until the rest fits; other processes may be doing the same."""
         found: list[tuple[float, int, Path]] = []
         for path in self.path.iterdir():
-            # Files of a process that was killed while writing are old temporary ones, and go first.
             with contextlib.suppress(OSError):
                 state = path.stat()
-                found.append((state.st_mtime, state.st_size, path))
+                # A young temporary file is being written by somebody; an old one is what a killed process left.
+                if not path.name.startswith(_INCOMING) or time.time() - state.st_mtime > _ABANDONED_SECONDS:
+                    found.append((state.st_mtime, state.st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found, key=lambda item: item[0]):
             if total <= self.max_bytes:
