@@ -18,10 +18,10 @@ def resolve_source(request: PublishRequest) -> source.ResolvedSource:
     """One commit for all branches; what the build needs of it is looked up before anything is built."""
     with run_log() as log:
         credentials = git_credentials(request.source_credentials)
-        found = source.resolve(request.source, request.ref, credentials=credentials)
+        built = request.builder is not BuilderName.PREBUILT
+        files = (request.context, request.dockerfile_in_source) if built else ()
+        found = source.resolve(request.source, request.ref, files=files, credentials=credentials)
         log.info("%s of %s is commit %s", found.ref, found.url, found.commit)
-        if request.builder is not BuilderName.PREBUILT:
-            source.check_files(found, (request.context, request.dockerfile_in_source), credentials=credentials)
         return found
 
 

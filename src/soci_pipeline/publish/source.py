@@ -118,11 +118,14 @@ def check_ref(ref: str) -> str:
     return text
 
 
-def resolve(url: str, ref: str | None = None, *, credentials: GitCredentials | None = None) -> ResolvedSource:
+def resolve(
+    url: str, ref: str | None = None, *, files: Sequence[str] = (), credentials: GitCredentials | None = None
+) -> ResolvedSource:
     """Find the one commit that ``ref`` (the default branch where None) means now, and when it was made.
 
-    Raises `SourceError` where repository or ref do not exist, credentials are refused, or a name is both branch and
-    tag of different commits; ``temporary`` where the host did not answer.
+    ``files`` must be in it; none of their contents are fetched for that. Raises `SourceError` where repository, ref or
+    a file do not exist, credentials are refused, or a name is both branch and tag of different commits; ``temporary``
+    where the host did not answer.
     """
     address = check_url(url)
     _name_uncommitted(address)
@@ -133,23 +136,11 @@ def resolve(url: str, ref: str | None = None, *, credentials: GitCredentials | N
             if commit is None:
                 found = commit = git.expand(Path(folder), address, found)
             git.fetch(Path(folder), address, commit, blobs=False)
+            git.check_files(Path(folder), address, commit, files)
             time = int(git.run("-C", folder, "show", "-s", "--format=%ct", commit).strip())
     return ResolvedSource(
         url=address, ref=found, commit=commit, commit_time=time, version=_version(remote, found, commit)
     )
-
-
-def check_files(source: ResolvedSource, paths: Sequence[str], *, credentials: GitCredentials | None = None) -> None:
-    """Raise `SourceError` for the first path that the commit does not have; no file contents are fetched for it."""
-    with _Git.session(credentials) as git, tempfile.TemporaryDirectory(prefix="soci-resolve-") as folder:
-        git.fetch(Path(folder), source.url, source.commit, blobs=False)
-        for path in paths:
-            listed = git.run("-C", folder, "ls-tree", "--name-only", source.commit, "--", path) if path != "." else path
-            if not listed.strip():
-                raise SourceError(
-                    f"commit {source.commit[:12]} of {source.url} has no {path}",
-                    advice="Check the parameters `context` and `dockerfile`; paths start at the top of the repository.",
-                )
 
 
 def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentials | None = None) -> Path:
@@ -256,6 +247,15 @@ class _Git:
             self.run(*base, "--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
             if not self.succeeds("-C", str(folder), "cat-file", "-e", f"{commit}^{{commit}}"):
                 raise _no_ref(commit, url) from error
+
+    def check_files(self, folder: Path, url: str, commit: str, paths: Sequence[str]) -> None:
+        """Raise `SourceError` for the first path that the fetched commit does not have."""
+        for path in paths:
+            if path != "." and not self.run("-C", str(folder), "ls-tree", "--name-only", commit, "--", path).strip():
+                raise SourceError(
+                    f"commit {commit[:12]} of {url} has no {path}",
+                    advice="Check the parameters `context` and `dockerfile`; paths start at the top of the repository.",
+                )
 
     def history(self, folder: Path, url: str) -> None:
         """Fetch the commits of all branches and tags, without their files where the server can."""

@@ -169,10 +169,10 @@ def test_a_server_that_gives_no_single_commits_is_fetched_from_whole(work_tree: 
 
 
 def test_a_missing_dockerfile_is_known_without_fetching_files(work_tree: Repository) -> None:
-    found = source.resolve(str(work_tree.path))
-    source.check_files(found, (".", "bin", "Dockerfile"))
+    url = str(work_tree.path)
+    assert source.resolve(url, files=(".", "bin", "Dockerfile")) == source.resolve(url)
     with pytest.raises(SourceError, match="has no docker/Dockerfile"):
-        source.check_files(found, (".", "docker/Dockerfile"))
+        source.resolve(url, files=(".", "docker/Dockerfile"))
 
 
 def test_ancestors_are_known_from_history_alone(work_tree: Repository) -> None:
