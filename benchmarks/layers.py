@@ -86,7 +86,7 @@ class Shelf:
 
     def machine_learning(self) -> BenchLayer:
         """What `pip install` of machine learning packages leaves."""
-        return self._kept("ML packages", 6, lambda: self._tree("opt/venv/lib", ML_PACKAGES))
+        return self._kept("ML packages", 2, lambda: self._tree("opt/venv/lib", ML_PACKAGES))
 
     def entry_heavy(self) -> BenchLayer:
         """The same packages and some more, in two environments, and the Debian beneath."""
