@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
@@ -19,6 +20,17 @@ from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.registry.server.serving import serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# No test is timed: a busy machine is no defect. The gate tries the same examples each time; people get new ones.
+hypothesis.settings.register_profile(
+    "untimed",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    database=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
