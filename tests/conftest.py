@@ -19,8 +19,6 @@ from soci_pipeline.local.stack import Stack, local_stack
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.registry.server.serving import serving
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
 # No test is timed: a busy machine is no defect. The gate tries the same examples each time; people get new ones.
 hypothesis.settings.register_profile(
     "untimed",
