@@ -131,14 +131,36 @@ class RegistryClient:
             body=lambda: iter((data,)),
             length=len(data),
         )
-        doubted = (BlobUnknown, ManifestUnknown)
-        answer = self._call(call, doubt=lambda error: isinstance(error, doubted) and self._pushed_lately(repository))
-        stored = answer.headers.get("docker-content-digest") or descriptor.digest
+        headers = self._put(call, repository, reference, descriptor)
+        stored = headers.get("docker-content-digest") or descriptor.digest
         if stored != descriptor.digest:
             raise BrokenAnswer(f"{repository} stored {stored[:100]} where {descriptor.digest} was sent")
         self._remember(repository, descriptor.digest, str(reference))
-        self._list_referrer(repository, descriptor, data, answer)
+        if "oci-subject" not in headers:
+            self._list_referrer(repository, descriptor, data)
         return descriptor
+
+    def _put(self, call: Call, repository: str, reference: str | Digest, descriptor: Descriptor) -> httpx.Headers:
+        tries = 0
+
+        def is_worth_another(error: SociPipelineError) -> bool:
+            nonlocal tries
+            tries += 1
+            return isinstance(error, (BlobUnknown, ManifestUnknown)) and self._pushed_lately(repository)
+
+        try:
+            return self._call(call, doubt=is_worth_another).headers
+        except RegistryError:
+            # The answer to an earlier try may have been lost, and what it did stands.
+            if tries > 1 and self._stands(repository, reference, descriptor):
+                return httpx.Headers()
+            raise
+
+    def _stands(self, repository: str, reference: str | Digest, descriptor: Descriptor) -> bool:
+        with contextlib.suppress(SociPipelineError):
+            answer = self._transport.call(self._manifest_call("HEAD", repository, reference), self._deadline())
+            return _described(answer, reference) == descriptor
+        return False
 
     def delete_manifest(self, repository: str, reference: str | Digest) -> None:
         """Delete a manifest by digest (all its tags go too), or one tag; raises `ManifestUnknown`."""
@@ -249,20 +271,22 @@ class RegistryClient:
                 raise BrokenAnswer(f"{redacted(str(first))} goes on at another host; not followed", url=str(first))
 
     def _read_manifest(self, method: str, repository: str, reference: str | Digest) -> Answer:
-        url = self._transport.url(f"{repository}/manifests/{reference}")
-        call = Call(method, url, scopes.pull(repository), _OK, headers=_ACCEPT)
         return self._call(
-            call,
+            self._manifest_call(method, repository, reference),
             limit=MAX_MANIFEST_BYTES,
             doubt=lambda error: isinstance(error, ManifestUnknown) and self._pushed_lately(repository, str(reference)),
         )
 
-    def _list_referrer(self, repository: str, descriptor: Descriptor, data: bytes, answer: Answer) -> None:
-        if "oci-subject" in answer.headers:
-            return
+    def _manifest_call(self, method: str, repository: str, reference: str | Digest) -> Call:
+        url = self._transport.url(f"{repository}/manifests/{reference}")
+        return Call(method, url, scopes.pull(repository), _OK, headers=_ACCEPT)
+
+    def _list_referrer(self, repository: str, descriptor: Descriptor, data: bytes) -> None:
         found = referrers.subject_of(data, descriptor.media_type)
         if found is not None:
             subject, document = found
+            if any(entry.digest == descriptor.digest for entry in self.referrers(repository, subject)):
+                return
             referrers.add_to_fallback(self, repository, subject, referrers.entry_of(document, descriptor))
 
     def _call(
@@ -273,7 +297,7 @@ class RegistryClient:
             lambda: self._transport.call(call, deadline, limit=limit),
             self.settings,
             deadline,
-            retriable=lambda error: error.temporary or doubt(error),
+            retriable=lambda error: doubt(error) or error.temporary,
         )
 
     def _deadline(self, size: int = 0, stop: threading.Event | None = None) -> Deadline:

@@ -15,6 +15,7 @@ from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
 from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings
+from soci_pipeline.registry.server.faults import Kind
 from tests.support.registries import QUICK, REPOSITORY, described, noise, push_image, registry, upload
 from tests.support.strange import strange
 
@@ -103,6 +104,28 @@ def test_a_manifest_that_cannot_be_meant_is_not_sent(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput):
             client.put_manifest(REPOSITORY, "v1", b" " * (5 << 20), OCI_MANIFEST)
     assert not plan.requests
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_a_tag_that_moved_though_every_answer_was_lost_counts_as_moved(tmp_path: Path, status: int) -> None:
+    lost = Fault("PUT", "/manifests/v1", kind=Kind.LOST_ANSWER)
+    plan = FaultPlan([lost, Fault("PUT", "/manifests/v1", status=status, times=99)])
+    with registry(tmp_path, faults=plan) as client:
+        descriptor, _ = push_image(client, "v1")
+        assert client.head_manifest(REPOSITORY, "v1") == descriptor
+    assert len(plan.struck) >= 2
+
+
+def test_a_referrer_whose_answer_was_lost_gets_no_fallback_tag_beside_the_api(tmp_path: Path) -> None:
+    lost = Fault("PUT", "/manifests/sha256:", nth=1, kind=Kind.LOST_ANSWER)
+    plan = FaultPlan()
+    with registry(tmp_path, faults=plan) as client:
+        subject, manifest = push_image(client, "v1")
+        plan.replace([lost, Fault("PUT", "/manifests/sha256:", status=500, times=99)])
+        referrer = manifest.replaced(layers=(), subject=subject, artifact_type="application/x")
+        client.put_manifest(REPOSITORY, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
+        assert client.list_tags(REPOSITORY) == ("v1",)
+        assert len(client.referrers(REPOSITORY, subject.digest)) == 1
 
 
 def test_all_pages_of_tags_are_read(tmp_path: Path) -> None:
