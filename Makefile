@@ -39,10 +39,11 @@ $(UV): requirements/uv.txt | prerequisites
 $(VENV)/bin/python: | prerequisites
 	@$(PYTHON) -m venv $(VENV)
 
-# Installing without the project's dependencies again: the lock has already brought them, with their hashes.
+# Compiled once here, since every flow run is a new process that imports Prefect. The project itself goes in without its
+# dependencies: the lock has brought them, with their hashes.
 $(VENV)/installed-%: requirements/%.txt pyproject.toml $(UV) | $(VENV)/bin/python
 	@echo '==> installing what requirements/$*.txt pins into .venv'
-	@$(UV) pip install --quiet --python $(VENV) --require-hashes -r requirements/$*.txt
+	@$(UV) pip install --quiet --compile-bytecode --python $(VENV) --require-hashes -r requirements/$*.txt
 	@$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
 	@touch $@
 
