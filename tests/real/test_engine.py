@@ -16,7 +16,7 @@ import pytest
 
 from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.binfmt import can_run, emulation
-from soci_pipeline.local.cgroups import mounted_filesystems
+from soci_pipeline.local.cgroups import mounted_filesystems, unmount
 from soci_pipeline.local.engine import Engine, private_engine
 from soci_pipeline.local.footprint import footprint
 from soci_pipeline.local.toolchain import Toolchain
@@ -177,3 +177,23 @@ def _command_lines() -> Iterator[str]:
         if process.name.isdigit():
             with contextlib.suppress(OSError):
                 yield (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
+def test_a_folder_with_a_mount_below_it_is_never_removed(tmp_path: Path) -> None:
+    """What is bound there may be anything, the root of the machine too."""
+    precious, folder = tmp_path / "precious", tmp_path / "folder"
+    precious.mkdir()
+    (precious / "file").touch()
+    (folder / "bound").mkdir(parents=True)
+    run(["mount", "--bind", precious, folder / "bound"])
+    try:
+        with footprint(tmp_path / "stack") as traces:
+            traces.record_folder(folder)
+        assert (precious / "file").exists()
+        with footprint(tmp_path / "stack") as traces:
+            traces.record_folder(folder)
+            traces.record_mount(folder / "bound")
+        assert (precious / "file").exists()
+        assert not folder.exists()
+    finally:
+        unmount(folder / "bound")

@@ -88,7 +88,7 @@ def test_a_demo_that_is_interrupted_stops_what_it_started(number: signal.Signals
         demo.send_signal(number)
         assert demo.wait(60) == 130
     assert not any(marked_processes(mark))
-    assert not (FOLDER / "stack" / "footprint.json").exists()
+    _nothing_is_left()
 
 
 @pytest.mark.timeout(600)

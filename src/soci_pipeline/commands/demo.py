@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> CommandResult:
     started = time.monotonic()
     folder = project_folder() / ".local" / "demo"
-    with _ending_on_signals(), contextlib.ExitStack() as stack:
+    with _removed(folder, keep=arguments.keep), _ending_on_signals(), contextlib.ExitStack() as stack:
         engine, missing = _engine(arguments.builder, folder, stack)
         plan = Plan(
             folder=folder,
@@ -59,8 +59,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         elapsed = time.monotonic() - started
         if arguments.keep:
             _wait_for_interrupt(result, elapsed)
-    if not arguments.keep:
-        shutil.rmtree(folder, ignore_errors=True)
     return CommandResult(json=as_json(result, elapsed), text=as_text(result, elapsed))
 
 
@@ -90,6 +88,19 @@ def _wait_for_interrupt(result: Demonstration, elapsed: float) -> None:
     logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
     with contextlib.suppress(_Ended):
         signal.pause()
+
+
+@contextlib.contextmanager
+def _removed(folder: Path, *, keep: bool) -> Iterator[None]:
+    """Remove the stack's data at the end, but for that of a failure: its logs are what there is to read."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Ended(BaseException):

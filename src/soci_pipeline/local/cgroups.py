@@ -1,16 +1,16 @@
 """Control groups and mounts of this machine, as the kernel lists them."""
 
-import contextlib
-import os
-import time
+import shlex
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from soci_pipeline.process import logger
+from soci_pipeline.errors import ToolFailed
+from soci_pipeline.process import logger, run
 
 _MOUNTS = Path("/proc/self/mounts")
 _CONTROLLERS = Path("/proc/cgroups")
 _ROOT = Path("/sys/fs/cgroup")
-_EMPTY_SECONDS = 10.0
 
 
 def cgroup_mounts() -> list[str]:
@@ -36,18 +36,58 @@ def _version_1_controllers(table: str) -> list[str]:
 
 def remove_cgroups(name: Path) -> None:
     """Remove the groups below a name in every hierarchy; their processes must have been told to end."""
-    deadline = time.monotonic() + _EMPTY_SECONDS
-    folders = [Path(target) / name for target, kind in mounted_filesystems() if kind in {"cgroup", "cgroup2"}]
-    for folder in folders:
-        while folder.is_dir():
-            for below, _, _ in os.walk(folder, topdown=False):
-                with contextlib.suppress(OSError):
-                    Path(below).rmdir()
-            if time.monotonic() > deadline:
-                logger().warning("the control group %s cannot be removed; something still runs in it", folder)
-                break
-            # A process that was killed leaves its group a moment later.
-            time.sleep(0.02)
+    removal = shlex.join(["sh", "-c", _REMOVAL, "sh", str(_ROOT), str(name)])
+    mounts = cgroup_mounts()
+    root = Path(tempfile.mkdtemp(prefix="soci-root-"))
+    try:
+        run(in_own_mounts([*mounts, removal], root=root) if mounts else ["sh", "-c", removal], timeout=90)
+    except ToolFailed:
+        logger().warning("the control group %s cannot be removed; something still runs in it", name)
+    finally:
+        unmount(root)
+        root.rmdir()
+
+
+# Nothing ends at once: a process that was killed leaves its group a moment later.
+_REMOVAL = """
+for attempt in $(seq 600); do
+  find "$1" -depth -type d -path "*/$2*" -exec rmdir {} ";" 2>/dev/null
+  [ -z "$(find "$1" -type d -path "*/$2" 2>/dev/null)" ] && exit 0
+  sleep 0.1
+done
+exit 1
+"""
+
+
+def in_own_mounts(script: Sequence[str], *, root: Path, options: Sequence[str] = ()) -> list[str]:
+    """A command line that runs shell commands with mounts of their own, which nobody else sees.
+
+    ``options`` are for unshare(1). In a chroot the root is no mount point, and its mounts could be seen outside; then
+    the script works in ``root``, an empty folder where the root is mounted once more.
+    """
+    lines = " && ".join(script)
+    if not is_chroot():
+        lines = f"mount --make-rslave / 2>/dev/null; {lines}"
+    else:
+        inner = f"exec chroot {shlex.quote(str(root))} sh -c {shlex.quote(lines)}"
+        lines = f"mount --rbind / {root} && mount --make-rslave {root} && {inner}"
+    return ["unshare", "--mount", "--propagation", "unchanged", *options, "sh", "-c", lines]
+
+
+def is_chroot() -> bool:
+    """Whether this root is no mount point, as in a chroot."""
+    return not is_mounted(Path("/"))
+
+
+def is_mounted(target: Path) -> bool:
+    """Whether something is mounted there; `os.path.ismount` does not see a bind mount of the same file system."""
+    return any(path == str(target) for path, _ in mounted_filesystems())
+
+
+def unmount(target: Path) -> None:
+    """Take a mount with all that is below it away, where there is one."""
+    while is_mounted(target):
+        run(["umount", "--lazy", target], package="mount")
 
 
 def mounted_filesystems() -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ import docker
 import docker.errors
 
 from soci_pipeline.errors import EngineUnavailable, StackError, ToolMissing
-from soci_pipeline.local.cgroups import cgroup_mounts, mounted_filesystems
+from soci_pipeline.local.cgroups import cgroup_mounts, in_own_mounts
 from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.toolchain import ENGINE, Toolchain
 from soci_pipeline.process import background, logger
@@ -126,18 +126,12 @@ def _runtime_folder(traces: Footprint) -> Path:
 
 def _command(folder: Path, runtime: Path, traces: Footprint) -> list[str]:
     """The engine in namespaces of its own, with what its containers need mounted there where the machine lacks it."""
-    lines = ["set -e"]
-    if not any(target == "/" for target, _ in mounted_filesystems()):
-        # In a chroot the root is no mount point, and runc can only leave one that is.
-        root = runtime / "root"
-        root.mkdir()
-        traces.record_mount(root)
-        lines += [f"mount --rbind / {root}", f"mount --make-rslave {root}", f"exec chroot {root} sh -e -c "]
-    else:
-        lines += ["mount --make-rslave /", "exec sh -e -c "]
-    lines[-1] += shlex.quote("\n".join([*_mounts(traces), *cgroup_mounts(), _dockerd(folder, runtime)]))
-    unshared = ["unshare", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    return [*unshared, "sh", "-c", "\n".join(lines)]
+    # In a chroot: runc can only leave a root that is a mount point.
+    root = runtime / "root"
+    root.mkdir()
+    traces.record_mount(root)
+    script = [*_mounts(traces), *cgroup_mounts(), _dockerd(folder, runtime)]
+    return in_own_mounts(script, root=root, options=["--pid", "--fork", "--mount-proc", "--kill-child"])
 
 
 def _mounts(traces: Footprint) -> list[str]:

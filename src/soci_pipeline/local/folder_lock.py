@@ -2,20 +2,43 @@
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from soci_pipeline.process import logger
 
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a folder, which is made when missing; waits for another holder and says so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    """Hold the exclusive lock of a folder, which is made when missing; waits for another holder and says so.
+
+    The holder may remove the folder: whoever waited for it then locks the one that takes its place.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger().info("waiting for another process that works in %s", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            file = (folder / ".lock").open("w")
+        except FileNotFoundError:
+            continue
+        with file:
+            _wait_for(file, folder)
+            if _is_still_there(file, folder / ".lock"):
+                yield
+                return
+
+
+def _wait_for(file: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger().info("waiting for another process that works in %s", folder)
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _is_still_there(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from soci_pipeline.local.cgroups import remove_cgroups
+from soci_pipeline.local.cgroups import mounted_filesystems, remove_cgroups, unmount
 from soci_pipeline.local.folder_lock import folder_lock
-from soci_pipeline.process import logger, run
+from soci_pipeline.process import logger
 
 VARIABLE = "SOCI_PIPELINE_STACK"
 """The environment variable that carries the mark."""
@@ -65,8 +65,7 @@ class Footprint:
         _end_marked(self.mark)
         while self._records:
             kind, target = self._records[-1]
-            with contextlib.suppress(FileNotFoundError):
-                _UNDO[kind](Path(target))
+            _UNDO[kind](Path(target))
             self._records.pop()
             self._save()
         _file(self.folder).unlink(missing_ok=True)
@@ -136,9 +135,19 @@ def _signal_marked(mark: str, number: signal.Signals) -> None:
                 os.close(handle)
 
 
-def _unmount(target: Path) -> None:
-    if os.path.ismount(target):
-        run(["umount", "--lazy", target], package="mount")
+def _remove(folder: Path) -> None:
+    """Remove a folder that somebody who is just ending may still be tidying up himself."""
+    below = [target for target, _ in mounted_filesystems() if Path(target).is_relative_to(folder)]
+    if below:
+        # Removing would reach into what is mounted there.
+        logger().warning("%s is kept: something is mounted at %s", folder, ", ".join(below))
+        return
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)
+    if folder.exists():
+        logger().warning("%s cannot be removed", folder)
 
 
 def _remove_empty(folder: Path) -> None:
@@ -152,8 +161,8 @@ def _unregister(entry: Path) -> None:
 
 
 _UNDO: dict[str, Callable[[Path], None]] = {
-    "mount": _unmount,
-    "folder": shutil.rmtree,
+    "mount": unmount,
+    "folder": _remove,
     "empty-folder": _remove_empty,
     "binfmt": _unregister,
     "cgroup": remove_cgroups,
