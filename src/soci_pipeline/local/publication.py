@@ -72,11 +72,11 @@ def _follow(api: PrefectApi, run: str, deadline: float) -> None:
     shown: dict[str, int] = {}
     while True:
         state = api.state(run)
-        for each, name in ({run: "publish"} | api.children(run)).items():
-            for level, text in api.log_lines(each, offset=shown.get(each, 0)):
-                shown[each] = shown.get(each, 0) + 1
-                if not _DULL.match(text):
-                    logger().log(max(level, logging.INFO), "  %-12s %s", name.partition(" ")[0], text)
+        _show_log(api, run, shown)
+        if state.is_final:
+            # The last lines arrive a moment after the state.
+            time.sleep(_LOOK_SECONDS)
+            _show_log(api, run, shown)
         if state.is_completed:
             return
         if state.is_final:
@@ -84,6 +84,15 @@ def _follow(api: PrefectApi, run: str, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise DeadlineExceeded(f"the flow run did not end within {_PATIENCE_SECONDS:g} s")
         time.sleep(_LOOK_SECONDS)
+
+
+def _show_log(api: PrefectApi, run: str, shown: dict[str, int]) -> None:
+    """Log what is new since the ``shown``-th line of each run."""
+    for each, name in ({run: "publish"} | api.children(run)).items():
+        for level, text in api.log_lines(each, offset=shown.get(each, 0)):
+            shown[each] = shown.get(each, 0) + 1
+            if not _DULL.match(text):
+                logger().log(max(level, logging.INFO), "  %-12s %s", name.partition(" ")[0], text)
 
 
 def _records(api: PrefectApi, run: str) -> tuple[PlatformImage, ...]:
