@@ -111,6 +111,8 @@ def _huge(path: Path) -> Layout:
 def _registry(folder: Path) -> Iterator[str]:
     place = folder / "registry"
     shutil.rmtree(place, ignore_errors=True)
+    # What the run before left in the page cache is not written out on this one's time.
+    os.sync()
     with docker_registry(place) as address:
         yield address
     shutil.rmtree(place, ignore_errors=True)
