@@ -42,9 +42,11 @@ def test_no_credentials_and_wrong_ones_are_refused_without_repeats_or_secrets(
 ) -> None:
     plan = FaultPlan()
     server = ServerSettings(login=BASIC if login is BASIC else LOGIN)
-    with registry(tmp_path, faults=plan, server=server, credentials=credentials) as client:
-        with pytest.raises(CredentialsRefused) as caught:
-            client.get_manifest(REPOSITORY, "v1")
+    with (
+        registry(tmp_path, faults=plan, server=server, credentials=credentials) as client,
+        pytest.raises(CredentialsRefused) as caught,
+    ):
+        client.get_manifest(REPOSITORY, "v1")
     assert "marker" not in f"{caught.value}{caught.value!r}{caught.value.__cause__!r}"
     assert len(plan.requests) <= 4
 
@@ -124,9 +126,11 @@ def challenging(challenge: str, seen: list[str]) -> Iterator[RegistryClient]:
 )
 def test_a_realm_that_is_no_https_address_gets_nothing(realm: str) -> None:
     seen: list[str] = []
-    with challenging(f'Bearer realm="{realm}",service="x"', seen) as client:
-        with pytest.raises(AccessRefused, match="nothing was sent"):
-            client.ping()
+    with (
+        challenging(f'Bearer realm="{realm}",service="x"', seen) as client,
+        pytest.raises(AccessRefused, match="nothing was sent"),
+    ):
+        client.ping()
     assert not any(seen)
 
 
@@ -146,6 +150,9 @@ def test_a_token_address_that_answers_nonsense_is_named(body: bytes) -> None:
         return Response(status_code=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
 
     routes = [Route("/token", token), Route("/{rest:path}", answer)]
-    with strange(Starlette(routes=routes)) as address, RegistryClient(address, settings=QUICK) as client:
-        with pytest.raises(BrokenAnswer):
-            client.ping()
+    with (
+        strange(Starlette(routes=routes)) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(BrokenAnswer),
+    ):
+        client.ping()

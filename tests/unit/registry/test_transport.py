@@ -55,9 +55,12 @@ def test_the_signature_of_a_redirect_is_not_in_an_error() -> None:
         async def front(request: Request) -> Response:
             return RedirectResponse(f"http://{elsewhere}/signed?signature=s3cret", 307)
 
-        with strange(front) as address, RegistryClient(address, settings=QUICK) as client:
-            with pytest.raises(RegistryError) as caught:
-                client.read_blob("a", BLOB)
+        with (
+            strange(front) as address,
+            RegistryClient(address, settings=QUICK) as client,
+            pytest.raises(RegistryError) as caught,
+        ):
+            client.read_blob("a", BLOB)
     assert "s3cret" not in f"{caught.value} {caught.value.url}"
 
 
@@ -65,9 +68,12 @@ def test_a_redirect_that_leads_in_a_circle_ends() -> None:
     async def circle(request: Request) -> Response:
         return RedirectResponse(str(request.url), 307)
 
-    with strange(circle) as address, RegistryClient(address, settings=QUICK) as client:
-        with pytest.raises(BrokenAnswer, match="redirects more than"):
-            client.read_blob("a", BLOB)
+    with (
+        strange(circle) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(BrokenAnswer, match="redirects more than"),
+    ):
+        client.read_blob("a", BLOB)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +102,12 @@ def test_a_manifest_above_four_mebibytes_is_not_read_to_its_end() -> None:
 
         return StreamingResponse(body())
 
-    with strange(endless) as address, RegistryClient(address, settings=QUICK) as client:
-        with pytest.raises(BrokenAnswer, match="more than"):
-            client.get_manifest("a", "v1")
+    with (
+        strange(endless) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(BrokenAnswer, match="more than"),
+    ):
+        client.get_manifest("a", "v1")
     assert sent < 64 << 20
 
 
@@ -134,18 +143,24 @@ def test_a_list_of_tags_that_never_ends_is_given_up() -> None:
         return JSONResponse({"tags": ["t"]}, headers={"Link": '<http://example.com/v2/a/tags/list>; rel="next"'})
 
     for handler, words in ((circle, "end"), (away, "another host")):
-        with strange(handler) as address, RegistryClient(address, settings=QUICK) as client:
-            with pytest.raises(BrokenAnswer, match=words):
-                client.list_tags("a")
+        with (
+            strange(handler) as address,
+            RegistryClient(address, settings=QUICK) as client,
+            pytest.raises(BrokenAnswer, match=words),
+        ):
+            client.list_tags("a")
 
 
 def test_a_web_server_that_is_no_registry_is_named() -> None:
     async def nothing(request: Request) -> Response:
         return Response("<html>", status_code=404)
 
-    with strange(nothing) as address, RegistryClient(address, settings=QUICK) as client:
-        with pytest.raises(BrokenAnswer, match="no OCI registry"):
-            client.ping()
+    with (
+        strange(nothing) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(BrokenAnswer, match="no OCI registry"),
+    ):
+        client.ping()
 
 
 def test_nothing_that_listens_is_unreachable_and_may_come_back() -> None:
@@ -168,9 +183,11 @@ def test_tls_takes_an_own_authority_and_refuses_an_unknown_one(tmp_path: Path) -
 def test_bearer_over_tls_takes_the_realm_of_its_own_host(tmp_path: Path) -> None:
     own = certificate(tmp_path)
     settings = ServerSettings(login=LOGIN)
-    with serving(tmp_path / "r", tls_cert=own.certificate, tls_key=own.key, settings=settings) as address:
-        with RegistryClient(address, settings=QUICK, ca_file=own.certificate, credentials=CREDENTIALS) as client:
-            push_image(client, "v1")
+    with (
+        serving(tmp_path / "r", tls_cert=own.certificate, tls_key=own.key, settings=settings) as address,
+        RegistryClient(address, settings=QUICK, ca_file=own.certificate, credentials=CREDENTIALS) as client,
+    ):
+        push_image(client, "v1")
 
 
 def test_a_file_that_holds_no_certificates_is_named(tmp_path: Path) -> None:
