@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import serving
 from soci_pipeline.soci.convert import convert
 from tests.support.images import AMD64, ARM64
-from tests.support.snapshotter import PrivateContainerd, private_containerd
+from tests.support.snapshotter import PrivateContainerd
 
 pytestmark = pytest.mark.real
 
@@ -50,18 +50,6 @@ def environment(toolchain: Toolchain, or_skip: Callable[[], AbstractContextManag
     with or_skip():
         env = toolchain.ensure(["oras", "buildx"])
     return env | {"DOCKER_CONFIG": str(toolchain.docker_configuration())}
-
-
-@pytest.fixture(scope="module")
-def containerd(
-    toolchain: Toolchain,
-    tmp_path_factory: pytest.TempPathFactory,
-    or_skip: Callable[[], AbstractContextManager[None]],
-) -> Iterator[PrivateContainerd]:
-    with ExitStack() as stack:
-        with or_skip():
-            started = stack.enter_context(private_containerd(tmp_path_factory.mktemp("containerd"), toolchain))
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import io
 import re
 import sysconfig
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from soci_pipeline.publish.records import IndexVersion, SociOptions
 from soci_pipeline.soci.convert import convert
 from soci_pipeline.soci.ztoc import build_ztoc
 from tests.support.images import AMD64, ARM64, Layer, image_layout
-from tests.support.snapshotter import PrivateContainerd, private_containerd
+from tests.support.snapshotter import PrivateContainerd
 from tests.support.tars import Entry, directory, gzipped, hardlink, noise, symlink, tar, text
 
 pytestmark = pytest.mark.real
@@ -37,18 +37,6 @@ SPAN_SIZES = (4 << 20, 1 << 20, 100_000)
 PYTHON_PACKAGES = ("prefect", "cryptography", "pydantic", "pydantic_core", "hypothesis", "starlette", "docker")
 
 _WRITTEN = re.compile(r"layer (sha256:[0-9a-f]{64}) -> ztoc (sha256:[0-9a-f]{64})")
-
-
-@pytest.fixture(scope="module")
-def containerd(
-    toolchain: Toolchain,
-    tmp_path_factory: pytest.TempPathFactory,
-    or_skip: Callable[[], AbstractContextManager[None]],
-) -> Iterator[PrivateContainerd]:
-    with ExitStack() as stack:
-        with or_skip():
-            started = stack.enter_context(private_containerd(tmp_path_factory.mktemp("containerd"), toolchain))
-        yield started
 
 
 @pytest.fixture(scope="module")

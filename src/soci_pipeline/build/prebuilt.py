@@ -78,33 +78,40 @@ def download(address: str, destination: Path) -> Path:
     url, shown = urldefrag(address).url, _redacted(address)
     destination.mkdir(parents=True, exist_ok=True)
     target = destination / "prebuilt.tar"
-    state, size = hashlib.sha256(), 0
     logger().info("fetching the prebuilt image from %s", shown)
+    whole = False
     try:
-        with (
-            httpx.stream("GET", url, follow_redirects=True, timeout=60.0) as response,
-            target.open("wb") as file,
-        ):
-            response.raise_for_status()
-            for chunk in response.iter_bytes(_CHUNK):
-                size += len(chunk)
-                if size > MAX_DOWNLOAD_BYTES:
-                    raise InvalidInput(f"{shown} is larger than {MAX_DOWNLOAD_BYTES} bytes")
-                state.update(chunk)
-                file.write(chunk)
-        if expected is not None and state.hexdigest() != expected:
-            raise DamagedContent(f"{shown} hashes to sha256:{state.hexdigest()}, not to sha256:{expected}")
-    except BaseException as error:
-        target.unlink(missing_ok=True)
-        if isinstance(error, httpx.HTTPStatusError):
-            status = error.response.status_code
-            raise SourceError(f"{shown} answered with status {status}", temporary=status >= 500) from error
-        if isinstance(error, httpx.HTTPError):
-            raise SourceError(f"{shown} cannot be fetched: {error}", temporary=True) from error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        found = _fetched(url, shown, target)
+        if expected is not None and found != expected:
+            raise DamagedContent(f"{shown} hashes to sha256:{found}, not to sha256:{expected}")
+        whole = True
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise SourceError(f"{shown} answered with status {status}", temporary=status >= 500) from error
+    except httpx.HTTPError as error:
+        raise SourceError(f"{shown} cannot be fetched: {error}", temporary=True) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left on the disk of {destination} while fetching {shown}") from error
         raise
+    finally:
+        if not whole:
+            target.unlink(missing_ok=True)
     return target
+
+
+def _fetched(url: str, shown: str, target: Path) -> str:
+    """Write what the address answers to ``target``; returns the hex digits of its sha256."""
+    state, size = hashlib.sha256(), 0
+    with httpx.stream("GET", url, follow_redirects=True, timeout=60.0) as response, target.open("wb") as file:
+        response.raise_for_status()
+        for chunk in response.iter_bytes(_CHUNK):
+            size += len(chunk)
+            if size > MAX_DOWNLOAD_BYTES:
+                raise InvalidInput(f"{shown} is larger than {MAX_DOWNLOAD_BYTES} bytes")
+            state.update(chunk)
+            file.write(chunk)
+    return state.hexdigest()
 
 
 def _place(request: BuildRequest) -> str:

@@ -1,13 +1,12 @@
 """Secrets come from Secrets Manager into files that only their owner reads, and the files go again."""
 
-import stat
 from collections.abc import Iterator
 
 import boto3
 import pytest
 from moto import mock_aws
 
-from soci_pipeline.aws.secrets import is_secret_arn, read_secret, secret_files
+from soci_pipeline.aws.secrets import is_secret_arn, read_secret
 from soci_pipeline.errors import InvalidInput
 
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:npm-token-AbCdEf"
@@ -46,20 +45,3 @@ def test_a_missing_secret_is_named(emulated: None) -> None:
 def test_what_is_not_an_arn_is_refused_before_any_call() -> None:
     with pytest.raises(InvalidInput, match="not the ARN"):
         read_secret("npm-token")
-
-
-def test_the_files_are_private_and_gone_afterwards(emulated: None) -> None:
-    arn = _made("token", SecretString="value")
-    with secret_files({"npm": arn}) as files:
-        path = files["npm"]
-        assert path.read_text() == "value"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert not path.exists()
-    assert not path.parent.exists()
-
-
-@pytest.mark.parametrize("name", ["../x", "a/b", "", "-x", "a\n"])
-def test_an_id_that_could_leave_the_folder_is_refused(name: str) -> None:
-    with pytest.raises(InvalidInput, match="not an id"), secret_files({name: ARN}):
-        pass
