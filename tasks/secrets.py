@@ -23,9 +23,12 @@ _TOKEN_FIELDS = ("token", "password", "value")
 
 
 def read_place(place: str) -> Any:
-    """What a block or a secret holds: text, or a mapping. `InvalidInput` names the place, never its contents."""
+    """What a block or a secret holds, unchanged: text, bytes or a mapping.
+
+    `InvalidInput` names the place, never its contents.
+    """
     if is_secret_arn(place):
-        return _parsed(read_secret(place).decode())
+        return read_secret(place)
     try:
         block = Block.load(place, _sync=True)  # type: ignore[call-arg]
     except ValueError as error:
@@ -35,14 +38,14 @@ def read_place(place: str) -> Any:
     value = _plain(getattr(block, "value", block))
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-    return _parsed(value)
+    return value
 
 
 def git_credentials(place: str | None) -> GitCredentials | None:
     """For the git source: a token alone, or a mapping of ``username``, ``password`` or ``token``, and ``ssh_key``."""
     if place is None:
         return None
-    held = read_place(place)
+    held = _parsed(read_place(place))
     if isinstance(held, str):
         if "PRIVATE KEY-----" in held:
             return GitCredentials(ssh_key=SecretStr(held))
@@ -74,10 +77,11 @@ def secret_files(secrets: Mapping[str, str], folder: Path) -> Iterator[dict[str,
 
 
 def _write(path: Path, value: Any) -> Path:
-    text = value if isinstance(value, str) else json.dumps(value)
+    # A text goes over as it is, JSON too: the program that reads it may compare or sign it.
+    text = value if isinstance(value, str | bytes) else json.dumps(value)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
+    with os.fdopen(handle, "wb") as file:
+        file.write(text.encode() if isinstance(text, str) else text)
     return path
 
 
@@ -89,7 +93,12 @@ def _plain(value: Any) -> Any:
 
 
 def _parsed(value: Any) -> Any:
-    """A JSON object as a mapping; any other text as it is."""
+    """A JSON object as a mapping; any other text as it is. Raises `InvalidInput` for bytes that are no text."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidInput("the credentials are no text", advice="Store a token, or a JSON object.") from error
     if isinstance(value, str) and value.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):
             return json.loads(value)

@@ -65,6 +65,12 @@ def test_build_secrets_are_files_for_their_owner_alone_and_only_for_the_block(tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_text_reaches_the_build_as_it_was_stored_though_it_is_json(tmp_path: Path) -> None:
+    stored = '{ "auths" : {} }\n'
+    with secret_files({"config": _block(stored)}, tmp_path) as files:
+        assert files["config"].read_text() == stored
+
+
 def test_nothing_is_left_where_one_of_the_secrets_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput), secret_files({"npm": _block("t0ken"), "no": "secret/nowhere"}, tmp_path):
         pass
