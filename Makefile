@@ -45,6 +45,7 @@ $(VENV)/installed-%: requirements/%.txt pyproject.toml $(UV) | $(VENV)/bin/pytho
 	@echo '==> installing what requirements/$*.txt pins into .venv'
 	@$(UV) pip install --quiet --compile-bytecode --python $(VENV) --require-hashes -r requirements/$*.txt
 	@$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
+	@$(VENV)/bin/python -m compileall -q src
 	@touch $@
 
 install: $(VENV)/installed-runtime ## Put the command at .venv/bin/soci-pipeline

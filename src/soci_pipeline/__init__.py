@@ -4,6 +4,4 @@ This package is the library: it knows OCI images, SOCI indexes, registries, buil
 orchestrator. The `tasks` and `flows` packages beside it wire the same functions into Prefect.
 """
 
-from importlib.metadata import version
-
-__version__ = version("soci-pipeline")
+__version__ = "0.1.0"

@@ -33,9 +33,10 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import run
-from soci_pipeline.publish.records import IndexVersion, Reason, SociOptions
+from soci_pipeline.publish.records import IndexVersion, SociOptions
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
+from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import decode
 from tests.support.file_server import serving_files

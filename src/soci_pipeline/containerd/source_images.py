@@ -18,8 +18,9 @@ from soci_pipeline.oci.media_types import (
 )
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.image_config import platform_of_config
-from soci_pipeline.publish.records import LayerRecord, Reason, SociOptions
+from soci_pipeline.publish.records import LayerRecord, SociOptions
 from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
+from soci_pipeline.soci.reasons import Reason
 
 IMAGE_LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-from typing import Any, BinaryIO, Self
-
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import core_schema
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from soci_pipeline.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import core_schema
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _CHUNK = 1 << 20
@@ -52,7 +53,10 @@ class Digest(str):
         return self[7:19]
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> "core_schema.CoreSchema":
+        # Here, since indexing a layer needs digests and no pydantic, whose import is half of its start.
+        from pydantic_core import core_schema
+
         def validate(value: str) -> "Digest":
             try:
                 return cls(value)

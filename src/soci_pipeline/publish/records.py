@@ -7,17 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
-
-
-class Reason(StrEnum):
-    """Why a sound layer has no zTOC."""
-
-    TOO_SMALL = "too-small"
-    ZSTD = "zstd"
-    UNSUPPORTED_ENTRY = "unsupported-entry"
-    HARDLINK_WITH_SIZE = "hardlink-with-size"
-    TRAILING_BYTES = "trailing-bytes"
-    FOREIGN = "foreign"
+from soci_pipeline.soci.reasons import Reason
 
 
 class IndexVersion(StrEnum):

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from soci_pipeline.errors import HostileArchive, LayerNotIndexable
-from soci_pipeline.publish.records import Reason
 from soci_pipeline.soci.checkpoints import WINDOW, Checkpoint
 from soci_pipeline.soci.inflate import BLOCK, BUFFER_ERROR, GZIP, NO_FLUSH, OK, STREAM_END, Buffer, Inflater
 from soci_pipeline.soci.limits import Limits
+from soci_pipeline.soci.reasons import Reason
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _BUFFER_BYTES: Final = 1 << 20

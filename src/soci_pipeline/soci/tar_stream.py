@@ -9,10 +9,10 @@ import zlib
 from typing import Final
 
 from soci_pipeline.errors import LayerNotIndexable
-from soci_pipeline.publish.records import Reason
 from soci_pipeline.soci import entries as kinds
 from soci_pipeline.soci.entries import Entry, PaxRecords
 from soci_pipeline.soci.limits import SPECIAL_ENTRY_BYTES
+from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.tar_headers import (
     BLOCK,
     LAYOUT,

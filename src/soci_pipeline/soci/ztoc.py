@@ -16,10 +16,10 @@ from soci_pipeline import __version__
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import Compression, is_foreign_layer, layer_compression
-from soci_pipeline.publish.records import Reason
 from soci_pipeline.soci.checkpoints import Checkpoint, Checkpoints, GzipCheckpoints, TarSpans
 from soci_pipeline.soci.layer_reader import Content, Damaged, Event, Stored, read_gzip, read_plain
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
+from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.span_digests import GzipSpanDigests, SpanDigests, TarSpanDigests
 from soci_pipeline.soci.tar_headers import BadHeader
 from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner

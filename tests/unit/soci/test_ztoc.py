@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, LayerNotIndexable, SociPipelineError
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import DOCKER_LAYER, DOCKER_LAYER_GZIP, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
-from soci_pipeline.publish.records import Reason
 from soci_pipeline.soci.extract import file_bytes
 from soci_pipeline.soci.limits import Limits
+from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
 from tests.support.tars import Entry, gzip_members, gzipped, hardlink, noise, tar, tar_of, text
