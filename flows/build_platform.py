@@ -6,11 +6,11 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from soci_pipeline.publish.branch import Branch
-from soci_pipeline.publish.records import PlatformImage
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.settings import Settings
+from soci_pipeline.soci.records import PlatformImage
 from tasks.artifacts import show_branch
 from tasks.build import build
 from tasks.import_image import import_image

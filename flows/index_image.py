@@ -5,12 +5,12 @@ from typing import Literal
 from prefect import flow
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.index_existing import IndexedImage
-from soci_pipeline.publish.records import SociOptions
+from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import VerifyMode
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
+from soci_pipeline.soci.records import SociOptions
 from tasks.index_existing import index_existing
 from tasks.run_log import run_log
 

@@ -8,7 +8,7 @@ from pydantic import NonNegativeInt, PositiveFloat
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.registries import connect
-from soci_pipeline.publish.retention_plan import KeepRules
+from soci_pipeline.publish.retention.plan import KeepRules
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from tasks.prune import Pruned, prune

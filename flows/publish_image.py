@@ -10,12 +10,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.runtime import flow_run
 
-from soci_pipeline.publish.records import PlatformImage, PublishedImage, SociOptions
+from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import PublishRequest, VerifyMode
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.settings import Settings
+from soci_pipeline.soci.records import PlatformImage, SociOptions
 from tasks.artifacts import show_publication
 from tasks.branches import cancel_children, deployment_of, start, wait
 from tasks.join import join

@@ -8,7 +8,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import VerifyMode
-from soci_pipeline.publish.verify import VerificationReport
+from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from tasks.run_log import run_log

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from soci_pipeline.publish.records import LayerRecord, PlatformImage, PublishedImage
-from soci_pipeline.publish.verify import VerificationReport
+from soci_pipeline.publish.records import PublishedImage
+from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.records import LayerRecord, PlatformImage
 
 _MIB = 1 << 20
 

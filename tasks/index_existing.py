@@ -2,15 +2,15 @@
 
 from prefect import task
 
-from soci_pipeline.publish.index_existing import IndexedImage
-from soci_pipeline.publish.index_existing import Settings as IndexSettings
-from soci_pipeline.publish.index_existing import index_existing as index_image
-from soci_pipeline.publish.records import SociOptions
+from soci_pipeline.publish.existing.index import IndexedImage
+from soci_pipeline.publish.existing.index import Settings as IndexSettings
+from soci_pipeline.publish.existing.index import index_existing as index_image
 from soci_pipeline.publish.registries import prepare
 from soci_pipeline.publish.request import VerifyMode
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
+from soci_pipeline.soci.records import SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
 from tasks.policies import STEP
 from tasks.run_log import run_log

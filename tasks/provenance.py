@@ -7,7 +7,6 @@ from prefect import task
 from soci_pipeline import __version__
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.provenance import Origin, attach
-from soci_pipeline.publish.records import PlatformImage
 from soci_pipeline.publish.registries import credentials_for
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.signature import Connection, SigningKey, sign
@@ -15,6 +14,7 @@ from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.settings import Settings
+from soci_pipeline.soci.records import PlatformImage
 from tasks.policies import STEP
 from tasks.run_log import run_log
 

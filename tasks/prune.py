@@ -10,8 +10,8 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.retention import execute, read_repository
-from soci_pipeline.publish.retention_plan import KeepRules, plan
+from soci_pipeline.publish.retention.plan import KeepRules, plan
+from soci_pipeline.publish.retention.prune import execute, read_repository
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from tasks.policies import STEP

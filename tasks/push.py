@@ -11,9 +11,9 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.publish import branch
-from soci_pipeline.publish.records import PlatformImage
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.convert import Conversion
+from soci_pipeline.soci.records import PlatformImage
 from tasks.policies import STEP
 from tasks.run_log import run_log
 

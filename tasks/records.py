@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.records import PlatformImage
+from soci_pipeline.soci.records import PlatformImage
 
 RECORD = "soci-branch-record"
 """The type of the artifact that carries a branch's `PlatformImage`."""

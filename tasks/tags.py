@@ -16,12 +16,13 @@ from prefect.exceptions import ObjectAlreadyExists
 
 from soci_pipeline.errors import DeadlineExceeded
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.publish.records import PlatformImage
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.tag_names import TagMutability, platform_tags
+from soci_pipeline.publish.tag_names import platform_tags
 from soci_pipeline.publish.tags import TagRecord, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.tag_mutability import TagMutability
+from soci_pipeline.soci.records import PlatformImage
 from tasks.policies import STEP
 from tasks.run_log import run_log
 from tasks.source import is_ancestor

@@ -7,9 +7,10 @@ from prefect import task
 from soci_pipeline.publish.registries import check_push, prepare
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.source import ResolvedSource
-from soci_pipeline.publish.tag_names import TagFields, TagMutability, render_tags
+from soci_pipeline.publish.tag_names import TagFields, render_tags
 from soci_pipeline.publish.tags import check_tags_before_build
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.settings import Settings
 from tasks.policies import STEP
 from tasks.run_log import run_log

@@ -8,8 +8,8 @@ from soci_pipeline.errors import VerificationFailed
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.request import VerifyMode
-from soci_pipeline.publish.verify import VerificationReport
-from soci_pipeline.publish.verify import verify as verify_image
+from soci_pipeline.publish.verification.verify import VerificationReport
+from soci_pipeline.publish.verification.verify import verify as verify_image
 from soci_pipeline.registry.client import RegistryClient
 from tasks.policies import STEP
 from tasks.run_log import run_log

@@ -9,9 +9,9 @@ from flows.prune_repository import prune_repository
 from flows.verify_image import verify_image
 from soci_pipeline.errors import InvalidInput, VerificationFailed
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.publish.index_existing import IndexedImage
-from soci_pipeline.publish.records import SociOptions
+from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.records import SociOptions
 from soci_pipeline.webhook.flow_parameters import IndexParameters
 from tests.support.images import AMD64, ARM64, index_layout
 from tests.support.published import REPOSITORY, tag

@@ -17,7 +17,7 @@ from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.manifest import parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2
 from soci_pipeline.process import run
-from soci_pipeline.publish.verify import verify
+from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import RepositoryUnknown
 from tests.support import publications as seen

@@ -22,8 +22,8 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_ma
 from soci_pipeline.oci.media_types import OCI_LAYER
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.annotations import SPAN_SIZE
-from soci_pipeline.publish.records import IndexVersion, SociOptions
 from soci_pipeline.soci.convert import convert
+from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc import build_ztoc
 from tests.support.images import AMD64, ARM64, Layer, image_layout
 from tests.support.snapshotter import PrivateContainerd

@@ -15,9 +15,9 @@ from soci_pipeline.publish.annotations import (
     SOCI_INDEX_DIGEST,
     SPAN_SIZE,
 )
-from soci_pipeline.publish.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.checkpoints import Checkpoint, GzipCheckpoints
 from soci_pipeline.soci.entries import Entry
+from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
 from tests.support.images import Layer, add_image, gzip_layer, tar_layer

@@ -19,7 +19,7 @@ from soci_pipeline.local.prefect_api import PrefectApi, RunState
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.workers import Worker
 from soci_pipeline.process import background, run
-from soci_pipeline.publish.records import PlatformImage
+from soci_pipeline.soci.records import PlatformImage
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PROC = Path("/proc")

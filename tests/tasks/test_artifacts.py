@@ -3,10 +3,11 @@
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
-from soci_pipeline.publish.records import LayerRecord, PlatformImage, PublishedImage
-from soci_pipeline.publish.verify import VerificationReport
+from soci_pipeline.publish.records import PublishedImage
+from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.artifacts import key_of, size, summary
 from tests.support.images import AMD64
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput, VerificationFailed
-from soci_pipeline.publish.records import SociOptions
 from soci_pipeline.publish.request import VerifyMode
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings, WorkSettings
+from soci_pipeline.soci.records import SociOptions
 from tasks.index_existing import index_existing
 from tasks.verify import verify
 from tests.support.images import AMD64, ARM64, index_layout

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from soci_pipeline.aws.client import AwsRefused, calling, config, session
 from soci_pipeline.errors import CredentialsRefused, InvalidInput
-from soci_pipeline.publish.tag_names import TagMutability
 from soci_pipeline.registry.auth import Credentials
+from soci_pipeline.registry.tag_mutability import TagMutability
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr.client import ECRClient

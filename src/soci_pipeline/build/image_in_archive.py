@@ -12,6 +12,7 @@ from soci_pipeline.build.archive import Archive
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, PlatformMismatch
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import diff_ids_of_config, platform_of_config
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import (
     DOCKER_CONFIG,
@@ -24,7 +25,6 @@ from soci_pipeline.oci.media_types import (
     OCI_LAYER_ZSTD,
 )
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.image_config import diff_ids_of_config, platform_of_config
 
 _MAX_DEPTH = 4
 _MAX_DOCUMENTS = 1000

@@ -21,9 +21,9 @@ from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.ztoc import BUILD_TOOL
 from soci_pipeline.soci.ztoc_store import CacheFolder
 

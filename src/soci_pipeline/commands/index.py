@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.registry_access import add_options, client_for
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.index_existing import IndexedImage, Settings, index_existing
-from soci_pipeline.publish.records import PlatformImage, SociOptions
+from soci_pipeline.publish.existing.index import IndexedImage, Settings, index_existing
 from soci_pipeline.publish.registries import prepare
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings as MachineSettings
+from soci_pipeline.soci.records import PlatformImage, SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
 
 _DEFAULTS = SociOptions()

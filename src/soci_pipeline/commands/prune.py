@@ -20,8 +20,8 @@ from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.retention import execute, read_repository
-from soci_pipeline.publish.retention_plan import KeepRules, PrunePlan, plan
+from soci_pipeline.publish.retention.plan import KeepRules, PrunePlan, plan
+from soci_pipeline.publish.retention.prune import execute, read_repository
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

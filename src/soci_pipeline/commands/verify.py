@@ -14,7 +14,7 @@ from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.registry_access import add_options, client_for, target_of
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.verify import Mode, VerificationReport, verify
+from soci_pipeline.publish.verification.verify import Mode, VerificationReport, verify
 from soci_pipeline.registry.reference import ImageReference
 
 

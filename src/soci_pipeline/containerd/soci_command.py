@@ -17,7 +17,7 @@ from soci_pipeline.build.versions import Version, require_version
 from soci_pipeline.errors import ToolFailed
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import find, run
-from soci_pipeline.publish.records import SociOptions
+from soci_pipeline.soci.records import SociOptions
 
 PACKAGE = "soci-snapshotter"
 MINIMUM_SOCI = (0, 4, 0)

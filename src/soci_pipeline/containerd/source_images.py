@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from soci_pipeline.errors import InvalidInput, ToolFailed
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
@@ -17,10 +18,9 @@ from soci_pipeline.oci.media_types import (
     layer_compression,
 )
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.image_config import platform_of_config
-from soci_pipeline.publish.records import LayerRecord, SociOptions
 from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import LayerRecord, SociOptions
 
 IMAGE_LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 

@@ -21,9 +21,9 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V2, is_foreign_layer
-from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.attestations import follow
 from soci_pipeline.soci.convert import Conversion
+from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 
 _INDEX_DIGEST = "com.amazon.soci.index-digest"
 

@@ -32,10 +32,10 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
-from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.soci.convert import Conversion
+from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 
 _REPOSITORY = "soci-pipeline/image"
 _NAME = "io.containerd.image.name"

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from soci_pipeline.local.demonstration import Demonstration
-from soci_pipeline.publish.records import PlatformImage
+from soci_pipeline.soci.records import PlatformImage
 
 _MIB = 1 << 20
 

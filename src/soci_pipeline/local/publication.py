@@ -14,8 +14,8 @@ from soci_pipeline.local.prefect_api import PrefectApi
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.process import logger
-from soci_pipeline.publish.records import PlatformImage
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.records import PlatformImage
 
 DEPLOYMENT = "publish-image/default"
 _LOOK_SECONDS = 1.0

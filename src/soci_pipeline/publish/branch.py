@@ -25,13 +25,13 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.process import logger
 from soci_pipeline.publish import source
-from soci_pipeline.publish.records import IndexVersion, PlatformImage
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.ztoc_store import CacheFolder, ZtocStore
 
 OnProgress = Callable[[int, int], None]

@@ -9,8 +9,8 @@ from soci_pipeline.oci.media_types import SOCI_INDEX_V2
 from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST, IMAGE_MANIFEST_DIGEST, SOCI_INDEX_DIGEST
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageNode, SociIndexNode, read_graph
-from soci_pipeline.publish.records import IndexVersion, LayerRecord, PlatformImage
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.records import IndexVersion, LayerRecord, PlatformImage
 
 
 def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) -> tuple[PlatformImage, ...]:

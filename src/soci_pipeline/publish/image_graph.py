@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse, parse_image_manifest
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, SOCI_INDEX_V1, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
@@ -20,9 +21,8 @@ from soci_pipeline.publish.annotations import (
     SOCI_INDEX_DIGEST,
 )
 from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.image_config import platform_of_config
-from soci_pipeline.publish.records import IndexVersion
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.records import IndexVersion
 
 
 @dataclass(frozen=True, slots=True)

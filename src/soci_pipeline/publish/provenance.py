@@ -22,9 +22,9 @@ from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import IN_TOTO, OCI_EMPTY
 from soci_pipeline.process import logger
 from soci_pipeline.publish.annotations import REVISION, without_credentials
-from soci_pipeline.publish.records import LayerRecord, PlatformImage
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown
+from soci_pipeline.soci.records import LayerRecord, PlatformImage
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

@@ -6,10 +6,10 @@ from typing import BinaryIO
 from soci_pipeline.aws.ecr import EcrCredentials, EcrRegistry, ensure_repository
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.tag_names import TagMutability
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.settings import Settings
 
 

@@ -10,9 +10,9 @@ import threading
 from soci_pipeline.errors import DamagedContent, InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.process import logger
+from soci_pipeline.publish.existing.plan import Known
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import read_graph
-from soci_pipeline.publish.index_plan import Known
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import RegistryError
 from soci_pipeline.soci.limits import DEFAULT_LIMITS

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.records import SociOptions
 from soci_pipeline.publish.source import ResolvedSource, check_ref, check_url
 from soci_pipeline.publish.tag_names import check_templates
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.records import SociOptions
 
 _ARG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _SECRET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")

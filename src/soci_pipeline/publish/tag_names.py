@@ -1,4 +1,4 @@
-"""Names of tags: templates, the grammar of the distribution specification, and which tags of a repository may move.
+"""Names of tags: templates, and the grammar of the distribution specification.
 
 Nothing here talks to a registry; `soci_pipeline.publish.tags` does.
 """
@@ -7,10 +7,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
-from typing import Self
-
-from pydantic import BaseModel, ConfigDict, field_validator
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
@@ -113,54 +109,3 @@ def platform_tags(tag: str, platforms: Iterable[Platform]) -> dict[Platform, str
     if len(set(names.values())) != len(names):
         raise InvalidInput(f"two platforms would get one tag: {', '.join(sorted(names.values()))}")
     return names
-
-
-class MutabilityMode(StrEnum):
-    """Whether the tags of a repository may move, in Amazon ECR's words (API reference, PutImageTagMutability)."""
-
-    MUTABLE = "MUTABLE"
-    IMMUTABLE = "IMMUTABLE"
-    MUTABLE_WITH_EXCLUSION = "MUTABLE_WITH_EXCLUSION"
-    IMMUTABLE_WITH_EXCLUSION = "IMMUTABLE_WITH_EXCLUSION"
-
-
-class TagMutability(BaseModel):
-    """The rule of one repository. ``filters`` name the excluded tags; ``*`` in them stands for any characters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: MutabilityMode = MutabilityMode.MUTABLE
-    filters: tuple[str, ...] = ()
-
-    @field_validator("filters")
-    @classmethod
-    def _filters_are_tag_characters_and_wildcards(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
-        for each in filters:
-            if not re.fullmatch(r"[0-9a-zA-Z._*-]{1,128}", each):
-                raise ValueError(f"not a tag filter: {each[:130]!r}")
-        return filters
-
-    @classmethod
-    def of(cls, mode: str, filters: Iterable[str] = ()) -> Self:
-        """From the words of an ECR repository; raises `InvalidInput` for an unknown mode or filter."""
-        try:
-            return cls(mode=MutabilityMode(mode), filters=tuple(filters))
-        except ValueError as error:
-            raise InvalidInput(f"not a tag mutability of a repository: {error!s:.300}") from error
-
-    def allows_moving(self, tag: str) -> bool:
-        """Whether the tag may be written over with another digest."""
-        excluded = any(_matches(each, tag) for each in self.filters)
-        match self.mode:
-            case MutabilityMode.MUTABLE:
-                return True
-            case MutabilityMode.IMMUTABLE:
-                return False
-            case MutabilityMode.MUTABLE_WITH_EXCLUSION:
-                return not excluded
-            case MutabilityMode.IMMUTABLE_WITH_EXCLUSION:
-                return excluded
-
-
-def _matches(wildcard: str, tag: str) -> bool:
-    return re.fullmatch(".*".join(re.escape(part) for part in wildcard.split("*")), tag) is not None

@@ -17,8 +17,9 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import parse
 from soci_pipeline.process import logger
 from soci_pipeline.publish.annotations import REVISION
-from soci_pipeline.publish.tag_names import TagMutability, check_tag
+from soci_pipeline.publish.tag_names import check_tag
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.tag_mutability import TagMutability
 
 Ancestry = Callable[[str, str], bool | None]
 """Whether the first commit is an ancestor of the second; None where that cannot be known."""

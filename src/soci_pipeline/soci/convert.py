@@ -11,6 +11,7 @@ from pathlib import Path
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
@@ -24,12 +25,11 @@ from soci_pipeline.oci.media_types import (
     is_foreign_layer,
 )
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.image_config import platform_of_config
-from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.attestations import REFERENCE_DIGEST, follow, is_attestation
 from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, IndexedLayer, soci_index
 from soci_pipeline.soci.layers import LayerIndexer, LayerKey, OnProgress, layer_key
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
+from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.ztoc import BUILD_TOOL
 from soci_pipeline.soci.ztoc_store import ZtocStore
 

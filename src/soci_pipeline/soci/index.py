@@ -14,8 +14,8 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER, SOCI_PREFETCH
-from soci_pipeline.publish.records import IndexVersion, LayerRecord
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import IndexVersion, LayerRecord
 
 INDEX_DIGEST: Final = "com.amazon.soci.index-digest"
 """On an image manifest and its descriptor (v2): the digest of its SOCI index."""

@@ -10,12 +10,12 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, is_foreign_layer, layer_compression
 from soci_pipeline.process import logger
-from soci_pipeline.publish.records import LayerRecord
 from soci_pipeline.soci import entries as kinds
 from soci_pipeline.soci.extract import normalised
 from soci_pipeline.soci.index import IndexedLayer, SpanRange, prefetch_document
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import LayerRecord
 from soci_pipeline.soci.ztoc import build_ztoc, refuse_by_type
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
 from soci_pipeline.soci.ztoc_store import ZtocStore

@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.records import SociOptions
 from soci_pipeline.publish.request import PublishRequest, VerifyMode
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.records import SociOptions
 
 
 class IndexParameters(BaseModel):

@@ -7,8 +7,8 @@ from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import SOCI_INDEX_V2
-from soci_pipeline.publish.records import IndexVersion, SociOptions
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import IndexVersion, SociOptions
 from tests.support.fake_programs import Programs
 from tests.support.images import AMD64, gzip_layer, image_layout, index_layout
 from tests.support.tars import noise, text

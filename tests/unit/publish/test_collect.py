@@ -13,8 +13,8 @@ from soci_pipeline.oci.manifest import ImageIndex, parse_image_manifest
 from soci_pipeline.publish.collect import collect
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.joined import reader
-from soci_pipeline.publish.records import IndexVersion, PlatformImage
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64
 from tests.support.published import REPOSITORY, registry, stored, upload

@@ -6,10 +6,10 @@ import pytest
 
 from soci_pipeline.errors import CredentialsRefused
 from soci_pipeline.publish.registries import check_push, connect, prepare
-from soci_pipeline.publish.tag_names import TagMutability
 from soci_pipeline.registry.errors import RegistryUnreachable
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import ServerSettings
+from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.settings import Settings
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, registry
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.publish.records import SociOptions
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.records import SociOptions
 from tests.support.images import image_layout
 from tests.support.published import REPOSITORY, flip, registry, stored, tag
 

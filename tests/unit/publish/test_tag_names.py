@@ -1,4 +1,4 @@
-"""Templates of tags, their grammar, and which tags of a repository may move."""
+"""Templates of tags, and their grammar."""
 
 from datetime import date
 
@@ -8,14 +8,7 @@ from hypothesis import strategies as st
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.tag_names import (
-    TagFields,
-    TagMutability,
-    check_tag,
-    check_templates,
-    platform_tags,
-    render_tags,
-)
+from soci_pipeline.publish.tag_names import TagFields, check_tag, check_templates, platform_tags, render_tags
 from soci_pipeline.registry.reference import is_tag
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -140,27 +133,3 @@ def test_platform_tags_name_the_architecture_as_the_blueprint_does() -> None:
 def test_two_platforms_under_one_platform_tag_are_refused() -> None:
     with pytest.raises(InvalidInput, match="one tag"):
         platform_tags("1.0", [Platform.parse("linux/arm64"), Platform.parse("linux/arm64/v8")])
-
-
-@pytest.mark.parametrize(
-    ("mode", "filters", "movable", "fixed"),
-    [
-        ("MUTABLE", (), ["latest", "1.0"], []),
-        ("IMMUTABLE", (), [], ["latest", "1.0"]),
-        ("IMMUTABLE_WITH_EXCLUSION", ("latest", "dev-*"), ["latest", "dev-", "dev-x"], ["latest2", "xdev-1", "1.0"]),
-        ("MUTABLE_WITH_EXCLUSION", ("v*.*", "prod"), ["latest", "v1", "xv1.0"], ["v1.0", "v.", "prod"]),
-    ],
-)
-def test_the_four_modes_say_which_tags_may_move(
-    mode: str, filters: tuple[str, ...], movable: list[str], fixed: list[str]
-) -> None:
-    rule = TagMutability.of(mode, filters)
-
-    assert [tag for tag in movable if not rule.allows_moving(tag)] == []
-    assert [tag for tag in fixed if rule.allows_moving(tag)] == []
-
-
-@pytest.mark.parametrize(("mode", "filters"), [("SOMETIMES", ()), ("MUTABLE_WITH_EXCLUSION", ("a/b",))])
-def test_an_unknown_mode_or_filter_is_refused(mode: str, filters: tuple[str, ...]) -> None:
-    with pytest.raises(InvalidInput):
-        TagMutability.of(mode, filters)

@@ -10,11 +10,11 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.publish.annotations import REVISION
-from soci_pipeline.publish.tag_names import TagMutability
 from soci_pipeline.publish.tags import OnNewer, Outcome, check_tags_before_build, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ImmutableTag, ManifestUnknown
 from soci_pipeline.registry.server.settings import ServerSettings
+from soci_pipeline.registry.tag_mutability import TagMutability
 from tests.support.images import AMD64, add_image
 from tests.support.published import REPOSITORY, registry, stored, upload
 

@@ -13,10 +13,10 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD
-from soci_pipeline.publish.records import IndexVersion, SociOptions
 from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
 from soci_pipeline.soci.convert import Conversion, convert
 from soci_pipeline.soci.limits import Limits
+from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
 from tests.support.images import (
     AMD64,

@@ -1,4 +1,4 @@
-"""Retention: read a repository into a graph, plan (`soci_pipeline.publish.retention_plan`), and delete by the plan.
+"""Retention: read a repository into a graph, plan (`soci_pipeline.publish.retention.plan`), and delete by the plan.
 
 The registry API lists tags and referrers, not untagged manifests; so the graph holds what can be reached from tags, and
 from digests that the caller knows of. What a run deletes goes parents first: cut short, it leaves manifests that
@@ -18,7 +18,7 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.process import logger
 from soci_pipeline.publish.annotations import CREATED, SOCI_INDEX_DIGEST
-from soci_pipeline.publish.retention_plan import Node, PrunePlan, RepositoryGraph
+from soci_pipeline.publish.retention.plan import Node, PrunePlan, RepositoryGraph
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
 

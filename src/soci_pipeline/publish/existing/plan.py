@@ -14,8 +14,8 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import Compression, is_foreign_layer, layer_compression
 from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST, SPAN_SIZE
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
-from soci_pipeline.publish.records import IndexVersion, LayerRecord, SociOptions
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import IndexVersion, LayerRecord, SociOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from typing import BinaryIO, cast
 from soci_pipeline.errors import DamagedContent, HostileArchive, LayerNotIndexable
 from soci_pipeline.oci.media_types import is_foreign_layer
 from soci_pipeline.publish.blob_reader import BlobReader, open_blob
-from soci_pipeline.publish.diff_id import DiffId
 from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.verify_structure import LayerToCheck
-from soci_pipeline.publish.ztoc_difference import differences, entry_differences
-from soci_pipeline.publish.ztoc_sample import headers_in_span, sample_spans
+from soci_pipeline.publish.verification.diff_id import DiffId
+from soci_pipeline.publish.verification.structure import LayerToCheck
+from soci_pipeline.publish.verification.ztoc_difference import differences, entry_differences
+from soci_pipeline.publish.verification.ztoc_sample import headers_in_span, sample_spans
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.extract import read_span
 from soci_pipeline.soci.limits import DEFAULT_LIMITS

@@ -28,18 +28,19 @@ from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_LAYER
 from soci_pipeline.process import logger
 from soci_pipeline.publish.blob_reader import open_blob
+from soci_pipeline.publish.existing.assembly import Assembled, assemble
+from soci_pipeline.publish.existing.plan import ImagePlan, Known, LayerPlan, plan_image, to_fetch
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageGraph, read_graph
-from soci_pipeline.publish.index_assembly import Assembled, assemble
-from soci_pipeline.publish.index_plan import ImagePlan, Known, LayerPlan, plan_image, to_fetch
-from soci_pipeline.publish.records import IndexVersion, PlatformImage, SociOptions
-from soci_pipeline.publish.tag_names import TagMutability, check_tag
+from soci_pipeline.publish.tag_names import check_tag
 from soci_pipeline.publish.tags import Outcome, TagRecord, move_tags
-from soci_pipeline.publish.verify import verify
+from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
 from soci_pipeline.soci.ztoc_store import ZtocStore
 

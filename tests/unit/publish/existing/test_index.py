@@ -14,13 +14,13 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, OCI_LAYER_ZSTD
-from soci_pipeline.publish.index_existing import IndexedImage, Settings, index_existing
-from soci_pipeline.publish.records import IndexVersion, SociOptions
-from soci_pipeline.publish.tag_names import TagMutability
-from soci_pipeline.publish.verify import verify
+from soci_pipeline.publish.existing.index import IndexedImage, Settings, index_existing
+from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
 from tests.support.images import AMD64, ARM64, Layer, add_attestation, add_image, gzip_layer, tar_layer
 from tests.support.indexed import SPAN, indexed, some_layers

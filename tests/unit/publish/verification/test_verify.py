@@ -14,12 +14,12 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.records import IndexVersion, PlatformImage
-from soci_pipeline.publish.verify import VerificationReport, verify
+from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown, RegistryUnreachable
 from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.soci.checkpoints import Checkpoint
+from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
 from tests.support.images import AMD64, ARM64, Layer, gzip_layer, tar_layer
 from tests.support.indexed import indexed, some_layers, with_checkpoint, with_entry

@@ -14,12 +14,12 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_EMPTY
 from soci_pipeline.publish.annotations import CREATED
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.records import PlatformImage
-from soci_pipeline.publish.retention import RepositoryChanged, execute, read_repository
-from soci_pipeline.publish.retention_plan import KeepRules, RepositoryGraph, plan
+from soci_pipeline.publish.retention.plan import KeepRules, RepositoryGraph, plan
+from soci_pipeline.publish.retention.prune import RepositoryChanged, execute, read_repository
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
 from soci_pipeline.registry.referrers import fallback_tag
+from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64, add_image, gzip_layer
 from tests.support.published import REPOSITORY, registry, tag, upload

@@ -21,10 +21,10 @@ from soci_pipeline.publish.annotations import (
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import read_graph
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.lazy_bytes import start_costs
-from soci_pipeline.publish.records import PlatformImage
-from soci_pipeline.publish.verify_structure import LayerToCheck, check_structure
+from soci_pipeline.publish.verification.lazy_bytes import start_costs
+from soci_pipeline.publish.verification.structure import LayerToCheck, check_structure
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2, soci_index
 from tests.support.images import AMD64, ARM64
 from tests.support.published import REPOSITORY, flip, registry, stored, upload

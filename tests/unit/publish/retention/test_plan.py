@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.retention_plan import KeepRules, Node, PrunePlan, RepositoryGraph, attached_to, plan
+from soci_pipeline.publish.retention.plan import KeepRules, Node, PrunePlan, RepositoryGraph, attached_to, plan
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

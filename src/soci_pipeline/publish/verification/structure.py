@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import diff_ids_of_config
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER, is_foreign_layer
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.annotations import (
@@ -19,10 +20,9 @@ from soci_pipeline.publish.annotations import (
     SPAN_SIZE,
 )
 from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.image_config import diff_ids_of_config
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, SociIndexNode, is_attestation, is_soci_index
-from soci_pipeline.publish.records import IndexVersion
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.records import IndexVersion
 
 
 @dataclass(frozen=True, slots=True)

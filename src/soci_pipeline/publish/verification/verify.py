@@ -17,9 +17,9 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.findings import Finding, Findings
 from soci_pipeline.publish.image_graph import ImageGraph, read_graph
-from soci_pipeline.publish.lazy_bytes import start_costs
-from soci_pipeline.publish.verify_layers import LayerVerifier
-from soci_pipeline.publish.verify_structure import LayerToCheck, check_structure
+from soci_pipeline.publish.verification.layers import LayerVerifier
+from soci_pipeline.publish.verification.lazy_bytes import start_costs
+from soci_pipeline.publish.verification.structure import LayerToCheck, check_structure
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer
 
@@ -32,7 +32,7 @@ class Mode(StrEnum):
 
 
 class PlatformCost(BaseModel):
-    """Bytes to fetch before a container starts; `soci_pipeline.publish.lazy_bytes` says what is counted."""
+    """Bytes to fetch before a container starts; `verification.lazy_bytes` says what is counted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

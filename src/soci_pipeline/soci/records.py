@@ -1,0 +1,61 @@
+"""What indexing says of an image, for people and other machines: digests and reasons, never blobs.
+
+All records are frozen and go through JSON.
+"""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.soci.reasons import Reason
+
+
+class IndexVersion(StrEnum):
+    """v1: a referrer of each image manifest. v2: an entry of the image index, named by the manifest's annotation."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SociOptions(Record):
+    """How layers are indexed. Sizes are in bytes of the compressed layer; the defaults are the reference's."""
+
+    version: IndexVersion = IndexVersion.V2
+    span_size: int = Field(default=4 << 20, ge=1000, le=1 << 40)
+    min_layer_size: int = Field(default=10 << 20, ge=0)
+    reuse_from: str | None = Field(default=None, description="A tag of the same repository whose zTOCs are used again.")
+
+
+class LayerRecord(Record):
+    """One layer of an image: its zTOC, or the reason why there is none."""
+
+    digest: Digest
+    size: int
+    media_type: str
+    ztoc: Digest | None = None
+    reason: Reason | None = None
+
+
+class PlatformImage(Record):
+    """What one branch has published, by digest.
+
+    ``manifest`` and ``soci_index`` are descriptors as the joined index will list them (platform and annotations
+    included); for v1 the SOCI index is a referrer and not listed. ``timings`` are seconds by step.
+    """
+
+    platform: Platform
+    manifest: Descriptor
+    soci_index: Descriptor | None = None
+    soci_version: IndexVersion = IndexVersion.V2
+    attestations: tuple[Descriptor, ...] = ()
+    layers: tuple[LayerRecord, ...] = ()
+    timings: dict[str, float] = Field(default_factory=dict)
+    bytes_uploaded: int = 0
+    bytes_skipped: int = 0
