@@ -3,7 +3,8 @@
 Starts a Prefect server, a registry, a git server, three workers and, where no Docker engine runs, a private one from
 unpacked Debian packages (as root on Debian or Ubuntu). At the end the image of this machine's platform is run from the
 registry and asked for a page. Without any engine, images are put together from wheels instead of being built, and the
-answer says so. Everything that was started is stopped again; fetched tools stay in .toolchain.
+answer says so. With --database postgres the server keeps its state in PostgreSQL from Debian's package, as a production
+server does, instead of SQLite. Everything that was started is stopped again; fetched tools stay in .toolchain.
 
 Exit statuses: 0 published; 7 a tool is missing; 9 the engine does not answer; 20 the flow run failed; 22 a part of the
 stack did not start; 130 interrupted.
@@ -31,11 +32,18 @@ from soci_pipeline.process import logger
 
 _BUILDERS = ("auto", "buildx", "docker", "prebuilt")
 _TOOLCHAINS = ("native", "containerd")
+_DATABASES = ("sqlite", "postgres")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds the images (default auto)")
     parser.add_argument("--toolchain", choices=_TOOLCHAINS, default="native", help="what indexes them (default native)")
+    parser.add_argument(
+        "--database",
+        choices=_DATABASES,
+        default="sqlite",
+        help="what the Prefect server keeps its state in; postgres comes from Debian's package (default sqlite)",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the stack running until Ctrl-C, with its data")
 
 
@@ -50,6 +58,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             toolchain=arguments.toolchain,
             engine=engine,
             not_built=missing,
+            database=arguments.database,
         )
         if plan.builder == "docker" and engine is not None and engine.containerd_image_store:
             plan = _for_this_machine_alone(plan)

@@ -13,7 +13,7 @@ from soci_pipeline.local.git_server import Served
 from soci_pipeline.local.image_run import ask_for_a_page
 from soci_pipeline.local.prebuilt_images import prebuilt_archives, served
 from soci_pipeline.local.publication import Publication, publish
-from soci_pipeline.local.stack import PLATFORMS, Stack, local_stack, project_folder
+from soci_pipeline.local.stack import PLATFORMS, Database, Stack, local_stack, project_folder
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
@@ -35,6 +35,7 @@ class Plan:
     engine: Engine | None
     not_built: str | None = None
     platforms: tuple[Platform, ...] = PLATFORMS
+    database: Database = "sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,14 @@ def demonstrate(plan: Plan) -> Iterator[Demonstration]:
     extra = {} if engine is None else _tools_environment(engine)
     with contextlib.ExitStack() as stack:
         local = stack.enter_context(
-            local_stack(plan.folder / "stack", engine=engine, platforms=plan.platforms, toolchain=tools, extra=extra)
+            local_stack(
+                plan.folder / "stack",
+                engine=engine,
+                platforms=plan.platforms,
+                toolchain=tools,
+                database=plan.database,
+                extra=extra,
+            )
         )
         source = _source(local)
         if plan.builder == "prebuilt":

@@ -1,4 +1,4 @@
-"""A Prefect server of our own: a home of its own, SQLite, a free port, and nothing sent anywhere."""
+"""A Prefect server of our own: a home of its own, SQLite or PostgreSQL, a free port, and nothing sent anywhere."""
 
 import contextlib
 import os
@@ -28,8 +28,13 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def prefect_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterator[PrefectServer]:
-    """Start a server with its home and database in ``folder``; raises `StackError`."""
+def prefect_server(
+    folder: Path, *, env: Mapping[str, str] | None = None, database: str | None = None
+) -> Iterator[PrefectServer]:
+    """Start a server with its home in ``folder``; raises `StackError`.
+
+    ``database`` is a connection URL without a password (`soci_pipeline.local.postgres`); else SQLite in its home.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     base = f"http://{LOOPBACK}:{port}"
@@ -41,6 +46,8 @@ def prefect_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Ite
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
+    if database is not None:
+        serving["PREFECT_API_DATABASE_CONNECTION_URL"] = database
     log = folder / "server.log"
     log.unlink(missing_ok=True)
     with background([sys.executable, "-m", "prefect", "server", "start"], env=serving, cwd=folder, log=log) as child:

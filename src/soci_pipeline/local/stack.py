@@ -19,6 +19,7 @@ from soci_pipeline.errors import StackError, ToolFailed
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.git_server import GitServer, Served, git_server
+from soci_pipeline.local.postgres import postgres
 from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.local.registry import docker_registry, embedded_registry
 from soci_pipeline.local.toolchain import Toolchain
@@ -26,6 +27,7 @@ from soci_pipeline.local.workers import CONTROL_POOL, Isolation, Worker, pool_of
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger, run
 
+Database = Literal["sqlite", "postgres"]
 PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
 
 
@@ -54,12 +56,16 @@ def local_stack(
     platforms: Sequence[Platform] = PLATFORMS,
     toolchain: Toolchain | None = None,
     registry: Literal["embedded", "docker"] = "embedded",
+    database: Database = "sqlite",
+    limits: Mapping[str, int] | None = None,
     isolated: bool = False,
     extra: Mapping[str, str] | None = None,
 ) -> Iterator[Stack]:
     """Start everything, make the pools, deploy the flows, and wait until the workers poll.
 
-    ``engine`` None gives workers that build nothing; ``isolated`` puts each into a mount namespace that hides the other
+    ``engine`` None gives workers that build nothing; ``database`` is what the Prefect server keeps its state in, and
+    PostgreSQL comes from Debian's package; ``limits`` says by pool how many runs its worker takes at once; ``isolated``
+    puts each into a mount namespace that hides the other
     folders; ``extra`` is added to the workers' environment. Raises `StackError`.
     """
     folder = folder.absolute()
@@ -68,14 +74,17 @@ def local_stack(
     started = time.monotonic()
     with footprint(folder) as traces, contextlib.ExitStack() as stack:
         # What an earlier run published would be there already.
-        for name in ("registry", "git", "prefect", "workers"):
+        for name in ("registry", "git", "postgres", "prefect", "workers"):
             shutil.rmtree(folder / name, ignore_errors=True)
         base = dict(engine.env if engine else tools.environment()) | traces.environment
         logger().info("starting a registry, a git server and a Prefect server")
         serving = embedded_registry if registry == "embedded" else docker_registry
         address = stack.enter_context(serving(folder / "registry", env=base))
         git = stack.enter_context(git_server(folder / "git", env=base))
-        server = stack.enter_context(prefect_server(folder / "prefect", env=base))
+        url = None
+        if database == "postgres":
+            url = stack.enter_context(postgres(folder / "postgres", traces, toolchain=tools, env=base))
+        server = stack.enter_context(prefect_server(folder / "prefect", env=base, database=url))
         flows = git.serve_snapshot(project, "flows", message="The flows that this stack runs")
         _deploy(server, project, flows)
         logger().info("starting a worker for each of %s", ", ".join(_pools(platforms)))
@@ -83,7 +92,14 @@ def local_stack(
         hiding = _isolation(folder, project, tools, traces) if isolated else None
         workers = {
             pool: stack.enter_context(
-                worker(pool, folder / "workers" / pool, server.api_url, env=environment, isolation=hiding)
+                worker(
+                    pool,
+                    folder / "workers" / pool,
+                    server.api_url,
+                    env=environment,
+                    isolation=hiding,
+                    limit=(limits or {}).get(pool),
+                )
             )
             for pool in _pools(platforms)
         }

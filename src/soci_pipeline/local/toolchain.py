@@ -26,10 +26,13 @@ _PLUGINS = "usr/libexec/docker/cli-plugins"
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool's package, the release that it is taken from, and its programs within the package."""
+    """A tool's package, the release that it is taken from, and its programs within the package.
+
+    Where a package's name has its version in it, ``package`` is the name in each release; ``*`` in ``files`` is any.
+    """
 
     suite: Suite
-    package: str
+    package: str | Mapping[str, str]
     files: tuple[str, ...]
 
 
@@ -49,6 +52,17 @@ TOOLS: Mapping[str, Tool] = {
     "qemu-user-static": Tool(
         Suite.OWN, "qemu-user-static", ("usr/bin/qemu-aarch64-static", "usr/bin/qemu-x86_64-static")
     ),
+    # Tied to the C library and to ICU of its release.
+    "postgres": Tool(
+        Suite.OWN,
+        {
+            "bookworm": "postgresql-15",
+            "trixie": "postgresql-17",
+            "jammy": "postgresql-14",
+            "noble": "postgresql-16",
+        },
+        ("usr/lib/postgresql/*/bin/postgres", "usr/lib/postgresql/*/bin/initdb"),
+    ),
 }
 
 ENGINE = ("dockerd", "docker", "buildx", "containerd", "runc")
@@ -64,7 +78,21 @@ _LIBRARIES = {
     "liblzma.so.5": "liblzma5",
     "libzstd.so.1": "libzstd1",
     "liblz4.so.1": "liblz4-1",
+    "libpq.so.5": "libpq5",
+    "libxml2.so.2": "libxml2",
+    "libgssapi_krb5.so.2": "libgssapi-krb5-2",
+    "libkrb5.so.3": "libkrb5-3",
+    "libk5crypto.so.3": "libk5crypto3",
+    "libkrb5support.so.0": "libkrb5support0",
+    "libkeyutils.so.1": "libkeyutils1",
+    "libldap-2.5.so.0": "libldap-2.5-0",
+    "liblber-2.5.so.0": "libldap-2.5-0",
+    "libldap.so.2": "libldap2",
+    "liblber.so.2": "libldap2",
+    "libsasl2.so.2": "libsasl2-2",
 }
+# ICU's packages have its version in their name, as its libraries have: libicuuc.so.72 is in libicu72.
+_ICU = re.compile(r"libicu[a-z0-9]+\.so\.(\d+)")
 _NOT_FOUND = re.compile(r"^\s*(\S+) => not found", re.MULTILINE)
 # Debian's packages keep the ``lib`` of a merged /usr at the top until trixie.
 _LIBRARY_FOLDERS = ("usr/lib/*-linux-gnu", "lib/*-linux-gnu")
@@ -140,16 +168,24 @@ class Toolchain:
         if self._is_there(tool):
             return
         try:
-            unpacked = self._unpacked(tool.package, tool.suite)
+            unpacked = self._unpacked(self._package(name, tool), tool.suite)
         except ToolMissing as error:
             # Elsewhere than on Debian a tool that somebody has installed will do.
             if all(shutil.which(Path(file).name) for file in tool.files):
                 return
             raise ToolMissing(f"{name} is not here: {error.reason}", advice=error.advice) from error
         self.bin.mkdir(exist_ok=True)
-        for file in tool.files:
-            self._bring_libraries(unpacked / file)
-            _link(self.bin / Path(file).name, unpacked / file)
+        for program in _programs(unpacked, tool):
+            self._bring_libraries(program)
+            _link(self.bin / program.name, program)
+
+    def _package(self, name: str, tool: Tool) -> str:
+        if isinstance(tool.package, str):
+            return tool.package
+        codename = self._archive.release.codename_of(tool.suite)
+        if codename not in tool.package:
+            raise ToolMissing(f"which package of {codename} brings {name} is not known here")
+        return tool.package[codename]
 
     def _unpacked(self, package: str, suite: Suite) -> Path:
         codename = self._archive.release.codename_of(suite)
@@ -175,7 +211,7 @@ class Toolchain:
                 self._bring_library(library, program)
 
     def _bring_library(self, library: str, program: Path) -> None:
-        package = _LIBRARIES.get(library)
+        package = _package_of_library(library)
         if package is None:
             raise ToolMissing(f"{program.name} needs the library {library}, which this machine lacks")
         unpacked = self._unpacked(package, Suite.OWN)
@@ -190,6 +226,20 @@ def _tool(name: str) -> Tool:
     if name not in TOOLS:
         raise InvalidInput(f"no tool named {name!r}", advice=f"Known: {', '.join(TOOLS)}.")
     return TOOLS[name]
+
+
+def _programs(unpacked: Path, tool: Tool) -> list[Path]:
+    """The programs of a tool in its unpacked package; raises `ToolMissing` where the package has another content."""
+    found = {pattern: sorted(unpacked.glob(pattern)) for pattern in tool.files}
+    for pattern, paths in found.items():
+        if len(paths) != 1:
+            raise ToolMissing(f"the package in {unpacked} has {len(paths)} files {pattern} where one was expected")
+    return [path for paths in found.values() for path in paths]
+
+
+def _package_of_library(library: str) -> str | None:
+    versioned = _ICU.fullmatch(library)
+    return f"libicu{versioned[1]}" if versioned else _LIBRARIES.get(library)
 
 
 def _lacking_libraries(program: Path, env: Mapping[str, str]) -> list[str]:

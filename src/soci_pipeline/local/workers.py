@@ -46,9 +46,18 @@ def pool_of(platform: Platform) -> str:
 
 @contextlib.contextmanager
 def worker(
-    pool: str, folder: Path, api_url: str, *, env: Mapping[str, str], isolation: Isolation | None = None
+    pool: str,
+    folder: Path,
+    api_url: str,
+    *,
+    env: Mapping[str, str],
+    isolation: Isolation | None = None,
+    limit: int | None = None,
 ) -> Iterator[Worker]:
-    """Start a worker of the type ``process`` for a pool, at home in ``folder``; `wait_for` tells when it polls."""
+    """Start a worker of the type ``process`` for a pool, at home in ``folder``; `wait_for` tells when it polls.
+
+    ``limit`` is how many runs it takes at once; as many as there are where nothing is said.
+    """
     home = folder.absolute()
     for name in ("tmp", "work"):
         (home / name).mkdir(parents=True, exist_ok=True)
@@ -61,6 +70,8 @@ def worker(
     name = f"{pool}-local"
     # The pools are made by `setup`: a worker that made its own would hide that one is missing.
     options = ["--pool", pool, "--type", "process", "--name", name, "--install-policy", "never"]
+    if limit is not None:
+        options += ["--limit", str(limit)]
     argv = [sys.executable, "-m", "prefect", "worker", "start", *options]
     if isolation is not None:
         argv = isolated(argv, hide=isolation.hide, keep=[*isolation.keep, home], aside=isolation.aside)

@@ -74,6 +74,34 @@ def test_elsewhere_than_on_debian_a_missing_tool_is_named(tmp_path: Path, progra
         _toolchain(tmp_path / "toolchain", FEDORA).ensure(["cosign"])
 
 
+POSTGRES = """
+bin="$3/usr/lib/postgresql/15/bin"; mkdir -p "$bin"
+for name in postgres initdb; do echo "#!/bin/sh" > "$bin/$name"; chmod 755 "$bin/$name"; done
+"""
+
+
+def test_a_package_with_its_version_in_its_name_is_that_of_the_release(tmp_path: Path, programs: Path) -> None:
+    write_program(programs, "dpkg-deb", POSTGRES)
+    write_program(programs, "apt-cache", 'for word; do last=$word; done; echo " $last | 15 | https://m bookworm/main"')
+    tools = _toolchain(tmp_path / "toolchain", DEBIAN)
+    tools.ensure(["postgres"])
+    found = tools.program("initdb").resolve()
+    assert found.is_relative_to(tmp_path / "toolchain" / "packages")
+    assert "postgresql-15" in str(found)
+    assert found.parent == tools.program("postgres").resolve().parent, "initdb looks for postgres beside itself"
+
+
+def test_a_release_whose_package_is_not_known_is_named(tmp_path: Path, programs: Path) -> None:
+    with pytest.raises(ToolMissing, match="which package of sid brings postgres"):
+        _toolchain(tmp_path / "toolchain", "ID=debian\nVERSION_CODENAME=sid\n").ensure(["postgres"])
+
+
+def test_a_package_without_the_program_is_named(tmp_path: Path, programs: Path) -> None:
+    write_program(programs, "dpkg-deb", 'mkdir -p "$3"')
+    with pytest.raises(ToolMissing, match="has 0 files usr/bin/oras where one was expected"):
+        _toolchain(tmp_path / "toolchain", DEBIAN).ensure(["oras"])
+
+
 def test_an_unknown_tool_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no tool named 'podman'") as caught:
         Toolchain(tmp_path).ensure(["podman"])

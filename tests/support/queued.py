@@ -1,0 +1,161 @@
+"""Many publications queued at once on a local stack, waited for, counted, and what they cost besides their own work."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soci_pipeline.local.footprint import marked_processes
+from soci_pipeline.local.plain_image import add_image, add_layer, file_member, write_archive
+from soci_pipeline.local.prebuilt_images import served
+from soci_pipeline.local.prefect_api import PrefectApi
+from soci_pipeline.local.stack import PLATFORMS, Stack
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.registry.client import RegistryClient
+from tests.support.publications import ask
+
+_CREATED = 1_704_067_200
+_PAGE = 200
+_FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+_TICKS = os.sysconf("SC_CLK_TCK")
+TAG = "queued"
+
+
+@dataclass(frozen=True)
+class Queued:
+    """What became of publications that were queued at once. Times are seconds, CPU is user and system together."""
+
+    asked: int
+    states: Mapping[str, int]
+    """The publications by the state that they ended in."""
+    branches: Mapping[str, int]
+    """The branches that Prefect knows, by the state that they ended in."""
+    tagged: int
+    """Repositories whose tag points at an image index."""
+    wall: float
+    cpu: Mapping[str, float]
+    """By part of the stack: server, database, workers, runs."""
+
+    @property
+    def cpu_per_publish(self) -> float:
+        return sum(self.cpu.values()) / self.asked
+
+
+@contextmanager
+def tiny_images(folder: Path) -> Iterator[str]:
+    """Serve an image of a few bytes for each platform; yields the address that the builder ``prebuilt`` takes."""
+    folder.mkdir(parents=True)
+    for platform in PLATFORMS:
+        layout = Layout.create(folder / f"layout-{platform.slug}")
+        layer = add_layer(layout, [file_member("note.txt", str(platform).encode())], created_by="a note")
+        layout.set_roots([add_image(layout, [layer], platform, created=_CREATED, config={"Cmd": ["/note.txt"]})])
+        write_archive(layout, folder / f"{platform.slug}.tar")
+    with served(folder) as address:
+        yield f"{address}/{{platform}}.tar"
+
+
+def publish_all(stack: Stack, count: int, parameters: Mapping[str, Any], *, seconds: float) -> Queued:
+    """Queue ``count`` publications, each to a repository of its own, and wait until every one has ended."""
+    before = cpu_of(stack)
+    started = time.monotonic()
+    with PrefectApi(stack.prefect_api_url) as api:
+        runs = [
+            api.create_run("publish-image/default", dict(parameters) | {"image": image, "tags": [TAG]})
+            for image in (f"{stack.registry}/queued/app-{number}" for number in range(count))
+        ]
+    deadline = started + seconds
+    while True:
+        states = _states(stack, {"id": {"any_": runs}})
+        if len(states) == count and all(state in _FINAL for state in states):
+            break
+        assert time.monotonic() < deadline, f"after {seconds:g} s: {Counter(states)}"
+        time.sleep(2)
+    wall = time.monotonic() - started
+    after = cpu_of(stack)
+    with RegistryClient(stack.registry) as client:
+        found = [client.head_manifest(f"queued/app-{number}", TAG) for number in range(count)]
+    return Queued(
+        asked=count,
+        states=Counter(states),
+        branches=Counter(_states(stack, {"parent_flow_run_id": {"any_": runs}})),
+        tagged=sum(descriptor is not None for descriptor in found),
+        wall=wall,
+        cpu={part: after[part] - before[part] for part in after},
+    )
+
+
+def cpu_of(stack: Stack) -> dict[str, float]:
+    """CPU seconds so far by part of the stack: of its processes that run, and of those that they have waited for."""
+    parts = dict.fromkeys(("server", "database", "workers", "runs"), 0.0)
+    for pid in _tree(stack):
+        try:
+            argv = (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")
+            own, ended = _times(pid)
+        except OSError:
+            continue
+        part = _part(argv)
+        if part == "workers":
+            # What a worker has waited for are its runs.
+            parts["workers"] += own
+            parts["runs"] += ended
+        elif part is not None:
+            parts[part] += own + ended
+    return parts
+
+
+def _part(argv: Sequence[bytes]) -> str | None:
+    if b"server" in argv and b"prefect" in argv:
+        return "server"
+    if argv[0].startswith(b"postgres:") or argv[0].endswith(b"/postgres"):
+        return "database"
+    if b"worker" in argv and b"start" in argv:
+        return "workers"
+    return "runs" if any(b"prefect" in word for word in argv) else None
+
+
+def _tree(stack: Stack) -> set[int]:
+    """The processes of a stack; PostgreSQL's children write their titles over the mark, and have it as their parent."""
+    marked = set(marked_processes(stack.env["SOCI_PIPELINE_STACK"]))
+    children = {pid for pid in _all() if _parent(pid) in marked}
+    return marked | children
+
+
+def _all() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def _fields(pid: int) -> list[str]:
+    # The name in brackets may hold anything (proc_pid_stat(5)).
+    return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(_fields(pid)[1])
+    except OSError:
+        return 0
+
+
+def _times(pid: int) -> tuple[float, float]:
+    """CPU seconds of a process, and of its children that have ended."""
+    user, system, children_user, children_system = (int(word) / _TICKS for word in _fields(pid)[11:15])
+    return user + system, children_user + children_system
+
+
+def _states(stack: Stack, wanted: Mapping[str, Any]) -> list[str]:
+    return [str(run["state_type"]) for run in _pages(stack, wanted)]
+
+
+def _pages(stack: Stack, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while True:
+        page = ask(
+            stack, "/flow_runs/filter", {"flow_runs": wanted, "limit": _PAGE, "offset": len(found), "sort": "ID_DESC"}
+        )
+        found += page
+        if len(page) < _PAGE:
+            return found
