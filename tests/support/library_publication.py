@@ -1,0 +1,229 @@
+"""One publication by the library alone, in a process of its own that can be killed at any step or request."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass, replace
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+from soci_pipeline.publish import branch, source
+from soci_pipeline.publish.branch import Branch
+from soci_pipeline.publish.join import join
+from soci_pipeline.publish.joined import index_annotations, reader
+from soci_pipeline.publish.provenance import Origin, attach
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.tags import move_tags
+from soci_pipeline.publish.verification.verify import verify
+from soci_pipeline.publish.workspace import workspace
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.server import Fault, FaultPlan
+from soci_pipeline.registry.server.faults import Kind
+from soci_pipeline.settings import Settings
+from soci_pipeline.soci.records import PlatformImage
+from tests.support.registries import QUICK
+
+TAGS = ("v1", "latest")
+# Parts so small that the layers of a test go up in several.
+PATIENCE = replace(QUICK, settle_time=0, part_size=32 << 10)
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is published, and where its process may leave something. ``kill_at`` is a step, from 1 on; 0 is none."""
+
+    registry: str
+    repository: str
+    application: Path
+    prebuilt: Path
+    folder: Path
+    platforms: tuple[str, ...]
+    kill_at: int = 0
+
+    @property
+    def work(self) -> Path:
+        """The worker's folder."""
+        return self.folder / "work"
+
+    @property
+    def temporary(self) -> Path:
+        """What stands for the system's temporary folder."""
+        return self.folder / "tmp"
+
+    @property
+    def steps(self) -> list[str]:
+        """The steps that were done, by all runs so far."""
+        noted = self.folder / "steps"
+        return noted.read_text().splitlines() if noted.exists() else []
+
+
+class _Steps:
+    """Notes the end of each step, and kills the process there where that is asked for."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._done = 0
+
+    def done(self, name: str) -> None:
+        self._done += 1
+        with (self._job.folder / "steps").open("a") as noted:
+            noted.write(f"{name}\n")
+        if self._done == self._job.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def publish(job: Job) -> None:
+    """The steps of the flows `publish_image` and `build_platform` without Prefect; the end of a process."""
+    job.temporary.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(job.temporary)
+    steps = _Steps(job)
+    settings = Settings.from_environment(
+        {
+            "SOCI_PIPELINE_WORK_FOLDER": str(job.work),
+            "SOCI_PIPELINE_WORK_JOBS": "1",
+            "SOCI_PIPELINE_REGISTRY_JOBS": "1",
+        }
+    )
+    request = PublishRequest.check(
+        {
+            "image": f"{job.registry}/{job.repository}",
+            "source": str(job.application),
+            "platforms": list(job.platforms),
+            "builder": "prebuilt",
+            "prebuilt": f"{job.prebuilt}/{{platform}}",
+            "soci": {"min_layer_size": 0, "span_size": 65536},
+        }
+    )
+    with (
+        workspace(settings.work.folder, "publication") as folder,
+        RegistryClient(job.registry, settings=PATIENCE) as client,
+        # What a builder may leave behind: a process in a session of its own, which no signal to its parent reaches.
+        subprocess.Popen(["sleep", "600"], start_new_session=True) as helper,
+    ):
+        steps.done("start")
+        try:
+            _publish(request, folder, settings, client, steps)
+        finally:
+            helper.kill()
+
+
+def _publish(request: PublishRequest, folder: Path, settings: Settings, client: RegistryClient, steps: _Steps) -> None:
+    repository = request.image.repository
+    commit = source.resolve(request.source)
+    steps.done("resolve")
+    images = []
+    for platform in request.platforms:
+        place = folder / platform.slug
+        place.mkdir()
+        images.append(_branch(Branch(request.branch(platform, commit), place, settings), client, steps))
+    index = join(
+        images, annotations=index_annotations(commit), read=reader(client, repository), platforms=request.platforms
+    )
+    client.put_manifest(repository, index.descriptor.digest, index.encode(), index.media_type)
+    steps.done("join")
+    report = verify(client, repository, index.descriptor.digest, platforms=request.platforms)
+    assert report.ok, report.findings
+    steps.done("verify")
+    origin = Origin(source="app", ref=commit.ref, revision=commit.commit)
+    attach(client, repository, index.descriptor, images, origin, name="app")
+    steps.done("attest")
+    move_tags(client, repository, index.descriptor, TAGS)
+    steps.done("tag")
+
+
+def _branch(work: Branch, client: RegistryClient, steps: _Steps) -> PlatformImage:
+    platform = work.request.platform
+    tree = branch.check_out(work)
+    steps.done(f"source {platform}")
+    built = branch.build(work, tree)
+    steps.done(f"build {platform}")
+    layout = branch.import_built(work, built)
+    steps.done(f"import {platform}")
+    before = branch.upload_layers(work, layout, client, threading.Event())
+    steps.done(f"upload {platform}")
+    conversion = branch.index(work, layout, client)
+    steps.done(f"convert {platform}")
+    image = branch.push(work, conversion, client, before=before)
+    steps.done(f"push {platform}")
+    return image
+
+
+def processes() -> ForkServerContext:
+    """Makes processes quickly: they are forked from one that has imported the library already, and has no threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def run(context: ForkServerContext, job: Job, plan: "KillPlan | None" = None) -> int:
+    """Run a publication to its end, by itself or by ``plan``; returns its exit status, as `subprocess` has it."""
+    process = context.Process(target=publish, args=(job,), daemon=True)
+    if plan is not None:
+        plan.before(process)
+    process.start()
+    if plan is not None:
+        plan.started()
+    process.join(_SECONDS)
+    assert process.exitcode is not None, "the publication neither ended nor died"
+    return process.exitcode
+
+
+class KillPlan(FaultPlan):
+    """Kills the client's process at its ``nth`` request: when it was carried out, or when half of its body is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._victim: ForkServerProcess | None = None
+        self._ready = threading.Event()
+        self._nth = 0
+        self._after_bytes: int | None = None
+
+    def arm(self, nth: int, *, after_bytes: int | None = None) -> None:
+        """Begin to count anew; ``after_bytes`` cuts the request's body, None lets the registry do what it asks."""
+        self.replace(())
+        self._nth, self._after_bytes = nth, after_bytes
+
+    def before(self, victim: ForkServerProcess) -> None:
+        """This process is about to start."""
+        self._ready.clear()
+        self._victim = victim
+
+    def started(self) -> None:
+        """It has a number now."""
+        self._ready.set()
+
+    def next_for(self, method: str, path: str) -> Fault | None:
+        """Count a request, and kill at the one that is meant."""
+        super().next_for(method, path)
+        if len(self.requests) != self._nth:
+            return None
+        self._ready.wait()
+        assert self._victim is not None
+        self._victim.kill()
+        if self._after_bytes is None:
+            return Fault(method, path, kind=Kind.LOST_ANSWER)
+        return Fault(method, path, kind=Kind.RESET, after_bytes=self._after_bytes)
+
+
+def left_by(job: Job) -> list[Path]:
+    """What a worker should not have when nothing runs: run folders, temporary files, half-written zTOCs."""
+    return [*job.temporary.iterdir(), *(job.work / "runs").iterdir(), *(job.work / "ztocs").glob(".incoming*")]
+
+
+def helpers(job: Job) -> list[int]:
+    """The processes that carry the folder of a run of this job in their environment."""
+    mark = str(job.work).encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if any(word.startswith(b"SOCI_PIPELINE_RUN=" + mark) for word in environment.split(b"\0")):
+                found.append(int(entry.name))
+    return found
