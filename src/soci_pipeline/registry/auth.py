@@ -45,14 +45,24 @@ class Credentials:
 class CredentialProvider(Protocol):
     """Answers with the credentials for a registry (``host[:port]``), or None where it has none.
 
-    It is asked again after a refusal, so one whose tokens expire answers with a fresh one then.
+    It is asked again after a refusal. One that keeps tokens is told of it first by `forget`.
     """
 
     def credentials_for(self, registry: str) -> Credentials | None:
         """The credentials for one registry."""
 
+    def forget(self, registry: str) -> None:
+        """The registry has refused the last answer: do not give it again where a fresh one can be had."""
 
-class FixedCredentials:
+
+class _Stored:
+    """Credentials that are read anew each time, so there is nothing to forget."""
+
+    def forget(self, registry: str) -> None:
+        """Nothing: the next answer is what is stored by then."""
+
+
+class FixedCredentials(_Stored):
     """The same credentials for one registry, or for all."""
 
     def __init__(self, credentials: Credentials, *, registry: str | None = None) -> None:
@@ -64,7 +74,7 @@ class FixedCredentials:
         return self._credentials if self._registry in (None, registry) else None
 
 
-class Environment:
+class Environment(_Stored):
     """``SOCI_PIPELINE_REGISTRY_USERNAME`` and ``…_PASSWORD`` (or ``…_TOKEN``, an identity token).
 
     ``SOCI_PIPELINE_REGISTRY`` limits them to one registry; without it they are for every one that is talked to.
@@ -88,7 +98,7 @@ class Environment:
         return None
 
 
-class DockerConfig:
+class DockerConfig(_Stored):
     """``config.json`` of the Docker command: ``credHelpers``, then ``credsStore``, then ``auths``.
 
     ``path`` defaults to ``$DOCKER_CONFIG/config.json`` or ``~/.docker/config.json``. A missing file means no
@@ -149,6 +159,11 @@ class CredentialChain:
         """The first answer, or None."""
         answers = (provider.credentials_for(registry) for provider in self._providers)
         return next((answer for answer in answers if answer is not None), None)
+
+    def forget(self, registry: str) -> None:
+        """Told to every provider: whose answer was refused is not known here."""
+        for provider in self._providers:
+            provider.forget(registry)
 
 
 def default_credentials() -> CredentialProvider:

@@ -63,22 +63,22 @@ class Authorizer:
     def refused(self, challenge_header: str | None, scopes: frozenset[str], *, sent: str | None, url: str) -> None:
         """Take in a 401: after this, `header` gives another answer than ``sent``, or the same one anew.
 
+        Credentials that were refused are asked for again, so that a provider whose token was withdrawn gives another.
         Raises `AccessRefused` where there is nothing to answer with.
         """
         challenge = _choose(challenge_header or "")
         if challenge is None:
             raise AccessRefused(f"{redacted(url)} wants an authentication that is not known here", status=401, url=url)
         with self._lock:
-            if challenge.scheme == "basic":
-                self._challenge = challenge
-                self._basic = self._basic_header(url, sent)
-                return
             self._challenge = challenge
+            if challenge.scheme == "basic":
+                self._basic = self._next_basic(url, sent)
+                return
             known = self._tokens.get(scopes)
             # Another thread may have fetched a new one since.
             if known is None or known.header == sent:
                 asked = scopes | frozenset(challenge.parameters.get("scope", "").split())
-                self._tokens[scopes] = self._fetch(challenge, asked)
+                self._tokens[scopes] = self._fetch(challenge, asked, refused=sent)
 
     def renewed(self, scopes: frozenset[str], *, sent: str | None) -> bool:
         """After a refusal that blames the token's age: whether `header` has another answer than ``sent`` now."""
@@ -86,29 +86,61 @@ class Authorizer:
             if self._challenge is None or sent is None:
                 return False
             if self._challenge.scheme == "basic":
-                before, credentials = self._basic, self._credentials()
-                self._basic = None if credentials is None else credentials.basic()
-                return self._basic not in (None, before)
+                self._basic = self._other_basic(sent)
+                return self._basic not in (None, sent)
             self._tokens.pop(scopes, None)
             return True
 
-    def _basic_header(self, url: str, sent: str | None) -> str:
-        credentials = self._credentials()
-        header = None if credentials is None else credentials.basic()
+    def _next_basic(self, url: str, sent: str | None) -> str:
+        header = self._other_basic(sent)
         if header is None:
             raise AccessRefused(f"{self._registry} asks for a user and a password, and there are none", url=url)
         if header == sent:
             raise AccessRefused(f"{self._registry} does not take the user and password (status 401)", url=url)
         return header
 
+    def _other_basic(self, sent: str | None) -> str | None:
+        """The header to use after ``sent`` was refused."""
+        if self._basic not in (None, sent):
+            # Another thread has replaced it since; asking once more would only cost a request.
+            return self._basic
+        if sent is not None and self._provider is not None:
+            self._provider.forget(self._registry)
+        credentials = self._credentials()
+        return None if credentials is None else credentials.basic()
+
     def _credentials(self) -> Credentials | None:
         return None if self._provider is None else self._provider.credentials_for(self._registry)
 
-    def _fetch(self, challenge: Challenge, scopes: frozenset[str]) -> _Token:
+    def _fetch(self, challenge: Challenge, scopes: frozenset[str], *, refused: str | None = None) -> _Token:
+        """A token for some scopes; ``refused`` is the header that the registry has just turned down."""
         realm = self._checked_realm(challenge.parameters.get("realm", ""))
         credentials = self._credentials()
+        try:
+            return self._exchange(challenge, realm, scopes, credentials, refused)
+        except AccessRefused:
+            if credentials is None or self._provider is None:
+                raise
+            self._provider.forget(self._registry)
+            fresh = self._credentials()
+            if fresh == credentials:
+                raise
+            return self._exchange(challenge, realm, scopes, fresh, refused)
+
+    def _exchange(
+        self,
+        challenge: Challenge,
+        realm: str,
+        scopes: frozenset[str],
+        credentials: Credentials | None,
+        refused: str | None,
+    ) -> _Token:
+        """Give credentials for a token, by the token or the OAuth protocol; a registry's own token is one already."""
         if credentials is not None and credentials.registry_token is not None:
-            return _Token(f"Bearer {credentials.registry_token.get_secret_value()}", float("inf"))
+            header = f"Bearer {credentials.registry_token.get_secret_value()}"
+            if header == refused:
+                raise AccessRefused(f"{self._registry} does not take the registry token (status 401)", url=realm)
+            return _Token(header, float("inf"))
         service = challenge.parameters.get("service", "")
         if credentials is not None and credentials.identity_token is not None:
             fields = {
