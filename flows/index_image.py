@@ -3,11 +3,13 @@
 from typing import Literal
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import VerifyMode
+from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.records import SociOptions
@@ -35,7 +37,10 @@ def index_image(
     if image.target is None:
         raise InvalidInput(f"{image} has neither tag nor digest", advice="Write it as registry/repository:tag.")
     settings = Settings.from_environment()
-    with run_log() as log, connect(image, settings) as client:
-        found = index_existing(client, image, settings, suffix=suffix, soci=soci, verify=VerifyMode(verify))
+    name = f"index-{flow_run.get_id()}"
+    with run_log() as log, workspace(settings.work.folder, name) as folder, connect(image, settings) as client:
+        found = index_existing(
+            client, image, settings, suffix=suffix, soci=soci, verify=VerifyMode(verify), folder=folder
+        )
         log.info("%s is %s at %s", image, "indexed" if found.changed else "as it was", found.index)
         return found

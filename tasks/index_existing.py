@@ -1,5 +1,10 @@
 """Index an image that is in a registry already; its layers stream by, and none is kept."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
 from prefect import task
 
 from soci_pipeline.publish.existing.index import IndexedImage
@@ -14,6 +19,7 @@ from soci_pipeline.soci.records import SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
 from tasks.policies import STEP
 from tasks.run_log import run_log
+from tasks.tags import alone
 
 
 @task(name="index existing", **STEP)
@@ -25,8 +31,13 @@ def index_existing(
     suffix: str = "",
     soci: SociOptions | None = None,
     verify: VerifyMode = VerifyMode.SAMPLE,
+    folder: Path | None = None,
+    limit: Callable[[ImageReference], AbstractContextManager[None]] = alone,
 ) -> IndexedImage:
-    """What came of it; an image that is indexed with these settings is left alone."""
+    """What came of it; an image that is indexed with these settings is left alone.
+
+    The tag moves under the limit that publications of the image hold too.
+    """
     with run_log():
         chosen = IndexSettings(
             soci=soci or SociOptions(),
@@ -34,5 +45,7 @@ def index_existing(
             mutability=prepare(reference, settings),
             verify=verify.value,
             jobs=settings.work.jobs,
+            folder=folder,
         )
-        return index_image(client, reference, chosen, ztocs=CacheFolder(settings.work.ztoc_cache))
+        ztocs = CacheFolder(settings.work.ztoc_cache)
+        return index_image(client, reference, chosen, ztocs=ztocs, alone=partial(limit, reference))

@@ -65,30 +65,19 @@ def tag(
     client: RegistryClient,
 ) -> tuple[TagRecord, ...]:
     """Point the tags at the joined index, and each platform's own tags at its image where they are asked for."""
-    repository = request.image.repository
+    others: dict[str, Descriptor] = {}
+    if request.platform_tags:
+        for name in tags:
+            own = platform_tags(name, request.platforms)
+            others |= {own[image.platform.normalised()]: image.manifest for image in images}
     with run_log(), alone(request.image):
-        records: tuple[TagRecord, ...] = ()
-        if request.platform_tags:
-            for each in images:
-                names = [platform_tags(name, request.platforms)[each.platform.normalised()] for name in tags]
-                records += _move(client, repository, each.manifest, names, rule, request)
-        return records + _move(client, repository, index, tags, rule, request)
-
-
-def _move(
-    client: RegistryClient,
-    repository: str,
-    target: Descriptor,
-    tags: Sequence[str],
-    rule: TagMutability,
-    request: PublishRequest,
-) -> tuple[TagRecord, ...]:
-    return move_tags(
-        client,
-        repository,
-        target,
-        tags,
-        mutability=rule,
-        ancestry=lambda older, newer: is_ancestor(request, older, newer),
-        force=request.force_tags,
-    )
+        return move_tags(
+            client,
+            request.image.repository,
+            index,
+            tags,
+            mutability=rule,
+            ancestry=lambda older, newer: is_ancestor(request, older, newer),
+            force=request.force_tags,
+            others=others,
+        )

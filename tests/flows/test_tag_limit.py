@@ -2,12 +2,23 @@
 
 import threading
 import time
+from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from prefect.client.orchestration import get_client
 
+from flows.index_image import index_image
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.media_types import OCI_INDEX
+from soci_pipeline.publish.existing.index import IndexedImage
+from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.records import SociOptions
 from tasks.tags import alone, limit_of
+from tests.support.images import index_layout
+from tests.support.published import REPOSITORY, stored, tag
+from tests.support.webhook import until
 
 
 def _image() -> ImageReference:
@@ -29,6 +40,37 @@ def test_two_publications_of_one_image_do_not_move_tags_at_once() -> None:
         inside.append("first")
     thread.join(60)
     assert inside == ["first", "second"]
+
+
+def test_indexing_an_existing_image_moves_its_tag_under_the_same_limit(
+    client: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    layout = index_layout(tmp_path / "image")
+    tag(client, layout, layout.root(), "v1")
+    image = ImageReference(client.registry, REPOSITORY, "v1")
+    found: list[IndexedImage] = []
+
+    def index() -> None:
+        found.append(index_image(str(image), soci=SociOptions(min_layer_size=0, span_size=1 << 16), verify="off"))
+
+    thread = threading.Thread(target=index)
+    with alone(image):
+        thread.start()
+        # Once the new index is there, only its tag is left to do.
+        until(lambda: len(_indexes(tmp_path / "registry")) == 2, seconds=120)
+        time.sleep(3)
+        before = client.head_manifest(REPOSITORY, "v1")
+    thread.join(120)
+    after = client.head_manifest(REPOSITORY, "v1")
+    assert before is not None
+    assert after is not None
+    assert before.digest == layout.root().digest
+    assert after.digest == found[0].index
+
+
+def _indexes(folder: Path) -> list[Descriptor]:
+    return [each for each in stored(folder).roots() if each.media_type == OCI_INDEX]
 
 
 def test_another_image_does_not_wait() -> None:

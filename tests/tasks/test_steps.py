@@ -1,5 +1,7 @@
 """Tasks called as plain functions: policy apart, each is one call of the library."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,13 @@ from tasks.verify import verify
 from tests.support.images import AMD64, ARM64, index_layout
 from tests.support.published import REPOSITORY, registry, stored, tag
 
+
+@contextmanager
+def free(image: ImageReference) -> Iterator[None]:
+    """Stands for the limit that only a Prefect server has."""
+    yield
+
+
 SMALL = SociOptions(min_layer_size=0, span_size=1 << 16)
 
 
@@ -26,7 +35,9 @@ def test_indexing_an_existing_image_moves_its_tag_and_passes_the_gate(tmp_path: 
     with registry(tmp_path / "registry") as client:
         layout = index_layout(tmp_path / "image")
         tag(client, layout, layout.root(), "v1")
-        found = index_existing.fn(client, ImageReference(client.registry, REPOSITORY, "v1"), settings, soci=SMALL)
+        found = index_existing.fn(
+            client, ImageReference(client.registry, REPOSITORY, "v1"), settings, soci=SMALL, limit=free
+        )
         assert found.changed
         assert {image.platform for image in found.platforms} == {AMD64, ARM64}
         report = verify.fn(client, REPOSITORY, "v1", VerifyMode.ALL, [AMD64, ARM64])
@@ -39,8 +50,8 @@ def test_indexing_again_changes_nothing(tmp_path: Path, settings: Settings) -> N
         layout = index_layout(tmp_path / "image")
         tag(client, layout, layout.root(), "v1")
         reference = ImageReference(client.registry, REPOSITORY, "v1")
-        first = index_existing.fn(client, reference, settings, soci=SMALL)
-        again = index_existing.fn(client, reference, settings, soci=SMALL)
+        first = index_existing.fn(client, reference, settings, soci=SMALL, limit=free)
+        again = index_existing.fn(client, reference, settings, soci=SMALL, limit=free)
     assert not again.changed
     assert again.index == first.index
 
@@ -50,7 +61,7 @@ def test_a_suffix_leaves_the_tag_where_it_is(tmp_path: Path, settings: Settings)
         layout = index_layout(tmp_path / "image")
         tag(client, layout, layout.root(), "v1")
         reference = ImageReference(client.registry, REPOSITORY, "v1")
-        found = index_existing.fn(client, reference, settings, suffix="-soci", soci=SMALL)
+        found = index_existing.fn(client, reference, settings, suffix="-soci", soci=SMALL, limit=free)
         there = client.head_manifest(REPOSITORY, "v1")
         indexed = client.head_manifest(REPOSITORY, "v1-soci")
     assert there is not None

@@ -1,17 +1,18 @@
 """Moving the deploy tags, the last step of a publication: each to the verified index, or not at all.
 
 A tag that has the digest already is left alone, whatever the repository's rule; another digest under an immutable tag,
-and a newer commit under a mutable one, are conflicts, found for all tags before the first is written. Registries have
+and a newer commit under a mutable one, are conflicts, found for all tags, those of single platforms too, before the
+first is written. Registries have
 no compare-and-swap, so each tag is read again right before it is written, and the caller holds the limit of one
 publication for an image reference at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from soci_pipeline.errors import TagConflict
+from soci_pipeline.errors import InvalidInput, TagConflict
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import parse
@@ -61,27 +62,43 @@ def move_tags(
     ancestry: Ancestry | None = None,
     force: bool = False,
     on_newer: OnNewer = OnNewer.FAIL,
+    others: Mapping[str, Descriptor] | None = None,
 ) -> tuple[TagRecord, ...]:
     """Point ``tags`` at a manifest that is in the repository; returns one record a tag, in the order given.
 
-    Immutable tags are written first, then mutable ones that are new, then mutable ones that move. ``ancestry`` None, or
-    an unknown answer, means that the order of two commits does not matter. ``force`` lets an older commit replace a
-    newer one; it moves no immutable tag.
+    ``others`` are tags of other manifests that belong to it (each platform's own); their records come last. Immutable
+    tags are written first, then mutable ones that are new, then mutable ones that move; among equals, ``others`` come
+    before the index that they are a part of. ``ancestry`` None, or an unknown answer, means that the order of two
+    commits does not matter. ``force`` lets an older commit replace a newer one; it moves no immutable tag.
 
-    Raises `TagConflict` naming all conflicts, before anything is written, or where a tag changed in between; and
-    `ManifestUnknown` where ``index`` itself is not in the repository.
+    Raises `TagConflict` naming all conflicts, before anything is written, or where a tag changed in between;
+    `ManifestUnknown` where a manifest is not in the repository; `InvalidInput` where two are to get one tag.
     """
     rule = mutability or TagMutability()
-    wanted = tuple(dict.fromkeys(check_tag(tag) for tag in tags))
-    descriptor, data = client.get_manifest(repository, index.digest)
-    gate = _Gate(client, repository, rule, _revision(data), None if force else ancestry, on_newer)
-    before = {tag: gate.current(tag) for tag in wanted}
-    _raise_conflicts([line for tag in wanted if (line := gate.conflict(tag, before[tag], index.digest))])
+    targets = _targets(index, tags, others or {})
+    manifests = {each.digest: client.get_manifest(repository, each.digest) for each in (index, *targets.values())}
+    revision = _revision(manifests[index.digest][1])
+    gate = _Gate(client, repository, rule, revision, None if force else ancestry, on_newer)
+    before = {tag: gate.current(tag) for tag in targets}
+    _raise_conflicts([line for tag, each in targets.items() if (line := gate.conflict(tag, before[tag], each.digest))])
     records = {}
-    for tag in sorted(wanted, key=lambda each: (rule.allows_moving(each), before[each] is not None)):
-        records[tag] = _move(gate, tag, descriptor, data)
+
+    def turn(tag: str) -> tuple[bool, bool, bool]:
+        return rule.allows_moving(tag), before[tag] is not None, targets[tag].digest == index.digest
+
+    for tag in sorted(targets, key=turn):
+        records[tag] = _move(gate, tag, *manifests[targets[tag].digest])
         logger().info("tag %s: %s, %s", tag, records[tag].outcome, records[tag].digest)
-    return tuple(records[tag] for tag in wanted)
+    return tuple(records[tag] for tag in targets)
+
+
+def _targets(index: Descriptor, tags: Sequence[str], others: Mapping[str, Descriptor]) -> dict[str, Descriptor]:
+    """What each tag is to point at; the index's tags first."""
+    targets = {check_tag(tag): index for tag in tags}
+    for tag, manifest in others.items():
+        if targets.setdefault(check_tag(tag), manifest).digest != manifest.digest:
+            raise InvalidInput(f"the tag {tag} is asked for the image index and for the image of one platform")
+    return targets
 
 
 def _move(gate: "_Gate", tag: str, descriptor: Descriptor, data: bytes) -> TagRecord:

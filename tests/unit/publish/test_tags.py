@@ -13,9 +13,9 @@ from soci_pipeline.publish.annotations import REVISION
 from soci_pipeline.publish.tags import OnNewer, Outcome, check_tags_before_build, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ImmutableTag, ManifestUnknown
-from soci_pipeline.registry.server.settings import ServerSettings
+from soci_pipeline.registry.server import FaultPlan, ServerSettings, serving
 from soci_pipeline.registry.tag_mutability import TagMutability
-from tests.support.images import AMD64, add_image
+from tests.support.images import AMD64, add_image, gzip_layer
 from tests.support.published import REPOSITORY, registry, stored, upload
 
 OLD, NEW, OTHER = "1" * 40, "2" * 40, "3" * 40
@@ -90,6 +90,54 @@ def test_another_digest_under_an_immutable_tag_is_a_conflict_and_no_other_tag_mo
     assert "v1 is immutable" in caught.value.reason
     assert "v2 is immutable" in caught.value.reason
     assert tags_of(client) == dict.fromkeys(("v1", "v2", "main"), old.digest)
+
+
+def test_a_conflict_of_the_index_leaves_the_tags_of_its_platforms_where_they_are(
+    client: RegistryClient, layout: Layout
+) -> None:
+    old, new = index_of(client, layout, OLD), index_of(client, layout, NEW)
+    platform = add_image(layout, AMD64, [gzip_layer({"new": b"1"})])
+    upload(client, layout, platform)
+    move_tags(client, REPOSITORY, old, ["v1"])
+
+    with pytest.raises(TagConflict, match="v1 is immutable"):
+        move_tags(client, REPOSITORY, new, ["v1"], mutability=IMMUTABLE, others={"v1-amd64": platform})
+    assert tags_of(client) == {"v1": old.digest}
+
+
+def test_a_conflict_of_a_platform_leaves_the_tags_of_the_index_where_they_are(
+    client: RegistryClient, layout: Layout
+) -> None:
+    index = index_of(client, layout, NEW)
+    platforms = [add_image(layout, AMD64, [gzip_layer({"file": data})]) for data in (b"1", b"2")]
+    upload(client, layout, *platforms)
+    move_tags(client, REPOSITORY, index, [], others={"v1-amd64": platforms[0]})
+
+    with pytest.raises(TagConflict, match="v1-amd64 is immutable"):
+        move_tags(client, REPOSITORY, index, ["v1"], mutability=IMMUTABLE, others={"v1-amd64": platforms[1]})
+    assert tags_of(client) == {"v1-amd64": platforms[0].digest}
+
+
+def test_tags_of_platforms_are_written_before_the_index_and_mutable_ones_last(tmp_path: Path, layout: Layout) -> None:
+    plan = FaultPlan()
+    with serving(tmp_path / "faulty", faults=plan) as address, RegistryClient(address) as client:
+        index, platform = index_of(client, layout, NEW), add_image(layout, AMD64, [gzip_layer({"new": b"1"})])
+        upload(client, layout, platform)
+        old = index_of(client, layout, OLD)
+        move_tags(client, REPOSITORY, old, ["latest"], others={"latest-amd64": platform})
+        rule = TagMutability.of("IMMUTABLE_WITH_EXCLUSION", ["latest*"])
+        others = {"latest-amd64": add_image(layout, AMD64), "v1-amd64": platform}
+        plan.replace([])
+        moved = move_tags(client, REPOSITORY, index, ["latest", "v1"], mutability=rule, others=others)
+    assert [each.tag for each in moved] == ["latest", "v1", "latest-amd64", "v1-amd64"]
+    written = [path.rpartition("/")[2] for method, path in plan.requests if method == "PUT"]
+    assert written == ["v1-amd64", "v1", "latest-amd64", "latest"]
+
+
+def test_one_tag_for_two_manifests_is_refused(client: RegistryClient, layout: Layout) -> None:
+    index, platform = index_of(client, layout, NEW), add_image(layout, AMD64)
+    with pytest.raises(InvalidInput, match="v1-amd64"):
+        move_tags(client, REPOSITORY, index, ["v1", "v1-amd64"], others={"v1-amd64": platform})
 
 
 def test_force_moves_no_immutable_tag(client: RegistryClient, layout: Layout) -> None:

@@ -10,9 +10,9 @@ with the suffix, start no loop.
 """
 
 import io
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from soci_pipeline.build.working_folder import working_folder
 from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict, VerificationFailed
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -67,7 +68,10 @@ class IndexedImage(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an existing image is indexed. ``suffix`` writes another tag instead of moving the one that was read."""
+    """How an existing image is indexed. ``suffix`` writes another tag instead of moving the one that was read.
+
+    ``folder`` is where manifests are made before they are pushed; the system's temporary folder where None.
+    """
 
     soci: SociOptions = field(default_factory=SociOptions)
     suffix: str = ""
@@ -76,6 +80,7 @@ class Settings:
     verify: str = "sample"
     jobs: int = 1
     dry_run: bool = False
+    folder: Path | None = None
 
 
 def index_existing(
@@ -84,14 +89,16 @@ def index_existing(
     settings: Settings | None = None,
     *,
     ztocs: ZtocStore | None = None,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> IndexedImage:
     """Give the image under a tag or digest a v2 SOCI index for each platform.
 
-    ``ztocs`` is asked before a layer is fetched, and is given what was made. Raises `InvalidInput` for a reference
+    ``ztocs`` is asked before a layer is fetched, and is given what was made. ``alone`` is entered while the tag is read
+    a last time and moved; it keeps others from doing so meanwhile. Raises `InvalidInput` for a reference
     without a target and an image that cannot be read whole, `TagConflict` where the tag may not move or moved
     meanwhile, `DamagedContent` for a damaged layer, `VerificationFailed`, `RegistryError`.
     """
-    work = _Work(client, reference, settings or Settings(), ztocs)
+    work = _Work(client, reference, settings or Settings(), ztocs, alone)
     graph = work.read()
     plans = work.plan(graph)
     missing = to_fetch(plans)
@@ -111,7 +118,12 @@ def index_existing(
 
 class _Work:
     def __init__(
-        self, client: RegistryClient, reference: ImageReference, settings: Settings, ztocs: ZtocStore | None
+        self,
+        client: RegistryClient,
+        reference: ImageReference,
+        settings: Settings,
+        ztocs: ZtocStore | None,
+        alone: Callable[[], AbstractContextManager[None]],
     ) -> None:
         if settings.soci.version is not IndexVersion.V2:
             raise InvalidInput("an existing image gets a v2 SOCI index; v1 is made while it is built")
@@ -124,6 +136,7 @@ class _Work:
         self.repository = reference.repository
         self.settings = settings
         self.ztocs = ztocs
+        self.alone = alone
         self.target_tag = check_tag(reference.tag + settings.suffix) if reference.tag else None
         # One entry a layer; a list, because several threads add to it.
         self.taken: list[int] = []
@@ -205,8 +218,8 @@ class _Work:
 
     def push(self, graph: ImageGraph, plans: Sequence[ImagePlan]) -> Assembled:
         """Push SOCI indexes, manifests and the new image index by digest, unless nothing has changed."""
-        with tempfile.TemporaryDirectory(prefix="soci-pipeline-index-") as folder:
-            scratch = Layout.create(Path(folder))
+        with working_folder(self.settings.folder, purpose="index") as folder:
+            scratch = Layout.create(folder / "layout")
             assembled = assemble(
                 graph,
                 plans,
@@ -257,10 +270,11 @@ class _Work:
                 raise VerificationFailed(f"{self.reference.name}@{index.digest} is not as it should be:\n{lines}")
         records: tuple[TagRecord, ...] = ()
         if self.target_tag is not None:
-            self._check_unmoved(graph)
-            records = move_tags(
-                self.client, self.repository, index, [self.target_tag], mutability=self.settings.mutability
-            )
+            with self.alone():
+                self._check_unmoved(graph)
+                records = move_tags(
+                    self.client, self.repository, index, [self.target_tag], mutability=self.settings.mutability
+                )
         answer = self.answer(graph, plans, to_fetch=missing)
         changed = not records or any(record.outcome is Outcome.WRITTEN for record in records)
         return answer.model_copy(
