@@ -4,7 +4,9 @@ v2 puts the SOCI index's digest into the image manifest, so the image gets a new
 attestations follow. v1 leaves every image as it is; its SOCI indexes refer to the images. Layers are never changed.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -88,28 +90,40 @@ def convert(
     indexes, and so into their digests. ``jobs`` layers are indexed at a time.
 
     Raises `InvalidInput` for a source without images or without a chosen platform, `DamagedContent` for a damaged
-    layer, `HostileArchive` for one past ``limits``.
+    layer, `HostileArchive` for one past ``limits``; a destination that was not there before is not there then either.
     """
     index, images = _read(source, platforms)
-    target = Layout.create(destination)
-    indexer = LayerIndexer(
-        source=source,
-        target=target,
-        span_size=options.span_size,
-        min_layer_size=options.min_layer_size,
-        build_tool=build_tool,
-        prefetch_files=prefetch_files,
-        ztocs=ztocs,
-        limits=limits,
-    )
-    wanted = [layer for image in images if image.chosen for layer in image.manifest.layers]
-    layers = indexer.index(wanted, jobs=jobs, on_progress=on_progress)
-    work = _Work(source, target, options, build_tool, disable_xattrs, layers)
-    make = _convert_v1 if options.version is IndexVersion.V1 else _convert_v2
-    root = make(work, index, images).plain
-    _take_over(source, target, root, (record.soci_index for record in work.records))
-    target.set_roots([root])
+    with _new_layout(destination) as target:
+        indexer = LayerIndexer(
+            source=source,
+            target=target,
+            span_size=options.span_size,
+            min_layer_size=options.min_layer_size,
+            build_tool=build_tool,
+            prefetch_files=prefetch_files,
+            ztocs=ztocs,
+            limits=limits,
+        )
+        wanted = [layer for image in images if image.chosen for layer in image.manifest.layers]
+        layers = indexer.index(wanted, jobs=jobs, on_progress=on_progress)
+        work = _Work(source, target, options, build_tool, disable_xattrs, layers)
+        make = _convert_v1 if options.version is IndexVersion.V1 else _convert_v2
+        root = make(work, index, images).plain
+        _take_over(source, target, root, (record.soci_index for record in work.records))
+        target.set_roots([root])
     return Conversion(layout=target, root=root, images=tuple(work.records))
+
+
+@contextlib.contextmanager
+def _new_layout(destination: Path) -> Iterator[Layout]:
+    """A layout to fill; removed again when the block fails, unless something was there before."""
+    fresh = not destination.exists()
+    try:
+        yield Layout.create(destination)
+    except BaseException:
+        if fresh:
+            shutil.rmtree(destination, ignore_errors=True)
+        raise
 
 
 def _convert_v1(work: _Work, index: ImageIndex, images: Sequence[_Image]) -> Descriptor:

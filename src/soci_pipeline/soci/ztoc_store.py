@@ -5,10 +5,10 @@ an index wrong, only slow.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -19,7 +19,6 @@ from soci_pipeline.process import logger
 DEFAULT_CACHE_BYTES: Final = 2 << 30
 _CHECKSUM: Final = hashlib.sha256().digest_size
 _INCOMING: Final = ".incoming."
-_ABANDONED_SECONDS: Final = 3600
 _FORM: Final = "1"  # part of each name; a new number leaves the files of older versions to be pruned
 
 
@@ -85,25 +84,37 @@ class CacheFolder:
         return self.path / f"{hashlib.sha256(name.encode()).hexdigest()}.ztoc"
 
     def _write(self, path: Path, data: bytes) -> None:
-        handle, name = tempfile.mkstemp(dir=self.path, prefix=_INCOMING)
+        handle, name = self._incoming()
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(data).digest())
                 file.write(data)
-            Path(name).replace(path)
+                file.flush()
+                Path(name).replace(path)
         except OSError:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def _incoming(self) -> tuple[int, str]:
+        """A new file with a lock that lasts as long as this process, by which others tell it from a killed one's."""
+        while True:
+            handle, name = tempfile.mkstemp(dir=self.path, prefix=_INCOMING)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.fstat(handle).st_nlink:
+                return handle, name
+            # Somebody took it for an abandoned one before it was locked.
+            os.close(handle)
 
     def _prune(self) -> None:
         """Delete the least recently used files until the rest fits; other processes may be doing the same."""
         found: list[tuple[float, int, Path]] = []
         for path in self.path.iterdir():
             with contextlib.suppress(OSError):
+                if path.name.startswith(_INCOMING):
+                    _remove_abandoned(path)
+                    continue
                 state = path.stat()
-                # A young temporary file is being written by somebody; an old one is what a killed process left.
-                if not path.name.startswith(_INCOMING) or time.time() - state.st_mtime > _ABANDONED_SECONDS:
-                    found.append((state.st_mtime, state.st_size, path))
+                found.append((state.st_mtime, state.st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found, key=lambda item: item[0]):
             if total <= self.max_bytes:
@@ -111,3 +122,13 @@ class CacheFolder:
             with contextlib.suppress(OSError):
                 path.unlink()
             total -= size
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a half-written file unless its writer lives, which then holds the lock on it."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        path.unlink(missing_ok=True)

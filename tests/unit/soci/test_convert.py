@@ -121,7 +121,15 @@ def test_a_damaged_layer_fails_with_its_digest(tmp_path: Path, jobs: int) -> Non
     source = image_layout(tmp_path / "source", layers=[gzip_layer({"b": text(200_000)}), damaged])
     with pytest.raises(DamagedContent, match=str(damaged.digest)):
         convert(source, tmp_path / "result", options=SMALL, jobs=jobs)
-    assert Layout.create(tmp_path / "result").roots() == ()
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_failure_leaves_what_was_in_the_destination_before(tmp_path: Path) -> None:
+    kept = image_layout(tmp_path / "result", layers=[gzip_layer({"a": b"kept"})])
+    source = image_layout(tmp_path / "source", layers=[damaged_layer()])
+    with pytest.raises(DamagedContent):
+        convert(source, tmp_path / "result", options=SMALL)
+    assert kept.has(kept.root())
 
 
 def test_a_failure_leaves_no_destination(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

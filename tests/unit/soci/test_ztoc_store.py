@@ -1,5 +1,6 @@
 """The cache of zTOCs: shared by processes, bounded, and never trusted."""
 
+import fcntl
 import hashlib
 import subprocess
 import sys
@@ -69,6 +70,30 @@ def test_a_folder_that_cannot_be_made_is_no_failure(tmp_path: Path) -> None:
     cache = CacheFolder(tmp_path / "file")
     cache.put(LAYER, OCI_LAYER, 1000, "tool", b"a zTOC")
     assert cache.get(LAYER, OCI_LAYER, 1000, "tool") is None
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.soci.ztoc_store import CacheFolder
+
+# The last thing before the file gets its name.
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+CacheFolder(Path(sys.argv[1])).put(Digest.of(b"other"), "type", 1000, "tool", b"a zTOC")
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_file_and_a_living_ones_stays(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", DYING, str(tmp_path)], check=False)
+    assert killed.returncode == -9
+    (left,) = tmp_path.iterdir()
+    living = tmp_path / f"{left.name}x"
+    with living.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        CacheFolder(tmp_path).put(LAYER, OCI_LAYER, 1000, "tool", b"a zTOC")
+        assert living.exists()
+    assert not left.exists()
 
 
 def test_several_processes_may_use_a_folder_at_once(tmp_path: Path) -> None:
