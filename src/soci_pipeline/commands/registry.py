@@ -29,6 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="a file whose first line is the password")
     parser.add_argument("--bearer", action="store_true", help="let clients fetch a token for each scope")
     parser.add_argument("--immutable-tags", action="store_true", help="a tag may not move once it is there")
+    parser.add_argument(
+        "--no-automatic-mount", action="store_true", help="mount a blob only from a repository that the client names"
+    )
     parser.add_argument("--no-referrers", action="store_true", help="behave like a registry without the referrers API")
 
 
@@ -37,6 +40,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         login=_login(arguments),
         immutable=(lambda _tag: True) if arguments.immutable_tags else None,
         referrers=not arguments.no_referrers,
+        automatic_mount=not arguments.no_automatic_mount,
     )
     serve(
         arguments.folder,

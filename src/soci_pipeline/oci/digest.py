@@ -10,41 +10,48 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import core_schema
 
-_SHA256 = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_DIGEST = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 _CHUNK = 1 << 20
+SHA256 = "sha256"
 
 
 class Digest(str):
-    """A validated ``sha256:<64 hex>`` digest. It is a string, so it serves as a key, in JSON and in paths.
+    """A validated digest: sha256 or sha512 in hex. It is a string, so it serves as a key, in JSON and in paths.
 
-    Raises `InvalidInput` for anything else; other algorithms are refused, since registries and SOCI use sha256 alone.
+    Raises `InvalidInput` for anything else. What this library makes has sha256 digests, and so has everything that SOCI
+    points at; sha512 is what a registry may be asked for besides (descriptor.md, "Registered Algorithms").
     """
 
     __slots__ = ()
 
     def __new__(cls, value: str) -> Self:
-        if not _SHA256.match(value):
+        if not _DIGEST.match(value):
             raise InvalidInput(
-                f"not a sha256 digest: {value[:100]!r}", advice="Write it as sha256: and 64 lower-case hex digits."
+                f"not a digest: {value[:100]!r}", advice="Write it as sha256: and 64 lower-case hex digits."
             )
         return super().__new__(cls, value)
 
     @classmethod
-    def of(cls, data: bytes | bytearray | memoryview) -> Self:
+    def of(cls, data: bytes | bytearray | memoryview, algorithm: str = SHA256) -> Self:
         """The digest of some bytes."""
-        return cls(f"sha256:{hashlib.sha256(data).hexdigest()}")
+        return cls(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
 
     @classmethod
-    def of_stream(cls, stream: BinaryIO) -> Self:
+    def of_stream(cls, stream: BinaryIO, algorithm: str = SHA256) -> Self:
         """The digest of what is left in a stream, read in pieces of 1 MiB."""
-        state = hashlib.sha256()
+        state = hashlib.new(algorithm)
         while chunk := stream.read(_CHUNK):
             state.update(chunk)
-        return cls(f"sha256:{state.hexdigest()}")
+        return cls(f"{algorithm}:{state.hexdigest()}")
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the algorithm, as `hashlib.new` takes it."""
+        return self[:6]
 
     @property
     def hex(self) -> str:
-        """The 64 hex digits alone."""
+        """The hex digits alone."""
         return self[7:]
 
     @property

@@ -17,7 +17,7 @@ from typing import BinaryIO, Self
 
 from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse, parse_image_index
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 
@@ -36,7 +36,8 @@ class BlobWriter:
         self._layout = layout
         self._expected = expected
         self._size = size
-        self._hash = hashlib.sha256()
+        self._algorithm = SHA256 if expected is None else expected.algorithm
+        self._hash = hashlib.new(self._algorithm)
         self._written = 0
         incoming = layout.path / _INCOMING
         incoming.mkdir(exist_ok=True)
@@ -74,14 +75,16 @@ class BlobWriter:
             self._path.unlink(missing_ok=True)
 
     def _put_in_place(self) -> None:
-        digest = Digest(f"sha256:{self._hash.hexdigest()}")
+        digest = Digest(f"{self._algorithm}:{self._hash.hexdigest()}")
         if self._size is not None and self._written != self._size:
             raise DamagedContent(f"{self._expected or digest} has {self._written} bytes, not {self._size}")
         if self._expected is not None and digest != self._expected:
             raise DamagedContent(f"content of {self._expected} hashes to {digest}")
         # Read-only, so that nothing writes through a hard link by mistake.
         self._path.chmod(0o444)
-        self._path.rename(self._layout.blob_path(digest))
+        place = self._layout.blob_path(digest)
+        place.parent.mkdir(exist_ok=True)
+        self._path.rename(place)
         self.digest = digest
 
     @property
@@ -120,7 +123,7 @@ class Layout:
 
     def blob_path(self, digest: Digest) -> Path:
         """Where a blob lies, or would lie."""
-        return self.path / "blobs" / "sha256" / digest.hex
+        return self.path / "blobs" / digest.algorithm / digest.hex
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether a blob of that digest and size is there. Content was verified when it was written."""
@@ -134,7 +137,7 @@ class Layout:
         return BlobWriter(self, expected=expected, size=size)
 
     def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
-        """Store some bytes and describe them."""
+        """Store some bytes and describe them by their sha256 digest."""
         descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
         if not self.has(descriptor):
             with self.writer(expected=descriptor.digest, size=len(data)) as blob:
@@ -157,8 +160,10 @@ class Layout:
         """Take a blob over from another layout: a hard link where both lie on one file system, else a copy."""
         if self.has(descriptor):
             return
+        place = self.blob_path(descriptor.digest)
+        place.parent.mkdir(exist_ok=True)
         try:
-            os.link(source.blob_path(descriptor.digest), self.blob_path(descriptor.digest))
+            os.link(source.blob_path(descriptor.digest), place)
         except FileExistsError:
             return
         except OSError:
@@ -179,8 +184,9 @@ class Layout:
             raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes exceeds the limit of {limit}")
         with self.open_blob(descriptor) as blob:
             data = blob.read()
-        if Digest.of(data) != descriptor.digest:
-            raise DamagedContent(f"content of {descriptor.digest} in layout {self.path} hashes to {Digest.of(data)}")
+        found = Digest.of(data, descriptor.digest.algorithm)
+        if found != descriptor.digest:
+            raise DamagedContent(f"content of {descriptor.digest} in layout {self.path} hashes to {found}")
         return data
 
     def read_document(self, descriptor: Descriptor) -> ImageManifest | ImageIndex:
@@ -193,7 +199,7 @@ class Layout:
         fields = json.loads(data)
         # The file has no media type of its own in older layouts; `parse` wants the shape alone.
         fields.pop("mediaType", None)
-        return parse_image_index(json.dumps(fields).encode()).manifests
+        return parse_image_index(json.dumps(fields).encode(), any_algorithm=True).manifests
 
     def root(self) -> Descriptor:
         """The one descriptor of ``index.json``; raises `InvalidInput` where it lists none or several."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci import canonical_json
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.media_types import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -95,30 +95,38 @@ class ImageIndex(_Document):
         return self.manifests
 
 
-def parse(data: bytes, *, media_type: str | None = None) -> ImageManifest | ImageIndex:
+def parse(data: bytes, *, media_type: str | None = None, any_algorithm: bool = False) -> ImageManifest | ImageIndex:
     """Read a manifest or an index of OCI's or Docker's type.
 
     ``media_type`` is what the registry or descriptor said; the document's own ``mediaType`` must agree where both are
-    given. Raises `InvalidInput` for anything that is not such a document or is larger than `MAX_MANIFEST_BYTES`.
+    given. Children have sha256 digests, since images are read and indexed by those, unless ``any_algorithm``.
+
+    Raises `InvalidInput` for anything that is not such a document or is larger than `MAX_MANIFEST_BYTES`.
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the limit of {MAX_MANIFEST_BYTES}")
     fields = _object(data)
     kind = _kind(fields, media_type)
     try:
-        shared = {
-            "media_type": kind,
-            "artifact_type": fields.get("artifactType") or "",
-            "subject": Descriptor.from_json(fields["subject"]) if fields.get("subject") else None,
-            "annotations": fields.get("annotations") or {},
-        }
-        if kind in IMAGE_INDEXES:
-            return ImageIndex(manifests=_descriptors(fields, "manifests"), **shared)
-        return ImageManifest(
-            config=Descriptor.from_json(fields["config"]), layers=_descriptors(fields, "layers"), **shared
-        )
+        document = _document(fields, kind)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput(f"not a manifest of type {kind}: {error!s:.300}") from error
+    other = next((child.digest for child in document.children if child.digest.algorithm != SHA256), None)
+    if other is not None and not any_algorithm:
+        raise InvalidInput(f"a manifest that refers to {other[:40]}: images are read by sha256 digests alone")
+    return document
+
+
+def _document(fields: dict[str, Any], kind: str) -> ImageManifest | ImageIndex:
+    shared = {
+        "media_type": kind,
+        "artifact_type": fields.get("artifactType") or "",
+        "subject": Descriptor.from_json(fields["subject"]) if fields.get("subject") else None,
+        "annotations": fields.get("annotations") or {},
+    }
+    if kind in IMAGE_INDEXES:
+        return ImageIndex(manifests=_descriptors(fields, "manifests"), **shared)
+    return ImageManifest(config=Descriptor.from_json(fields["config"]), layers=_descriptors(fields, "layers"), **shared)
 
 
 def parse_image_manifest(data: bytes, *, media_type: str | None = None) -> ImageManifest:
@@ -129,9 +137,9 @@ def parse_image_manifest(data: bytes, *, media_type: str | None = None) -> Image
     return document
 
 
-def parse_image_index(data: bytes, *, media_type: str | None = None) -> ImageIndex:
+def parse_image_index(data: bytes, *, media_type: str | None = None, any_algorithm: bool = False) -> ImageIndex:
     """As `parse`, for a place where only an image index is meant."""
-    document = parse(data, media_type=media_type)
+    document = parse(data, media_type=media_type, any_algorithm=any_algorithm)
     if not isinstance(document, ImageIndex):
         raise InvalidInput("an image index was expected, and this is an image manifest")
     return document

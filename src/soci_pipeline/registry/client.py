@@ -18,7 +18,7 @@ import httpx
 
 from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
 from soci_pipeline.oci.media_types import MANIFESTS
 from soci_pipeline.registry import download, referrers, scopes
@@ -43,6 +43,7 @@ _NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _MAX_PAGES = 1000
 _MAX_TAGS = 200_000
 _PAGE_BYTES = 8 << 20
+_DIGESTS = ("sha256:", "sha512:")
 _NEXT = re.compile(r"<([^<>]{1,4096})>\s*;\s*rel=\"?next\"?")
 
 
@@ -105,7 +106,7 @@ class RegistryClient:
     def get_manifest(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
         """A manifest by tag or digest, verified; raises `ManifestUnknown`, `ContentMismatch`."""
         answer = self._read_manifest("GET", repository, reference)
-        digest = Digest.of(answer.body)
+        digest = Digest.of(answer.body, reference.algorithm if isinstance(reference, Digest) else SHA256)
         promised = reference if isinstance(reference, Digest) else answer.headers.get("docker-content-digest")
         if promised and promised.startswith("sha256:") and promised != digest:
             raise ContentMismatch(f"manifest {promised[:100]} of {repository} hashes to {digest}", url=str(answer.url))
@@ -117,7 +118,8 @@ class RegistryClient:
 
         Raises `BlobUnknown` where the registry misses what it refers to, `ImmutableTag` where the tag may not move.
         """
-        descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
+        algorithm = reference.algorithm if isinstance(reference, Digest) else SHA256
+        descriptor = Descriptor(media_type=media_type, digest=Digest.of(data, algorithm), size=len(data))
         if len(data) > MAX_MANIFEST_BYTES:
             raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the {MAX_MANIFEST_BYTES} that registries take")
         if isinstance(reference, Digest) and reference != descriptor.digest:
@@ -319,7 +321,7 @@ def _described(answer: Answer, reference: str | Digest) -> Descriptor | None:
     size = answer.headers.get("content-length", "")
     digest = answer.headers.get("docker-content-digest") or (reference if isinstance(reference, Digest) else "")
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip()
-    if not size.isdecimal() or not digest.startswith("sha256:") or media_type not in MANIFESTS:
+    if not size.isdecimal() or not digest.startswith(_DIGESTS) or media_type not in MANIFESTS:
         return None
     if isinstance(reference, Digest) and digest != reference:
         raise ContentMismatch(f"{redacted(str(answer.url))} was answered with {digest[:100]}", url=str(answer.url))

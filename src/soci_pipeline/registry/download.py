@@ -24,7 +24,7 @@ def stream(
 
     The reader must not use the bytes before the end was reached without an error.
     """
-    state, offset, failures = hashlib.sha256(), 0, 0
+    state, offset, failures = hashlib.new(descriptor.digest.algorithm), 0, 0
     while offset < descriptor.size:
         before = offset
         try:
@@ -43,7 +43,7 @@ def stream(
                 raise
             deadline.wait(retry_pause(error, transport.settings, failures - 1), instead=error)
     if state.hexdigest() != descriptor.digest.hex:
-        raise ContentMismatch(f"blob {descriptor.digest} of {repository} hashes to sha256:{state.hexdigest()}")
+        raise ContentMismatch(f"blob {descriptor.digest} of {repository} hashes to {state.hexdigest()}")
 
 
 def read_range(

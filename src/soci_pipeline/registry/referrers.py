@@ -31,8 +31,8 @@ class Manifests(Protocol):
 
 
 def fallback_tag(subject: Digest) -> str:
-    """The tag that lists the referrers of a digest."""
-    return subject.replace(":", "-")
+    """The tag that lists the referrers of a digest: at most 64 of its digits."""
+    return f"{subject.algorithm}-{subject.hex[:64]}"
 
 
 def entry_of(document: ImageManifest | ImageIndex, descriptor: Descriptor) -> Descriptor:

@@ -93,7 +93,7 @@ class Upload:
         if isinstance(error, RegistryError) and error.code == "DIGEST_INVALID":
             # Either the file is not what its name says, or the bytes were damaged (or doubled by a resume) on the way.
             with self._open_source() as source:
-                found = Digest.of_stream(source)
+                found = Digest.of_stream(source, self._descriptor.digest.algorithm)
             if found != self._descriptor.digest:
                 raise DamagedContent(f"the local copy of {self._descriptor.digest} hashes to {found}") from error
             return True

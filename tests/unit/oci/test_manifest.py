@@ -76,3 +76,11 @@ def test_docker_types_are_read_as_they_are_and_have_oci_counterparts() -> None:
     document = parse(canonical_json.encode(fields))
     assert document.media_type == media_types.DOCKER_MANIFEST
     assert json.loads(document.encode())["mediaType"] == media_types.DOCKER_MANIFEST
+
+
+def test_a_manifest_that_refers_to_other_digests_than_sha256_is_for_registries_alone() -> None:
+    config = Descriptor(media_type=media_types.OCI_CONFIG, digest=Digest.of(b"{}", "sha512"), size=2)
+    data = ImageManifest(config=config).encode()
+    assert parse(data, any_algorithm=True).children == (config,)
+    with pytest.raises(InvalidInput, match="sha256 digests alone"):
+        parse(data)

@@ -13,6 +13,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal, empty
 from soci_pipeline.registry.server.exchange import Exchange, digest_of
+from soci_pipeline.registry.server.storage import Repository
 from soci_pipeline.registry.server.uploads import Session
 
 _READ = 1 << 20
@@ -98,15 +99,21 @@ async def cancel(exchange: Exchange) -> Response:
 
 
 def _mount(exchange: Exchange, digest: Digest, source: str) -> Response | None:
-    if source and not exchange.may_read(source):
-        return None
-    donor = exchange.site.storage.repository(source) if source else exchange.existing()
+    donor = _donor(exchange, digest, source)
     size = None if donor is None else donor.blob_size(digest)
     if donor is None or size is None:
         return None
     descriptor = Descriptor(media_type="application/octet-stream", digest=digest, size=size)
     exchange.created().layout.link_from(donor.layout, descriptor)
     return _created(exchange, digest)
+
+
+def _donor(exchange: Exchange, digest: Digest, source: str) -> Repository | None:
+    """Where a blob may be mounted from: the repository that was named, or any that has it where none was."""
+    storage = exchange.site.storage
+    if source:
+        return storage.repository(source) if exchange.may_read(source) else None
+    return storage.holder_of(digest, readable=exchange.may_read) if exchange.site.settings.automatic_mount else None
 
 
 async def _finish(exchange: Exchange, session: Session, digest: Digest) -> Response:

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse
 from soci_pipeline.oci.media_types import MANIFESTS
 from soci_pipeline.registry.reference import is_tag
@@ -43,23 +43,34 @@ async def put(exchange: Exchange) -> Response:
     if media_type not in MANIFESTS:
         raise Refusal("MANIFEST_INVALID", f"not a manifest media type: {media_type[:100]!r}")
     try:
-        document = parse(data, media_type=media_type)
+        document = parse(data, media_type=media_type, any_algorithm=True)
     except InvalidInput as error:
         raise Refusal("MANIFEST_INVALID", error.reason) from error
-    digest = Digest.of(data)
+    digest = Digest.of(data, SHA256 if expected is None else expected.algorithm)
     if expected is not None and expected != digest:
         raise Refusal("DIGEST_INVALID", f"the manifest hashes to {digest}")
     repository = exchange.created()
     if missing := repository.missing(document):
         raise Refusal("MANIFEST_BLOB_UNKNOWN", f"{exchange.name} has no {', '.join(missing[:3])}")
-    tag = None if expected is not None else target
-    if tag is not None:
+    tags = [target] if expected is None else _more_tags(exchange)
+    for tag in tags:
         _may_move(exchange, repository, tag, digest)
-    await asyncio.to_thread(repository.put_manifest, data, media_type, tag=tag)
+    await asyncio.to_thread(repository.put_manifest, data, media_type, digest=digest, tags=tags)
     headers = {"Location": f"/v2/{exchange.name}/manifests/{digest}", "Docker-Content-Digest": digest}
+    if tags and expected is not None:
+        headers["OCI-Tag"] = ", ".join(tags)
     if document.subject is not None and exchange.site.settings.referrers:
         headers["OCI-Subject"] = document.subject.digest
     return empty(201, **headers)
+
+
+def _more_tags(exchange: Exchange) -> list[str]:
+    """The tags that a push by digest asks for (distribution-spec after 1.1, "Pushing manifests with tags")."""
+    tags = list(dict.fromkeys(exchange.request.query_params.getlist("tag")))
+    for tag in tags:
+        if not is_tag(tag):
+            raise Refusal("TAG_INVALID", f"not a tag: {tag[:140]!r}")
+    return tags
 
 
 async def delete(exchange: Exchange) -> Response:

@@ -18,4 +18,6 @@ class ServerSettings:
     least_part: int = 0
     """After a part below this size no other is taken; announced as OCI-Chunk-Min-Length."""
     mount: bool = True
+    automatic_mount: bool = True
+    """Whether a mount that names no source takes the blob from any repository that the client may read."""
     page_size: int = 1000

@@ -11,7 +11,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from soci_pipeline.errors import DamagedContent, InvalidInput
@@ -75,13 +75,16 @@ class Repository:
         wanted = (child for child in document.children if not child.urls and not is_foreign_layer(child.media_type))
         return tuple(child.digest for child in wanted if not self.layout.has(child))
 
-    def put_manifest(self, data: bytes, media_type: str, *, tag: str | None) -> Descriptor:
-        """Store a manifest, and point the tag at it where one is given."""
-        descriptor = self.layout.add_bytes(data, media_type)
+    def put_manifest(
+        self, data: bytes, media_type: str, *, digest: Digest | None = None, tags: Collection[str] = ()
+    ) -> Descriptor:
+        """Store a manifest, under its sha256 digest where no other is given, and point some tags at it."""
+        descriptor = Descriptor(media_type=media_type, digest=digest or Digest.of(data), size=len(data))
+        self.layout.add_chunks([data], descriptor)
         with self._changing() as entries:
-            others = [entry for entry in entries if tag is None or entry.annotations.get(TAG) != tag]
-            displaced = [entry.plain for entry in entries if tag is not None and entry.annotations.get(TAG) == tag]
-            added = [descriptor.annotated(annotations={TAG: tag})] if tag else [descriptor]
+            others = [entry for entry in entries if entry.annotations.get(TAG) not in tags]
+            displaced = [entry.plain for entry in entries if entry.annotations.get(TAG) in tags]
+            added = [descriptor.annotated(annotations={TAG: tag}) for tag in tags] or [descriptor]
             entries[:] = _tidy([*others, *added, *displaced])
         return descriptor
 
@@ -114,7 +117,7 @@ class Repository:
         known = self._referrers.get(descriptor.digest)
         if known is None:
             try:
-                document = parse(self.read(descriptor), media_type=descriptor.media_type)
+                document = parse(self.read(descriptor), media_type=descriptor.media_type, any_algorithm=True)
             except (OSError, InvalidInput):
                 return None, descriptor
             target = document.subject.digest if document.subject else None
@@ -173,6 +176,14 @@ class Storage:
         if known is None:
             raise DamagedContent(f"the layout of {name} went away while it was made")
         return known
+
+    def holder_of(self, digest: Digest, *, readable: Callable[[str], bool]) -> Repository | None:
+        """Some repository that has a blob, of those that may be read."""
+        for name in self.names():
+            repository = self.repository(name) if readable(name) else None
+            if repository is not None and repository.blob_size(digest) is not None:
+                return repository
+        return None
 
     def names(self) -> tuple[str, ...]:
         """Every repository, in lexical order."""

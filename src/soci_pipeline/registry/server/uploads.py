@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.registry.server.answers import Refusal
 from soci_pipeline.registry.server.storage import UPLOADS, Repository
 
@@ -91,10 +91,20 @@ class Session:
 
     def finish(self, digest: Digest) -> None:
         """Put the blob in place; raises `Refusal` where its bytes do not hash to that digest."""
-        if self._hash.hexdigest() != digest.hex:
-            raise Refusal("DIGEST_INVALID", f"the upload hashes to sha256:{self._hash.hexdigest()}")
+        found = self._digest(digest.algorithm)
+        if found != digest:
+            raise Refusal("DIGEST_INVALID", f"the upload hashes to {found}")
         self.path.chmod(0o444)
-        self.path.rename(self.repository.layout.blob_path(digest))
+        place = self.repository.layout.blob_path(digest)
+        place.parent.mkdir(exist_ok=True)
+        self.path.rename(place)
+
+    def _digest(self, algorithm: str) -> Digest:
+        if algorithm == SHA256:
+            return Digest(f"{SHA256}:{self._hash.hexdigest()}")
+        # Which algorithm is meant is said at the end alone, and hardly ever another one.
+        with self.path.open("rb") as file:
+            return Digest.of_stream(file, algorithm)
 
     def cancel(self) -> None:
         """Leave nothing behind."""

@@ -195,6 +195,21 @@ def test_a_blob_is_mounted_from_another_repository(http: httpx.Client) -> None:
     assert stored(http) == DATA
 
 
+def test_a_blob_is_mounted_from_any_repository_where_none_is_named(http: httpx.Client) -> None:
+    put_blob(http, DATA, "other/app")
+    answer = http.post(f"{API}/blobs/uploads/", params={"mount": DIGEST})
+    assert answer.status_code == 201
+    assert stored(http) == DATA
+
+
+def test_without_automatic_mounts_a_mount_that_names_no_repository_opens_a_session(tmp_path: Path) -> None:
+    with wire(tmp_path, settings=ServerSettings(automatic_mount=False)) as http:
+        for name in ("other/app", NAME):
+            put_blob(http, DATA, name)
+        answer = http.post(f"{API}/blobs/uploads/", params={"mount": DIGEST})
+        assert (answer.status_code, "/blobs/uploads/" in answer.headers["location"]) == (202, True)
+
+
 @pytest.mark.parametrize("source", ["other/app", "none/such", "", "../.."])
 def test_a_mount_of_a_blob_that_is_not_there_opens_a_session(http: httpx.Client, source: str) -> None:
     put_blob(http, b"something else", "other/app")
@@ -252,6 +267,50 @@ def test_an_index_whose_children_are_missing_is_refused(http: httpx.Client) -> N
     # A blob with the child's bytes is not a manifest yet.
     put_blob(http, manifest_of(b"absent").encode())
     assert put_document(http, ImageIndex(manifests=(image, absent)), "bad").status_code == 400
+
+
+def test_a_push_by_digest_may_ask_for_tags(http: httpx.Client) -> None:
+    put_blob(http, CONFIG)
+    document = manifest_of()
+    answer = http.put(
+        f"{API}/manifests/{document.descriptor.digest}",
+        params=[("tag", "one"), ("tag", "two")],
+        content=document.encode(),
+        headers={"Content-Type": document.media_type},
+    )
+    assert (answer.status_code, answer.headers["oci-tag"]) == (201, "one, two")
+    assert http.get(f"{API}/tags/list").json()["tags"] == ["one", "two"]
+    assert http.get(f"{API}/manifests/two").content == document.encode()
+
+
+# Digests of the other registered algorithm
+
+
+def test_blobs_and_manifests_may_have_sha512_digests(http: httpx.Client, tmp_path: Path) -> None:
+    config = Digest.of(CONFIG, "sha512")
+    location = http.patch(start(http), content=CONFIG).headers["location"]
+    assert http.put(location, params={"digest": config}).status_code == 201
+    assert stored(http, config) == CONFIG
+    manifest = manifest_of()
+    manifest = manifest.replaced(config=manifest.config.annotated(digest=config))
+    digest = Digest.of(manifest.encode(), "sha512")
+    headers = {"Content-Type": manifest.media_type}
+    pushed = http.put(f"{API}/manifests/{digest}", content=manifest.encode(), headers=headers)
+    assert (pushed.status_code, pushed.headers["docker-content-digest"]) == (201, digest)
+    read = http.get(pushed.headers["location"])
+    assert (read.content, read.headers["docker-content-digest"]) == (manifest.encode(), digest)
+    assert http.delete(f"{API}/manifests/{digest}").status_code == 202
+    assert http.delete(f"{API}/blobs/{config}").status_code == 202
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["post", "put"])
+def test_bytes_that_have_another_sha512_digest_are_refused(http: httpx.Client, method: str) -> None:
+    wrong = Digest.of(b"other", "sha512")
+    place = f"{API}/blobs/uploads/" if method == "post" else start(http)
+    answer = http.request(method, place, params={"digest": wrong}, content=DATA)
+    assert (answer.status_code, code_of(answer)) == (400, "DIGEST_INVALID")
+    assert stored(http, wrong) is None
 
 
 def test_a_manifest_under_another_digest_is_refused(http: httpx.Client) -> None:

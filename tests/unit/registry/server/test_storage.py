@@ -22,7 +22,7 @@ from soci_pipeline.registry.server.storage import Storage
 repository = Storage(Path(sys.argv[1])).create("shared")
 for number in range(40):
     document = ImageIndex(annotations={"by": f"{sys.argv[2]} {number}"})
-    repository.put_manifest(document.encode(), document.media_type, tag=f"{sys.argv[2]}-{number}")
+    repository.put_manifest(document.encode(), document.media_type, tags=[f"{sys.argv[2]}-{number}"])
 """
 
 
@@ -40,9 +40,9 @@ def test_two_processes_that_write_one_folder_lose_no_tag(tmp_path: Path) -> None
 
 def test_what_another_process_wrote_is_seen_at_once(tmp_path: Path) -> None:
     mine, theirs = Storage(tmp_path).create("shared"), Storage(tmp_path).create("shared")
-    first = theirs.put_manifest(index("1"), OCI_INDEX, tag="v1")
+    first = theirs.put_manifest(index("1"), OCI_INDEX, tags=["v1"])
     assert mine.manifest("v1") == first
-    second = theirs.put_manifest(index("2"), OCI_INDEX, tag="v1")
+    second = theirs.put_manifest(index("2"), OCI_INDEX, tags=["v1"])
     assert (mine.manifest("v1"), mine.manifest(first.digest)) == (second, first)
 
 
@@ -57,7 +57,7 @@ def test_a_repository_is_an_oci_layout_that_other_tools_can_read(tmp_path: Path)
 def test_several_tags_of_one_manifest_are_kept_apart(tmp_path: Path) -> None:
     repository = Storage(tmp_path).create("a")
     for tag in ("one", "two", "one"):
-        repository.put_manifest(index("x"), OCI_INDEX, tag=tag)
+        repository.put_manifest(index("x"), OCI_INDEX, tags=[tag])
     assert repository.tags() == ("one", "two")
     assert len(repository.layout.roots()) == 2
 
