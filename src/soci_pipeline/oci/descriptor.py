@@ -18,7 +18,7 @@ class Descriptor(BaseModel):
 
     media_type: str
     digest: Digest
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, lt=1 << 63, strict=True)
     annotations: dict[str, str] = Field(default_factory=dict)
     platform: Platform | None = None
     artifact_type: str = ""
@@ -39,7 +39,7 @@ class Descriptor(BaseModel):
                 annotations=value.get("annotations") or {},
                 platform=Platform.from_json(platform) if platform else None,
                 artifact_type=value.get("artifactType") or "",
-                urls=tuple(value.get("urls") or ()),
+                urls=value.get("urls") or (),
                 data=value.get("data") or "",
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

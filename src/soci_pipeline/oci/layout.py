@@ -195,11 +195,11 @@ class Layout:
 
     def roots(self) -> tuple[Descriptor, ...]:
         """The descriptors of ``index.json``."""
-        data = (self.path / "index.json").read_bytes()
-        fields = json.loads(data)
-        # The file has no media type of its own in older layouts; `parse` wants the shape alone.
-        fields.pop("mediaType", None)
-        return parse_image_index(json.dumps(fields).encode(), any_algorithm=True).manifests
+        try:
+            data = (self.path / "index.json").read_bytes()
+        except FileNotFoundError as error:
+            raise InvalidInput(f"the layout {self.path} has no index.json") from error
+        return parse_roots(data, self.path, any_algorithm=True)
 
     def root(self) -> Descriptor:
         """The one descriptor of ``index.json``; raises `InvalidInput` where it lists none or several."""
@@ -244,6 +244,19 @@ class Layout:
             for child in self.read_document(node).children:
                 yield from self._walk(child, seen, depth=depth + 1)
         yield node
+
+
+def parse_roots(data: bytes, where: Path, *, any_algorithm: bool = False) -> tuple[Descriptor, ...]:
+    """The descriptors of the ``index.json`` of a layout; raises `InvalidInput` for another shape."""
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"index.json of {where} is not JSON") from error
+    if not isinstance(fields, dict):
+        raise InvalidInput(f"index.json of {where} is not a JSON object")
+    # The file has no media type of its own in older layouts; `parse` wants the shape alone.
+    fields.pop("mediaType", None)
+    return parse_image_index(json.dumps(fields).encode(), any_algorithm=any_algorithm).manifests
 
 
 def _manifest_at(path: Path) -> ImageManifest | ImageIndex | None:

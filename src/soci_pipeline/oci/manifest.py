@@ -168,11 +168,11 @@ def _kind(fields: dict[str, Any], media_type: str | None) -> str:
     if "manifests" in fields and ("layers" in fields or "config" in fields):
         raise InvalidInput("a document that is both an image manifest and an image index is refused (CVE-2021-41190)")
     kind = own or given or (OCI_INDEX if "manifests" in fields else OCI_MANIFEST)
-    if kind not in IMAGE_INDEXES | IMAGE_MANIFESTS:
+    if not isinstance(kind, str) or kind not in IMAGE_INDEXES | IMAGE_MANIFESTS:
         raise InvalidInput(f"not a manifest media type: {str(kind)[:100]}")
     if (kind in IMAGE_INDEXES) != ("manifests" in fields):
         raise InvalidInput(f"the document's fields do not fit its media type {kind}")
-    return str(kind)
+    return kind
 
 
 def _descriptors(fields: dict[str, Any], name: str) -> tuple[Descriptor, ...]:

@@ -14,7 +14,7 @@ from soci_pipeline.errors import InvalidInput
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 _ARCHITECTURE_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
 # containerd's platforms package treats these variants as the plain architecture.
-_DEFAULT_VARIANTS = {("arm64", "v8"), ("arm64", "8"), ("amd64", "v1"), ("arm", "v7")}
+_DEFAULT_VARIANTS = {("arm64", "v8"), ("arm64", "8"), ("amd64", "v1"), ("arm", "v7"), ("arm", "7")}
 _KNOWN_ARCHITECTURES = frozenset(
     {"amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64le", "mips64", "unknown"}
 )
@@ -59,7 +59,7 @@ class Platform:
                 architecture=_text(value["architecture"]),
                 variant=_text(value.get("variant") or ""),
                 os_version=_text(value.get("os.version") or ""),
-                os_features=tuple(_text(feature) for feature in value.get("os.features") or ()),
+                os_features=_texts(value.get("os.features") or ()),
             )
         except (KeyError, TypeError) as error:
             raise InvalidInput(f"not a platform object: {str(value)[:200]}") from error
@@ -117,7 +117,15 @@ class Platform:
         )
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"expected a list, got {type(value).__name__}")
+    return tuple(_text(each) for each in value)
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {type(value).__name__}")
+    if not value.isprintable():
+        raise TypeError("expected printable text")
     return value

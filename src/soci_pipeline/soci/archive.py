@@ -1,13 +1,12 @@
 """Archives of OCI layouts: unpacked blob by blob, each verified; nothing else of the archive is touched."""
 
-import json
 from pathlib import Path
 
 from soci_pipeline.build.archive import Archive, open_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, parse_image_index
+from soci_pipeline.oci.layout import Layout, parse_roots
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 
 _DEPTH = 8
@@ -30,21 +29,12 @@ def unpacked(path: Path, folder: Path) -> Layout:
         if size > MAX_MANIFEST_BYTES:
             raise InvalidInput(f"index.json of {path} has {size} bytes")
         with archive.open("index.json") as file:
-            roots = _roots(file.read(), path)
+            roots = parse_roots(file.read(), path)
         layout = Layout.create(folder)
         for root in roots:
             _take(archive, root, layout, depth=0)
         layout.set_roots(roots)
     return layout
-
-
-def _roots(data: bytes, path: Path) -> tuple[Descriptor, ...]:
-    try:
-        fields = json.loads(data)
-        fields.pop("mediaType", None)
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise InvalidInput(f"index.json of {path} is not an object") from error
-    return parse_image_index(json.dumps(fields).encode()).manifests
 
 
 def _take(archive: Archive, node: Descriptor, layout: Layout, *, depth: int) -> None:

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
@@ -32,6 +30,7 @@ from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IMAGE_MANIFEST_DIGEST
 from soci_pipeline.soci.layers import LayerIndexer, LayerKey, OnProgress, layer_key
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.source_images import SourceImage, in_order_of_choice, read_images
 from soci_pipeline.soci.ztoc import BUILD_TOOL
 from soci_pipeline.soci.ztoc_store import ZtocStore
 
@@ -43,16 +42,6 @@ class Conversion:
     layout: Layout
     root: Descriptor
     images: tuple[PlatformImage, ...]
-
-
-@dataclass(frozen=True)
-class _Image:
-    """One image of the source; ``chosen`` is the platform as it was asked for, None where it was not."""
-
-    descriptor: Descriptor
-    manifest: ImageManifest
-    platform: Platform
-    chosen: Platform | None
 
 
 @dataclass
@@ -85,14 +74,14 @@ def convert(
 ) -> Conversion:
     """Index the images of a layout; ``platforms`` chooses some of them, None takes all.
 
-    The source's root may be an image index or one manifest; the result's is always an image index, and ``index.json``
-    lists it alone. Where nothing can be indexed the images stay as they are. ``build_tool`` goes into zTOCs and SOCI
-    indexes, and so into their digests. ``jobs`` layers are indexed at a time.
+    The source's ``index.json`` may list an image index or images; the result's lists an image index alone. Where
+    nothing can be indexed the images stay as they are. ``build_tool`` goes into zTOCs and SOCI indexes, and so into
+    their digests. ``jobs`` layers are indexed at a time.
 
     Raises `InvalidInput` for a source without images or without a chosen platform, `DamagedContent` for a damaged
     layer, `HostileArchive` for one past ``limits``; a destination that was not there before is not there then either.
     """
-    index, images = _read(source, platforms)
+    index, images = read_images(source, platforms)
     with _new_layout(destination) as target:
         indexer = LayerIndexer(
             source=source,
@@ -126,8 +115,8 @@ def _new_layout(destination: Path) -> Iterator[Layout]:
         raise
 
 
-def _convert_v1(work: _Work, index: ImageIndex, images: Sequence[_Image]) -> Descriptor:
-    for image in _in_order_of_choice(images):
+def _convert_v1(work: _Work, index: ImageIndex, images: Sequence[SourceImage]) -> Descriptor:
+    for image in in_order_of_choice(images):
         document = _soci_index(work, image, subject=image.descriptor)
         found = None
         if document is not None:
@@ -136,7 +125,7 @@ def _convert_v1(work: _Work, index: ImageIndex, images: Sequence[_Image]) -> Des
     return _root(work, index)
 
 
-def _convert_v2(work: _Work, index: ImageIndex, images: Sequence[_Image]) -> Descriptor:
+def _convert_v2(work: _Work, index: ImageIndex, images: Sequence[SourceImage]) -> Descriptor:
     documents = {image.descriptor.digest: _soci_index(work, image) for image in images if image.chosen}
     indexed = any(documents.values())
     rewritten: dict[Digest, Descriptor] = {}
@@ -149,13 +138,13 @@ def _convert_v2(work: _Work, index: ImageIndex, images: Sequence[_Image]) -> Des
     children = _children(work, index, images, rewritten, found)
     if children != index.manifests:
         index = index.replaced(manifests=children)
-    for image in _in_order_of_choice(images):
+    for image in in_order_of_choice(images):
         old = image.descriptor.digest
         _record(work, image, rewritten[old], found[old], index)
     return _root(work, index)
 
 
-def _soci_index(work: _Work, image: _Image, *, subject: Descriptor | None = None) -> ImageManifest | None:
+def _soci_index(work: _Work, image: SourceImage, *, subject: Descriptor | None = None) -> ImageManifest | None:
     """The SOCI index of one image, None where none of its layers has a zTOC."""
     layers = [work.layers[layer_key(layer)] for layer in image.manifest.layers]
     # The same content may be listed under descriptors that differ; the manifest's own go into the record.
@@ -174,7 +163,7 @@ def _soci_index(work: _Work, image: _Image, *, subject: Descriptor | None = None
 
 
 def _rewrite(
-    work: _Work, image: _Image, document: ImageManifest | None, *, indexed: bool
+    work: _Work, image: SourceImage, document: ImageManifest | None, *, indexed: bool
 ) -> tuple[Descriptor, Descriptor | None]:
     """The new descriptors of an image and of its SOCI index.
 
@@ -212,24 +201,36 @@ def _rewrite(
 def _children(
     work: _Work,
     index: ImageIndex,
-    images: Sequence[_Image],
+    images: Sequence[SourceImage],
     rewritten: dict[Digest, Descriptor],
     found: dict[Digest, Descriptor | None],
 ) -> tuple[Descriptor, ...]:
     """What the new image index lists: SOCI indexes take the place of earlier ones of their image, or come last."""
-    pending = {str(image.descriptor.digest): found[image.descriptor.digest] for image in _in_order_of_choice(images)}
+    pending = {image.descriptor.digest: image for image in in_order_of_choice(images)}
+    listed = {str(child.digest) for child in index.manifests}
     children: list[Descriptor] = []
     for child in index.manifests:
         if child.digest in rewritten:
             children.append(rewritten[child.digest])
         elif is_attestation(child):
             children.append(follow(child, work.renamed, work.source, work.target))
-        elif child.artifact_type == SOCI_INDEX_V2 and child.annotations.get(IMAGE_MANIFEST_DIGEST) in pending:
-            if (new := pending.pop(child.annotations[IMAGE_MANIFEST_DIGEST])) is not None:
+        elif (image := _image_of_soci_index(child, pending.values(), listed)) is not None:
+            del pending[image.descriptor.digest]
+            if (new := found[image.descriptor.digest]) is not None:
                 children.append(new)
         else:
             children.append(_renamed(child, work.renamed))
-    return (*children, *(new for new in pending.values() if new is not None))
+    return (*children, *(new for digest in pending if (new := found[digest]) is not None))
+
+
+def _image_of_soci_index(child: Descriptor, images: Iterable[SourceImage], listed: set[str]) -> SourceImage | None:
+    """The image whose earlier SOCI index this is: the one that it names, else one of its platform if that is gone."""
+    if child.artifact_type != SOCI_INDEX_V2:
+        return None
+    named, platform = child.annotations.get(IMAGE_MANIFEST_DIGEST), child.platform
+    if named in listed or platform is None:
+        return next((image for image in images if image.descriptor.digest == named), None)
+    return next((image for image in images if image.platform.matches(platform)), None)
 
 
 def _renamed(child: Descriptor, renamed: dict[Digest, Digest]) -> Descriptor:
@@ -239,7 +240,7 @@ def _renamed(child: Descriptor, renamed: dict[Digest, Digest]) -> Descriptor:
     return child if new is None else child.annotated(annotations=child.annotations | {IMAGE_MANIFEST_DIGEST: new})
 
 
-def _record(work: _Work, image: _Image, manifest: Descriptor, found: Descriptor | None, index: ImageIndex) -> None:
+def _record(work: _Work, image: SourceImage, manifest: Descriptor, found: Descriptor | None, index: ImageIndex) -> None:
     layers = (replace(work.layers[layer_key(layer)], layer=layer) for layer in image.manifest.layers)
     attestations = (
         child
@@ -260,61 +261,10 @@ def _record(work: _Work, image: _Image, manifest: Descriptor, found: Descriptor 
 
 def _root(work: _Work, index: ImageIndex) -> Descriptor:
     """The image index, stored; the source's own bytes where nothing in it has changed."""
-    original = work.source.root()
-    if original.media_type == OCI_INDEX and work.source.read_document(original) == index:
-        return original
+    roots = work.source.roots()
+    if len(roots) == 1 and roots[0].media_type == OCI_INDEX and work.source.read_document(roots[0]) == index:
+        return roots[0]
     return work.target.add_document(index.replaced(media_type=OCI_INDEX))
-
-
-def _read(source: Layout, platforms: Sequence[Platform] | None) -> tuple[ImageIndex, tuple[_Image, ...]]:
-    """The source as an image index, and the images in it."""
-    root = source.root()
-    document = source.read_document(root)
-    if isinstance(document, ImageManifest):
-        # Annotations of the layout's own entry are names of the image on this machine.
-        platform = _as_containerd_writes(platform_of_config(source.read(document.config)))
-        listed = root.annotated(annotations={}, platform=platform)
-        document = ImageIndex(manifests=(listed,))
-    images = [image for child in document.manifests if (image := _image(source, child)) is not None]
-    if not images:
-        raise InvalidInput(f"the layout {source.path} holds no image")
-    return document, tuple(_choose(images, platforms))
-
-
-def _image(source: Layout, child: Descriptor) -> _Image | None:
-    """An image of an image index; None for what is none: attestations, SOCI indexes, and images that were not saved."""
-    if child.media_type not in IMAGE_MANIFESTS or child.artifact_type or is_attestation(child):
-        return None
-    if not source.has(child) or (child.platform is not None and child.platform.is_unknown):
-        return None
-    manifest = source.read_document(child)
-    if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-        return None
-    platform = child.platform or platform_of_config(source.read(manifest.config))
-    return _Image(child, manifest, platform, None)
-
-
-def _choose(images: Sequence[_Image], platforms: Sequence[Platform] | None) -> Iterable[_Image]:
-    if platforms is None:
-        return [replace(image, chosen=image.platform) for image in images]
-    chosen: dict[Digest, Platform] = {}
-    for platform in platforms:
-        fitting = [image for image in images if image.platform.matches(platform)]
-        if not fitting:
-            there = ", ".join(str(image.platform) for image in images)
-            raise InvalidInput(f"the image has no {platform}", advice=f"It has {there}.")
-        chosen.setdefault(fitting[0].descriptor.digest, _as_containerd_writes(platform))
-    return [replace(image, chosen=chosen.get(image.descriptor.digest)) for image in images]
-
-
-def _in_order_of_choice(images: Sequence[_Image]) -> list[_Image]:
-    return [image for image in images if image.chosen]
-
-
-def _as_containerd_writes(platform: Platform) -> Platform:
-    """As containerd's package platforms has it: arm64/v8 without its variant, arm/v7 with it."""
-    plain = platform.normalised()
-    return replace(plain, variant="v7") if plain.architecture == "arm" and not plain.variant else plain
 
 
 def _take_over(source: Layout, target: Layout, root: Descriptor, more: Iterable[Descriptor | None]) -> None:

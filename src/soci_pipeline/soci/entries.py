@@ -47,6 +47,6 @@ class Entry(NamedTuple):
     @property
     def needs_xattrs(self) -> bool:
         """Whether a runtime has to look at extended attributes for this entry; opaque directories become one."""
-        if self.name.rpartition(b"/")[2] == OPAQUE_WHITEOUT:
+        if self.name.endswith(OPAQUE_WHITEOUT):
             return True
         return any(key.startswith(XATTR_PREFIX) for key, _ in self.pax)

@@ -208,7 +208,7 @@ class TarScanner:
             raise BadHeader("a negative size")
         elif size and kind is kinds.HARDLINK:
             self._refuse(Reason.HARDLINK_WITH_SIZE, f"{_shown(entry.name)} is a hard link of {size} bytes")
-        elif size and header.flag not in b"\x000":
+        elif size and kind is not kinds.REGULAR:
             self._refuse(Reason.UNSUPPORTED_ENTRY, f"{_shown(entry.name)} is a {kind.decode()} of {size} bytes")
         else:
             self._data_end = self._next + size

@@ -92,6 +92,16 @@ def test_a_folder_that_is_no_layout_is_refused(tmp_path: Path) -> None:
         Layout.open(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"[" * 100_000, b'{"schemaVersion":2}', b"\xff\xfe", None])
+def test_an_index_json_that_lists_nothing_readable_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    layout = Layout.create(tmp_path)
+    (tmp_path / "index.json").unlink()
+    if content is not None:
+        (tmp_path / "index.json").write_bytes(content)
+    with pytest.raises(InvalidInput):
+        layout.roots()
+
+
 def test_a_blob_of_another_layout_is_linked_not_copied(tmp_path: Path) -> None:
     one, two = Layout.create(tmp_path / "one"), Layout.create(tmp_path / "two")
     blob = one.add_bytes(b"content", "text/plain")

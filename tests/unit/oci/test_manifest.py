@@ -58,12 +58,39 @@ def test_any_annotations_survive_the_round_trip(annotations: dict[str, str]) -> 
         (b'{"schemaVersion":2,"manifests":[{"mediaType":"a","digest":"sha256:1","size":1}]}', "not a"),
         (b'{"schemaVersion":2,"manifests":[{"mediaType":"a","size":-1}]}', "not a"),
         (b'{"schemaVersion":2,"manifests":7}', "not a manifest"),
+        (b'{"schemaVersion":2,"mediaType":[],"layers":[]}', "not a manifest"),
+        (b'{"schemaVersion":2,"mediaType":["x"],"layers":[]}', "not a manifest media type"),
         (b" " * (MAX_MANIFEST_BYTES + 1), "exceeds the limit"),
     ],
 )
 def test_a_document_that_is_no_manifest_is_refused_by_name(document: bytes, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         parse(document)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"size": "1"},
+        {"size": True},
+        {"size": 1.0},
+        {"size": 1 << 63},
+        {"urls": "https://example.org"},
+        {"platform": {"os": "linux", "architecture": "amd64", "os.features": "win32k"}},
+        {"platform": {"os": "linux", "architecture": "amd64\x1b[2J"}},
+        {"platform": {"os": "linux", "architecture": "\ud800"}},
+    ],
+)
+def test_a_descriptor_with_a_field_of_another_kind_is_refused(field: dict[str, object]) -> None:
+    descriptor = _descriptor(b"{}").to_json() | field
+    with pytest.raises(InvalidInput, match="not a"):
+        parse(json.dumps({"schemaVersion": 2, "config": descriptor, "layers": []}).encode())
+
+
+def test_half_a_surrogate_pair_is_written_as_go_writes_it() -> None:
+    fields = MANIFEST.to_json() | {"annotations": {"key": "\ud83d", "\udfff": "value"}}
+    document = parse(json.dumps(fields).encode())
+    assert document.encode().decode().endswith('"annotations":{"key":"\ufffd","\ufffd":"value"}}')
 
 
 def test_a_document_served_under_another_type_than_its_own_is_refused() -> None:

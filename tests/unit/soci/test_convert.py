@@ -12,9 +12,11 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD
+from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD, SOCI_INDEX_V2
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
 from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.index import IMAGE_MANIFEST_DIGEST
 from soci_pipeline.soci.limits import Limits
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
@@ -196,6 +198,80 @@ def _tool() -> str:
     from soci_pipeline.soci.ztoc import BUILD_TOOL
 
     return BUILD_TOOL
+
+
+def soci_entries(conversion: Conversion) -> list[Descriptor]:
+    return [child for child in children(conversion) if child.artifact_type == SOCI_INDEX_V2]
+
+
+ARM_V7 = Platform("linux", "arm", "v7")
+ARM64_V8 = Platform("linux", "arm64", "v8")
+
+
+def test_soci_indexes_come_in_the_order_and_spelling_in_which_platforms_were_asked_for(tmp_path: Path) -> None:
+    source = index_layout(tmp_path / "source", [AMD64, ARM64_V8, ARM_V7])
+    asked = {"linux/arm": "linux/arm", "linux/arm64/v8": "linux/arm64/v8", "linux/x86_64": "linux/amd64"}
+    result = convert(source, tmp_path / "one", options=SMALL, platforms=[Platform.parse(text) for text in asked])
+    assert [str(child.platform) for child in soci_entries(result)] == list(asked.values())
+    assert [str(child.platform) for child in children(result)[:3]] == ["linux/amd64", "linux/arm64/v8", "linux/arm/v7"]
+    asked = {"linux/arm64": "linux/arm64", "linux/arm/v7": "linux/arm/v7", "linux/arm/7": ""}
+    result = convert(source, tmp_path / "two", options=SMALL, platforms=[Platform.parse(text) for text in asked])
+    assert [str(child.platform) for child in soci_entries(result)] == ["linux/arm64", "linux/arm/v7"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [(None, "linux/arm64"), (ARM64_V8, "linux/arm64/v8"), (AMD64, "linux/arm64")],
+    ids=["without a platform", "as index.json spells it", "index.json is wrong"],
+)
+def test_a_single_image_is_listed_with_its_platform(tmp_path: Path, listed: Platform | None, said: str) -> None:
+    source = Layout.create(tmp_path / "source")
+    source.set_roots([add_image(source, ARM64_V8).annotated(platform=listed)])
+    result = convert(source, tmp_path / "result", options=SMALL)
+    assert [str(child.platform) for child in children(result)] == [said, said]
+
+
+def test_images_that_index_json_lists_itself_are_one_image_index(tmp_path: Path) -> None:
+    source = index_layout(tmp_path / "source")
+    index = source.read_document(source.root())
+    assert isinstance(index, ImageIndex)
+    expected = convert(source, tmp_path / "expected", options=SMALL)
+    named = [
+        child.annotated(platform=None, annotations={"org.opencontainers.image.ref.name": tag})
+        for child in index.manifests
+        for tag in ("latest", "1.0")
+    ]
+    source.set_roots(named)
+    assert convert(source, tmp_path / "result", options=SMALL).root == expected.root
+
+
+def test_several_image_indexes_in_one_layout_are_refused(tmp_path: Path) -> None:
+    source = index_layout(tmp_path / "source")
+    source.set_roots([source.root(), add_image(source, Platform("linux", "s390x"))])
+    with pytest.raises(InvalidInput, match="2 images"):
+        convert(source, tmp_path / "result", options=SMALL)
+
+
+def test_the_soci_index_of_an_image_that_is_gone_gives_way_to_the_new_one(tmp_path: Path) -> None:
+    first = convert(index_layout(tmp_path / "old"), tmp_path / "first", options=SMALL)
+    source = first.layout
+    rebuilt = add_image(source, AMD64, [gzip_layer({"new": text(100_000)})])
+    mixed = ImageIndex(manifests=(rebuilt, *children(first)[1:]))
+    source.set_roots([source.add_document(mixed)])
+    result = convert(source, tmp_path / "result", options=SMALL)
+    named = [child.annotations[IMAGE_MANIFEST_DIGEST] for child in soci_entries(result)]
+    assert named == [str(child.digest) for child in children(result)[:2]]
+    assert named[0] == str(result.images[0].manifest.digest)
+
+
+@pytest.mark.parametrize(
+    ("name", "marked"), [("plain", True), ("folder/.wh..wh..opq", False), ("folder/odd.wh..wh..opq", False)]
+)
+def test_layers_without_opaque_folders_are_marked(tmp_path: Path, name: str, marked: bool) -> None:
+    source = image_layout(tmp_path / "source", layers=[gzip_layer({name: text(100_000)})])
+    result = convert(source, tmp_path / "result", options=SMALL, disable_xattrs=True)
+    (ztoc,) = manifest_of(result.layout, soci_entries(result)[0]).layers
+    assert ("com.amazon.soci.disable-xattrs" in ztoc.annotations) is marked
 
 
 def test_chosen_platforms_alone_are_indexed(tmp_path: Path) -> None:

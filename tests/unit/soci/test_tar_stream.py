@@ -131,6 +131,14 @@ def test_a_size_where_there_is_no_data_is_refused_with_its_reason(kind: bytes) -
     assert refusal(bytes(header(type=kind, size=100)) + END).code == Reason.UNSUPPORTED_ENTRY
 
 
+def test_a_folder_by_its_long_name_has_no_data_whatever_its_size_says() -> None:
+    long_name = bytes(header(name="././@LongLink", type=tarfile.GNUTYPE_LONGNAME, size=7)) + b"folder/".ljust(
+        512, b"\0"
+    )
+    data = long_name + bytes(header(type=b"\0", size=512)) + bytes(header(name="next")) + END
+    assert refusal(data).code == Reason.UNSUPPORTED_ENTRY
+
+
 def test_a_sparse_file_in_pax_records_is_refused_with_its_reason() -> None:
     data = tar([Entry("sparse", b"0" * 100, pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})])
     assert refusal(data).code == Reason.UNSUPPORTED_ENTRY

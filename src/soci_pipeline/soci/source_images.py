@@ -1,0 +1,111 @@
+"""The images of a layout as one image index, and which of them are to be indexed.
+
+Tools write ``index.json`` in three shapes: it lists an image index, one image, or several images at once (as
+go-containerregistry does). The result is the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import platform_of_config
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.soci.attestations import is_attestation
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image of the source; ``chosen`` is the platform as it was asked for, None where it was not.
+
+    ``turn`` is the place of the platform among those that were asked for.
+    """
+
+    descriptor: Descriptor
+    manifest: ImageManifest
+    platform: Platform
+    chosen: Platform | None = None
+    turn: int = 0
+
+
+def read_images(source: Layout, platforms: Sequence[Platform] | None) -> tuple[ImageIndex, tuple[SourceImage, ...]]:
+    """The source as an image index, and the images in it; without ``platforms`` all of them are chosen.
+
+    Raises `InvalidInput` for a source without images, or without one of a platform that was asked for.
+    """
+    index = _index(source)
+    images = [image for child in index.manifests if (image := _image(source, child)) is not None]
+    if not images:
+        raise InvalidInput(f"the layout {source.path} holds no image")
+    return index, tuple(_choose(images, platforms))
+
+
+def in_order_of_choice(images: Sequence[SourceImage]) -> list[SourceImage]:
+    """The chosen images, in the order in which their platforms were asked for."""
+    return sorted((image for image in images if image.chosen), key=lambda image: image.turn)
+
+
+def _index(source: Layout) -> ImageIndex:
+    roots = tuple({root.digest: root for root in source.roots()}.values())
+    if len(roots) == 1 and isinstance(document := source.read_document(roots[0]), ImageIndex):
+        return document
+    if any(root.media_type in IMAGE_INDEXES for root in roots):
+        advice = "Copy the one that is meant into a layout of its own."
+        raise InvalidInput(f"layout {source.path} lists {len(roots)} images that are no part of one", advice=advice)
+    return ImageIndex(manifests=tuple(_listed(source, root) for root in roots))
+
+
+def _listed(source: Layout, root: Descriptor) -> Descriptor:
+    """An image that ``index.json`` lists itself, as an image index would list it."""
+    document = source.read_document(root)
+    if not isinstance(document, ImageManifest) or is_attestation(root) or root.artifact_type:
+        return root
+    if document.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+        return root
+    platform = platform_of_config(source.read(document.config))
+    spelled = root.platform if root.platform and root.platform.matches(platform) else _as_containerd_writes(platform)
+    # Annotations of the layout's own entry are names of the image on this machine.
+    return root.annotated(annotations={}, platform=spelled)
+
+
+def _image(source: Layout, child: Descriptor) -> SourceImage | None:
+    """An image of an image index; None for what is none: attestations, SOCI indexes, and images that were not saved."""
+    if child.media_type not in IMAGE_MANIFESTS or child.artifact_type or is_attestation(child):
+        return None
+    if not source.has(child) or (child.platform is not None and child.platform.is_unknown):
+        return None
+    manifest = source.read_document(child)
+    if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+        return None
+    platform = child.platform or platform_of_config(source.read(manifest.config))
+    return SourceImage(child, manifest, platform)
+
+
+def _choose(images: Sequence[SourceImage], platforms: Sequence[Platform] | None) -> Iterable[SourceImage]:
+    if platforms is None:
+        return [replace(image, chosen=image.platform) for image in images]
+    chosen: dict[Digest, SourceImage] = {}
+    for turn, platform in enumerate(platforms):
+        fitting = next((image for image in images if image.platform.matches(platform)), None)
+        if fitting is None:
+            there = ", ".join(str(image.platform) for image in images)
+            raise InvalidInput(f"the image has no {platform}", advice=f"It has {there}.")
+        chosen.setdefault(fitting.descriptor.digest, replace(fitting, chosen=_as_selected(platform), turn=turn))
+    return [chosen.get(image.descriptor.digest, image) for image in images]
+
+
+def _as_containerd_writes(platform: Platform) -> Platform:
+    """As containerd's package platforms normalises a config's: arm64/v8 without its variant, arm/v7 with it."""
+    plain = platform.normalised()
+    return replace(plain, variant="v7") if plain.architecture == "arm" and not plain.variant else plain
+
+
+def _as_selected(platform: Platform) -> Platform:
+    """As that package reads an argument: the usual variant of an ARM machine is there where it was written."""
+    plain = platform.normalised()
+    usual = {"arm": "v7", "arm64": "v8"}.get(plain.architecture, "") if platform.variant else ""
+    return replace(plain, variant=plain.variant or usual)
