@@ -7,12 +7,12 @@ from prefect.runtime import flow_run
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.existing.index import IndexedImage
-from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import VerifyMode
 from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.records import SociOptions
+from tasks.aws import connected
 from tasks.index_existing import index_existing
 from tasks.run_log import run_log
 
@@ -38,7 +38,7 @@ def index_image(
         raise InvalidInput(f"{image} has neither tag nor digest", advice="Write it as registry/repository:tag.")
     settings = Settings.from_environment()
     name = f"index-{flow_run.get_id()}"
-    with run_log() as log, workspace(settings.work.folder, name) as folder, connect(image, settings) as client:
+    with run_log() as log, workspace(settings.work.folder, name) as folder, connected(image, settings) as client:
         found = index_existing(
             client, image, settings, suffix=suffix, soci=soci, verify=VerifyMode(verify), folder=folder
         )

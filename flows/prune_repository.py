@@ -7,10 +7,10 @@ from pydantic import NonNegativeInt, PositiveFloat
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.retention.plan import KeepRules
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
+from tasks.aws import connected
 from tasks.prune import Pruned, prune
 from tasks.run_log import run_log
 
@@ -46,7 +46,7 @@ def prune_repository(
         younger_than=None if keep_days is None else timedelta(days=keep_days),
         digests=frozenset(_digests(keep_in_use)),
     )
-    with run_log() as log, connect(image, Settings.from_environment()) as client:
+    with run_log() as log, connected(image, Settings.from_environment()) as client:
         done = prune(client, image, rules, consider=_digests(consider), dry_run=dry_run)
         log.info("%d %s, %d stay", len(done.deleted), "would go" if dry_run else "are gone", len(done.kept))
         return done

@@ -11,13 +11,13 @@ from prefect.flows import Flow
 from prefect.runtime import flow_run
 
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import PublishRequest, VerifyMode
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.records import PlatformImage, SociOptions
 from tasks.artifacts import show_publication
+from tasks.aws import connected
 from tasks.branches import cancel_children, deployment_of, start, wait
 from tasks.join import join
 from tasks.provenance import attest
@@ -96,7 +96,7 @@ def publish_image(
     request = PublishRequest.check(locals())
     begun = time.monotonic()
     settings = Settings.from_environment()
-    with run_log(), connect(request.image, settings) as client:
+    with run_log(), connected(request.image, settings) as client:
         wanted = {platform: deployment_of(platform) for platform in request.platforms}
         pools = pools_of(wanted)
         patience = settings.publish.worker_wait if request.worker_wait is None else request.worker_wait

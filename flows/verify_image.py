@@ -6,11 +6,11 @@ from prefect import flow
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import VerifyMode
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
+from tasks.aws import connected
 from tasks.run_log import run_log
 from tasks.verify import verify
 
@@ -32,5 +32,5 @@ def verify_image(
     if target is None:
         raise InvalidInput(f"{image} has neither tag nor digest", advice="Write it as registry/repository:tag.")
     wanted = None if platforms is None else [Platform.parse(name) for name in platforms]
-    with run_log(), connect(image, Settings.from_environment()) as client:
+    with run_log(), connected(image, Settings.from_environment()) as client:
         return verify(client, image.repository, target, VerifyMode(mode), wanted)

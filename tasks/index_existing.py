@@ -17,6 +17,7 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.records import SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
+from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log
 from tasks.tags import alone
@@ -42,7 +43,7 @@ def index_existing(
         chosen = IndexSettings(
             soci=soci or SociOptions(),
             suffix=suffix,
-            mutability=prepare(reference, settings),
+            mutability=prepare(reference, settings, aws=ecr_session(settings)),
             verify=verify.value,
             jobs=settings.work.jobs,
             folder=folder,

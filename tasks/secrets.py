@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect.blocks.core import Block
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic import Secret as PydanticSecret
 
 from soci_pipeline.aws.secrets import is_secret_arn, read_secret
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.source import GitCredentials
+from tasks.aws import load_block, session_of
 
+_AWS_CREDENTIALS = "aws-credentials/"
 _TOKEN_FIELDS = ("token", "password", "value")
 
 
@@ -29,12 +30,7 @@ def read_place(place: str) -> Any:
     """
     if is_secret_arn(place):
         return read_secret(place)
-    try:
-        block = Block.load(place, _sync=True)  # type: ignore[call-arg]
-    except ValueError as error:
-        raise InvalidInput(
-            f"there is no block {place}", advice="Make it in the Prefect UI, or with `prefect block create`."
-        ) from error
+    block = load_block(place)
     value = _plain(getattr(block, "value", block))
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
@@ -42,9 +38,14 @@ def read_place(place: str) -> Any:
 
 
 def git_credentials(place: str | None) -> GitCredentials | None:
-    """For the git source: a token alone, or a mapping of ``username``, ``password`` or ``token``, and ``ssh_key``."""
+    """For the git source: a token alone, or a mapping of ``username``, ``password`` or ``token``, and ``ssh_key``.
+
+    For CodeCommit it may be an AwsCredentials block.
+    """
     if place is None:
         return None
+    if place.startswith(_AWS_CREDENTIALS):
+        return GitCredentials(aws=session_of(load_block(place), place))
     held = _parsed(read_place(place))
     if isinstance(held, str):
         if "PRIVATE KEY-----" in held:

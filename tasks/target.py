@@ -12,6 +12,7 @@ from soci_pipeline.publish.tags import check_tags_before_build
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.settings import Settings
+from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log
 from tasks.source import is_ancestor
@@ -25,7 +26,7 @@ def check_target(
     with run_log() as log:
         fields = TagFields(sha=source.commit, ref=source.ref, date=datetime.now(UTC).date(), version=source.version)
         tags = render_tags(request.tags, fields)
-        rule = prepare(request.image, settings)
+        rule = prepare(request.image, settings, aws=ecr_session(settings))
         check_push(client, request.image.repository)
         check_tags_before_build(
             client,

@@ -56,6 +56,21 @@ class RegistrySettings(_Section):
     """Make a missing repository first, where the registry (ECR) has a call for it."""
 
 
+class EcrSettings(_Section):
+    """How ECR is spoken to, and what a repository is made with where `RegistrySettings.create_repository` says so."""
+
+    credentials_block: str | None = None
+    """A Prefect block of the type AwsCredentials, for example ``aws-credentials/publisher``; else boto3's own chain."""
+    mutable_tags: tuple[str, ...] = ()
+    """Patterns of tags that may move, at most five; others are immutable. ``*`` alone makes them all mutable."""
+    scan_on_push: bool = True
+    kms_key: str | None = None
+    """The ARN of a key, or ``aws/ecr`` for the account's own; AES-256 where nothing is said."""
+    expiring_tags: tuple[str, ...] = ()
+    """Patterns of short-lived tags, which a lifecycle policy removes."""
+    expire_after_days: int = Field(default=14, ge=1)
+
+
 class BuildSettings(_Section):
     """What every build on this worker shares."""
 
@@ -103,6 +118,7 @@ class Settings(_Section):
 
     work: WorkSettings = Field(default_factory=WorkSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    ecr: EcrSettings = Field(default_factory=EcrSettings)
     build: BuildSettings = Field(default_factory=BuildSettings)
     containerd: ContainerdSettings = Field(default_factory=ContainerdSettings)
     publish: PublishSettings = Field(default_factory=PublishSettings)

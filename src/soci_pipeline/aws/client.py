@@ -1,32 +1,37 @@
 """The door to AWS: boto3 is imported when it is needed, and its exceptions become errors of this library.
 
-boto3 is an extra (``soci-pipeline[aws]``). Account, region and role are boto3's own business: environment,
-shared configuration, or the role of the instance or task.
+boto3 is an extra (``soci-pipeline[aws]``). Where no session is handed in, account and role are boto3's own business:
+environment, shared configuration, or the role of the instance or task.
 """
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from soci_pipeline.errors import CredentialsRefused, ExitCode, SociPipelineError, ToolMissing
+from soci_pipeline.errors import CredentialsRefused, ExitCode, InvalidInput, SociPipelineError, ToolMissing
 
 if TYPE_CHECKING:
     import boto3
     from botocore.config import Config
 
-_DENIED = frozenset(
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"})
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+_UNKNOWN = frozenset(
     {
-        "AccessDenied",
-        "AccessDeniedException",
         "AuthFailure",
-        "ExpiredToken",
-        "ExpiredTokenException",
+        "IncompleteSignature",
         "InvalidClientTokenId",
         "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     }
 )
+# AWS names the action that failed, which may be another than the one that was called (a key's, for an encrypted thing).
+_DENIED_ACTION = re.compile(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z0-9]+)")
+_RENEW = "Renew them: sign in again (aws sso login, a new assumed role), or restart what hands them to this machine."
 _TEMPORARY = frozenset(
     {
         "InternalError",
@@ -35,6 +40,7 @@ _TEMPORARY = frozenset(
         "RequestTimeout",
         "ServerException",
         "ServiceUnavailable",
+        "RequestLimitExceeded",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
@@ -62,7 +68,7 @@ class AwsUnreachable(SociPipelineError):
         super().__init__(reason, temporary=True)
 
 
-def session() -> "boto3.Session":
+def session(profile: str | None = None) -> "boto3.Session":
     """A boto3 session of the surrounding credentials; raises `ToolMissing` where the extra is not installed."""
     try:
         import boto3
@@ -71,7 +77,7 @@ def session() -> "boto3.Session":
             "boto3 is not installed, and AWS cannot be spoken to without it",
             advice="Install the extra: pip install 'soci-pipeline[aws]'.",
         ) from error
-    return boto3.Session()
+    return boto3.Session(profile_name=profile)
 
 
 def config(*, read_timeout_s: float = 30.0) -> "Config":
@@ -88,10 +94,11 @@ def config(*, read_timeout_s: float = 30.0) -> "Config":
 
 
 @contextlib.contextmanager
-def calling(action: str, *, on: str) -> Iterator[None]:
+def calling(action: str, *, on: str, region: str | None = None) -> Iterator[None]:
     """Wrap one call: ``action`` is the IAM action (``ecr:CreateRepository``), ``on`` what it was asked for.
 
-    Raises `CredentialsRefused` naming the action, `AwsUnreachable`, or `AwsRefused` with AWS's code.
+    Raises `CredentialsRefused` naming the action, `AwsUnreachable`, `AwsRefused` with AWS's code, or `InvalidInput`
+    for a parameter that cannot be meant, and where nothing answers in a ``region`` without such a service.
     """
     from botocore import exceptions
 
@@ -99,25 +106,60 @@ def calling(action: str, *, on: str) -> Iterator[None]:
         yield
     except exceptions.ClientError as error:
         raise _refusal(error.response, action, on) from error
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.TokenRetrievalError) as error:
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound) as error:
         raise CredentialsRefused(
             f"no AWS credentials to call {action} on {on}",
             advice="Give the worker a role, or set AWS_PROFILE or the AWS_* variables.",
         ) from error
-    except exceptions.NoRegionError as error:
+    except (
+        exceptions.TokenRetrievalError,
+        exceptions.SSOError,
+        exceptions.CredentialRetrievalError,
+        exceptions.MetadataRetrievalError,
+    ) as error:
         raise CredentialsRefused(
+            f"the AWS credentials to call {action} on {on} cannot be had ({type(error).__name__})", advice=_RENEW
+        ) from error
+    except exceptions.ParamValidationError as error:
+        raise InvalidInput(f"{action} on {on}: {error}") from error
+    except (exceptions.NoRegionError, exceptions.InvalidRegionError) as error:
+        raise InvalidInput(
             f"no AWS region to call {action} on {on}", advice="Set AWS_REGION, or name the region in the configuration."
         ) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
+        service = action.partition(":")[0]
+        if region is not None and not _is_known(service, region):
+            raise InvalidInput(
+                f"nothing answers for {service} in the region {region}, and boto3 knows no such service there",
+                advice="Correct the region in the reference or address.",
+            ) from error
         raise AwsUnreachable(f"{action} on {on}: no answer ({type(error).__name__})") from error
+
+
+def _is_known(service: str, region: str) -> bool:
+    """Whether the installed boto3 knows the service in that region; a new region may be unknown and answer."""
+    import botocore.session
+
+    known = botocore.session.get_session()
+    return any(region in known.get_available_regions(service, name) for name in known.get_available_partitions())
 
 
 def _refusal(response: object, action: str, on: str) -> SociPipelineError:
     fields = response.get("Error", {}) if isinstance(response, dict) else {}
-    code, message = str(fields.get("Code", "Unknown")), str(fields.get("Message", ""))[:300]
-    if code in _DENIED:
+    code, message = str(fields.get("Code", "Unknown")), str(fields.get("Message", ""))[:500]
+    if code in _EXPIRED:
+        return CredentialsRefused(f"the AWS credentials to call {action} on {on} have expired ({code})", advice=_RENEW)
+    if code in _UNKNOWN:
         return CredentialsRefused(
-            f"AWS does not allow {action} on {on} ({code})",
-            advice=f"Add {action} for it to the policy of the role; deployments/cloudformation has one that is enough.",
+            f"AWS does not know the credentials that called {action} on {on} ({code})",
+            advice="Correct them, and the clock of the machine; a region that has to be enabled first refuses so too.",
+        )
+    if code in _DENIED:
+        found = _DENIED_ACTION.search(message)
+        missing = found[1] if found else action
+        return CredentialsRefused(
+            f"AWS does not allow {missing} on {on} ({code})",
+            advice=f"Add {missing} for it to the policy of the role (deployments/cloudformation shows the "
+            "least that is enough); what belongs to another account needs it in its own policy too.",
         )
     return AwsRefused(f"{action} on {on}: {code}: {message}", code=code, temporary=code in _TEMPORARY)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from soci_pipeline.aws.partition import partition_of
 from soci_pipeline.errors import InvalidInput
 
 _ACCOUNT = r"^[0-9]{12}$"
-_REGION = r"^[a-z]{2}(-[a-z]+)+-[0-9]$"
 _ECR_NAME = r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$"
 
 
@@ -26,13 +26,22 @@ class _Fields(BaseModel):
 class _Event(_Fields):
     id: str = Field(min_length=1, max_length=100)
     account: str = Field(pattern=_ACCOUNT)
-    region: str = Field(pattern=_REGION)
+    region: str = Field(max_length=60)
     time: datetime
+
+    @field_validator("region")
+    @classmethod
+    def _region_is_in_a_partition(cls, region: str) -> str:
+        try:
+            partition_of(region)
+        except InvalidInput as error:
+            raise ValueError(error.reason) from error
+        return region
 
     @property
     def dns_suffix(self) -> str:
         """The domain of the partition that the region is in."""
-        return "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
+        return partition_of(self.region).dns_suffix
 
 
 class CodeCommitDetail(_Fields):

@@ -1,37 +1,46 @@
 """The registry of a publication: one client with this machine's settings and credentials, and the rule of its tags."""
 
 import os
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from soci_pipeline.aws.ecr import EcrCredentials, EcrRegistry, ensure_repository
+from soci_pipeline.aws.ecr import EcrCredentials, EcrRegistry
+from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
+from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.process import logger
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.registry.tag_mutability import TagMutability
-from soci_pipeline.settings import Settings
+from soci_pipeline.registry.tag_mutability import MutabilityMode, TagMutability
+from soci_pipeline.settings import EcrSettings, Settings
+
+if TYPE_CHECKING:
+    import boto3
 
 
-def credentials_for(image: ImageReference) -> CredentialProvider:
-    """What this machine has for the registry of an image: environment, Docker's configuration, and ECR's tokens."""
-    providers = [default_credentials()]
-    if EcrRegistry.parse(image.registry) is not None:
-        providers.append(EcrCredentials())
-    return CredentialChain(*providers)
+def credentials_for(image: ImageReference, *, aws: "boto3.Session | None" = None) -> CredentialProvider:
+    """What this machine has for the registry of an image: environment, Docker's configuration, and ECR's tokens.
+
+    An ``aws`` session that was chosen for ECR comes before what happens to be on the machine.
+    """
+    if EcrRegistry.parse(image.registry) is None:
+        return default_credentials()
+    tokens = EcrCredentials(aws)
+    return CredentialChain(default_credentials(), tokens) if aws is None else tokens
 
 
-def connect(image: ImageReference, settings: Settings) -> RegistryClient:
+def connect(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> RegistryClient:
     """A client for the registry of ``image``, with this machine's settings and credentials."""
     return RegistryClient(
         image.registry,
-        credentials=credentials_for(image),
+        credentials=credentials_for(image, aws=aws),
         plain_http=True if image.registry in settings.registry.plain_http else None,
         ca_file=settings.registry.ca_file,
     )
 
 
-def prepare(image: ImageReference, settings: Settings) -> TagMutability:
+def prepare(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> TagMutability:
     """Which tags of the repository may move; a missing repository of ECR is made first where the settings say so.
 
     Other registries make repositories on the first push, and have no rule for tags that could be asked for.
@@ -39,8 +48,22 @@ def prepare(image: ImageReference, settings: Settings) -> TagMutability:
     place = EcrRegistry.parse(image.registry)
     if place is None or place.account is None:
         return TagMutability()
-    create = settings.registry.create_repository
-    return ensure_repository(image.registry, image.repository, create=create).mutability
+    create = _new_repository(settings.ecr) if settings.registry.create_repository else None
+    found = ensure_repository(image.registry, image.repository, create=create, aws=aws)
+    for rule in rules_that_take_parts(found.lifecycle) if found.lifecycle else ():
+        logger().warning("%s of the lifecycle policy of %s removes parts of published images", rule, image)
+    return found.mutability
+
+
+def _new_repository(wanted: EcrSettings) -> NewRepository:
+    mode = MutabilityMode.IMMUTABLE_WITH_EXCLUSION if wanted.mutable_tags else MutabilityMode.IMMUTABLE
+    rule = TagMutability.of(mode, wanted.mutable_tags)
+    return NewRepository(
+        mutability=TagMutability() if "*" in wanted.mutable_tags else rule,
+        scan_on_push=wanted.scan_on_push,
+        kms_key=wanted.kms_key,
+        expiring=ExpiringTags(wanted.expiring_tags, wanted.expire_after_days) if wanted.expiring_tags else None,
+    )
 
 
 class _OnlyAsked(Exception):

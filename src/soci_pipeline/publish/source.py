@@ -2,7 +2,8 @@
 
 Git runs without asking questions and without hooks; addresses and refs that could be read as options, or that name a
 transport which runs commands, are refused. Credentials go to git through a helper script that reads files of mode
-0600: they are in no argument, no environment and no URL. Submodules are not fetched.
+0600: they are in no argument, no environment and no URL. For CodeCommit they are made of the role of this machine, or
+of a session that is handed in. Submodules are not fetched.
 """
 
 import contextlib
@@ -13,17 +14,21 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 
 from soci_pipeline import process
+from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import InvalidInput, SourceError, ToolFailed
 from soci_pipeline.process import logger
 
+if TYPE_CHECKING:
+    import boto3
+
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,39}\Z")
-_CODECOMMIT = re.compile(r"codecommit(?:::[a-z0-9-]+)?://(?:[\w.-]+@)?[\w.-]+\Z")
 _SCP = re.compile(r"(?:[A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![0-9]*/)[\w~][^\s:]*\Z")
 _HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 # What `git check-ref-format` forbids, and a leading dash.
@@ -31,6 +36,10 @@ _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ADVICE = "Give an https, ssh or git address, or the absolute path of a git work tree; credentials belong in a block."
 _NETWORK_SECONDS = 900.0
+
+
+class SourceRefused(SourceError):
+    """The git server does not take the credentials."""
 
 
 class ResolvedSource(BaseModel):
@@ -63,11 +72,12 @@ class ResolvedSource(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class GitCredentials:
-    """A user and a password or token for http(s), or a private key for ssh."""
+    """A user and a password or token for http(s), a private key for ssh, or an AWS session for CodeCommit."""
 
     username: str = "git"
     password: SecretStr | None = None
     ssh_key: SecretStr | None = None
+    aws: "boto3.Session | None" = None
 
 
 def check_url(url: str) -> str:
@@ -75,7 +85,7 @@ def check_url(url: str) -> str:
     text = url.strip()
     if not text or _CONTROL.search(text) or text.startswith("-") or len(text) > 2000:
         raise InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
-    if _CODECOMMIT.match(text):
+    if CodeCommitSource.parse(text) is not None:
         return text
     if "::" in text.partition("://")[0].partition("/")[0]:
         raise InvalidInput(f"git's remote helpers are not allowed: {text[:200]!r}", advice=_ADVICE)
@@ -127,11 +137,11 @@ def resolve(
     a file do not exist, credentials are refused, or a name is both branch and tag of different commits; ``temporary``
     where the host did not answer.
     """
-    address = check_url(url)
-    _name_uncommitted(address)
-    with _Git.session(credentials) as git:
+    given = check_url(url)
+    _name_uncommitted(given)
+    with _remote(given, credentials) as (git, address):
         remote = git.remote_refs(address)
-        found, commit = _choose(remote, check_ref(ref) if ref else None, address)
+        found, commit = _choose(remote, check_ref(ref) if ref else None, given)
         with tempfile.TemporaryDirectory(prefix="soci-resolve-") as folder:
             if commit is None:
                 found = commit = git.expand(Path(folder), address, found)
@@ -139,7 +149,7 @@ def resolve(
             git.check_files(Path(folder), address, commit, files)
             time = int(git.run("-C", folder, "show", "-s", "--format=%ct", commit).strip())
     return ResolvedSource(
-        url=address, ref=found, commit=commit, commit_time=time, version=_version(remote, found, commit)
+        url=given, ref=found, commit=commit, commit_time=time, version=_version(remote, found, commit)
     )
 
 
@@ -148,10 +158,10 @@ def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentia
 
     Modes and times depend on the commit alone, so that a build that copies everything repeats. Raises as `resolve`.
     """
-    with _Git.session(credentials) as git:
+    with _remote(source.url, credentials) as (git, address):
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         with tempfile.TemporaryDirectory(prefix=".git-", dir=folder.parent) as data:
-            git.fetch(Path(data), source.url, source.commit, blobs=True)
+            git.fetch(Path(data), address, source.commit, blobs=True)
             git.run(
                 "--git-dir", data, "--work-tree", str(partial), "checkout", "--quiet", "--force", source.commit, "--"
             )
@@ -166,12 +176,32 @@ def is_ancestor(url: str, older: str, newer: str, *, credentials: GitCredentials
     """Whether one commit is an ancestor of another; None where the repository does not know them both any more."""
     if not (_COMMIT.match(older) and _COMMIT.match(newer)):
         return None
-    with _Git.session(credentials) as git, tempfile.TemporaryDirectory(prefix="soci-history-") as folder:
-        git.history(Path(folder), check_url(url))
+    with (
+        _remote(check_url(url), credentials) as (git, address),
+        tempfile.TemporaryDirectory(prefix="soci-history-") as folder,
+    ):
+        git.history(Path(folder), address)
         for commit in (older, newer):
             if not git.succeeds("-C", folder, "cat-file", "-e", f"{commit}^{{commit}}"):
                 return None
         return git.succeeds("-C", folder, "merge-base", "--is-ancestor", older, newer)
+
+
+@contextlib.contextmanager
+def _remote(url: str, credentials: GitCredentials | None) -> Iterator[tuple["_Git", str]]:
+    """A git that can sign in to a remote, and the address by which git finds it."""
+    place = CodeCommitSource.parse(url)
+    if place is None or not (credentials is None or credentials.aws is not None):
+        with _Git.session(credentials) as git:
+            yield git, url if place is None else place.url
+        return
+    user, password = place.sign_in(credentials.aws if credentials is not None else None)
+    try:
+        with _Git.session(GitCredentials(username=user, password=password)) as git:
+            yield git, place.url
+    except SourceRefused as error:
+        advice = "Add codecommit:GitPull on the repository to the policy of the role."
+        raise SourceRefused(error.reason, advice=advice) from error
 
 
 class _Git:
@@ -198,7 +228,7 @@ class _Git:
             "GIT_ASKPASS": "",
             "SSH_ASKPASS": "",
             "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
-            "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh:codecommit",
+            "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
             "LC_ALL": "C",
         }
         with tempfile.TemporaryDirectory(prefix="soci-git-") as folder:
@@ -344,7 +374,7 @@ def _understood(error: ToolFailed) -> SourceError:
     said = error.reason.lower()
     if any(mark in said for mark in ("authentication failed", "could not read username", "permission denied", "403")):
         advice = "Name a block with credentials in `source_credentials`, or give the worker's user access."
-        return SourceError(f"the git server refused the credentials\n{error.reason}", advice=advice)
+        return SourceRefused(f"the git server refused the credentials\n{error.reason}", advice=advice)
     if any(
         mark in said
         for mark in ("could not resolve", "connection refused", "timed out", "connection reset", "502", "503")

@@ -74,7 +74,7 @@ class QueueSource(_Section):
     kind: Literal["sqs"]
     name: str = Field(pattern=_NAME)
     queue_url: HttpUrl
-    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+    region: str = Field(pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]$")
     endpoint_url: HttpUrl | None = None
     wait_s: int = Field(default=20, ge=1, le=20)
 

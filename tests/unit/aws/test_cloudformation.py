@@ -10,7 +10,7 @@ import pytest
 import yaml
 from moto import mock_aws
 
-from soci_pipeline.aws.ecr import tag_mutability
+from soci_pipeline.aws.repository import ensure_repository
 
 TEMPLATE = Path(__file__).resolve().parents[3] / "deployments" / "cloudformation" / "soci-pipeline.yaml"
 REGION = "eu-west-1"
@@ -140,7 +140,7 @@ def test_only_the_rules_of_the_stack_may_write_to_the_queue(template: dict[str, 
 @pytest.mark.parametrize("mutability", ["MUTABLE", "IMMUTABLE"])
 def test_the_rule_for_tags_is_the_one_that_the_pipeline_reads(emulated: None, mutability: str) -> None:
     _stack(TagMutability=mutability)
-    rule = tag_mutability(f"123456789012.dkr.ecr.{REGION}.amazonaws.com", "team/shop")
+    rule = ensure_repository(f"123456789012.dkr.ecr.{REGION}.amazonaws.com", "team/shop").mutability
     assert rule.allows_moving("v1") is (mutability == "MUTABLE")
 
 

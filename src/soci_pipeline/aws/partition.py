@@ -1,0 +1,49 @@
+"""The partitions of AWS: which regions are in which, and under which domains their services answer.
+
+Names and domains are those of the AWS SDKs (``partitions.json`` of botocore, which a test compares with). They are here
+once more because an image reference has to be understood where boto3 is not installed.
+"""
+
+import re
+from dataclasses import dataclass
+
+from soci_pipeline.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition; ``dual_stack_suffix`` is the domain of ECR's IPv6 addresses, None where it has none."""
+
+    name: str
+    dns_suffix: str
+    dual_stack_suffix: str | None
+    regions: re.Pattern[str]
+
+
+PARTITIONS = (
+    Partition("aws-cn", "amazonaws.com.cn", "on.amazonwebservices.com.cn", re.compile(r"cn-[a-z]+-\d+")),
+    Partition("aws-us-gov", "amazonaws.com", "on.aws", re.compile(r"us-gov-[a-z]+-\d+")),
+    Partition("aws-iso", "c2s.ic.gov", None, re.compile(r"us-iso-[a-z]+-\d+")),
+    Partition("aws-iso-b", "sc2s.sgov.gov", None, re.compile(r"us-isob-[a-z]+-\d+")),
+    Partition("aws-iso-e", "cloud.adc-e.uk", None, re.compile(r"eu-isoe-[a-z]+-\d+")),
+    Partition("aws-iso-f", "csp.hci.ic.gov", None, re.compile(r"us-isof-[a-z]+-\d+")),
+    Partition("aws-eusc", "amazonaws.eu", "on.amazonwebservices.eu", re.compile(r"eusc-[a-z]+-[a-z]+-\d+")),
+    # The one that keeps getting regions of new names.
+    Partition("aws", "amazonaws.com", "on.aws", re.compile(r"[a-z]{2}-[a-z]+-\d+")),
+)
+_SUFFIXES = frozenset(
+    suffix for each in PARTITIONS for suffix in (each.dns_suffix, each.dual_stack_suffix) if suffix is not None
+)
+
+
+def partition_of(region: str) -> Partition:
+    """The partition that a region is in; raises `InvalidInput` for what is no region."""
+    found = next((each for each in PARTITIONS if each.regions.fullmatch(region)), None)
+    if found is None:
+        raise InvalidInput(f"not a region of AWS: {region[:60]!r}", advice="It is written like eu-west-1.")
+    return found
+
+
+def is_aws_suffix(suffix: str) -> bool:
+    """Whether a domain is one under which AWS's services answer."""
+    return suffix in _SUFFIXES

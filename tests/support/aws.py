@@ -1,0 +1,103 @@
+"""AWS for tests: the emulator over HTTP, and a server that answers with what it is told to.
+
+The emulator's tokens are expired since 2015 and it refuses nobody, so life times and refusals are shown with the other.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from moto.server import ThreadedMotoServer
+
+ACCOUNT = "123456789012"
+REGION = "eu-west-1"
+REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+
+
+def give_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that nobody checks, and no way to find others."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEEXAMPLE00")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "example")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # boto3's default session would keep what an earlier test gave it.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
+@contextmanager
+def emulator() -> Iterator[str]:
+    """The address of an emulated AWS."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def reset(address: str) -> None:
+    """Empty the emulated account."""
+    httpx.post(f"{address}/moto-api/reset").raise_for_status()
+
+
+class Answers(ThreadingHTTPServer):
+    """Answers each JSON 1.1 call with the next of ``answers``, the last one again and again; notes what was asked."""
+
+    daemon_threads = True
+
+    def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers = list(answers)
+        self.asked: list[str] = []
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def next(self) -> tuple[int, dict[str, Any]]:
+        with self.lock:
+            return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Answers
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append(self.headers["X-Amz-Target"].rpartition(".")[2])
+        status, body = self.server.next()
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.1")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Stay quiet."""
+
+
+@contextmanager
+def answering(*answers: tuple[int, dict[str, Any]]) -> Iterator[Answers]:
+    """A server that gives these answers in turn."""
+    server = Answers(*answers)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def refusal(code: str, message: str = "no", status: int = 400) -> tuple[int, dict[str, Any]]:
+    """An error of AWS."""
+    return status, {"__type": code, "message": message}

@@ -1,0 +1,98 @@
+"""What AWS refuses becomes an error that names the action and the next step, before anything was made."""
+
+import sys
+
+import pytest
+
+from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, session
+from soci_pipeline.aws.repository import NewRepository, ensure_repository
+from soci_pipeline.errors import CredentialsRefused, InvalidInput, ToolMissing
+from tests.support.aws import REGISTRY, answering, refusal
+
+
+@pytest.fixture(autouse=True)
+def one_attempt(credentials: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+def test_a_denied_call_names_the_action_that_is_missing() -> None:
+    with answering(refusal("AccessDeniedException")) as ecr:
+        with pytest.raises(CredentialsRefused, match="AWS does not allow ecr:DescribeRepositories") as caught:
+            ensure_repository(REGISTRY, "team/app", create=NewRepository(), endpoint_url=ecr.url)
+        assert ecr.asked == ["DescribeRepositories"]
+    assert "Add ecr:DescribeRepositories" in str(caught.value.advice)
+
+
+def test_the_action_in_the_message_of_aws_counts_for_more_than_the_one_that_was_called() -> None:
+    said = "User: arn:aws:sts::123456789012:assumed-role/x is not authorized to perform: kms:CreateGrant on resource: y"
+    missing = refusal("RepositoryNotFoundException")
+    with (
+        answering(missing, refusal("AccessDeniedException", said)) as ecr,
+        pytest.raises(CredentialsRefused, match="kms:CreateGrant") as caught,
+    ):
+        ensure_repository(REGISTRY, "team/app", create=NewRepository(kms_key="aws/ecr"), endpoint_url=ecr.url)
+    assert "Add kms:CreateGrant" in str(caught.value.advice)
+
+
+@pytest.mark.parametrize("code", ["ExpiredTokenException", "ExpiredToken", "RequestExpired"])
+def test_expired_credentials_are_said_to_be_expired(code: str) -> None:
+    with answering(refusal(code)) as ecr:
+        with pytest.raises(CredentialsRefused, match="have expired") as caught:
+            ensure_repository(REGISTRY, "team/app", create=NewRepository(), endpoint_url=ecr.url)
+        assert ecr.asked == ["DescribeRepositories"]
+    assert "Renew" in str(caught.value.advice)
+
+
+def test_unknown_credentials_are_told_from_a_missing_permission() -> None:
+    with (
+        answering(refusal("UnrecognizedClientException")) as ecr,
+        pytest.raises(CredentialsRefused, match="does not know the credentials"),
+    ):
+        ensure_repository(REGISTRY, "team/app", endpoint_url=ecr.url)
+
+
+def test_without_any_credentials_the_advice_says_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(CredentialsRefused, match="no AWS credentials to call ecr:DescribeRepositories") as caught:
+        ensure_repository(REGISTRY, "team/app")
+    assert "Give the worker a role" in str(caught.value.advice)
+
+
+def test_a_profile_that_is_not_there_is_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(CredentialsRefused, match="no AWS credentials"):
+        ensure_repository(REGISTRY, "team/app")
+
+
+def test_a_region_without_the_service_is_named() -> None:
+    with pytest.raises(InvalidInput, match="ecr in the region eu-nowhere-9"):
+        ensure_repository(
+            "123456789012.dkr.ecr.eu-nowhere-9.amazonaws.com", "team/app", endpoint_url="http://127.0.0.1:9"
+        )
+
+
+def test_nobody_listening_in_a_region_that_has_the_service_is_temporary() -> None:
+    with pytest.raises(AwsUnreachable) as caught:
+        ensure_repository(REGISTRY, "team/app", endpoint_url="http://127.0.0.1:9")
+    assert caught.value.temporary
+
+
+@pytest.mark.parametrize(
+    ("code", "temporary"),
+    [("InvalidParameterException", False), ("ThrottlingException", True), ("ServerException", True)],
+)
+def test_another_refusal_keeps_the_code_of_aws_and_says_whether_it_passes(code: str, temporary: bool) -> None:
+    with answering(refusal(code)) as ecr, pytest.raises(AwsRefused) as caught:
+        ensure_repository(REGISTRY, "team/app", endpoint_url=ecr.url)
+    assert (caught.value.code, caught.value.temporary) == (code, temporary)
+
+
+def test_without_boto3_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ToolMissing, match="boto3") as caught:
+        session()
+    assert "soci-pipeline[aws]" in str(caught.value.advice)
