@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO
 
 from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.descriptor import Descriptor
@@ -18,6 +20,7 @@ from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import LayerRecord
 from soci_pipeline.soci.ztoc import build_ztoc, refuse_by_type
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
+from soci_pipeline.soci.ztoc_sample import check_sample
 from soci_pipeline.soci.ztoc_store import ZtocStore
 
 LayerKey = tuple[Digest, str]
@@ -105,17 +108,23 @@ class LayerIndexer:
         return built.data, None, built.needs_xattrs
 
     def _checked(self, data: bytes, layer: Descriptor) -> Ztoc | None:
-        """A zTOC that was made before, if it can be the one of this layer; its builder vouches for the rest."""
+        """A zTOC that was made before, if a sample of the layer is as it says; the gate's mode `all` reads the rest."""
         try:
             toc = decode(data)
+            made_for = (toc.compressed_size, toc.span_size, toc.build_tool, toc.compression)
+            if made_for != (layer.size, self.span_size, self.build_tool, layer_compression(layer.media_type)):
+                raise DamagedContent("it was made for something else")
+            with self.source.open_blob(layer) as blob:
+                check_sample(toc, Digest.of(data), partial(_read_range, blob))
         except DamagedContent as error:
             logger().warning("a stored zTOC of layer %s is not used: %s", layer.digest, error.reason)
             return None
-        made_for = (toc.compressed_size, toc.span_size, toc.build_tool, toc.compression)
-        if made_for != (layer.size, self.span_size, self.build_tool, layer_compression(layer.media_type)):
-            logger().warning("a stored zTOC of layer %s was made for something else", layer.digest)
-            return None
         return toc
+
+
+def _read_range(blob: BinaryIO, start: int, end: int) -> bytes:
+    blob.seek(start)
+    return blob.read(end - start)
 
 
 def layer_key(layer: Descriptor) -> LayerKey:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,12 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
+from soci_pipeline.soci.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.convert import Conversion, convert
 from soci_pipeline.soci.index import IMAGE_MANIFEST_DIGEST
 from soci_pipeline.soci.limits import Limits
 from soci_pipeline.soci.records import IndexVersion, SociOptions
+from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
 from soci_pipeline.soci.ztoc_store import CacheFolder
 from tests.support.images import (
     AMD64,
@@ -192,6 +196,38 @@ def test_a_cache_gives_the_same_result_and_a_wrong_ztoc_in_it_is_not_used(tmp_pa
         cache.put(layer.digest, layer.media_type, SMALL.span_size, f"{_tool()}", b"no zTOC at all")
     mended = convert(source, tmp_path / "mended", options=SMALL, ztocs=cache)
     assert plain.root == first.root == again.root == mended.root
+
+
+def _renamed(ztoc: Ztoc) -> Ztoc:
+    first, *others = ztoc.entries
+    return replace(ztoc, entries=(first._replace(name=first.name[::-1]), *others))
+
+
+def _with_setuid(ztoc: Ztoc) -> Ztoc:
+    return replace(ztoc, entries=tuple(entry._replace(mode=0o4755) for entry in ztoc.entries))
+
+
+def _with_another_window(ztoc: Ztoc) -> Ztoc:
+    assert isinstance(ztoc.checkpoints, GzipCheckpoints)
+    points = [point._replace(window=b"\7" * len(point.window)) for point in ztoc.checkpoints.points]
+    return replace(ztoc, checkpoints=replace(ztoc.checkpoints, points=points))
+
+
+def _with_other_span_digests(ztoc: Ztoc) -> Ztoc:
+    return replace(ztoc, span_digests=(Digest.of(b"forged"),) * ztoc.spans)
+
+
+@pytest.mark.parametrize("forge", [_renamed, _with_setuid, _with_another_window, _with_other_span_digests])
+def test_a_forged_ztoc_of_the_right_layer_is_not_used(tmp_path: Path, forge: Callable[[Ztoc], Ztoc]) -> None:
+    source = image_layout(tmp_path / "source")
+    plain = convert(source, tmp_path / "plain", options=SMALL)
+    cache = CacheFolder(tmp_path / "cache")
+    for layer in plain.images[0].layers:
+        assert layer.ztoc is not None
+        forged = encode(forge(decode(plain.layout.blob_path(layer.ztoc).read_bytes())))
+        assert Digest.of(forged) != layer.ztoc
+        cache.put(layer.digest, layer.media_type, SMALL.span_size, _tool(), forged)
+    assert convert(source, tmp_path / "result", options=SMALL, ztocs=cache).root == plain.root
 
 
 def _tool() -> str:

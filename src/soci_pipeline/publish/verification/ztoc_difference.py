@@ -1,13 +1,13 @@
 """What differs between a zTOC that was pushed and the one that its layer really gives, in words."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from itertools import zip_longest
 
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.soci.checkpoints import Checkpoint, GzipCheckpoints, TarSpans
 from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.ztoc_codec import Ztoc
+from soci_pipeline.soci.ztoc_sample import entry_differences, shown
 
 _NAMED = 5
 """How many entries, checkpoints and spans are named each; the others are counted."""
@@ -32,15 +32,6 @@ def differences(pushed: Ztoc, real: Ztoc) -> list[str]:
     return found
 
 
-def entry_differences(pushed: Entry, real: Entry) -> list[str]:
-    """The fields in which two entries differ."""
-    return [
-        f"{field} {_shown(theirs)}, in the layer {_shown(ours)}"
-        for field, theirs, ours in zip(Entry._fields, pushed, real, strict=True)
-        if theirs != ours and not (field == "mod_time" and _same_moment(theirs, ours))
-    ]
-
-
 def _first(lines: Iterator[str], kind: str) -> list[str]:
     found: list[str] = []
     more = 0
@@ -57,11 +48,11 @@ def _entries(pushed: Sequence[Entry], real: Sequence[Entry]) -> Iterator[str]:
         if theirs == ours:
             continue
         if theirs is None:
-            yield f"entry {number}, {_shown(ours.name)}, is missing"
+            yield f"entry {number}, {shown(ours.name)}, is missing"
         elif ours is None:
-            yield f"entry {number}, {_shown(theirs.name)}, is not in the layer"
+            yield f"entry {number}, {shown(theirs.name)}, is not in the layer"
         elif fields := entry_differences(theirs, ours):
-            yield f"entry {number}, {_shown(ours.name)}: {'; '.join(fields)}"
+            yield f"entry {number}, {shown(ours.name)}: {'; '.join(fields)}"
 
 
 def _checkpoints(pushed: Ztoc, real: Ztoc) -> Iterator[str]:
@@ -107,17 +98,3 @@ def _span_digests(pushed: Sequence[Digest], real: Sequence[Digest]) -> Iterator[
     for number, (theirs, ours) in enumerate(zip_longest(pushed, real)):
         if theirs != ours:
             yield f"the digest of span {number} is {theirs}, and should be {ours}"
-
-
-def _same_moment(one: object, other: object) -> bool:
-    if not (isinstance(one, bytes) and isinstance(other, bytes)):
-        return False
-    try:
-        return datetime.fromisoformat(one.decode()) == datetime.fromisoformat(other.decode())
-    except (ValueError, TypeError):
-        return False
-
-
-def _shown(value: object) -> str:
-    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
-    return repr(text[:200])
