@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 PYTEST := $(VENV)/bin/python -m pytest -p no:cacheprovider
 
-.PHONY: help prerequisites install development demo test test-unit check format bench fuzz lock clean
+.PHONY: help prerequisites install development demo test test-unit check format coverage docs bench fuzz lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -71,6 +71,15 @@ format: development ## Let ruff rewrite the sources
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
+coverage: development ## The unit tests with the lines of the library that they reach; at least 90 % of them
+	@mkdir -p .cache
+	@$(VENV)/bin/python -m coverage run -m pytest -p no:cacheprovider tests/unit $(TEST_ARGS)
+	@$(VENV)/bin/python -m coverage report
+
+docs: development ## Render the public names of the library into build-output/reference
+	@$(VENV)/bin/python -W error -m pdoc --output-directory build-output/reference soci_pipeline
+	@echo 'written: build-output/reference/soci_pipeline.html'
+
 bench: development ## Measure against ctr, oras and soci in one run; writes docs/benchmarks.md
 	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
 
@@ -83,7 +92,7 @@ COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-e
 	--universal --python-version 3.11
 lock: $(UV) ## Resolve the pins in requirements/ again
 	@$(COMPILE) pyproject.toml --all-extras --group build -o requirements/runtime.txt
-	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench \
+	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench --group docs \
 		-c requirements/runtime.txt -o requirements/development.txt
 	@$(UV) --version | sed -E 's/^uv ([^ ]+).*/uv==\1/' | $(COMPILE) - -o requirements/uv.txt
 

@@ -2,6 +2,82 @@
 
 This package is the library: it knows OCI images, SOCI indexes, registries, build tools and AWS, and nothing of the
 orchestrator. The `tasks` and `flows` packages beside it wire the same functions into Prefect.
+
+The names below are what is kept stable; the modules that they come from may change. They are imported when they are
+first used. An image on disk becomes one that loads lazily, is pushed, and is read back through its index:
+
+```python
+from pathlib import Path
+
+from soci_pipeline import ImageReference, Layout, RegistryClient, SociOptions, convert, push_graph, verify
+
+done = convert(Layout.open(Path("image")), Path("indexed"), options=SociOptions(min_layer_size=0))
+target = ImageReference.parse("127.0.0.1:5000/shop/web:1.4")
+with RegistryClient(target.registry) as client:
+    push_graph(done.layout, done.root, client, target.repository, tag=target.tag)
+    report = verify(client, target.repository, target.tag)
+print(report.ok, report.lazy_bytes, report.total_bytes)
+```
+
+Every error that is raised on purpose is a `SociPipelineError`, with what happened, what to do next, and whether the
+same call may succeed later.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from soci_pipeline.errors import SociPipelineError
+    from soci_pipeline.oci.digest import Digest
+    from soci_pipeline.oci.layout import Layout
+    from soci_pipeline.oci.platform import Platform
+    from soci_pipeline.publish.verification.verify import VerificationReport, verify
+    from soci_pipeline.registry.client import RegistryClient
+    from soci_pipeline.registry.push import push_graph
+    from soci_pipeline.registry.reference import ImageReference
+    from soci_pipeline.soci.convert import Conversion, convert
+    from soci_pipeline.soci.records import SociOptions
+    from soci_pipeline.soci.ztoc import build_ztoc
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Conversion",
+    "Digest",
+    "ImageReference",
+    "Layout",
+    "Platform",
+    "RegistryClient",
+    "SociOptions",
+    "SociPipelineError",
+    "VerificationReport",
+    "build_ztoc",
+    "convert",
+    "push_graph",
+    "verify",
+]
+
+_MODULES = {
+    "Conversion": "soci.convert",
+    "Digest": "oci.digest",
+    "ImageReference": "registry.reference",
+    "Layout": "oci.layout",
+    "Platform": "oci.platform",
+    "RegistryClient": "registry.client",
+    "SociOptions": "soci.records",
+    "SociPipelineError": "errors",
+    "VerificationReport": "publish.verification.verify",
+    "build_ztoc": "soci.ztoc",
+    "convert": "soci.convert",
+    "push_graph": "registry.push",
+    "verify": "publish.verification.verify",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is asked for (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -5,15 +5,20 @@ object. Exit statuses are `soci_pipeline.errors.ExitCode`.
 """
 
 import argparse
+import difflib
+import errno
 import importlib
 import json
 import logging
+import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import NoReturn, TextIO, cast
 
 from soci_pipeline.commands import Command
-from soci_pipeline.errors import ExitCode, SociPipelineError
+from soci_pipeline.commands.progress_display import progress_shown
+from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "start a local stack, publish an example for two platforms, show the result"),
@@ -31,40 +36,98 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ztoc-get-file": ("ztoc_get_file", "read one file of a layer through its zTOC alone"),
     "registry": ("registry", "serve a folder as an OCI registry"),
     "webhook": ("webhook", "receive signed events and start publications"),
+    "completion": ("completion", "print the completion script of a shell"),
 }
+
+
+class UsageError(SociPipelineError):
+    """A call that argparse does not understand."""
+
+    exit_code = ExitCode.USAGE
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `UsageError` instead of exiting, with the option that was probably meant and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        """Turn argparse's message into an error with a next step."""
+        _, found, unknown = message.partition("unrecognized arguments: ")
+        meant = _meant(unknown.split()[0], self._option_string_actions) if found and unknown else None
+        raise UsageError(message, advice=meant or f"`{self.prog} --help` shows what it takes.")
+
+
+def parser_of(name: str) -> Parser:
+    """The parser of one command, with the options that every command has."""
+    command = command_of(name)
+    parser = Parser(
+        prog=f"soci-pipeline {name}", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    configure(parser, command)
+    return parser
+
+
+def configure(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the options that every command has, and the command's own."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--verbose", action="store_true", help="log every program that is run and every request")
+    parser.add_argument("--quiet", action="store_true", help="show no progress, and log warnings alone")
+    command.configure(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    arguments_given = list(sys.argv[1:] if argv is None else argv)
-    name = next((word for word in arguments_given if not word.startswith("-")), None)
-    if name not in COMMANDS:
-        _overview().parse_args(arguments_given)
-        _overview().print_help(sys.stderr)
-        return ExitCode.USAGE
-    command = cast("Command", importlib.import_module(f"soci_pipeline.commands.{COMMANDS[name][0]}"))
-    position = arguments_given.index(name)
-    parser = argparse.ArgumentParser(
-        prog=f"soci-pipeline {name}", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.add_argument("--verbose", action="store_true", help="log every program that is run and every request")
-    command.configure(parser)
-    arguments = parser.parse_args(arguments_given[:position] + arguments_given[position + 1 :])
-    _log_to_stderr(verbose=arguments.verbose)
-    return _answer(command, arguments)
+    given = list(sys.argv[1:] if argv is None else argv)
+    name = next((word for word in given if not word.startswith("-")), None)
+    try:
+        if name is None:
+            _overview().parse_args([word for word in given if word != "--json"])
+            _overview().print_help(sys.stderr)
+            return ExitCode.USAGE
+        if name not in COMMANDS:
+            advice = _meant(name, COMMANDS) or "`soci-pipeline --help` lists the commands."
+            raise UsageError(f"there is no command {name!r}", advice=advice)
+        position = given.index(name)
+        arguments = parser_of(name).parse_args(given[:position] + given[position + 1 :])
+    except UsageError as error:
+        usage = parser_of(name) if name in COMMANDS else _overview()
+        usage.print_usage(sys.stderr)
+        return _report(error, name=name, as_json="--json" in given)
+    _log_to_stderr(verbose=arguments.verbose, quiet=arguments.quiet)
+    return _answer(name, arguments)
 
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
-
-
-def _answer(command: Command, arguments: argparse.Namespace) -> int:
     try:
-        result = command.run(arguments)
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the answer has seen enough; Python would complain once more when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
+
+
+def command_of(name: str) -> Command:
+    """The module of a command; imports what it needs."""
+    return cast("Command", importlib.import_module(f"soci_pipeline.commands.{COMMANDS[name][0]}"))
+
+
+def _meant(word: str, known: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(word.partition("=")[0], list(known), n=1)
+    return f"Did you mean `{near[0]}`?" if near else None
+
+
+def _answer(name: str, arguments: argparse.Namespace) -> int:
+    try:
+        with progress_shown(quiet=arguments.quiet):
+            result = command_of(name).run(arguments)
     except SociPipelineError as error:
-        return _report(error, as_json=arguments.json)
+        return _report(error, name=name, as_json=arguments.json)
+    except OSError as error:
+        if error.filename is None or isinstance(error, BrokenPipeError):
+            raise
+        return _report(_about_a_file(error), name=name, as_json=arguments.json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -75,25 +138,47 @@ def _answer(command: Command, arguments: argparse.Namespace) -> int:
     return result.exit_code
 
 
-def _report(error: SociPipelineError, *, as_json: bool) -> int:
+def _about_a_file(error: OSError) -> SociPipelineError:
+    """What the operating system refuses about a file that the user named, or below one."""
+    kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else InvalidInput
+    return kind(f"{error.filename}: {error.strerror}")
+
+
+def _report(error: SociPipelineError, *, name: str | None, as_json: bool) -> int:
+    advice = error.advice
+    if advice is None and isinstance(error, InvalidInput):
+        advice = f"`soci-pipeline {name} --help` shows what it takes."
     if as_json:
-        fields = {"error": type(error).__name__, "reason": error.reason, "advice": error.advice}
+        fields = {"error": type(error).__name__, "reason": error.reason, "advice": advice}
         print(json.dumps(fields | {"exit_code": int(error.exit_code)}, indent=2))
-    print(f"soci-pipeline: {error}", file=sys.stderr)
+    print(f"soci-pipeline: {error.reason}" + (f"\n  next: {advice}" if advice else ""), file=sys.stderr)
     return error.exit_code
 
 
-def _log_to_stderr(*, verbose: bool) -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    logging.getLogger("soci_pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the time, since bars put themselves before it while they are drawn."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
-def _overview() -> argparse.ArgumentParser:
+def _log_to_stderr(*, verbose: bool, quiet: bool) -> None:
+    logging.basicConfig(level=logging.WARNING, handlers=[_StandardError()])
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logging.getLogger("soci_pipeline").setLevel(level)
+
+
+def _overview() -> Parser:
     from soci_pipeline import __version__
 
     width = max(len(name) for name in COMMANDS)
     listing = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="soci-pipeline",
         usage="soci-pipeline [--version] COMMAND [options]",
         description=f"Publish multi-architecture, SOCI-indexed container images.\n\ncommands:\n{listing}",

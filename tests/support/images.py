@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from soci_pipeline.oci.media_types import (
     OCI_MANIFEST,
 )
 from soci_pipeline.oci.platform import Platform
-from tests.support.tars import gzipped, tar_of, text
+from tests.support.tars import gzipped, noise, tar_of, text
 
 AMD64 = Platform("linux", "amd64")
 ARM64 = Platform("linux", "arm64")
@@ -151,3 +152,12 @@ def only_manifest(layout: Layout) -> ImageManifest:
         document = layout.read_document(images[0])
     assert isinstance(document, ImageManifest)
     return document
+
+
+def indexable_archive(path: Path) -> Path:
+    """An OCI archive of one image whose layer is above 10 MiB, so that it is indexed by default."""
+    layout = Layout.create(path.with_suffix(".layout"))
+    layout.set_roots([add_image(layout, AMD64, [gzip_layer({"opt/model.bin": noise((10 << 20) + 1000)}, level=1)])])
+    with tarfile.open(path, "w") as archive:
+        archive.add(layout.path, arcname=".")
+    return path

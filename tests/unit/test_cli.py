@@ -1,8 +1,10 @@
 """The frame of the `soci-pipeline` command: where answers and errors go, and that what is written about it is true."""
 
 import argparse
+import errno
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -106,6 +108,59 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
     assert "the moon is full" in said.err
 
 
+@pytest.mark.parametrize(
+    ("words", "what", "next_step"),
+    [
+        (["pusch"], "there is no command 'pusch'", "Did you mean `push`?"),
+        (["publish-everything"], "there is no command", "`soci-pipeline --help` lists the commands."),
+        (["verify"], "arguments are required: REFERENCE", "`soci-pipeline verify --help` shows what it takes."),
+        (["verify", "x:1", "--plainhttp"], "unrecognized arguments: --plainhttp", "Did you mean `--plain-http`?"),
+        (["prune", "x", "--keep-latest", "two"], "invalid int value: 'two'", "`soci-pipeline prune --help`"),
+        (["webhook", "chekc"], "invalid choice: 'chekc'", "`soci-pipeline webhook --help`"),
+        (["webhook", "serve"], "arguments are required: --config", "`soci-pipeline webhook serve --help`"),
+    ],
+)
+def test_a_wrong_call_says_what_is_wrong_and_what_to_do_next(
+    words: list[str], what: str, next_step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == ExitCode.USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("usage: soci-pipeline")
+    assert what in said.err
+    assert f"next: {next_step}" in said.err
+    assert main([*words, "--json"]) == ExitCode.USAGE
+    answer = json.loads(capsys.readouterr().out)
+    assert what in answer["reason"]
+    assert answer["exit_code"] == ExitCode.USAGE
+
+
+def test_bad_input_without_advice_of_its_own_leads_to_the_help(
+    probe: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe(_raising(InvalidInput("the moon is full")))
+    assert main(["probe", "yes"]) == ExitCode.INVALID_INPUT
+    assert capsys.readouterr().err.endswith("next: `soci-pipeline probe --help` shows what it takes.\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.EACCES, ExitCode.INVALID_INPUT), (errno.ENOSPC, ExitCode.DISK_FULL)]
+)
+def test_what_the_system_refuses_about_a_file_is_no_traceback(
+    number: int, status: ExitCode, probe: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe(_raising(OSError(number, os.strerror(number), "/srv/images")))
+    assert main(["probe", "yes"]) == status
+    assert f"/srv/images: {os.strerror(number)}" in capsys.readouterr().err
+
+
+def test_a_reader_who_has_seen_enough_ends_the_command_quietly(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m soci_pipeline completion bash | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout in {"0\n", "141\n"}
+
+
 def test_a_real_command_reports_bad_input_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(tmp_path), "registry.example.com/shop/web:1", "--json"]) == ExitCode.INVALID_INPUT
     answer = json.loads(capsys.readouterr().out)
@@ -140,6 +195,9 @@ def test_progress_goes_to_the_log_and_more_of_it_with_verbose(
     caplog.clear()
     main(["probe", "yes", "--verbose"])
     assert caplog.messages == ["a step", "a detail"]
+    caplog.clear()
+    main(["probe", "yes", "--quiet"])
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("words", [[], ["--json"], ["publish"], ["--unheard-of"]])
@@ -190,10 +248,9 @@ def test_every_commands_help_lists_its_exit_statuses(name: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_takes_json_and_verbose(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_takes_json_verbose_and_quiet(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = _help_of(name, capsys)
-    assert "--json" in text
-    assert "--verbose" in text
+    assert all(option in text for option in ("--json", "--verbose", "--quiet"))
 
 
 def _statuses(text: str) -> set[int]:
@@ -239,8 +296,9 @@ def test_the_command_imports_only_what_the_chosen_command_needs() -> None:
     program = "import sys; from soci_pipeline import cli; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
-    assert not {"prefect", "boto3", "docker", "starlette", "httpx"} & loaded
-    assert not any(name.startswith("soci_pipeline.commands.") for name in done.stdout.split())
+    assert not {"prefect", "boto3", "docker", "starlette", "httpx", "rich", "shtab", "pydantic"} & loaded
+    commands = {f"soci_pipeline.commands.{module}" for module, _ in COMMANDS.values()}
+    assert not commands & set(done.stdout.split())
 
 
 def test_only_the_entry_exits(monkeypatch: pytest.MonkeyPatch) -> None:

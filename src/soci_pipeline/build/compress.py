@@ -11,7 +11,7 @@ that wheel, may give other bytes for the same tar: a new layer digest, and the s
 import hashlib
 import struct
 import zlib as inflate
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from soci_pipeline.build.archive import CHUNK, ArchiveLimits
 from soci_pipeline.errors import DamagedContent
@@ -27,7 +27,14 @@ LEVEL = 6
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
-def compress(source: BinaryIO, target: BlobWriter) -> Digest:
+class Readable(Protocol):
+    """All that compressing asks of its source."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most ``size``; none at the end."""
+
+
+def compress(source: Readable, target: BlobWriter) -> Digest:
     """Write one gzip member with the content of ``source``; returns the digest of that content."""
     state, content, checksum, length = deflate.compressobj(LEVEL, deflate.DEFLATED, -15), hashlib.sha256(), 0, 0
     target.write(_HEADER)
@@ -41,7 +48,7 @@ def compress(source: BinaryIO, target: BlobWriter) -> Digest:
     return Digest(f"sha256:{content.hexdigest()}")
 
 
-def _piece(source: BinaryIO) -> bytes:
+def _piece(source: Readable) -> bytes:
     """The next 1 MiB, and less at the end alone, however short the reads of ``source`` are."""
     piece = source.read(CHUNK)
     while piece and len(piece) < CHUNK and (more := source.read(CHUNK - len(piece))):

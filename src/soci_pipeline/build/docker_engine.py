@@ -26,6 +26,7 @@ from soci_pipeline.build.versions import require_version
 from soci_pipeline.errors import DiskFull, EngineUnavailable
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
+from soci_pipeline.progress import meter
 
 MINIMUM_ENGINE = (20, 10, 0)
 _ARCHIVE = "image.tar"
@@ -152,9 +153,10 @@ def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
 
 def _save(client: docker.APIClient, tag: str, archive: Path) -> None:
     try:
-        with archive.open("wb") as file:
+        with archive.open("wb") as file, meter("save") as advance:
             for chunk in client.get_image(tag, chunk_size=_CHUNK):
                 file.write(chunk)
+                advance(len(chunk))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left on the disk of {archive.parent} while saving the image") from error

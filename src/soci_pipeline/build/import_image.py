@@ -34,6 +34,7 @@ from soci_pipeline.oci.media_types import (
     layer_compression,
 )
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.progress import Advance, MeasuredReader, meter
 from soci_pipeline.soci.attestations import follow
 
 _OCI_LAYERS = {
@@ -70,8 +71,10 @@ def import_image(
     with open_archive(source, scratch=destination.parent, limits=bounds) as archive:
         found = find_image(archive, platform)
         layout = Layout.create(destination)
-        job = _Import(archive, layout, compress=compress, check_diff_ids=check_diff_ids, limits=bounds)
-        layout.set_roots([job.image(found)])
+        total = sum(archive.size(name) or 0 for name in {layer.name for layer in found.layers})
+        with meter("import", total) as advance:
+            job = _Import(archive, layout, advance, compress=compress, check_diff_ids=check_diff_ids, limits=bounds)
+            layout.set_roots([job.image(found)])
     return layout
 
 
@@ -79,6 +82,7 @@ def import_image(
 class _Import:
     archive: Archive
     layout: Layout
+    advance: Advance
     compress: bool
     check_diff_ids: bool
     limits: ArchiveLimits
@@ -134,7 +138,7 @@ class _Import:
 
     def _compressed(self, layer: FoundLayer, diff_id: Digest) -> Descriptor:
         with self.archive.open(layer.name) as file, self.layout.writer() as blob:
-            _check_diff_id(gzip_layer(file, blob), diff_id, layer)
+            _check_diff_id(gzip_layer(MeasuredReader(file, self.advance), blob), diff_id, layer)
         return _written(blob.digest, blob.written, OCI_LAYER_GZIP)
 
     def _copied(self, name: str, descriptor: Descriptor | None, media_type: str) -> Descriptor:
@@ -144,6 +148,7 @@ class _Import:
         with self.archive.open(name) as file, stated as blob:
             while chunk := file.read(CHUNK):
                 blob.write(chunk)
+                self.advance(len(chunk))
         return _written(blob.digest, blob.written, media_type)
 
     def _verifying_writer(self, descriptor: Descriptor) -> BlobWriter:

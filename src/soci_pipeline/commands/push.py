@@ -10,8 +10,6 @@ reach, or wants other credentials; 18 the tag may not move; 23 it took too long.
 """
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult
@@ -21,8 +19,6 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import IMAGE_INDEXES
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.reference import ImageReference
-
-_PROGRESS_SECONDS = 1.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +45,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             tag=reference.tag,
             extra_roots=layout.referrers(root),
             jobs=arguments.jobs,
-            on_progress=Progress(),
         )
     kind = "index" if root.media_type in IMAGE_INDEXES else "manifest"
     answer = {
@@ -61,16 +56,3 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     }
     text = f"{answer['reference']}  {report.bytes_uploaded} bytes uploaded, {report.bytes_skipped} were there"
     return CommandResult(json=answer, text=text)
-
-
-class Progress:
-    """Lines on standard error, at most one a second, with the bytes that are there."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _PROGRESS_SECONDS
-
-    def __call__(self, done: int, total: int) -> None:
-        """Tell how far a push has come."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + _PROGRESS_SECONDS
-            print(f"{done} of {total} bytes ({done * 100 // max(1, total)} %)", file=sys.stderr, flush=True)

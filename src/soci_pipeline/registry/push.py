@@ -6,7 +6,7 @@ interrupted gives its uploads up; it leaves blobs and manifests without a tag, w
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -14,11 +14,9 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, is_foreign_layer
+from soci_pipeline.progress import Advance, meter
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.referrers import subject_of
-
-OnProgress = Callable[[int, int], None]
-"""Called with the bytes that are there (skipped ones included) and the bytes in all; never by two threads at once."""
 
 _MANIFESTS = IMAGE_INDEXES | IMAGE_MANIFESTS
 
@@ -35,19 +33,13 @@ class PushReport:
 
 
 class _Tally:
-    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
-        self._total = total
-        self._on_progress = on_progress
-        self._done = 0
+    """What has been dealt with; its bytes go to ``advance``, skipped ones included."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.moved = advance
         self._lock = threading.Lock()
         self.uploaded: list[Descriptor] = []
         self.skipped: list[Descriptor] = []
-
-    def moved(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            if self._on_progress is not None:
-                self._on_progress(self._done, self._total)
 
     def settle(self, node: Descriptor, *, uploaded: bool, reported: int) -> None:
         """A blob or manifest is there; ``reported`` of its bytes have gone through `moved` already."""
@@ -109,7 +101,6 @@ def push_graph(
     *,
     tag: str | None = None,
     jobs: int = 4,
-    on_progress: OnProgress | None = None,
     extra_roots: Sequence[Descriptor] = (),
     mount_from: str | None = None,
 ) -> PushReport:
@@ -121,15 +112,16 @@ def push_graph(
     nodes = _graph(layout, (root, *extra_roots))
     blobs = [node for node in nodes if node.media_type not in _MANIFESTS]
     manifests = [node for node in nodes if node.media_type in _MANIFESTS]
-    tally = _Tally(sum(node.size for node in nodes), on_progress)
     push = _Push(layout, client, repository, mount_from)
-    _side_by_side(push, sorted(blobs, key=lambda node: node.size, reverse=True), tally, jobs)
-    # A referrer is a part of what the tag promises, so the tag comes after it too.
-    for node in manifests:
-        if node.digest != root.digest or tag is None:
-            push.manifest(node, tally)
-    if tag is not None:
-        push.manifest(root, tally, tag)
+    with meter("push", sum(node.size for node in nodes)) as advance:
+        tally = _Tally(advance)
+        _side_by_side(push, sorted(blobs, key=lambda node: node.size, reverse=True), tally, jobs)
+        # A referrer is a part of what the tag promises, so the tag comes after it too.
+        for node in manifests:
+            if node.digest != root.digest or tag is None:
+                push.manifest(node, tally)
+        if tag is not None:
+            push.manifest(root, tally, tag)
     kinds = {node.digest for node in blobs}
     return PushReport(
         root=root,

@@ -1,5 +1,6 @@
 """Archives of OCI layouts: unpacked blob by blob, each verified; nothing else of the archive is touched."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from soci_pipeline.build.archive import Archive, open_archive
@@ -8,6 +9,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout, parse_roots
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
+from soci_pipeline.progress import Advance, meter
 
 _DEPTH = 8
 _CHUNK = 1 << 20
@@ -31,13 +33,14 @@ def unpacked(path: Path, folder: Path) -> Layout:
         with archive.open("index.json") as file:
             roots = parse_roots(file.read(), path)
         layout = Layout.create(folder)
-        for root in roots:
-            _take(archive, root, layout, depth=0)
+        with meter("unpack") as advance:
+            for root in roots:
+                _take(archive, root, layout, advance, depth=0)
         layout.set_roots(roots)
     return layout
 
 
-def _take(archive: Archive, node: Descriptor, layout: Layout, *, depth: int) -> None:
+def _take(archive: Archive, node: Descriptor, layout: Layout, advance: Advance, *, depth: int) -> None:
     if depth > _DEPTH:
         raise InvalidInput(f"the image index is nested deeper than {_DEPTH}")
     name = f"blobs/sha256/{node.digest.hex}"
@@ -47,7 +50,13 @@ def _take(archive: Archive, node: Descriptor, layout: Layout, *, depth: int) -> 
         # Images that were not saved, and layers that registries do not hold. What is needed is missed later, by name.
         return
     with archive.open(name) as blob:
-        layout.add_chunks(iter(lambda: blob.read(_CHUNK), b""), node)
+        layout.add_chunks(_counted(iter(lambda: blob.read(_CHUNK), b""), advance), node)
     if node.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
         for child in layout.read_document(node).children:
-            _take(archive, child, layout, depth=depth + 1)
+            _take(archive, child, layout, advance, depth=depth + 1)
+
+
+def _counted(chunks: Iterator[bytes], advance: Advance) -> Iterator[bytes]:
+    for chunk in chunks:
+        advance(len(chunk))
+        yield chunk

@@ -27,7 +27,7 @@ from soci_pipeline.oci.media_types import (
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.attestations import REFERENCE_DIGEST, follow, is_attestation
 from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, IndexedLayer, soci_index
-from soci_pipeline.soci.layers import LayerIndexer, LayerKey, OnProgress, layer_key
+from soci_pipeline.soci.layers import LayerIndexer, LayerKey, layer_key
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.source_images import SourceImage, in_order_of_choice, read_images
@@ -70,7 +70,6 @@ def convert(
     jobs: int = 2,
     ztocs: ZtocStore | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    on_progress: OnProgress | None = None,
 ) -> Conversion:
     """Index the images of a layout; ``platforms`` chooses some of them, None takes all.
 
@@ -94,7 +93,7 @@ def convert(
             limits=limits,
         )
         wanted = [layer for image in images if image.chosen for layer in image.manifest.layers]
-        layers = indexer.index(wanted, jobs=jobs, on_progress=on_progress)
+        layers = indexer.index(wanted, jobs=jobs)
         work = _Work(source, target, options, build_tool, disable_xattrs, layers)
         make = _convert_v1 if options.version is IndexVersion.V1 else _convert_v2
         root = make(work, index, images).plain

@@ -1,6 +1,6 @@
 """Indexes the layers of images: each once, the largest first, several at a time; known zTOCs are used again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -12,21 +12,18 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, is_foreign_layer, layer_compression
 from soci_pipeline.process import logger
+from soci_pipeline.progress import Advance, meter
 from soci_pipeline.soci import entries as kinds
 from soci_pipeline.soci.extract import normalised
 from soci_pipeline.soci.index import IndexedLayer, SpanRange, prefetch_document
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import LayerRecord
 from soci_pipeline.soci.ztoc import build_ztoc, refuse_by_type
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
 from soci_pipeline.soci.ztoc_sample import check_sample
 from soci_pipeline.soci.ztoc_store import ZtocStore
 
 LayerKey = tuple[Digest, str]
-
-OnProgress = Callable[[LayerRecord], None]
-"""Called for each layer as it is done, in the caller's thread."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,7 @@ class LayerIndexer:
     ztocs: ZtocStore | None = None
     limits: Limits = DEFAULT_LIMITS
 
-    def index(
-        self, layers: Iterable[Descriptor], *, jobs: int, on_progress: OnProgress | None = None
-    ) -> dict[LayerKey, IndexedLayer]:
+    def index(self, layers: Iterable[Descriptor], *, jobs: int) -> dict[LayerKey, IndexedLayer]:
         """Index each distinct layer, ``jobs`` at a time.
 
         Raises `DamagedContent` for a damaged layer and `HostileArchive` past a limit; a sound layer that cannot be
@@ -55,19 +50,34 @@ class LayerIndexer:
         distinct = {layer_key(layer): layer for layer in layers}
         largest_first = sorted(distinct.items(), key=lambda item: item[1].size, reverse=True)
         done: dict[LayerKey, IndexedLayer] = {}
-        with ThreadPoolExecutor(jobs, thread_name_prefix="index") as pool:
-            work = {pool.submit(self.index_layer, layer): key for key, layer in largest_first}
+        total = sum(layer.size for layer in distinct.values())
+        with (
+            meter("index", total) as advance,
+            ThreadPoolExecutor(jobs, thread_name_prefix="index") as pool,
+        ):
+            work = {pool.submit(self._index_measured, layer, advance): key for key, layer in largest_first}
             try:
                 for future in as_completed(work):
-                    result = done[work[future]] = future.result()
-                    if on_progress is not None:
-                        on_progress(result.record)
+                    done[work[future]] = future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return done
 
-    def index_layer(self, layer: Descriptor) -> IndexedLayer:
+    def _index_measured(self, layer: Descriptor, advance: Advance) -> IndexedLayer:
+        read = 0
+
+        def count(size: int) -> None:
+            nonlocal read
+            read += size
+            advance(size)
+
+        found = self.index_layer(layer, on_bytes=count)
+        # What was known or left out was not read, and is dealt with all the same.
+        advance(layer.size - read)
+        return found
+
+    def index_layer(self, layer: Descriptor, *, on_bytes: Advance | None = None) -> IndexedLayer:
         """Index one layer: its zTOC is in ``target`` afterwards, or the answer says why there is none."""
         if is_foreign_layer(layer.media_type):
             return IndexedLayer(layer, reason=Reason.FOREIGN)
@@ -75,7 +85,7 @@ class LayerIndexer:
             return IndexedLayer(layer, reason=Reason.TOO_SMALL)
         try:
             refuse_by_type(layer.media_type)
-            data, toc, needs_xattrs = self._ztoc_of(layer)
+            data, toc, needs_xattrs = self._ztoc_of(layer, on_bytes)
         except LayerNotIndexable as error:
             return IndexedLayer(layer, reason=Reason(error.code))
         prefetch: tuple[SpanRange, ...] = ()
@@ -86,7 +96,7 @@ class LayerIndexer:
         ztoc = self.target.add_bytes(data, SOCI_LAYER)
         return IndexedLayer(layer, ztoc=ztoc, needs_xattrs=needs_xattrs, prefetch=prefetch)
 
-    def _ztoc_of(self, layer: Descriptor) -> tuple[bytes, Ztoc | None, bool]:
+    def _ztoc_of(self, layer: Descriptor, on_bytes: Advance | None) -> tuple[bytes, Ztoc | None, bool]:
         """The bytes of a layer's zTOC, its decoded form where that is at hand, and whether xattrs are needed."""
         key = (layer.digest, layer.media_type, self.span_size, self.build_tool)
         known = self.ztocs.get(*key) if self.ztocs is not None else None
@@ -102,6 +112,7 @@ class LayerIndexer:
                 layer_size=layer.size,
                 layer_digest=layer.digest,
                 limits=self.limits,
+                on_bytes=on_bytes,
             )
         if self.ztocs is not None:
             self.ztocs.put(*key, built.data)

@@ -65,10 +65,12 @@ def build_ztoc(
     layer_size: int | None = None,
     layer_digest: Digest | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> BuiltZtoc:
     """Build the zTOC of a layer; ``media_type`` alone says how it is compressed.
 
     ``span_size`` is in bytes of the uncompressed tar. ``layer_digest`` and ``layer_size`` are checked in the same pass.
+    ``on_bytes`` is called with the bytes of the layer as they are read, from another thread.
     Raises `LayerNotIndexable` with a `Reason`, `DamagedContent` for a layer that is truncated, has a wrong checksum or
     no readable tar, `HostileArchive` past a limit; the two latter name the layer's digest where it is known or can be
     found out.
@@ -77,7 +79,9 @@ def build_ztoc(
         raise InvalidInput(f"a span of {span_size} bytes; it must be at least 1")
     refuse_by_type(media_type)
     with _opened(source) as stream:
-        one_pass = _Pass(layer_compression(media_type), span_size, limits, checked=layer_digest is not None)
+        one_pass = _Pass(
+            layer_compression(media_type), span_size, limits, checked=layer_digest is not None, on_bytes=on_bytes
+        )
         try:
             one_pass.run(stream)
             return _finished(one_pass, build_tool, layer_size, layer_digest)
@@ -94,7 +98,15 @@ def build_ztoc(
 class _Pass:
     """One pass over one layer: the state of the thread that parses and hashes."""
 
-    def __init__(self, compression: Compression, span_size: int, limits: Limits, *, checked: bool) -> None:
+    def __init__(
+        self,
+        compression: Compression,
+        span_size: int,
+        limits: Limits,
+        *,
+        checked: bool,
+        on_bytes: Callable[[int], None] | None,
+    ) -> None:
         self.compression = compression
         self.span_size = span_size
         self.limits = limits
@@ -106,6 +118,7 @@ class _Pass:
             self.digests = TarSpanDigests(span_size)
         self.whole = hashlib.sha256() if checked else None
         self.stored = 0
+        self.on_bytes = on_bytes
 
     def run(self, source: BinaryIO) -> None:
         gzip = self.compression is Compression.GZIP
@@ -134,6 +147,8 @@ class _Pass:
                 if self.whole is not None:
                     self.whole.update(view)
                 self.stored += end - start
+                if self.on_bytes is not None:
+                    self.on_bytes(end - start)
                 self._bound()
             case Content(slot, size):
                 self.scanner.feed(slot.buffer.data, size)

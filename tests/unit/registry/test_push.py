@@ -10,11 +10,13 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import DOCKER_FOREIGN_LAYER_GZIP, OCI_CONFIG, OCI_LAYER_GZIP
 from soci_pipeline.process import LOGGER
+from soci_pipeline.progress import shown_by
 from soci_pipeline.registry.errors import AccessRefused, ImmutableTag, RegistryError
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings
 from soci_pipeline.registry.server.faults import Kind
 from tests.support.images import image_layout, index_layout, only_manifest
+from tests.support.meters import Measured, RecordingDisplay
 from tests.support.registries import REPOSITORY, described, leftovers, noise, registry
 
 
@@ -73,21 +75,15 @@ def test_the_largest_blobs_go_first(tmp_path: Path) -> None:
     assert [sizes.get(Digest(digest), 2) for digest in asked] == [30_000, 9_000, 1_000, 200, 2]
 
 
-def test_progress_comes_to_the_whole_and_never_from_two_threads_at_once(tmp_path: Path) -> None:
+def test_progress_comes_to_the_whole_of_what_is_sent_and_of_what_is_there_already(tmp_path: Path) -> None:
     layout = several(tmp_path / "layout", [400_000, 300_000, 200_000, 5])
-    busy, seen = threading.Lock(), list[tuple[int, int]]()
-
-    def progress(done: int, total: int) -> None:
-        assert busy.acquire(blocking=False)
-        seen.append((done, total))
-        busy.release()
-
+    whole = sum(node.size for node in layout.walk(layout.root()))
     with registry(tmp_path / "registry") as client:
-        push_graph(layout, layout.root(), client, REPOSITORY, tag="v1", on_progress=progress)
-        assert seen[-1][0] == seen[-1][1] == sum(node.size for node in layout.walk(layout.root()))
-        seen.clear()
-        push_graph(layout, layout.root(), client, REPOSITORY, tag="v1", on_progress=progress)
-        assert seen[-1][0] == seen[-1][1]
+        for _ in range(2):
+            display = RecordingDisplay()
+            with shown_by(display):
+                push_graph(layout, layout.root(), client, REPOSITORY, tag="v1")
+            assert display.steps == [Measured("push", total=whole, done=whole, ended=True)]
 
 
 def test_a_failure_ends_the_other_uploads_and_moves_no_tag(tmp_path: Path) -> None:
@@ -108,11 +104,12 @@ def test_a_failure_ends_the_other_uploads_and_moves_no_tag(tmp_path: Path) -> No
 def test_an_interruption_leaves_no_session_and_no_thread(tmp_path: Path) -> None:
     layout = several(tmp_path / "layout", [900_000, 800_000])
 
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(count: int) -> None:
         raise KeyboardInterrupt
 
-    with registry(tmp_path / "registry") as client, pytest.raises(KeyboardInterrupt):
-        push_graph(layout, layout.root(), client, REPOSITORY, tag="v1", on_progress=interrupt)
+    display = RecordingDisplay(on_bytes=interrupt)
+    with registry(tmp_path / "registry") as client, shown_by(display), pytest.raises(KeyboardInterrupt):
+        push_graph(layout, layout.root(), client, REPOSITORY, tag="v1")
     assert not leftovers(tmp_path / "registry")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("push")]
 

@@ -28,6 +28,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_LAYER
 from soci_pipeline.process import logger
+from soci_pipeline.progress import Advance, meter
 from soci_pipeline.publish.blob_reader import open_blob
 from soci_pipeline.publish.existing.assembly import Assembled, assemble
 from soci_pipeline.publish.existing.plan import ImagePlan, Known, LayerPlan, plan_image, to_fetch
@@ -180,25 +181,31 @@ class _Work:
         if self.settings.jobs < 1:
             raise InvalidInput(f"{self.settings.jobs} layers at once cannot be meant")
         ordered = sorted(layers.values(), key=lambda layer: layer.size, reverse=True)
-        with ThreadPoolExecutor(self.settings.jobs, thread_name_prefix="index") as pool:
-            return {plan.layer.digest: plan for plan in pool.map(self._index_layer, ordered)}
+        with (
+            meter("index", sum(layer.size for layer in ordered)) as advance,
+            ThreadPoolExecutor(self.settings.jobs, thread_name_prefix="index") as pool,
+        ):
+            index = partial(self._index_layer, advance=advance)
+            return {plan.layer.digest: plan for plan in pool.map(index, ordered)}
 
-    def _index_layer(self, layer: Descriptor) -> LayerPlan:
+    def _index_layer(self, layer: Descriptor, advance: Advance) -> LayerPlan:
         key = (layer.digest, layer.media_type, self.settings.soci.span_size, self.settings.build_tool)
         data = self.ztocs.get(*key) if self.ztocs is not None else None
         if data is None:
             try:
-                data = self._stream(layer)
+                data = self._stream(layer, advance)
             except LayerNotIndexable as error:
                 logger().info("layer %s gets no zTOC: %s", layer.digest, error.reason)
                 return LayerPlan(layer, reason=Reason(error.code))
             if self.ztocs is not None:
                 self.ztocs.put(*key, data)
+        else:
+            advance(layer.size)
         ztoc = self._upload(data, SOCI_LAYER)
         return LayerPlan(layer, ztoc=ztoc)
 
-    def _stream(self, layer: Descriptor) -> bytes:
-        with open_blob(self.client, self.repository, layer) as blob:
+    def _stream(self, layer: Descriptor, advance: Advance) -> bytes:
+        with open_blob(self.client, self.repository, layer, also=lambda piece: advance(len(piece))) as blob:
             try:
                 built = build_ztoc(
                     cast("BinaryIO", blob),

@@ -8,6 +8,7 @@ from typing import BinaryIO, cast
 
 from soci_pipeline.errors import DamagedContent, HostileArchive, LayerNotIndexable
 from soci_pipeline.oci.media_types import is_foreign_layer
+from soci_pipeline.progress import Advance
 from soci_pipeline.publish.blob_reader import BlobReader, open_blob
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.verification.diff_id import DiffId
@@ -24,10 +25,13 @@ from soci_pipeline.soci.ztoc_sample import header_differences, headers_in_span, 
 class LayerVerifier:
     """Checks layers one by one, from several threads; what is wrong goes to the findings."""
 
-    def __init__(self, client: RegistryClient, repository: str, findings: Findings) -> None:
+    def __init__(
+        self, client: RegistryClient, repository: str, findings: Findings, *, on_bytes: Advance | None = None
+    ) -> None:
         self._client = client
         self._repository = repository
         self._findings = findings
+        self._on_bytes = on_bytes or (lambda _: None)
 
     def sample(self, item: LayerToCheck) -> None:
         """Read some spans of an indexed layer; other layers were asked for already, and are not read."""
@@ -45,9 +49,14 @@ class LayerVerifier:
             return
         ztoc = self._ztoc(item)
         diff_id = DiffId(item.layer.media_type)
+
+        def take(piece: bytes) -> None:
+            diff_id.update(piece)
+            self._on_bytes(len(piece))
+
         with (
             self._findings.catching(item.where),
-            open_blob(self._client, self._repository, item.layer, also=diff_id.update) as blob,
+            open_blob(self._client, self._repository, item.layer, also=take) as blob,
         ):
             try:
                 if ztoc is not None:
@@ -79,6 +88,7 @@ class LayerVerifier:
         stored = self._client.read_range(self._repository, item.layer.digest, *ztoc.stored_range(span))
         self._findings.count("spans")
         self._findings.count("bytes", len(stored))
+        self._on_bytes(len(stored))
         content = read_span(ztoc, span, stored)
         start, _ = ztoc.content_range(span)
         first, last, _ = headers_in_span(ztoc.entries, start, start + len(content))

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from soci_pipeline.errors import DamagedContent, InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.progress import meter
 from soci_pipeline.publish.findings import Finding, Findings
 from soci_pipeline.publish.image_graph import ImageGraph, read_graph
 from soci_pipeline.publish.verification.layers import LayerVerifier
@@ -75,8 +76,10 @@ def verify(
     if graph is None:
         return VerificationReport(ok=False, findings=findings.found, checked=findings.checked)
     layers = check_structure(client, repository, graph, platforms, findings)
-    verifier = LayerVerifier(client, repository, findings)
-    _check_layers(verifier.sample if chosen is Mode.SAMPLE else verifier.all, layers, jobs)
+    whole = sum(item.layer.size for item in layers) if chosen is Mode.ALL else None
+    with meter("verify", whole) as advance:
+        verifier = LayerVerifier(client, repository, findings, on_bytes=advance)
+        _check_layers(verifier.sample if chosen is Mode.SAMPLE else verifier.all, layers, jobs)
     costs = tuple(
         PlatformCost(platform=each.platform, lazy_bytes=each.lazy_bytes, total_bytes=each.total_bytes)
         for each in start_costs(graph)

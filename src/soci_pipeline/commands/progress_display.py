@@ -1,0 +1,125 @@
+"""What a command shows of its progress on standard error: bars in a terminal, a line now and then elsewhere.
+
+Bars are drawn by rich, which also leaves colours out where NO_COLOR is set. ``CI``, ``TERM=dumb`` or a standard error
+that is no terminal get lines. rich is imported when the first bar is drawn, so that quick commands stay quick.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, TextIO
+
+from soci_pipeline.progress import Advance, Display, shown_by
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+LINE_SECONDS = 5.0
+"""A line each this often at most: a log that is kept should stay readable."""
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@contextlib.contextmanager
+def progress_shown(*, quiet: bool = False) -> Iterator[None]:
+    """Show what the block measures, in the way that suits standard error and the environment."""
+    if quiet:
+        with shown_by(None):
+            yield
+    elif draws_bars(sys.stderr, os.environ):
+        with contextlib.closing(BarDisplay()) as bars, shown_by(bars):
+            yield
+    else:
+        with shown_by(LineDisplay()):
+            yield
+
+
+def draws_bars(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether bars can be drawn on ``stream``, and somebody is there to look at them."""
+    watched = environment.get("CI", "").lower() in {"", "0", "false"}
+    return watched and environment.get("TERM", "dumb") != "dumb" and stream.isatty()
+
+
+class BarDisplay:
+    """A bar for each step, with its bytes, its rate and the time that is left; all stay to be read at the end."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    @contextlib.contextmanager
+    def meter(self, step: str, total: int | None) -> Iterator[Advance]:
+        """Draw a bar while the block runs."""
+        progress = self._started()
+        task = progress.add_task(step, total=total)
+        try:
+            yield lambda count: progress.advance(task, count)
+        finally:
+            progress.stop_task(task)
+            progress.refresh()
+
+    def close(self) -> None:
+        """Leave the bars as they are."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _started(self) -> "Progress":
+        if self._progress is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import TransferSpeedColumn as RateColumn
+
+            columns = (TextColumn("{task.description:<8}"), BarColumn(), DownloadColumn(), RateColumn())
+            self._progress = Progress(*columns, TimeRemainingColumn(compact=True), console=Console(stderr=True))
+            self._progress.start()
+        return self._progress
+
+
+class LineDisplay:
+    """Plain lines on standard error: how far a step has come, every five seconds; nothing of steps that are quicker."""
+
+    def __init__(self, *, seconds: float = LINE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+
+    @contextlib.contextmanager
+    def meter(self, step: str, total: int | None) -> Iterator[Advance]:
+        """Print lines while the block runs."""
+        began = due = self._clock()
+        due += self._seconds
+        done = 0
+        lock = threading.Lock()
+
+        def advance(count: int) -> None:
+            nonlocal done, due
+            with lock:
+                done += count
+                now = self._clock()
+                if now >= due:
+                    due = now + self._seconds
+                    print(progress_line(step, done, total, now - began), file=sys.stderr, flush=True)
+
+        yield advance
+
+
+def progress_line(step: str, done: int, total: int | None, seconds: float) -> str:
+    """``push: 1.2 GB of 3.0 GB (40 %), 35.2 MB/s``."""
+    rate = f"{amount(done / seconds if seconds > 0 else 0)}/s"
+    if total is None:
+        return f"{step}: {amount(done)}, {rate}"
+    return f"{step}: {amount(done)} of {amount(total)} ({done * 100 // max(1, total)} %), {rate}"
+
+
+def amount(count: float) -> str:
+    """Bytes in the unit that suits them, in powers of 1000."""
+    power = 0
+    while count >= 1000 and power < len(_UNITS) - 1:
+        count, power = count / 1000, power + 1
+    return f"{count:.0f} B" if power == 0 else f"{count:.1f} {_UNITS[power]}"
+
+
+if TYPE_CHECKING:
+    _BARS: Display = BarDisplay()
+    _LINES: Display = LineDisplay()
