@@ -1,4 +1,4 @@
-"""Pushing an image of 332 MB and one of 1.3 GB over loopback, against `oras cp` and `ctr image push`.
+"""Pushing images over loopback, against `oras cp` and `ctr image push`; the goal is 1.1 times the faster of them.
 
 The registry is Debian's docker-registry, fresh for every push; each tool pushes from what it keeps images in: an OCI
 layout for us and `oras`, containerd's store for `ctr`. Each figure is the median of several runs that take turns. The
@@ -13,11 +13,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from benchmarks.figures import Figure, Usage, measured
+from benchmarks.figures import Figure, Row
+from benchmarks.parts import Parts, Workbench
+from benchmarks.processes import Usage, measured, own_command
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
-from soci_pipeline.local.engine import running_engine
+from soci_pipeline.local.engine import Engine, running_engine
 from soci_pipeline.local.registry import docker_registry
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.descriptor import Descriptor
@@ -31,46 +35,61 @@ from soci_pipeline.registry.push import push_graph
 
 SMALL = (200, 80, 40, 10, 2)
 LARGE = (600, 400, 200, 100, 28)
-ROUNDS = 5
 TAG = "org.opencontainers.image.ref.name"
 GOAL = 1.1
 HUGE = 5_000_000_000
 MEMORY_GOAL = 150 << 20
 
 
-def run(folder: Path) -> Sequence[Figure]:
-    tools = Toolchain().ensure(["oras", "docker-registry"])
-    small = _image(folder / "small", SMALL)
-    figures = _compared(folder, small, tools, "332 MB", ROUNDS)
-    shutil.rmtree(small.path)
-    large = _image(folder / "large", LARGE)
-    figures += _compared(folder, large, tools, "1.3 GB", 3)
-    shutil.rmtree(large.path)
-    peak = _ours(folder, _huge(folder / "huge")).peak_bytes
-    figures.append(Figure("push, peak memory, 5 GB", peak / 2**20, MEMORY_GOAL / 2**20, "the bound", "MiB", 1.0))
-    return figures
+@dataclass
+class _Times:
+    """Seconds of each run."""
+
+    inside: list[float] = field(default_factory=list)
+    command: list[float] = field(default_factory=list)
+    oras: list[float] = field(default_factory=list)
+    ctr: list[float] = field(default_factory=list)
 
 
-def _compared(folder: Path, image: Layout, tools: dict[str, str], size: str, rounds: int) -> list[Figure]:
-    env = os.environ | tools
-    inside: list[float] = []
-    command: list[float] = []
-    oras: list[float] = []
-    ctr: list[float] = []
-    with _containerd(folder, image) as push_by_ctr:
-        for _ in range(rounds):
-            oras.append(_oras(folder, image, env).wall_s)
-            inside.append(_inside(folder, image))
-            command.append(_ours(folder, image).wall_s)
+def compare(bench: Workbench, *, sizes: Sequence[int], name: str, rounds: int) -> Iterator[Row]:
+    env = Toolchain().ensure(["oras", "docker-registry"])
+    image = _image(bench.folder / "image", [bench.scaled(size) for size in sizes])
+    times = _Times()
+    with _containerd(bench.folder, image) as push_by_ctr:
+        for _ in range(bench.rounds(rounds)):
+            times.oras.append(_oras(bench.folder, image, env).wall_s)
+            times.inside.append(_inside(bench.folder, image))
+            times.command.append(_ours(bench.folder, image).wall_s)
             if push_by_ctr is not None:
-                ctr.append(push_by_ctr())
-    best = min(statistics.median(times) for times in (oras, ctr) if times)
-    name = "oras cp" if best == statistics.median(oras) else "ctr image push"
-    note = f"ctr {statistics.median(ctr):.2f} s" if ctr else "containerd could not be had, so ctr was not measured"
-    return [
-        Figure(f"push over loopback, {size}", statistics.median(inside), best, name, "s", GOAL, note),
-        Figure(f"the same as a command, {size}", statistics.median(command), best, name, "s", None),
-    ]
+                times.ctr.append(push_by_ctr())
+    medians = {"oras cp": statistics.median(times.oras)}
+    if times.ctr:
+        medians["ctr image push"] = statistics.median(times.ctr)
+    faster = min(medians, key=lambda tool: medians[tool])
+    said = ", ".join(f"{tool} {seconds:.2f} s" for tool, seconds in medians.items())
+    note = said if times.ctr else f"{said}; containerd could not be had"
+    inside, command = statistics.median(times.inside), statistics.median(times.command)
+    yield Figure(f"push over loopback, {name}", inside, medians[faster], faster, "s", GOAL, note)
+    yield Figure(f"the same as a command, {name}", command, medians[faster], faster, "s", None)
+
+
+def memory(bench: Workbench) -> Iterator[Row]:
+    image = _huge(bench.folder / "huge", bench.scaled(HUGE))
+    usage = _ours(bench.folder, image)
+    note = f"{usage.wall_s:.1f} s of wall, {usage.cpu_s:.1f} s of CPU"
+    bound = MEMORY_GOAL / 2**20
+    yield Figure("push, peak memory, one layer of 5 GB", usage.peak_bytes / 2**20, bound, "the bound", "MiB", 1.0, note)
+    small = _ours(bench.folder, _image(bench.folder / "small", [bench.scaled(size) for size in SMALL]))
+    yield Figure(
+        "push, peak memory, 5 GB", usage.peak_bytes / 2**20, small.peak_bytes / 2**20, "332 MB", "MiB", 1.1, "flat is 1"
+    )
+
+
+PARTS: Parts = {
+    "push over loopback, 332 MB": partial(compare, sizes=SMALL, name="332 MB", rounds=5),
+    "push over loopback, 1.3 GB": partial(compare, sizes=LARGE, name="1.3 GB", rounds=3),
+    "push, peak memory": memory,
+}
 
 
 def _image(path: Path, megabytes: Sequence[int]) -> Layout:
@@ -85,7 +104,6 @@ def _image(path: Path, megabytes: Sequence[int]) -> Layout:
 
 
 def _layer(layout: Layout, megabytes: int) -> Descriptor:
-    # In pieces: a child's peak of memory begins with what its parent held.
     with layout.writer() as blob:
         for _ in range(megabytes):
             blob.write(os.urandom(1 << 20))
@@ -93,14 +111,14 @@ def _layer(layout: Layout, megabytes: int) -> Descriptor:
     return Descriptor(media_type=OCI_LAYER_GZIP, digest=blob.digest, size=blob.written)
 
 
-def _huge(path: Path) -> Layout:
-    """An image with one layer of 5 GB, of zeros and sparse: only the registry's copy takes room."""
+def _huge(path: Path, size: int) -> Layout:
+    """An image with one layer, of zeros and sparse: only the registry's copy takes room."""
     layout = Layout.create(path)
     hollow = path / "hollow"
     with hollow.open("wb") as file:
-        file.truncate(HUGE)
+        file.truncate(size)
     with hollow.open("rb") as file:
-        layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=Digest.of_stream(file), size=HUGE)
+        layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=Digest.of_stream(file), size=size)
     hollow.rename(layout.blob_path(layer.digest))
     config = layout.add_bytes(b"{}", OCI_CONFIG)
     layout.set_roots([layout.add_document(ImageManifest(config=config, layers=(layer,)))])
@@ -127,9 +145,7 @@ def _inside(folder: Path, image: Layout) -> float:
 
 def _ours(folder: Path, image: Layout) -> Usage:
     with _registry(folder) as address:
-        return measured(
-            [sys.executable, "-m", "soci_pipeline", "push", str(image.path), f"{address}/bench/image:v1", "--json"]
-        )
+        return measured(own_command("push", str(image.path), f"{address}/bench/image:v1", "--json"))
 
 
 def _oras(folder: Path, image: Layout, env: dict[str, str]) -> Usage:
@@ -144,20 +160,25 @@ def _containerd(folder: Path, image: Layout) -> Iterator[Callable[[], float] | N
     with ExitStack() as stack:
         try:
             engine = stack.enter_context(running_engine(folder / "engine", private=True))
-        except (ToolMissing, EngineUnavailable):
+        except (ToolMissing, EngineUnavailable) as error:
+            print(f"    {error.reason}", file=sys.stderr)
             yield None
             return
-        ctr = ["ctr", "--address", str(engine.containerd_socket), "--namespace", "bench"]
-        archive = folder / "image.tar"
-        run_program(["tar", "-C", str(image.path), "-cf", str(archive), "."])
-        run_program([*ctr, "image", "import", "--no-unpack", "--base-name", "bench", str(archive)], env=engine.env)
-        archive.unlink()
+        yield _imported(folder, image, engine)
 
-        def push() -> float:
-            with _registry(folder) as address:
-                target = f"{address}/bench/image:v1"
-                run_program([*ctr, "image", "tag", "--force", "bench:v1", target], env=engine.env)
-                argv = [*ctr, "image", "push", "--plain-http", target]
-                return measured(argv, env=dict(engine.env)).wall_s
 
-        yield push
+def _imported(folder: Path, image: Layout, engine: Engine) -> Callable[[], float]:
+    ctr = ["ctr", "--address", str(engine.containerd_socket), "--namespace", "bench"]
+    archive = folder / "image.tar"
+    run_program(["tar", "-C", str(image.path), "-cf", str(archive), "."])
+    run_program([*ctr, "image", "import", "--no-unpack", "--base-name", "bench", str(archive)], env=engine.env)
+    archive.unlink()
+
+    def push() -> float:
+        with _registry(folder) as address:
+            target = f"{address}/bench/image:v1"
+            run_program([*ctr, "image", "tag", "--force", "bench:v1", target], env=engine.env)
+            argv = [*ctr, "image", "push", "--plain-http", target]
+            return measured(argv, env=dict(engine.env)).wall_s
+
+    return push

@@ -1,11 +1,8 @@
-"""One measured figure, and the table and plot of a whole run."""
+"""The rows of a whole run: measured figures, what could not be measured, and their table and plot."""
 
 import os
 import platform
-import resource
-import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,47 +34,43 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What one process took from start to end; CPU is user and system time of the process and its children."""
+class Unmeasured:
+    """A row that this run has no figure for, and why."""
 
-    wall_s: float
-    cpu_s: float
-    peak_bytes: int
-
-
-def measured(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Usage:
-    """Run a program once and measure the whole process, its start included."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    child = subprocess.Popen(argv, env=env, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    stderr = child.stderr.read() if child.stderr else b""
-    # wait4 gives the peak of this child alone; RUSAGE_CHILDREN has the largest of all so far.
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = status
-    wall = time.perf_counter() - started
-    if status != 0:
-        raise RuntimeError(f"{argv[0]} failed: {stderr.decode(errors='replace')[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Usage(wall_s=wall, cpu_s=cpu, peak_bytes=usage.ru_maxrss * 1024)
+    what: str
+    why: str
 
 
-def table(figures: Sequence[Figure]) -> str:
-    """The figures as a Markdown table."""
-    rows = [
-        "| what | ours | against | theirs | ratio | goal | |",
-        "|---|--:|---|--:|--:|--:|---|",
+Row = Figure | Unmeasured
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    head = ["| what | ours | against | theirs | ratio | goal | |", "|---|--:|---|--:|--:|--:|---|"]
+    return "\n".join([*head, *map(_line, rows)])
+
+
+def _line(row: Row) -> str:
+    if isinstance(row, Unmeasured):
+        return f"| {row.what} | - | - | - | - | - | not measured: {_one_line(row.why)} |"
+    goal = "-" if row.goal is None else f"≤ {row.goal:g}"
+    cells = [
+        row.what,
+        f"{row.ours:.2f} {row.unit}",
+        row.against,
+        f"{row.theirs:.2f} {row.unit}",
+        f"{row.ratio:.2f}",
+        goal,
+        row.verdict + (f"; {_one_line(row.note)}" if row.note else ""),
     ]
-    for figure in figures:
-        goal = "-" if figure.goal is None else f"≤ {figure.goal:g}"
-        rows.append(
-            f"| {figure.what} | {figure.ours:.2f} {figure.unit} | {figure.against} | {figure.theirs:.2f} {figure.unit} "
-            f"| {figure.ratio:.2f} | {goal} | {figure.verdict}{'; ' + figure.note if figure.note else ''} |"
-        )
-    return "\n".join(rows)
+    return f"| {' | '.join(cells)} |"
 
 
-def plot(figures: Sequence[Figure], path: Path) -> None:
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "/")[:400]
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
     """Ratios as bars with their goals, as SVG."""
     import matplotlib as mpl
 
@@ -86,13 +79,14 @@ def plot(figures: Sequence[Figure], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "soci-pipeline"
     import matplotlib.pyplot as plt
 
+    figures = [row for row in rows if isinstance(row, Figure)]
     figure, axes = plt.subplots(figsize=(9, 0.6 * len(figures) + 1.2))
     labels = [f"{item.what}\nagainst {item.against}" for item in figures]
     colours = ["#2a7" if item.verdict != "missed" else "#c43" for item in figures]
     axes.barh(labels, [item.ratio for item in figures], color=colours)
-    for row, item in enumerate(figures):
+    for place, item in enumerate(figures):
         if item.goal is not None:
-            axes.plot([item.goal, item.goal], [row - 0.4, row + 0.4], color="black")
+            axes.plot([item.goal, item.goal], [place - 0.4, place + 0.4], color="black")
     axes.axvline(1.0, color="grey", linestyle=":")
     axes.invert_yaxis()
     axes.set_xlabel("ours / theirs (lower is better); black: the goal")

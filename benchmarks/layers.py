@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import os
 import shutil
 import sys
@@ -79,14 +80,15 @@ class BenchLayer:
 class Shelf:
     """Makes the layers, or finds them where an earlier run has left them."""
 
-    def __init__(self, toolchain: Toolchain) -> None:
+    def __init__(self, toolchain: Toolchain, scale: float = 1.0) -> None:
         self.toolchain = toolchain
+        self.scale = scale
         self.folder = toolchain.folder / "bench"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def machine_learning(self) -> BenchLayer:
         """What `pip install` of machine learning packages leaves."""
-        return self._kept("ML packages", 2, lambda: self._tree("opt/venv/lib", ML_PACKAGES))
+        return self._kept("ML packages", 2, lambda: self.tree("opt/venv/lib", self._some(ML_PACKAGES)))
 
     def entry_heavy(self) -> BenchLayer:
         """The same packages and some more, in two environments, and the Debian beneath."""
@@ -106,7 +108,8 @@ class Shelf:
         return self._kept("Debian root", 6, lambda: _members_of(index.blob_path(manifest.layers[0].digest)))
 
     def _kept(self, name: str, level: int, members: Callable[[], Iterator[Member]]) -> BenchLayer:
-        place = self.folder / f"{name.replace(' ', '-').lower()}-{_RECIPE}"
+        size = "" if self.scale == 1 else f"-{self.scale:g}"
+        place = self.folder / f"{name.replace(' ', '-').lower()}-{_RECIPE}{size}"
         if not place.exists():
             print(f"    making the layer {name}", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
@@ -121,16 +124,20 @@ class Shelf:
     def _entry_heavy(self) -> Iterator[Member]:
         yield from _members_of(self.debian().path)
         for place in ("opt/one/lib", "opt/two/lib"):
-            yield from self._tree(place, (*ML_PACKAGES, *MORE_PACKAGES))
+            yield from self.tree(place, self._some((*ML_PACKAGES, *MORE_PACKAGES)))
 
     def _large(self) -> Iterator[Member]:
-        yield from self._tree("opt/venv/lib", ML_PACKAGES)
+        yield from self.tree("opt/venv/lib", self._some(ML_PACKAGES))
         # The same noise in each file: deflate looks back 32 KiB only, so it stays as large as it is.
         noise = os.urandom(NOISE_FILE)
-        for number in range(NOISE_FILES):
+        for number in range(math.ceil(NOISE_FILES * self.scale)):
             yield file_member(f"srv/data/{number:04}.bin", noise, moment=CREATED)
 
-    def _tree(self, prefix: str, packages: Sequence[str]) -> Iterator[Member]:
+    def _some(self, packages: Sequence[str]) -> Sequence[str]:
+        return packages[: math.ceil(len(packages) * self.scale)]
+
+    def tree(self, prefix: str, packages: Sequence[str]) -> Iterator[Member]:
+        """What packages leave in a folder, with the folders themselves."""
         made: set[str] = set()
         for package in packages:
             with zipfile.ZipFile(self._wheel(package)) as wheel:
@@ -153,6 +160,18 @@ class Shelf:
         return next(place.glob(pattern))
 
 
+def prepared(name: str, scale: float = 1.0) -> BenchLayer:
+    """A layer by the name of its method; what has to be made is made by a process of its own.
+
+    Making one holds whole wheels in memory, and a process that is measured must not start from such a peak.
+    """
+    code = f"import benchmarks.layers as b; b.Shelf(b.Toolchain(), {scale}).{name}()"
+    project = Path(__file__).resolve().parents[1]
+    run([sys.executable, "-c", code], cwd=project, timeout=1200, stream=True)
+    found: BenchLayer = getattr(Shelf(Toolchain(), scale), name)()
+    return found
+
+
 def _folders_of(name: str, made: set[str]) -> Iterator[Member]:
     parts = name.split("/")[:-1]
     for depth in range(1, len(parts) + 1):
@@ -171,8 +190,18 @@ def _members_of(layer: Path) -> Iterator[Member]:
             yield header, file.read() if file is not None else b""
 
 
-def _make(place: Path, members: Iterator[Member], level: int) -> None:
-    image = Layout.create(place)
+@dataclass(frozen=True, slots=True)
+class MadeLayer:
+    """A layer in a layout, and what only the tar in it tells."""
+
+    descriptor: Descriptor
+    diff_id: str
+    tar_bytes: int
+    entries: int
+
+
+def add_layer(image: Layout, members: Iterator[Member], level: int) -> MadeLayer:
+    """Store the members as a gzip layer."""
     entries = 0
     with image.writer() as blob:
         sink = _Gzip(blob, level)
@@ -185,17 +214,29 @@ def _make(place: Path, members: Iterator[Member], level: int) -> None:
         sink.finish()
     assert blob.digest is not None
     layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=blob.digest, size=blob.written)
+    return MadeLayer(layer, f"sha256:{sink.digest.hexdigest()}", sink.size, entries)
+
+
+def set_image(image: Layout, layers: Sequence[MadeLayer], platform: Platform) -> None:
+    """Make an image of layers that are in the layout its root."""
     config = {
-        "architecture": Platform.native().architecture,
-        "os": "linux",
+        "architecture": platform.architecture,
+        "os": platform.os,
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sink.digest.hexdigest()}"]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
     }
-    notes = {"bench.tar": str(sink.size), "bench.entries": str(entries)}
-    manifest = ImageManifest(
-        config=image.add_bytes(canonical_json.encode(config), OCI_CONFIG), layers=(layer,), annotations=notes
-    )
-    image.set_roots([image.add_document(manifest).annotated(platform=Platform.native())])
+    notes = {
+        "bench.tar": str(sum(layer.tar_bytes for layer in layers)),
+        "bench.entries": str(sum(layer.entries for layer in layers)),
+    }
+    stored = image.add_bytes(canonical_json.encode(config), OCI_CONFIG)
+    manifest = ImageManifest(config=stored, layers=tuple(layer.descriptor for layer in layers), annotations=notes)
+    image.set_roots([image.add_document(manifest).annotated(platform=platform)])
+
+
+def _make(place: Path, members: Iterator[Member], level: int) -> None:
+    image = Layout.create(place)
+    set_image(image, [add_layer(image, members, level)], Platform.native())
     shutil.rmtree(place / ".incoming", ignore_errors=True)
 
 
