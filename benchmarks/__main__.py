@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run all of them and write docs/benchmarks.md and docs/benchmarks.svg; or try some of them.
+"""`python -m benchmarks`: run them all and write docs/benchmarks.md and docs/benchmarks.svg; or try some of them.
 
 A module ``benchmarks/bench_<name>.py`` says in its docstring what it compares, and has ``PARTS``. Only a whole run at
 full size writes the documents.
@@ -14,21 +14,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.figures import Row, machine, plot, table
-from benchmarks.parts import Parts, Workbench, rows_of
+from benchmarks.parts import LIMIT_SECONDS, Parts, Workbench, rows_of
 from soci_pipeline.local.toolchain import Toolchain
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 NAMES = ("ztoc", "push", "republish", "index", "orchestration")
+# Run by name only, since it takes longer than all the others together.
+LONG = ("queue",)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join((*NAMES, *LONG))}; {', '.join(NAMES)} by default"
+    )
     parser.add_argument("--part", help="only the parts whose name holds this")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the data, to try a benchmark out with less")
     parser.add_argument("--no-write", action="store_true", help="print the tables and leave docs/ as it is")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(NAMES)
+    unknown = set(arguments.names) - {*NAMES, *LONG}
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}")
     if not 0 < arguments.scale <= 1:
@@ -50,12 +54,13 @@ def main() -> int:
 def _benchmark(name: str, wanted: str | None, scale: float) -> tuple[list[Row], str]:
     module = importlib.import_module(f"benchmarks.bench_{name}")
     parts: Parts = module.PARTS
+    limit: float = getattr(module, "LIMIT_SECONDS", LIMIT_SECONDS)
     rows: list[Row] = []
     print(f"==> {name}", file=sys.stderr, flush=True)
     for part, measure in parts.items():
         if wanted is None or wanted in part:
             with tempfile.TemporaryDirectory(prefix=f"bench-{name}-", dir=_scratch()) as folder:
-                rows += rows_of(part, measure, Workbench(Path(folder), scale))
+                rows += rows_of(part, measure, Workbench(Path(folder), scale), limit=limit)
     print(table(rows), flush=True)
     return rows, f"## {name}\n\n{(module.__doc__ or '').strip()}\n\n{table(rows)}"
 

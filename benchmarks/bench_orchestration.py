@@ -1,4 +1,5 @@
-"""A publication whose steps do nothing: tiny images that exist already, for two platforms, through the local stack.
+"""A publication whose steps do nothing: tiny images that exist already, for two platforms, through the local stack
+with PostgreSQL, which production runs on.
 
 Workers are warm, each a process of its own for one pool; one publication has gone through before. The time is from the
 call of Prefect's API that starts the run to the tag in the registry, the median of several. What it consists of is
@@ -17,13 +18,11 @@ import httpx
 from benchmarks.figures import Figure, Row
 from benchmarks.parts import Parts, Workbench
 from soci_pipeline.errors import BranchFailed
-from soci_pipeline.local.plain_image import add_image, add_layer, file_member, write_archive
-from soci_pipeline.local.prebuilt_images import served
 from soci_pipeline.local.prefect_api import PrefectApi
 from soci_pipeline.local.publication import DEPLOYMENT
-from soci_pipeline.local.stack import PLATFORMS, Stack, local_stack
-from soci_pipeline.oci.layout import Layout
+from soci_pipeline.local.stack import Stack, local_stack
 from soci_pipeline.registry.client import RegistryClient
+from tests.support.queued import tiny_images
 
 ROUNDS = 5
 GOAL_SECONDS = 15
@@ -44,19 +43,15 @@ class _Course:
 
 
 def empty_run(bench: Workbench) -> Iterator[Row]:
-    archives = bench.folder / "archives"
-    archives.mkdir()
-    for platform in PLATFORMS:
-        layout = Layout.create(bench.folder / "images" / platform.slug)
-        layer = add_layer(layout, [file_member("etc/nothing", b"")], created_by="bench")
-        layout.set_roots([add_image(layout, [layer], platform, created=0, config={})])
-        write_archive(layout, archives / f"{platform.slug}.tar")
     tree = bench.folder / "tree"
     tree.mkdir()
     (tree / "README").write_text("Nothing is built from this.\n")
-    with local_stack(bench.folder / "stack", engine=None) as stack, served(archives) as address:
+    with (
+        tiny_images(bench.folder / "images") as prebuilt,
+        local_stack(bench.folder / "stack", engine=None, database="postgres") as stack,
+    ):
         source = stack.git.serve_snapshot(tree, "nothing", message="Nothing")
-        asked = {"source": source.url, "builder": "prebuilt", "prebuilt": f"{address}/{{platform}}.tar"}
+        asked = {"source": source.url, "builder": "prebuilt", "prebuilt": prebuilt}
         courses = [_publish(stack, f"bench/nothing-{number}", asked) for number in range(1 + bench.rounds(ROUNDS))]
     yield _figure(courses[1:])
 

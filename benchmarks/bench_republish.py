@@ -27,13 +27,13 @@ from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.joined import reader
-from soci_pipeline.publish.records import PlatformImage, SociOptions
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.tags import move_tags
-from soci_pipeline.publish.verify import verify
+from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.soci.convert import convert
+from soci_pipeline.soci.records import PlatformImage, SociOptions
 
 PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
 LAYERS = 5

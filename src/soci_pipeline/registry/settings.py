@@ -31,8 +31,9 @@ class ClientSettings:
     backoff_cap: float = 30.0
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
-    part_size: int = 64 << 20
-    """A blob larger than this goes up in parts of this size, each of which can be resumed."""
+    part_size: int = 256 << 20
+    """A blob larger than this goes up in parts of this size, each of which can be resumed. After each the registry
+    writes out what it has, so they are as large as what is worth sending again."""
     ecr_part_size: int = 10 << 20
     """ECR takes parts of 5 to 10 MiB, the last one excepted."""
     read_size: int = 1 << 20
