@@ -34,15 +34,15 @@ class FlatbufferReader:
 
     def table(self, at: int) -> tuple[int, ...]:
         """For each slot of the table, how far behind ``at`` its value lies; 0 where it is left out."""
-        self._inside(at, 4)
+        self.inside(at, 4)
         vtable = at - _I32(self.data, at)[0]
         known = self._vtables.get(vtable)
         if known is None:
-            self._inside(vtable, 4)
+            self.inside(vtable, 4)
             size = _U16(self.data, vtable)[0]
             if size < 4 or size % 2:
                 raise InvalidFlatbuffer("a vtable of an impossible size")
-            self._inside(vtable, size)
+            self.inside(vtable, size)
             known = self._vtables[vtable] = struct.unpack_from(f"<{size // 2 - 2}H", self.data, vtable + 4)
         return known
 
@@ -51,7 +51,7 @@ class FlatbufferReader:
         if slot >= len(slots) or not slots[slot]:
             return 0
         layout = _NUMBERS[form]
-        self._inside(at + slots[slot], layout.size)
+        self.inside(at + slots[slot], layout.size)
         return int(layout.unpack_from(self.data, at + slots[slot])[0])
 
     def reference(self, at: int, slots: tuple[int, ...], slot: int) -> int:
@@ -63,19 +63,23 @@ class FlatbufferReader:
     def string(self, at: int, slots: tuple[int, ...], slot: int) -> bytes:
         """The bytes of a string, empty where it is left out."""
         place = self.reference(at, slots, slot)
-        return self._string(place) if place else b""
+        return self.string_at(place) if place else b""
 
     def strings(self, at: int, slots: tuple[int, ...], slot: int) -> list[bytes]:
         """A vector of strings."""
-        return [self._string(place) for place in self.references(at, slots, slot)]
+        return [self.string_at(place) for place in self.references(at, slots, slot)]
 
     def references(self, at: int, slots: tuple[int, ...], slot: int) -> list[int]:
         """The positions that a vector of references leads to."""
         place = self.reference(at, slots, slot)
-        if not place:
-            return []
+        return self.references_at(place) if place else []
+
+    def references_at(self, place: int) -> list[int]:
+        """The positions that the vector of references at ``place`` leads to."""
         count = self._u32(place)
-        self._inside(place + 4, 4 * count)
+        if not count:
+            return []
+        self.inside(place + 4, 4 * count)
         # What has been read is not read again for another table.
         self._spend(count)
         first = place + 4
@@ -88,28 +92,35 @@ class FlatbufferReader:
         if not place:
             return memoryview(b"")
         size = self._u32(place)
-        self._inside(place + 4, size)
+        self.inside(place + 4, size)
         return memoryview(self.data)[place + 4 : place + 4 + size]
 
-    def _string(self, place: int) -> bytes:
+    def string_at(self, place: int) -> bytes:
+        """The bytes of the string at ``place``."""
         known = self._strings.get(place)
-        if known is None:
-            size = self._u32(place)
-            self._inside(place + 4, size + 1)  # a NUL ends each string
-            self._spend(size)
-            known = self._strings[place] = self.data[place + 4 : place + 4 + size]
+        if known is not None:
+            return known
+        first = place + 4
+        self.inside(place, 4)
+        end = first + _U32(self.data, place)[0]
+        # A NUL ends each string.
+        if end >= len(self.data):
+            raise InvalidFlatbuffer(f"it refers to byte {end + 1}, and has {len(self.data)}")
+        self._spend(end - first)
+        known = self._strings[place] = self.data[first:end]
         return known
+
+    def inside(self, at: int, size: int) -> None:
+        """Raise unless ``size`` bytes from ``at`` on are in the buffer."""
+        if at < 0 or at + size > len(self.data):
+            raise InvalidFlatbuffer(f"it refers to byte {at + size}, and has {len(self.data)}")
 
     def _followed(self, at: int) -> int:
         return at + self._u32(at)
 
     def _u32(self, at: int) -> int:
-        self._inside(at, 4)
+        self.inside(at, 4)
         return int(_U32(self.data, at)[0])
-
-    def _inside(self, at: int, size: int) -> None:
-        if at < 0 or at + size > len(self.data):
-            raise InvalidFlatbuffer(f"it refers to byte {at + size}, and has {len(self.data)}")
 
     def _spend(self, size: int) -> None:
         self._budget -= size

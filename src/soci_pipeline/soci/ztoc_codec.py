@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import Compression
-from soci_pipeline.soci import entries as kinds
 from soci_pipeline.soci.checkpoints import HEAD, RECORD, WINDOW, Checkpoint, Checkpoints, GzipCheckpoints, TarSpans
 from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.flatbuffer_reader import FlatbufferReader, InvalidFlatbuffer
-from soci_pipeline.soci.tar_headers import BLOCK
+from soci_pipeline.soci.ztoc_entries import read_entries
 from soci_pipeline.soci.ztoc_writer import TAR_ZINFO_VERSION, UNCOMPRESSED, VERSION, write_ztoc
 
 _GZIP = 1
@@ -122,7 +121,7 @@ def _decode(reader: FlatbufferReader) -> Ztoc:
     if not toc or not info:
         raise InvalidZtoc("a zTOC without its table of contents or its checkpoints")
     checkpoints, digests = _decode_info(reader, info, compressed)
-    entries = _decode_entries(reader, toc, uncompressed)
+    entries = read_entries(reader, reader.references(toc, reader.table(toc), 0), uncompressed)
     return Ztoc(
         build_tool=reader.string(root, slots, 1).decode(),
         compressed_size=compressed,
@@ -182,46 +181,3 @@ def _decode_tar_spans(stored: memoryview, compressed: int) -> TarSpans:
     if version != TAR_ZINFO_VERSION or span_size < 1 or size != compressed:
         raise InvalidZtoc(f"a zTOC with spans of {span_size} bytes (version {version}) in a layer of {size}")
     return TarSpans(span_size, size)
-
-
-def _decode_entries(reader: FlatbufferReader, toc: int, uncompressed: int) -> tuple[Entry, ...]:
-    entries: list[Entry] = []
-    floor = BLOCK
-    for at in reader.references(toc, reader.table(toc), 0):
-        entry = _decode_entry(reader, at)
-        if entry.kind not in kinds.KINDS:
-            raise InvalidZtoc(f"a zTOC with an entry of the unknown type {entry.kind[:20]!r}")
-        if entry.size < 0 or (entry.size and entry.kind != kinds.REGULAR):
-            raise InvalidZtoc(f"a zTOC with a {entry.kind.decode()} of {entry.size} bytes")
-        # Each entry has a header of its own before its data; this also refuses two entries at one place.
-        if entry.offset < floor or entry.offset + entry.size > uncompressed:
-            raise InvalidZtoc("a zTOC whose entries overlap or lie outside of the archive")
-        floor = entry.offset + -(-entry.size // BLOCK) * BLOCK + BLOCK
-        entries.append(entry)
-    return tuple(entries)
-
-
-def _decode_entry(reader: FlatbufferReader, at: int) -> Entry:
-    slots = reader.table(at)
-    string, number = reader.string, reader.number
-    return Entry(
-        name=string(at, slots, 0),
-        kind=string(at, slots, 1),
-        offset=number(at, slots, 2, "q"),
-        size=number(at, slots, 3, "q"),
-        link=string(at, slots, 4),
-        mode=number(at, slots, 5, "q"),
-        uid=number(at, slots, 6, "I"),
-        gid=number(at, slots, 7, "I"),
-        uname=string(at, slots, 8),
-        gname=string(at, slots, 9),
-        mod_time=string(at, slots, 10),
-        devmajor=number(at, slots, 11, "q"),
-        devminor=number(at, slots, 12, "q"),
-        pax=tuple(_decode_xattr(reader, place) for place in reader.references(at, slots, 13)),
-    )
-
-
-def _decode_xattr(reader: FlatbufferReader, at: int) -> tuple[bytes, bytes]:
-    slots = reader.table(at)
-    return reader.string(at, slots, 0), reader.string(at, slots, 1)
