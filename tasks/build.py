@@ -1,17 +1,24 @@
-"""The build, with its output in the run's log line by line."""
+"""The build, with its output in the run's log line by line and its steps as progress."""
 
 from pathlib import Path
 
 from prefect import task
 
+from soci_pipeline.process import LOGGER
 from soci_pipeline.publish import branch
 from tasks.policies import STEP
+from tasks.progress import Progress, StepLog
 from tasks.run_log import run_log
 from tasks.secrets import secret_files
 
 
-@task(name="build", **STEP)
+@task(name="build", task_run_name="build {work.request.platform}", **STEP)
 def build(work: branch.Branch, tree: Path) -> branch.Built:
     """The archive or layout that the builder made; build secrets exist as files for this long only."""
-    with run_log(), secret_files(work.request.build_secrets, work.folder) as secrets:
-        return branch.build(work, tree, secrets=secrets)
+    progress = Progress(f"Build of {work.request.platform}")
+    with run_log() as log, secret_files(work.request.build_secrets, work.folder) as secrets:
+        # The run's log is taken back by `run_log`.
+        LOGGER.set(StepLog(log, progress))
+        built = branch.build(work, tree, secrets=secrets)
+        progress.report(1, 1)
+        return built

@@ -8,7 +8,7 @@ from tasks.policies import STEP
 from tasks.run_log import run_log
 
 
-@task(name="import", **STEP)
+@task(name="import", task_run_name="import {work.request.platform}", **STEP)
 def import_image(work: branch.Branch, built: branch.Built) -> Layout:
     """An OCI layout with one image in it."""
     with run_log():

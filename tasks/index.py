@@ -10,7 +10,7 @@ from tasks.policies import STEP
 from tasks.run_log import run_log
 
 
-@task(name="index", **STEP)
+@task(name="index", task_run_name="index {work.request.platform}", **STEP)
 def index(work: branch.Branch, layout: Layout, client: RegistryClient) -> Conversion:
     """The indexed image, as a layout on this worker."""
     with run_log() as log:

@@ -23,7 +23,7 @@ from tasks.run_log import run_log
 from tasks.tags import alone
 
 
-@task(name="index existing", **STEP)
+@task(name="index existing", task_run_name="index existing", **STEP)
 def index_existing(
     client: RegistryClient,
     reference: ImageReference,

@@ -15,7 +15,7 @@ from tasks.policies import STEP
 from tasks.run_log import run_log
 
 
-@task(name="join", **STEP)
+@task(name="join", task_run_name="join", **STEP)
 def join(
     request: PublishRequest, source: ResolvedSource, images: Sequence[PlatformImage], client: RegistryClient
 ) -> Descriptor:

@@ -21,7 +21,7 @@ from tasks.run_log import run_log
 _SHOWN = {"context", "dockerfile", "target", "builder", "toolchain", "soci", "attestations", "platforms"}
 
 
-@task(name="provenance", **STEP)
+@task(name="provenance", task_run_name="provenance", **STEP)
 def attest(
     request: PublishRequest,
     source: ResolvedSource,

@@ -30,7 +30,7 @@ class Pruned(BaseModel):
     dry_run: bool
 
 
-@task(name="prune", **STEP)
+@task(name="prune", task_run_name="prune", **STEP)
 def prune(
     client: RegistryClient,
     repository: ImageReference,

@@ -13,7 +13,7 @@ from tasks.run_log import run_log
 from tasks.secrets import git_credentials
 
 
-@task(name="resolve source", **STEP)
+@task(name="resolve source", task_run_name="resolve source", **STEP)
 def resolve_source(request: PublishRequest) -> source.ResolvedSource:
     """One commit for all branches; what the build needs of it is looked up before anything is built."""
     with run_log() as log:
@@ -25,7 +25,7 @@ def resolve_source(request: PublishRequest) -> source.ResolvedSource:
         return found
 
 
-@task(name="fetch source", **STEP)
+@task(name="fetch source", task_run_name="fetch source {work.request.platform}", **STEP)
 def fetch_source(work: branch.Branch) -> Path:
     """The files of the commit, on this worker."""
     with run_log():

@@ -55,7 +55,7 @@ def alone(image: ImageReference) -> Iterator[None]:
         yield
 
 
-@task(name="tag", **STEP)
+@task(name="tag", task_run_name="tag", **STEP)
 def tag(
     request: PublishRequest,
     index: Descriptor,

@@ -18,7 +18,7 @@ from tasks.run_log import run_log
 from tasks.source import is_ancestor
 
 
-@task(name="check target", **STEP)
+@task(name="check target", task_run_name="check target", **STEP)
 def check_target(
     request: PublishRequest, source: ResolvedSource, client: RegistryClient, settings: Settings
 ) -> tuple[tuple[str, ...], TagMutability]:

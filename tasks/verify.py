@@ -15,7 +15,7 @@ from tasks.policies import STEP
 from tasks.run_log import run_log
 
 
-@task(name="verify", **STEP)
+@task(name="verify", task_run_name="verify", **STEP)
 def verify(
     client: RegistryClient,
     repository: str,

@@ -13,7 +13,7 @@ from tests.support.published import registry
 @pytest.fixture(scope="session", autouse=True)
 def prefect() -> Iterator[None]:
     """A temporary server and database, in which every flow of this folder runs."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=300):
         yield
 
 

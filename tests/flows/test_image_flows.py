@@ -12,7 +12,6 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import SociOptions
-from soci_pipeline.webhook.flow_parameters import IndexParameters
 from tests.support.images import AMD64, ARM64, index_layout
 from tests.support.published import REPOSITORY, tag
 
@@ -70,10 +69,6 @@ def test_a_reference_without_a_target_is_refused(client: RegistryClient) -> None
         verify_image(bare)
     with pytest.raises(InvalidInput, match="neither tag nor digest"):
         index_image(bare)
-
-
-def test_the_parameters_of_index_image_are_the_ones_that_events_may_set() -> None:
-    assert set(index_image.parameters.properties) == set(IndexParameters.model_fields)
 
 
 def test_pruning_deletes_nothing_until_it_is_told_to(image: str, client: RegistryClient, tmp_path: Path) -> None:

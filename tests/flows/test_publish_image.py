@@ -6,25 +6,8 @@ import pytest
 
 from flows.publish_image import publish_image
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.request import PublishRequest
 
 SOURCE = "https://git.example.com/team/app.git"
-
-
-def test_the_parameters_are_those_of_the_request() -> None:
-    assert set(publish_image.parameters.properties) == set(PublishRequest.model_fields)
-    assert publish_image.parameters.required == ["image", "source"]
-
-
-def test_the_defaults_are_those_of_the_request() -> None:
-    shown = publish_image.parameters.properties
-    expected = PublishRequest.check({"image": "localhost:5000/team/app", "source": SOURCE}).model_dump(mode="json")
-    given = {name: each["default"] for name, each in shown.items() if "default" in each}
-    assert given == {name: expected[name] for name in given}
-
-
-def test_every_parameter_is_explained_in_the_form() -> None:
-    assert all(each.get("description") for each in publish_image.parameters.properties.values())
 
 
 @pytest.mark.parametrize(

@@ -1,59 +1,128 @@
 """What people read in the UI: digests, how to pull, what is indexed and why not, what lazy loading saves."""
 
+from dataclasses import replace
+
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.verification.verify import VerificationReport
+from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.publish.verification.verify import PlatformCost, VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
-from tasks.artifacts import key_of, size, summary
-from tests.support.images import AMD64
+from tasks.artifacts import key_of
+from tasks.summary import WHY, Shown, size, summary
+from tests.support.images import AMD64, ARM64
 
-IMAGE = ImageReference.parse("registry.example.com/Team-x/app".lower())
+IMAGE = ImageReference.parse("registry.example.com/team-x/app")
+ECR = ImageReference.parse("123456789012.dkr.ecr.eu-west-1.amazonaws.com/team-x/app")
+COMMIT = "c" * 40
+SOURCE = ResolvedSource(
+    url="https://git.example.com/app.git", ref="refs/heads/main", commit=COMMIT, commit_time=1_700_000_000
+)
+REPORT = VerificationReport(
+    ok=True,
+    checked={"soci_indexes": 2},
+    lazy_bytes=1 << 20,
+    total_bytes=20 << 20,
+    platforms=(PlatformCost(platform=AMD64, lazy_bytes=1 << 20, total_bytes=20 << 20),),
+)
+INDEXED = LayerRecord(
+    digest=Digest(f"sha256:{'a' * 64}"),
+    size=20 << 20,
+    media_type=OCI_LAYER_GZIP,
+    ztoc=Digest(f"sha256:{'b' * 64}"),
+)
+SMALL = LayerRecord(digest=Digest(f"sha256:{'c' * 64}"), size=2048, media_type=OCI_LAYER_GZIP, reason=Reason.TOO_SMALL)
 
 
 def _descriptor(letter: str) -> Descriptor:
     return Descriptor(media_type=OCI_MANIFEST, digest=Digest(f"sha256:{letter * 64}"), size=1)
 
 
-def _published() -> PublishedImage:
-    layers = (
-        LayerRecord(
-            digest=_descriptor("a").digest, size=20 << 20, media_type=OCI_LAYER_GZIP, ztoc=_descriptor("b").digest
-        ),
-        LayerRecord(digest=_descriptor("c").digest, size=2048, media_type=OCI_LAYER_GZIP, reason=Reason.TOO_SMALL),
-    )
-    branch = PlatformImage(
-        platform=AMD64, manifest=_descriptor("d"), soci_index=_descriptor("e"), layers=layers, bytes_uploaded=3 << 20
-    )
+LAZY = PlatformImage(
+    platform=AMD64,
+    manifest=_descriptor("d"),
+    soci_index=_descriptor("e"),
+    layers=(INDEXED, SMALL),
+    bytes_uploaded=3 << 20,
+)
+WHOLE = PlatformImage(platform=ARM64, manifest=_descriptor("1"), layers=(SMALL,))
+
+
+def shown(*branches: PlatformImage, image: ImageReference = IMAGE) -> Shown:
     index = _descriptor("f").digest
-    return PublishedImage(
-        reference=str(IMAGE.with_digest(index)), index=index, platforms=(branch,), tags=("1.0",), verified=True
+    published = PublishedImage(
+        reference=str(image.with_digest(index)), index=index, platforms=branches, tags=("1.0", "latest"), verified=True
     )
+    return Shown(image, published, REPORT, SOURCE, seconds=12.34)
 
 
 def test_the_summary_says_how_to_pull_what_is_indexed_and_what_that_saves() -> None:
-    report = VerificationReport(ok=True, lazy_bytes=1 << 20, total_bytes=20 << 20)
-    text = summary(IMAGE, _published(), report, seconds=12.34)
-    assert "docker pull registry.example.com/team-x/app:1.0" in text
-    assert f"`sha256:{'f' * 64}`" in text
-    assert "1 of 2" in text
-    assert "3.0 MiB" in text
-    assert f"`sha256:{'c' * 64}`, 2.0 KiB: too-small" in text
-    assert "1.0 MiB of 20.0 MiB (5.0 %)" in text
-    assert "12.3 s" in text
+    said = summary(shown(LAZY))
+    assert "\ndocker pull registry.example.com/team-x/app:1.0\n" in said
+    assert "ready for lazy loading** on linux/amd64" in said
+    assert f"`sha256:{'f' * 64}`" in said
+    assert "`1.0` `latest`" in said
+    assert f"`{COMMIT}` (refs/heads/main)" in said
+    assert "1 of 2" in said
+    assert "3.0 MiB" in said
+    assert "| linux/amd64 | 1.0 MiB | 20.0 MiB | 95.0 % |" in said
+    assert "12.3 s" in said
+
+
+def test_each_layer_that_is_pulled_whole_has_its_reason_in_words() -> None:
+    said = summary(shown(LAZY))
+    assert f"| linux/amd64 | `sha256:{'c' * 64}` | 2.0 KiB | too-small: {WHY[Reason.TOO_SMALL]} |" in said
+    assert set(WHY) == set(Reason)
+
+
+def test_an_image_without_any_index_says_so_first() -> None:
+    assert "**Published without a SOCI index**" in summary(shown(WHOLE))
+    said = summary(shown(LAZY, WHOLE))
+    assert "lazy loading on linux/amd64; linux/arm64 has no layer that qualified" in said
 
 
 def test_a_publication_without_verification_says_so() -> None:
-    published = _published().model_copy(update={"verified": False})
-    assert "Verified: no" in summary(IMAGE, published, None, seconds=1)
+    full = shown(LAZY)
+    unverified = replace(full, report=None, published=full.published.model_copy(update={"verified": False}))
+    said = summary(unverified)
+    assert "| Verified | no, it was not asked for |" in said
+    assert "saves" not in said
 
 
-def test_keys_have_only_what_prefect_takes_and_tell_images_apart() -> None:
-    assert key_of("branch", IMAGE, "linux-arm64") == "branch-team-x-app-linux-arm64"
-    assert key_of("image", ImageReference.parse("h.io/a__b.c")) == "image-a-b-c"
+def test_without_a_tag_the_digest_is_pulled() -> None:
+    full = shown(LAZY)
+    untagged = replace(full, published=full.published.model_copy(update={"tags": ()}))
+    assert f"docker pull registry.example.com/team-x/app@sha256:{'f' * 64}" in summary(untagged)
+
+
+def test_digests_are_links_where_the_registry_has_a_page_for_them() -> None:
+    said = summary(shown(LAZY, image=ECR))
+    for letter in "def":
+        assert f"[`sha256:{letter * 64}`](<https://eu-west-1.console.aws.amazon.com/ecr/" in said
+    assert "](<" not in summary(shown(LAZY))
+
+
+def test_a_hostile_branch_name_breaks_no_table() -> None:
+    source = SOURCE.model_copy(update={"ref": "refs/heads/a|b`<img src=x onerror=alert(1)>"})
+    said = summary(replace(shown(LAZY), source=source))
+    (line,) = [line for line in said.splitlines() if line.startswith("| Commit")]
+    assert line.count("|") == 3
+    assert "<img" not in said
+
+
+def test_keys_have_only_what_prefect_takes() -> None:
+    key = key_of("layers", IMAGE, "linux-arm64")
+    assert key.startswith("layers-team-x-app-linux-arm64-")
+    assert all(character.isalnum() or character == "-" for character in key)
+    assert key == key_of("layers", IMAGE, "linux-arm64")
+
+
+def test_no_two_images_share_a_history() -> None:
+    names = ["h.io/a/b", "h.io/a-b", "h.io/a__b", "other.io/a/b"]
+    assert len({key_of("image", ImageReference.parse(name)) for name in names}) == len(names)
 
 
 def test_sizes_are_for_people() -> None:

@@ -1,21 +1,21 @@
 """What a publication is asked for, and what each branch is told: validated once, then frozen.
 
-`PublishRequest` is the parameters of the flow ``publish_image`` (a test keeps both the same), so a webhook can check a
-request before a run is made of it. Nothing here may hold a secret: parameters are shown in the UI and kept in the
-database. Secrets are named (a Prefect block, an ARN) and resolved on the worker.
+`PublishRequest` is the parameters of the flow ``publish-image``: what its form shows and a webhook checks. Nothing here
+may hold a secret, since parameters are shown in the UI and kept in the database. Secrets are named (a Prefect block, an
+ARN) and resolved on the worker.
 """
 
 import posixpath
 import re
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.parameters import Parameters
 from soci_pipeline.publish.source import ResolvedSource, check_ref, check_url
 from soci_pipeline.publish.tag_names import check_templates
 from soci_pipeline.registry.reference import ImageReference
@@ -47,24 +47,62 @@ class VerifyMode(StrEnum):
     OFF = "off"
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+VERIFY_MEANING = (
+    "How much of what was pushed is read again before a tag moves. sample: every manifest and zTOC, and some spans of "
+    "each layer. all: every byte. off: nothing."
+)
 
 
-class BuildInputs(_Request):
+class BuildInputs(Parameters):
     """What decides the bytes of the image; the same for all platforms."""
 
-    context: str = "."
-    dockerfile: str = "Dockerfile"
-    target: str | None = None
-    build_args: dict[str, str] = Field(default_factory=dict)
-    build_secrets: dict[str, str] = Field(default_factory=dict)
-    builder: BuilderName = BuilderName.AUTO
-    prebuilt: str | None = None
-    toolchain: ToolchainName = ToolchainName.NATIVE
-    soci: SociOptions = Field(default_factory=SociOptions)
-    attestations: bool = False
-    source_credentials: str | None = None
+    context: str = Field(default=".", title="Build context", description="A folder of the source.")
+    dockerfile: str = Field(
+        default="Dockerfile", title="Dockerfile", description="Its path, starting at the build context."
+    )
+    target: str | None = Field(
+        default=None, title="Build stage", description="The stage to build. Empty: the last one."
+    )
+    build_args: dict[str, str] = Field(
+        default_factory=dict,
+        title="Build arguments",
+        description="They stay in the image's history, so they must hold no secrets.",
+        examples=[{"VERSION": "1.4"}],
+    )
+    build_secrets: dict[str, str] = Field(
+        default_factory=dict,
+        title="Build secrets",
+        description="From the id of a secret to where it is kept: a Prefect block (secret/npm-token) or an ARN.",
+        examples=[{"npm": "secret/npm-token"}],
+    )
+    source_credentials: str | None = Field(
+        default=None,
+        title="Source credentials",
+        description="For a private source: a Prefect block (secret/git-token) or the ARN of a secret.",
+        examples=["secret/git-token"],
+    )
+    builder: BuilderName = Field(
+        default=BuilderName.AUTO,
+        title="Builder",
+        description="What makes the image. auto: buildx where the worker has it, else its Docker engine.",
+    )
+    prebuilt: str | None = Field(
+        default=None,
+        title="Prebuilt image",
+        description="For the builder prebuilt alone: path or address of an archive or layout, with {platform}.",
+        examples=["https://builds.example.com/web/{platform}.tar"],
+    )
+    toolchain: ToolchainName = Field(
+        default=ToolchainName.NATIVE,
+        title="Indexing toolchain",
+        description="native: this project's own indexer. containerd: ctr and the soci command of the worker.",
+    )
+    soci: SociOptions = Field(
+        default_factory=SociOptions, title="SOCI index", description="The version of the index, and the sizes."
+    )
+    attestations: bool = Field(
+        default=False, title="Attestations", description="Also publish BuildKit's provenance and SBOM."
+    )
 
     @field_validator("context")
     @classmethod
@@ -146,28 +184,49 @@ def _one_text(value: Any) -> Any:
 class PublishRequest(BuildInputs):
     """The parameters of one publication."""
 
-    image: ImageReference
-    tags: tuple[str, ...] = ("{short_sha}",)
-    source: str
-    ref: str | None = None
-    platforms: tuple[Platform, ...] = (Platform("linux", "amd64"), Platform("linux", "arm64"))
-    verify: VerifyMode = VerifyMode.SAMPLE
-    platform_tags: bool = False
-    worker_wait: Annotated[float, Field(ge=0)] | None = None
-    force_tags: bool = False
-
-    @classmethod
-    def check(cls, parameters: Mapping[str, Any]) -> Self:
-        """As validation, but raises `InvalidInput` with one line for each parameter that is wrong."""
-        try:
-            return cls.model_validate(dict(parameters))
-        except ValidationError as error:
-            lines = []
-            for fault in error.errors(include_url=False, include_input=False, include_context=False):
-                # Of a list only the item's place is named, of a union only the parameter.
-                where = ".".join(str(part) for part in fault["loc"][:2] if not str(part).startswith("function"))
-                lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}" if where else fault["msg"])
-            raise InvalidInput("; ".join(dict.fromkeys(lines)).replace("Value error, ", "")) from None
+    image: ImageReference = Field(
+        title="Image",
+        description="Where to: registry/repository, without a tag.",
+        examples=["123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web"],
+    )
+    source: str = Field(
+        title="Source",
+        description="The git address of what is built.",
+        examples=["https://git.example.com/shop/web.git"],
+    )
+    ref: str | None = Field(
+        default=None,
+        title="Branch, tag or commit",
+        description="Resolved once, for all platforms. Empty: the source's default branch.",
+        examples=["main"],
+    )
+    tags: tuple[str, ...] = Field(
+        default=("{short_sha}",),
+        title="Tags",
+        description="Names such as latest, or templates with {short_sha} {sha} {ref} {date} {version}.",
+        examples=[["{short_sha}", "latest"]],
+    )
+    platforms: tuple[Platform, ...] = Field(
+        default=(Platform("linux", "amd64"), Platform("linux", "arm64")),
+        title="Platforms",
+        description="Each is built on workers of its own kind, side by side.",
+    )
+    verify: VerifyMode = Field(default=VerifyMode.SAMPLE, title="Verification", description=VERIFY_MEANING)
+    platform_tags: bool = Field(
+        default=False,
+        title="Tags for each platform",
+        description="Also tag each platform's own image, as TAG-amd64, for consumers that take no image index.",
+    )
+    force_tags: bool = Field(
+        default=False,
+        title="Force tags",
+        description="Let an older commit replace a newer one under a mutable tag.",
+    )
+    worker_wait: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        title="Patience for workers",
+        description="How many seconds to wait for a worker of each platform. Empty: what the control machine says.",
+    )
 
     @field_validator("image")
     @classmethod

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.parameters import Parameters
 from soci_pipeline.soci.reasons import Reason
 
 
@@ -24,13 +25,26 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SociOptions(Record):
+class SociOptions(Parameters):
     """How layers are indexed. Sizes are in bytes of the compressed layer; the defaults are the reference's."""
 
-    version: IndexVersion = IndexVersion.V2
-    span_size: int = Field(default=4 << 20, ge=1000, le=1 << 40)
-    min_layer_size: int = Field(default=10 << 20, ge=0)
-    reuse_from: str | None = Field(default=None, description="A tag of the same repository whose zTOCs are used again.")
+    version: IndexVersion = Field(
+        default=IndexVersion.V2,
+        title="Index version",
+        description="v2: bound to the image by its image index. v1: a referrer, for runtimes before SOCI 0.10.",
+    )
+    span_size: int = Field(
+        default=4 << 20, ge=1000, le=1 << 40, title="Span size", description="Bytes between checkpoints of a layer."
+    )
+    min_layer_size: int = Field(
+        default=10 << 20, ge=0, title="Smallest layer", description="Layers of fewer bytes are pulled whole."
+    )
+    reuse_from: str | None = Field(
+        default=None,
+        title="Reuse from",
+        description="A tag of the same repository whose zTOCs are used again. Empty: the first fixed tag.",
+        examples=["latest"],
+    )
 
 
 class LayerRecord(Record):

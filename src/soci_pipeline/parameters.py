@@ -1,0 +1,38 @@
+"""What the parameters of every flow have in common: a frozen model, checked with a line for each fault.
+
+A flow's model is the one place that says what it takes. The flow checks its parameters with it, a webhook does so
+before a run is made, and the form in Prefect's UI is made of it: the titles, the descriptions and the examples.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from soci_pipeline.errors import InvalidInput
+
+
+class Parameters(BaseModel):
+    """The parameters of a flow, or a part of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _an_empty_text_says_nothing(cls, value: Any, field: ValidationInfo) -> Any:
+        """A form's field that was left empty is as good as one that was left out, where there is such a default."""
+        optional = field.field_name in cls.model_fields and cls.model_fields[field.field_name].default is None
+        return None if optional and isinstance(value, str) and not value.strip() else value
+
+    @classmethod
+    def check(cls, parameters: Mapping[str, Any]) -> Self:
+        """As validation, but raises `InvalidInput` with one line for each parameter that is wrong."""
+        try:
+            return cls.model_validate(dict(parameters))
+        except ValidationError as error:
+            lines = []
+            for fault in error.errors(include_url=False, include_input=False, include_context=False):
+                # Of a list only the item's place is named, of a union only the parameter.
+                where = ".".join(str(part) for part in fault["loc"][:2] if not str(part).startswith("function"))
+                lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}" if where else fault["msg"])
+            raise InvalidInput("; ".join(dict.fromkeys(lines)).replace("Value error, ", "")) from None

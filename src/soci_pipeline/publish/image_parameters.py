@@ -1,0 +1,127 @@
+"""The parameters of the flows that work on what is in a registry already: index, verify, prune."""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, field_validator
+
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.parameters import Parameters
+from soci_pipeline.publish.request import VERIFY_MEANING, VerifyMode
+from soci_pipeline.publish.retention.plan import KeepRules
+from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.records import SociOptions
+
+
+def _has_a_target(reference: ImageReference) -> ImageReference:
+    if reference.target is None:
+        raise ValueError(f"{reference} has neither tag nor digest; write it as registry/repository:tag")
+    return reference
+
+
+def _is_a_repository(reference: ImageReference) -> ImageReference:
+    if reference.target is not None:
+        raise ValueError(f"{reference} has a tag or digest; give the repository alone, and tags in `keep`")
+    return reference
+
+
+def _digest_alone(name: object) -> object:
+    return name.strip().rpartition("@")[2] if isinstance(name, str) else name
+
+
+Target = Annotated[ImageReference, AfterValidator(_has_a_target)]
+UsedDigest = Annotated[Digest, BeforeValidator(_digest_alone)]
+_EXAMPLE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web"
+
+
+class IndexParameters(Parameters):
+    """An image that somebody else pushed, to be indexed without a build."""
+
+    reference: Target = Field(
+        title="Image",
+        description="The image, with a tag or a digest. A digest gets an indexed image and no tag.",
+        examples=[f"{_EXAMPLE}:1.4"],
+    )
+    suffix: str = Field(
+        default="",
+        title="Suffix of a new tag",
+        description="Leave the tag where it is, and write TAG followed by this instead; for tags that must not move.",
+        examples=["-soci"],
+    )
+    soci: SociOptions = Field(
+        default=SociOptions(), title="SOCI index", description="The sizes. The version is always v2."
+    )
+    verify: VerifyMode = Field(default=VerifyMode.SAMPLE, title="Verification", description=VERIFY_MEANING)
+
+
+class VerifyParameters(Parameters):
+    """An image that is published, to be read again through its SOCI indexes."""
+
+    reference: Target = Field(
+        title="Image", description="The image, with a tag or a digest.", examples=[f"{_EXAMPLE}:1.4"]
+    )
+    mode: Literal[VerifyMode.SAMPLE, VerifyMode.ALL] = Field(
+        default=VerifyMode.SAMPLE,
+        title="How much is read",
+        description="sample: every manifest and zTOC, and some spans of each layer. all: every byte.",
+    )
+    platforms: tuple[Platform, ...] | None = Field(
+        default=None,
+        title="Platforms",
+        description="What must be there, such as linux/arm64. Empty: whatever is there is verified.",
+    )
+
+    @property
+    def target(self) -> str | Digest:
+        """The digest or tag, one of which is there."""
+        return self.reference.target or ""
+
+
+class PruneParameters(Parameters):
+    """Retention for one repository: what stays. By default the run only says what would go."""
+
+    repository: Annotated[ImageReference, AfterValidator(_is_a_repository)] = Field(
+        title="Repository",
+        description="The image's repository, as registry/repository without a tag.",
+        examples=[_EXAMPLE],
+    )
+    keep: tuple[str, ...] = Field(
+        default=(), title="Keep these tags", description="Patterns with * and ?.", examples=[["v*", "latest"]]
+    )
+    keep_latest: NonNegativeInt = Field(
+        default=0, title="Keep the newest", description="So many of the newest images stay."
+    )
+    keep_days: PositiveFloat | None = Field(
+        default=None, title="Keep the young", description="Images created in the last so many days stay."
+    )
+    keep_in_use: tuple[UsedDigest, ...] = Field(
+        default=(), title="Keep what is in use", description="Digests, or references with one, that services run now."
+    )
+    consider: tuple[UsedDigest, ...] = Field(
+        default=(),
+        title="Look at these too",
+        description="Untagged digests, for example what a run that was cut short has left.",
+    )
+    dry_run: bool = Field(
+        default=True,
+        title="Dry run",
+        description="Say what would go, and delete nothing. Switch it off when the plan is right.",
+    )
+
+    @field_validator("keep_days")
+    @classmethod
+    def _days_are_representable(cls, days: float | None) -> float | None:
+        if days is not None and days > timedelta.max.days:
+            raise ValueError("so many days are no time span")
+        return days
+
+    @property
+    def rules(self) -> KeepRules:
+        """What stays; raises `InvalidInput` where no rule says so."""
+        return KeepRules.of(
+            tags=self.keep,
+            latest=self.keep_latest,
+            younger_than=None if self.keep_days is None else timedelta(days=self.keep_days),
+            digests=frozenset(self.keep_in_use),
+        )

@@ -1,0 +1,163 @@
+"""The run at a glance, as markdown: what was published, is it indexed, why not, what it saves, and how to pull it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.publish.records import PublishedImage
+from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.publish.verification.verify import PlatformCost, VerificationReport
+from soci_pipeline.publish.web_page import web_page
+from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.records import IndexVersion, PlatformImage
+from tasks.markdown import code, link, table, text
+
+_MIB = 1 << 20
+_MOST_LAYERS = 100
+
+WHY: Mapping[Reason, str] = {
+    Reason.TOO_SMALL: "smaller than the smallest layer that is indexed; fetching it whole is quicker",
+    Reason.ZSTD: "compressed with zstd, which SOCI cannot index; build with gzip",
+    Reason.UNSUPPORTED_ENTRY: "has an entry that lazy loading would show wrongly",
+    Reason.HARDLINK_WITH_SIZE: "has a hard link with contents of its own, which lazy loading would show wrongly",
+    Reason.TRAILING_BYTES: "has bytes behind the end of its compressed stream",
+    Reason.FOREIGN: "is kept by another server, not by this registry",
+}
+"""What each reason means to whoever built the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a summary is of. ``source`` is None for an image that was not built here."""
+
+    image: ImageReference
+    published: PublishedImage
+    report: VerificationReport | None
+    source: ResolvedSource | None
+    seconds: float
+
+
+def summary(shown: Shown) -> str:
+    """The whole page."""
+    parts = [
+        [f"## {text(shown.image.repository)}", "", _headline(shown), ""],
+        ["```", f"docker pull {pulled(shown)}", "```", ""],
+        [*_facts(shown), ""],
+        _saved(shown.report),
+        ["### Platforms", "", *_platforms(shown), ""],
+        _whole_layers(shown.published.platforms),
+    ]
+    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
+
+
+def pulled(shown: Shown) -> ImageReference:
+    """What to pull: the first tag where there is one, else the digest."""
+    tags = shown.published.tags
+    return shown.image.with_tag(tags[0]) if tags else shown.image.with_digest(shown.published.index)
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    return f"{count / _MIB:.1f} MiB" if count >= _MIB else f"{count / 1024:.1f} KiB"
+
+
+def indexed(branch: PlatformImage) -> str:
+    """How many of a platform's layers have a zTOC."""
+    return f"{sum(1 for layer in branch.layers if layer.ztoc)} of {len(branch.layers)}"
+
+
+def _headline(shown: Shown) -> str:
+    branches = shown.published.platforms
+    lazy = [text(branch.platform) for branch in branches if branch.soci_index]
+    whole = [text(branch.platform) for branch in branches if not branch.soci_index]
+    done = "Published" if shown.source else "Indexed"
+    if not whole:
+        return f"**{done}, and ready for lazy loading** on {_and(lazy)}."
+    if not lazy:
+        return f"**{done} without a SOCI index**: no layer qualified, so it is pulled whole. The reasons are below."
+    return f"**{done}**: lazy loading on {_and(lazy)}; {_and(whole)} has no layer that qualified, and is pulled whole."
+
+
+def _facts(shown: Shown) -> list[str]:
+    published, report, source = shown.published, shown.report, shown.source
+    rows = [
+        ["Tags", " ".join(code(tag) for tag in published.tags) or "none"],
+        ["Image index", _digest(shown.image, published.index)],
+    ]
+    if source is not None:
+        rows.append(["Source", text(source.url)])
+        ref = "" if source.ref == source.commit else f" ({text(source.ref)})"
+        rows.append(["Commit", code(source.commit) + ref])
+    if report is not None:
+        checked = ", ".join(f"{count} {text(what.replace('_', ' '))}" for what, count in report.checked.items())
+        rows.append(["Verified", f"yes: {checked}" if checked else "yes"])
+    else:
+        rows.append(["Verified", "yes" if published.verified else "no, it was not asked for"])
+    rows.append(["Time", f"{shown.seconds:.1f} s"])
+    return table(["Image", code(shown.image.name)], rows)
+
+
+def _saved(report: VerificationReport | None) -> list[str]:
+    if report is None or not report.total_bytes:
+        return []
+    costs = report.platforms
+    lines = ["### What lazy loading saves", ""]
+    if not costs:
+        return [*lines, f"A container starts after {size(report.lazy_bytes)} of {size(report.total_bytes)}.", ""]
+    rows = [[text(c.platform), size(c.lazy_bytes), size(c.total_bytes), _share(c)] for c in costs]
+    return [*lines, *table(["Platform", "A container starts after", "instead of", "saved"], rows), ""]
+
+
+def _share(cost: PlatformCost) -> str:
+    return f"{100 * (1 - cost.lazy_bytes / cost.total_bytes):.1f} %" if cost.total_bytes else ""
+
+
+def _platforms(shown: Shown) -> list[str]:
+    header = ["Platform", "Layers indexed", "Uploaded", "There already", "Image", "SOCI index"]
+    return table(
+        header,
+        [
+            [
+                text(branch.platform),
+                indexed(branch),
+                size(branch.bytes_uploaded),
+                size(branch.bytes_skipped),
+                _digest(shown.image, branch.manifest.digest),
+                _soci_index(shown.image, branch),
+            ]
+            for branch in shown.published.platforms
+        ],
+    )
+
+
+def _soci_index(image: ImageReference, branch: PlatformImage) -> str:
+    if branch.soci_index is None:
+        return "none"
+    kind = " (v1, a referrer)" if branch.soci_version is IndexVersion.V1 else ""
+    return _digest(image, branch.soci_index.digest) + kind
+
+
+def _whole_layers(branches: Sequence[PlatformImage]) -> list[str]:
+    found = [(branch, layer) for branch in branches for layer in branch.layers if layer.ztoc is None]
+    if not found:
+        return []
+    rows = [
+        [
+            text(branch.platform),
+            code(layer.digest),
+            size(layer.size),
+            f"{text(layer.reason.value)}: {WHY[layer.reason]}" if layer.reason else "not known",
+        ]
+        for branch, layer in found[:_MOST_LAYERS]
+    ]
+    more = [f"and {len(found) - _MOST_LAYERS} more"] if len(found) > _MOST_LAYERS else []
+    return ["### Layers that are pulled whole", "", *table(["Platform", "Layer", "Size", "Why"], rows), "", *more]
+
+
+def _digest(image: ImageReference, digest: Digest) -> str:
+    return link(code(digest), web_page(image, digest))
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,106 @@
+"""The forms of the flows, as `prefect deploy` stores them and the UI draws them."""
+
+from typing import Any
+
+import pytest
+from prefect.flows import Flow
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import validate
+
+from flows.index_image import index_image
+from flows.prune_repository import prune_repository
+from flows.publish_image import publish_image
+from flows.verify_image import verify_image
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.parameters import Parameters
+from soci_pipeline.publish.image_parameters import IndexParameters, PruneParameters, VerifyParameters
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.webhook.flow_parameters import FLOWS
+
+MODELS: dict[Flow[..., Any], type[Parameters]] = {
+    publish_image: PublishRequest,
+    index_image: IndexParameters,
+    verify_image: VerifyParameters,
+    prune_repository: PruneParameters,
+}
+IMAGE = "registry.example.com/shop/web"
+
+
+def form_of(flow: Flow[..., Any]) -> dict[str, dict[str, Any]]:
+    return dict(parameter_schema(flow).properties)
+
+
+@pytest.fixture(params=MODELS, ids=lambda flow: flow.name)
+def flow(request: pytest.FixtureRequest) -> Flow[..., Any]:
+    found: Flow[..., Any] = request.param
+    return found
+
+
+def test_a_form_has_the_fields_of_its_model(flow: Flow[..., Any]) -> None:
+    assert set(form_of(flow)) == set(MODELS[flow].model_fields)
+    required = [name for name, field in MODELS[flow].model_fields.items() if field.is_required()]
+    assert set(flow.parameters.required) == set(required)
+
+
+def test_every_field_has_a_title_and_says_what_it_means(flow: Flow[..., Any]) -> None:
+    shown = form_of(flow)
+    assert not [name for name, field in shown.items() if not field.get("description") or field["title"] == name]
+    inner = shown.get("soci", {"properties": {}})["properties"]
+    assert not [name for name, field in inner.items() if not field.get("description")]
+
+
+def test_no_field_asks_whether_it_is_a_text_or_none(flow: Flow[..., Any]) -> None:
+    assert "anyOf" not in str(form_of(flow))
+    assert "$ref" not in str(form_of(flow))
+
+
+def test_the_defaults_of_a_form_mean_what_the_model_means_without_them(flow: Flow[..., Any]) -> None:
+    given = {"image": IMAGE, "source": "https://git.example.com/web.git"}
+    if flow is not publish_image:
+        given = {flow.parameters.required[0]: IMAGE + ("" if flow is prune_repository else ":1.4")}
+    defaults = {name: field["default"] for name, field in form_of(flow).items() if "default" in field}
+    model = MODELS[flow]
+    assert model.check(defaults | given) == model.check(given)
+    assert set(defaults) | set(given) == set(model.model_fields)
+
+
+def test_what_decides_most_comes_first() -> None:
+    shown = sorted(form_of(publish_image), key=lambda name: form_of(publish_image)[name]["position"])
+    assert shown[:5] == ["image", "source", "ref", "tags", "platforms"]
+
+
+def test_choices_are_choices_in_the_form() -> None:
+    shown = form_of(publish_image)
+    assert shown["builder"]["enum"] == ["auto", "buildx", "docker", "prebuilt"]
+    assert shown["verify"]["enum"] == ["sample", "all", "off"]
+    assert shown["soci"]["properties"]["version"]["enum"] == ["v1", "v2"]
+    assert form_of(verify_image)["mode"]["enum"] == ["sample", "all"]
+
+
+@pytest.mark.parametrize("absent", [None, "", "  "], ids=["null", "empty", "blank"])
+def test_a_text_that_was_left_empty_counts_as_left_out(absent: str | None) -> None:
+    request = PublishRequest.check(
+        {"image": IMAGE, "source": "https://git.example.com/web.git", "ref": absent, "soci": {"reuse_from": absent}}
+    )
+    assert request.ref is None
+    assert request.soci.reuse_from is None
+
+
+def test_the_server_takes_null_for_what_may_be_left_out_and_refuses_another_type() -> None:
+    schema = parameter_schema(publish_image).model_dump()
+    given = {"image": IMAGE, "source": "https://git.example.com/web.git"}
+    # As the server does when a run is made.
+    validate(given | {"ref": None, "worker_wait": None}, schema, raise_on_error=True, allow_none_with_default=True)
+    faults = validate(given | {"verify": "some"}, schema, allow_none_with_default=True)
+    assert faults
+
+
+def test_a_flow_is_called_with_parameters_and_refuses_those_that_are_wrong() -> None:
+    with pytest.raises(InvalidInput, match=r"reference: .*neither tag nor digest"):
+        verify_image.fn(IMAGE)
+    with pytest.raises(InvalidInput, match="keep_latest: "):
+        prune_repository.fn(IMAGE, keep_latest=-1)
+
+
+def test_events_are_checked_with_the_models_of_the_forms() -> None:
+    assert {flow.name: MODELS[flow] for flow in (publish_image, index_image)} == FLOWS
