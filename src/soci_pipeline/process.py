@@ -3,7 +3,8 @@
 argv is always a list, is logged with secrets left out (none may be in it in the first place), and is resolved on the
 PATH of the environment that is given. Output is streamed to the logger line by line; an error carries the program's
 name, its exit status or signal, and its last lines. A child runs in a process group of its own, and the whole group is
-ended when the ``with`` block or call is left by an exception, a cancellation included.
+ended when the ``with`` block or call is left by an exception, a cancellation included. A program that `run` starts does
+not inherit the secrets that this process may have in its environment.
 """
 
 import contextlib
@@ -28,6 +29,9 @@ Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 LOGGER: ContextVar[Logger | None] = ContextVar("LOGGER", default=None)
 """Where progress goes. A Prefect task puts its run logger here, so that the library knows nothing of Prefect."""
+
+SECRET_VARIABLES = ("SOCI_PIPELINE_REGISTRY_PASSWORD", "SOCI_PIPELINE_REGISTRY_TOKEN", "COSIGN_PASSWORD")
+"""What this process may be given secrets by. Whatever program needs one is handed it in another way."""
 
 _TAIL_LINES = 30
 _GRACE_SECONDS = 10.0
@@ -77,6 +81,8 @@ def run(
     program = find(str(argv[0]), package=package, env=env)
     name = Path(str(argv[0])).name
     logger().debug("run: %s", shlex.join(str(part) for part in argv))
+    given = os.environ if env is None else env
+    env = {name: value for name, value in given.items() if name not in SECRET_VARIABLES}
     with _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, prepare=_end_with_parent) as child:
         output, tail = _Collector(keep=None), _Collector(keep=_TAIL_LINES)
         report = _reporter(stream=stream, on_line=on_line)

@@ -1,6 +1,5 @@
 """Signing with the real cosign against a registry on loopback."""
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -32,7 +31,7 @@ def test_an_index_is_signed_once_by_key_and_cosign_verifies_it(
     monkeypatch.setenv("HOME", str(tmp_path))
     layout = Layout.create(tmp_path / "layout")
     index = layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64),)))
-    process.run(["cosign", "generate-key-pair"], cwd=tmp_path, env=dict(os.environ) | {"COSIGN_PASSWORD": "test only"})
+    process.run(["cosign", "generate-key-pair"], cwd=tmp_path, stdin=b"test only")
     key = SigningKey(str(tmp_path / "cosign.key"), SecretStr("test only"))
     with registry(tmp_path / "registry") as client:
         upload(client, layout, index)

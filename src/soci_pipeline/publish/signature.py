@@ -1,7 +1,8 @@
 """A cosign signature on an image index, by a key: `cosign` does it, and this module hands it what it needs.
 
-The key's password and the registry's credentials go to cosign by its environment and by a file that only this user can
-read, never by argv. No transparency log is written to: a signature by key is checked with the key.
+The key's password goes to cosign by its standard input, and the registry's credentials by a file that only this user
+can read; neither is in argv or in the environment. No transparency log is written to: a signature by key is checked
+with the key.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.reference import DOCKER_HUB, ImageReference
 
 _SECONDS = 300.0
+_PASSWORD_VARIABLE = "COSIGN_PASSWORD"  # noqa: S105 - its name
 _HUB_KEY = "https://index.docker.io/v1/"
 
 
@@ -33,6 +35,12 @@ class SigningKey:
 
     key: str
     password: SecretStr | None = None
+
+    def typed(self) -> bytes:
+        """The password as cosign reads it from a standard input that is no terminal; empty for a key that has none."""
+        if self.password is not None:
+            return self.password.get_secret_value().encode()
+        return os.environ.get(_PASSWORD_VARIABLE, "").encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +59,13 @@ def sign(reference: ImageReference, key: SigningKey, connection: Connection | No
     """
     if reference.digest is None:
         raise InvalidInput(f"{reference} has no digest, and a tag is not what can be signed")
-    with _environment(reference.registry, key, connection or Connection()) as (env, options):
+    with _environment(reference.registry, connection or Connection()) as (env, options):
         target = str(reference.with_digest(reference.digest))
         if _is_signed(target, key, env, options):
             logger().info("%s is signed by that key already", target)
             return False
         argv = ["cosign", "sign", "--yes", "--tlog-upload=false", "--key", key.key, *options, target]
-        process.run(argv, package="cosign", env=env, timeout=_SECONDS)
+        process.run(argv, package="cosign", env=env, stdin=key.typed(), timeout=_SECONDS)
         logger().info("signed %s", target)
         return True
 
@@ -65,9 +73,8 @@ def sign(reference: ImageReference, key: SigningKey, connection: Connection | No
 def _is_signed(target: str, key: SigningKey, env: dict[str, str], options: list[str]) -> bool:
     with tempfile.TemporaryDirectory(prefix="soci-pipeline-key-") as folder:
         public = Path(folder) / "key.pub"
-        process.run(
-            ["cosign", "public-key", "--key", key.key, "--outfile", public], package="cosign", env=env, timeout=_SECONDS
-        )
+        export: list[str | Path] = ["cosign", "public-key", "--key", key.key, "--outfile", public]
+        process.run(export, package="cosign", env=env, stdin=key.typed(), timeout=_SECONDS)
         argv: list[str | Path] = ["cosign", "verify", "--insecure-ignore-tlog=true", "--key", public, *options, target]
         try:
             process.run(argv, package="cosign", env=env, timeout=_SECONDS)
@@ -78,14 +85,10 @@ def _is_signed(target: str, key: SigningKey, env: dict[str, str], options: list[
 
 
 @contextlib.contextmanager
-def _environment(registry: str, key: SigningKey, connection: Connection) -> Iterator[tuple[dict[str, str], list[str]]]:
+def _environment(registry: str, connection: Connection) -> Iterator[tuple[dict[str, str], list[str]]]:
     """Environment and registry options for cosign; what they hold of secrets is gone when the block is left."""
-    env = dict(os.environ)
-    # Without the variable cosign asks on the terminal; an empty one is the password of a key that has none.
-    if key.password is not None:
-        env["COSIGN_PASSWORD"] = key.password.get_secret_value()
-    else:
-        env.setdefault("COSIGN_PASSWORD", "")
+    # With the variable, cosign would not read its standard input.
+    env = {name: value for name, value in os.environ.items() if name != _PASSWORD_VARIABLE}
     options = ["--allow-http-registry", "--allow-insecure-registry"] if connection.plain_http else []
     if connection.ca_file is not None:
         options += ["--registry-cacert", str(connection.ca_file)]

@@ -19,7 +19,8 @@ KEY = SigningKey("cosign.key", SecretStr("hunter2"))
 # Writes down how it was called; `verify` succeeds once `sign` was called.
 COSIGN = """#!/bin/sh
 echo "$@" >> "$RECORD/argv"
-echo "$COSIGN_PASSWORD" > "$RECORD/password"
+cat > "$RECORD/password.$1"
+env > "$RECORD/environment"
 [ -z "$DOCKER_CONFIG" ] || cp "$DOCKER_CONFIG/config.json" "$RECORD/config.json"
 [ -z "$DOCKER_CONFIG" ] || stat -c %a "$DOCKER_CONFIG/config.json" > "$RECORD/mode"
 case "$1" in
@@ -55,7 +56,9 @@ def test_the_password_and_the_login_are_not_on_the_command_line(record: Path) ->
 
     sign(IMAGE, KEY, Connection(credentials=credentials, plain_http=True, ca_file=Path("/ca.pem")))
 
-    assert (record / "password").read_text() == "hunter2\n"
+    assert (record / "password.sign").read_text() == "hunter2"
+    assert (record / "password.public-key").read_text() == "hunter2"
+    assert "hunter2" not in (record / "environment").read_text()
     assert list(json.loads((record / "config.json").read_text())["auths"]) == ["registry.example.com"]
     assert (record / "mode").read_text() == "600\n"
     argv = (record / "argv").read_text()
@@ -84,9 +87,10 @@ def test_without_a_password_given_the_one_of_the_environment_counts(
     record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sign(IMAGE, SigningKey("cosign.key"))
-    assert (record / "password").read_text() == "\n"
+    assert (record / "password.sign").read_text() == ""
     monkeypatch.setenv("COSIGN_PASSWORD", "from outside")
 
     sign(IMAGE, SigningKey("cosign.key"))
 
-    assert (record / "password").read_text() == "from outside\n"
+    assert (record / "password.public-key").read_text() == "from outside"
+    assert "from outside" not in (record / "environment").read_text()
