@@ -165,10 +165,9 @@ class Authorizer:
 
     def _checked_realm(self, realm: str) -> str:
         parts = urlsplit(realm)
-        clear_is_fine = is_loopback(parts.hostname or "") or (
-            self._plain_http and parts.hostname == hostname(self._registry).strip("[]")
-        )
-        if parts.scheme == "https" or (parts.scheme == "http" and clear_is_fine):
+        on_this_machine = is_loopback(parts.hostname or "") and is_loopback(self._registry)
+        its_own = self._plain_http and parts.hostname == hostname(self._registry).strip("[]")
+        if parts.scheme == "https" or (parts.scheme == "http" and (on_this_machine or its_own)):
             return realm
         raise AccessRefused(
             f"{self._registry} sends logins to {redacted(realm)[:200]!r}, which is no https address; nothing was sent",
@@ -217,7 +216,7 @@ def _token(body: bytes, url: str) -> _Token:
         life = float(fields.get("expires_in") or _DEFAULT_LIFE)
         if not isinstance(token, str) or not token.isprintable() or not token.isascii():
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenAnswer(f"the token address {redacted(url)} did not answer with a token", url=url) from None
     return _Token(f"Bearer {token}", time.monotonic() + life * (1 - _MARGIN))
 

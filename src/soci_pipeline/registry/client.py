@@ -34,7 +34,7 @@ from soci_pipeline.registry.errors import (
 )
 from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.registry.settings import ClientSettings, Deadline, with_retries
-from soci_pipeline.registry.transport import Answer, Call, Transport
+from soci_pipeline.registry.transport import Answer, Call, Transport, is_size
 from soci_pipeline.registry.upload import Upload
 
 _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
@@ -42,8 +42,8 @@ _OK = frozenset({200})
 _NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _MAX_PAGES = 1000
 _MAX_TAGS = 200_000
+_MAX_REFERRERS = 20_000
 _PAGE_BYTES = 8 << 20
-_DIGESTS = ("sha256:", "sha512:")
 _NEXT = re.compile(r"<([^<>]{1,4096})>\s*;\s*rel=\"?next\"?")
 
 
@@ -184,7 +184,7 @@ class RegistryClient:
         except (BlobUnknown, ManifestUnknown):
             return False
         length = answer.headers.get("content-length", "")
-        if length.isdecimal() and int(length) != descriptor.size:
+        if is_size(length) and int(length) != descriptor.size:
             reason = f"blob {descriptor.digest} of {repository} has {length} bytes, not {descriptor.size}"
             raise ContentMismatch(reason, url=str(url))
         return True
@@ -240,14 +240,20 @@ class RegistryClient:
         query = {"artifactType": artifact_type} if artifact_type else {}
         url = self._transport.url(f"{repository}/referrers/{digest}", **query)
         try:
-            pages = [referrers.read_page(answer.body) for answer in self._pages(url, repository)]
+            listed = self._referrer_pages(url, repository)
         except RegistryError as error:
             if error.status not in _NO_REFERRERS:
                 raise
             listed = referrers.read_fallback(self, repository, digest).manifests
-        else:
-            listed = tuple(entry for page in pages for entry in page)
         return referrers.of_type(listed, artifact_type)
+
+    def _referrer_pages(self, first: httpx.URL, repository: str) -> tuple[Descriptor, ...]:
+        found: list[Descriptor] = []
+        for answer in self._pages(first, repository):
+            found += referrers.read_page(answer.body)
+            if len(found) > _MAX_REFERRERS:
+                raise BrokenAnswer(f"{redacted(str(first))} lists more than {_MAX_REFERRERS} referrers", url=str(first))
+        return tuple(found)
 
     def list_tags(self, repository: str) -> tuple[str, ...]:
         """Every tag of a repository; raises `ManifestUnknown` where there is no such repository."""
@@ -321,11 +327,15 @@ def _described(answer: Answer, reference: str | Digest) -> Descriptor | None:
     size = answer.headers.get("content-length", "")
     digest = answer.headers.get("docker-content-digest") or (reference if isinstance(reference, Digest) else "")
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip()
-    if not size.isdecimal() or not digest.startswith(_DIGESTS) or media_type not in MANIFESTS:
+    if not is_size(size) or media_type not in MANIFESTS:
         return None
-    if isinstance(reference, Digest) and digest != reference:
+    try:
+        found = Digest(digest)
+    except InvalidInput:
+        return None
+    if isinstance(reference, Digest) and found != reference:
         raise ContentMismatch(f"{redacted(str(answer.url))} was answered with {digest[:100]}", url=str(answer.url))
-    return Descriptor(media_type=media_type, digest=Digest(digest), size=int(size))
+    return Descriptor(media_type=media_type, digest=found, size=int(size))
 
 
 def _media_type(answer: Answer) -> str:

@@ -12,7 +12,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.errors import BrokenAnswer, ContentMismatch, RegistryUnreachable, redacted
 from soci_pipeline.registry.scopes import pull
 from soci_pipeline.registry.settings import Deadline, retry_pause
-from soci_pipeline.registry.transport import Call, Transport, network_errors
+from soci_pipeline.registry.transport import Call, Transport, is_size, network_errors
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)\Z")
 
@@ -75,7 +75,7 @@ def _from(
     with transport.open(call, deadline) as response:
         position = _first_byte(response, offset)
         length = response.headers.get("content-length", "")
-        if length.isdecimal() and position + int(length) != descriptor.size:
+        if is_size(length) and position + int(length) != descriptor.size:
             total = position + int(length)
             raise ContentMismatch(f"blob {descriptor.digest} of {repository} has {total} bytes, not {descriptor.size}")
         for chunk in _chunks(response, transport.settings.read_size):

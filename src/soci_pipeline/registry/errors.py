@@ -156,5 +156,5 @@ def _retry_after(value: str | None, *, now: float) -> float | None:
         return min(float(value.strip()), 86_400.0)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

@@ -32,6 +32,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _MAX_LOGINS = 2
 _MAX_LOCATION = 8 << 10
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Transport:
         response = self._authorized(call, deadline)
         try:
             if response.status_code not in call.expect:
-                raise self._error(response)
+                raise self._error(response, deadline)
             yield response
         finally:
             response.close()
@@ -110,7 +111,7 @@ class Transport:
             if login == _MAX_LOGINS or response.status_code not in (401, 403):
                 return response
             if response.status_code == 403:
-                self._renew(response, call, sent)
+                self._renew(response, call, sent, deadline)
                 continue
             challenge = response.headers.get("www-authenticate")
             url = str(response.request.url)
@@ -118,10 +119,10 @@ class Transport:
             self._authorizer.refused(challenge, call.scopes, sent=sent, url=url)
         raise AssertionError("the loop ends by a return")
 
-    def _renew(self, response: httpx.Response, call: Call, sent: str | None) -> None:
+    def _renew(self, response: httpx.Response, call: Call, sent: str | None, deadline: Deadline) -> None:
         """ECR answers 403 to a token that is too old; any other 403 is raised."""
         with contextlib.closing(response):
-            error = self._error(response)
+            error = self._error(response, deadline)
         if "expired" not in error.reason.lower() or not self._authorizer.renewed(call.scopes, sent=sent):
             raise error
 
@@ -135,6 +136,8 @@ class Transport:
                 return response
             target = self.location(response.headers, response.request.url)
             response.close()
+            # What has left the registry once is not trusted to lead back to it with a login.
+            authorization = authorization if self.is_own(target) else None
             url = target
         reason = f"{redacted(str(call.url))} redirects more than {_MAX_REDIRECTS} times"
         raise BrokenAnswer(reason, url=str(call.url))
@@ -183,21 +186,28 @@ class Transport:
             raise BrokenAnswer(f"{where} leads from https to http at {url.host}; not followed", url=where)
         if url.scheme not in ("http", "https") or not url.host or url.userinfo:
             raise BrokenAnswer(f"{where} answered with a Location that is no web address", url=where)
-        if url.scheme == "http" and url.host != self.base.host and not is_loopback(url.host):
+        on_this_machine = is_loopback(url.host) and is_loopback(self.base.host)
+        if url.scheme == "http" and url.host != self.base.host and not on_this_machine:
             raise BrokenAnswer(f"{where} leads to plain http at {url.host}; not followed", url=where)
         return url
 
-    def _error(self, response: httpx.Response) -> RegistryError:
+    def _error(self, response: httpx.Response, deadline: Deadline) -> RegistryError:
         data = bytearray()
         with contextlib.suppress(httpx.HTTPError):
             for chunk in response.iter_raw():
                 data += chunk
-                if len(data) >= MAX_ERROR_BYTES:
+                # The status is known, so words that come too slowly are done without.
+                if len(data) >= MAX_ERROR_BYTES or deadline.left <= 0:
                     break
         request = response.request
         return from_answer(
             request.method, str(request.url), response.status_code, response.headers, bytes(data), now=time.time()
         )
+
+
+def is_size(text: str) -> bool:
+    """Whether a header holds a number of bytes; Python reads no numbers of thousands of digits."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Logins as a client meets them: Basic, Bearer tokens by scope, and realms that are not to be trusted."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from soci_pipeline.errors import CredentialsRefused
 from soci_pipeline.registry.auth import CredentialChain, Credentials, FixedCredentials
+from soci_pipeline.registry.authorizer import Authorizer
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.connection import connect
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer
 from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings, create_app
 from soci_pipeline.registry.server.faults import Kind
@@ -215,13 +218,23 @@ def test_a_realm_that_is_no_https_address_gets_nothing(realm: str) -> None:
     assert not any(seen)
 
 
+def test_a_realm_on_this_machine_is_for_registries_on_this_machine() -> None:
+    http = connect("registry.example.com", QUICK, ca_file=None)
+    authorizer = Authorizer(http, "registry.example.com", CREDENTIALS, plain_http=False)
+    challenge = 'Bearer realm="http://127.0.0.1:9/token",service="x"'
+    with contextlib.closing(http), pytest.raises(AccessRefused, match="nothing was sent"):
+        authorizer.refused(challenge, frozenset(), sent=None, url="https://registry.example.com/v2/")
+
+
 @pytest.mark.parametrize("challenge", ["", "Negotiate", "Digest realm=x"])
 def test_an_unknown_scheme_is_named(challenge: str) -> None:
     with challenging(challenge, []) as client, pytest.raises(AccessRefused, match="not known"):
         client.ping()
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 5}', b'{"token": "a\\nb"}', b"x" * (2 << 20)])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"token": 5}', b'{"token": "a\\nb"}', b"[" * 200_000, b"x" * (2 << 20)]
+)
 def test_a_token_address_that_answers_nonsense_is_named(body: bytes) -> None:
     async def token(request: Request) -> Response:
         return Response(body)

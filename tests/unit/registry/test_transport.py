@@ -1,16 +1,24 @@
 """Redirects, Locations and answers of registries that are broken or mean harm."""
 
+import asyncio
+import contextlib
 import io
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.oci.media_types import OCI_INDEX
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.connection import connect
 from soci_pipeline.registry.errors import (
     BrokenAnswer,
     ContentMismatch,
@@ -18,6 +26,7 @@ from soci_pipeline.registry.errors import (
     RegistryUnreachable,
 )
 from soci_pipeline.registry.server import ServerSettings, serving
+from soci_pipeline.registry.transport import Transport, is_size
 from tests.support.certificates import certificate
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, described, push_image
 from tests.support.strange import strange
@@ -202,3 +211,90 @@ def test_beyond_loopback_tls_is_the_default() -> None:
     with RegistryClient("localhost:5000") as local, RegistryClient("docker.io") as hub:
         assert local._transport.base.scheme == "http"
         assert hub._transport.base.host == "registry-1.docker.io"
+
+
+def transport_of(registry: str, *, plain_http: bool) -> Transport:
+    http = connect(registry, QUICK, ca_file=None)
+    return Transport(registry, credentials=None, plain_http=plain_http, http=http, settings=QUICK)
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.1:8080/admin", "http://localhost/admin", "http://[::1]/admin"])
+def test_a_registry_elsewhere_does_not_lead_to_this_machine(location: str) -> None:
+    transport = transport_of("registry.example.com", plain_http=True)
+    with contextlib.closing(transport), pytest.raises(BrokenAnswer, match="not followed"):
+        transport.location(httpx.Headers({"Location": location}), transport.base)
+
+
+def test_a_login_is_not_sent_again_after_a_redirect_has_left_the_registry() -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def front(request: Request) -> Response:
+        if "authorization" not in request.headers and request.url.path != "/v2/back":
+            return Response(status_code=401, headers={"WWW-Authenticate": "Basic realm=x"})
+        seen.append((request.url.path, "authorization" in request.headers))
+        if request.url.path == "/v2/back":
+            return Response(DATA)
+        return RedirectResponse(f"http://{elsewhere}/away?to={request.url.netloc}", 307)
+
+    async def away(request: Request) -> Response:
+        seen.append((request.url.path, "authorization" in request.headers))
+        return RedirectResponse(f"http://{request.query_params['to']}/v2/back", 307)
+
+    with (
+        strange(away) as elsewhere,
+        strange(front) as address,
+        RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client,
+    ):
+        assert client.read_blob("a", BLOB) == DATA
+    assert [authorized for _, authorized in seen] == [True, False, False]
+
+
+def test_an_error_that_is_told_byte_by_byte_ends_with_the_deadline() -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            await asyncio.sleep(0.05)
+            yield b" "
+
+    async def answer(request: Request) -> Response:
+        return StreamingResponse(drip(), status_code=400)
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=replace(QUICK, deadline=0.5)) as client,
+        pytest.raises(RegistryError) as caught,
+    ):
+        client.list_tags("a")
+    assert caught.value.status == 400
+
+
+def test_a_digest_or_a_length_that_is_none_is_not_taken_from_a_header() -> None:
+    index = ImageIndex().encode()
+
+    async def answer(request: Request) -> Response:
+        headers = {"Content-Type": OCI_INDEX}
+        if request.method == "HEAD":
+            headers |= {"Docker-Content-Digest": "sha256:oops", "Content-Length": str(len(index))}
+        return Response(index, headers=headers)
+
+    with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
+        found = client.head_manifest("a", "v1")
+    assert found is not None
+    assert found.digest == Digest.of(index)
+    assert not any(is_size(text) for text in ("", "-1", "1" * 5000, "٣", "1.0"))
+
+
+def test_a_list_of_referrers_that_never_ends_is_given_up() -> None:
+    entries = [described(str(number).encode()).to_json() for number in range(2000)]
+    page = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+    async def answer(request: Request) -> Response:
+        number = int(request.query_params.get("page", "0"))
+        following = f'<{request.url.path}?page={number + 1}>; rel="next"'
+        return Response(page, headers={"Content-Type": OCI_INDEX, "Link": following})
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(BrokenAnswer, match="referrers"),
+    ):
+        client.referrers("a", BLOB.digest)
