@@ -17,7 +17,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,10 @@ LOGGER: ContextVar[Logger | None] = ContextVar("LOGGER", default=None)
 SECRET_VARIABLES = ("SOCI_PIPELINE_REGISTRY_PASSWORD", "SOCI_PIPELINE_REGISTRY_TOKEN", "COSIGN_PASSWORD")
 """What this process may be given secrets by. Whatever program needs one is handed it in another way."""
 
+_SECRETS: ContextVar[tuple[str, ...]] = ContextVar("_SECRETS", default=())
+# Shorter lines of a secret are words that stand in any output.
+_SHORTEST_SECRET = 4
+_CONCEALED = "***"
 _TAIL_LINES = 30
 _GRACE_SECONDS = 10.0
 
@@ -48,6 +52,22 @@ class Completed:
 def logger() -> Logger:
     """The logger of the current context."""
     return LOGGER.get() or logging.getLogger("soci_pipeline")
+
+
+@contextlib.contextmanager
+def concealing(secrets: Iterable[bytes]) -> Iterator[None]:
+    """What programs print in this block shows none of these secrets, neither in the log nor in an answer or error.
+
+    A step of a build can print what it was trusted with. Every line of a secret is looked for, as it is: not what a
+    program has made of it, and no line shorter than four characters.
+    """
+    lines = {line.strip() for secret in secrets for line in secret.decode(errors="replace").splitlines()}
+    found = sorted((line for line in lines if len(line) >= _SHORTEST_SECRET), key=len, reverse=True)
+    token = _SECRETS.set((*_SECRETS.get(), *found))
+    try:
+        yield
+    finally:
+        _SECRETS.reset(token)
 
 
 def find(program: str, *, package: str | None = None, env: Mapping[str, str] | None = None) -> Path:
@@ -86,7 +106,8 @@ def run(
     with _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, prepare=_end_with_parent) as child:
         output, tail = _Collector(keep=None), _Collector(keep=_TAIL_LINES)
         report = _reporter(stream=stream, on_line=on_line)
-        threads = [_pump(child.stdout, output, report), _pump(child.stderr, tail, report)]
+        secrets = _SECRETS.get()  # threads do not inherit the context
+        threads = [_pump(child.stdout, output, report, secrets), _pump(child.stderr, tail, report, secrets)]
         _feed(child, stdin)
         try:
             child.wait(timeout)
@@ -219,12 +240,16 @@ def _reporter(*, stream: bool, on_line: Callable[[str], None] | None) -> Callabl
     return report
 
 
-def _pump(pipe: IO[bytes] | None, collector: _Collector, report: Callable[[str], None]) -> threading.Thread:
+def _pump(
+    pipe: IO[bytes] | None, collector: _Collector, report: Callable[[str], None], secrets: Sequence[str]
+) -> threading.Thread:
     def read() -> None:
         if pipe is None:
             return
         for raw in pipe:
             line = raw.decode(errors="replace")
+            for secret in secrets:
+                line = line.replace(secret, _CONCEALED)
             collector.add(line)
             report(line)
 

@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from soci_pipeline import process
 from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
+from soci_pipeline.process import concealing, run
 
 
 @pytest.fixture
@@ -108,3 +110,26 @@ def test_lines_are_handed_over_while_the_program_runs(fake: Path) -> None:
     seen: list[str] = []
     process.run(["lines"], on_line=seen.append)
     assert sorted(seen) == ["one\n", "two\n"]
+
+
+def test_a_program_that_prints_a_secret_shows_it_neither_in_the_log_nor_in_its_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = "echo token=t0psecret; echo second-line >&2; echo ok; exit 3"
+    with (
+        caplog.at_level(logging.INFO, "soci_pipeline"),
+        concealing([b"t0psecret\nsecond-line\nok\n"]),
+        pytest.raises(ToolFailed) as caught,
+    ):
+        run(["sh", "-c", script], stream=True)
+    shown = "\n".join(record.getMessage() for record in caplog.records if record.levelno >= logging.INFO)
+    assert "token=***" in shown
+    assert "ok" in shown
+    assert "t0psecret" not in shown + caught.value.reason
+    assert "second-line" not in shown + caught.value.reason
+
+
+def test_of_two_secrets_the_longer_one_is_concealed_whole() -> None:
+    with concealing([b"abcd", b"abcdefgh"]):
+        assert run(["echo", "abcdefgh abcd"]).stdout == "*** ***\n"
+    assert run(["echo", "abcdefgh"]).stdout == "abcdefgh\n"

@@ -23,7 +23,7 @@ from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
-from soci_pipeline.process import logger
+from soci_pipeline.process import concealing, logger
 from soci_pipeline.publish import source
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
@@ -96,7 +96,10 @@ def check_out(branch: Branch, *, credentials: source.GitCredentials | None = Non
 
 
 def build(branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = None) -> Built:
-    """Run the chosen builder on the files; answers with the archive or layout that it made."""
+    """Run the chosen builder on the files; answers with the archive or layout that it made.
+
+    ``secrets`` are files by the ids of the build secrets; what they hold is left out of the builder's output.
+    """
     asked, settings = branch.request, branch.settings.build
     request = BuildRequest(
         source=tree,
@@ -114,7 +117,7 @@ def build(branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = No
         prebuilt=asked.prebuilt,
         network=settings.network,
     )
-    with branch.timed("build"):
+    with branch.timed("build"), concealing(path.read_bytes() for path in request.secrets.values()):
         builder = choose(asked.builder.value, request)
         logger().info("building %s with %s", asked.platform, builder.name)
         path = builder.build(request, branch.fresh("built"))
