@@ -6,15 +6,22 @@ A target also compares: a wrong answer raises `AssertionError`, which the fuzzer
 import contextlib
 import gzip
 import io
+import json
 import struct
 import tarfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from soci_pipeline.errors import SociPipelineError
+from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.media_types import OCI_LAYER, OCI_LAYER_GZIP
+from soci_pipeline.oci.image_config import diff_ids_of_config, platform_of_config
+from soci_pipeline.oci.layout import parse_roots
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.extract import read_span
 from soci_pipeline.soci.limits import Limits
@@ -111,6 +118,18 @@ def fuzz_ztoc(data: bytes) -> None:
                 read_span(claimed, span, stored)
 
 
+def fuzz_manifest(data: bytes) -> None:
+    """A manifest, an image index, an index.json, an image config: what is read can be written, and read again."""
+    for read in (platform_of_config, diff_ids_of_config):
+        with contextlib.suppress(SociPipelineError):
+            read(data)
+    with contextlib.suppress(SociPipelineError):
+        ImageIndex(manifests=parse_roots(data, Path("fuzzed"))).encode()
+    with contextlib.suppress(SociPipelineError):
+        written = parse(parse(data).encode())
+        assert parse(written.encode()) == written
+
+
 def seed_archives() -> list[bytes]:
     """Small archives with every kind of entry and every dialect."""
     entries = [
@@ -147,7 +166,19 @@ def _ztoc_seeds() -> list[bytes]:
     return [plain.data, packed.data]
 
 
+def _manifest_seeds() -> list[bytes]:
+    platform = Platform("linux", "arm64", "v8", os_features=("a",))
+    blob = Descriptor(
+        media_type=OCI_CONFIG, digest=Digest.of(b"{}"), size=2, urls=("https://example.org",), data="e30="
+    )
+    manifest = ImageManifest(config=blob, layers=(blob,), subject=blob, annotations={"a<&>": "\u2028"})
+    index = ImageIndex(manifests=(manifest.descriptor.annotated(platform=platform, artifact_type="a/b"),))
+    config = {"os": "linux", "architecture": "arm64", "rootfs": {"type": "layers", "diff_ids": [str(blob.digest)]}}
+    return [manifest.encode(), index.encode(), json.dumps(config).encode(), b'{"schemaVersion":2,"a":"\\ud800"}']
+
+
 TARGETS = {
+    "manifest": Target(fuzz_manifest, _manifest_seeds),
     "tar": Target(fuzz_tar, _tar_seeds),
     "gzip": Target(fuzz_gzip, _gzip_seeds),
     "ztoc": Target(fuzz_ztoc, _ztoc_seeds),

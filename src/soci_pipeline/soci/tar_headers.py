@@ -157,6 +157,8 @@ def _gnu_prefix(region: bytes) -> bytes:
 
 def check_sum(block: bytes | bytearray | memoryview, at: int, stored: bytes) -> None:
     """Compare a header's checksum, unsigned or signed as old tars have it; raises `BadHeader`."""
+    if stored[0] & 0x80:
+        raise BadHeader("its checksum is not octal")
     expected = number(stored)
     view = memoryview(block)[at : at + BLOCK]
     # The low half of Adler-32 is the sum of bytes modulo 65521, which 256 of them cannot reach.

@@ -122,7 +122,7 @@ class TarScanner:
                  uname, gname, major, minor, prefix, trailer) = unpack(piece, at)
                 # fmt: on
                 kind = kind_of(flag)
-                if not plain or kind is None or magic != b"ustar\x0000" or trailer == b"tar\0":
+                if not plain or kind is None or magic != b"ustar\x0000" or trailer == b"tar\0" or checksum[0] > 127:
                     self._next = start + at
                     self._read_header(piece, at)
                     return

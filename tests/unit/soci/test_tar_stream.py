@@ -113,6 +113,12 @@ def header(**fields: object) -> bytearray:
     return bytearray(info.tobuf(tarfile.USTAR_FORMAT)[:512])
 
 
+def with_checksum_in_base_256(block: bytearray) -> bytes:
+    """Right in value and wrong in form: a checksum is always octal text."""
+    block[148:156] = (1 << 63 | int(bytes(block[148:154]), 8)).to_bytes(8, "big")
+    return bytes(block)
+
+
 END = bytes(1024)
 
 
@@ -169,6 +175,7 @@ def test_an_archive_without_a_trailer_ends_where_the_stream_does() -> None:
         bytes(512) + bytes(header()) + END,
         b"x" * 2048,
         bytes(header(type=b"x", size=600)) + b"12 a=b",
+        with_checksum_in_base_256(header()) + END,
     ],
 )
 def test_a_broken_tar_is_refused(data: bytes) -> None:
