@@ -52,7 +52,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="mark layers without extended attributes",
     )
-    parser.add_argument("--prefetch-file", action="append", default=[], metavar="PATH", help="fetch this file first")
+    parser.add_argument(
+        "--prefetch-file",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="fetch this file first; may be repeated, or a list with commas",
+    )
     parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
     parser.add_argument(
         "--index-version", type=IndexVersion, choices=list(IndexVersion), default=IndexVersion.V2, help="%(default)s"
@@ -71,7 +77,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     destination: Path = arguments.destination
     if destination.exists() and not arguments.force:
         raise InvalidInput(f"{destination} exists", advice="Choose another folder, or replace it with --force.")
-    destination.parent.mkdir(parents=True, exist_ok=True)
     with _beside(destination) as scratch, _source(arguments.source, scratch) as source:
         result = convert(
             source,
@@ -80,7 +85,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             build_tool=arguments.build_tool,
             platforms=platforms,
             disable_xattrs="xattr" in arguments.optimizations,
-            prefetch_files=arguments.prefetch_file,
+            prefetch_files=[path for item in arguments.prefetch_file for path in item.split(",") if path.strip()],
             jobs=arguments.jobs,
             ztocs=CacheFolder(arguments.cache) if arguments.cache else None,
             limits=limits_of(arguments),
@@ -130,7 +135,11 @@ def _source(path: Path, scratch: Path) -> Iterator[Layout]:
 @contextlib.contextmanager
 def _beside(destination: Path) -> Iterator[Path]:
     """A folder on the destination's file system, so that the result can be moved and blobs linked."""
-    folder = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
+    except OSError as error:
+        raise InvalidInput(f"{destination.parent} cannot be written: {error.strerror}") from error
     try:
         yield folder
     finally:

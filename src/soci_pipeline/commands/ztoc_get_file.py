@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.ztoc import write_output
 from soci_pipeline.commands.ztoc_info import read_file
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
     else:
-        arguments.output.write_bytes(content)
+        write_output(arguments.output, content)
     spans = ztoc.spans_of(entry.offset, entry.offset + entry.size)
     fields = {"digest": str(Digest.of(content)), "size": entry.size, "spans": list(spans), "bytes_read": fetched}
     return CommandResult(json=fields)

@@ -34,7 +34,7 @@ class SociOptions(Parameters):
         description="v2: bound to the image by its image index. v1: a referrer, for runtimes before SOCI 0.10.",
     )
     span_size: int = Field(
-        default=4 << 20, ge=1000, le=1 << 40, title="Span size", description="Bytes between checkpoints of a layer."
+        default=4 << 20, ge=1, le=1 << 40, title="Span size", description="Bytes between checkpoints of a layer."
     )
     min_layer_size: int = Field(
         default=10 << 20, ge=0, title="Smallest layer", description="Layers of fewer bytes are pulled whole."

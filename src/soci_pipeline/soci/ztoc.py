@@ -75,8 +75,8 @@ def build_ztoc(
     no readable tar, `HostileArchive` past a limit; the two latter name the layer's digest where it is known or can be
     found out.
     """
-    if span_size < 1:
-        raise InvalidInput(f"a span of {span_size} bytes; it must be at least 1")
+    if not 1 <= span_size < 1 << 63:
+        raise InvalidInput(f"a span of {span_size} bytes; it must be at least 1 and fit into 63 bits")
     refuse_by_type(media_type)
     with _opened(source) as stream:
         one_pass = _Pass(

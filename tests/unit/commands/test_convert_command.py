@@ -85,7 +85,8 @@ def test_flags_of_the_reference_are_understood(
     answer = converted(
         source, tmp_path / "one", capsys,
         "--min-layer-size", "0", "--span-size", "20000", "--platform", "linux/arm64/v8", "--optimizations", "xattr",
-        "--prefetch-file", "/etc/os-release", "--build-tool", "test", "--jobs", "1", "--cache", str(tmp_path / "cache"),
+        "--prefetch-file", "/nowhere,/etc/os-release", "--build-tool", "test", "--jobs", "1",
+        "--cache", str(tmp_path / "cache"),
     )  # fmt: skip
     platforms = answer["platforms"]
     assert isinstance(platforms, list)
@@ -100,7 +101,7 @@ def test_flags_of_the_reference_are_understood(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--span-size", "10"],
+        ["--span-size", "0"],
         ["--min-layer-size", "-1"],
         ["--platform", "linux"],
         ["--platform", "linux/s390x"],
@@ -110,6 +111,21 @@ def test_flags_of_the_reference_are_understood(
 def test_wrong_arguments_change_nothing(source: Path, tmp_path: Path, arguments: list[str]) -> None:
     assert main(["convert", str(source), str(tmp_path / "result"), *arguments]) == ExitCode.INVALID_INPUT
     assert not (tmp_path / "result").exists()
+
+
+def test_a_destination_that_cannot_be_made_is_named(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["convert", str(source), str(tmp_path / "file" / "result")]) == ExitCode.INVALID_INPUT
+    assert f"{tmp_path / 'file'} cannot be written" in capsys.readouterr().err
+
+
+def test_spans_may_be_as_small_as_the_reference_makes_them(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = converted(source, tmp_path / "one", capsys, "--span-size", "1", "--min-layer-size", "0")
+    assert all(platform["soci_index"] for platform in answer["platforms"])  # type: ignore[attr-defined]
 
 
 def test_what_is_no_layout_is_refused(tmp_path: Path) -> None:

@@ -100,6 +100,24 @@ def test_ztoc_get_file_refuses_another_layer(layer: Path, tmp_path: Path, capsys
     assert not (tmp_path / "content").exists()
 
 
+@pytest.mark.parametrize("place", ["missing/file", "."])
+def test_an_output_that_cannot_be_written_is_named(
+    layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    made(layer, capsys)
+    output = ["--output", str(tmp_path / place)]
+    ztoc = str(layer.with_suffix(".ztoc"))
+    assert main(["ztoc-get-file", ztoc, str(layer), "usr/text", *output]) == ExitCode.INVALID_INPUT
+    assert main(["ztoc", str(layer), "--media-type", OCI_LAYER_GZIP, *output]) == ExitCode.INVALID_INPUT
+    assert capsys.readouterr().err.count(f"{tmp_path / place} cannot be written") == 2
+
+
+@pytest.mark.parametrize("span_size", ["0", "-1", str(1 << 63)])
+def test_a_span_size_that_cannot_be_meant_is_refused(layer: Path, span_size: str) -> None:
+    arguments = ["--media-type", OCI_LAYER_GZIP, "--output", str(layer.with_suffix(".ztoc")), "--span-size", span_size]
+    assert main(["ztoc", str(layer), *arguments]) == ExitCode.INVALID_INPUT
+
+
 def test_ztoc_get_file_names_a_path_that_is_no_file(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(layer, capsys)
     for path in ("link", "none"):
