@@ -14,6 +14,7 @@ from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import PublishRequest, VerifyMode
 from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.settings import Settings
 from tasks.artifacts import show_publication
 from tasks.aws import connected
@@ -58,7 +59,8 @@ def publish_image(request: PublishRequest) -> PublishedImage:
     """Build an image on each platform's own workers, index it for lazy loading, and publish all under one tag."""
     begun = time.monotonic()
     settings = Settings.from_environment()
-    with run_log(), connected(request.image, settings) as client:
+    name = f"publish-{flow_run.get_id()}"
+    with run_log(), workspace(settings.work.folder, name), connected(request.image, settings) as client:
         wanted = {platform: deployment_of(platform) for platform in request.platforms}
         pools = pools_of(wanted)
         patience = settings.publish.worker_wait if request.worker_wait is None else request.worker_wait

@@ -2,15 +2,17 @@
 
 A run owns its folder for as long as it holds the lock in it (`soci_pipeline.build.working_folder`); the kernel lets go
 of the lock when the process dies, however it dies. So a lock that can be had means that nobody needs the folder any
-more, nor the processes that carry its path in their environment. Live runs are never touched.
+more, nor the processes that carry its path in their environment. Live runs are never touched. The temporary files of a
+run and of the programs that it starts, credentials for git among them, lie in its folder and go the same way.
 """
 
 import contextlib
 import os
 import re
 import signal
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from soci_pipeline.build import reaper
@@ -36,15 +38,28 @@ def workspace(root: Path, name: str) -> Iterator[Path]:
     runs = _private(root)
     reap(root)
     with working_folder(runs, purpose=name) as folder:
-        before = os.environ.get(RUN_VARIABLE)
-        os.environ[RUN_VARIABLE] = str(folder)
-        try:
+        temporary = folder / "tmp"
+        temporary.mkdir(mode=0o700)
+        with _environment({RUN_VARIABLE: str(folder), "TMPDIR": str(temporary)}):
             yield folder
-        finally:
-            if before is None:
-                os.environ.pop(RUN_VARIABLE, None)
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for this block, for this process and what it starts."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    # Python looks TMPDIR up once and keeps it.
+    kept, tempfile.tempdir = tempfile.tempdir, None
+    try:
+        yield
+    finally:
+        tempfile.tempdir = kept
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
             else:
-                os.environ[RUN_VARIABLE] = before
+                os.environ[name] = value
 
 
 def reap(root: Path) -> tuple[Path, ...]:

@@ -14,11 +14,13 @@ from soci_pipeline.publish.workspace import RUN_VARIABLE, reap, workspace
 
 # A run as a worker would have it: a folder with a file in it, and a program that was started from it.
 RUN = """
-import subprocess, sys, time
+import subprocess, sys, tempfile, time
 from pathlib import Path
 from soci_pipeline.publish.workspace import workspace
 with workspace(Path(sys.argv[1]), "other") as folder:
     (folder / "built").write_text("x")
+    kept = tempfile.mkdtemp()
+    subprocess.run(["mktemp"], check=True, stdout=subprocess.DEVNULL)
     child = subprocess.Popen(["sleep", "300"], start_new_session=True, stdout=subprocess.DEVNULL)
     print(folder, child.pid, flush=True)
     time.sleep(300)
@@ -65,6 +67,20 @@ def test_what_a_killed_run_left_goes_at_the_next_start_with_its_programs(tmp_pat
     with workspace(tmp_path, "next"):
         assert not folder.exists()
         assert not _alive(child)
+
+
+def test_temporary_files_of_a_run_and_of_its_programs_lie_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    run, folder, child = _start(tmp_path / "work")
+    run.kill()
+    run.communicate()
+    os.kill(child, signal.SIGKILL)
+    assert list(elsewhere.iterdir()) == []
+    assert len(list((folder / "tmp").iterdir())) == 2
 
 
 def test_a_living_run_keeps_its_folder_and_its_programs(tmp_path: Path) -> None:
