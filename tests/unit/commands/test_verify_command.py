@@ -9,11 +9,14 @@ import pytest
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import parse_image_manifest
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.checkpoints import Checkpoint
+from soci_pipeline.soci.records import PlatformImage
 from tests.support.images import AMD64
-from tests.support.indexed import indexed, with_entry
-from tests.support.published import REPOSITORY, registry, tag, upload
+from tests.support.indexed import Tamper, indexed, with_checkpoint, with_entry
+from tests.support.published import REPOSITORY, flip, registry, stored, tag, upload
 
 
 @pytest.fixture
@@ -22,9 +25,7 @@ def client(tmp_path: Path) -> Iterator[RegistryClient]:
     wrong = with_entry(3, lambda entry: entry._replace(mode=0o777))
     with registry(tmp_path / "registry") as found:
         for name, image in (("good", indexed(layout, AMD64)), ("bad", indexed(layout, AMD64, tamper=wrong))):
-            assert image.soci_index is not None
-            upload(found, layout, image.manifest, image.soci_index)
-            tag(found, layout, layout.add_document(join([image], annotations={}, read=layout.read)), name)
+            _publish(found, layout, image, name)
         yield found
 
 
@@ -55,6 +56,61 @@ def test_a_fault_is_named_and_has_its_own_exit_status(
     assert "mode '511', in the layer '420'" in finding["what"]
     assert main([*command, "--platform", "linux/s390x"]) == ExitCode.VERIFICATION_FAILED
     assert "there is no image for linux/s390x" in capsys.readouterr().out
+
+
+def _one_bit_of_window(point: Checkpoint) -> Checkpoint:
+    return point._replace(window=bytes([point.window[0] ^ 1]) + point.window[1:])
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (with_entry(3, lambda entry: entry._replace(size=entry.size ^ 1)), "entry 3, "),
+        (with_checkpoint(2, _one_bit_of_window), "checkpoint 2: the window differs from its byte 0 on"),
+    ],
+    ids=["table of contents", "checkpoint"],
+)
+def test_one_flipped_bit_in_a_ztoc_under_right_digests_is_found_and_named(
+    client: RegistryClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], tamper: Tamper, said: str
+) -> None:
+    layout = Layout.create(tmp_path / "more")
+    image = indexed(layout, AMD64, tamper=tamper)
+    _publish(client, layout, image, "flipped")
+    assert image.soci_index is not None
+    (first, *_) = parse_image_manifest(layout.read(image.manifest)).layers
+
+    assert (
+        main(["verify", f"{client.registry}/{REPOSITORY}:flipped", "--all", "--json"]) == ExitCode.VERIFICATION_FAILED
+    )
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert any(said in f"{each['where']}: {each['what']}" and first.digest in each["where"] for each in findings)
+
+
+@pytest.mark.parametrize("part", ["manifest", "layer", "zTOC"])
+def test_one_flipped_bit_in_what_the_registry_stores_is_found_and_named(
+    client: RegistryClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    layout = Layout.create(tmp_path / "more")
+    image = indexed(layout, AMD64)
+    _publish(client, layout, image, "flipped")
+    assert image.soci_index is not None
+    damaged = {
+        "manifest": image.manifest,
+        "layer": parse_image_manifest(layout.read(image.manifest)).layers[0],
+        "zTOC": parse_image_manifest(layout.read(image.soci_index)).layers[0],
+    }[part]
+    flip(stored(tmp_path / "registry").blob_path(damaged.digest), damaged.size // 2)
+
+    assert (
+        main(["verify", f"{client.registry}/{REPOSITORY}:flipped", "--all", "--json"]) == ExitCode.VERIFICATION_FAILED
+    )
+    assert damaged.digest in json.dumps(json.loads(capsys.readouterr().out)["findings"])
+
+
+def _publish(client: RegistryClient, layout: Layout, image: PlatformImage, name: str) -> None:
+    assert image.soci_index is not None
+    upload(client, layout, image.manifest, image.soci_index)
+    tag(client, layout, layout.add_document(join([image], annotations={}, read=layout.read)), name)
 
 
 @pytest.mark.parametrize(
