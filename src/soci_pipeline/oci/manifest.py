@@ -14,8 +14,6 @@ from soci_pipeline.oci import canonical_json
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.media_types import (
-    DOCKER_LIST,
-    DOCKER_MANIFEST,
     IMAGE_INDEXES,
     IMAGE_MANIFESTS,
     OCI_INDEX,
@@ -143,11 +141,6 @@ def parse_image_index(data: bytes, *, media_type: str | None = None, any_algorit
     if not isinstance(document, ImageIndex):
         raise InvalidInput("an image index was expected, and this is an image manifest")
     return document
-
-
-def to_oci(document_type: str) -> str:
-    """The OCI type for a Docker manifest or list type; other types as they are."""
-    return {DOCKER_LIST: OCI_INDEX, DOCKER_MANIFEST: OCI_MANIFEST}.get(document_type, document_type)
 
 
 def _object(data: bytes) -> dict[str, Any]:

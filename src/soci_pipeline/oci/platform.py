@@ -10,6 +10,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.text_schema import text_schema
 
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 _ARCHITECTURE_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
@@ -101,20 +102,7 @@ class Platform:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        def validate(value: "str | Platform") -> Platform:
-            if isinstance(value, Platform):
-                return value
-            try:
-                return cls.parse(value)
-            except InvalidInput as error:
-                raise ValueError(error.reason) from error
-
-        text = core_schema.no_info_after_validator_function(validate, core_schema.str_schema())
-        return core_schema.json_or_python_schema(
-            json_schema=text,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text]),
-            serialization=core_schema.plain_serializer_function_ser_schema(str),
-        )
+        return text_schema(cls, cls.parse)
 
 
 def _texts(value: object) -> tuple[str, ...]:

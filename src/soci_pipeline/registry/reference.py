@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.text_schema import text_schema
 
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
@@ -112,18 +113,7 @@ class ImageReference:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        def validate(value: str) -> ImageReference:
-            try:
-                return cls.parse(value)
-            except InvalidInput as error:
-                raise ValueError(error.reason) from error
-
-        text = core_schema.no_info_after_validator_function(validate, core_schema.str_schema())
-        return core_schema.json_or_python_schema(
-            json_schema=text,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text]),
-            serialization=core_schema.plain_serializer_function_ser_schema(str),
-        )
+        return text_schema(cls, cls.parse)
 
 
 def _split(name: str) -> tuple[str, str]:
