@@ -10,10 +10,8 @@ from pydantic import ValidationError
 
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.prefect_api import RECORD
 from soci_pipeline.soci.records import PlatformImage
-
-RECORD = "soci-branch-record"
-"""The type of the artifact that carries a branch's `PlatformImage`."""
 
 
 def write_record(image: PlatformImage) -> None:

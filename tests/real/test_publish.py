@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from soci_pipeline.local.engine import Engine
-from soci_pipeline.local.prefect_api import PrefectApi
 from soci_pipeline.local.stack import PLATFORMS, Stack, local_stack
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.manifest import parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2
+from soci_pipeline.prefect_api import PrefectApi
 from soci_pipeline.process import run
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient

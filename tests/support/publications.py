@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from soci_pipeline.local.prefect_api import PrefectApi, RunState
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.workers import Worker
+from soci_pipeline.prefect_api import PrefectApi, RunState
 from soci_pipeline.process import background, run
 from soci_pipeline.soci.records import PlatformImage
 

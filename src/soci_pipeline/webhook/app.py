@@ -15,14 +15,48 @@ from soci_pipeline.webhook import metrics
 from soci_pipeline.webhook.openapi import document
 from soci_pipeline.webhook.receiver import Answer, Receiver
 
+# Bodies that are being read, as many full ones: unverified senders must not fill the memory.
+_FULL_BODIES = 32
+
 
 class _BodyTooLarge(Exception):
     pass
 
 
+class _TooMuchAtOnce(Exception):
+    pass
+
+
+class _Bodies:
+    """The bodies that are being read just now: each is bounded, and all of them together."""
+
+    def __init__(self, body_bytes: int) -> None:
+        self._most = body_bytes
+        self._left = body_bytes * _FULL_BODIES
+
+    async def read(self, request: Request) -> bytes:
+        """One body; raises `_BodyTooLarge` or `_TooMuchAtOnce`."""
+        length = request.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._most:
+            raise _BodyTooLarge
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                self._left -= len(chunk)
+                if len(body) > self._most:
+                    raise _BodyTooLarge
+                if self._left < 0:
+                    raise _TooMuchAtOnce
+        finally:
+            self._left += len(body)
+        return bytes(body)
+
+
 def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], exposition: Callable[[], str]) -> Starlette:
     """The application. ``health`` gives the state (``ok`` decides between 200 and 503), ``exposition`` the metrics."""
     limits = receiver.configuration.limits
+    bodies = _Bodies(limits.body_bytes)
 
     async def webhook(request: Request) -> Response:
         name = request.path_params["source"]
@@ -32,16 +66,17 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
             return _json(refused)
         try:
             async with asyncio.timeout(limits.body_seconds):
-                body = await _read(request, limits.body_bytes)
+                body = await bodies.read(request)
         except _BodyTooLarge:
             text = f"The body is larger than {limits.body_bytes} bytes."
             return _json(receiver.refuse_body(name, 413, "too-large", text))
+        except _TooMuchAtOnce:
+            return _json(receiver.refuse_body(name, 503, "busy", "Too much is being received.", retry_after_s=30))
         except TimeoutError:
             return _json(receiver.refuse_body(name, 408, "too-slow", "The body did not come in time."))
         except ClientDisconnect:
             return _json(receiver.refuse_body(name, 400, "cut-off", "The body is not whole."))
-        headers = {key.lower(): value for key, value in request.headers.items()}
-        return _json(await run_in_threadpool(receiver.receive, name, headers, body))
+        return _json(await run_in_threadpool(receiver.receive, name, _headers(request), body))
 
     async def healthz(request: Request) -> Response:  # noqa: ARG001 - the shape of an endpoint
         state = await run_in_threadpool(health)
@@ -65,16 +100,12 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
     )
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length[:20]) > limit:
-        raise _BodyTooLarge
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _BodyTooLarge
-    return bytes(body)
+def _headers(request: Request) -> dict[str, str]:
+    """By lower-case name; one that is given twice is the list that it stands for (RFC 9110, 5.3), never one of both."""
+    found: dict[str, str] = {}
+    for key, value in request.headers.items():
+        found[key.lower()] = f"{found[key.lower()]}, {value}" if key.lower() in found else value
+    return found
 
 
 def _json(answer: Answer) -> Response:

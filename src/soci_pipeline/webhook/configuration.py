@@ -5,6 +5,7 @@ Every section refuses keys that it does not know, and every key may be given onc
 right.
 """
 
+import base64
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -137,16 +138,25 @@ class PrefectSettings(_Section):
     give_up_after_s: float = Field(default=24 * 3600, gt=0)
     poll_outcomes_every_s: float = Field(default=10, ge=0.05, le=600)
 
+    def authorization(self) -> dict[str, str]:
+        """The headers that authenticate a call, from the secret as it is now; raises `InvalidInput` without one."""
+        if self.api_key is not None:
+            return {"Authorization": f"Bearer {self.api_key.read_text()}"}
+        if self.auth_string is not None:
+            return {"Authorization": "Basic " + base64.b64encode(self.auth_string.read()).decode()}
+        return {}
+
 
 class Limits(_Section):
     """Bounds of what a sender may cost."""
 
     body_bytes: int = Field(default=5 << 20, ge=1024, le=25 << 20)
     body_seconds: float = Field(default=10, gt=0, le=120)
+    """For the head of a request, and again for its body."""
     requests_per_minute: int = Field(default=120, ge=1)
     """A source from one address, before anything is read."""
     events_per_minute: int = Field(default=60, ge=1)
-    """Verified events of a source."""
+    """Verified events of a source that are new and start something."""
 
 
 class Listen(_Section):

@@ -8,14 +8,14 @@ import logging
 import time
 from collections.abc import Callable
 
+from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
 from soci_pipeline.webhook.backoff import delay_s
-from soci_pipeline.webhook.errors import PrefectRefused, PrefectUnavailable
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, OutboxRun
-from soci_pipeline.webhook.prefect_api import PrefectApi
 
 _IDLE_S = 5.0
+_CUT_SHORT_S = 30.0
 _REFUSED_FIRST_S = 5.0
 _REFUSED_MOST_S = 300.0
 
@@ -39,15 +39,22 @@ class Dispatcher:
         self._clock = clock
         self._down = 0
         self._paused_until = 0.0
+        self._in_hand = False
 
     def step(self) -> float:
         """Hand over what is due; returns the seconds to wait before the next call."""
+        if self._in_hand:
+            # The last step did not end: its run waits behind the others, in case it is what cannot be handed over.
+            self._outbox.reclaim(_CUT_SHORT_S)
+            self._in_hand = False
         # A new event wakes the thread, and must not shorten the pause that a server in trouble gets.
         while (pause := self._paused_until - self._clock()) <= 0:
             run = self._outbox.claim()
             if run is None:
                 return _IDLE_S
+            self._in_hand = True
             self._hand_over(run)
+            self._in_hand = False
         return pause
 
     def _hand_over(self, run: OutboxRun) -> None:

@@ -23,22 +23,6 @@ class OutboxUnavailable(SociPipelineError):
         super().__init__(reason, temporary=True)
 
 
-class PrefectUnavailable(SociPipelineError):
-    """Prefect does not answer, or answers that it cannot just now (``503 database is locked`` among others)."""
-
-    exit_code = ExitCode.STACK
-    default_advice = "Start the Prefect server; stored events are dispatched as soon as it answers."
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason, temporary=True)
-
-
-class PrefectRefused(SociPipelineError):
-    """Prefect answered, and does not take the run. ``temporary`` where setting Prefect up right would change that."""
-
-    exit_code = ExitCode.STACK
-
-
 class ForgeRefused(SociPipelineError):
     """The forge did not take a commit status."""
 

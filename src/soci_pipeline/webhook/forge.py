@@ -66,7 +66,7 @@ class Forge:
         """
         words = _WORDS.get(outcome, _WORDS["UNKNOWN"])
         name = f"{self._status.context}/{rule}"
-        token = self._status.token.read().decode()
+        token = self._status.token.read_text()
         if isinstance(self._source, GitHubSource):
             path = f"/repos/{quote(target.project, safe='/')}/statuses/{target.commit}"
             body = {"state": words.github, "context": name, "description": words.text}

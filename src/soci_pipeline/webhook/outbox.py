@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS runs (
     report_attempts INTEGER NOT NULL DEFAULT 0,
     next_report REAL NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS looks (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state, next_attempt);
 CREATE INDEX IF NOT EXISTS runs_by_subject ON runs (subject);
 """
@@ -167,14 +168,21 @@ class Outbox:
                 )  # fmt: skip
         return Stored(new=True, keys=keys)
 
-    def reclaim(self) -> int:
-        """At the start: runs that were on their way when the last receiver ended are pending again.
+    def has(self, digest: bytes) -> bool:
+        """Whether an event was stored before."""
+        with self._transaction(write=False) as cursor:
+            return cursor.execute("SELECT 1 FROM events WHERE hash = ?", (digest,)).fetchone() is not None
 
-        Handing one over twice is harmless, because Prefect knows its idempotency key.
+    def reclaim(self, delay_s: float = 0.0) -> int:
+        """Runs that are on their way while nobody hands them over are pending again, due after ``delay_s``.
+
+        So it is at the start, when the last receiver was killed, and where the disk was full just when Prefect had
+        answered. Handing one over twice is harmless, because Prefect knows its idempotency key.
         """
         with self._transaction() as cursor:
             return cursor.execute(
-                "UPDATE runs SET state = ? WHERE state = ?", (RunState.PENDING, RunState.DISPATCHING)
+                "UPDATE runs SET state = ?, next_attempt = ? WHERE state = ?",
+                (RunState.PENDING, self._clock() + delay_s, RunState.DISPATCHING),
             ).rowcount
 
     def claim(self) -> OutboxRun | None:
@@ -232,9 +240,12 @@ class Outbox:
         self._update(run, report_attempts=run.report_attempts + 1, next_report=self._clock() + delay_s)
 
     def check_writable(self) -> None:
-        """Raise `OutboxUnavailable` where nothing could be stored just now."""
-        with self._transaction():
-            pass
+        """Raise `OutboxUnavailable` where nothing could be stored just now; only a write can tell."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO looks (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
+                (self._clock(),),
+            )
 
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""

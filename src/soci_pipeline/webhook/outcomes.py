@@ -4,13 +4,13 @@ import logging
 from collections.abc import Mapping
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
 from soci_pipeline.webhook.backoff import delay_s
-from soci_pipeline.webhook.errors import ForgeRefused, PrefectRefused, PrefectUnavailable
+from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.forge import Forge
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import FINAL_OUTCOMES, Outbox, OutboxRun
-from soci_pipeline.webhook.prefect_api import PrefectApi
 
 _MAX_REPORTS = 12
 

@@ -113,9 +113,6 @@ class Receiver:
         except InvalidInput as error:
             log(error.reason, level=logging.ERROR, source=name)
             return self._end(name, 503, "not-configured", "The source has no secret just now.", retry_after_s=30)
-        wait = self._events.wait_s(name)
-        if wait > 0:
-            return self._slow_down(name, wait)
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return self._end(name, 415, "unsupported-media-type", "Events are application/json.")
         try:
@@ -136,6 +133,12 @@ class Receiver:
         if not planned.runs:
             return self._ignored(name, "no rule fits", rules=planned.skipped)
         digest = hashlib.sha256(name.encode() + b"\0" + identity).digest()
+        # Whoever replays an event, or sends what starts nothing, must not use up what a new one needs. A queue is read
+        # at a pace of its own.
+        if not isinstance(source, QueueSource) and not self._outbox.has(digest):
+            wait = self._events.wait_s(name)
+            if wait > 0:
+                return self._slow_down(name, wait)
         stored = self._outbox.store(digest, name, event.subject, planned.runs, target=_target(source, event))
         outcome = "stored" if stored.new else "duplicate"
         self._metrics.count("soci_webhook_requests_total", source=name, result=outcome)
@@ -147,9 +150,11 @@ class Receiver:
                 for run, key in zip(planned.runs, stored.keys, strict=True)]  # fmt: skip
         return Answer(202, {"status": outcome, "event": digest.hex(), "runs": runs})
 
-    def refuse_body(self, name: str, status: int, code: str, text: str) -> Answer:
-        """The answer for a body that is too large or too slow."""
-        return self._end(name, status, code, text)
+    def refuse_body(
+        self, name: str, status: int, code: str, text: str, *, retry_after_s: float | None = None
+    ) -> Answer:
+        """The answer for a body that is too large or too slow, or that there is no room for."""
+        return self._end(name, status, code, text, retry_after_s=retry_after_s)
 
     def _ignored(self, name: str, reason: str, *, rules: dict[str, str] | None = None) -> Answer:
         self._metrics.count("soci_webhook_requests_total", source=name, result="ignored")

@@ -36,6 +36,16 @@ class SecretSource(BaseModel):
             raise InvalidInput(f"the secret in {self} is empty or missing", advice="Set it before the receiver starts.")
         return value
 
+    def read_text(self) -> str:
+        """As `read`, for a token that goes into a header; raises `InvalidInput` for one that no header can carry."""
+        try:
+            text = self.read().decode("ascii")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"the secret in {self} is not plain ASCII, as a token is") from error
+        if not text.isprintable():
+            raise InvalidInput(f"the secret in {self} has a control character in it, and a token is one line")
+        return text
+
     def _from_file(self) -> bytes:
         path = self.file or Path()
         try:

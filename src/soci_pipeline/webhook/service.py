@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.prefect_api import PrefectApi
 from soci_pipeline.webhook.app import create_app
 from soci_pipeline.webhook.backoff import Loop
 from soci_pipeline.webhook.configuration import (
@@ -18,17 +19,18 @@ from soci_pipeline.webhook.configuration import (
     GenericSource,
     GitHubSource,
     GitLabSource,
+    PrefectSettings,
     QueueSource,
     Source,
 )
 from soci_pipeline.webhook.dispatch import Dispatcher
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.forge import Forge
+from soci_pipeline.webhook.http_protocol import bounded_head
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Labels, Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.outcomes import OutcomeWatcher
-from soci_pipeline.webhook.prefect_api import PrefectApi
 from soci_pipeline.webhook.receiver import Receiver
 from soci_pipeline.webhook.secret_values import MIN_KEY_BYTES, SecretSource
 from soci_pipeline.webhook.sources.standard import key_bytes
@@ -54,8 +56,7 @@ class Service:
             reclaimed = self.outbox.reclaim()
             if reclaimed:
                 log("runs of the last receiver are pending again", runs=reclaimed)
-            prefect = PrefectApi(settings)
-            stack.callback(prefect.close)
+            prefect = stack.enter_context(_prefect(settings))
             forges = {each.name: stack.enter_context(forge) for each, forge in _forges(self.configuration)}
             dispatcher = Dispatcher(self.outbox, prefect, self.metrics, give_up_after_s=settings.give_up_after_s)
             watcher = OutcomeWatcher(
@@ -113,6 +114,13 @@ class Service:
         return [Loop(f"queue-{each.name}", QueuePoller(each, self.receiver, self.metrics).step) for each in queues]
 
 
+def _prefect(settings: PrefectSettings) -> PrefectApi:
+    # The outbox has the patience: a thread that waits here would hold up the other runs.
+    return PrefectApi(
+        str(settings.api_url), authorization=settings.authorization, timeout_s=settings.timeout_s, patience_s=0
+    )
+
+
 def check_secrets(configuration: Configuration) -> None:
     """Read every secret once; raises `InvalidInput` for one that is missing, too short to be a key, or not a key."""
     for source in configuration.sources:
@@ -128,10 +136,8 @@ def check_secrets(configuration: Configuration) -> None:
                     advice="Make one with `openssl rand -hex 32`.",
                 )
         if isinstance(source, GitHubSource | GitLabSource) and source.status is not None:
-            source.status.token.read()
-    for named in (configuration.prefect.auth_string, configuration.prefect.api_key):
-        if named is not None:
-            named.read()
+            source.status.token.read_text()
+    configuration.prefect.authorization()
 
 
 def serve(configuration: Configuration) -> None:
@@ -176,6 +182,7 @@ def _server(service: Service) -> uvicorn.Server:
             service.app,
             host=listen.host,
             port=listen.port,
+            http=bounded_head(service.configuration.limits.body_seconds),
             log_config=None,
             access_log=False,
             server_header=False,

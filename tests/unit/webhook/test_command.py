@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from soci_pipeline.webhook.outbox import Outbox
 from tests.support import webhook as support
 
 
@@ -105,6 +108,33 @@ def test_an_event_that_was_answered_survives_a_receiver_that_is_killed(tmp_path:
         with _serving(config, log) as (address, _):
             support.until(lambda: set(prefect.runs) == {key}, seconds=20)
             assert support.send(address, support.github_push(), delivery="2")["status"] == "duplicate"
+
+
+def test_a_full_disk_is_answered_with_503_and_what_was_answered_with_202_is_kept(tmp_path: Path) -> None:
+    config, log = tmp_path / "webhook.yaml", tmp_path / "log"
+    document = support.document(tmp_path)
+    config.write_text(yaml.safe_dump(document))
+    journal = Path(f"{document['outbox']}-wal")
+
+    def sent(address: str, number: int) -> int:
+        body = json.dumps(support.github_push(before=f"{number:040x}")).encode()
+        headers = support.github_headers(body)
+        return httpx.post(f"{address}/webhooks/github", content=body, headers=headers, timeout=30).status_code
+
+    with _serving(config, log) as (address, child):
+        assert sent(address, 1) == 202
+        # No file of the receiver's may grow beyond what the journal has now: that is what a full disk is to it.
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.RLIM_INFINITY))
+        assert sent(address, 2) == 503
+        assert httpx.get(f"{address}/healthz", timeout=30).status_code == 503
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert sent(address, 3) == 202
+        assert sent(address, 2) == 202
+        child.kill()
+    with Outbox(Path(document["outbox"])) as outbox:
+        outbox.reclaim()
+        # A later push of the same branch takes the place of an earlier one that Prefect does not have.
+        assert outbox.counts() | {"pending": 1, "superseded": 2} == outbox.counts()
 
 
 def test_serve_refuses_to_start_without_its_secrets(files: tuple[str, Path]) -> None:

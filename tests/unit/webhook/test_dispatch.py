@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import HttpUrl
 
+from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
 from soci_pipeline.webhook.configuration import PrefectSettings
 from soci_pipeline.webhook.dispatch import Dispatcher
-from soci_pipeline.webhook.errors import PrefectRefused, PrefectUnavailable
+from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, RunState
-from soci_pipeline.webhook.prefect_api import PrefectApi
 from soci_pipeline.webhook.rules import PlannedRun
 from soci_pipeline.webhook.secret_values import SecretSource
 from tests.support.webhook import FakePrefect, fake_prefect
@@ -31,7 +31,7 @@ class Rig:
         self.clock = Clock()
         self.prefect = prefect
         self.outbox = Outbox(folder / "events.sqlite3", clock=self.clock)
-        self.api = PrefectApi(PrefectSettings(api_url=HttpUrl(prefect.url), timeout_s=2))
+        self.api = PrefectApi(prefect.url, timeout_s=2, patience_s=0)
         self.metrics = Metrics()
         self.dispatcher = Dispatcher(self.outbox, self.api, self.metrics, give_up_after_s=3600, clock=self.clock)
 
@@ -171,7 +171,7 @@ def test_the_server_gets_its_credentials_and_errors_do_not(
         if name == "api_key"
         else PrefectSettings(api_url=url, auth_string=secret)
     )
-    api = PrefectApi(settings)
+    api = PrefectApi(rig.prefect.url, authorization=settings.authorization, patience_s=0)
     rig.prefect.faults = [(401, "Unauthorized")]
     with pytest.raises(PrefectRefused) as caught:
         api.create_run("publish-image/default", {}, key="k")
@@ -180,6 +180,44 @@ def test_the_server_gets_its_credentials_and_errors_do_not(
     assert rig.prefect.requests[-1].headers["authorization"] == expected
     assert "dXNl" not in str(caught.value)
     assert "user:pass" not in str(caught.value)
+
+
+def test_credentials_that_are_away_for_a_while_lose_no_run(tmp_path: Path, rig: Rig) -> None:
+    secret = tmp_path / "key"
+    settings = PrefectSettings(api_url=HttpUrl(rig.prefect.url), api_key=SecretSource(file=secret))
+    with PrefectApi(rig.prefect.url, authorization=settings.authorization, patience_s=0) as api:
+        rig.dispatcher = Dispatcher(rig.outbox, api, rig.metrics, give_up_after_s=3600, clock=rig.clock)
+        key = rig.store()
+        rig.step()
+        assert rig.state(key) is RunState.PENDING
+        secret.write_text("a key\nof two lines")
+        rig.clock.now += 300
+        rig.step()
+        assert rig.state(key) is RunState.PENDING
+        secret.write_text("a key\n")
+        rig.clock.now += 300
+        rig.step()
+    assert rig.state(key) is RunState.DISPATCHED
+    assert rig.prefect.requests[-1].headers["authorization"] == "Bearer a key"
+
+
+def test_a_disk_that_is_full_when_prefect_has_answered_makes_no_second_run_and_forgets_none(rig: Rig) -> None:
+    key = rig.store()
+    connection = rig.outbox._connection
+    # The claim fits, and what Prefect answers does not.
+    connection.execute(
+        "CREATE TEMP TRIGGER full BEFORE UPDATE OF flow_run_id ON runs"
+        " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+    )
+    with pytest.raises(OutboxUnavailable):
+        rig.step()
+    assert rig.state(key) is RunState.DISPATCHING
+    connection.execute("DROP TRIGGER full")
+    rig.step()
+    rig.clock.now += 60
+    rig.step()
+    assert rig.state(key) is RunState.DISPATCHED
+    assert len(rig.prefect.runs) == 1
 
 
 def test_something_else_that_listens_there_is_not_taken_for_prefect(rig: Rig) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic import HttpUrl
 
-from soci_pipeline.webhook.configuration import GitHubSource, GitLabSource, PrefectSettings, StatusSettings
+from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.webhook.configuration import GitHubSource, GitLabSource, StatusSettings
 from soci_pipeline.webhook.forge import Forge
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, StatusTarget
 from soci_pipeline.webhook.outcomes import OutcomeWatcher
-from soci_pipeline.webhook.prefect_api import PrefectApi
 from soci_pipeline.webhook.rules import PlannedRun
 from soci_pipeline.webhook.secret_values import SecretSource
 from tests.support.webhook import COMMIT, FakePrefect, Recorded, fake_prefect, loopback
@@ -36,8 +36,7 @@ class Rig:
         self.prefect, self.forge = prefect, forge
         self.now = 1000.0
         self.outbox = stack.enter_context(Outbox(folder / "o.sqlite3", clock=lambda: self.now))
-        api = PrefectApi(PrefectSettings(api_url=HttpUrl(prefect.url)))
-        stack.callback(api.close)
+        api = stack.enter_context(PrefectApi(prefect.url, patience_s=0))
         key = (SecretSource(env="WEBHOOK_SECRET"),)
         status = StatusSettings(token=SecretSource(env="FORGE_TOKEN"), api_url=HttpUrl(forge_url))
         github = GitHubSource(kind="github", name="github", secrets=key, status=status)

@@ -307,7 +307,16 @@ def test_too_many_verified_events_of_one_source_are_bounded_and_forgeries_do_not
     for _ in range(5):
         assert setup.send(b"{}", headers={}).status == 401
     assert setup.send(support.github_push()).status == 202
-    assert setup.send(support.github_push()).status == 429
+    assert setup.send(support.github_push(before="a" * 40)).status == 429
+
+
+def test_replays_and_what_starts_nothing_use_up_nothing_of_the_next_event(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, limits={"events_per_minute": 2})
+    assert setup.send(support.github_push()).status == 202
+    for _ in range(5):
+        assert setup.send(support.github_push()).body["status"] == "duplicate"
+        assert setup.send(support.github_push(ref="refs/heads/other")).body["status"] == "ignored"
+    assert setup.send(support.github_push(before="a" * 40)).body["status"] == "stored"
 
 
 def test_an_unknown_source_is_not_found(setup: Setup) -> None:

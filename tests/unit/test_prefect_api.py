@@ -1,4 +1,4 @@
-"""The calls that the stack makes to Prefect, against a server that answers as Prefect does."""
+"""The calls to Prefect, against a server that answers as Prefect does."""
 
 import json
 from collections.abc import Iterator
@@ -6,14 +6,18 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from soci_pipeline.errors import StackError
 from soci_pipeline.local.ports import free_port
-from soci_pipeline.local.prefect_api import PrefectApi
+from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
 
 BUSY = "database is locked"
+MOVED = "moved"
+DEPLOYMENT = str(UUID(int=1))
+RUN = str(UUID(int=2))
 
 
 @contextmanager
@@ -30,8 +34,8 @@ def _prefect(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any
             if isinstance(answer, Iterator):
                 answer = next(answer)
             data = json.dumps(answer).encode()
-            busy = answer is BUSY
-            self.send_response(503 if busy else 200 if self.path in answers else 404)
+            status = {BUSY: 503, MOVED: 307}.get(answer) if isinstance(answer, str) else None
+            self.send_response(status or (200 if self.path in answers else 404))
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -68,12 +72,43 @@ def test_a_pool_that_is_not_there_has_no_workers() -> None:
 
 def test_a_run_is_made_of_the_deployment_with_that_name() -> None:
     answers = {
-        "/deployments/name/publish-image/default": {"id": "d1"},
-        "/deployments/d1/create_flow_run": {"id": "r1"},
+        "/deployments/name/publish-image/default": {"id": DEPLOYMENT},
+        f"/deployments/{DEPLOYMENT}/create_flow_run": {"id": RUN},
     }
     with _prefect(answers) as (url, requests), PrefectApi(url) as api:
-        assert api.create_run("publish-image/default", {"image": "x"}) == "r1"
-    assert requests[-1][1]["parameters"] == {"image": "x"}
+        assert api.create_run("publish-image/default", {"image": "x"}) == RUN
+        assert api.create_run("publish-image/default", {"image": "x"}, key="k") == RUN
+    assert requests[-1][1] == {"parameters": {"image": "x"}, "idempotency_key": "k", "tags": []}
+    assert requests[1][1]["idempotency_key"]
+
+
+def test_a_run_whose_answer_says_busy_is_made_under_one_key() -> None:
+    answers = {
+        "/deployments/name/publish-image/default": {"id": DEPLOYMENT},
+        f"/deployments/{DEPLOYMENT}/create_flow_run": iter([BUSY, {"id": RUN}]),
+    }
+    with _prefect(answers) as (url, requests), PrefectApi(url) as api:
+        assert api.create_run("publish-image/default", {}) == RUN
+    assert requests[-1][1]["idempotency_key"] == requests[-2][1]["idempotency_key"]
+
+
+def test_children_are_the_runs_that_name_it_as_their_parent() -> None:
+    with (
+        _prefect({"/flow_runs/filter": [{"id": RUN, "name": "linux-amd64"}]}) as (url, requests),
+        PrefectApi(url) as api,
+    ):
+        assert api.children("r0") == {RUN: "linux-amd64"}
+    assert requests[0][1] == {"flow_runs": {"parent_flow_run_id": {"any_": ["r0"]}}}
+
+
+def test_the_states_of_no_runs_are_not_asked_for() -> None:
+    with (
+        _prefect({"/flow_runs/filter": [{"id": RUN, "state_type": "RUNNING"}]}) as (url, requests),
+        PrefectApi(url) as api,
+    ):
+        assert api.states([]) == {}
+        assert api.states([RUN]) == {RUN: "RUNNING"}
+    assert len(requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -104,15 +139,33 @@ def test_an_answer_that_is_no_success_is_an_error_with_its_status() -> None:
     with (
         _prefect({}) as (url, _),
         PrefectApi(url) as api,
-        pytest.raises(StackError, match="answered 404 to /flow_runs/r1"),
+        pytest.raises(StackError, match="answered 404 to GET /flow_runs/r1"),
     ):
         api.state("r1")
 
 
 def test_a_server_that_is_gone_is_a_temporary_error() -> None:
-    with PrefectApi(f"http://127.0.0.1:{free_port()}", patience=0) as api, pytest.raises(StackError) as caught:
+    with PrefectApi(f"http://127.0.0.1:{free_port()}", patience_s=0) as api, pytest.raises(StackError) as caught:
+        api.state("r1")
+    assert isinstance(caught.value, PrefectUnavailable)
+    assert caught.value.temporary
+
+
+def test_no_redirect_is_followed_and_the_credentials_stay_here() -> None:
+    with (
+        _prefect({"/flow_runs/r1": MOVED}) as (url, requests),
+        PrefectApi(url, authorization=lambda: {"Authorization": "Bearer x"}) as api,
+        pytest.raises(PrefectRefused, match="own address") as caught,
+    ):
         api.state("r1")
     assert caught.value.temporary
+    assert len(requests) == 1
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_a_server_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    with _prefect({"/flow_runs/r1": {"state_type": "RUNNING"}}) as (url, _), PrefectApi(url) as api:
+        assert api.state("r1").kind == "RUNNING"
 
 
 def test_a_server_that_is_busy_is_asked_again() -> None:

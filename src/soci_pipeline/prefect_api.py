@@ -1,0 +1,205 @@
+"""The calls of Prefect's REST API that this library makes, over plain HTTP: Prefect itself is not imported.
+
+The receiver hands runs over and looks at what becomes of them, the local stack starts and follows publications. Every
+call can be repeated; an idempotency key makes that true of creating a run, since the server answers with the run that
+it made the first time.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.registry.reference import is_loopback
+
+RECORD = "soci-branch-record"
+"""The type of the artifact that carries a branch's record back."""
+
+_PAUSE_S = 1.0
+_FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+_TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+_ADVICE = {
+    401: "Check the credentials for Prefect: those of the receiver, PREFECT_API_AUTH_STRING or PREFECT_API_KEY.",
+    403: "The credentials need the right to create and read runs.",
+    404: "Deploy it: `prefect --no-prompt deploy --all` from the project's folder.",
+}
+_MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
+
+Authorization = Callable[[], Mapping[str, str]]
+"""The headers that authenticate a call; asked for each time, so that a rotated secret counts at once. May raise
+`InvalidInput` where there is no secret just now."""
+
+
+class PrefectUnavailable(StackError):
+    """Prefect does not answer, or answers that it cannot just now (``503 database is locked`` among others)."""
+
+    default_advice = "Start the Prefect server, or wait: the same call may succeed later."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, temporary=True)
+
+
+class PrefectRefused(StackError):
+    """Prefect answered, and does not do it. ``temporary`` where setting Prefect up right would change that."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a flow run stands."""
+
+    kind: str
+    message: str
+
+    @property
+    def is_final(self) -> bool:
+        return self.kind in _FINISHED
+
+    @property
+    def is_completed(self) -> bool:
+        return self.kind == "COMPLETED"
+
+
+def _nobody() -> Mapping[str, str]:
+    return {}
+
+
+class PrefectApi:
+    """A client of one server or Cloud workspace, ``api_url`` with ``/api`` at its end; thread-safe, a context manager.
+
+    A call that fails for a while is made again for ``patience_s`` seconds, and then raises `PrefectUnavailable`.
+    Everything else that is no success raises `PrefectRefused`.
+    """
+
+    def __init__(
+        self, api_url: str, *, authorization: Authorization = _nobody, timeout_s: float = 30, patience_s: float = 120
+    ) -> None:
+        self._authorization = authorization
+        self._patience_s = patience_s
+        self._client = httpx.Client(
+            base_url=api_url.rstrip("/"),
+            timeout=timeout_s,
+            headers={"User-Agent": "soci-pipeline", "Accept": "application/json"},
+            follow_redirects=False,
+            # A proxy of the environment cannot reach a server on this machine's loopback.
+            trust_env=not is_loopback(urlsplit(api_url).netloc.rpartition("@")[2]),
+        )
+
+    def __enter__(self) -> "PrefectApi":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def create_run(
+        self, deployment: str, parameters: Mapping[str, Any], *, key: str | None = None, tags: Sequence[str] = ()
+    ) -> str:
+        """Make a run of ``flow/deployment``; returns its id, the same one for the same ``key``.
+
+        Raises `PrefectUnavailable` where a later try may succeed by itself, `PrefectRefused` otherwise (``temporary``
+        where the deployment or the credentials are wrong, which somebody may put right).
+        """
+        flow, _, name = deployment.partition("/")
+        found = self._call("GET", f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
+        body = {"parameters": dict(parameters), "idempotency_key": key or str(uuid.uuid4()), "tags": list(tags)}
+        return _id(self._call("POST", f"/deployments/{_id(found)}/create_flow_run", body))
+
+    def state(self, run: str) -> RunState:
+        """The state of a flow run."""
+        answer = self._call("GET", f"/flow_runs/{run}")
+        state = answer.get("state") or {}
+        return RunState(kind=str(answer.get("state_type")), message=str(state.get("message") or ""))
+
+    def states(self, runs: Sequence[str]) -> dict[str, str]:
+        """The type of each run's state (``COMPLETED``…); a run that was deleted is not in the answer."""
+        if not runs:
+            return {}
+        found = self._list("/flow_runs/filter", {"flow_runs": {"id": {"any_": list(runs)}}, "limit": len(runs)})
+        return {_id(each): str(each.get("state_type") or "SCHEDULED") for each in found}
+
+    def cancel(self, run: str) -> None:
+        """Ask for a flow run to be cancelled."""
+        self._call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+
+    def children(self, run: str) -> dict[str, str]:
+        """The flow runs that a run has started as its own: names by id."""
+        query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
+        return {_id(child): str(child["name"]) for child in self._list("/flow_runs/filter", query)}
+
+    def records(self, runs: Iterable[str]) -> tuple[str, ...]:
+        """The records, as JSON texts, that runs of branches have left."""
+        query = {"artifacts": {"type": {"any_": [RECORD]}}, "flow_runs": {"id": {"any_": list(runs)}}}
+        return tuple(str(artifact["data"]) for artifact in self._list("/artifacts/filter", query))
+
+    def log_lines(self, run: str, *, offset: int) -> Iterator[tuple[int, str]]:
+        """Level and text of the log lines of a run, from the ``offset``-th one on."""
+        logs = {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}
+        query = {"logs": logs, "sort": "TIMESTAMP_ASC", "offset": offset, "limit": 200}
+        for line in self._list("/logs/filter", query):
+            yield int(line["level"]), str(line["message"])
+
+    def online_workers(self, pool: str) -> tuple[str, ...]:
+        """The names of the workers that poll a pool; none where there is no such pool."""
+        found = self._list(f"/work_pools/{quote(pool, safe='')}/workers/filter", {}, missing=[])
+        return tuple(str(worker["name"]) for worker in found if worker["status"] == "ONLINE")
+
+    def _list(self, path: str, query: Mapping[str, Any], *, missing: Any = None) -> list[Any]:
+        answer = self._call("POST", path, query, missing=missing)
+        if not isinstance(answer, list):
+            raise PrefectRefused("Prefect's answer to a filter is not a list")
+        return answer
+
+    def _call(self, method: str, path: str, body: Any = None, *, missing: Any = None) -> Any:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return self._once(method, path, body, missing)
+            except PrefectUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE_S)
+
+    def _once(self, method: str, path: str, body: Any, missing: Any) -> Any:
+        headers = self._credentials()
+        try:
+            response = self._client.request(method, path, json=body, headers=headers)
+            status = response.status_code
+            if status == httpx.codes.NOT_FOUND and missing is not None:
+                return missing
+            if response.is_success:
+                return response.json()
+        except httpx.TransportError as error:
+            raise PrefectUnavailable(f"Prefect does not answer ({type(error).__name__})") from error
+        except ValueError as error:
+            raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
+        detail = response.text[:300].replace("\n", " ")
+        if status in _TRY_LATER:
+            raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}")
+        raise PrefectRefused(
+            f"Prefect answered {status} to {method} {path}: {detail}",
+            advice=_MOVED if response.is_redirect else _ADVICE.get(status),
+            temporary=response.is_redirect or status in _ADVICE,
+        )
+
+    def _credentials(self) -> dict[str, str]:
+        try:
+            return dict(self._authorization())
+        except InvalidInput as error:
+            raise PrefectRefused(
+                f"the credentials for Prefect: {error.reason}", advice=error.advice, temporary=True
+            ) from error
+
+
+def _id(document: Any) -> str:
+    try:
+        return str(uuid.UUID(document["id"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PrefectUnavailable("Prefect's answer has no id; something else may listen there") from error
