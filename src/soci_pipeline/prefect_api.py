@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -62,6 +63,14 @@ class RunState:
     @property
     def is_completed(self) -> bool:
         return self.kind == "COMPLETED"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkPool:
+    """What a work pool lets through: nothing while it is paused, and no more runs at once than its limit."""
+
+    paused: bool
+    limit: int | None
 
 
 def _nobody() -> Mapping[str, str]:
@@ -129,6 +138,29 @@ class PrefectApi:
         """Ask for a flow run to be cancelled."""
         self._call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
 
+    def reschedule(self, run: str, message: str) -> None:
+        """Put a run that nothing executes any more back into its queue, as Prefect does for a machine that must go."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
+        self._call("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+
+    def end_as_cancelled(self, run: str, message: str) -> None:
+        """Have a run that nothing executes any more, and that was to be cancelled, count as cancelled."""
+        state = {"type": "CANCELLED", "name": "Cancelled", "message": message}
+        self._call("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+
+    def count_runs(self, pool: str, kinds: Sequence[str], *, due: datetime) -> int:
+        """How many runs of a work pool are in a state of these types, and were to start by ``due``."""
+        runs = {"state": {"type": {"any_": list(kinds)}}, "expected_start_time": {"before_": due.isoformat()}}
+        answer = self._call("POST", "/flow_runs/count", {"flow_runs": runs, "work_pools": {"name": {"any_": [pool]}}})
+        if not isinstance(answer, int):
+            raise PrefectRefused("Prefect's answer to a count is not a number")
+        return answer
+
+    def work_pool(self, pool: str) -> WorkPool:
+        """What a work pool lets through; raises `PrefectRefused` where there is none."""
+        found = self._call("GET", f"/work_pools/{quote(pool, safe='')}")
+        return WorkPool(paused=bool(found.get("is_paused")), limit=found.get("concurrency_limit"))
+
     def children(self, run: str) -> dict[str, str]:
         """The flow runs that a run has started as its own: names by id."""
         query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
@@ -150,6 +182,10 @@ class PrefectApi:
         """The names of the workers that poll a pool; none where there is no such pool."""
         found = self._list(f"/work_pools/{quote(pool, safe='')}/workers/filter", {}, missing=[])
         return tuple(str(worker["name"]) for worker in found if worker["status"] == "ONLINE")
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Any other call, with the same patience and the same errors; it must be one that can be repeated."""
+        return self._call(method, path, body)
 
     def _list(self, path: str, query: Mapping[str, Any], *, missing: Any = None) -> list[Any]:
         answer = self._call("POST", path, query, missing=missing)

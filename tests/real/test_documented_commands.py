@@ -13,8 +13,8 @@ import pytest
 
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.git_server import git_server
-from soci_pipeline.local.prefect_api import PrefectApi
 from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
+from soci_pipeline.prefect_api import PrefectApi
 from soci_pipeline.process import background, find, run
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient

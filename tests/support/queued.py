@@ -45,16 +45,21 @@ class Queued:
         return sum(self.cpu.values()) / self.asked
 
 
-@contextmanager
-def tiny_images(folder: Path) -> Iterator[str]:
-    """Serve an image of a few bytes for each platform; yields the address that the builder ``prebuilt`` takes."""
+def write_tiny_images(folder: Path) -> Path:
+    """Write an image of a few bytes for each platform into a new folder, as ``linux-amd64.tar`` and its like."""
     folder.mkdir(parents=True)
     for platform in PLATFORMS:
         layout = Layout.create(folder / f"layout-{platform.slug}")
         layer = add_layer(layout, [file_member("note.txt", str(platform).encode())], created_by="a note")
         layout.set_roots([add_image(layout, [layer], platform, created=_CREATED, config={"Cmd": ["/note.txt"]})])
         write_archive(layout, folder / f"{platform.slug}.tar")
-    with served(folder) as address:
+    return folder
+
+
+@contextmanager
+def tiny_images(folder: Path) -> Iterator[str]:
+    """Serve such images; yields the address that the builder ``prebuilt`` takes."""
+    with served(write_tiny_images(folder)) as address:
         yield f"{address}/{{platform}}.tar"
 
 

@@ -28,6 +28,9 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "the image is not built here"
     ),
     ("deployments/worker-image/README.md", "--group-add"): "the image is not built here",
+    ("docs/capacity.md", "prefect work-pool create"): (
+        "its workers need a cluster of ECS; `tests/deployments/test_ecs_pools.py` checks the templates"
+    ),
     ("docs/triggers.md", "prefect cloud webhook create"): "it needs an account of Prefect Cloud",
 }
 
