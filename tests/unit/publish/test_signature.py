@@ -1,17 +1,22 @@
 """Signing: what cosign is called with, and that no secret is on its command line. The real one is in tests/real."""
 
+import base64
 import json
+import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from soci_pipeline.aws.ecr import EcrCredentials
 from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.signature import Connection, SigningKey, sign
 from soci_pipeline.registry.auth import Credentials, FixedCredentials
 from soci_pipeline.registry.reference import ImageReference
+from tests.support.aws import REGISTRY, answering, give_credentials
 
 IMAGE = ImageReference.parse(f"registry.example.com/app@{Digest.of(b'image')}")
 KEY = SigningKey("cosign.key", SecretStr("hunter2"))
@@ -65,6 +70,23 @@ def test_the_password_and_the_login_are_not_on_the_command_line(record: Path) ->
     assert "--allow-http-registry --allow-insecure-registry --registry-cacert /ca.pem" in argv
     assert "hunter2" not in argv
     assert "letmein" not in argv
+
+
+def test_the_token_of_ecr_reaches_cosign_by_a_file_alone(
+    record: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    give_credentials(monkeypatch)
+    caplog.set_level(logging.DEBUG, "soci_pipeline")
+    token = base64.b64encode(b"AWS:marked-ecr-41bd").decode()
+    held = {"authorizationToken": token, "expiresAt": time.time() + 12 * 3600}
+    with answering((200, {"authorizationData": [held]})) as ecr:
+        credentials = EcrCredentials(endpoint_url=ecr.url)
+        sign(ImageReference.parse(f"{REGISTRY}/app@{IMAGE.digest}"), KEY, Connection(credentials))
+
+    assert json.loads((record / "config.json").read_text()) == {"auths": {REGISTRY: {"auth": token}}}
+    seen = [(record / "argv").read_text(), (record / "environment").read_text(), caplog.text, repr(credentials)]
+    assert all(seen)
+    assert not any(form in text for text in seen for form in ("marked-ecr", token))
 
 
 def test_a_failure_has_cosigns_last_words_and_no_secret(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
