@@ -1,8 +1,10 @@
 """The conformance suite's category "Push", case by case."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex
-from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
+from soci_pipeline.oci.media_types import OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.registry.server import ServerSettings
 from tests.support.registries import leftovers, noise
 from tests.support.wire import (
@@ -281,6 +283,55 @@ def test_a_push_by_digest_may_ask_for_tags(http: httpx.Client) -> None:
     assert (answer.status_code, answer.headers["oci-tag"]) == (201, "one, two")
     assert http.get(f"{API}/tags/list").json()["tags"] == ["one", "two"]
     assert http.get(f"{API}/manifests/two").content == document.encode()
+
+
+def raw_manifest(**changes: Any) -> dict[str, Any]:
+    return manifest_of().to_json() | changes
+
+
+def raw_index(*children: Descriptor, **changes: Any) -> dict[str, Any]:
+    return ImageIndex(manifests=children).to_json() | changes
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        raw_manifest(annotations={f"large-annotation-{number}": "A" * 10_000 for number in range(390)}),
+        raw_manifest(layers=None),
+        raw_manifest(layers=[], mediaType=None),
+        raw_manifest(config=raw_manifest()["config"] | {"data": "e30=", "newUnspecifiedField": "aGVsbG8="}),
+        raw_manifest(newUnspecifiedField={"a": 1}),
+        raw_manifest(artifactType="application/vnd.example", layers=[raw_manifest()["config"]]),
+        raw_index(),
+        raw_index(artifactType="application/vnd.example"),
+    ],
+    ids=[
+        "large",
+        "null for layers",
+        "no media type of its own",
+        "data in a descriptor",
+        "unknown fields",
+        "artifact",
+        "empty index",
+        "artifact index",
+    ],
+)
+def test_what_the_suite_pushes_is_stored_byte_for_byte(http: httpx.Client, document: dict[str, Any]) -> None:
+    put_blob(http, CONFIG)
+    media_type = OCI_INDEX if "manifests" in document else OCI_MANIFEST
+    data = json.dumps({key: value for key, value in document.items() if key != "mediaType" or value}, indent=1).encode()
+    pushed = http.put(f"{API}/manifests/{Digest.of(data)}", content=iter((data,)), headers={"Content-Type": media_type})
+    assert pushed.status_code == 201, pushed.text
+    read = http.get(pushed.headers["location"])
+    assert (read.content, read.headers["content-type"]) == (data, media_type)
+
+
+def test_an_index_of_indexes_is_stored(http: httpx.Client) -> None:
+    inner = [ImageIndex(annotations={"n": str(number)}) for number in range(2)]
+    for each in inner:
+        put_document(http, each, each.descriptor.digest)
+    outer = ImageIndex(manifests=tuple(each.descriptor for each in inner))
+    assert put_document(http, outer, "index-of-index").status_code == 201
 
 
 # Digests of the other registered algorithm
