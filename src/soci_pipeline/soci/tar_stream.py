@@ -41,6 +41,7 @@ _KINDS: Final = {
 _SPECIAL = frozenset({b"x", b"L", b"K"})
 _UINT32 = 0xFFFFFFFF
 _ENTRY_COST = 300  # bytes of a zTOC for an entry with a short name, and about what is kept in memory for it
+_RECORD_COST = 160  # bytes of memory for a PAX record beside its text; a zTOC needs a fifth of that
 _NO_PAX: PaxRecords = ()
 
 
@@ -214,7 +215,8 @@ class TarScanner:
             self._data_end = self._next + size
             self._next += (size + 511) & -512
             self.entries.append(entry._replace(kind=kind))
-            self._extra_cost += len(entry.name) + len(entry.link) + sum(24 + len(k) + len(v) for k, v in pax)
+            self._extra_cost += len(entry.name) + len(entry.link)
+            self._extra_cost += sum(_RECORD_COST + len(key) + len(value) for key, value in pax)
 
     def _merged(self, header: Header, pax: PaxRecords, long_name: bytes, long_link: bytes) -> tuple[Entry, int]:
         name, link, uname, gname = header.name, header.link, header.uname, header.gname

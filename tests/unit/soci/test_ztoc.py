@@ -4,6 +4,7 @@ import gzip
 import io
 import tarfile
 import time
+import tracemalloc
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -258,6 +259,19 @@ def test_a_bomb_stops_at_its_limit() -> None:
 def test_a_ztoc_past_its_bound_is_refused(layer: bytes, media_type: str, span_size: int) -> None:
     with pytest.raises(HostileArchive, match=str(Digest.of(layer))):
         build_ztoc(io.BytesIO(layer), media_type, span_size=span_size, limits=Limits(ztoc=150_000))
+
+
+def test_the_bound_of_a_ztoc_bounds_the_memory_too() -> None:
+    records = {f"{number:04x}": "" for number in range(20_000)}
+    layer = tar([Entry(f"file-{number}", pax=records) for number in range(20)])
+    tracemalloc.start()
+    try:
+        with pytest.raises(HostileArchive):
+            build_ztoc(io.BytesIO(layer), OCI_LAYER, limits=Limits(ztoc=8 << 20))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 << 20
 
 
 def test_an_extended_header_past_one_mebibyte_is_refused() -> None:
