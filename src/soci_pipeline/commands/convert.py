@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="layers at a time; default: %(default)s")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
     parser.add_argument("--require-index", action="store_true", help="fail where no layer could be indexed")
-    parser.add_argument("--force", action="store_true", help="replace DESTINATION")
+    parser.add_argument("--force", action="store_true", help="replace DESTINATION, which must be an OCI layout or empty")
     add_limits(parser)
 
 
@@ -75,8 +75,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     options = _options(arguments)
     platforms = [Platform.parse(text) for item in arguments.platform or () for text in item.split(",")] or None
     destination: Path = arguments.destination
-    if destination.exists() and not arguments.force:
-        raise InvalidInput(f"{destination} exists", advice="Choose another folder, or replace it with --force.")
+    _check_destination(destination, force=arguments.force)
     with _beside(destination) as scratch, _source(arguments.source, scratch) as source:
         result = convert(
             source,
@@ -122,6 +121,19 @@ def _options(arguments: argparse.Namespace) -> SociOptions:
     except ValidationError as error:
         problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         raise InvalidInput(f"wrong options: {problems}") from error
+
+
+def _check_destination(destination: Path, *, force: bool) -> None:
+    """Refuse what would be lost: anything without ``--force``, and with it what is neither a layout nor empty."""
+    if not destination.exists():
+        return
+    if not force:
+        raise InvalidInput(f"{destination} exists", advice="Choose another folder, or replace it with --force.")
+    if not destination.is_dir() or not ((destination / "oci-layout").is_file() or not any(destination.iterdir())):
+        raise InvalidInput(
+            f"{destination} is no OCI layout, and --force replaces nothing else",
+            advice="Choose another folder, or remove it yourself.",
+        )
 
 
 @contextlib.contextmanager

@@ -37,9 +37,15 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         answer = process.run(argv, cwd=home(), env=environment, timeout=_SECONDS)
     except ToolFailed as error:
         raise ToolFailed(
-            f"Prefect could not be set up\n{error.reason}",
+            f"Prefect could not be set up: {_last_words(error.reason)}",
             advice="Check that PREFECT_API_URL names a server that answers, and that the extra `prefect` is installed.",
         ) from error
     report = json.loads(answer.stdout)
     lines = [f"{kind} {name}: {what}" for kind, names in report.items() for name, what in names.items()]
     return CommandResult(json=report, text="\n".join(lines))
+
+
+def _last_words(reason: str) -> str:
+    """What went wrong, without the way there: the last line of a traceback says it."""
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return lines[-1] if any(line.startswith("Traceback ") for line in lines) else reason

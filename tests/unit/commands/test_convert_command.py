@@ -51,13 +51,26 @@ def test_an_archive_gives_what_its_folder_gives(
 def test_a_destination_that_is_there_needs_force(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    destination = tmp_path / "result"
-    destination.mkdir()
+    destination = index_layout(tmp_path / "result").path
     (destination / "old").write_bytes(b"")
     assert main(["convert", str(source), str(destination)]) == ExitCode.INVALID_INPUT
     assert (destination / "old").exists()
     converted(source, destination, capsys, "--force")
     assert not (destination / "old").exists()
+
+
+def test_force_replaces_nothing_but_a_layout_or_an_empty_folder(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "diary.txt").write_text("dear diary")
+    for place in (home, home / "diary.txt"):
+        assert main(["convert", str(source), str(place), "--force"]) == ExitCode.INVALID_INPUT
+    assert "--force replaces nothing else" in capsys.readouterr().err
+    assert (home / "diary.txt").read_text() == "dear diary"
+    (tmp_path / "empty").mkdir()
+    converted(source, tmp_path / "empty", capsys, "--force")
 
 
 def test_nothing_is_left_beside_the_destination(
