@@ -66,7 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="layers at a time; default: %(default)s")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
     parser.add_argument("--require-index", action="store_true", help="fail where no layer could be indexed")
-    parser.add_argument("--force", action="store_true", help="replace DESTINATION, which must be an OCI layout or empty")
+    parser.add_argument(
+        "--force", action="store_true", help="replace DESTINATION, which must be an OCI layout or empty"
+    )
     add_limits(parser)
 
 
