@@ -24,6 +24,7 @@ from tasks.join import join
 from tasks.provenance import attest
 from tasks.records import read_record
 from tasks.run_log import run_log
+from tasks.same_images import find_same
 from tasks.source import resolve_source
 from tasks.summary import Shown
 from tasks.supersede import cancel_older
@@ -73,6 +74,8 @@ def publish_image(request: PublishRequest) -> PublishedImage:
         wait(started, settings.publish, Watch(pools, patience), deadline=begun + settings.publish.deadline)
         images = tuple(read_record(branch.run_id, branch.platform) for branch in started)
         index = join(request, commit, images, client, wait_for=[branch.done for branch in started])
+        if request.unless_same_as and (same := find_same(request, index, images, client)):
+            return same
         report = None
         if request.verify is not VerifyMode.OFF:
             report = verify_index(client, request.image.repository, index.digest, request.verify, request.platforms)

@@ -143,6 +143,7 @@ def build_command(request: BuildRequest, archive: Path, *, builder: str | None) 
         argv += ["--provenance", "mode=max", "--sbom", "true" if request.sbom else "false"]
     else:
         argv += ["--provenance", "false", "--sbom", "false"]
+    argv += ["--pull"] if request.pull else []
     argv += [] if request.target is None else ["--target", request.target]
     argv += [] if request.network is None else ["--network", request.network]
     for name, value in sorted(arguments.items()):

@@ -130,6 +130,7 @@ def _options(request: BuildRequest, tag: str) -> dict[str, Any]:
         "tag": tag,
         "buildargs": arguments,
         "target": request.target,
+        "pull": request.pull,
         "platform": str(request.platform),
         "network_mode": request.network,
         "cache_from": list(request.cache_from) or None,

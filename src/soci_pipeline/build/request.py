@@ -33,7 +33,8 @@ class BuildRequest(BaseModel):
 
     ``secrets`` maps the id of a secret to the file that holds it; its value never enters a command line or a log.
     ``source_date_epoch`` is the commit's time in seconds. ``sbom`` matters with ``attestations`` alone: its scanner
-    is an image that the engine pulls. ``prebuilt`` is a path, an http(s) address or ``docker://REFERENCE``, in which
+    is an image that the engine pulls. ``pull`` looks for newer base images, also where the engine has one.
+    ``prebuilt`` is a path, an http(s) address or ``docker://REFERENCE``, in which
     ``{platform}`` stands for ``linux-arm64``, ``{os}`` and ``{arch}`` for its parts.
     """
 
@@ -53,6 +54,7 @@ class BuildRequest(BaseModel):
     cache_to: tuple[str, ...] = ()
     buildx_builder: str | None = None
     prebuilt: str | None = None
+    pull: bool = False
     network: str | None = None
 
     def context_folder(self) -> Path:

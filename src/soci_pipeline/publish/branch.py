@@ -115,6 +115,7 @@ def build(branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = No
         cache_to=settings.cache_to,
         buildx_builder=settings.buildx_builder,
         prebuilt=asked.prebuilt,
+        pull=asked.pull,
         network=settings.network,
     )
     with branch.timed("build"), concealing(path.read_bytes() for path in request.secrets.values()):

@@ -18,7 +18,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.parameters import Parameters
 from soci_pipeline.publish.source import ResolvedSource, check_ref, check_url
 from soci_pipeline.publish.tag_names import check_templates
-from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.reference import ImageReference, is_tag
 from soci_pipeline.soci.records import SociOptions
 
 _ARG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
@@ -102,6 +102,11 @@ class BuildInputs(Parameters):
     )
     attestations: bool = Field(
         default=False, title="Attestations", description="Also publish BuildKit's provenance and SBOM."
+    )
+    pull: bool = Field(
+        default=False,
+        title="Newer base images",
+        description="Look for newer base images, also where the worker's engine has one; for rebuilds on a schedule.",
     )
 
     @field_validator("context")
@@ -227,6 +232,12 @@ class PublishRequest(BuildInputs):
         title="Patience for workers",
         description="How many seconds to wait for a worker of each platform. Empty: what the control machine says.",
     )
+    unless_same_as: str | None = Field(
+        default=None,
+        title="Unless the same as",
+        description="Name of a tag. Where it holds the same images already, nothing is published; for a schedule.",
+        examples=["nightly"],
+    )
 
     @field_validator("image")
     @classmethod
@@ -250,6 +261,13 @@ class PublishRequest(BuildInputs):
         except InvalidInput as error:
             raise ValueError(f"{error.reason}. {error.advice or ''}".strip()) from error
         return tags
+
+    @field_validator("unless_same_as")
+    @classmethod
+    def _what_is_compared_is_a_tag(cls, tag: str | None) -> str | None:
+        if tag and not is_tag(tag):
+            raise ValueError(f"{tag[:100]!r} is not a tag; templates cannot be compared with, a tag that stays can")
+        return tag or None
 
     @field_validator("source")
     @classmethod

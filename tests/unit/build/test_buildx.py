@@ -63,6 +63,7 @@ def test_the_command_asks_for_a_reproducible_oci_archive_without_attestations(so
     assert value_after(argv, "--platform") == ["linux/arm64"]
     assert value_after(argv, "--build-arg") == ["SOURCE_DATE_EPOCH=1700000000"]
     assert value_after(argv, "--provenance") == value_after(argv, "--sbom") == ["false"]
+    assert "--pull" not in argv
     assert argv[-1] == str(source)
 
 
@@ -76,6 +77,7 @@ def test_the_command_carries_everything_that_was_asked_for(source: Path) -> None
         cache_to=("type=inline",),
         network="host",
         attestations=True,
+        pull=True,
     )
     argv = build_command(asked, Path("/out/image.tar"), builder=None)
     assert value_after(argv, "--target") == ["web"]
@@ -86,6 +88,7 @@ def test_the_command_carries_everything_that_was_asked_for(source: Path) -> None
     assert value_after(argv, "--network") == ["host"]
     assert value_after(argv, "--provenance") == ["mode=max"]
     assert value_after(argv, "--sbom") == ["true"]
+    assert "--pull" in argv
 
 
 def test_fields_with_commas_and_quotes_are_one_csv_record() -> None:
