@@ -4,9 +4,9 @@ from prefect import flow
 
 from soci_pipeline.publish.image_parameters import PruneParameters
 from soci_pipeline.settings import Settings
-from tasks.aws import connected
+from tasks.aws import connected, ecr_session
 from tasks.form import form
-from tasks.prune import Pruned, prune
+from tasks.prune import Pruned, in_use, prune
 from tasks.run_log import run_log
 
 
@@ -14,8 +14,10 @@ from tasks.run_log import run_log
 @form(PruneParameters)
 def prune_repository(request: PruneParameters) -> Pruned:
     """Delete images, SOCI indexes and attestations that no kept tag needs. By default it only says what would go."""
-    image, rules = request.repository, request.rules
-    with run_log() as log, connected(image, Settings.from_environment()) as client:
-        done = prune(client, image, rules, consider=request.consider, dry_run=request.dry_run)
+    image, settings = request.repository, Settings.from_environment()
+    with run_log() as log, connected(image, settings) as client:
+        aws = ecr_session(settings)
+        used = in_use(client, image, request.in_use_ecs, aws) if request.in_use_ecs else frozenset()
+        done = prune(client, request, request.rules(used), aws)
         log.info("%d %s, %d stay", len(done.deleted), "would go" if done.dry_run else "are gone", len(done.kept))
         return done

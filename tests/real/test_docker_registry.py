@@ -4,12 +4,14 @@ It knows no referrers API, takes parts without looking at Content-Range, and ref
 """
 
 import io
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from soci_pipeline.cli import main
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.registry.client import RegistryClient
@@ -20,6 +22,7 @@ from soci_pipeline.registry.referrers import fallback_tag
 from soci_pipeline.registry.settings import ClientSettings
 from tests.support.images import index_layout
 from tests.support.registries import described, noise, push_image, upload
+from tests.support.releases import release
 
 pytestmark = pytest.mark.real
 
@@ -107,3 +110,25 @@ def test_tags_are_listed_and_what_is_deleted_is_gone(client: RegistryClient, rep
     assert client.head_manifest(repository, descriptor.digest) is None
     with pytest.raises(ManifestUnknown):
         client.get_manifest(repository, "v1")
+
+
+def test_it_is_pruned_and_what_is_left_is_read_to_the_last_byte(
+    client: RegistryClient, repository: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.create(tmp_path / "layout")
+    old, new = (release(client, layout, name, repository=repository) for name in ("v1", "v2"))
+    wanted = ["prune", f"{client.registry}/{repository}", "--keep", "v2", "--json"]
+
+    assert main([*wanted, "--dry-run"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert client.head_manifest(repository, old.index.digest) is not None
+    assert main(wanted) == 0
+    done = json.loads(capsys.readouterr().out)
+
+    # It takes no tag off a manifest that stays, and says so instead of deleting the manifest.
+    assert set(planned["deleted"]) - set(done["deleted"]) == {"v2-amd64"}
+    assert "cannot take a tag off" in done["reasons"]["v2-amd64"]
+    assert all(client.head_manifest(repository, each.digest) is None for each in old.own)
+    assert all(client.head_manifest(repository, each.digest) is not None for each in new.own)
+    assert main(["verify", f"{client.registry}/{repository}:v2", "--all"]) == 0
+    assert client.referrers(repository, new.index.digest)

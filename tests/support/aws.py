@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import httpx
@@ -39,6 +40,21 @@ def emulator() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@contextmanager
+def emulated_aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same, set in the environment for clients that are not told where their service is."""
+    give_credentials(monkeypatch)
+    with emulator() as url:
+        monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        yield url
+
+
+def unique(word: str) -> str:
+    """A name that no other test has used: all emulators of a process share what they know."""
+    return f"{word}-{uuid4().hex[:10]}"
 
 
 def reset(address: str) -> None:

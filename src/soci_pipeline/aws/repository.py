@@ -61,7 +61,7 @@ def ensure_repository(
     ``aws`` is the session whose role counts, boto3's default chain where None. Raises `InvalidInput` if the
     repository is missing (or the registry is not ECR), and the errors of `aws.client.calling`.
     """
-    place = _private(registry)
+    place = private_registry(registry)
     with calling("ecr:DescribeRepositories", on=f"{registry}/{repository}", region=place.region):
         client: ECRClient = (aws or session()).client(
             "ecr", region_name=place.region, endpoint_url=endpoint_url, config=config()
@@ -156,7 +156,8 @@ def _encryption(kms_key: str | None) -> "EncryptionConfigurationTypeDef":
     return {"encryptionType": "KMS"} if kms_key == "aws/ecr" else {"encryptionType": "KMS", "kmsKey": kms_key}
 
 
-def _private(registry: str) -> EcrRegistry:
+def private_registry(registry: str) -> EcrRegistry:
+    """The registry that a host name says; raises `InvalidInput` for one that is not a private one of ECR."""
     place = EcrRegistry.parse(registry)
     if place is None or place.account is None:
         raise InvalidInput(

@@ -4,6 +4,9 @@ Without a rule nothing is done. A tag is kept where any one rule says so; with i
 refers to that. --dry-run shows the plan. Images go before their parts, so that no tag is ever left with a part missing;
 layers and zTOCs are blobs, which the registry itself removes once no manifest names them.
 
+In ECR it deletes through ECR's own API. --in-use-ecs also keeps what ECS runs or would start, and a cluster that cannot
+be read stops it before anything is deleted.
+
 Do not run it while a publication of the same image runs: what that one found already pushed could be deleted.
 
 Exit statuses: 0 done, or planned; 3 no rule, or one that cannot be meant; 10 to 12 the registry refused (deletion may
@@ -22,6 +25,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.retention.plan import KeepRules, PrunePlan, plan
 from soci_pipeline.publish.retention.prune import execute, read_repository
+from soci_pipeline.publish.retention.repository_use import in_use_by_ecs, remover_for, untagged
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,28 +47,44 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="look at these untagged digests too, for example what a run that was cut short has left",
     )
+    parser.add_argument(
+        "--in-use-ecs",
+        action="append",
+        default=[],
+        metavar="CLUSTER",
+        help="keep what services and tasks of this ECS cluster use (a name, an ARN, or * for all); can be repeated",
+    )
+    parser.add_argument(
+        "--untagged-days",
+        type=float,
+        metavar="DAYS",
+        help="ECR: look at manifests without a tag too, if they were pushed more than DAYS days ago",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the plan and delete nothing")
     add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
     reference = repository_of(arguments.repository)
-    rules = KeepRules.of(
-        tags=tuple(arguments.keep),
-        latest=arguments.keep_latest,
-        younger_than=None if arguments.keep_days is None else timedelta(days=arguments.keep_days),
-        digests=frozenset(_digests(arguments.keep_in_use)),
-    )
     with client_for(arguments, reference) as client:
+        rules = KeepRules.of(
+            tags=tuple(arguments.keep),
+            latest=arguments.keep_latest,
+            younger_than=_days(arguments.keep_days),
+            digests=in_use_by_ecs(client, reference, arguments.in_use_ecs) | set(_digests(arguments.keep_in_use)),
+        )
+        consider = [*_digests(arguments.consider), *untagged(reference, _days(arguments.untagged_days))]
         graph = read_repository(
             client,
             reference.repository,
             # What is in use and has no tag any more shares parts with what has one.
-            also=[*_digests(arguments.consider), *sorted(rules.digests)],
+            also=[*consider, *sorted(rules.digests)],
             ages=bool(rules.latest or rules.younger_than),
         )
         made = plan(graph, rules, now=datetime.now(UTC))
-        left = {} if arguments.dry_run else execute(client, reference.repository, graph, made)
+        left = {}
+        if not arguments.dry_run:
+            left = execute(client, reference.repository, graph, made, remover=remover_for(client, reference))
     answer = {
         "kept": [*made.kept, *left],
         "deleted": [each for each in made.deleted if each not in left],
@@ -72,6 +92,12 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         "dry_run": arguments.dry_run,
     }
     return CommandResult(json=answer, text=_text(made, left, dry_run=arguments.dry_run))
+
+
+def _days(count: float | None) -> timedelta | None:
+    if count is not None and not 0 < count < 1e6:
+        raise InvalidInput(f"{count:g} days cannot be meant")
+    return None if count is None else timedelta(days=count)
 
 
 def _digests(path: Path | None) -> list[Digest]:
@@ -90,5 +116,6 @@ def _text(made: PrunePlan, left: dict[str, str], *, dry_run: bool) -> str:
     lines = [f"kept      {name}  ({made.reasons[name]})" for name in made.kept]
     lines += [f"kept      {name}  ({why})" for name, why in left.items()]
     lines += [f"{verb:<9} {name}  ({made.reasons[name]})" for name in made.deleted if name not in left]
-    tags = len(made.untag) + len(made.deleted_tags) - len(left)
-    return "\n".join([*lines, f"{tags} tags and {len(made.manifests)} manifests {verb}"])
+    tags = sum(name not in left for name in (*made.untag, *made.deleted_tags))
+    manifests = sum(digest not in left for digest in made.manifests)
+    return "\n".join([*lines, f"{tags} tags and {manifests} manifests {verb}"])

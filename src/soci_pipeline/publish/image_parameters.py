@@ -1,5 +1,6 @@
 """The parameters of the flows that work on what is in a registry already: index, verify, prune."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -98,10 +99,21 @@ class PruneParameters(Parameters):
     keep_in_use: tuple[UsedDigest, ...] = Field(
         default=(), title="Keep what is in use", description="Digests, or references with one, that services run now."
     )
+    in_use_ecs: tuple[str, ...] = Field(
+        default=(),
+        title="Keep what ECS uses",
+        description="ECS clusters (names, ARNs, or * for all): what their services and tasks use stays.",
+        examples=[["production"]],
+    )
     consider: tuple[UsedDigest, ...] = Field(
         default=(),
         title="Look at these too",
         description="Untagged digests, for example what a run that was cut short has left.",
+    )
+    untagged_days: PositiveFloat | None = Field(
+        default=None,
+        title="Look at untagged ones too",
+        description="In ECR alone: manifests without a tag that were pushed more than so many days ago.",
     )
     dry_run: bool = Field(
         default=True,
@@ -109,7 +121,7 @@ class PruneParameters(Parameters):
         description="Say what would go, and delete nothing. Switch it off when the plan is right.",
     )
 
-    @field_validator("keep_days")
+    @field_validator("keep_days", "untagged_days")
     @classmethod
     def _days_are_representable(cls, days: float | None) -> float | None:
         if days is not None and days > timedelta.max.days:
@@ -117,11 +129,15 @@ class PruneParameters(Parameters):
         return days
 
     @property
-    def rules(self) -> KeepRules:
-        """What stays; raises `InvalidInput` where no rule says so."""
+    def untagged_for(self) -> timedelta | None:
+        """How long manifests without a tag are left alone; None where they are not looked at."""
+        return None if self.untagged_days is None else timedelta(days=self.untagged_days)
+
+    def rules(self, in_use: Iterable[Digest] = ()) -> KeepRules:
+        """What stays, with the digests that were found ``in_use``; raises `InvalidInput` where no rule says so."""
         return KeepRules.of(
             tags=self.keep,
             latest=self.keep_latest,
             younger_than=None if self.keep_days is None else timedelta(days=self.keep_days),
-            digests=frozenset(self.keep_in_use),
+            digests=frozenset((*self.keep_in_use, *in_use)),
         )

@@ -1,6 +1,8 @@
 """`soci-pipeline index` from the command line to the registry."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +12,12 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.process import run
 from soci_pipeline.registry.client import RegistryClient
-from tests.support.images import AMD64, add_image
+from tests.support.images import AMD64, add_image, gzip_layer
 from tests.support.indexed import some_layers
 from tests.support.published import REPOSITORY, registry, tag
+from tests.support.tars import noise
 
 
 @pytest.fixture
@@ -72,3 +76,22 @@ def test_settings_that_cannot_be_meant_are_refused(client: RegistryClient, argum
     reference = f"{client.registry}/{REPOSITORY}:v1"
 
     assert main(["index", reference, "--min-layer-size", "1000", *arguments]) == ExitCode.INVALID_INPUT
+
+
+def test_an_image_that_is_larger_than_the_disk_is_indexed(tmp_path: Path) -> None:
+    """No file may grow beyond a twentieth of the layer: neither the layer nor much of it can have been on the disk."""
+    layout = Layout.create(tmp_path / "large")
+    layer = gzip_layer({f"data/{number}": noise(1 << 20, seed=number) for number in range(20)}, level=1)
+    assert len(layer.data) > 20 << 20
+    with registry(tmp_path / "other") as client:
+        tag(client, layout, layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64, [layer]),))), "v1")
+        reference = f"{client.registry}/{REPOSITORY}:v1"
+        command = [sys.executable, "-m", "soci_pipeline", "index", reference, "--no-cache", "--jobs", "1", "--json"]
+        # In blocks of 512 bytes: one MiB.
+        limited = ["sh", "-c", 'ulimit -f 2048; exec "$@"', "sh", *command]
+        (tmp_path / "tmp").mkdir()
+        env = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "SOCI_PIPELINE_WORK_FOLDER": str(tmp_path / "work")}
+        answer = json.loads(run(limited, env=env).stdout)
+        assert (answer["changed"], answer["bytes_fetched"]) == (True, len(layer.data))
+        assert main(["verify", reference]) == 0
+    assert list((tmp_path / "tmp").iterdir()) == []

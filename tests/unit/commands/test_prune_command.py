@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from soci_pipeline.cli import main
@@ -13,9 +14,11 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, parse_image_index
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
+from tests.support.aws import emulated_aws, unique
 from tests.support.branches import branch_v2
 from tests.support.images import AMD64, gzip_layer
 from tests.support.published import REPOSITORY, registry, tag, upload
+from tests.support.releases import release
 
 
 @pytest.fixture
@@ -60,6 +63,35 @@ def test_a_dry_run_shows_the_plan_and_the_real_one_does_it(
     assert client.head_manifest(REPOSITORY, releases["v1"].digest) is None
 
 
+@pytest.mark.parametrize("referrers", [True, False], ids=["referrers API", "fallback tags"])
+def test_planned_pruned_and_what_is_left_is_read_to_the_last_byte(
+    tmp_path: Path, referrers: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.create(tmp_path / "layout")
+    with registry(tmp_path / "registry", referrers=referrers) as client:
+        old, new = release(client, layout, "v1"), release(client, layout, "v2")
+        before = set(client.list_tags(REPOSITORY))
+
+        assert main(pruned(client, "--keep", "v2", "--dry-run")) == 0
+        planned = json.loads(capsys.readouterr().out)
+        assert set(client.list_tags(REPOSITORY)) == before
+        assert main(pruned(client, "--keep", "v2")) == 0
+        done = json.loads(capsys.readouterr().out)
+
+        assert planned["deleted"] == done["deleted"]
+        assert {str(each.digest) for each in old.own} <= set(done["deleted"])
+        assert {str(each.digest) for each in new.own} <= set(done["kept"])
+        assert all(client.head_manifest(REPOSITORY, each.digest) is None for each in old.own)
+        assert {name for name in client.list_tags(REPOSITORY) if not name.startswith("sha256-")} == {"v2"}
+        reference = f"{client.registry}/{REPOSITORY}:v2"
+        assert main(["verify", reference, "--all", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["ok"], report["findings"]) == (True, [])
+        assert client.referrers(REPOSITORY, new.index.digest)
+        assert main(pruned(client, "--keep", "v2")) == 0
+        assert json.loads(capsys.readouterr().out)["deleted"] == []
+
+
 def test_digests_in_use_come_from_a_file(
     client: RegistryClient,
     releases: dict[str, Descriptor],
@@ -91,10 +123,37 @@ def test_what_is_in_use_without_a_tag_keeps_the_parts_that_it_shares(
     assert client.head_manifest(REPOSITORY, image.digest) is not None
 
 
+def test_what_ecs_would_start_stays_by_its_tag(
+    client: RegistryClient, releases: dict[str, Descriptor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with emulated_aws(monkeypatch):
+        ecs, cluster = boto3.client("ecs"), unique("cluster")
+        ecs.create_cluster(clusterName=cluster)
+        images = (f"{client.registry}/{REPOSITORY}:{name}" for name in ("v1", "v0-that-is-gone"))
+        task = ecs.register_task_definition(
+            family=unique("shop"),
+            containerDefinitions=[{"name": f"c{n}", "memory": 64, "image": image} for n, image in enumerate(images)],
+        )
+        definition = task["taskDefinition"]["taskDefinitionArn"]
+        ecs.create_service(cluster=cluster, serviceName="shop", taskDefinition=definition, desiredCount=0)
+
+        assert main(pruned(client, "--in-use-ecs", "misspelt", "--keep", "nothing")) == ExitCode.INVALID_INPUT
+        assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+        assert main(pruned(client, "--in-use-ecs", cluster)) == 0
+
+    assert client.list_tags(REPOSITORY) == ("v1",)
+
+
+def test_only_ecr_can_list_what_has_no_tag(client: RegistryClient, releases: dict[str, Descriptor]) -> None:
+    assert main(pruned(client, "--keep", "v2", "--untagged-days", "1")) == ExitCode.INVALID_INPUT
+    assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
+        ["--keep-days", "-1"],
         ["--keep-latest", "-1"],
         ["--keep-in-use", "/nowhere/at/all"],
     ],

@@ -7,7 +7,7 @@ indexes, signatures, provenance), and a referrer to its subject. Blobs are the r
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -67,17 +67,23 @@ class KeepRules(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What to do, in order: take ``untag`` off manifests that stay, then delete ``manifests`` with their tags.
+    """What to do, in order: take ``untag`` off manifests that stay, then delete ``rounds`` of manifests with tags.
 
-    At no point in between does a tag that is still there miss a part. ``reasons`` has one line for each tag and digest.
+    At no point in between does a tag that is still there miss a part: none of a round is a part of another one of it,
+    or of a later one. ``reasons`` has one line for each tag and digest.
     """
 
     kept_tags: tuple[str, ...]
     kept_manifests: tuple[Digest, ...]
     untag: tuple[str, ...]
     deleted_tags: tuple[str, ...]
-    manifests: tuple[Digest, ...]
+    rounds: tuple[tuple[Digest, ...], ...]
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def manifests(self) -> tuple[Digest, ...]:
+        """What is deleted, in order."""
+        return tuple(digest for each in self.rounds for digest in each)
 
     @property
     def kept(self) -> list[str]:
@@ -116,7 +122,7 @@ def plan(graph: RepositoryGraph, rules: KeepRules, *, now: datetime) -> PrunePla
         kept_manifests=tuple(sorted(digest for digest in graph.nodes if digest in kept)),
         untag=tuple(untag),
         deleted_tags=tuple(gone),
-        manifests=tuple(_in_deletion_order(deleted, graph, edges)),
+        rounds=tuple(_in_deletion_order(deleted, graph, edges)),
         reasons=reasons,
     )
 
@@ -208,7 +214,9 @@ def _keep_attached(graph: RepositoryGraph, kept: Mapping[Digest, str], reasons: 
             reasons[tag] = f"belongs to {subject}"
 
 
-def _in_deletion_order(deleted: Sequence[Digest], graph: RepositoryGraph, edges: _Edges) -> list[Digest]:
+def _in_deletion_order(
+    deleted: Sequence[Digest], graph: RepositoryGraph, edges: _Edges
+) -> Iterator[tuple[Digest, ...]]:
     """Parents before children, and subjects before what refers to them.
 
     Where the two contradict (an index that lists its own subject), only the first counts: a tag may be on any manifest,
@@ -224,12 +232,11 @@ def _in_deletion_order(deleted: Sequence[Digest], graph: RepositoryGraph, edges:
         for referrer in edges.referrers.get(digest, ()):
             if referrer in doomed and referrer != digest:
                 subjects[referrer].add(digest)
-    order: list[Digest] = []
+    gone: set[Digest] = set()
     left = sorted(doomed)
     while left:
-        gone = set(order)
         free = [each for each in left if parents[each] <= gone]
         ready = [each for each in free if subjects[each] <= gone] or free[:1]
-        order += ready
-        left = [each for each in left if each not in set(ready)]
-    return order
+        yield tuple(ready)
+        gone |= set(ready)
+        left = [each for each in left if each not in gone]

@@ -6,7 +6,7 @@ nothing names, never a tag that misses a part. Hand their digests to the next ru
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -34,11 +34,36 @@ class RepositoryChanged(TagConflict):
 
 
 class Remover(Protocol):
-    """What deletes; `RegistryClient` does, and a registry with an API of its own for that may bring another."""
+    """What deletes: the distribution API (`OneByOne`), or the registry's own (`aws.ecr_images.EcrImages`)."""
 
-    def delete_manifest(self, repository: str, reference: str | Digest) -> None: ...
+    def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> Mapping[Digest, str]:
+        """Delete manifests, none a part of another, with their tags; those that are gone already are fine.
 
-    def delete_tag(self, repository: str, tag: str) -> None: ...
+        Returns those that had to stay, with the reason.
+        """
+
+    def delete_tag(self, repository: str, tag: str) -> None:
+        """Take a tag off a manifest that stays; a `RegistryError` of status 405 says that it cannot be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """Deletes by the distribution API."""
+
+    client: RegistryClient
+
+    def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> Mapping[Digest, str]:
+        """One request a manifest."""
+        for digest in digests:
+            try:
+                self.client.delete_manifest(repository, digest)
+            except ManifestUnknown:
+                logger().debug("%s is gone already", digest)
+        return {}
+
+    def delete_tag(self, repository: str, tag: str) -> None:
+        """One request."""
+        self.client.delete_tag(repository, tag)
 
 
 def read_repository(
@@ -65,15 +90,15 @@ def execute(
     *,
     remover: Remover | None = None,
 ) -> dict[str, str]:
-    """Delete what the plan says, in its order; returns the tags that had to stay, with the reason.
+    """Delete what the plan says, in its order; returns the tags and digests that had to stay, with the reason.
 
     The tags are read again first: raises `RepositoryChanged` where they are not the ones of the plan. A registry that
     cannot delete a tag alone keeps it; one that cannot delete manifests raises `RegistryError`.
     """
     if _tags(client, repository) != dict(graph.tags):
         raise RepositoryChanged(f"the tags of {repository} changed after the plan was made")
-    hand: Remover = remover or client
-    left = {}
+    hand: Remover = remover or OneByOne(client)
+    left: dict[str, str] = {}
     for tag in plan.untag:
         try:
             hand.delete_tag(repository, tag)
@@ -81,14 +106,16 @@ def execute(
             if error.temporary or error.status not in _NO_SUCH_OPERATION:
                 raise
             left[tag] = "the registry cannot take a tag off a manifest that another tag needs"
-    for number, digest in enumerate(plan.manifests):
+    done = 0
+    for each in plan.rounds:
         try:
-            hand.delete_manifest(repository, digest)
-        except ManifestUnknown:
-            logger().debug("%s is gone already", digest)
+            stayed = hand.delete_manifests(repository, each)
         except RegistryError as error:
-            raise _cut_short(error, repository, plan, number) from error
-    logger().info("%s: deleted %d manifests, took off %d tags", repository, len(plan.manifests), len(plan.untag))
+            raise _cut_short(error, repository, plan, done) from error
+        done += len(each) - len(stayed)
+        left |= {str(digest): why for digest, why in stayed.items()}
+        left |= {tag: stayed[digest] for tag, digest in graph.tags.items() if digest in stayed}
+    logger().info("%s: deleted %d manifests, took off %d tags", repository, done, len(plan.untag))
     return left
 
 
@@ -98,7 +125,7 @@ def _cut_short(error: RegistryError, repository: str, plan: PrunePlan, done: int
     else:
         advice = f"Run it again with these digests to consider: {' '.join(plan.manifests[done:])}"
     return RegistryError(
-        f"{done} of {len(plan.manifests)} manifests of {repository} were deleted, then: {error.reason}",
+        f"at least {done} of {len(plan.manifests)} manifests of {repository} were deleted, then: {error.reason}",
         code=error.code,
         status=error.status,
         url=error.url,

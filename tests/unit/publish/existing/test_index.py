@@ -195,12 +195,15 @@ def test_with_a_suffix_the_tag_stays_and_a_second_event_does_nothing(client: Reg
     first = indexed_again(client, suffix="-soci", mutability=immutable)
     second = indexed_again(client, suffix="-soci", mutability=immutable)
     on_result = indexed_again(client, "v1-soci", mutability=TagMutability())
+    by_a_rule_for_every_tag = indexed_again(client, "v1-soci", suffix="-soci", mutability=immutable)
 
     assert under(client) == root.digest
     assert under(client, "v1-soci") == first.index
     assert [record.tag for record in first.tags] == ["v1-soci"]
     assert (second.changed, second.bytes_fetched, second.index) == (False, 0, first.index)
     assert (on_result.changed, on_result.bytes_fetched) == (False, 0)
+    assert (by_a_rule_for_every_tag.changed, by_a_rule_for_every_tag.tags) == (False, ())
+    assert set(client.list_tags(REPOSITORY)) == {"v1", "v1-soci"}
     with pytest.raises(TagConflict, match="immutable"):
         indexed_again(client, mutability=immutable)
 

@@ -1,6 +1,6 @@
 """Retention against a registry: both index versions, attestations, referrers by API and by fallback tag."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def test_a_registry_that_cannot_delete_tags_keeps_them_with_a_reason(client: Reg
     made = plan(graph, KeepRules.of(tags=["v1"]), now=NOW)
 
     class OldRegistry:
-        def delete_manifest(self, repository: str, reference: str | Digest) -> None:
+        def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> dict[Digest, str]:
             raise AssertionError("nothing has to be deleted here")
 
         def delete_tag(self, repository: str, tag: str) -> None:
@@ -144,11 +144,13 @@ def test_a_run_that_was_cut_short_names_what_is_left_for_the_next(client: Regist
     class Failing:
         done = 0
 
-        def delete_manifest(self, repository: str, reference: str | Digest) -> None:
-            if self.done:
-                raise RegistryError("it is tired", status=500, temporary=True)
-            self.done += 1
-            client.delete_manifest(repository, reference)
+        def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> dict[Digest, str]:
+            for digest in digests:
+                if self.done:
+                    raise RegistryError("it is tired", status=500, temporary=True)
+                self.done += 1
+                client.delete_manifest(repository, digest)
+            return {}
 
         def delete_tag(self, repository: str, tag: str) -> None:
             client.delete_tag(repository, tag)

@@ -1,0 +1,44 @@
+"""Releases of an image in a registry that can be read through to the last byte: both index versions, and all around."""
+
+from dataclasses import dataclass
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageManifest
+from soci_pipeline.oci.media_types import OCI_EMPTY
+from soci_pipeline.publish.join import join
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.records import IndexVersion
+from tests.support.images import AMD64, ARM64, Layer, add_attestation, gzip_layer
+from tests.support.indexed import indexed, some_layers
+from tests.support.published import REPOSITORY, tag, upload
+
+
+@dataclass(frozen=True)
+class Release:
+    """One tag: a v2 image with its attestation, a v1 image with its SOCI index, and what signs the index."""
+
+    index: Descriptor
+    own: tuple[Descriptor, ...]
+    """Manifests that no other release has."""
+
+
+def release(client: RegistryClient, layout: Layout, name: str, *, repository: str = REPOSITORY) -> Release:
+    """Publish a release; all releases share the base layers, and their v1 image as a whole."""
+    layers: list[Layer] = [*some_layers(), gzip_layer({"release": name.encode() * 5000})]
+    plain = indexed(layout, AMD64, layers)
+    new = plain.model_copy(update={"attestations": (add_attestation(layout, plain.manifest),)})
+    old = indexed(layout, ARM64, version=IndexVersion.V1)
+    assert new.soci_index is not None
+    assert old.soci_index is not None
+    upload(client, layout, new.manifest, new.soci_index, *new.attestations, repository=repository)
+    upload(client, layout, old.manifest, old.soci_index, repository=repository)
+    index = layout.add_document(join([new, old], annotations={"release": name}, read=layout.read))
+    tag(client, layout, index, name, repository=repository)
+    tag(client, layout, new.manifest, f"{name}-amd64", repository=repository)
+    signature = ImageManifest(
+        artifact_type="application/vnd.test.signature", config=layout.add_bytes(b"{}", OCI_EMPTY), subject=index.plain
+    )
+    signed = layout.add_document(signature)
+    upload(client, layout, signed, repository=repository)
+    return Release(index, (index, new.manifest, new.soci_index, *new.attestations, signed))
