@@ -88,6 +88,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         if item.goal is not None:
             axes.plot([item.goal, item.goal], [place - 0.4, place + 0.4], color="black")
     axes.axvline(1.0, color="grey", linestyle=":")
+    axes.set_xlim(0, min(2.0, 1.05 * max([1.0, *(item.ratio for item in figures)])))
     axes.invert_yaxis()
     axes.set_xlabel("ours / theirs (lower is better); black: the goal")
     axes.tick_params(axis="y", labelsize=7)

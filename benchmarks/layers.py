@@ -167,7 +167,7 @@ def prepared(name: str, scale: float = 1.0) -> BenchLayer:
     """
     code = f"import benchmarks.layers as b; b.Shelf(b.Toolchain(), {scale}).{name}()"
     project = Path(__file__).resolve().parents[1]
-    run([sys.executable, "-c", code], cwd=project, timeout=1200, stream=True)
+    run([sys.executable, "-c", code], cwd=project, timeout=1500, stream=True)
     found: BenchLayer = getattr(Shelf(Toolchain(), scale), name)()
     return found
 

@@ -13,7 +13,7 @@ from types import FrameType
 
 from benchmarks.figures import Row, Unmeasured, table
 
-LIMIT_SECONDS = 1200
+LIMIT_SECONDS = 1800
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,14 +100,18 @@ class FlatbufferReader:
         known = self._strings.get(place)
         if known is not None:
             return known
-        first = place + 4
-        self.inside(place, 4)
-        end = first + _U32(self.data, place)[0]
+        # The checks are written out, since a zTOC has six strings for each entry; the calls only say what is wrong.
+        data, first = self.data, place + 4
+        if place < 0 or first > len(data):
+            self.inside(place, 4)
+        end = first + _U32(data, place)[0]
         # A NUL ends each string.
-        if end >= len(self.data):
-            raise InvalidFlatbuffer(f"it refers to byte {end + 1}, and has {len(self.data)}")
-        self._spend(end - first)
-        known = self._strings[place] = self.data[first:end]
+        if end >= len(data):
+            self.inside(end, 1)
+        self._budget -= end - first
+        if self._budget < 0:
+            self._spend(0)
+        known = self._strings[place] = data[first:end]
         return known
 
     def inside(self, at: int, size: int) -> None:
