@@ -91,7 +91,7 @@ def test_an_interrupted_run_is_given_to_the_next_worker_under_its_own_id(
     assert PrefectQueue(api).demand(pool) == Demand(waiting=1, running=0)
     given = api.ask("POST", f"/work_pools/{pool}/get_scheduled_flow_runs", {"limit": 5})
     assert [each["flow_run"]["id"] for each in given] == [run]
-    assert given[0]["flow_run"]["state"]["name"] == "AwaitingRetry"
+    assert api.ask("GET", f"/flow_runs/{run}")["state"]["name"] == "AwaitingRetry"
 
 
 def test_a_run_that_was_to_be_cancelled_counts_as_cancelled(api: PrefectApi, deployment: UUID) -> None:

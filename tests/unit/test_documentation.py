@@ -31,6 +31,7 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("docs/capacity.md", "prefect work-pool create"): (
         "its workers need a cluster of ECS; `tests/deployments/test_ecs_pools.py` checks the templates"
     ),
+    ("docs/triggers.md", "prefect deployment run publish-image/nightly"): "its image and source are examples",
     ("docs/triggers.md", "prefect cloud webhook create"): "it needs an account of Prefect Cloud",
 }
 
