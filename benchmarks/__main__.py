@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.figures import Row, machine, plot, table
+from benchmarks.figures import Row, machine, plot, summary, table
 from benchmarks.parts import LIMIT_SECONDS, Parts, Workbench, rows_of
 from soci_pipeline.local.toolchain import Toolchain
 
@@ -46,7 +46,8 @@ def main() -> int:
         rows += found
         sections.append(section)
     if whole and not arguments.no_write:
-        (DOCS / "benchmarks.md").write_text(_document(sections, minutes=(time.monotonic() - started) / 60, load=load))
+        minutes = (time.monotonic() - started) / 60
+        (DOCS / "benchmarks.md").write_text(_document(sections, summary(rows), minutes=minutes, load=load))
         plot(rows, DOCS / "benchmarks.svg")
     return 0
 
@@ -71,10 +72,10 @@ def _scratch() -> Path:
     return folder
 
 
-def _document(sections: Sequence[str], *, minutes: float, load: float) -> str:
+def _document(sections: Sequence[str], verdict: str, *, minutes: float, load: float) -> str:
     head = (
         "# Benchmarks\n\nWritten by `make bench`: every figure beside the tool or bound that it is compared with, "
-        f"measured in the same run, which took {minutes:.0f} minutes.\n\n"
+        f"measured in the same run, which took {minutes:.0f} minutes. {verdict}\n\n"
         f"Machine: {machine()}. Load average when it began: {load:.1f}.\n\n![ratios](benchmarks.svg)\n"
     )
     return "\n".join([head, *[section + "\n" for section in sections]])

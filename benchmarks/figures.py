@@ -50,6 +50,16 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([*head, *map(_line, rows)])
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """How the goals stand, in a sentence; what was missed is named."""
+    verdicts = [(row.what, row.verdict) for row in rows if isinstance(row, Figure)]
+    missed = [what for what, verdict in verdicts if verdict == "missed"]
+    met = sum(verdict == "met" for _, verdict in verdicts)
+    absent = sum(isinstance(row, Unmeasured) for row in rows)
+    named = f" ({'; '.join(missed)})" if missed else ""
+    return f"Goals met: {met}; missed: {len(missed)}{named}; rows not measured: {absent}."
+
+
 def _line(row: Row) -> str:
     if isinstance(row, Unmeasured):
         return f"| {row.what} | - | - | - | - | - | not measured: {_one_line(row.why)} |"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.figures import Figure, Row, Unmeasured, plot, table
+from benchmarks.figures import Figure, Row, Unmeasured, plot, summary, table
 from benchmarks.parts import Workbench, rows_of
 
 
@@ -26,6 +26,11 @@ def test_the_table_has_a_line_for_each_row_and_says_what_was_not_measured_and_wh
     assert lines[2] == "| inflating | 2.50 s | another tool | 10.00 s | 0.25 | ≤ 0.5 | met |"
     assert lines[3] == "| pushing | - | - | - | - | - | not measured: no registry / here |"
     assert {line.count("|") for line in lines} == {8}
+
+
+def test_the_summary_names_what_was_missed() -> None:
+    rows: list[Row] = [figure(2.5), figure(9.0), figure(1.0, None), Unmeasured("pushing", "no registry")]
+    assert summary(rows) == "Goals met: 1; missed: 1 (inflating); rows not measured: 1."
 
 
 def test_the_plot_shows_figures_alone(tmp_path: Path) -> None:
