@@ -7,6 +7,7 @@ artifact of its run and is read by the run's id: a key would be shared by all ru
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from soci_pipeline.process import logger
 from soci_pipeline.publish.release import RELEASE
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import PublishSettings
-from tasks.workers import Clock, Watch
+from tasks.workers import Clock, Watch, why_no_worker
 
 _OUTAGE_SECONDS = 300.0
 _UNFINISHED = [kind for kind in StateType if kind not in TERMINAL_STATES]
@@ -157,8 +158,9 @@ def _give_up(
     """Cancel and fail the branches that will not end well by themselves."""
     hopeless: dict[UUID, str] = {}
     idle = {waiting.left[run_id]: run_id for run_id in waiting.idle if run_id in waiting.left}
-    for platform, reason in watch.abandoned(client, list(idle)).items():
-        hopeless[idle[platform]] = f"NoWorker: {reason}"
+    taken = {waiting.left[run_id]: run_id for run_id in waiting.pending_since if run_id in waiting.left}
+    for platform, reason in watch.abandoned(partial(why_no_worker, client), list(idle), list(taken)).items():
+        hopeless[(idle | taken)[platform]] = f"NoWorker: {reason}"
     for run_id, since in waiting.pending_since.items():
         if run_id in waiting.left and now - since > settings.start_timeout:
             hopeless[run_id] = f"a worker took it and did not start it within {settings.start_timeout:g} s"

@@ -13,7 +13,10 @@ from soci_pipeline.process import logger
 
 _ADVICE = "Start one with `prefect worker start --pool {pool}` on a machine of that platform, or raise `worker_wait`."
 _LOOK_SECONDS = 2.0
+_LATE_BEAT_SECONDS = 30.0  # a worker that lives may be taken for dead for one beat
 Clock = Callable[[], float]
+Look = Callable[[str], str | None]
+"""Why nobody would take a run from a pool now; None where a worker polls it."""
 
 
 def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
@@ -70,7 +73,10 @@ def _no_worker(pools: Mapping[Platform, str], missing: Mapping[str, str], second
 
 
 class Watch:
-    """Keeps an eye on the pools while branches wait for a worker, since the last worker of one may die meanwhile."""
+    """Keeps an eye on the pools until branches run, since the last worker of one may die meanwhile.
+
+    That also tells of a branch whose worker died between taking and starting it: no heartbeat of its own ever will.
+    """
 
     def __init__(self, pools: Mapping[Platform, str], patience: float, *, clock: Clock = time.monotonic) -> None:
         self._pools = pools
@@ -79,18 +85,23 @@ class Watch:
         self._alone_since: dict[str, float] = {}
         self._next = 0.0
 
-    def abandoned(self, client: SyncPrefectClient, platforms: Sequence[Platform]) -> dict[Platform, str]:
-        """The platforms among those that wait whose pool has had no worker for longer than is patient, and why."""
+    def abandoned(self, look: Look, waiting: Sequence[Platform], taken: Sequence[Platform] = ()) -> dict[Platform, str]:
+        """The platforms whose pool has had no worker for too long, and why.
+
+        Those in ``waiting`` have the patience that was asked for; those in ``taken``, whose branch a worker has taken
+        and not started yet, that of a late beat.
+        """
         now = self._clock()
-        if not platforms or now < self._next:
+        if not (waiting or taken) or now < self._next:
             return {}
         self._next = now + _LOOK_SECONDS
         found = {}
-        for platform in platforms:
+        patience = dict.fromkeys(waiting, self._patience) | dict.fromkeys(taken, _LATE_BEAT_SECONDS)
+        for platform, seconds in patience.items():
             pool = self._pools[platform]
-            reason = why_no_worker(client, pool)
+            reason = look(pool)
             if reason is None:
                 self._alone_since.pop(pool, None)
-            elif now - self._alone_since.setdefault(pool, now) >= self._patience:
-                found[platform] = reason
+            elif now - self._alone_since.setdefault(pool, now) >= seconds:
+                found[platform] = f"{reason}, since the one that took it is gone" if platform in taken else reason
         return found
