@@ -15,6 +15,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish import source
 from soci_pipeline.publish.request import BranchRequest, PublishRequest
 from soci_pipeline.registry.client import RegistryClient
+from tasks.artifacts import key_of
 from tasks.records import read_record
 from tests.support.git_repositories import repository
 from tests.support.images import AMD64, ARM64, image_layout
@@ -78,7 +79,7 @@ def test_a_branch_shows_its_layers_and_its_progress(work: Path, branch: BranchRe
 
 def test_the_table_of_an_image_has_a_stable_key(work: Path, branch: BranchRequest) -> None:
     runs = {_run(branch)[1] for _ in range(2)}
-    key = ArtifactFilter(key=ArtifactFilterKey(any_=[f"branch-{REPOSITORY.replace('/', '-')}-linux-amd64"]))
+    key = ArtifactFilter(key=ArtifactFilterKey(any_=[key_of("layers", branch.image, "linux-amd64")]))
     with get_client(sync_client=True) as prefect:
         found = prefect.read_artifacts(artifact_filter=key)
     assert runs <= {artifact.flow_run_id for artifact in found}
