@@ -114,21 +114,24 @@ def _share(cost: PlatformCost) -> str:
 
 
 def _platforms(shown: Shown) -> list[str]:
-    header = ["Platform", "Layers indexed", "Uploaded", "There already", "Image", "SOCI index"]
-    return table(
-        header,
-        [
-            [
-                text(branch.platform),
-                indexed(branch),
-                size(branch.bytes_uploaded),
-                size(branch.bytes_skipped),
-                _digest(shown.image, branch.manifest.digest),
-                _soci_index(shown.image, branch),
-            ]
-            for branch in shown.published.platforms
-        ],
-    )
+    branches = shown.published.platforms
+    rows = [
+        [text(branch.platform), indexed(branch), size(branch.bytes_uploaded), size(branch.bytes_skipped)]
+        for branch in branches
+    ]
+    digests = [
+        [text(branch.platform), what, digest]
+        for branch in branches
+        for what, digest in (
+            ("image", _digest(shown.image, branch.manifest.digest)),
+            ("SOCI index", _soci_index(shown.image, branch)),
+        )
+    ]
+    return [
+        *table(["Platform", "Layers indexed", "Uploaded", "There already"], rows),
+        "",
+        *table(["Platform", "What", "Digest"], digests),
+    ]
 
 
 def _soci_index(image: ImageReference, branch: PlatformImage) -> str:
