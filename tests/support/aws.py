@@ -59,7 +59,7 @@ def unique(word: str) -> str:
 
 def reset(address: str) -> None:
     """Empty the emulated account."""
-    httpx.post(f"{address}/moto-api/reset").raise_for_status()
+    httpx.post(f"{address}/moto-api/reset", timeout=300).raise_for_status()
 
 
 class Answers(ThreadingHTTPServer):

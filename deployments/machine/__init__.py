@@ -1,0 +1,1 @@
+"""How a machine on AWS becomes a worker, a receiver or a Prefect server."""
