@@ -73,7 +73,7 @@ def publish_image(request: PublishRequest) -> PublishedImage:
         started = _start(request, commit)
         wait(started, settings.publish, Watch(pools, patience), deadline=begun + settings.publish.deadline)
         images = tuple(read_record(branch.run_id, branch.platform) for branch in started)
-        index = join(request, commit, images, client, wait_for=[branch.done for branch in started])
+        index = join(request, commit, images, client)
         if request.unless_same_as and (same := find_same(request, index, images, client)):
             return same
         report = None

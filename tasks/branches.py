@@ -20,10 +20,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateDetails, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Cancelled, Cancelling, Completed
+from prefect.states import Cancelled, Cancelling
 
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.oci.platform import Platform
@@ -48,13 +48,6 @@ class Started:
 
     platform: Platform
     run_id: UUID
-    task_run_id: UUID | None = None
-    """The task run that stands for it in the publication's own run."""
-
-    @property
-    def done(self) -> State[str]:
-        """What a later step names as its ``wait_for``, so that the run graph draws it behind this branch."""
-        return Completed(data=str(self.platform), state_details=StateDetails(task_run_id=self.task_run_id))
 
 
 def start(request: BranchRequest, *, parent: str, release: str) -> Started:
@@ -72,7 +65,7 @@ def start(request: BranchRequest, *, parent: str, release: str) -> Started:
     )
     run = cast("FlowRun", made)  # a coroutine for callers that are one
     logger().info("started %s as flow run %s", platform, run.id)
-    return Started(platform, run.id, run.parent_task_run_id)
+    return Started(platform, run.id)
 
 
 @dataclass
