@@ -1,0 +1,53 @@
+"""The look at what is published already, inside a flow: what it answers, and what the run shows."""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.publish.records import PublishedImage
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.registry.client import RegistryClient
+from tasks.same_images import find_same
+from tests.support.images import AMD64, add_image, gzip_layer
+from tests.support.published import REPOSITORY, tag, upload
+
+
+@flow(name="a-night", validate_parameters=False)
+def night(request: PublishRequest, index: Descriptor, client: RegistryClient) -> PublishedImage | None:
+    """What a publication does between its join and its tags."""
+    return find_same(request, index, (), client)
+
+
+def test_the_same_images_are_answered_with_what_is_there_and_shown_as_unchanged(
+    client: RegistryClient, tmp_path: Path
+) -> None:
+    layout = Layout.create(tmp_path / "layout")
+    image = f"{client.registry}/{REPOSITORY}"
+    request = PublishRequest.check(
+        {"image": image, "source": "https://git.example.com/shop.git", "unless_same_as": "nightly"}
+    )
+
+    def joined(content: bytes, made: str) -> Descriptor:
+        entry = add_image(layout, AMD64, [gzip_layer({"app": content})])
+        index = layout.add_document(ImageIndex(manifests=(entry,), annotations={"made": made}))
+        upload(client, layout, index)
+        return index
+
+    there = joined(b"1", "yesterday")
+    assert night(request, there, client) is None
+    tag(client, layout, there, "nightly")
+
+    same = night(request, joined(b"1", "today"), client)
+    assert same is not None
+    assert (same.index, same.same_as, same.tags) == (there.digest, "nightly", ())
+    assert same.reference == f"{image}@{there.digest}"
+    assert night(request, joined(b"2", "today"), client) is None
+
+    with get_client(sync_client=True) as prefect:
+        shown = [str(each.data) for each in prefect.read_artifacts() if "Unchanged" in str(each.data)]
+    assert len(shown) == 1
+    assert str(there.digest) in shown[0]
