@@ -42,10 +42,7 @@ PUSH = {
     "PUT /v2/<name>/blobs/uploads/<session>": "ecr:CompleteLayerUpload",
     "PUT /v2/<name>/manifests/<reference>": "ecr:PutImage",
 }
-PRUNE = {
-    "GET /v2/<name>/tags/list": "ecr:ListImages",
-    "DELETE /v2/<name>/manifests/<reference>": "ecr:BatchDeleteImage",
-}
+PRUNE = {"GET /v2/<name>/tags/list": "ecr:ListImages"}
 GIT = {"git fetch": "codecommit:GitPull"}
 # Systems Manager user guide, "Creating a custom IAM role for Session Manager".
 SSM_AGENT = {
@@ -158,7 +155,9 @@ def test_making_repositories_has_to_be_asked_for(recorded: set[str]) -> None:
 
 def test_deleting_images_has_to_be_asked_for() -> None:
     without = _allowed("ControlRole", MayDelete=False)
-    assert _allowed("ControlRole") - without == set(PRUNE.values())
+    library = REPOSITORY / "src/soci_pipeline/aws"
+    named = _named(library / "ecr_images.py") | _named(library / "ecs.py")
+    assert _allowed("ControlRole") - without == named | set(PRUNE.values())
 
 
 def test_the_receiver_may_read_its_queue_and_its_secrets(recorded: set[str], aws: str, tmp_path: Path) -> None:
@@ -188,12 +187,9 @@ def test_the_server_may_read_its_secrets(recorded: set[str]) -> None:
 
 def test_every_call_in_the_code_is_some_role_s_and_is_named_as_what_it_is() -> None:
     """The name that an error gives for a call is a literal, so the code can be asked for all of them."""
-    named = set()
-    for path in [*(REPOSITORY / "src").rglob("*.py"), *(REPOSITORY / "tasks").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "calling":
-                assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}"
-                named.add(node.args[0].value)
+    named = {
+        action for ring in ("src", "tasks") for path in (REPOSITORY / ring).rglob("*.py") for action in _named(path)
+    }
     roles = ("WorkerRole", "ControlRole", "ReceiverRole", "ServerRole")
     allowed = {action for role in roles for action in _allowed(role)}
     declared = {*PULL.values(), *PUSH.values(), *PRUNE.values(), *SSM_AGENT.values()}
@@ -201,9 +197,10 @@ def test_every_call_in_the_code_is_some_role_s_and_is_named_as_what_it_is() -> N
 
 
 def test_no_statement_is_wider_than_it_can_be() -> None:
-    # Neither a login nor the agent's channels nor a look at groups can be narrowed to a resource.
+    # Neither a login nor the agent's channels nor a look at groups and clusters can be narrowed to a resource.
     looks = {"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances"}
-    anywhere = {"ecr:GetAuthorizationToken", *looks, *SSM_AGENT.values()}
+    in_use = _named(REPOSITORY / "src/soci_pipeline/aws/ecs.py")
+    anywhere = {"ecr:GetAuthorizationToken", *looks, *in_use, *SSM_AGENT.values()}
     for name, role in template("roles.yaml")["Resources"].items():
         properties = role["Properties"]
         policies = [each["PolicyDocument"] for each in properties.get("Policies", [])] or [properties["PolicyDocument"]]
@@ -212,6 +209,14 @@ def test_no_statement_is_wider_than_it_can_be() -> None:
             assert not [action for action in actions if "*" in action], name
             if statement["Resource"] == "*":
                 assert set(actions) <= anywhere, name
+
+
+def _named(path: Path) -> set[str]:
+    """The actions that a module gives a name to as it calls them."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    first = [node.args[0] for node in calls if getattr(node.func, "id", None) == "calling"]
+    assert all(isinstance(each, ast.Constant) for each in first), path
+    return {str(each.value) for each in first if isinstance(each, ast.Constant)}
 
 
 def _push() -> dict[str, Any]:
