@@ -21,6 +21,7 @@ NOT_RUN = {
     "aws cloudformation deploy": "the emulator gives no outputs of nested stacks; the fixture deploys them one by one",
     "aws ssm start-session": "a session needs a machine with its agent, and a plugin of the CLI",
     "aws autoscaling start-instance-refresh": "unknown to the emulator",
+    "aws sqs get-queue-attributes": "the CLI calls the address in the queue's URL, which is AWS's own",
     ".venv/bin/soci-pipeline setup": "needs Prefect: the local stack of tests/real does the same",
     ".venv/bin/prefect --no-prompt deploy": "needs Prefect: the local stack of tests/real does the same",
     ".venv/bin/prefect deployment run": "needs workers: tests/real runs it on a local stack",
