@@ -71,7 +71,7 @@ def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys:
     assert "nothing to do" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--span-size", "1"], ["--jobs", "0"], ["--min-layer-size", "-1"]])
+@pytest.mark.parametrize("arguments", [["--span-size", "0"], ["--jobs", "0"], ["--min-layer-size", "-1"]])
 def test_settings_that_cannot_be_meant_are_refused(client: RegistryClient, arguments: list[str]) -> None:
     reference = f"{client.registry}/{REPOSITORY}:v1"
 
