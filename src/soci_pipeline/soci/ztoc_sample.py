@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Final
 
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.digest import Digest
@@ -13,10 +14,15 @@ from soci_pipeline.soci.tar_headers import BLOCK, BadHeader
 from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
 from soci_pipeline.soci.ztoc_codec import Ztoc
 
+MOST_IN_MEMORY: Final = 64 << 20
+"""A sample holds a span whole, as stored and as tar. One gzip block may make a span as large as its layer."""
+
 
 def check_sample(ztoc: Ztoc, digest: Digest, read_range: ReadRange) -> None:
-    """Raise `DamagedContent` where a sample of the layer is not as the zTOC of that digest says."""
+    """Raise `DamagedContent` where a sample of the layer is not as the zTOC of that digest says, or is too large."""
     for span in sample_spans(ztoc, digest):
+        if is_too_large(ztoc, span):
+            raise DamagedContent(f"span {span} is too large for a sample")
         content = read_span(ztoc, span, read_range(*ztoc.stored_range(span)))
         _check_windows(ztoc, span, content)
         if wrong := next(header_differences(ztoc, ztoc.content_range(span)[0], content), None):
@@ -32,6 +38,12 @@ def _check_windows(ztoc: Ztoc, span: int, content: bytes) -> None:
         raise DamagedContent(f"span {span}: there is something before the beginning of the tar")
     if span + 1 < len(points) and points[span + 1].window != (points[span].window + content)[-WINDOW:]:
         raise DamagedContent(f"span {span}: it does not end with the window of the next one")
+
+
+def is_too_large(ztoc: Ztoc, span: int) -> bool:
+    """Whether a span takes more than `MOST_IN_MEMORY` bytes to be read."""
+    ends = ztoc.stored_range(span), ztoc.content_range(span)
+    return sum(end - start for start, end in ends) > MOST_IN_MEMORY
 
 
 def sample_spans(ztoc: Ztoc, digest: Digest) -> list[int]:

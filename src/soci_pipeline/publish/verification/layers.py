@@ -19,7 +19,7 @@ from soci_pipeline.soci.extract import read_span
 from soci_pipeline.soci.limits import DEFAULT_LIMITS
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
-from soci_pipeline.soci.ztoc_sample import header_differences, headers_in_span, sample_spans
+from soci_pipeline.soci.ztoc_sample import header_differences, headers_in_span, is_too_large, sample_spans
 
 
 class LayerVerifier:
@@ -34,11 +34,17 @@ class LayerVerifier:
         self._on_bytes = on_bytes or (lambda _: None)
 
     def sample(self, item: LayerToCheck) -> None:
-        """Read some spans of an indexed layer; other layers were asked for already, and are not read."""
+        """Read some spans of an indexed layer; other layers were asked for already, and are not read.
+
+        A span that would take too much memory is counted instead; `all` streams it.
+        """
         ztoc = self._ztoc(item)
         if ztoc is None or item.ztoc is None:
             return
         for span in sample_spans(ztoc, item.ztoc.digest):
+            if is_too_large(ztoc, span):
+                self._findings.count("spans_too_large")
+                continue
             with self._findings.catching(f"{item.where} span {span}"):
                 self._check_span(item, ztoc, span)
 

@@ -21,6 +21,7 @@ from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.soci.checkpoints import Checkpoint
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
+from soci_pipeline.soci.ztoc_sample import MOST_IN_MEMORY
 from tests.support.images import AMD64, ARM64, Layer, gzip_layer, tar_layer
 from tests.support.indexed import indexed, some_layers, with_checkpoint, with_entry
 from tests.support.published import REPOSITORY, flip, registry, upload
@@ -342,3 +343,15 @@ def test_a_registry_out_of_reach_says_nothing_about_the_image(tmp_path: Path, la
     impatient = ClientSettings(attempts=2, backoff_base=0.01)
     with RegistryClient(client.registry, settings=impatient) as late, pytest.raises(RegistryUnreachable):
         verify(late, REPOSITORY, digest, mode="sample")
+
+
+def test_a_span_that_would_fill_the_memory_is_counted_by_the_sample_and_read_by_all(
+    client: RegistryClient, layout: Layout
+) -> None:
+    image = indexed(layout, AMD64, [gzip_layer({"swap": bytes(MOST_IN_MEMORY)})], span_size=1 << 40)
+    digest = published(client, layout, image)
+
+    sampled, whole = verified(client, digest, "sample"), verified(client, digest, "all")
+
+    assert (sampled.ok, sampled.checked["spans_too_large"], sampled.checked.get("spans")) == (True, 1, None)
+    assert (whole.ok, whole.checked["spans"]) == (True, 1)
