@@ -6,6 +6,7 @@ right.
 """
 
 import base64
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -196,8 +197,19 @@ class Configuration(_Section):
         return next((each for each in self.sources if each.name == name), None)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML as usual, but a key that is given twice is an error instead of the last one winning."""
+_BOOL = "tag:yaml.org,2002:bool"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: a key that is given twice is an error, and ``on`` is a word.
+
+    Only true and false are booleans, as in YAML 1.2 (10.3.2, "Tag Resolution"); 1.1 takes on, off, yes and no too.
+    """
+
+    yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -207,10 +219,13 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF"))
+
+
 def load(path: Path) -> Configuration:
     """Read and check a file; raises `InvalidInput` that names each fault."""
     try:
-        document = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+        document = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise InvalidInput(f"the configuration {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

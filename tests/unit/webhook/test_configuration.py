@@ -73,6 +73,18 @@ def test_the_configurations_of_the_documentation_are_valid(tmp_path: Path) -> No
     assert load(tmp_path / "both.yaml").source("aws") is not None
 
 
+def test_the_key_on_needs_no_quotes(tmp_path: Path) -> None:
+    rule = support.rule(
+        on="image", branches=[], deployment="index-image/default", parameters={"soci": {"version": "v2"}}
+    )
+    text = yaml.safe_dump(support.document(tmp_path, rules=[rule])).replace("'on':", "on:").replace('"on":', "on:")
+    path = tmp_path / "unquoted.yaml"
+    path.write_text(text)
+
+    assert "\n  on: image\n" in text
+    assert load(path).rules[0].on == "image"
+
+
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text(yaml.safe_dump(support.document(tmp_path)) + "\noutbox: /elsewhere\n")
