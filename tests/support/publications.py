@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from soci_pipeline.local.ports import answers, wait_until
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.workers import Worker
 from soci_pipeline.prefect_api import PrefectApi, RunState
@@ -125,6 +126,35 @@ def kill_machine(worker: Worker) -> None:
     home = str(worker.home)
     kill(processes(lambda _, environment: environment.get("HOME") == home))
     worker.process.wait()
+
+
+def kill_server(stack: Stack) -> tuple[list[str], dict[str, str]]:
+    """End the stack's Prefect server without a chance to say anything; returns what it was started with."""
+    home = stack.env["PREFECT_HOME"]
+
+    def serves(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+        return environment.get("PREFECT_HOME") == home and "PREFECT_SERVER_API_PORT" in environment
+
+    found = processes(serves)
+    assert found
+    # The first that was started is the one that a person would start again.
+    oldest = min(found)
+    argv, environment = _words(_PROC / str(oldest) / "cmdline"), _words(_PROC / str(oldest) / "environ")
+    kill(found)
+    return argv, dict(word.partition("=")[::2] for word in environment)
+
+
+@contextmanager
+def server_again(
+    stack: Stack, argv: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The Prefect server once more, with the same address and database; it answers when the block is entered."""
+    folder = stack.folder / "prefect"
+    log = folder / "server-again.log"
+    with background(argv, env=environment, cwd=folder, log=log) as child:
+        url = f"{stack.prefect_api_url}/health"
+        wait_until(lambda: answers(url), what="the Prefect server", child=child, log=log, seconds=300)
+        yield child
 
 
 @contextmanager
