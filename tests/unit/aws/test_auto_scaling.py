@@ -5,7 +5,7 @@ import pytest
 from soci_pipeline.aws.auto_scaling import AutoScalingGroup, GroupInstance, client
 from soci_pipeline.capacity.controller import GroupState
 from soci_pipeline.capacity.policy import Bounds
-from soci_pipeline.errors import CredentialsRefused, InvalidInput
+from soci_pipeline.errors import InvalidInput
 from tests.support.auto_scaling import GROUP, emulated_aws, instances, make_group
 
 
@@ -54,7 +54,7 @@ def test_a_group_that_does_not_exist_is_named(aws: str) -> None:
         AutoScalingGroup("workers-of-somebody", client()).state()
 
 
-def test_without_a_region_or_credentials_the_action_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_region_the_action_and_the_setting_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(CredentialsRefused, match="autoscaling:DescribeAutoScalingGroups"):
+    with pytest.raises(InvalidInput, match=r"(?s)autoscaling:DescribeAutoScalingGroups.*AWS_REGION"):
         client()
