@@ -84,7 +84,7 @@ def test_the_readmes_way_to_use_it_publishes_a_commit(installed: Installed, tmp_
         block = documented("README.md", ".venv/bin/prefect deployment run publish-image/default")
         registry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
         _publish(installed, block, {registry: installed.registry, "https://git.example.com/shop/web.git": served.url})
-    assert _tags_of_what_can_be_read(installed, "shop/web") == {served.commit[:7], "latest"}
+    assert _tags_of_what_can_be_read(installed, "shop/web") == {served.commit[:12], "latest"}
 
 
 def test_the_example_for_buildx_is_published_as_its_readme_says(installed: Installed, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_example_for_buildx_is_published_as_its_readme_says(installed: Insta
         block = documented("examples/buildx-static-site/README.md", "prefect deployment run")
         replacing = {"registry.example": installed.registry, "https://git.example/team/site.git": served.url}
         _publish(installed, block, replacing)
-    assert _tags_of_what_can_be_read(installed, "team/site") == {served.commit[:7]}
+    assert _tags_of_what_can_be_read(installed, "team/site") == {served.commit[:12]}
 
 
 def test_the_example_for_prebuilt_images_is_published_as_its_readme_says(installed: Installed, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_example_for_prebuilt_images_is_published_as_its_readme_says(install
             "https://ci.example/artifacts": files.address,
         }
         _publish(installed, block, replacing)
-    assert _tags_of_what_can_be_read(installed, "team/content") == {served.commit[:7]}
+    assert _tags_of_what_can_be_read(installed, "team/content") == {served.commit[:12]}
 
 
 def _publish(installed: Installed, block: Block, replacing: dict[str, str]) -> None:
@@ -155,4 +155,5 @@ def test_the_documented_way_to_sign_an_event_with_a_shell_is_taken(
         block = documented("docs/triggers.md", "id=msg_$(openssl rand -hex 8)")
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         block.run(tmp_path, replacing={"https://hooks.example.com": address}, env=environment)
-        assert service.outbox.counts()["pending"] == 1
+        # Prefect does not answer here, so the run that was stored may be on its way to it at any moment.
+        assert sum(service.outbox.counts().values()) == 1
