@@ -16,17 +16,28 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHELL_LANGUAGES = frozenset({"console", "sh", "bash", "shell"})
 
+# By document and heading: sections whose commands `tests/unit/aws/test_operations_page.py` runs in their order. It has
+# the reasons for the few that it leaves out.
+SECTIONS_RUN_IN_ORDER = (
+    ("docs/operations.md", "From an empty AWS account to the first tag"),
+    ("docs/operations.md", "Running it on AWS"),
+)
+
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<language>[\w-]*)[^\n]*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block of a Markdown document; ``document`` is relative to the repository, ``line`` where it begins."""
+    """A fenced block of a Markdown document; ``document`` is relative to the repository, ``line`` where it begins.
+
+    ``section`` is the heading of the second level that it stands under, or empty.
+    """
 
     document: str
     line: int
     language: str
     text: str
+    section: str = ""
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
@@ -102,14 +113,16 @@ def blocks(document: Path) -> Iterator[Block]:
     """The fenced blocks of a document, without the indentation that a list gives them."""
     name = document.relative_to(REPOSITORY).as_posix()
     opened: re.Match[str] | None = None
-    start, lines = 0, list[str]()
+    start, lines, section = 0, list[str](), ""
     for number, line in enumerate(document.read_text().splitlines(), start=1):
         found = _FENCE.match(line)
         if opened is None:
             if found:
                 opened, start, lines = found, number, []
+            elif line.startswith("## "):
+                section = line.removeprefix("## ").strip()
         elif found and found["ticks"].startswith(opened["ticks"]) and not found["language"]:
-            yield Block(name, start, opened["language"], "\n".join(lines) + "\n")
+            yield Block(name, start, opened["language"], "\n".join(lines) + "\n", section)
             opened = None
         else:
             lines.append(line.removeprefix(opened["indent"]))

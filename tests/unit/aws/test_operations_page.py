@@ -12,10 +12,9 @@ import pytest
 
 from tests.support.aws import REGION, REGISTRY
 from tests.support.cloudformation import NOT_EMULATED, Root, deploy, make_stack
+from tests.support.documentation import REPOSITORY, SECTIONS_RUN_IN_ORDER, shell_blocks
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-PAGE = REPOSITORY / "docs" / "operations.md"
-SECTIONS = ("From an empty AWS account to the first tag", "Running it on AWS")
+SECTIONS = tuple(section for _, section in SECTIONS_RUN_IN_ORDER)
 # By their beginnings: what does not run here, and why.
 NOT_RUN = {
     "aws cloudformation deploy": "the emulator gives no outputs of nested stacks; the fixture deploys them one by one",
@@ -35,9 +34,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 def _commands(section: str) -> list[str]:
     """The lines of the section's shell blocks."""
-    text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"^( *)```sh\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
-    return [line.strip() for _, block in blocks for line in block.splitlines() if line.strip()]
+    shown = (block for block in shell_blocks() if (block.document, block.section) in SECTIONS_RUN_IN_ORDER)
+    lines = (line for block in shown if block.section == section for line in block.text.splitlines())
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _is_run(command: str) -> bool:
