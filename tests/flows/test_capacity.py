@@ -1,6 +1,8 @@
 """What the controller and the agent say to a real Prefect server."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,9 +30,11 @@ def branch() -> None:
 
 
 @pytest.fixture
-def api() -> PrefectApi:
+def api() -> Iterator[PrefectApi]:
     with get_client(sync_client=True) as client:
-        return PrefectApi(str(client.api_url), patience_s=10)
+        address = str(client.api_url)
+    with contextlib.closing(PrefectApi(address, patience_s=10)) as api:
+        yield api
 
 
 @pytest.fixture
