@@ -3,15 +3,16 @@
 from typing import Any
 
 import pytest
+import yaml
 from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
-from prefect.utilities.schema_tools import validate
 
 from flows.index_image import index_image
 from flows.prune_repository import prune_repository
 from flows.publish_image import publish_image
 from flows.verify_image import verify_image
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.local.stack import project_folder
 from soci_pipeline.parameters import Parameters
 from soci_pipeline.publish.image_parameters import IndexParameters, PruneParameters, VerifyParameters
 from soci_pipeline.publish.request import PublishRequest
@@ -86,13 +87,12 @@ def test_a_text_that_was_left_empty_counts_as_left_out(absent: str | None) -> No
     assert request.soci.reuse_from is None
 
 
-def test_the_server_takes_null_for_what_may_be_left_out_and_refuses_another_type() -> None:
-    schema = parameter_schema(publish_image).model_dump()
-    given = {"image": IMAGE, "source": "https://git.example.com/web.git"}
-    # As the server does when a run is made.
-    validate(given | {"ref": None, "worker_wait": None}, schema, raise_on_error=True, allow_none_with_default=True)
-    faults = validate(given | {"verify": "some"}, schema, allow_none_with_default=True)
-    assert faults
+def test_the_server_leaves_the_check_of_a_form_to_the_flow() -> None:
+    """It would refuse the null that its UI sends for a field that is left empty."""
+    deployments = yaml.safe_load((project_folder() / "prefect.yaml").read_text())["deployments"]
+    forms = [each for each in deployments if "branch" not in each["tags"]]
+    assert {each["entrypoint"].rpartition(":")[2].replace("_", "-") for each in forms} == {flow.name for flow in MODELS}
+    assert not [each["entrypoint"] for each in forms if each.get("enforce_parameter_schema", True)]
 
 
 def test_a_flow_is_called_with_parameters_and_refuses_those_that_are_wrong() -> None:
