@@ -98,3 +98,4 @@ lock: $(UV) ## Resolve the pins in requirements/ again
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) .toolchain .local .cache .mypy_cache .ruff_cache .hypothesis build-output
+	@find src -name __pycache__ -prune -exec rm -rf {} +
