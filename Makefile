@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 PYTEST := $(VENV)/bin/python -m pytest -p no:cacheprovider
 
-.PHONY: help prerequisites install development demo test test-unit check format coverage docs bench fuzz lock clean
+.PHONY: help prerequisites install development demo test test-unit screenshots check format coverage docs bench fuzz lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -61,6 +61,9 @@ test: development ## All tests: units, then the real engines, registries and Pre
 
 test-unit: development ## The tests that need nothing but Python
 	@$(PYTEST) $(TEST_ARGS)
+
+screenshots: development ## Take the README's pictures of Prefect's UI again
+	@$(PYTEST) --real tests/real/test_ui.py --screenshots docs/images $(TEST_ARGS)
 
 check: development ## Formatting, lint and types
 	@$(VENV)/bin/ruff format --check .

@@ -36,6 +36,7 @@ hypothesis.settings.load_profile("untimed")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("soci-pipeline")
     group.addoption("--real", action="store_true", help="also run the tests with real engines, registries and Prefect")
+    group.addoption("--screenshots", metavar="FOLDER", help="also write the README's pictures of the UI there")
     group.addoption("--require-tools", action="store_true", help="a tool that cannot be had is a failure, not a skip")
 
 

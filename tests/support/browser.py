@@ -1,0 +1,129 @@
+"""Debian's Chromium, unpacked below the toolchain folder with all that it needs, and driven over loopback alone.
+
+It is the headless shell of the machine's own release. Only the C library stays the machine's; every other library and
+the fonts come along, since a server has none of them. Nothing is installed, and no browser comes from elsewhere.
+"""
+
+import io
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from PIL import Image
+from playwright.sync_api import BrowserContext, FloatRect, Locator, Page, sync_playwright
+
+from soci_pipeline.errors import ToolMissing
+from soci_pipeline.local.debian_packages import PackageArchive
+from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.process import logger, run
+
+# Two cores that a stack is busy on draw a page in many seconds.
+PATIENCE_SECONDS = 120
+
+_PACKAGE = "chromium-headless-shell"
+_PROGRAM = "usr/lib/chromium/chromium-headless-shell"
+# The C library belongs to the machine's loader, and pictures are drawn without a driver for a graphics card.
+_LEFT_OUT = re.compile(r"(?:libc6|libllvm[0-9]+|libgl1-mesa-dri|libz3-4|perl|perl-base|libperl[0-9.]+)_")
+_LIBRARIES = ("usr/lib/*-linux-gnu", "lib/*-linux-gnu", "usr/lib/*-linux-gnu/pulseaudio")
+# Nobody but this machine is asked for anything: other names are not even looked up.
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+)
+# The background, the lines of time and their labels have fewer.
+_DRAWN = 150
+_ELSEWHERE = re.compile(r"^https?://(?!127\.0\.0\.1:)")
+_FONTS = '<?xml version="1.0"?>\n<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Chromium:
+    """A browser that can be started, and the environment that it needs."""
+
+    program: Path
+    libraries: tuple[Path, ...]
+    fonts: Path
+
+
+def chromium(toolchain: Toolchain) -> Chromium:
+    """The unpacked browser; fetched the first time. Raises `ToolMissing` where the machine has no such packages."""
+    archive = PackageArchive(toolchain.folder / "apt")
+    if archive.release.distribution != "debian":
+        raise ToolMissing("the browser is unpacked from Debian's packages, on Debian only")
+    place = toolchain.folder / "packages" / f"{archive.release.codename}-{_PACKAGE}-tree-{archive.architecture}"
+    with folder_lock(place.parent):
+        if not place.is_dir():
+            logger().info("fetching %s with its libraries and fonts", _PACKAGE)
+            with tempfile.TemporaryDirectory(dir=place.parent, prefix=".unpacking-") as scratch:
+                for package in archive.closure([_PACKAGE]):
+                    if not _LEFT_OUT.match(package.name):
+                        run(["dpkg-deb", "-x", package, Path(scratch) / "tree"], package="dpkg")
+                (Path(scratch) / "tree").rename(place)
+    libraries = tuple(path for pattern in _LIBRARIES for path in sorted(place.glob(pattern)))
+    return Chromium(place / _PROGRAM, libraries, place / "usr/share/fonts")
+
+
+@contextmanager
+def running(browser: Chromium, home: Path, *, width: int = 1200, height: int = 1000) -> Iterator[BrowserContext]:
+    """A browser with an empty profile in ``home``, whose pages measure ``width`` by ``height`` pixels."""
+    home.mkdir(parents=True, exist_ok=True)
+    fonts = home / "fonts.conf"
+    fonts.write_text(_FONTS.format(fonts=escape(str(browser.fonts)), cache=escape(str(home / "font-cache"))))
+    environment: dict[str, str | float | bool] = {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "FONTCONFIG_FILE": str(fonts),
+        "LD_LIBRARY_PATH": ":".join(map(str, browser.libraries)),
+    }
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            home / "profile",
+            executable_path=browser.program,
+            args=_FLAGS,
+            env=environment,
+            viewport={"width": width, "height": height},
+            device_scale_factor=1,
+        )
+        try:
+            # What a page asks of other machines ends before it leaves the browser.
+            context.route(_ELSEWHERE, lambda route: route.abort())
+            context.set_default_timeout(PATIENCE_SECONDS * 1000)
+            yield context
+        finally:
+            context.close()
+
+
+def wait_until_drawn(canvas: Locator) -> None:
+    """Return when a run graph shows more than its background, and moves no more: it has no text to be asked for."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    before, shown = b"", canvas.screenshot()
+    while shown != before or _colours(shown) < _DRAWN:
+        assert time.monotonic() < deadline, "the run graph stays empty"
+        canvas.page.wait_for_timeout(500)
+        before, shown = shown, canvas.screenshot()
+
+
+def write_picture(page: Page, file: Path, *, height: int) -> None:
+    """Write the upper ``height`` pixels of a page as a small PNG: 128 colours are enough for a page of text."""
+    assert page.viewport_size is not None
+    part: FloatRect = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height}
+    with Image.open(io.BytesIO(page.screenshot(animations="disabled", clip=part))) as image:
+        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
+
+
+def _colours(png: bytes) -> int:
+    with Image.open(io.BytesIO(png)) as image:
+        return len(image.convert("RGB").getcolors(1 << 24) or ())
