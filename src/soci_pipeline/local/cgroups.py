@@ -69,8 +69,9 @@ def in_own_mounts(script: Sequence[str], *, root: Path, options: Sequence[str] =
     if not is_chroot():
         lines = f"mount --make-rslave / 2>/dev/null; {lines}"
     else:
-        inner = f"exec chroot {shlex.quote(str(root))} sh -c {shlex.quote(lines)}"
-        lines = f"mount --rbind / {root} && mount --make-rslave {root} && {inner}"
+        place = shlex.quote(str(root))
+        inner = f"exec chroot {place} sh -c {shlex.quote(lines)}"
+        lines = f"mount --rbind / {place} && mount --make-rslave {place} && {inner}"
     return ["unshare", "--mount", "--propagation", "unchanged", *options, "sh", "-c", lines]
 
 
