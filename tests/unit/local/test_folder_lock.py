@@ -1,5 +1,6 @@
 """The lock of a folder, between processes."""
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.process import LOGGER
 
 WAITER = """
 import sys
@@ -28,6 +30,56 @@ def test_whoever_waits_for_a_folder_that_is_removed_locks_the_one_in_its_place(t
         shutil.rmtree(folder)
     with waiter:
         assert waiter.wait(30) == 0
+    assert (folder / "mine").exists()
+
+
+HOLDER = """
+import shutil, sys
+from pathlib import Path
+from soci_pipeline.local.folder_lock import folder_lock
+with folder_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+    if sys.argv[2] == "remove":
+        shutil.rmtree(sys.argv[1])
+"""
+
+
+class _Release(logging.Handler):
+    """Lets the holder go on as soon as somebody says that he waits."""
+
+    def __init__(self, holder: "subprocess.Popen[bytes]") -> None:
+        super().__init__()
+        self.holder = holder
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.getMessage())
+        assert self.holder.stdin is not None
+        self.holder.stdin.write(b"\n")
+        self.holder.stdin.flush()
+
+
+@pytest.mark.parametrize("end", ["keep", "remove"])
+def test_whoever_waits_says_so_and_has_the_folder_when_it_is_free(tmp_path: Path, end: str) -> None:
+    folder = tmp_path / "folder"
+    argv = [sys.executable, "-c", HOLDER, str(folder), end]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        release = _Release(holder)
+        sink = logging.getLogger("of whoever waits")
+        sink.setLevel(logging.INFO)
+        sink.addHandler(release)
+        token = LOGGER.set(sink)
+        try:
+            with folder_lock(folder):
+                (folder / "mine").touch()
+        finally:
+            LOGGER.reset(token)
+            sink.removeHandler(release)
+        assert holder.wait(30) == 0
+    assert release.heard == [f"waiting for another process that works in {folder}"]
     assert (folder / "mine").exists()
 
 
