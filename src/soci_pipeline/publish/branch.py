@@ -25,6 +25,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.process import concealing, logger
 from soci_pipeline.publish import source
+from soci_pipeline.publish.git import GitCredentials
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
 from soci_pipeline.registry.client import RegistryClient
@@ -89,7 +90,7 @@ class Branch:
         return path
 
 
-def check_out(branch: Branch, *, credentials: source.GitCredentials | None = None) -> Path:
+def check_out(branch: Branch, *, credentials: GitCredentials | None = None) -> Path:
     """The files of the commit."""
     with branch.timed("source"):
         return source.check_out(branch.request.source, branch.fresh("source"), credentials=credentials)
@@ -229,7 +230,7 @@ def publish_branch(
     branch: Branch,
     client: RegistryClient,
     *,
-    credentials: source.GitCredentials | None = None,
+    credentials: GitCredentials | None = None,
     secrets: Mapping[str, Path] | None = None,
 ) -> PlatformImage:
     """All steps in order, for callers without an orchestrator."""

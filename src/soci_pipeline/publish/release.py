@@ -15,7 +15,7 @@ from pathlib import Path
 
 from soci_pipeline import __version__
 from soci_pipeline.errors import InvalidInput, StackError
-from soci_pipeline.publish import source
+from soci_pipeline.publish import git_address, source
 from soci_pipeline.settings import Settings
 
 HOME = "SOCI_PIPELINE_HOME"
@@ -73,7 +73,7 @@ def _fetched(repository: str, commit: str | None) -> Path:
     if not commit:
         raise InvalidInput(f"{REPOSITORY} is set, and {COMMIT} is not", advice="Pin the commit of the pipeline.")
     # It becomes a part of a path before git has seen it.
-    source.check_ref(commit)
+    git_address.check_ref(commit)
     folder = Settings.from_environment().work.folder / "releases"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     place = folder / commit

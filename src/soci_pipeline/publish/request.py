@@ -16,7 +16,8 @@ from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.parameters import Parameters
-from soci_pipeline.publish.source import ResolvedSource, check_ref, check_url
+from soci_pipeline.publish.git_address import check_ref, check_url
+from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.tag_names import check_templates
 from soci_pipeline.registry.reference import ImageReference, is_tag
 from soci_pipeline.soci.records import SociOptions

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.source import check_ref, check_url
+from soci_pipeline.publish.git_address import check_ref, check_url
 from soci_pipeline.webhook.errors import EventRefused
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,20}\Z")

@@ -13,7 +13,7 @@ import pytest
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, SourceError
 from soci_pipeline.publish import source
-from soci_pipeline.publish.source import GitCredentials
+from soci_pipeline.publish.git import GitCredentials
 from tests.support.git_http import served_over_http
 from tests.support.git_repositories import Repository, repository
 
