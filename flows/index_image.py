@@ -11,7 +11,7 @@ from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.request import VerifyMode
 from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.settings import Settings
-from tasks.artifacts import show_publication
+from tasks.artifacts import show_indexing_plan, show_publication
 from tasks.aws import connected
 from tasks.form import form
 from tasks.index_existing import index_existing
@@ -34,8 +34,12 @@ def index_image(request: IndexParameters) -> IndexedImage:
             suffix=request.suffix,
             soci=request.soci,
             verify=request.verify,
+            dry_run=request.dry_run,
             folder=folder,
         )
+        if found.dry_run:
+            show_indexing_plan(image, found)
+            return found
         log.info("%s is %s at %s", image, "indexed" if found.changed else "as it was", found.index)
         indexed = PublishedImage(
             reference=found.reference,

@@ -4,6 +4,7 @@ from prefect import flow
 
 from soci_pipeline.publish.image_parameters import PruneParameters
 from soci_pipeline.settings import Settings
+from tasks.artifacts import show_retention
 from tasks.aws import connected, ecr_session
 from tasks.form import form
 from tasks.prune import Pruned, in_use, prune
@@ -20,4 +21,5 @@ def prune_repository(request: PruneParameters) -> Pruned:
         used = in_use(client, image, request.in_use_ecs, aws) if request.in_use_ecs else frozenset()
         done = prune(client, request, request.rules(used), aws)
         log.info("%d %s, %d stay", len(done.deleted), "would go" if done.dry_run else "are gone", len(done.kept))
+        show_retention(image, done)
         return done

@@ -78,7 +78,7 @@ def publish_image(request: PublishRequest) -> PublishedImage:
             return same
         report = None
         if request.verify is not VerifyMode.OFF:
-            report = verify_index(client, request.image.repository, index.digest, request.verify, request.platforms)
+            report = verify_index(client, request.image, index.digest, request.verify, request.platforms)
         attest(request, commit, index, images, client, settings)
         moved = tag(request, index, images, names, rule, client)
         published = PublishedImage(

@@ -17,4 +17,4 @@ def verify_image(request: VerifyParameters) -> VerificationReport:
     """Read an image through its SOCI indexes; the run fails with every finding."""
     image = request.reference
     with run_log(), connected(image, Settings.from_environment()) as client:
-        return verify(client, image.repository, request.target, request.mode, request.platforms)
+        return verify(client, image, request.target, request.mode, request.platforms)

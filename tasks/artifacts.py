@@ -1,14 +1,19 @@
-"""What a run leaves in the UI: a table for each branch, a summary of the publication, and a link to the image."""
+"""What a run leaves in the UI: a table for each branch, a summary of each flow, and a link to the image."""
 
 import hashlib
 import re
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.publish.existing.index import IndexedImage
+from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.markdown import code, text
+from tasks.prune import Pruned
+from tasks.reports import indexing_plan, retention, verification
 from tasks.summary import WHY, Shown, pulled, size, summary
 
 
@@ -46,6 +51,34 @@ def show_publication(shown: Shown) -> None:
             key=key_of("image", image),
             description=f"{image} in its registry",
         )
+
+
+def show_verification(image: ImageReference, target: str | Digest, report: VerificationReport) -> None:
+    """What the gate read and found."""
+    create_markdown_artifact(
+        markdown=verification(image, target, report),
+        key=key_of("verification", image),
+        description=f"{image.name} at {target}: {'ok' if report.ok else f'{len(report.findings)} findings'}",
+    )
+
+
+def show_retention(image: ImageReference, done: Pruned) -> None:
+    """What retention deleted, or would, and why the rest stays."""
+    verb = "would go" if done.dry_run else "gone"
+    create_markdown_artifact(
+        markdown=retention(image, done),
+        key=key_of("retention", image),
+        description=f"{image.name}: {len(done.deleted)} {verb}, {len(done.kept)} stay",
+    )
+
+
+def show_indexing_plan(image: ImageReference, found: IndexedImage) -> None:
+    """What indexing would fetch and save."""
+    create_markdown_artifact(
+        markdown=indexing_plan(image, found),
+        key=key_of("indexing-plan", image),
+        description=f"{image}: {size(found.bytes_to_fetch)} would be fetched",
+    )
 
 
 def _row(number: int, layer: LayerRecord) -> dict[str, str | int]:

@@ -30,6 +30,7 @@ def index_existing(
     settings: Settings,
     *,
     suffix: str = "",
+    dry_run: bool = False,
     soci: SociOptions | None = None,
     verify: VerifyMode = VerifyMode.SAMPLE,
     folder: Path | None = None,
@@ -46,6 +47,7 @@ def index_existing(
             mutability=prepare(reference, settings, aws=ecr_session(settings)),
             verify=verify.value,
             jobs=settings.work.jobs,
+            dry_run=dry_run,
             folder=folder,
         )
         ztocs = CacheFolder(settings.work.ztoc_cache)

@@ -44,7 +44,7 @@ def summary(shown: Shown) -> str:
         [f"## {text(shown.image.repository)}", "", _headline(shown), ""],
         ["```", f"docker pull {pulled(shown)}", "```", ""],
         [*_facts(shown), ""],
-        _saved(shown.report),
+        saved(shown.report),
         ["### Platforms", "", *_platforms(shown), ""],
         _whole_layers(shown.published.platforms),
     ]
@@ -98,7 +98,8 @@ def _facts(shown: Shown) -> list[str]:
     return table(["Image", code(shown.image.name)], rows)
 
 
-def _saved(report: VerificationReport | None) -> list[str]:
+def saved(report: VerificationReport | None) -> list[str]:
+    """A section on the bytes before a container starts; no lines where nothing is known."""
     if report is None or not report.total_bytes:
         return []
     costs = report.platforms

@@ -11,6 +11,8 @@ from soci_pipeline.publish.request import VerifyMode
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.verification.verify import verify as verify_image
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
+from tasks.artifacts import show_verification
 from tasks.policies import STEP
 from tasks.run_log import run_log
 
@@ -18,18 +20,19 @@ from tasks.run_log import run_log
 @task(name="verify", task_run_name="verify", **STEP)
 def verify(
     client: RegistryClient,
-    repository: str,
+    image: ImageReference,
     reference: str | Digest,
     mode: VerifyMode,
     platforms: Sequence[Platform] | None = None,
 ) -> VerificationReport:
     """The report; raises `VerificationFailed` with every finding where there is one."""
     with run_log() as log:
-        report = verify_image(client, repository, reference, mode=mode.value, platforms=platforms)
+        report = verify_image(client, image.repository, reference, mode=mode.value, platforms=platforms)
+        show_verification(image, reference, report)
         for finding in report.findings:
             log.error("%s: %s", finding.where, finding.what)
         if not report.ok:
             lines = "\n".join(f"  - {finding.where}: {finding.what}" for finding in report.findings)
-            raise VerificationFailed(f"{repository}@{reference} is not as it should be:\n{lines}")
+            raise VerificationFailed(f"{image.name} at {reference} is not as it should be:\n{lines}")
         log.info("verified: %s", ", ".join(f"{count} {what}" for what, count in report.checked.items()))
         return report

@@ -108,7 +108,7 @@ def publication(parameters: dict[str, Any]) -> None:
         names, rule = check_target(request, commit, client, settings)
         images = [build_platform(request.branch(platform, commit)) for platform in request.platforms]
         index = join(request, commit, images, client)
-        verify(client, request.image.repository, index.digest, request.verify, request.platforms)
+        verify(client, request.image, index.digest, request.verify, request.platforms)
         attest(request, commit, index, images, client, settings)
         tag(request, index, images, names, rule, client)
 

@@ -54,6 +54,9 @@ class IndexParameters(Parameters):
         default=SociOptions(), title="SOCI index", description="The sizes. The version is always v2."
     )
     verify: VerifyMode = Field(default=VerifyMode.SAMPLE, title="Verification", description=VERIFY_MEANING)
+    dry_run: bool = Field(
+        default=False, title="Dry run", description="Say what would be fetched and saved, and write nothing."
+    )
 
 
 class VerifyParameters(Parameters):

@@ -1,0 +1,78 @@
+"""What the runs on images that are in a registry already report, as markdown: the gate, retention, a plan to index."""
+
+from collections.abc import Iterable, Sequence
+
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.publish.existing.index import IndexedImage
+from soci_pipeline.publish.verification.verify import VerificationReport
+from soci_pipeline.registry.reference import ImageReference
+from tasks.markdown import code, table, text
+from tasks.prune import Pruned
+from tasks.summary import WHY, indexed, saved, size
+
+_MOST_ROWS = 200
+"""An artifact is a row of Prefect's database: what is longer is in the run's log and result."""
+
+
+def verification(image: ImageReference, target: str | Digest, report: VerificationReport) -> str:
+    """Every finding, what was read, and what lazy loading saves."""
+    said = "as it should be" if report.ok else f"**not as it should be**: {_count(len(report.findings), 'finding')}"
+    rows = [["Image index", code(report.index) if report.index else "could not be read"]]
+    rows += [[text(kind.replace("_", " ")), str(count)] for kind, count in report.checked.items()]
+    lines = [f"## {text(image.repository)}", "", f"{code(target)} is {said}.", ""]
+    if report.findings:
+        found = [[text(finding.where), text(finding.what)] for finding in report.findings]
+        lines += [*_long_table(["Where", "What"], found), ""]
+    return _page([*lines, *table(["Read", ""], rows), "", *saved(report)])
+
+
+def retention(image: ImageReference, done: Pruned) -> str:
+    """What goes and what stays, each with its reason."""
+    verb = "would go" if done.dry_run else "gone"
+    lines = [f"## {text(image.repository)}", "", f"**{len(done.deleted)} {verb}**, {len(done.kept)} stay."]
+    if done.dry_run:
+        lines += ["", "A dry run: nothing was deleted. Run it again with *Dry run* switched off."]
+    for title, names in ((verb.capitalize(), done.deleted), ("Stay", done.kept)):
+        rows = [[code(name), text(done.reasons[name])] for name in names]
+        lines += ["", f"### {title}", "", *(_long_table(["Tag or digest", "Why"], rows) if rows else ["nothing"])]
+    return _page(lines)
+
+
+def indexing_plan(image: ImageReference, found: IndexedImage) -> str:
+    """What a dry run of indexing says: what would be fetched, and what a container would then start without."""
+    layers = [(each.platform, layer) for each in found.platforms for layer in each.layers]
+    rows = [
+        [
+            text(platform),
+            code(layer.digest),
+            size(layer.size),
+            f"{text(layer.reason.value)}: {WHY[layer.reason]}" if layer.reason else "would be indexed",
+        ]
+        for platform, layer in layers
+        if layer.ztoc is None
+    ]
+    return _page(
+        [
+            f"## {text(image.repository)}",
+            "",
+            f"A dry run: {size(found.bytes_to_fetch)} of layers would be fetched and indexed, and a container could "
+            f"start without {size(found.lazy_layer_bytes)}. Nothing was written.",
+            "",
+            *table(["Platform", "Layers indexed now"], [[text(e.platform), indexed(e)] for e in found.platforms]),
+            "",
+            *(_long_table(["Platform", "Layer", "Size", "What"], rows) if rows else []),
+        ]
+    )
+
+
+def _long_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    more = ["", f"and {len(rows) - _MOST_ROWS} more"] if len(rows) > _MOST_ROWS else []
+    return [*table(header, rows[:_MOST_ROWS]), *more]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _page(lines: Iterable[str]) -> str:
+    return "\n".join(lines).rstrip() + "\n"
