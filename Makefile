@@ -56,11 +56,12 @@ development: $(VENV)/installed-runtime $(VENV)/installed-development
 demo: $(VENV)/installed-runtime ## Publish an example for two platforms with a local stack, and show it
 	@$(VENV)/bin/soci-pipeline demo $(DEMO_ARGS)
 
-test: development ## All tests: units, then the real engines, registries and Prefect server
-	@$(PYTEST) --real $(TEST_ARGS)
+test: test-unit ## All tests: units, then the real engines, registries and Prefect server
+	@$(PYTEST) --real -m real $(TEST_ARGS)
 
+# A process for each core. A file stays in one, in the order of the rings: see `_ring` in tests/conftest.py.
 test-unit: development ## The tests that need nothing but Python
-	@$(PYTEST) $(TEST_ARGS)
+	@$(PYTEST) -m 'not real' -n auto --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 screenshots: development ## Take the README's pictures of Prefect's UI again
 	@$(PYTEST) --real tests/real/test_ui.py --screenshots docs/images $(TEST_ARGS)

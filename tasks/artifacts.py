@@ -2,19 +2,22 @@
 
 import hashlib
 import re
+from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.markdown import code, text
-from tasks.prune import Pruned
 from tasks.reports import indexing_plan, retention, verification
 from tasks.summary import WHY, Shown, pulled, size, summary
+
+if TYPE_CHECKING:
+    from soci_pipeline.publish.existing.index import IndexedImage
+    from tasks.prune import Pruned
 
 
 def key_of(kind: str, image: ImageReference, *more: str) -> str:
@@ -62,7 +65,7 @@ def show_verification(image: ImageReference, target: str | Digest, report: Verif
     )
 
 
-def show_retention(image: ImageReference, done: Pruned) -> None:
+def show_retention(image: ImageReference, done: "Pruned") -> None:
     """What retention deleted, or would, and why the rest stays."""
     verb = "would go" if done.dry_run else "gone"
     create_markdown_artifact(
@@ -72,7 +75,7 @@ def show_retention(image: ImageReference, done: Pruned) -> None:
     )
 
 
-def show_indexing_plan(image: ImageReference, found: IndexedImage) -> None:
+def show_indexing_plan(image: ImageReference, found: "IndexedImage") -> None:
     """What indexing would fetch and save."""
     create_markdown_artifact(
         markdown=indexing_plan(image, found),

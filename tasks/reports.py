@@ -1,14 +1,18 @@
 """What the runs on images that are in a registry already report, as markdown: the gate, retention, a plan to index."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from tasks.markdown import code, table, text
-from tasks.prune import Pruned
 from tasks.summary import WHY, indexed, saved, size
+
+if TYPE_CHECKING:
+    # Not for a publication's process, which would import all that indexing and retention need.
+    from soci_pipeline.publish.existing.index import IndexedImage
+    from tasks.prune import Pruned
 
 _MOST_ROWS = 200
 """An artifact is a row of Prefect's database: what is longer is in the run's log and result."""
@@ -26,7 +30,7 @@ def verification(image: ImageReference, target: str | Digest, report: Verificati
     return _page([*lines, *table(["Read", ""], rows), "", *saved(report)])
 
 
-def retention(image: ImageReference, done: Pruned) -> str:
+def retention(image: ImageReference, done: "Pruned") -> str:
     """What goes and what stays, each with its reason."""
     verb = "would go" if done.dry_run else "gone"
     lines = [f"## {text(image.repository)}", "", f"**{len(done.deleted)} {verb}**, {len(done.kept)} stay."]
@@ -38,7 +42,7 @@ def retention(image: ImageReference, done: Pruned) -> str:
     return _page(lines)
 
 
-def indexing_plan(image: ImageReference, found: IndexedImage) -> str:
+def indexing_plan(image: ImageReference, found: "IndexedImage") -> str:
     """What a dry run of indexing says: what would be fetched, and what a container would then start without."""
     layers = [(each.platform, layer) for each in found.platforms for layer in each.layers]
     rows = [

@@ -49,4 +49,4 @@ class Entry(NamedTuple):
         """Whether a runtime has to look at extended attributes for this entry; opaque directories become one."""
         if self.name.endswith(OPAQUE_WHITEOUT):
             return True
-        return any(key.startswith(XATTR_PREFIX) for key, _ in self.pax)
+        return bool(self.pax) and any(key.startswith(XATTR_PREFIX) for key, _ in self.pax)

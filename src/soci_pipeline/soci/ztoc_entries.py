@@ -1,7 +1,9 @@
 """Reads the entries of a zTOC: one loop, since it is paid for every file of every layer whose zTOC is used again.
 
 The tables of one writer share a few vtables. What a vtable says is worked out once, as a layout that takes all numbers
-and references of a table in one step; a table of any other form is read slot by slot.
+and references of a table in one step. The loop takes what such tables hold, adds up what it has read, and stops at
+anything out of the ordinary; then all is read again, slot by slot, by the reader that knows every form and names what
+is wrong.
 """
 
 import struct
@@ -10,7 +12,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from soci_pipeline.soci import entries as kinds
-from soci_pipeline.soci.entries import Entry
+from soci_pipeline.soci.entries import Entry, PaxRecords
 from soci_pipeline.soci.flatbuffer_reader import FlatbufferReader, InvalidFlatbuffer
 from soci_pipeline.soci.tar_headers import BLOCK
 
@@ -18,6 +20,11 @@ from soci_pipeline.soci.tar_headers import BLOCK
 _FORMS: Final = "OOqqOqIIOOOqqO"
 _REFERENCES: Final = tuple(slot for slot, form in enumerate(_FORMS) if form == "O")
 _I32: Final = struct.Struct("<i").unpack_from
+_U32: Final = struct.Struct("<I").unpack_from
+
+
+class _OutOfTheOrdinary(Exception):
+    """A buffer that the quick loop does not read; whether it is wrong is not said."""
 
 
 class _Layout(NamedTuple):
@@ -32,55 +39,95 @@ def read_entries(reader: FlatbufferReader, places: Sequence[int], uncompressed: 
 
     Raises `InvalidFlatbuffer` for anything else.
     """
+    try:
+        return tuple(_read_ordinary(reader, places, uncompressed))
+    except (_OutOfTheOrdinary, struct.error):
+        # What the first reading has used up of what may be read does not count.
+        again = FlatbufferReader(reader.data)
+        found, floor = [], BLOCK
+        for at in places:
+            entry = _slot_by_slot(again, at)
+            floor = _end_of(entry, floor, uncompressed)
+            found.append(entry)
+        return tuple(found)
+
+
+def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed: int) -> list[Entry]:
+    """What `read_entries` answers, where every table has a layout, every string is within, and none is read twice."""
     found: list[Entry] = []
-    layouts: dict[int, _Layout | None] = {}
-    data, string, floor = reader.data, reader.string_at, BLOCK
+    add, make = found.append, tuple.__new__
+    layouts: dict[int, _Layout] = {}
+    data, floor, spent = reader.data, BLOCK, 0
+    length = len(data)
+    regular, known_kinds = kinds.REGULAR, kinds.KINDS
     for at in places:
-        reader.inside(at, 4)
+        if at < 0:
+            raise _OutOfTheOrdinary
         vtable = at - _I32(data, at)[0]
-        if vtable not in layouts:
-            layouts[vtable] = _layout(reader.table(at))
-        layout = layouts[vtable]
+        layout = layouts.get(vtable)
         if layout is None:
-            entry = _slot_by_slot(reader, at)
-        else:
-            try:
-                fields = layout.fields(data, at)
-            except struct.error as error:
-                raise InvalidFlatbuffer("a table reaches beyond the end") from error
-            name, kind, offset, size, link, mode, uid, gid, uname, gname, time, major, minor, pax = fields
-            name_at, kind_at, link_at, uname_at, gname_at, time_at, pax_at = layout.distances
-            entry = Entry(
-                string(at + name_at + name),
-                string(at + kind_at + kind),
-                offset,
-                size,
-                string(at + link_at + link),
-                mode,
-                uid,
-                gid,
-                string(at + uname_at + uname),
-                string(at + gname_at + gname),
-                string(at + time_at + time),
-                major,
-                minor,
-                _pax(reader, at + pax_at + pax),
+            layout = layouts[vtable] = _layout(reader.table(at))
+        fields, (name_at, kind_at, link_at, uname_at, gname_at, time_at, pax_at) = layout
+        name, kind, offset, size, link, mode, uid, gid, uname, gname, time, major, minor, pax = fields(data, at)
+        # Where each string begins, behind its length, and where it ends.
+        name += at + name_at + 4
+        kind += at + kind_at + 4
+        link += at + link_at + 4
+        uname += at + uname_at + 4
+        gname += at + gname_at + 4
+        time += at + time_at + 4
+        pax += at + pax_at
+        name_end = name + _U32(data, name - 4)[0]
+        kind_end = kind + _U32(data, kind - 4)[0]
+        link_end = link + _U32(data, link - 4)[0]
+        uname_end = uname + _U32(data, uname - 4)[0]
+        gname_end = gname + _U32(data, gname - 4)[0]
+        time_end = time + _U32(data, time - 4)[0]
+        spent += name_end - name + kind_end - kind + link_end - link
+        spent += uname_end - uname + gname_end - gname + time_end - time
+        # A NUL ends each string.
+        if spent > length or max(name_end, kind_end, link_end, uname_end, gname_end, time_end) >= length:
+            raise _OutOfTheOrdinary
+        kind_said = data[kind:kind_end]
+        if offset < floor or size < 0 or kind_said not in known_kinds or (size and kind_said != regular):
+            raise _OutOfTheOrdinary
+        floor = offset + -(-size // BLOCK) * BLOCK + BLOCK
+        if offset + size > uncompressed:
+            raise _OutOfTheOrdinary
+        add(
+            make(
+                Entry,
+                (
+                    data[name:name_end],
+                    kind_said,
+                    offset,
+                    size,
+                    data[link:link_end],
+                    mode,
+                    uid,
+                    gid,
+                    data[uname:uname_end],
+                    data[gname:gname_end],
+                    data[time:time_end],
+                    major,
+                    minor,
+                    _pax(reader, pax) if _U32(data, pax)[0] else (),
+                ),
             )
-        floor = _end_of(entry, floor, uncompressed)
-        found.append(entry)
-    return tuple(found)
+        )
+    return found
 
 
-def _layout(slots: tuple[int, ...]) -> _Layout | None:
-    """None for a table that no writer makes: without some reference, or with fields that lie in one another."""
+def _layout(slots: tuple[int, ...]) -> _Layout:
+    """Raises for a table that no writer makes: without some reference, or with fields that lie in one another."""
     slots = slots[: len(_FORMS)]
     if len(slots) < len(_FORMS) or not all(slots[slot] for slot in _REFERENCES):
-        return None
+        raise _OutOfTheOrdinary
     form, end = "<", 0
     present = sorted((place, slot) for slot, place in enumerate(slots) if place)
     for place, slot in present:
         if place < end:
-            return None
+            raise _OutOfTheOrdinary
         code = _FORMS[slot].replace("O", "I")
         form += f"{place - end}x{code}"
         end = place + struct.calcsize(f"<{code}")
@@ -125,7 +172,7 @@ def _slot_by_slot(reader: FlatbufferReader, at: int) -> Entry:
     )
 
 
-def _pax(reader: FlatbufferReader, place: int) -> tuple[tuple[bytes, bytes], ...]:
+def _pax(reader: FlatbufferReader, place: int) -> PaxRecords:
     if not place:
         return ()
     records = reader.references_at(place)

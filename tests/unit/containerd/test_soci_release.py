@@ -103,7 +103,11 @@ def test_a_program_that_is_a_link_is_refused(server: FileServer, tmp_path: Path,
         fetched(server, tmp_path)
 
 
-@pytest.mark.parametrize("body", [b"no archive", release()[:40], release(name="other"), gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "body",
+    [b"no archive", release()[:40], release(name="other"), gzip.compress(b"")],
+    ids=["no gzip", "cut off", "another program", "empty"],
+)
 def test_an_archive_without_the_program_is_damage(server: FileServer, tmp_path: Path, body: bytes) -> None:
     server.answers[PATH] = (200, body)
     with pytest.raises(DamagedContent):

@@ -75,3 +75,26 @@ def test_a_table_that_is_cut_off_is_refused() -> None:
 def test_a_table_that_is_elsewhere_is_refused(place: int) -> None:
     with pytest.raises(InvalidFlatbuffer):
         read_entries(table(ALL), [place], 4096)
+
+
+def test_one_long_string_that_many_entries_share_is_read_for_each() -> None:
+    """Together they say far more than the buffer holds, which is no reason to refuse a writer that shares strings."""
+    name, count = b"n" * 4096, 50
+    places = [40 + 80 * number for number in range(count)]
+    end = places[-1] + 80
+    strings = struct.pack("<I", len(name)) + name + b"\0" * 4 + struct.pack("<I3s1x", 3, b"reg") + bytes(4)
+    kind, nothing = end + 4 + len(name) + 4, end + len(strings) - 4
+    slots = {slot: 4 + sum(SIZES[FORMS[other]] for other in ALL[:slot]) for slot in ALL}
+    data = bytearray(4) + struct.pack("<16H", 32, 80, *(slots[slot] for slot in ALL)) + bytes(4)
+    for number, place in enumerate(places):
+        body = bytearray(struct.pack("<i", place - 4)) + bytes(76)
+        for slot in ALL:
+            if FORMS[slot] == "O":
+                target = {0: end, 1: kind}.get(slot, nothing)
+                struct.pack_into("<I", body, slots[slot], target - place - slots[slot])
+        struct.pack_into("<q", body, slots[2], 512 * (number + 1))
+        data += body
+    found = read_entries(FlatbufferReader(bytes(data + strings + b"\0")), places, 1 << 20)
+    assert [(entry.name, entry.kind, entry.offset) for entry in found] == [
+        (name, b"reg", 512 * (number + 1)) for number in range(count)
+    ]
