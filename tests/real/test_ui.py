@@ -175,12 +175,13 @@ def _run_page(stack: Stack, run_id: str) -> str:
 
 
 def _submitted(page: Page) -> Response:
-    """Submit the form, once more where the server is too busy: SQLite locks its database, and the UI asks only once."""
-    while True:
+    """Submit the form, again where the server is too busy: SQLite locks its database, and the UI asks only once."""
+    for _ in range(5):
         with page.expect_response(re.compile("/create_flow_run$")) as answer:
             page.get_by_role("button", name="Submit").click()
         if answer.value.status != 503:
-            return answer.value
+            break
+    return answer.value
 
 
 def _open_artifact(page: Page, key: str) -> None:
