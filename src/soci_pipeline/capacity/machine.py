@@ -20,6 +20,7 @@ WORK_FOLDER = "SOCI_PIPELINE_WORK_FOLDER"
 RUN_ID = "PREFECT__FLOW_RUN_ID"
 _PROC = Path("/proc")
 _KILL_SECONDS = 15.0
+_EXEC_PAUSES = (0.005, 0.02, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,28 @@ def _run_id(environment: Mapping[bytes, bytes]) -> str | None:
 
 
 def _environment(process: Path) -> dict[bytes, bytes]:
-    try:
-        words = (process / "environ").read_bytes().split(b"\0")
-    except OSError:
-        # It has ended, or it is somebody else's.
-        return {}
+    words = _environment_bytes(process).split(b"\0")
     return {name: value for name, _, value in (word.partition(b"=") for word in words)}
+
+
+def _environment_bytes(process: Path) -> bytes:
+    """What the kernel shows of it: nothing for a process that has ended, and for a moment of one that runs `exec`.
+
+    Prefect's supervisor becomes the engine by `exec`. So a process that has a program and no environment is looked at
+    again; one that really has none costs a look more.
+    """
+    found = b""
+    for pause in _EXEC_PAUSES:
+        try:
+            found = (process / "environ").read_bytes()
+            # Fails for the kernel's own threads, and with them the second look.
+            (process / "exe").readlink()
+        except OSError:
+            break
+        if found:
+            break
+        time.sleep(pause)
+    return found
 
 
 def _kill(pid: int, owned: Callable[[Mapping[bytes, bytes]], bool]) -> None:

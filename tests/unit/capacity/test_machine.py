@@ -52,3 +52,13 @@ def test_everything_is_ended_and_nothing_else_is(tmp_path: Path) -> None:
         assert worker.wait() == run.wait() == -signal.SIGKILL
         assert other.poll() is None
     assert Machine(tmp_path).end_everything() == frozenset()
+
+
+def test_a_process_is_known_while_it_becomes_another_program(tmp_path: Path) -> None:
+    # In the midst of `exec` the kernel shows no environment; this one comes there every few milliseconds.
+    again = 'n=0; while [ $n -lt 2000 ]; do n=$((n+1)); done; exec sh -c "$AGAIN"'
+    with sleeping(tmp_path, RUN, script=f"export AGAIN='{again}'; {again}") as run:
+        machine = Machine(tmp_path)
+        for _ in range(400):
+            assert machine.runs() == (RUN,)
+        assert run.poll() is None
