@@ -6,15 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+class Linked(str):
+    """The target of a hard link."""
+
+    __slots__ = ()
+
+
 def write_deb(path: Path, files: Mapping[str, bytes | str], *, moment: int = 1_700_000_000) -> Path:
-    """A package whose data has regular files (bytes) and symbolic links (text: the target)."""
+    """A package whose data has regular files (bytes), symbolic links (text: the target) and hard ones (`Linked`)."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as archive:
         for name, content in files.items():
             header = tarfile.TarInfo(f"./{name}")
             header.mtime = moment
             if isinstance(content, str):
-                header.type, header.linkname = tarfile.SYMTYPE, content
+                header.type = tarfile.LNKTYPE if isinstance(content, Linked) else tarfile.SYMTYPE
+                header.linkname = content
                 archive.addfile(header)
             else:
                 header.size = len(content)

@@ -2,17 +2,21 @@
 
 import gzip
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from soci_pipeline.errors import DamagedContent
-from soci_pipeline.local.base_image import image_of_packages, package_members
+from soci_pipeline.local.base_image import PACKAGES, debian_base_image, image_of_packages, package_members
+from soci_pipeline.local.debian_packages import OS_RELEASE, Release
+from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import ImageManifest
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.platform import Platform
-from tests.support.debs import write_deb
+from tests.support.debs import Linked, write_deb
+from tests.support.programs import write_program
 
 AMD = Platform("linux", "amd64")
 
@@ -74,3 +78,47 @@ def test_a_package_that_was_cut_short_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.deb").write_bytes(whole[:100])
     with pytest.raises(DamagedContent, match=r"cut\.deb has no data"):
         list(package_members(tmp_path / "cut.deb"))
+
+
+# The archive of this machine's release: it "fetches" the packages that lie in a folder, and notes what was asked for.
+APT_GET = """
+for word; do
+  case "$word" in Dir::Cache::archives=*) cache=${word#*=} ;; APT::Architecture=*) arch=${word#*=} ;; esac
+done
+case "$*" in
+  *indextargets*) echo "$CODENAME main https://mirror.example/debian/" ;;
+  *" install "*) echo "$arch: $@" >> "$ASKED"; cp "$DEBS/$arch"/*.deb "$cache/" ;;
+esac
+"""
+
+
+@pytest.mark.skipif(
+    not OS_RELEASE.exists() or "ID=debian" not in OS_RELEASE.read_text().splitlines() or not shutil.which("dpkg-deb"),
+    reason="base images are made on Debian only",
+)
+def test_the_base_image_has_every_platform_and_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for architecture in ("amd64", "arm64"):
+        (tmp_path / "debs" / architecture).mkdir(parents=True)
+        content = {"usr/bin/python3": architecture.encode(), "bin/dash": b"dash"}
+        write_deb(tmp_path / "debs" / architecture / "python3.deb", content)
+    write_program(tmp_path / "programs", "apt-get", APT_GET)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'programs'}:/usr/bin:/bin")
+    for name, value in {"DEBS": tmp_path / "debs", "ASKED": tmp_path / "asked"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("CODENAME", Release.of_this_machine().codename)
+    platforms = (AMD, Platform("linux", "arm64"))
+    first, second = (debian_base_image(Toolchain(tmp_path / "toolchain"), platforms) for _ in range(2))
+    assert first.root() == second.root()
+    index = first.read_document(first.root())
+    assert isinstance(index, ImageIndex)
+    assert [entry.platform for entry in index.manifests] == list(platforms)
+    assert len({entry.digest for entry in index.manifests}) == 2
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.partition(":")[0] for line in asked] == ["amd64", "arm64"]
+    assert all(f"{package}/" in line for line in asked for package in PACKAGES)
+
+
+def test_a_hard_link_follows_its_target_into_usr(tmp_path: Path) -> None:
+    deb = write_deb(tmp_path / "a.deb", {"bin/bash": b"bash", "bin/rbash": Linked("./bin/bash")})
+    found = _files(tmp_path / "layout", [deb])
+    assert (found["usr/bin/rbash"].islnk(), found["usr/bin/rbash"].linkname) == (True, "usr/bin/bash")

@@ -102,6 +102,54 @@ def test_a_package_without_the_program_is_named(tmp_path: Path, programs: Path) 
         _toolchain(tmp_path / "toolchain", DEBIAN).ensure(["oras"])
 
 
+# A program that needs a library until it lies in the folder that the environment names.
+LDD = 'ls "$LD_LIBRARY_PATH"/{library}* >/dev/null 2>&1 || printf "\\t{library} => not found\\n"'
+WITH_LIBRARY = """
+mkdir -p "$3/usr/bin" "$3/usr/lib/x86_64-linux-gnu"
+printf "#!/bin/sh\\n" > "$3/usr/bin/oras"; chmod 755 "$3/usr/bin/oras"
+touch "$3/usr/lib/x86_64-linux-gnu/{library}" "$3/usr/lib/x86_64-linux-gnu/{library}.0.1"
+"""
+ANY_SUITE = (
+    'for word; do last=$word; done; echo " $last | 1.0 | https://m trixie/main"; echo " $last | 1.0 | bookworm/"'
+)
+
+
+@pytest.mark.parametrize(("library", "package"), [("libseccomp.so.2", "libseccomp2"), ("libicuuc.so.72", "libicu72")])
+def test_a_library_that_the_machine_lacks_comes_from_its_own_release(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, library: str, package: str
+) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    write_program(programs, "ldd", LDD.format(library=library))
+    write_program(programs, "dpkg-deb", WITH_LIBRARY.format(library=library))
+    write_program(programs, "apt-cache", ANY_SUITE)
+    tools = _toolchain(tmp_path / "toolchain", DEBIAN)
+    env = tools.ensure(["oras"])
+    folder = tmp_path / "toolchain" / "lib"
+    assert env["LD_LIBRARY_PATH"] == str(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [library, f"{library}.0.1"]
+    assert f"bookworm-{package}-" in str((folder / library).resolve())
+
+
+def test_a_library_that_nothing_is_known_to_bring_is_named(tmp_path: Path, programs: Path) -> None:
+    write_program(programs, "ldd", LDD.format(library="libodd.so.1"))
+    with pytest.raises(ToolMissing, match=r"oras needs the library libodd\.so\.1, which this machine lacks"):
+        _toolchain(tmp_path / "toolchain", DEBIAN).ensure(["oras"])
+
+
+def test_a_program_that_was_neither_brought_nor_found_is_named(tmp_path: Path, programs: Path) -> None:
+    with pytest.raises(ToolMissing, match="'dockerd' is neither in"):
+        Toolchain(tmp_path / "toolchain").program("dockerd")
+
+
+def test_dockers_configuration_here_has_the_plugin_and_no_credentials(tmp_path: Path) -> None:
+    write_program(tmp_path / "toolchain" / "bin", "docker-buildx", "exit 0")
+    folder = Toolchain(tmp_path / "toolchain").docker_configuration()
+    assert [str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()] == [
+        "cli-plugins/docker-buildx"
+    ]
+    assert (folder / "cli-plugins" / "docker-buildx").read_text().endswith("exit 0\n")
+
+
 def test_an_unknown_tool_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no tool named 'podman'") as caught:
         Toolchain(tmp_path).ensure(["podman"])
