@@ -16,6 +16,8 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
+from soci_pipeline.oci.digest import Digest
+
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -60,6 +62,22 @@ def unique(word: str) -> str:
 def reset(address: str) -> None:
     """Empty the emulated account."""
     httpx.post(f"{address}/moto-api/reset", timeout=300).raise_for_status()
+
+
+def put_image(ecr: Any, repository: str, number: int, *tags: str) -> Digest:
+    """An image in the emulated ECR under these tags, or under none; another number is another image."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": 1, "digest": "c"},
+        # The emulator's digest of an image is one of its layers' digests.
+        "layers": [
+            {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": 1, "digest": f"l{number}"}
+        ],
+    }
+    fields: dict[str, Any] = {"repositoryName": repository, "imageManifest": json.dumps(document)}
+    answers = [ecr.put_image(**fields, **each) for each in [{"imageTag": tag} for tag in tags] or [{}]]
+    return Digest(answers[0]["image"]["imageId"]["imageDigest"])
 
 
 class Answers(ThreadingHTTPServer):

@@ -1,6 +1,5 @@
 """ECR's own deletion and listing, against an emulated control plane over HTTP; its digests are the emulator's own."""
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +12,7 @@ from soci_pipeline.aws.ecr_images import EcrImages
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.errors import RegistryError
-from tests.support.aws import emulated_aws, unique
+from tests.support.aws import emulated_aws, put_image, unique
 from tests.support.webhook import Recorded, loopback
 
 REGISTRY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
@@ -33,40 +32,25 @@ def repository(ecr: Any) -> str:
     return name
 
 
-def put(ecr: Any, repository: str, number: int, *tags: str) -> Digest:
-    document = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-        "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": 1, "digest": "c"},
-        # The emulator's digest of an image is one of its layers' digests.
-        "layers": [
-            {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": 1, "digest": f"l{number}"}
-        ],
-    }
-    fields: dict[str, Any] = {"repositoryName": repository, "imageManifest": json.dumps(document)}
-    answers = [ecr.put_image(**fields, **each) for each in [{"imageTag": tag} for tag in tags] or [{}]]
-    return Digest(answers[0]["image"]["imageId"]["imageDigest"])
-
-
 def left(ecr: Any, repository: str) -> set[str]:
     return {each["imageDigest"] for each in ecr.list_images(repositoryName=repository)["imageIds"]}
 
 
 def test_more_than_a_hundred_manifests_go_in_several_calls(ecr: Any, repository: str) -> None:
-    digests = [put(ecr, repository, number, f"v{number}") for number in range(105)]
+    digests = [put_image(ecr, repository, number, f"v{number}") for number in range(105)]
     assert EcrImages(REGISTRY).delete_manifests(repository, digests[:103]) == {}
     assert left(ecr, repository) == set(digests[103:])
 
 
 def test_what_is_gone_already_is_fine(ecr: Any, repository: str) -> None:
-    digest = put(ecr, repository, 1, "v1")
+    digest = put_image(ecr, repository, 1, "v1")
     for _ in range(2):
         assert EcrImages(REGISTRY).delete_manifests(repository, [digest]) == {}
     assert left(ecr, repository) == set()
 
 
 def test_a_tag_is_taken_off_and_never_the_last_one(ecr: Any, repository: str) -> None:
-    digest = put(ecr, repository, 1, "v1", "latest")
+    digest = put_image(ecr, repository, 1, "v1", "latest")
     images = EcrImages(REGISTRY)
     images.delete_tag(repository, "latest")
     with pytest.raises(RegistryError, match="last tag") as caught:
@@ -76,8 +60,8 @@ def test_a_tag_is_taken_off_and_never_the_last_one(ecr: Any, repository: str) ->
 
 
 def test_only_manifests_without_a_tag_that_are_old_enough_are_listed(ecr: Any, repository: str) -> None:
-    put(ecr, repository, 1, "v1")
-    bare = put(ecr, repository, 2)
+    put_image(ecr, repository, 1, "v1")
+    bare = put_image(ecr, repository, 2)
     images = EcrImages(REGISTRY)
     assert images.untagged(repository, pushed_before=LATER) == [bare]
     assert images.untagged(repository, pushed_before=LATER - timedelta(days=730)) == []

@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from deployments.machine.secret_environment import environment
 from soci_pipeline.aws import auto_scaling
 from soci_pipeline.aws.auto_scaling import AutoScalingGroup, GroupInstance
 from soci_pipeline.aws.ecr import EcrCredentials
+from soci_pipeline.aws.ecr_images import EcrImages
+from soci_pipeline.aws.ecs import EVERY_CLUSTER, images_in_use
 from soci_pipeline.aws.secrets import read_secret
 from soci_pipeline.publish.registries import prepare
 from soci_pipeline.registry.reference import ImageReference
@@ -24,7 +27,7 @@ from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.queue import QueuePoller
 from soci_pipeline.webhook.receiver import Receiver
 from tests.support import webhook as support
-from tests.support.aws import REGION, REGISTRY
+from tests.support.aws import ACCOUNT, REGION, REGISTRY, put_image
 from tests.support.cloudformation import template
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -54,6 +57,8 @@ SSM_AGENT = {
 }
 # Who publishes to the public gallery adds this (docs/aws.md); no role of the templates does.
 NOT_IN_THE_TEMPLATES = {"ecr-public:GetAuthorizationToken"}
+
+_LATER = datetime.now(UTC) + timedelta(days=365)
 
 
 @pytest.fixture
@@ -113,6 +118,21 @@ def _group() -> str:
     return str(client.describe_auto_scaling_instances()["AutoScalingInstances"][0]["InstanceId"])
 
 
+def _task(image: str) -> None:
+    """A cluster with a service, and a task of its own: both of one container."""
+    client, machines = boto3.client("ecs", region_name=REGION), boto3.client("ec2", region_name=REGION)
+    client.create_cluster(clusterName="shop")
+    container = {"name": "app", "image": image, "memory": 64}
+    made = client.register_task_definition(family="shop", containerDefinitions=[container])
+    definition = made["taskDefinition"]["taskDefinitionArn"]
+    client.create_service(cluster="shop", serviceName="shop", taskDefinition=definition, desiredCount=0)
+    ami = machines.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    machine = machines.run_instances(ImageId=ami, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    document = json.dumps({"instanceId": machine, "region": REGION, "accountId": ACCOUNT})
+    client.register_container_instance(cluster="shop", instanceIdentityDocument=document)
+    client.run_task(cluster="shop", taskDefinition=definition, count=1)
+
+
 def _read_what_a_unit_needs(arn: str) -> None:
     assert list(environment(f"PREFECT_API_AUTH_STRING={arn}#username:password"))
 
@@ -153,11 +173,20 @@ def test_making_repositories_has_to_be_asked_for(recorded: set[str]) -> None:
     assert _allowed("ControlRole", MayDelete=False) - without == recorded - without
 
 
-def test_deleting_images_has_to_be_asked_for() -> None:
+def test_deleting_images_has_to_be_asked_for(recorded: set[str]) -> None:
+    image = ImageReference.parse(f"{REGISTRY}/team/shop")
+    client = boto3.client("ecr", region_name=REGION)
+    client.create_repository(repositoryName=image.repository)
+    put_image(client, image.repository, 1, "v1", "latest")
+    put_image(client, image.repository, 2)
+    _task(f"{image.name}:v1")
+    recorded.clear()
+    assert images_in_use([EVERY_CLUSTER], image).tags == {"v1"}
+    images = EcrImages(image.registry)
+    images.delete_tag(image.repository, "latest")
+    images.delete_manifests(image.repository, images.untagged(image.repository, pushed_before=_LATER))
     without = _allowed("ControlRole", MayDelete=False)
-    library = REPOSITORY / "src/soci_pipeline/aws"
-    named = _named(library / "ecr_images.py") | _named(library / "ecs.py")
-    assert _allowed("ControlRole") - without == named | set(PRUNE.values())
+    assert _allowed("ControlRole") - without == recorded | set(PRUNE.values())
 
 
 def test_the_receiver_may_read_its_queue_and_its_secrets(recorded: set[str], aws: str, tmp_path: Path) -> None:
