@@ -3,8 +3,10 @@
 The emulator's tokens are expired since 2015 and it refuses nobody, so life times and refusals are shown with the other.
 """
 
+import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -135,3 +137,10 @@ def answering(*answers: tuple[int, dict[str, Any]]) -> Iterator[Answers]:
 def refusal(code: str, message: str = "no", status: int = 400) -> tuple[int, dict[str, Any]]:
     """An error of AWS."""
     return status, {"__type": code, "message": message}
+
+
+def authorization(password: str = "a-password", *, expires_at: float | None = None) -> tuple[int, dict[str, Any]]:
+    """ECR's answer to who asks for a token; by default it is good for twelve hours."""
+    until = time.time() + 12 * 3600 if expires_at is None else expires_at
+    encoded = base64.b64encode(f"AWS:{password}".encode()).decode()
+    return 200, {"authorizationData": [{"authorizationToken": encoded, "expiresAt": until}]}

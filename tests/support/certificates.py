@@ -1,4 +1,4 @@
-"""Certificates for loopback, signed by themselves, made for one test."""
+"""Certificates for loopback and a name that leads there, signed by themselves, made for one test."""
 
 import datetime
 import ipaddress
@@ -19,16 +19,17 @@ class Pair:
     key: Path
 
 
-def certificate(folder: Path) -> Pair:
-    """A certificate for 127.0.0.1 and localhost that is its own authority."""
+def certificate(folder: Path, name: str = "localhost") -> Pair:
+    """A certificate for 127.0.0.1 and a name that is its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    # The name may be longer than the 64 letters that fit in here.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
+    names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))

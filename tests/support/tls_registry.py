@@ -4,19 +4,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soci_pipeline.local.ports import LOOPBACK
 from soci_pipeline.registry.server.app import create_app
 from soci_pipeline.registry.server.serving import listen, make_server
+from tests.support.certificates import certificate
 
 
 @dataclass(frozen=True)
@@ -58,11 +53,11 @@ class RecordingRegistry:
 def tls_registry(folder: Path, name: str) -> Iterator[RecordingRegistry]:
     """Serve ``folder/content`` on loopback with a certificate for ``name`` and 127.0.0.1."""
     folder.mkdir(parents=True, exist_ok=True)
-    certificate, key = _certificate(folder, name)
+    own = certificate(folder, name)
     with listen(LOOPBACK, 0) as listener:
-        registry = RecordingRegistry(name, listener.getsockname()[1], certificate)
+        registry = RecordingRegistry(name, listener.getsockname()[1], own.certificate)
         app = _recording(create_app(folder / "content"), registry.requests)
-        server = make_server(app, tls_cert=certificate, tls_key=key)
+        server = make_server(app, tls_cert=own.certificate, tls_key=own.key)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
@@ -90,29 +85,3 @@ def _recording(app: ASGIApp, requests: list[Request]) -> ASGIApp:
             requests.append(Request(scope["method"], scope["path"], asked, status, sent))
 
     return recorded
-
-
-def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate that is its own authority, and its key, as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ip_address(LOOPBACK))])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=12))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    written = folder / "certificate.pem", folder / "key.pem"
-    written[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    written[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return written

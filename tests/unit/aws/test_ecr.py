@@ -1,25 +1,17 @@
 """ECR's addresses and tokens: read from the host, fetched when needed, shared, and replaced before they end."""
 
-import base64
 import threading
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 import boto3
 import pytest
 
 from soci_pipeline.aws.ecr import EcrCredentials, EcrRegistry
 from soci_pipeline.errors import CredentialsRefused, InvalidInput
-from tests.support.aws import REGION, REGISTRY, answering, refusal
+from tests.support.aws import REGION, REGISTRY, answering, authorization, refusal
 
 _NOON = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
-
-
-def _token(password: str = "a-password", *, expires_at: float | None = None) -> tuple[int, dict[str, Any]]:
-    until = time.time() + 12 * 3600 if expires_at is None else expires_at
-    encoded = base64.b64encode(f"AWS:{password}".encode()).decode()
-    return 200, {"authorizationData": [{"authorizationToken": encoded, "expiresAt": until}]}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +67,9 @@ def test_a_region_under_the_domain_of_another_partition_is_refused(host: str, ex
 
 def test_a_token_is_kept_until_shortly_before_its_end_and_then_replaced(credentials: None) -> None:
     clock = [_NOON]
-    with answering(_token(expires_at=_NOON + 12 * 3600), _token("another", expires_at=_NOON + 24 * 3600)) as ecr:
+    with answering(
+        authorization(expires_at=_NOON + 12 * 3600), authorization("another", expires_at=_NOON + 24 * 3600)
+    ) as ecr:
         provider = EcrCredentials(endpoint_url=ecr.url, clock=lambda: clock[0])
         first = provider.credentials_for(REGISTRY)
         assert first is not None
@@ -91,13 +85,13 @@ def test_a_token_is_kept_until_shortly_before_its_end_and_then_replaced(credenti
 
 
 def test_no_token_is_asked_for_before_one_is_needed(credentials: None) -> None:
-    with answering(_token()) as ecr:
+    with answering(authorization()) as ecr:
         EcrCredentials(endpoint_url=ecr.url)
         assert ecr.asked == []
 
 
 def test_a_refused_token_can_be_forgotten_and_is_asked_for_again(credentials: None) -> None:
-    with answering(_token()) as ecr:
+    with answering(authorization()) as ecr:
         provider = EcrCredentials(endpoint_url=ecr.url)
         provider.credentials_for(REGISTRY)
         provider.forget(REGISTRY)
@@ -106,7 +100,7 @@ def test_a_refused_token_can_be_forgotten_and_is_asked_for_again(credentials: No
 
 
 def test_many_threads_share_one_token(credentials: None) -> None:
-    with answering(_token()) as ecr:
+    with answering(authorization()) as ecr:
         provider = EcrCredentials(endpoint_url=ecr.url)
         threads = [threading.Thread(target=provider.credentials_for, args=(REGISTRY,)) for _ in range(8)]
         for thread in threads:
@@ -117,7 +111,7 @@ def test_many_threads_share_one_token(credentials: None) -> None:
 
 
 def test_throttling_is_waited_out(credentials: None) -> None:
-    with answering(refusal("ThrottlingException", "Rate exceeded"), _token()) as ecr:
+    with answering(refusal("ThrottlingException", "Rate exceeded"), authorization()) as ecr:
         assert EcrCredentials(endpoint_url=ecr.url).credentials_for(REGISTRY) is not None
         assert ecr.asked == ["GetAuthorizationToken"] * 2
 

@@ -122,8 +122,8 @@ def _task(image: str) -> None:
     """A cluster with a service, and a task of its own: both of one container."""
     client, machines = boto3.client("ecs", region_name=REGION), boto3.client("ec2", region_name=REGION)
     client.create_cluster(clusterName="shop")
-    container = {"name": "app", "image": image, "memory": 64}
-    made = client.register_task_definition(family="shop", containerDefinitions=[container])
+    containers: list[Any] = [{"name": "app", "image": image, "memory": 64}]
+    made = client.register_task_definition(family="shop", containerDefinitions=containers)
     definition = made["taskDefinition"]["taskDefinitionArn"]
     client.create_service(cluster="shop", serviceName="shop", taskDefinition=definition, desiredCount=0)
     ami = machines.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]

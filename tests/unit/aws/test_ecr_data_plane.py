@@ -1,0 +1,91 @@
+"""Images through a registry under ECR's name whose password is the token that the emulated control plane gives."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import boto3
+import pytest
+from pydantic import SecretStr
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import CredentialsRefused, ExitCode
+from soci_pipeline.oci.manifest import parse_image_index
+from soci_pipeline.publish.registries import check_push, connect
+from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.server import Login, ServerSettings, serving
+from soci_pipeline.settings import RegistrySettings, Settings
+from tests.support.aws import REGION, REGISTRY
+from tests.support.ecr_name import named_as_ecr
+from tests.support.images import AMD64, ARM64, image_layout
+
+IMAGE = ImageReference.parse(f"{REGISTRY}/team/app")
+Start = Callable[[str], Path]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts a registry that wants this password of the user AWS; returns the authority to trust."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker"))
+    with ExitStack() as stack:
+
+        def started(password: str) -> Path:
+            settings = ServerSettings(login=Login("AWS", SecretStr(password)))
+            address = stack.enter_context(serving(tmp_path / "registry", settings=settings))
+            return stack.enter_context(named_as_ecr(address, tmp_path, monkeypatch))
+
+        yield started
+
+
+def _emulated_password() -> str:
+    """The password as boto3 itself gets it."""
+    (given,) = boto3.client("ecr", region_name=REGION).get_authorization_token()["authorizationData"]
+    user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
+    assert user == "AWS"
+    return password
+
+
+def test_images_are_pushed_joined_and_verified_with_the_token_of_the_role(
+    aws: str, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trusted = ["--ca-file", str(start(_emulated_password())), "--json"]
+    digests = []
+    for platform in (AMD64, ARM64):
+        plain, indexed = tmp_path / f"{platform.slug}-plain", tmp_path / platform.slug
+        image_layout(plain, platform)
+        assert main(["convert", str(plain), str(indexed), "--min-layer-size", "0", "--json"]) == 0
+        digests.append(json.loads(capsys.readouterr().out)["platforms"][0]["manifest"])
+        assert main(["push", str(indexed), IMAGE.name, *trusted]) == 0
+        capsys.readouterr()
+    assert main(["join", f"{IMAGE.name}:v1", *digests, *trusted]) == 0
+    joined = json.loads(capsys.readouterr().out)["index"]
+    assert main(["verify", f"{IMAGE.name}:v1", "--all", *trusted]) == 0
+    # One of the layers is in both images.
+    assert json.loads(capsys.readouterr().out)["checked"]["diff_ids"] == 3
+
+    with connect(IMAGE, Settings(registry=RegistrySettings(ca_file=tmp_path / "certificate.pem"))) as client:
+        descriptor, data = client.get_manifest(IMAGE.repository, "v1")
+    assert descriptor.digest == joined
+    assert {str(each.digest) for each in parse_image_index(data).manifests} >= set(digests)
+
+
+def test_a_token_that_the_registry_does_not_take_is_refused_with_the_next_step_and_stays_secret(
+    aws: str, start: Start, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "soci_pipeline")
+    authority, password = start("another"), _emulated_password()
+    with (
+        connect(IMAGE, Settings(registry=RegistrySettings(ca_file=authority))) as client,
+        pytest.raises(CredentialsRefused, match=REGISTRY) as caught,
+    ):
+        check_push(client, IMAGE.repository)
+    assert "permissions of the role" in str(caught.value.advice)
+
+    assert main(["verify", f"{IMAGE.name}:v1", "--ca-file", str(authority), "--verbose"]) == ExitCode.CREDENTIALS
+    shown = capsys.readouterr()
+    assert "permissions of the role" in shown.err
+    encoded = base64.b64encode(f"AWS:{password}".encode()).decode()
+    said = shown.out + shown.err + repr(caught.value) + caplog.text
+    assert [secret for secret in (password, encoded) if secret in said] == []
