@@ -1,29 +1,31 @@
-"""The templates as data, and what the root template makes of them: the emulator knows no outputs of nested stacks.
-
-`Root` reckons conditions and the parameters of each nested stack as CloudFormation does, so that they can be deployed
-one after the other.
-"""
+"""The templates as data, and the root template's stack in the emulator with everything that is nested in it."""
 
 import json
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 import yaml
+from moto.cloudformation.models import ChangeSet, Stack
 
-from tests.support.aws import ACCOUNT, REGION
+from tests.support.aws import REGION
 
 FOLDER = Path(__file__).resolve().parents[2] / "deployments" / "cloudformation"
 TEMPLATES = tuple(sorted(path.name for path in FOLDER.glob("*.yaml")))
+ROOT = "soci-pipeline.yaml"
+_BUCKET = "templates"
+_BUCKET_URL = f"https://{_BUCKET}.s3.{REGION}.amazonaws.com/"
 # It knows load balancers' listeners, but none of TCP.
 LISTENER = "AWS::ElasticLoadBalancingV2::Listener"
+SECRET = "AWS::SecretsManager::Secret"
 # What the emulator passes over; docs/aws.md lists it, and tests look at it in the templates.
 NOT_EMULATED = {
     "AWS::CloudWatch::Alarm",
     "AWS::CodeCommit::Repository",
-    "AWS::SecretsManager::Secret",
+    SECRET,
     "AWS::SQS::QueuePolicy",
     LISTENER,
 }
@@ -54,87 +56,50 @@ def template(name: str) -> dict[str, Any]:
     return document
 
 
-class Root:
-    """The root template with some parameters; ``outputs`` of nested stacks are filled in as they are made."""
+@dataclass(frozen=True)
+class Part:
+    """A nested stack: what the root handed to it, what it put out, and the types of what was made."""
 
-    def __init__(self, stack: str, given: Mapping[str, str]) -> None:
-        self.template = template("soci-pipeline.yaml")
-        declared = self.template["Parameters"]
-        assert set(given) <= set(declared)
-        defaults = {name: str(each["Default"]) for name, each in declared.items() if "Default" in each}
-        self.values: dict[str, Any] = defaults | dict(given)
-        assert set(self.values) == set(declared)
-        self.values |= {"AWS::StackName": stack, "AWS::Region": REGION, "AWS::AccountId": ACCOUNT}
-        self.outputs: dict[str, dict[str, str]] = {}
+    parameters: Mapping[str, str]
+    outputs: Mapping[str, str]
+    types: frozenset[str]
 
-    def stacks(self) -> list[tuple[str, str]]:
-        """Logical id and file of the nested stacks that there are, in an order in which each finds what it needs."""
-        wanted = {name: each for name, each in self.template["Resources"].items() if self._holds(each)}
-        order: list[str] = []
-        while len(order) < len(wanted):
-            ready = [n for n in wanted if n not in order and self._needs(wanted[n]) & set(wanted) <= set(order)]
-            assert ready, "the nested stacks need each other in a circle"
-            order += ready
-        return [(name, wanted[name]["Properties"]["TemplateURL"]) for name in order]
 
-    def parameters(self, name: str) -> dict[str, str]:
-        """The parameters of a nested stack."""
-        given = self.template["Resources"][name]["Properties"]["Parameters"]
-        return {key: str(self.value(each)) for key, each in given.items()}
+@dataclass(frozen=True)
+class Deployed:
+    """The root template's stack; its parts by their logical ids."""
 
-    def own_outputs(self) -> dict[str, str]:
-        """The outputs of the whole."""
-        outputs = self.template["Outputs"]
-        return {key: str(self.value(each["Value"])) for key, each in outputs.items() if self._holds(each)}
+    outputs: Mapping[str, str]
+    parts: Mapping[str, Part]
 
-    def value(self, expression: Any) -> Any:
-        """What an expression of the template stands for."""
-        if not isinstance(expression, dict):
-            return expression
-        ((function, argument),) = expression.items()
-        match function:
-            case "Ref":
-                return self.values[argument]
-            case "Fn::GetAtt":
-                stack, attribute = argument
-                return self.outputs[stack][attribute.removeprefix("Outputs.")]
-            case "Fn::If":
-                return self.value(argument[1] if self._condition(argument[0]) else argument[2])
-            case "Fn::Sub":
-                text, own = (argument, {}) if isinstance(argument, str) else argument
-                known = {key: self.value(each) for key, each in own.items()}
-                plain = re.sub(r"\$\{([^!{}]+)\}", lambda found: str((self.values | known)[found[1]]), text)
-                return plain.replace("${!", "${")
-            case _:
-                raise AssertionError(f"{function} is not expected in the root template")
 
-    def _holds(self, part: Mapping[str, Any]) -> bool:
-        return "Condition" not in part or self._condition(part["Condition"])
+def deploy(parameters: Mapping[str, str], name: str = "soci") -> Deployed:
+    """Make the root template's stack in the emulator, with all that are nested in it; `teach_outputs` comes first."""
+    store = boto3.client("s3", region_name=REGION)
+    store.create_bucket(Bucket=_BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    parts = as_emulated()
+    root = parts[ROOT]
+    for each in root["Resources"].values():
+        each["Properties"]["TemplateURL"] = _BUCKET_URL + each["Properties"]["TemplateURL"]
+    for file, document in parts.items():
+        store.put_object(Bucket=_BUCKET, Key=file, Body=json.dumps(document).encode())
+    return Deployed(make_stack(name, root, parameters), _parts(name))
 
-    def _condition(self, name: str) -> bool:
-        return self._test(self.template["Conditions"][name])
 
-    def _test(self, expression: Mapping[str, Any]) -> bool:
-        ((function, argument),) = expression.items()
-        match function:
-            case "Fn::Equals":
-                return bool(self.value(argument[0]) == self.value(argument[1]))
-            case "Fn::Not":
-                return not self._test(argument[0])
-            case "Fn::Or":
-                return any(self._test(each) for each in argument)
-            case "Condition":
-                return self._condition(argument)
-            case _:
-                raise AssertionError(f"{function} is not expected in a condition")
-
-    def _needs(self, part: Any) -> set[str]:
-        """The nested stacks whose outputs a part names."""
-        if isinstance(part, dict):
-            if set(part) == {"Fn::GetAtt"}:
-                return {part["Fn::GetAtt"][0]}
-            return set().union(*(self._needs(each) for each in part.values())) if part else set()
-        return set().union(*(self._needs(each) for each in part)) if isinstance(part, list) and part else set()
+def _parts(stack: str) -> dict[str, Part]:
+    client = boto3.client("cloudformation", region_name=REGION)
+    found = {}
+    for nested in client.list_stack_resources(StackName=stack)["StackResourceSummaries"]:
+        name = nested["PhysicalResourceId"]
+        if not nested["ResourceType"]:
+            # One that a condition leaves out, or that it does not know.
+            continue
+        (made,) = client.describe_stacks(StackName=name)["Stacks"]
+        given = {each["ParameterKey"]: each["ParameterValue"] for each in made["Parameters"]}
+        resources = client.list_stack_resources(StackName=name)["StackResourceSummaries"]
+        types = {each["ResourceType"] for each in resources if each["ResourceType"]}
+        found[nested["LogicalResourceId"]] = Part(given, _outputs(made), frozenset(types))
+    return found
 
 
 def make_stack(name: str, document: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, str]:
@@ -148,29 +113,46 @@ def make_stack(name: str, document: Mapping[str, Any], parameters: Mapping[str, 
     )
     (made,) = client.describe_stacks(StackName=name)["Stacks"]
     assert made["StackStatus"] == "CREATE_COMPLETE"
+    return _outputs(made)
+
+
+def _outputs(made: Any) -> dict[str, str]:
     return {each["OutputKey"]: each.get("OutputValue", "") for each in made.get("Outputs", [])}
 
 
-def deploy(root: Root) -> None:
-    """Make all nested stacks of a root in the emulator, each with what the ones before put out."""
+def teach_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teach the emulator outputs: of nested stacks (``!GetAtt Part.Outputs.Name``), and of what a change set makes."""
+    apply = ChangeSet.apply
+
+    def attribute(stack: Stack, name: str) -> str:
+        output = stack.output_map[name.removeprefix("Outputs.")]
+        assert output is not None, f"{stack.name} has no {name}"
+        return output.value
+
+    def apply_with_outputs(change: ChangeSet) -> None:
+        apply(change)
+        change.stack.template_dict = change.template_dict
+        change.stack.output_map = change.stack._create_output_map()
+
+    monkeypatch.setattr(Stack, "get_cfn_attribute", attribute, raising=False)
+    monkeypatch.setattr(ChangeSet, "apply", apply_with_outputs)
+
+
+def as_emulated() -> dict[str, dict[str, Any]]:
+    """All templates, without what would keep the emulator from making the rest; secrets are made beforehand."""
+    parts = {name: template(name) for name in TEMPLATES}
+    # It resolves no parameters of SSM inside a launch template.
     image = boto3.client("ec2", region_name=REGION).describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-    for name, file in root.stacks():
-        document, given = template(file), root.parameters(name)
-        if file == "machines.yaml":
-            # The emulator resolves no parameters of SSM inside a launch template.
-            given |= {"ImageId": image}
-        if file == "server.yaml":
-            given |= _with_secrets_made_beforehand(document)
-        root.outputs[name] = make_stack(f"soci-{name}", document, given)
-
-
-def _with_secrets_made_beforehand(document: dict[str, Any]) -> dict[str, str]:
-    """Take out of the server's template what the emulator cannot make; returns the secrets as further parameters."""
-    del document["Resources"]["Listener"]
-    client, made = boto3.client("secretsmanager", region_name=REGION), {}
+    parts["machines.yaml"]["Parameters"]["ImageId"]["Default"] = image
+    # It has one rule for tags or the other.
+    parts[ROOT]["Parameters"]["TagMutability"]["Default"] = "IMMUTABLE"
+    server = parts["server.yaml"]
+    client = boto3.client("secretsmanager", region_name=REGION)
     for name in ("DatabaseSecret", "ApiSecret"):
-        del document["Resources"][name]
-        document["Parameters"][name] = {"Type": "String"}
         held = json.dumps({"username": "prefect", "password": "p" * 40})
-        made[name] = client.create_secret(Name=name, SecretString=held)["ARN"]
-    return made
+        arn = client.create_secret(Name=name, SecretString=held)["ARN"]
+        server["Parameters"][name] = {"Type": "String", "Default": arn}
+    server["Resources"] = {
+        name: each for name, each in server["Resources"].items() if each["Type"] not in (LISTENER, SECRET)
+    }
+    return parts

@@ -4,25 +4,36 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 from moto import mock_aws
-from moto.cloudformation.parsing import get_model_map
 
 from soci_pipeline.aws.lifecycle import ExpiringTags, lifecycle_policy, rules_that_take_parts
 from soci_pipeline.aws.repository import ensure_repository
 from soci_pipeline.webhook.configuration import load
 from tests.support.aws import ACCOUNT, REGION, REGISTRY, give_credentials
-from tests.support.cloudformation import FOLDER, LISTENER, NOT_EMULATED, TEMPLATES, Root, deploy, make_stack, template
+from tests.support.cloudformation import (
+    FOLDER,
+    NOT_EMULATED,
+    TEMPLATES,
+    Deployed,
+    deploy,
+    make_stack,
+    teach_outputs,
+    template,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     *(f"ignore:Tried to parse {each.replace('::', '..')}:UserWarning" for each in sorted(NOT_EMULATED))
 )
+DOCUMENT = FOLDER.parents[1] / "docs" / "aws.md"
 COMMIT = "c" * 40
 GIVEN = {
     "ImageRepositoryName": "team/shop",
@@ -31,8 +42,17 @@ GIVEN = {
     "PipelineCommit": COMMIT,
     "PrefectApiUrl": "https://prefect.example.com/api",
     "PrefectSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:prefect-AbCdEf",
-    # The emulator has one rule for tags or the other.
-    "TagMutability": "IMMUTABLE",
+}
+# Every part, and every resource that a parameter asks for.
+EVERYTHING = {
+    "PrefectApiUrl": "",
+    "PrefectSecretArn": "",
+    "CreateSourceRepository": "true",
+    "IndexPushedImages": "true",
+    "ExpiringTags": "pr-*",
+    "AllowRepositoryCreation": "true",
+    "AllowRetention": "true",
+    "AlarmTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms",
 }
 
 
@@ -40,15 +60,14 @@ GIVEN = {
 def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     give_credentials(monkeypatch)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    teach_outputs(monkeypatch)
     with mock_aws():
         yield
 
 
-def _deploy(**parameters: str) -> Root:
-    """Make all stacks of the root template, in its order and with its parameters."""
-    root = Root("soci", GIVEN | parameters)
-    deploy(root)
-    return root
+def _deploy(**parameters: str) -> Deployed:
+    """Make the stack of the root template, and with it all others."""
+    return deploy(GIVEN | parameters)
 
 
 def _user_data(group: str) -> str:
@@ -73,12 +92,20 @@ def test_cfn_lint_finds_nothing(name: str) -> None:
     assert [str(match) for match in lint((FOLDER / name).read_text(), config=config)] == []
 
 
-def test_every_type_of_resource_is_emulated_or_listed_as_not_deployed() -> None:
-    known = set(get_model_map())
-    used = {each["Type"] for name in TEMPLATES for each in template(name)["Resources"].values()}
-    assert used - known == NOT_EMULATED - {LISTENER}
-    listed = (FOLDER.parents[1] / "docs" / "aws.md").read_text()
-    assert [each for each in NOT_EMULATED if f"`{each}`" not in listed] == []
+def test_all_of_it_is_made_but_for_what_is_listed_as_not_deployed(emulated: None) -> None:
+    made = _deploy(**EVERYTHING)
+    files = {each["Properties"]["TemplateURL"] for each in template("soci-pipeline.yaml")["Resources"].values()}
+    wanted = {each["Type"] for file in files for each in template(file)["Resources"].values()}
+    assert wanted - {kind for part in made.parts.values() for kind in part.types} == NOT_EMULATED
+    listed = DOCUMENT.read_text().partition("\n## What was shown without an account\n")[2]
+    assert set(re.findall("`(AWS::[A-Za-z0-9:]+)`", listed)) == NOT_EMULATED
+    # What is made, and passed over in it.
+    with pytest.raises(ClientError, match="LifecyclePolicyNotFoundException"):
+        boto3.client("ecr", region_name=REGION).get_lifecycle_policy(repositoryName="team/shop")
+    hooks = boto3.client("autoscaling", region_name=REGION).describe_lifecycle_hooks(
+        AutoScalingGroupName="soci-soci-amd64"
+    )
+    assert hooks["LifecycleHooks"] == []
 
 
 def test_no_machine_and_no_network_takes_a_connection_from_outside() -> None:
@@ -130,8 +157,8 @@ def test_only_the_rules_of_the_stack_may_write_to_the_queue() -> None:
 
 
 def test_the_whole_comes_up_and_its_parts_are_there(emulated: None) -> None:
-    root = _deploy()
-    outputs = root.own_outputs()
+    made = _deploy()
+    outputs = made.outputs
     assert outputs["ImageRepositoryUri"] == f"{REGISTRY}/team/shop"
     assert outputs["Source"] == f"codecommit::{REGION}://shop"
     groups = boto3.client("autoscaling", region_name=REGION).describe_auto_scaling_groups()["AutoScalingGroups"]
@@ -151,7 +178,7 @@ def test_the_whole_comes_up_and_its_parts_are_there(emulated: None) -> None:
     assert [each["Name"] for each in rules] == ["soci-source"]
     _machines_are_closed("soci-soci-amd64")
     _user_data_starts_the_pinned_pipeline_and_holds_no_secret()
-    _receiver_is_configured(root)
+    _receiver_is_configured(made)
 
 
 def _machines_are_closed(group: str) -> None:
@@ -175,78 +202,48 @@ def _user_data_starts_the_pinned_pipeline_and_holds_no_secret() -> None:
     assert "${" not in script
 
 
-def _receiver_is_configured(root: Root) -> None:
-    document = yaml.safe_load(root.parameters("Receiver")["WebhookConfiguration"])
-    assert document["sources"][0]["queue_url"] == root.outputs["Triggers"]["EventQueueUrl"]
+def _receiver_is_configured(made: Deployed) -> None:
+    document = yaml.safe_load(made.parts["Receiver"].parameters["WebhookConfiguration"])
+    assert document["sources"][0]["queue_url"] == made.parts["Triggers"].outputs["EventQueueUrl"]
     assert document["prefect"]["api_key"] == {"env": "PREFECT_API_KEY"}
     assert document["rules"][0]["parameters"]["source"] == "${clone_url}"
 
 
-def test_the_receiver_takes_the_configuration_that_the_root_writes(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_one_parameter_switches_to_a_single_architecture(
+    emulated: None, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made = _deploy(Architectures=architecture)
+    workers = {name for name in made.parts if name.endswith("Workers")}
+    assert workers == {f"{architecture.title()}Workers"}
+    groups = f"--group soci-{architecture}=soci-soci-{architecture}"
+    assert f'\nCAPACITY_ARGUMENTS="{groups}"' in made.parts["ControlMachine"].parameters["Environment"]
+    # The receiver takes what the root wrote.
     monkeypatch.setenv("PREFECT_API_KEY", "pnu_0123456789abcdef")
-    root = Root("soci", GIVEN | {"Architectures": "arm64"})
-    root.outputs = {
-        "Triggers": {"EventQueueUrl": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/events"},
-        "Repository": {"ImageRepositoryUri": f"{REGISTRY}/team/shop"},
-        "Network": {"SubnetIds": "a,b", "MachinesSecurityGroupId": "c"},
-        "Roles": {"ReceiverRoleName": "receiver"},
-    }
     path = tmp_path / "webhook.yaml"
-    path.write_text(root.parameters("Receiver")["WebhookConfiguration"])
+    path.write_text(made.parts["Receiver"].parameters["WebhookConfiguration"])
     rule = load(path).rules[0]
-    assert rule.parameters["platforms"] == ["linux/arm64"]
+    assert rule.parameters["platforms"] == [f"linux/{architecture}"]
     assert rule.parameters["image"] == f"{REGISTRY}/team/shop"
 
 
-@pytest.mark.parametrize(
-    ("architectures", "there"), [("both", {"Amd64", "Arm64"}), ("amd64", {"Amd64"}), ("arm64", {"Arm64"})]
-)
-def test_one_parameter_switches_to_a_single_architecture(architectures: str, there: set[str]) -> None:
-    names = {name for name, _ in Root("soci", GIVEN | {"Architectures": architectures}).stacks()}
-    assert {name.removesuffix("Workers") for name in names if name.endswith("Workers")} == there
-
-
-@pytest.mark.parametrize(
-    ("architectures", "expected"),
-    [
-        ("both", "--group soci-amd64=soci-soci-amd64 --group soci-arm64=soci-soci-arm64"),
-        ("arm64", "--group soci-arm64=soci-soci-arm64"),
-    ],
-)
-def test_the_control_machine_scales_the_groups_that_there_are(architectures: str, expected: str) -> None:
-    root = Root("soci", GIVEN | {"Architectures": architectures})
-    root.outputs = {name: dict.fromkeys(template(file)["Outputs"], "x") for name, file in root.stacks()}
-    assert f'\nCAPACITY_ARGUMENTS="{expected}"' in root.parameters("ControlMachine")["Environment"]
-
-
-def test_without_a_prefect_server_one_is_made_and_everybody_finds_it() -> None:
-    root = Root("soci", GIVEN | {"PrefectApiUrl": "", "PrefectSecretArn": ""})
-    order = [name for name, _ in root.stacks()]
-    assert order.index("Server") < order.index("Roles") < order.index("ServerMachine")
-    stand_in = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x"
-    root.outputs = {name: dict.fromkeys(template(file)["Outputs"], stand_in) for name, file in root.stacks()}
-    for machine in ("ControlMachine", "Amd64Workers", "Arm64Workers", "Receiver"):
-        given = root.parameters(machine)
-        assert given["Secrets"] == f"PREFECT_API_AUTH_STRING={stand_in}#username:password"
-        assert re.search(r"^PREFECT_API_URL=", given["Environment"], re.MULTILINE)
-    assert "PREFECT_SERVER_DATABASE_PASSWORD=" in root.parameters("ServerMachine")["Secrets"]
-
-
-def test_the_server_s_database_and_load_balancer_come_up(emulated: None) -> None:
-    root = _deploy(PrefectApiUrl="", PrefectSecretArn="")
-    outputs = root.own_outputs()
+def test_without_a_prefect_server_one_is_made_and_everybody_finds_it(emulated: None) -> None:
+    made = _deploy(PrefectApiUrl="", PrefectSecretArn="")
+    outputs = made.outputs
     (database,) = boto3.client("rds", region_name=REGION).describe_db_instances()["DBInstances"]
     assert (database["Engine"], database["StorageEncrypted"]) == ("postgres", True)
     (balancer,) = boto3.client("elbv2", region_name=REGION).describe_load_balancers()["LoadBalancers"]
     assert balancer["Scheme"] == "internal"
     assert outputs["PrefectApiUrl"] == f"http://{balancer['DNSName']}:4200/api"
-    script = _user_data("soci-soci-server")
-    assert f"\nPREFECT_SERVER_DATABASE_HOST={database['Endpoint']['Address']}\n" in script
-    assert f"\nPREFECT_API_AUTH_STRING={outputs['PrefectApiSecretArn']}#username:password\n" in _user_data(
-        "soci-soci-arm64"
-    )
+    server = _user_data("soci-soci-server")
+    assert f"\nPREFECT_SERVER_DATABASE_HOST={database['Endpoint']['Address']}\n" in server
+    assert "\nPREFECT_SERVER_DATABASE_PASSWORD=" in server
+    for name in ("control", "amd64", "arm64", "receiver"):
+        script = _user_data(f"soci-soci-{name}")
+        assert f"\nPREFECT_API_URL={outputs['PrefectApiUrl']}\n" in script
+        assert f"\nPREFECT_API_AUTH_STRING={outputs['PrefectApiSecretArn']}#username:password\n" in script
+    both = "--group soci-amd64=soci-soci-amd64 --group soci-arm64=soci-soci-arm64"
+    assert f'\nCAPACITY_ARGUMENTS="{both}"\n' in _user_data("soci-soci-control")
 
 
 @pytest.mark.parametrize("mutability", ["MUTABLE", "IMMUTABLE"])
