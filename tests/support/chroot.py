@@ -39,8 +39,10 @@ class Chroot:
 
 
 @contextmanager
-def minbase(folder: Path, toolchain: Toolchain, packages: Sequence[str]) -> Iterator[Chroot]:
-    """Bootstrap the machine's own release into ``folder/root`` with some packages, and remove it at the end.
+def minbase(
+    folder: Path, toolchain: Toolchain, packages: Sequence[str], *, suite: Suite = Suite.OWN
+) -> Iterator[Chroot]:
+    """Bootstrap a release into ``folder/root`` with some packages, and remove it at the end.
 
     Raises `ToolMissing` without root or elsewhere than on Debian and Ubuntu.
     """
@@ -50,12 +52,14 @@ def minbase(folder: Path, toolchain: Toolchain, packages: Sequence[str]) -> Iter
     folder.mkdir(parents=True, exist_ok=True)
     run(["dpkg-deb", "-x", archive.download("mmdebstrap", Suite.NEWER, folder), folder / "mmdebstrap"])
     root = folder / "root"
-    # The download has written the private list of sources; its first line is the machine's own release.
-    source = (archive.folder / "sources.list").read_text().splitlines()[0]
+    codename = archive.release.codename_of(suite)
+    # The download has written the private list of sources, a line for each release.
+    sources = (archive.folder / "sources.list").read_text().splitlines()
+    (source,) = [line for line in sources if f" {codename} " in line]
     program = folder / "mmdebstrap" / "usr" / "bin" / "mmdebstrap"
     options = ["--mode=root", "--variant=minbase", "--quiet", f"--include={','.join(packages)}"]
     try:
-        run([program, *options, archive.release.codename, root, source], timeout=900, stream=True)
+        run([program, *options, codename, root, source], timeout=900, stream=True)
         for name in _FROM_THIS_MACHINE:
             if (Path("/") / name).is_file() and (root / name).parent.is_dir():
                 shutil.copyfile(Path("/") / name, root / name)

@@ -29,12 +29,11 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "its base image is on a public registry; `tests/real/test_stack.py` builds it on one of its own and runs it"
     ),
     ("deployments/worker-image/README.md", ".venv/bin/prefect deployment run"): (
-        "its base image is on a public registry, and its packages on mirrors that a build does not reach here"
+        "its base image is on a public registry; `tests/real/test_worker_image.py` publishes it on one of its own"
     ),
-    ("deployments/worker-image/README.md", "docker run --detach --restart unless-stopped --env-file worker.env reg"): (
-        "the image is not built here"
+    ("deployments/worker-image/README.md", "--group-add"): (
+        "it hands the machine's engine over; `tests/real/test_worker_image.py` runs the image without one"
     ),
-    ("deployments/worker-image/README.md", "--group-add"): "the image is not built here",
     ("docs/capacity.md", "prefect work-pool create"): (
         "its workers need a cluster of ECS; `tests/deployments/test_ecs_pools.py` checks the templates"
     ),
