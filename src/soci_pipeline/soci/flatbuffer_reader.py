@@ -1,7 +1,9 @@
 """Reads flatbuffers that may be hostile: every position is checked, and no content is counted twice.
 
 Offsets in a flatbuffer may point anywhere, so a small buffer can describe much content by pointing at the same bytes
-again and again. Strings are therefore read once a place, and all distinct ones together may not exceed the buffer.
+again and again, or by objects that lie in one another. Strings are therefore read once a place, and all objects
+together may not take more bytes than the buffer has. Of a vtable only the slots that a zTOC knows are read: one may
+claim 32,000, and every table may have another.
 """
 
 import struct
@@ -13,6 +15,8 @@ _U16: Final = struct.Struct("<H").unpack_from
 _U32: Final = struct.Struct("<I").unpack_from
 _I32: Final = struct.Struct("<i").unpack_from
 _NUMBERS: Final = {form: struct.Struct(f"<{form}") for form in "bBiIqQ"}
+_MOST_SLOTS: Final = 14  # those of FileMetadata, which has the most
+_MOST_KEPT: Final = 1 << 12  # a writer shares a few dozen vtables
 
 
 class InvalidFlatbuffer(DamagedContent):
@@ -43,7 +47,10 @@ class FlatbufferReader:
             if size < 4 or size % 2:
                 raise InvalidFlatbuffer("a vtable of an impossible size")
             self.inside(vtable, size)
-            known = self._vtables[vtable] = struct.unpack_from(f"<{size // 2 - 2}H", self.data, vtable + 4)
+            count = min(size // 2 - 2, _MOST_SLOTS)
+            known = struct.unpack_from(f"<{count}H", self.data, vtable + 4)
+            if len(self._vtables) < _MOST_KEPT:
+                self._vtables[vtable] = known
         return known
 
     def number(self, at: int, slots: tuple[int, ...], slot: int, form: str) -> int:
@@ -67,7 +74,11 @@ class FlatbufferReader:
 
     def strings(self, at: int, slots: tuple[int, ...], slot: int) -> list[bytes]:
         """A vector of strings."""
-        return [self.string_at(place) for place in self.references(at, slots, slot)]
+        places = self.references(at, slots, slot)
+        found = [self.string_at(place) for place in places]
+        # What is named again counts again: whoever makes something of each would make it as often.
+        self.spend(sum(map(len, found)) - sum(len(self.string_at(place)) for place in set(places)))
+        return found
 
     def references(self, at: int, slots: tuple[int, ...], slot: int) -> list[int]:
         """The positions that a vector of references leads to."""
@@ -81,7 +92,7 @@ class FlatbufferReader:
             return []
         self.inside(place + 4, 4 * count)
         # What has been read is not read again for another table.
-        self._spend(count)
+        self.spend(4 * count)
         first = place + 4
         values = struct.unpack_from(f"<{count}I", self.data, first)
         return [first + 4 * index + value for index, value in enumerate(values)]
@@ -108,9 +119,9 @@ class FlatbufferReader:
         # A NUL ends each string.
         if end >= len(data):
             self.inside(end, 1)
-        self._budget -= end - first
+        self._budget -= end - place
         if self._budget < 0:
-            self._spend(0)
+            self.spend(0)
         known = self._strings[place] = data[first:end]
         return known
 
@@ -126,7 +137,8 @@ class FlatbufferReader:
         self.inside(at, 4)
         return int(_U32(self.data, at)[0])
 
-    def _spend(self, size: int) -> None:
+    def spend(self, size: int) -> None:
+        """Take note of ``size`` bytes that were read; raises where more were read than there are."""
         self._budget -= size
         if self._budget < 0:
             raise InvalidFlatbuffer("it describes more content than it holds")

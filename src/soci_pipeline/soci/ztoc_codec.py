@@ -121,6 +121,8 @@ def _decode(reader: FlatbufferReader) -> Ztoc:
     if not toc or not info:
         raise InvalidZtoc("a zTOC without its table of contents or its checkpoints")
     checkpoints, digests = _decode_info(reader, info, compressed)
+    if isinstance(checkpoints, TarSpans) and uncompressed > compressed:
+        raise InvalidZtoc(f"a zTOC of a tar of {uncompressed} bytes in an uncompressed layer of {compressed}")
     entries = read_entries(reader, reader.references(toc, reader.table(toc), 0), uncompressed)
     return Ztoc(
         build_tool=reader.string(root, slots, 1).decode(),

@@ -21,6 +21,8 @@ _FORMS: Final = "OOqqOqIIOOOqqO"
 _REFERENCES: Final = tuple(slot for slot, form in enumerate(_FORMS) if form == "O")
 _I32: Final = struct.Struct("<i").unpack_from
 _U32: Final = struct.Struct("<I").unpack_from
+_LEAST_BYTES: Final = 20  # of a table that is an entry: its vtable's place, a name, a type, an offset
+_MOST_LAYOUTS: Final = 1 << 10  # a writer has a few dozen
 
 
 class _OutOfTheOrdinary(Exception):
@@ -39,11 +41,13 @@ def read_entries(reader: FlatbufferReader, places: Sequence[int], uncompressed: 
 
     Raises `InvalidFlatbuffer` for anything else.
     """
+    reader.spend(_LEAST_BYTES * len(places))
     try:
         return tuple(_read_ordinary(reader, places, uncompressed))
     except (_OutOfTheOrdinary, struct.error):
         # What the first reading has used up of what may be read does not count.
         again = FlatbufferReader(reader.data)
+        again.spend(_LEAST_BYTES * len(places))
         found, floor = [], BLOCK
         for at in places:
             entry = _slot_by_slot(again, at)
@@ -66,6 +70,8 @@ def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed
         vtable = at - _I32(data, at)[0]
         layout = layouts.get(vtable)
         if layout is None:
+            if len(layouts) >= _MOST_LAYOUTS:
+                raise _OutOfTheOrdinary
             layout = layouts[vtable] = _layout(reader.table(at))
         fields, (name_at, kind_at, link_at, uname_at, gname_at, time_at, pax_at) = layout
         name, kind, offset, size, link, mode, uid, gid, uname, gname, time, major, minor, pax = fields(data, at)
