@@ -125,6 +125,8 @@ def _link_target(name: str, target: str, what: str) -> str:
     """Where a link leads, as a name of the archive: a symbolic one starts at its own folder, a hard one at the top."""
     if what == "hard link":
         return clean_name(target)
+    if len(target) > MAX_NAME_BYTES:
+        raise HostileArchive(f"the archive has a {what} to a name of more than {MAX_NAME_BYTES} bytes: {name[:200]!r}")
     if target.startswith("/") or "\0" in target or "\\" in target:
         raise HostileArchive(f"the archive has a {what} that leads out of it: {name[:200]!r}")
     parts = name.split("/")[:-1]

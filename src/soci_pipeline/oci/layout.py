@@ -114,7 +114,7 @@ class Layout:
         """Open an existing layout; raises `InvalidInput` where the folder is none."""
         try:
             version = json.loads((path / "oci-layout").read_bytes()).get("imageLayoutVersion")
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             advice = "It needs the files oci-layout and index.json and the folder blobs."
             raise InvalidInput(f"{path} is not an OCI image layout", advice=advice) from error
         if version != "1.0.0":

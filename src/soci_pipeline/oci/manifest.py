@@ -23,6 +23,10 @@ from soci_pipeline.oci.media_types import (
 MAX_MANIFEST_BYTES = 4 << 20
 """Registries take manifests up to 4 MiB (distribution-spec, "Pushing Manifests"); a larger one is refused unread."""
 
+MAX_LISTED = 1000
+"""An image has some dozens of manifests, with all its platforms. More entries than this are not followed: 4 MiB hold
+20,000, and each may lead to as many more."""
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +95,11 @@ class ImageIndex(_Document):
     def children(self) -> tuple[Descriptor, ...]:
         """What has to be there before this index may be pushed."""
         return self.manifests
+
+    def check_listed(self) -> None:
+        """Raise `InvalidInput` where more is listed than anybody follows (`MAX_LISTED`)."""
+        if len(self.manifests) > MAX_LISTED:
+            raise InvalidInput(f"an image index of {len(self.manifests)} entries; at most {MAX_LISTED} are followed")
 
 
 def parse(data: bytes, *, media_type: str | None = None, any_algorithm: bool = False) -> ImageManifest | ImageIndex:

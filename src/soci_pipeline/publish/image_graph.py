@@ -98,6 +98,7 @@ def read_graph(client: RegistryClient, repository: str, reference: str | Digest,
             raise InvalidInput(f"{reference} is an artifact of type {document.config.media_type}, not an image")
         image = reader.image_of(root, data, document)
         return ImageGraph(root=root, data=data, document=document, images=(image,) if image else ())
+    document.check_listed()
     reader = _Reader(client, repository, findings, document.manifests)
     reader.check_others()
     images = [reader.image(entry) for entry in document.manifests if is_image(entry)]

@@ -3,16 +3,18 @@
 Tokens are kept until shortly before they expire, one for each set of scopes. Threads share one authorizer.
 """
 
+import base64
 import contextlib
 import json
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
+from soci_pipeline.registry.addresses import address
 from soci_pipeline.registry.auth import CredentialProvider, Credentials
 from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryUnreachable, from_answer, redacted
@@ -150,33 +152,44 @@ class Authorizer:
                 "service": service,
                 "scope": " ".join(merged(scopes)),
             }
-            return self._ask(self._http.build_request("POST", realm, data=fields, timeout=_TOKEN_SECONDS))
+            secrets = (credentials.identity_token.get_secret_value(),)
+            return self._ask("POST", httpx.URL(realm), fields=fields, secrets=secrets)
         query: list[tuple[str, str]] = [("service", service)] if service else []
         query += [("scope", scope) for scope in merged(scopes)]
-        headers = {}
         basic = None if credentials is None else credentials.basic()
         if credentials is not None and basic is not None:
-            headers["Authorization"] = basic
             query.append(("account", credentials.username))
         url = httpx.URL(realm)
-        return self._ask(
-            httpx.Request("GET", url.copy_with(params=[*url.params.multi_items(), *query]), headers=headers)
-        )
+        url = url.copy_with(params=[*url.params.multi_items(), *query])
+        return self._ask("GET", url, authorization=basic, secrets=secrets_of(basic))
 
     def _checked_realm(self, realm: str) -> str:
-        parts = urlsplit(realm)
-        on_this_machine = is_loopback(parts.hostname or "") and is_loopback(self._registry)
-        its_own = self._plain_http and parts.hostname == hostname(self._registry).strip("[]")
-        if parts.scheme == "https" or (parts.scheme == "http" and (on_this_machine or its_own)):
-            return realm
+        url = address(realm)
+        if url is not None and url.host:
+            on_this_machine = is_loopback(url.host) and is_loopback(self._registry)
+            its_own = self._plain_http and url.host == hostname(self._registry).strip("[]")
+            if url.scheme == "https" or (url.scheme == "http" and (on_this_machine or its_own)):
+                return realm
         raise AccessRefused(
             f"{self._registry} sends logins to {redacted(realm)[:200]!r}, which is no https address; nothing was sent",
             url=realm,
             advice="Ask the registry's operator for a token address over https.",
         )
 
-    def _ask(self, request: httpx.Request) -> _Token:
-        request.headers["Accept"] = "application/json"
+    def _ask(
+        self,
+        method: str,
+        url: httpx.URL,
+        *,
+        authorization: str | None = None,
+        fields: dict[str, str] | None = None,
+        secrets: Collection[str] = (),
+    ) -> _Token:
+        # Bodies are read as they come, so none may be compressed.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        request = self._http.build_request(method, url, data=fields, headers=headers, timeout=_TOKEN_SECONDS)
         deadline = Deadline(_TOKEN_SECONDS)
         try:
             response = self._http.send(request, stream=True, follow_redirects=False)
@@ -188,12 +201,20 @@ class Authorizer:
             raise RegistryUnreachable(reason, url=where, temporary=True) from error
         if response.status_code != 200:
             failure = from_answer(
-                request.method, str(request.url), response.status_code, response.headers, body, now=time.time()
+                method, str(url), response.status_code, response.headers, body, now=time.time(), secrets=secrets
             )
             if response.status_code in (400, 401, 403, 404):
                 raise AccessRefused(failure.reason, code=failure.code, status=failure.status, url=failure.url)
             raise failure
-        return _token(body, str(request.url))
+        return _token(body, str(url))
+
+
+def secrets_of(authorization: str | None) -> tuple[str, ...]:
+    """What no message may repeat of an Authorization header: its value, and the password in it."""
+    scheme, _, value = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return (value,)
+    return value, base64.b64decode(value).decode().partition(":")[2]
 
 
 def bounded(response: httpx.Response, limit: int, deadline: Deadline) -> bytes:
@@ -216,7 +237,7 @@ def _token(body: bytes, url: str) -> _Token:
         life = float(fields.get("expires_in") or _DEFAULT_LIFE)
         if not isinstance(token, str) or not token.isprintable() or not token.isascii():
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise BrokenAnswer(f"the token address {redacted(url)} did not answer with a token", url=url) from None
     return _Token(f"Bearer {token}", time.monotonic() + life * (1 - _MARGIN))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the grammar's name for a word, not a secret
 _PARAMETER = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*(?:,|\Z)')
-_SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?:\s+|\s*,|\Z)")
+_SCHEME = re.compile(rf"[\s,]*({_TOKEN})(?:\s+|\s*,|\Z)")
 _MAX_HEADER = 8 << 10
 
 

@@ -22,6 +22,7 @@ from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
 from soci_pipeline.oci.media_types import MANIFESTS
 from soci_pipeline.registry import download, referrers, scopes
+from soci_pipeline.registry.addresses import address
 from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.connection import connect
 from soci_pipeline.registry.errors import (
@@ -32,7 +33,7 @@ from soci_pipeline.registry.errors import (
     RegistryError,
     redacted,
 )
-from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.registry.reference import is_loopback, is_tag
 from soci_pipeline.registry.settings import ClientSettings, Deadline, with_retries
 from soci_pipeline.registry.transport import Answer, Call, Transport, is_size
 from soci_pipeline.registry.upload import Upload
@@ -44,6 +45,7 @@ _MAX_PAGES = 1000
 _MAX_TAGS = 200_000
 _MAX_REFERRERS = 20_000
 _PAGE_BYTES = 8 << 20
+_LIST_BYTES = 64 << 20
 _NEXT = re.compile(r"<([^<>]{1,4096})>\s*;\s*rel=\"?next\"?")
 
 
@@ -265,16 +267,23 @@ class RegistryClient:
         return tuple(dict.fromkeys(tags))
 
     def _pages(self, first: httpx.URL, repository: str) -> Iterator[Answer]:
+        """The pages of a list, all under one deadline."""
         url: httpx.URL | None = first
         seen: set[str] = set()
+        deadline, size = self._deadline(), 0
         while url is not None:
             if str(url) in seen or len(seen) >= _MAX_PAGES:
                 raise BrokenAnswer(f"{redacted(str(first))} does not come to an end", url=str(first))
             seen.add(str(url))
-            answer = self._call(Call("GET", url, scopes.pull(repository), _OK), limit=_PAGE_BYTES)
+            answer = self._call(Call("GET", url, scopes.pull(repository), _OK), limit=_PAGE_BYTES, deadline=deadline)
+            size += len(answer.body)
+            if size > _LIST_BYTES:
+                raise BrokenAnswer(f"{redacted(str(first))} lists more than {_LIST_BYTES} bytes", url=str(first))
             yield answer
             following = _NEXT.search(answer.headers.get("link", ""))
-            url = answer.url.join(following.group(1)) if following else None
+            url = address(following.group(1), base=answer.url) if following else None
+            if following and url is None:
+                raise BrokenAnswer(f"{redacted(str(first))} goes on at what is no address", url=str(first))
             if url is not None and not self._transport.is_own(url):
                 raise BrokenAnswer(f"{redacted(str(first))} goes on at another host; not followed", url=str(first))
 
@@ -298,13 +307,18 @@ class RegistryClient:
             referrers.add_to_fallback(self, repository, subject, referrers.entry_of(document, descriptor))
 
     def _call(
-        self, call: Call, *, limit: int = 64 << 10, doubt: Callable[[SociPipelineError], bool] = lambda _error: False
+        self,
+        call: Call,
+        *,
+        limit: int = 64 << 10,
+        doubt: Callable[[SociPipelineError], bool] = lambda _error: False,
+        deadline: Deadline | None = None,
     ) -> Answer:
-        deadline = self._deadline()
+        end = deadline or self._deadline()
         return with_retries(
-            lambda: self._transport.call(call, deadline, limit=limit),
+            lambda: self._transport.call(call, end, limit=limit),
             self.settings,
-            deadline,
+            end,
             retriable=lambda error: doubt(error) or error.temporary,
         )
 
@@ -352,7 +366,8 @@ def _media_type(answer: Answer) -> str:
 def _tags(answer: Answer) -> list[str]:
     try:
         listed: Any = json.loads(answer.body)["tags"] or []
-        return [tag for tag in listed if isinstance(tag, str)]
+        # What no reference can name is no tag, and would be something else in an address.
+        return [tag for tag in listed if isinstance(tag, str) and is_tag(tag)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         where = redacted(str(answer.url))
         raise BrokenAnswer(f"{where} did not answer with a list of tags", url=where) from error

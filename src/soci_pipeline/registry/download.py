@@ -56,7 +56,7 @@ def read_range(
     data, position = bytearray(), start
     with transport.open(call, deadline) as response:
         position = _first_byte(response, start)
-        for chunk in _chunks(response, transport.settings.read_size):
+        for chunk in _chunks(response, transport.settings.read_size, deadline):
             data += chunk[max(0, start - position) : max(0, end - position)]
             position += len(chunk)
             if position >= end:
@@ -78,8 +78,7 @@ def _from(
         if is_size(length) and position + int(length) != descriptor.size:
             total = position + int(length)
             raise ContentMismatch(f"blob {descriptor.digest} of {repository} has {total} bytes, not {descriptor.size}")
-        for chunk in _chunks(response, transport.settings.read_size):
-            deadline.check()
+        for chunk in _chunks(response, transport.settings.read_size, deadline):
             skipped = max(0, offset - position)
             position += len(chunk)
             if fresh := chunk[skipped:]:
@@ -102,6 +101,15 @@ def _first_byte(response: httpx.Response, wanted: int) -> int:
     return wanted
 
 
-def _chunks(response: httpx.Response, size: int) -> Iterator[bytes]:
+def _chunks(response: httpx.Response, size: int, deadline: Deadline) -> Iterator[bytes]:
+    """The body in pieces of about ``size`` bytes. Each read is held against the deadline: a body may come by drops."""
+    held = bytearray()
     with network_errors("GET", response.request.url):
-        yield from response.iter_raw(size)
+        for piece in response.iter_raw():
+            deadline.check()
+            held += piece
+            if len(held) >= size:
+                yield bytes(held)
+                held.clear()
+    if held:
+        yield bytes(held)

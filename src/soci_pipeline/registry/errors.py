@@ -5,7 +5,7 @@ knows whether the same call may succeed later. Codes: distribution-spec, "Error 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,15 +96,28 @@ def redacted(url: str) -> str:
     """A URL without user, query and fragment: tokens and signatures travel in those."""
     if "://" not in url:
         return url.partition("?")[0]
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(an address that is none)"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def from_answer(
-    method: str, url: str, status: int, headers: Mapping[str, str], body: bytes, *, now: float
+    method: str,
+    url: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float,
+    secrets: Collection[str] = (),
 ) -> RegistryError:
-    """The error for an answer that was not expected; ``now`` is the Unix time, for a Retry-After that is a date."""
-    code, message = _first_error(body)
+    """The error for an answer that was not expected; ``now`` is the Unix time, for a Retry-After that is a date.
+
+    ``secrets`` were part of the request: where the answer repeats one, it is left out.
+    """
+    code, message = _first_error(body, secrets)
     address = redacted(url)
     said = ": ".join(part for part in (code, message) if part)
     reason = f"{method} {address} was answered with status {status}" + (f" ({said})" if said else "")
@@ -133,19 +146,22 @@ def _kind(status: int, code: str, message: str, url: str) -> type[RegistryError]
     return ManifestUnknown if status == 404 else RegistryError
 
 
-def _first_error(body: bytes) -> tuple[str, str]:
+def _first_error(body: bytes, secrets: Collection[str]) -> tuple[str, str]:
     try:
         document: Any = json.loads(body)
         first = document["errors"][0]
         detail = first.get("detail")
         message = " ".join(str(part) for part in (first.get("message"), detail) if part)
-        return _shown(str(first.get("code") or "")), _shown(message)
+        return _shown(str(first.get("code") or ""), secrets), _shown(message, secrets)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return "", ""
 
 
-def _shown(text: str) -> str:
-    # What a registry says ends up in terminals and logs: control characters are left out.
+def _shown(text: str, secrets: Collection[str]) -> str:
+    # What a registry says ends up in terminals and logs: what it was sent in confidence is left out, and so are control
+    # characters.
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
     return "".join(letter if letter.isprintable() else " " for letter in text)[:_SHOWN].strip()
 
 

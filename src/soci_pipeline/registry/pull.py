@@ -3,12 +3,13 @@
 import contextvars
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from soci_pipeline.errors import InvalidInput, PlatformMismatch
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.manifest import MAX_LISTED, ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, is_foreign_layer
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
@@ -39,34 +40,46 @@ def pull_graph(
         document = _reduced(document, platforms, f"{repository}:{reference}")
         data = document.encode()
         root = document.descriptor
-    blobs: dict[Digest, Descriptor] = {}
-    _manifests(client, repository, document, layout, blobs, depth=0)
-    _fetch(client, repository, list(blobs.values()), layout, jobs)
+    pull = _Pull(client, repository, layout)
+    pull.manifests(document)
+    _fetch(client, repository, list(pull.blobs.values()), layout, jobs)
     # The root comes last, so that an interrupted pull leaves nothing that looks whole.
     return layout.add_bytes(data, root.media_type)
 
 
-def _manifests(
-    client: RegistryClient,
-    repository: str,
-    document: ImageManifest | ImageIndex,
-    layout: Layout,
-    blobs: dict[Digest, Descriptor],
-    *,
-    depth: int,
-) -> None:
-    if depth > _MAX_DEPTH:
-        raise InvalidInput(f"an image index of {repository} is nested deeper than {_MAX_DEPTH}")
-    for child in document.children:
-        if child.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
-            found, data = client.get_manifest(repository, child.digest)
-            if found.size != child.size:
-                raise ContentMismatch(f"manifest {child.digest} has {found.size} bytes, not {child.size}")
-            below = parse(data, media_type=child.media_type)
-            _manifests(client, repository, below, layout, blobs, depth=depth + 1)
-            layout.add_bytes(data, child.media_type)
-        elif not child.urls and not is_foreign_layer(child.media_type):
-            blobs.setdefault(child.digest, child)
+@dataclass(frozen=True, slots=True)
+class _Pull:
+    """The manifests of one graph go into ``layout``, each once; ``blobs`` are what they refer to."""
+
+    client: RegistryClient
+    repository: str
+    layout: Layout
+    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
+    seen: set[Digest] = field(default_factory=set)
+
+    def manifests(self, document: ImageManifest | ImageIndex, depth: int = 0) -> None:
+        """Fetch everything below a document that is a manifest itself."""
+        if depth > _MAX_DEPTH:
+            raise InvalidInput(f"an image index of {self.repository} is nested deeper than {_MAX_DEPTH}")
+        if isinstance(document, ImageIndex):
+            document.check_listed()
+        for child in document.children:
+            if child.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
+                self._manifest(child, depth)
+            elif not child.urls and not is_foreign_layer(child.media_type):
+                self.blobs.setdefault(child.digest, child)
+
+    def _manifest(self, child: Descriptor, depth: int) -> None:
+        if child.digest in self.seen:
+            return
+        if len(self.seen) >= MAX_LISTED:
+            raise InvalidInput(f"an image index of {self.repository} leads to more than {MAX_LISTED} manifests")
+        self.seen.add(child.digest)
+        found, data = self.client.get_manifest(self.repository, child.digest)
+        if found.size != child.size:
+            raise ContentMismatch(f"manifest {child.digest} has {found.size} bytes, not {child.size}")
+        self.manifests(parse(data, media_type=child.media_type), depth + 1)
+        self.layout.add_bytes(data, child.media_type)
 
 
 def _fetch(client: RegistryClient, repository: str, blobs: list[Descriptor], layout: Layout, jobs: int) -> None:

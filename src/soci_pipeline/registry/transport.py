@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import httpx
 
 from soci_pipeline.process import logger
+from soci_pipeline.registry.addresses import address
 from soci_pipeline.registry.auth import CredentialProvider
-from soci_pipeline.registry.authorizer import Authorizer, bounded
+from soci_pipeline.registry.authorizer import Authorizer, bounded, secrets_of
 from soci_pipeline.registry.errors import (
     MAX_ERROR_BYTES,
     BrokenAnswer,
@@ -83,8 +84,8 @@ class Transport:
 
     def url(self, path: str, **query: str) -> httpx.URL:
         """The URL of a path below ``/v2/``."""
-        address = self.base.join(path)
-        return address.copy_with(params=query) if query else address
+        url = self.base.join(path)
+        return url.copy_with(params=query) if query else url
 
     def call(self, call: Call, deadline: Deadline, *, limit: int = MAX_ERROR_BYTES) -> Answer:
         """Do one exchange and read its body up to ``limit`` bytes; raises `RegistryError` for another status."""
@@ -175,10 +176,9 @@ class Transport:
         where = redacted(str(request_url))
         if not text or len(text) > _MAX_LOCATION:
             raise BrokenAnswer(f"{where} answered without a usable Location", url=where)
-        try:
-            url = request_url.join(text)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise BrokenAnswer(f"{where} answered with a Location that is no URL", url=where) from error
+        url = address(text, base=request_url)
+        if url is None:
+            raise BrokenAnswer(f"{where} answered with a Location that is no URL", url=where)
         if url.scheme == "http" and self.base.scheme == "https":
             if url.host == self.base.host:
                 # A registry behind a proxy that ends TLS does not know that it is reached over https.
@@ -201,7 +201,13 @@ class Transport:
                     break
         request = response.request
         return from_answer(
-            request.method, str(request.url), response.status_code, response.headers, bytes(data), now=time.time()
+            request.method,
+            str(request.url),
+            response.status_code,
+            response.headers,
+            bytes(data),
+            now=time.time(),
+            secrets=secrets_of(request.headers.get("authorization")),
         )
 
 
@@ -219,6 +225,10 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
     except httpx.TimeoutException as error:
         reason = f"{method} {where}: no answer in time ({type(error).__name__})"
         raise RegistryUnreachable(reason, url=where, temporary=True) from error
+    except httpx.LocalProtocolError:
+        # Its words quote the header that cannot be sent, which may be a login: they go no further, not even as a cause.
+        reason = f"{method} {where}: what was to be sent is not HTTP"
+        raise RegistryUnreachable(reason, url=where, temporary=True) from None
     except httpx.HTTPError as error:
         detail = f"{error!s:.200}" or type(error).__name__
         lasting = "CERTIFICATE_VERIFY_FAILED" in detail

@@ -38,6 +38,7 @@ def read_images(source: Layout, platforms: Sequence[Platform] | None) -> tuple[I
     Raises `InvalidInput` for a source without images, or without one of a platform that was asked for.
     """
     index = _index(source)
+    index.check_listed()
     images = [image for child in index.manifests if (image := _image(source, child)) is not None]
     if not images:
         raise InvalidInput(f"the layout {source.path} holds no image")

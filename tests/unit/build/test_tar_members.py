@@ -98,6 +98,12 @@ def test_a_folder_may_be_named_twice() -> None:
     assert content(tar([directory("a"), directory("a/"), Entry("a/x", b"1")]), "a/x") == b"1"
 
 
+@pytest.mark.parametrize("entry", [symlink("a", "x" * 5000), hardlink("a", "x" * 5000), Entry("x" * 5000)])
+def test_a_name_that_no_file_system_takes_is_refused(entry: Entry) -> None:
+    with pytest.raises(HostileArchive, match="4096 bytes"):
+        table(tar([entry]))
+
+
 def test_an_oversized_extension_header_is_refused() -> None:
     data = tar([Entry("a", pax={"comment": "x" * (MAX_EXTENSION_BYTES + 1)})])
     with pytest.raises(HostileArchive, match="extension header"):

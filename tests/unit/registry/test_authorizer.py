@@ -1,7 +1,10 @@
 """Logins as a client meets them: Basic, Bearer tokens by scope, and realms that are not to be trusted."""
 
+import base64
 import contextlib
-from collections.abc import Iterator
+import gzip
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +20,10 @@ from starlette.types import Receive, Scope, Send
 from soci_pipeline.errors import CredentialsRefused
 from soci_pipeline.registry.auth import CredentialChain, Credentials, FixedCredentials
 from soci_pipeline.registry.authorizer import Authorizer
+from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import connect
-from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer
+from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryError
 from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings, create_app
 from soci_pipeline.registry.server.faults import Kind
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, leftovers, push_image, registry, upload
@@ -206,7 +210,18 @@ def challenging(challenge: str, seen: list[str]) -> Iterator[RegistryClient]:
 
 
 @pytest.mark.parametrize(
-    "realm", ["http://auth.example.com/token", "ftp://127.0.0.1/token", "//auth.example.com", "", "file:///etc/passwd"]
+    "realm",
+    [
+        "http://auth.example.com/token",
+        "ftp://127.0.0.1/token",
+        "//auth.example.com",
+        "",
+        "file:///etc/passwd",
+        "https://[",
+        "https://xn--/",
+        "https:///token",
+        "https://host:port/",
+    ],
 )
 def test_a_realm_that_is_no_https_address_gets_nothing(realm: str) -> None:
     seen: list[str] = []
@@ -233,7 +248,17 @@ def test_an_unknown_scheme_is_named(challenge: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"token": 5}', b'{"token": "a\\nb"}', b"[" * 200_000, b"x" * (2 << 20)]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"token": 5}',
+        b'{"token": "a\\nb"}',
+        b'{"token": "a", "expires_in": 1' + b"0" * 400 + b"}",
+        b"[" * 200_000,
+        b"x" * (2 << 20),
+    ],
 )
 def test_a_token_address_that_answers_nonsense_is_named(body: bytes) -> None:
     async def token(request: Request) -> Response:
@@ -250,3 +275,71 @@ def test_a_token_address_that_answers_nonsense_is_named(body: bytes) -> None:
         pytest.raises(BrokenAnswer),
     ):
         client.ping()
+
+
+def token_registry(token: Callable[[Request], Awaitable[Response]]) -> Starlette:
+    """A registry that sends everybody to a token address of its own."""
+
+    async def answer(request: Request) -> Response:
+        if request.headers.get("authorization", "").startswith("Bearer "):
+            return JSONResponse({})
+        realm = f"http://{request.headers['host']}/token"
+        return Response(status_code=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
+
+    return Starlette(routes=[Route("/token", token, methods=["GET", "POST"]), Route("/{rest:path}", answer)])
+
+
+IDENTITY = FixedCredentials(Credentials(identity_token=SecretStr("identity-marker")))
+PASSWORD = FixedCredentials(Credentials("robot", SecretStr("password-marker")))
+
+
+@pytest.mark.parametrize("credentials", [IDENTITY, PASSWORD], ids=["identity token", "password"])
+def test_tokens_are_asked_for_uncompressed(credentials: FixedCredentials) -> None:
+    async def token(request: Request) -> Response:
+        body = b'{"token": "t"}'
+        if "gzip" in request.headers.get("accept-encoding", "*gzip"):
+            return Response(gzip.compress(body), headers={"Content-Encoding": "gzip"})
+        return Response(body)
+
+    with (
+        strange(token_registry(token)) as address,
+        RegistryClient(address, settings=QUICK, credentials=credentials) as client,
+    ):
+        client.ping()
+
+
+@pytest.mark.parametrize("credentials", [IDENTITY, PASSWORD], ids=["identity token", "password"])
+def test_a_token_address_that_repeats_the_login_does_not_bring_it_into_an_error(credentials: FixedCredentials) -> None:
+    async def token(request: Request) -> Response:
+        sent = f"{(await request.body()).decode()} password-marker {request.headers.get('authorization')}"
+        return JSONResponse({"errors": [{"code": "DENIED", "message": sent}]}, status_code=400)
+
+    with (
+        strange(token_registry(token)) as address,
+        RegistryClient(address, settings=QUICK, credentials=credentials) as client,
+        pytest.raises(AccessRefused, match="DENIED") as caught,
+    ):
+        client.ping()
+    told = "".join(traceback.format_exception(caught.value))
+    basic = base64.b64encode(b"robot:password-marker").decode()
+    assert basic not in told
+    assert ("identity" if credentials is IDENTITY else "password") + "-marker" not in told
+
+
+def test_a_token_that_no_header_can_hold_is_not_told() -> None:
+    async def token(request: Request) -> Response:
+        raise AssertionError("nobody asks for a token who has one")
+
+    kept = FixedCredentials(Credentials(registry_token=SecretStr("kept-marker\n")))
+    with (
+        strange(token_registry(token)) as address,
+        RegistryClient(address, settings=QUICK, credentials=kept) as client,
+        pytest.raises(RegistryError) as caught,
+    ):
+        client.ping()
+    assert "marker" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_challenge_of_blanks_is_read_in_no_time() -> None:
+    assert parse_challenges("Basic," + " " * 8000 + '"') == (Challenge("basic"),)
+    assert parse_challenges("Basic" + " ," * 4000 + "Bearer realm=x")[-1] == Challenge("bearer", {"realm": "x"})

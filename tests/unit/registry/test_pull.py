@@ -1,18 +1,27 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
-from soci_pipeline.errors import PlatformMismatch
+from soci_pipeline.errors import InvalidInput, PlatformMismatch
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.oci.media_types import OCI_INDEX
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ContentMismatch, ManifestUnknown
 from soci_pipeline.registry.pull import pull_graph
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import Fault, FaultPlan
 from soci_pipeline.registry.server.faults import Kind
 from tests.support.images import AMD64, ARM64, image_layout, index_layout
-from tests.support.registries import REPOSITORY, registry
+from tests.support.registries import QUICK, REPOSITORY, registry
+from tests.support.strange import strange
 
 
 def digests(layout: Layout, *roots: object) -> set[str]:
@@ -64,3 +73,52 @@ def test_a_damaged_blob_leaves_no_root_and_no_partial_file(tmp_path: Path) -> No
             pull_graph(client, REPOSITORY, "v1", target, jobs=1)
     assert not target.has(source.root())
     assert not list((target.path / ".incoming").glob("*"))
+
+
+@contextmanager
+def nested(width: int, depth: int, requests: list[str]) -> Iterator[RegistryClient]:
+    """A registry whose tag leads to an index that lists one other ``width`` times, and so on down."""
+    stored: dict[str, bytes] = {}
+    document = ImageIndex()
+    for _ in range(depth):
+        stored[document.descriptor.digest] = document.encode()
+        document = ImageIndex(manifests=(document.descriptor,) * width)
+    stored["v1"] = document.encode()
+
+    async def answer(request: Request) -> Response:
+        requests.append(request.url.path)
+        return Response(stored[request.url.path.rpartition("/")[2]], media_type=OCI_INDEX)
+
+    with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
+        yield client
+
+
+def test_an_index_that_lists_another_many_times_is_read_once_a_digest(tmp_path: Path) -> None:
+    requests: list[str] = []
+    with nested(width=50, depth=8, requests=requests) as client:
+        root = pull_graph(client, REPOSITORY, "v1", Layout.create(tmp_path))
+    assert len(requests) == 9
+    assert len(digests(Layout(tmp_path), root)) == 9
+
+
+def test_indexes_that_are_nested_too_deep_are_refused(tmp_path: Path) -> None:
+    with nested(width=1, depth=20, requests=[]) as client, pytest.raises(InvalidInput, match="deeper"):
+        pull_graph(client, REPOSITORY, "v1", Layout.create(tmp_path))
+
+
+def test_an_index_of_too_many_manifests_is_refused(tmp_path: Path) -> None:
+    empty = ImageIndex().encode()
+    many = [Descriptor(media_type=OCI_INDEX, digest=Digest.of(b"%d" % number), size=2) for number in range(20_000)]
+    requests: list[str] = []
+
+    async def answer(request: Request) -> Response:
+        requests.append(request.url.path)
+        return Response(ImageIndex(manifests=tuple(many)).encode() if "v1" in request.url.path else empty)
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(InvalidInput, match="20000 entries"),
+    ):
+        pull_graph(client, REPOSITORY, "v1", Layout.create(tmp_path))
+    assert len(requests) == 1

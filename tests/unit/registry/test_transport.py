@@ -1,7 +1,9 @@
 """Redirects, Locations and answers of registries that are broken or mean harm."""
 
 import asyncio
+import base64
 import contextlib
+import gzip
 import io
 import json
 from collections.abc import AsyncIterator
@@ -13,7 +15,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.errors import DeadlineExceeded, InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_INDEX
@@ -87,7 +89,18 @@ def test_a_redirect_that_leads_in_a_circle_ends() -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["", "http://example.com/plain", "ftp://127.0.0.1/x", "http://user:pw@127.0.0.1/x", "http://[bad/", "x" * 9000],
+    [
+        "",
+        "http://example.com/plain",
+        "ftp://127.0.0.1/x",
+        "file:///etc/passwd",
+        "http://user:pw@127.0.0.1/x",
+        "http://[bad/",
+        "http://[::1",
+        "https://xn--/",
+        "https:///x",
+        "x" * 9000,
+    ],
 )
 def test_a_location_that_is_not_to_be_trusted_is_not_followed(location: str) -> None:
     async def answer(request: Request) -> Response:
@@ -157,6 +170,72 @@ def test_a_list_of_tags_that_never_ends_is_given_up() -> None:
             RegistryClient(address, settings=QUICK) as client,
             pytest.raises(BrokenAnswer, match=words),
         ):
+            client.list_tags("a")
+
+
+@pytest.mark.parametrize("link", ["<http://[::1>", "<https://xn--/>", "<http://a:b/>"])
+def test_a_list_that_goes_on_at_what_is_no_address_is_refused(link: str) -> None:
+    async def answer(request: Request) -> Response:
+        return JSONResponse({"tags": ["t"]}, headers={"Link": f'{link}; rel="next"'})
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(BrokenAnswer, match="no address"),
+    ):
+        client.list_tags("a")
+
+
+def test_all_pages_of_a_list_together_have_a_bound() -> None:
+    page = b'{"tags": ["' + b"t" * (7 << 20) + b'"]}'
+
+    async def answer(request: Request) -> Response:
+        number = int(request.query_params.get("page", "0"))
+        return Response(page, headers={"Link": f'<{request.url.path}?page={number + 1}>; rel="next"'})
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(BrokenAnswer, match="bytes"),
+    ):
+        client.list_tags("a")
+
+
+def test_all_pages_of_a_list_have_one_deadline() -> None:
+    async def answer(request: Request) -> Response:
+        await asyncio.sleep(0.05)
+        number = int(request.query_params.get("page", "0"))
+        return JSONResponse({"tags": []}, headers={"Link": f'<{request.url.path}?page={number + 1}>; rel="next"'})
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=replace(QUICK, deadline=0.4)) as client,
+        pytest.raises((DeadlineExceeded, RegistryUnreachable)),
+    ):
+        client.list_tags("a")
+
+
+@pytest.mark.parametrize("tag", ["../../other/manifests/latest", "a/b", "", "a" * 200, "a?b", "\u202eevil"])
+def test_what_no_reference_can_name_is_no_tag(tag: str) -> None:
+    async def answer(request: Request) -> Response:
+        return JSONResponse({"tags": ["v1", tag]})
+
+    with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
+        assert client.list_tags("a") == ("v1",)
+
+
+def test_a_compressed_answer_is_not_inflated() -> None:
+    index = ImageIndex().encode()
+    bomb = gzip.compress(index + b" " * (64 << 20))
+
+    async def answer(request: Request) -> Response:
+        return Response(bomb, headers={"Content-Type": OCI_INDEX, "Content-Encoding": "gzip"})
+
+    with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
+        assert client.get_manifest("a", "v1")[1] == bomb
+        with pytest.raises(ContentMismatch):
+            client.get_manifest("a", Digest.of(index))
+        with pytest.raises(BrokenAnswer):
             client.list_tags("a")
 
 
@@ -265,6 +344,42 @@ def test_an_error_that_is_told_byte_by_byte_ends_with_the_deadline() -> None:
     ):
         client.list_tags("a")
     assert caught.value.status == 400
+
+
+def test_a_blob_that_comes_by_drops_ends_with_the_deadline() -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        for _ in range(len(DATA)):
+            await asyncio.sleep(0.1)
+            yield b"."
+
+    async def answer(request: Request) -> Response:
+        return StreamingResponse(drip())
+
+    patience = replace(QUICK, deadline=0.3, slowest_rate=1 << 30)
+    with strange(answer) as address, RegistryClient(address, settings=patience) as client:
+        with pytest.raises((DeadlineExceeded, RegistryUnreachable)):
+            client.read_blob("a", BLOB)
+        with pytest.raises((DeadlineExceeded, RegistryUnreachable)):
+            client.read_range("a", BLOB.digest, 0, len(DATA))
+
+
+def test_an_error_does_not_repeat_the_login_that_it_answers() -> None:
+    async def answer(request: Request) -> Response:
+        sent = request.headers.get("authorization")
+        if sent is None:
+            return Response(status_code=401, headers={"WWW-Authenticate": "Basic realm=x"})
+        errors = [{"code": sent, "message": f"not for {sent}", "detail": {"password": "opensesame"}}]
+        return JSONResponse({"errors": errors}, status_code=400)
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client,
+        pytest.raises(RegistryError, match="not for Basic") as caught,
+    ):
+        client.ping()
+    said = f"{caught.value} {caught.value.code}"
+    assert "opensesame" not in said
+    assert base64.b64encode(b"robot:opensesame").decode() not in said
 
 
 def test_a_digest_or_a_length_that_is_none_is_not_taken_from_a_header() -> None:

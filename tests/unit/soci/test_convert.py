@@ -288,6 +288,14 @@ def test_several_image_indexes_in_one_layout_are_refused(tmp_path: Path) -> None
         convert(source, tmp_path / "result", options=SMALL)
 
 
+def test_an_image_index_that_lists_thousands_is_refused(tmp_path: Path) -> None:
+    source = Layout.create(tmp_path / "source")
+    crowd = ImageIndex(manifests=(add_image(source, AMD64),) * 5000)
+    source.set_roots([source.add_document(crowd)])
+    with pytest.raises(InvalidInput, match="5000 entries"):
+        convert(source, tmp_path / "result", options=SMALL)
+
+
 def test_the_soci_index_of_an_image_that_is_gone_gives_way_to_the_new_one(tmp_path: Path) -> None:
     first = convert(index_layout(tmp_path / "old"), tmp_path / "first", options=SMALL)
     source = first.layout

@@ -193,7 +193,7 @@ class _Reader:
     def _config_created(self, config: Descriptor) -> datetime | None:
         try:
             fields = json.loads(self.client.read_blob(self.repository, config))
-        except (BlobUnknown, DamagedContent, InvalidInput, ValueError) as error:
+        except (BlobUnknown, DamagedContent, InvalidInput, RecursionError, ValueError) as error:
             logger().warning(
                 "the config %s cannot be read, so its image counts as of unknown age: %s", config.digest, error
             )

@@ -199,3 +199,10 @@ def test_an_unknown_repository_and_no_rule_are_errors(client: RegistryClient) ->
         read_repository(client, "nobody/nothing")
     with pytest.raises(InvalidInput):
         KeepRules.of(latest=-1)
+
+
+@pytest.mark.parametrize("config", [b"[" * 100_000, b"", b'{"created": 1}', b'{"created": "soon"}'])
+def test_a_config_of_any_shape_has_no_age(client: RegistryClient, layout: Layout, config: bytes) -> None:
+    tag(client, layout, layout.add_document(ImageManifest(config=layout.add_bytes(config, OCI_CONFIG))), "odd")
+    graph = read_repository(client, REPOSITORY)
+    assert graph.nodes[graph.tags["odd"]].created is None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
@@ -274,3 +275,12 @@ def test_lazy_bytes_are_all_that_a_start_waits_for(client: RegistryClient, layou
     assert amd.lazy_bytes == small + image.soci_index.size + 2 + sum(ztoc.size for ztoc in soci.layers)
     assert arm.lazy_bytes == arm.total_bytes
     assert image.manifest.media_type == OCI_MANIFEST
+
+
+def test_an_index_that_lists_thousands_is_not_followed(client: RegistryClient, layout: Layout) -> None:
+    image = branch_plain(layout, AMD64)
+    upload(client, layout, image.manifest)
+    crowd = layout.add_document(ImageIndex(manifests=(image.manifest,) * 5000))
+    upload(client, layout, crowd)
+    with pytest.raises(InvalidInput, match="5000 entries"):
+        read_graph(client, REPOSITORY, crowd.digest, Findings())
