@@ -12,7 +12,7 @@ class Limits:
 
     ``uncompressed`` bounds a decompression bomb in time (memory is flat in any case). ``ztoc`` bounds what has to be
     kept in memory: the table of contents and 32 KiB for each checkpoint, of which a crafted gzip stream can demand one
-    every five bytes.
+    every five bytes. Below it a zTOC may be larger than its layer: headers of empty files compress a thousand times.
     """
 
     uncompressed: int = 256 << 30

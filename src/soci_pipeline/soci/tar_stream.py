@@ -138,9 +138,11 @@ class TarScanner:
                 name = name if end < 0 else name[:end]
                 if prefix[0]:
                     name = b"%b/%b" % (texts[prefix], name)
+                    self._extra_cost += len(name)
                 if link[0]:
                     end = link.find(0)
                     link = link if end < 0 else link[:end]
+                    self._extra_cost += len(link)
                 else:
                     link = b""
                 # fmt: off

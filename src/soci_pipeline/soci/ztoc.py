@@ -159,7 +159,11 @@ class _Pass:
 
     def _bound(self) -> None:
         spans = len(self.points) * 32768 if self.points else self.stored // self.span_size * _SPAN_COST
-        if self.scanner.cost + spans > self.limits.ztoc:
+        self.bound(self.scanner.cost + spans)
+
+    def bound(self, size: int) -> None:
+        """Raise `HostileArchive` where a zTOC of ``size`` bytes is too large; what it will be is estimated at first."""
+        if size > self.limits.ztoc:
             raise HostileArchive(f"its zTOC would be larger than the {self.limits.ztoc} bytes that are allowed")
 
     def checkpoints(self) -> Checkpoints:
@@ -188,6 +192,7 @@ def _finished(one_pass: _Pass, build_tool: str, layer_size: int | None, layer_di
         compressed_size=one_pass.stored,
         uncompressed_size=uncompressed_size,
     )
+    one_pass.bound(len(data))
     return BuiltZtoc(
         data=data,
         digest=Digest.of(data),

@@ -2,9 +2,11 @@
 
 import gzip
 import io
+import struct
 import tarfile
 import time
 import tracemalloc
+import zlib
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -21,6 +23,7 @@ from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
 from tests.support.tars import Entry, gzip_members, gzipped, hardlink, noise, tar, tar_of, text
+from tests.support.ztoc_reader import ZtocReader
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 KINDS = {
@@ -114,6 +117,43 @@ def test_python_s_tarfile_reads_the_same_entries_and_files(layer: tuple[bytes, b
                 assert opened is not None
                 assert entry.size == member.size
                 assert file_bytes(ztoc, entry, lambda start, end: stored[start:end]) == opened.read()
+
+
+def flushed(data: bytes, *, level: int, mode: int, every: int, strategy: int) -> bytes:
+    """A gzip member with a flush every so many bytes, as parallel and rsync-friendly compressors write them."""
+    deflate = zlib.compressobj(level, 8, -15, 8, strategy)
+    pieces = [
+        part
+        for start in range(0, len(data), every)
+        for part in (deflate.compress(data[start : start + every]), deflate.flush(mode))
+    ]
+    trailer = struct.pack("<II", zlib.crc32(data), len(data))
+    return b"\x1f\x8b\x08\x0c" + bytes(6) + b"\x05\0extra" + b"name\0" + b"".join(pieces) + deflate.flush() + trailer
+
+
+@settings(QUICK, max_examples=15)
+@given(
+    archives,
+    st.lists(st.integers(0, 60_000), max_size=2),
+    st.sampled_from([0, 1, 6, 9]),
+    st.sampled_from([zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH, zlib.Z_PARTIAL_FLUSH, zlib.Z_BLOCK, zlib.Z_NO_FLUSH]),
+    st.integers(300, 70_000),
+    st.sampled_from([zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE]),
+)
+def test_a_reader_that_shares_no_code_finds_each_file_through_the_spans(
+    plain: bytes, cuts: list[int], level: int, mode: int, every: int, strategy: int
+) -> None:
+    ends = [0, *sorted(min(cut, len(plain)) for cut in cuts), len(plain)]
+    members = (plain[start:end] for start, end in pairwise(ends))
+    layer = b"".join(flushed(each, level=level, mode=mode, every=every, strategy=strategy) for each in members)
+    reader = ZtocReader(build_ztoc(io.BytesIO(layer), OCI_LAYER_GZIP, span_size=max(len(plain) // 50, 400)).data, layer)
+    assert [str(Digest.of(span)).encode() for span in reader.spans()] == reader.digests
+    with tarfile.open(fileobj=io.BytesIO(plain), encoding="utf-8", errors="surrogateescape") as archive:
+        regular = [member for member in archive.getmembers() if member.isreg()]
+    found = [file for file in reader.files if file.kind == b"reg"]
+    assert [(file.offset, file.size) for file in found] == [(each.offset_data, each.size) for each in regular]
+    for file in found:
+        assert reader.read(file.offset, file.offset + file.size) == plain[file.offset : file.offset + file.size]
 
 
 SOUND = gzip_members([tar_of({"a": text(30_000), "b": noise(3_000), "c": b"c"})[:20_000], b""]) + gzipped(
@@ -259,6 +299,30 @@ def test_a_bomb_stops_at_its_limit() -> None:
 def test_a_ztoc_past_its_bound_is_refused(layer: bytes, media_type: str, span_size: int) -> None:
     with pytest.raises(HostileArchive, match=str(Digest.of(layer))):
         build_ztoc(io.BytesIO(layer), media_type, span_size=span_size, limits=Limits(ztoc=150_000))
+
+
+LONG = [Entry(f"{'p' * 140}/{'n' * 90}{number}", kind=tarfile.SYMTYPE, link="l" * 99) for number in range(500)]
+
+
+@pytest.mark.parametrize(
+    ("layer", "media_type"),
+    [
+        (tar(LONG, dialect=tarfile.USTAR_FORMAT), OCI_LAYER),
+        (gzipped(tar(LONG, dialect=tarfile.USTAR_FORMAT)), OCI_LAYER_GZIP),
+        (gzipped(tar_of({"a": b"a"})), OCI_LAYER_GZIP),
+    ],
+    ids=["long names", "long names in gzip", "one file"],
+)
+def test_no_ztoc_is_larger_than_its_bound(layer: bytes, media_type: str) -> None:
+    size = build_ztoc(io.BytesIO(layer), media_type).size
+    with pytest.raises(HostileArchive, match=str(Digest.of(layer))):
+        build_ztoc(io.BytesIO(layer), media_type, limits=Limits(ztoc=size - 1))
+    assert build_ztoc(io.BytesIO(layer), media_type, limits=Limits(ztoc=2 * size)).size == size
+
+
+def test_a_ztoc_may_be_larger_than_its_layer() -> None:
+    layer = gzipped(tar(LONG, dialect=tarfile.USTAR_FORMAT))
+    assert build_ztoc(io.BytesIO(layer), OCI_LAYER_GZIP).size > 10 * len(layer)
 
 
 def test_the_bound_of_a_ztoc_bounds_the_memory_too() -> None:
