@@ -6,6 +6,7 @@ anything out of the ordinary; then all is read again, slot by slot, by the reade
 is wrong.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -22,7 +23,7 @@ _REFERENCES: Final = tuple(slot for slot, form in enumerate(_FORMS) if form == "
 _I32: Final = struct.Struct("<i").unpack_from
 _U32: Final = struct.Struct("<I").unpack_from
 _LEAST_BYTES: Final = 20  # of a table that is an entry: its vtable's place, a name, a type, an offset
-_MOST_LAYOUTS: Final = 1 << 10  # a writer has a few dozen
+_MOST_LAYOUTS: Final = 1 << 8  # a writer has a few dozen
 
 
 class _OutOfTheOrdinary(Exception):
@@ -42,18 +43,18 @@ def read_entries(reader: FlatbufferReader, places: Sequence[int], uncompressed: 
     Raises `InvalidFlatbuffer` for anything else.
     """
     reader.spend(_LEAST_BYTES * len(places))
-    try:
+    # Without an except clause, which would keep what the first reading has made alive during the second.
+    with contextlib.suppress(_OutOfTheOrdinary, struct.error):
         return tuple(_read_ordinary(reader, places, uncompressed))
-    except (_OutOfTheOrdinary, struct.error):
-        # What the first reading has used up of what may be read does not count.
-        again = FlatbufferReader(reader.data)
-        again.spend(_LEAST_BYTES * len(places))
-        found, floor = [], BLOCK
-        for at in places:
-            entry = _slot_by_slot(again, at)
-            floor = _end_of(entry, floor, uncompressed)
-            found.append(entry)
-        return tuple(found)
+    # What the first reading has used up of what may be read does not count.
+    again = FlatbufferReader(reader.data)
+    again.spend(_LEAST_BYTES * len(places))
+    found, floor = [], BLOCK
+    for at in places:
+        entry = _slot_by_slot(again, at)
+        floor = _end_of(entry, floor, uncompressed)
+        found.append(entry)
+    return tuple(found)
 
 
 def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed: int) -> list[Entry]:
