@@ -143,13 +143,16 @@ def _options(request: BuildRequest, tag: str) -> dict[str, Any]:
 
 def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
     lines: list[str] = []
+    error = None
     for event in events:
-        if "error" in event:
-            raise build_failure(request.platform, f"{event['error']}\n" + "".join(lines[-_TAIL:]))
+        # The engine says nothing after it; its answer is read to the end, which gives the connection back.
+        error = error or event.get("error")
         text = str(event.get("stream") or "")
         if text.strip():
             lines.append(text)
             logger().info("%s", text.rstrip())
+    if error is not None:
+        raise build_failure(request.platform, f"{error}\n" + "".join(lines[-_TAIL:]))
 
 
 def _save(client: docker.APIClient, tag: str, archive: Path) -> None:
