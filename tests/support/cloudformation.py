@@ -144,8 +144,6 @@ def as_emulated() -> dict[str, dict[str, Any]]:
     # It resolves no parameters of SSM inside a launch template.
     image = boto3.client("ec2", region_name=REGION).describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     parts["machines.yaml"]["Parameters"]["ImageId"]["Default"] = image
-    # It has one rule for tags or the other.
-    parts[ROOT]["Parameters"]["TagMutability"]["Default"] = "IMMUTABLE"
     server = parts["server.yaml"]
     client = boto3.client("secretsmanager", region_name=REGION)
     for name in ("DatabaseSecret", "ApiSecret"):

@@ -246,12 +246,17 @@ def test_without_a_prefect_server_one_is_made_and_everybody_finds_it(emulated: N
     assert f'\nCAPACITY_ARGUMENTS="{both}"\n' in _user_data("soci-soci-control")
 
 
-@pytest.mark.parametrize("mutability", ["MUTABLE", "IMMUTABLE"])
-def test_the_rule_for_tags_is_the_one_that_the_pipeline_reads(emulated: None, mutability: str) -> None:
+@pytest.mark.parametrize(
+    ("mutability", "moving"),
+    [("MUTABLE", {"v1", "latest"}), ("IMMUTABLE", set()), ("IMMUTABLE_WITH_EXCLUSION", {"latest"})],
+)
+def test_the_rule_for_tags_is_the_one_that_the_pipeline_reads(
+    emulated: None, mutability: str, moving: set[str]
+) -> None:
     given = {"ImageRepositoryName": "team/shop", "TagMutability": mutability}
     make_stack("repository", template("repository.yaml"), given)
     found = ensure_repository(REGISTRY, "team/shop")
-    assert found.mutability.allows_moving("v1") is (mutability == "MUTABLE")
+    assert {tag for tag in ("v1", "latest") if found.mutability.allows_moving(tag)} == moving
 
 
 def test_the_lifecycle_is_the_one_that_the_library_writes_and_takes_no_parts() -> None:

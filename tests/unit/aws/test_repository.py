@@ -9,8 +9,12 @@ import pytest
 from soci_pipeline.aws.lifecycle import ExpiringTags
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.publish.registries import prepare
+from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
+from soci_pipeline.settings import EcrSettings, RegistrySettings, Settings
 from tests.support.aws import ACCOUNT, REGION, REGISTRY, answering, refusal
+from tests.support.webhook import Recorded, loopback
 
 
 def _described(**fields: Any) -> tuple[int, dict[str, Any]]:
@@ -43,6 +47,30 @@ def test_a_key_of_the_account_s_own_encrypts_a_new_repository(aws: str) -> None:
     ensure_repository(REGISTRY, "team/app", create=NewRepository(kms_key=key))
     (made,) = boto3.client("ecr", region_name=REGION).describe_repositories()["repositories"]
     assert made["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": key}
+
+
+def test_the_settings_of_a_machine_say_how_a_missing_repository_is_made(aws: str) -> None:
+    key = boto3.client("kms", region_name=REGION).create_key()["KeyMetadata"]["Arn"]
+    wanted = EcrSettings(mutable_tags=("latest", "dev-*"), scan_on_push=False, kms_key=key, expiring_tags=("pr-*",))
+    settings = Settings(registry=RegistrySettings(create_repository=True), ecr=wanted)
+    rule = prepare(ImageReference.parse(f"{REGISTRY}/team/app"), settings)
+    client = boto3.client("ecr", region_name=REGION)
+    (made,) = client.describe_repositories()["repositories"]
+    assert made["imageTagMutability"] == "IMMUTABLE_WITH_EXCLUSION"
+    assert [each["filter"] for each in made["imageTagMutabilityExclusionFilters"]] == ["latest", "dev-*"]
+    assert made["imageScanningConfiguration"] == {"scanOnPush": False}
+    assert made["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": key}
+    assert "pr-*" in client.get_lifecycle_policy(repositoryName="team/app")["lifecyclePolicyText"]
+    assert [tag for tag in ("latest", "dev-1", "v1") if rule.allows_moving(tag)] == ["latest", "dev-1"]
+
+
+def test_a_star_among_the_tags_that_may_move_is_a_repository_without_a_rule(aws: str) -> None:
+    settings = Settings(
+        registry=RegistrySettings(create_repository=True), ecr=EcrSettings(mutable_tags=("*", "latest"))
+    )
+    assert prepare(ImageReference.parse(f"{REGISTRY}/team/app"), settings) == TagMutability()
+    (made,) = boto3.client("ecr", region_name=REGION).describe_repositories()["repositories"]
+    assert made["imageTagMutability"] == "MUTABLE"
 
 
 def test_short_lived_tags_get_a_lifecycle_policy_that_is_kept_if_there_is_one(aws: str) -> None:
@@ -84,11 +112,26 @@ def test_throttling_is_waited_out(credentials: None) -> None:
         assert ecr.asked == ["DescribeRepositories"] * 3 + ["GetLifecyclePolicy"]
 
 
-def test_the_registry_of_another_account_and_region_is_asked_there(aws: str) -> None:
+def test_the_registry_of_another_account_and_region_is_asked_there(credentials: None) -> None:
     other = "210987654321.dkr.ecr.us-gov-west-1.amazonaws.com"
-    made = ensure_repository(other, "team/app", create=NewRepository())
-    # The emulator keeps what it is asked for in the caller's account; the region is in the answer.
-    assert ".ecr.us-gov-west-1.amazonaws.com/team/app" in made.uri
+    asked: set[tuple[str, str, str]] = set()
+    answers: dict[str, tuple[int, Any]] = {
+        "DescribeRepositories": refusal("RepositoryNotFoundException"),
+        "CreateRepository": (200, {"repository": _described()[1]["repositories"][0]}),
+        "GetLifecyclePolicy": refusal("LifecyclePolicyNotFoundException"),
+        "PutLifecyclePolicy": (200, {}),
+    }
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        operation = request.headers["x-amz-target"].rpartition(".")[2]
+        region = request.headers["authorization"].split("/")[2]
+        asked.add((operation, request.body["registryId"], region))
+        return answers[operation]
+
+    with loopback(answer) as url:
+        new = NewRepository(expiring=ExpiringTags(("pr-*",), 7))
+        assert ensure_repository(other, "team/app", create=new, endpoint_url=url).created
+    assert asked == {(operation, "210987654321", "us-gov-west-1") for operation in answers}
     with answering(refusal("RepositoryNotFoundException")) as ecr, pytest.raises(InvalidInput, match="210987654321"):
         ensure_repository(other, "team/app", endpoint_url=ecr.url)
 
