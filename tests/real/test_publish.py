@@ -21,6 +21,8 @@ from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import RepositoryUnknown
 from tests.support import publications as seen
+from tests.support.images import index_layout
+from tests.support.published import tag
 from tests.support.shell_root import add_shell
 from tests.support.tars import noise
 from tests.support.webhook import until
@@ -34,6 +36,7 @@ pytestmark = [
 BIG = 11 << 20
 PLAIN = "FROM scratch\nCOPY data.bin /data.bin\nCOPY note.txt /note.txt\n"
 SLOW = "FROM scratch\nCOPY rootfs/ /\nARG PAUSE=0\nRUN sleep $PAUSE\n"
+BROKEN = "FROM scratch\nCOPY rootfs/ /\nRUN echo what-went-wrong >&2; exit 37\n"
 Source = Callable[..., dict[str, Any]]
 
 
@@ -156,6 +159,24 @@ def test_what_is_not_in_the_source_fails_the_run_before_any_branch_starts(
     assert cause in state.message
     assert seen.branches(shop, run_id) == ()
     assert tags_of(shop, parameters) == ()
+
+
+def test_a_step_that_fails_ends_the_publication_with_its_last_lines_and_the_tag_stays(
+    shop: Stack, source: Source, tmp_path: Path
+) -> None:
+    parameters = source(BROKEN, platforms=["linux/amd64"])
+    earlier = index_layout(tmp_path / "earlier")
+    with RegistryClient(shop.registry) as client:
+        tag(client, earlier, earlier.root(), "latest", repository=repository_of(parameters))
+        state = seen.end_of(shop, seen.start(shop, parameters))
+        stays = client.head_manifest(repository_of(parameters), "latest")
+    assert state.kind == "FAILED"
+    assert "linux/amd64: BuildFailed: " in state.message
+    assert "what-went-wrong" in state.message
+    assert "exit code: 37" in state.message
+    assert stays is not None
+    assert stays.digest == earlier.root().digest
+    assert tags_of(shop, parameters) == ("latest",)
 
 
 def test_cancelling_a_publication_ends_its_branches_and_what_they_build(shop: Stack, source: Source) -> None:
