@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import Flow
 
-from deployments.install import with_environment
+from deployments.install import with_environment, with_python
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from tasks.branches import deployment_of
@@ -82,6 +83,21 @@ def test_a_deployment_fits_the_job_template_of_its_pool(deployment: dict[str, An
 def test_the_template_of_the_pools_has_the_environment_that_runs_need() -> None:
     template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
     assert with_environment(template, POOLS["environment"]) == template
+
+
+def test_a_known_python_becomes_the_command_of_the_pools_and_nothing_else_changes() -> None:
+    template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
+    changed = with_python(template, "/opt/the project/python")
+    assert shlex.split(changed["variables"]["properties"]["command"].pop("default")) == [
+        *("/opt/the project/python", "-m", "prefect.engine")
+    ]
+    assert template["variables"]["properties"]["command"].pop("default") is None
+    assert changed == template
+
+
+def test_without_a_known_python_the_command_is_left_to_prefect() -> None:
+    template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
+    assert with_python(template, None) == template
 
 
 @pytest.mark.parametrize("path", AUTOMATIONS, ids=lambda path: path.stem)

@@ -54,16 +54,23 @@ def shop(
             extra = {} if engine.containerd_socket is None else {"CONTAINERD_ADDRESS": str(engine.containerd_socket)}
             folder = tmp_path_factory.mktemp("shop")
             started = block.enter_context(
-                local_stack(folder, engine=tools, toolchain=toolchain, isolated=True, extra=extra)
+                local_stack(folder, engine=tools, toolchain=toolchain, isolated=True, worker_python=False, extra=extra)
             )
         yield started
+
+
+@pytest.fixture(params=["two processes a run", "one process a run"])
+def either(request: pytest.FixtureRequest) -> Stack:
+    """The stack whose pools leave the command to Prefect, and the one whose pools know the workers' Python."""
+    found: Stack = request.getfixturevalue("shop" if request.param.startswith("two") else "stack")
+    return found
 
 
 @pytest.fixture
 def source(shop: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Source:
     """Commits a work tree with one Dockerfile, serves it, and answers with the parameters that publish it."""
 
-    def make(text: str, /, **parameters: Any) -> dict[str, Any]:
+    def make(text: str, /, to: Stack = shop, **parameters: Any) -> dict[str, Any]:
         name = "".join(part for part in request.node.name.title() if part.isalnum())[:60].lower()
         tree = tmp_path / "tree"
         tree.mkdir()
@@ -74,8 +81,8 @@ def source(shop: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Sourc
         who = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
         for arguments in (["init", "-q"], ["add", "--all"], [*who, "commit", "-q", "-m", "The first"]):
             run(["git", *arguments], cwd=tree)
-        served = shop.git.serve(tree, name)
-        defaults = {"image": f"{shop.registry}/publish/{name}", "source": served.url, "builder": "buildx"}
+        served = to.git.serve(tree, name)
+        defaults = {"image": f"{to.registry}/publish/{name}", "source": served.url, "builder": "buildx"}
         return defaults | {"tags": ["latest"]} | parameters
 
     return make
@@ -179,25 +186,25 @@ def test_a_step_that_fails_ends_the_publication_with_its_last_lines_and_the_tag_
     assert tags_of(shop, parameters) == ("latest",)
 
 
-def test_cancelling_a_publication_ends_its_branches_and_what_they_build(shop: Stack, source: Source) -> None:
-    parameters = source(SLOW, platforms=["linux/amd64"], build_args={"PAUSE": "611"})
-    run_id, branch = _in_mid_build(shop, parameters, 611)
-    with PrefectApi(shop.prefect_api_url) as api:
+def test_cancelling_a_publication_ends_its_branches_and_what_they_build(either: Stack, source: Source) -> None:
+    parameters = source(SLOW, to=either, platforms=["linux/amd64"], build_args={"PAUSE": "611"})
+    run_id, branch = _in_mid_build(either, parameters, 611)
+    with PrefectApi(either.prefect_api_url) as api:
         api.cancel(run_id)
-    assert seen.end_of(shop, run_id, seconds=120).kind == "CANCELLED"
-    assert seen.end_of(shop, branch, seconds=120).kind == "CANCELLED"
+    assert seen.end_of(either, run_id, seconds=120).kind == "CANCELLED"
+    assert seen.end_of(either, branch, seconds=120).kind == "CANCELLED"
     _nothing_runs(branch, 611)
-    assert tags_of(shop, parameters) == ()
+    assert tags_of(either, parameters) == ()
 
 
-def test_a_publication_that_is_killed_takes_its_branches_along(shop: Stack, source: Source) -> None:
-    parameters = source(SLOW, platforms=["linux/amd64"], build_args={"PAUSE": "612"})
-    run_id, branch = _in_mid_build(shop, parameters, 612)
+def test_a_publication_that_is_killed_takes_its_branches_along(either: Stack, source: Source) -> None:
+    parameters = source(SLOW, to=either, platforms=["linux/amd64"], build_args={"PAUSE": "612"})
+    run_id, branch = _in_mid_build(either, parameters, 612)
     seen.kill(seen.processes_of_run(run_id))
-    assert seen.end_of(shop, run_id, seconds=120).kind == "CRASHED"
-    assert seen.end_of(shop, branch, seconds=120).kind == "CANCELLED"
+    assert seen.end_of(either, run_id, seconds=120).kind == "CRASHED"
+    assert seen.end_of(either, branch, seconds=120).kind == "CANCELLED"
     _nothing_runs(branch, 612)
-    assert tags_of(shop, parameters) == ()
+    assert tags_of(either, parameters) == ()
 
 
 def test_containerd_and_soci_publish_a_version_1_index_as_a_referrer(shop: Stack, source: Source) -> None:
