@@ -110,7 +110,7 @@ class ZtocReader:
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes of the tar, from the last checkpoint before them on."""
-        if not self.points:
+        if not self.points or start == end:
             return self.layer[start:end]
         point = [point for point in self.points if point.uncompressed <= start][-1]
         return _inflated(self.layer, point, end - point.uncompressed)[start - point.uncompressed :]

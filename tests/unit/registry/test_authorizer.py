@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -24,7 +25,7 @@ from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import connect
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryError
-from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings, create_app
+from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings, create_app, serving
 from soci_pipeline.registry.server.faults import Kind
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, leftovers, push_image, registry, upload
 from tests.support.strange import strange
@@ -343,3 +344,9 @@ def test_a_token_that_no_header_can_hold_is_not_told() -> None:
 def test_a_challenge_of_blanks_is_read_in_no_time() -> None:
     assert parse_challenges("Basic," + " " * 8000 + '"') == (Challenge("basic"),)
     assert parse_challenges("Basic" + " ," * 4000 + "Bearer realm=x")[-1] == Challenge("bearer", {"realm": "x"})
+
+
+def test_the_token_address_of_the_embedded_registry_reads_no_form_to_its_end(tmp_path: Path) -> None:
+    with serving(tmp_path, settings=ServerSettings(login=LOGIN)) as address:
+        answer = httpx.post(f"http://{address}/token", content=b"scope=" + b"x" * 70_000, trust_env=False)
+    assert answer.status_code == 413

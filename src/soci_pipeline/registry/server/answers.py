@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 _STATUSES = {
@@ -39,6 +40,16 @@ class Refusal(Exception):
         """The answer, with the spec's JSON body."""
         body = {"errors": [{"code": self.code, "message": self.message}]}
         return json_response(body, status=self.status, headers=self.headers)
+
+
+async def small_body(request: Request, limit: int, code: str) -> bytes:
+    """A request's body; raises `Refusal` with that code where it has more than ``limit`` bytes."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise Refusal(code, f"at most {limit} bytes are taken here", status=413)
+    return bytes(data)
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from soci_pipeline.registry.server.answers import Refusal, json_response
+from soci_pipeline.registry.server.answers import Refusal, json_response, small_body
 
 _SERVICE = "soci-pipeline-registry"
+_MAX_FORM_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,11 @@ class Gate:
     async def token(self, request: Request) -> Response:
         """The token endpoint: GET with Basic, or POST with an identity token (the password serves as one)."""
         if request.method == "POST":
-            fields = parse_qs((await request.body()).decode(errors="replace"))
+            try:
+                body = await small_body(request, _MAX_FORM_BYTES, "DENIED")
+            except Refusal as refusal:
+                return refusal.response()
+            fields = parse_qs(body.decode(errors="replace"))
             offered = (fields.get("refresh_token") or [""])[0]
             allowed = hmac.compare_digest(offered.encode(), self._login.password.get_secret_value().encode())
             scopes = (fields.get("scope") or [""])[0].split()

@@ -46,7 +46,10 @@ async def read(exchange: Exchange) -> Response:
 
 async def delete(exchange: Exchange) -> Response:
     """Content management: deleting blobs."""
-    if not exchange.repository().delete_blob(digest_of(exchange.target)):
+    digest, repository = digest_of(exchange.target), exchange.repository()
+    if repository.manifest(digest) is not None:
+        raise Refusal("UNSUPPORTED", f"{digest} is a manifest, and is deleted as one")
+    if not repository.delete_blob(digest):
         raise Refusal("BLOB_UNKNOWN", f"{exchange.name} has no blob {exchange.target}")
     return empty(202)
 

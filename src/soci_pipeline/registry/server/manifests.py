@@ -10,9 +10,11 @@ from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse
 from soci_pipeline.oci.media_types import MANIFESTS
 from soci_pipeline.registry.reference import is_tag
-from soci_pipeline.registry.server.answers import Refusal, empty, json_response
+from soci_pipeline.registry.server.answers import Refusal, empty, json_response, small_body
 from soci_pipeline.registry.server.exchange import Exchange, digest_of
 from soci_pipeline.registry.server.storage import Repository
+
+_MAX_DIGITS = 18
 
 
 async def read(exchange: Exchange) -> Response:
@@ -29,7 +31,10 @@ async def read(exchange: Exchange) -> Response:
     }
     if exchange.request.method == "HEAD":
         return Response(headers=headers)
-    return Response(await asyncio.to_thread(repository.read, descriptor), headers=headers)
+    try:
+        return Response(await asyncio.to_thread(repository.read, descriptor), headers=headers)
+    except FileNotFoundError as error:
+        raise Refusal("MANIFEST_UNKNOWN", f"the manifest {descriptor.digest} was taken away") from error
 
 
 async def put(exchange: Exchange) -> Response:
@@ -38,7 +43,7 @@ async def put(exchange: Exchange) -> Response:
     expected = digest_of(target) if ":" in target else None
     if expected is None and not is_tag(target):
         raise Refusal("TAG_INVALID", f"not a tag: {target[:140]!r}")
-    data = await _body(exchange)
+    data = await small_body(exchange.request, MAX_MANIFEST_BYTES, "MANIFEST_INVALID")
     media_type = exchange.request.headers.get("content-type", "").partition(";")[0].strip()
     if media_type not in MANIFESTS:
         raise Refusal("MANIFEST_INVALID", f"not a manifest media type: {media_type[:100]!r}")
@@ -90,7 +95,7 @@ async def tags(exchange: Exchange) -> Response:
     query = exchange.request.query_params
     limit = exchange.site.settings.page_size
     if "n" in query:
-        if not query["n"].isdecimal():
+        if not query["n"].isdecimal() or len(query["n"]) > _MAX_DIGITS:
             raise Refusal("UNSUPPORTED", "n is the number of tags wanted", status=400)
         limit = min(limit, int(query["n"]))
     after = query.get("last", "")
@@ -116,15 +121,6 @@ async def referrers(exchange: Exchange) -> Response:
     if wanted:
         headers["OCI-Filters-Applied"] = "artifactType"
     return Response(index.encode(), headers=headers)
-
-
-async def _body(exchange: Exchange) -> bytes:
-    data = bytearray()
-    async for chunk in exchange.request.stream():
-        data += chunk
-        if len(data) > MAX_MANIFEST_BYTES:
-            raise Refusal("MANIFEST_INVALID", f"manifests have at most {MAX_MANIFEST_BYTES} bytes", status=413)
-    return bytes(data)
 
 
 def _may_move(exchange: Exchange, repository: Repository, tag: str, digest: Digest) -> None:

@@ -62,8 +62,9 @@ def test_tags_of_a_repository_that_is_not_there_yield_404(http: httpx.Client) ->
     assert (answer.status_code, code_of(answer)) == (404, "NAME_UNKNOWN")
 
 
-def test_a_limit_that_is_no_number_is_refused(tagged: httpx.Client) -> None:
-    assert tagged.get(f"{API}/tags/list", params={"n": "many"}).status_code == 400
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.0", "9" * 5000])
+def test_a_limit_that_is_no_number_is_refused(tagged: httpx.Client, text: str) -> None:
+    assert tagged.get(f"{API}/tags/list", params={"n": text}).status_code == 400
 
 
 def test_referrers_of_an_unknown_digest_are_an_empty_index(http: httpx.Client) -> None:

@@ -76,3 +76,18 @@ def test_a_deleted_referrer_is_no_longer_listed(http: httpx.Client) -> None:
 def test_a_method_that_an_address_does_not_have_is_unsupported(http: httpx.Client) -> None:
     answer = http.patch(f"{API}/manifests/v1")
     assert (answer.status_code, code_of(answer)) == (405, "UNSUPPORTED")
+
+
+def test_a_manifest_is_not_deleted_as_a_blob(http: httpx.Client) -> None:
+    image = put_image(http, "v1")
+    answer = http.delete(f"{API}/blobs/{image.digest}")
+    assert (answer.status_code, code_of(answer)) == (405, "UNSUPPORTED")
+    assert http.get(f"{API}/manifests/v1").status_code == 200
+
+
+def test_a_manifest_whose_file_was_taken_away_is_unknown(http: httpx.Client, tmp_path: Path) -> None:
+    image = put_image(http, "v1")
+    for path in tmp_path.rglob(image.digest.hex):
+        path.unlink()
+    answer = http.get(f"{API}/manifests/v1")
+    assert (answer.status_code, code_of(answer)) == (404, "MANIFEST_UNKNOWN")
