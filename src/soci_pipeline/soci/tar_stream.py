@@ -42,6 +42,8 @@ _SPECIAL = frozenset({b"x", b"L", b"K"})
 _UINT32 = 0xFFFFFFFF
 _ENTRY_COST = 300  # bytes of a zTOC for an entry with a short name, and about what is kept in memory for it
 _RECORD_COST = 160  # bytes of memory for a PAX record beside its text; a zTOC needs a fifth of that
+_VAIN_COST = 32  # for a byte of PAX records that later ones replace: five of them are read in the time of an entry
+_RECORD_FRAME = 10  # bytes of a PAX record beside its key and value
 _NO_PAX: PaxRecords = ()
 
 
@@ -64,6 +66,7 @@ class TarScanner:
         self._archive_size: int | None = None
         self._special = b""  # the type flag of the special entry whose data comes next
         self._special_size = 0
+        self._in_a_row = 0  # special entries since the last one that they were for
         self._pax = _NO_PAX
         self._long_name = b""
         self._long_link = b""
@@ -73,7 +76,11 @@ class TarScanner:
 
     @property
     def cost(self) -> int:
-        """About how many bytes of a zTOC the entries take so far."""
+        """About how many bytes of a zTOC the entries take so far.
+
+        What is read in vain counts as if it came to something, or a small bomb would be read for hours: records that
+        others replace, and more special entries in a row than there are kinds of them.
+        """
         return _ENTRY_COST * len(self.entries) + self._extra_cost
 
     def feed(self, piece: bytearray | bytes, size: int) -> None:
@@ -188,8 +195,13 @@ class TarScanner:
     def _read_special(self, data: bytes) -> None:
         flag, self._special = self._special, b""
         self._next += (self._special_size + 511) & -512
+        self._in_a_row += 1
+        if self._in_a_row > len(_SPECIAL):
+            self._extra_cost += _ENTRY_COST
         if flag == b"x":
             self._pax = parse_pax(data)
+            used = sum(_RECORD_FRAME + len(key) + len(value) for key, value in self._pax)
+            self._extra_cost += _VAIN_COST * max(len(data) - used, 0)
         elif flag == b"L":
             self._long_name = text(data)
         else:
@@ -199,6 +211,7 @@ class TarScanner:
         pax, self._pax = self._pax, _NO_PAX
         name, link = self._long_name, self._long_link
         self._long_name = self._long_link = b""
+        self._in_a_row = 0
         entry, size = self._merged(header, pax, name, link)
         kind = _KINDS.get(header.flag)
         if header.flag == b"\0":

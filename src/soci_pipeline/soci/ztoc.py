@@ -119,6 +119,7 @@ class _Pass:
         self.whole = hashlib.sha256() if checked else None
         self.stored = 0
         self.on_bytes = on_bytes
+        self._failed = False
 
     def run(self, source: BinaryIO) -> None:
         gzip = self.compression is Compression.GZIP
@@ -128,7 +129,7 @@ class _Pass:
             pending: deque[Future[None]] = deque()
             try:
                 for event in events:
-                    pending.append(submit(self._take, event))
+                    pending.append(submit(self._take_unless_failed, event))
                     if not isinstance(event, Checkpoint):
                         event.slot.busy = pending[-1]
                     while pending and pending[0].done():
@@ -138,6 +139,14 @@ class _Pass:
                 _wait_for(pending)
                 raise
             _wait_for(pending)
+
+    def _take_unless_failed(self, event: Event) -> None:
+        """What is handed over before a failure is noticed is not taken any more: a bound would not hold otherwise."""
+        if self._failed:
+            return
+        self._failed = True
+        self._take(event)
+        self._failed = False
 
     def _take(self, event: Event) -> None:
         match event:

@@ -22,7 +22,7 @@ from soci_pipeline.soci.limits import Limits
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
-from tests.support.tars import Entry, gzip_members, gzipped, hardlink, noise, tar, tar_of, text
+from tests.support.tars import Entry, gzip_members, gzipped, hardlink, noise, symlink, tar, tar_of, text
 from tests.support.ztoc_reader import ZtocReader
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -230,6 +230,13 @@ def headers(entry: Entry, *, flag: bytes) -> bytes:
     return bytes(archive)
 
 
+def special(kind: bytes, data: bytes = b"") -> bytes:
+    """An entry that says something of the next one."""
+    info = tarfile.TarInfo("special")
+    info.type, info.size = kind, len(data)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512)
+
+
 GLOBAL = tarfile.TarInfo.create_pax_global_header({"comment": "a commit"}) + tar_of({"a": b"a"})
 REASONS = {
     "global header": (GLOBAL, OCI_LAYER, "unsupported-entry"),
@@ -293,14 +300,25 @@ def test_a_bomb_stops_at_its_limit() -> None:
         (tar_of({"a": noise(100_000)}), OCI_LAYER, 10),
         (tar_of({f"file-{number}": b"" for number in range(1000)}), OCI_LAYER, 4 << 20),
         (tar([Entry(f"f{number}", pax={"user.x": "x" * 20_000}) for number in range(10)]), OCI_LAYER, 4 << 20),
+        (gzipped(special(b"L") * 600 + tar_of({"a": b"a"})), OCI_LAYER_GZIP, 4 << 20),
+        (gzipped(special(b"x", b"5 a=\n" * 2000) + tar_of({"a": b"a"})), OCI_LAYER_GZIP, 4 << 20),
     ],
-    ids=["checkpoints before any output", "tiny gzip spans", "tiny plain spans", "many entries", "large records"],
+    ids=[
+        "checkpoints before any output",
+        "tiny gzip spans",
+        "tiny plain spans",
+        "many entries",
+        "large records",
+        "nothing but long names",
+        "records that replace one another",
+    ],
 )
 def test_a_ztoc_past_its_bound_is_refused(layer: bytes, media_type: str, span_size: int) -> None:
     with pytest.raises(HostileArchive, match=str(Digest.of(layer))):
         build_ztoc(io.BytesIO(layer), media_type, span_size=span_size, limits=Limits(ztoc=150_000))
 
 
+LONG_LINK = tar([symlink("a", "b")], dialect=tarfile.USTAR_FORMAT)[:512]
 LONG = [Entry(f"{'p' * 140}/{'n' * 90}{number}", kind=tarfile.SYMTYPE, link="l" * 99) for number in range(500)]
 
 
@@ -318,6 +336,12 @@ def test_no_ztoc_is_larger_than_its_bound(layer: bytes, media_type: str) -> None
     with pytest.raises(HostileArchive, match=str(Digest.of(layer))):
         build_ztoc(io.BytesIO(layer), media_type, limits=Limits(ztoc=size - 1))
     assert build_ztoc(io.BytesIO(layer), media_type, limits=Limits(ztoc=2 * size)).size == size
+
+
+def test_a_name_a_link_and_records_for_each_entry_are_not_read_in_vain() -> None:
+    each = special(b"K", b"k" * 150) + special(b"L", b"l" * 150) + special(b"x", b"5 a=\n6 bb=\n") + LONG_LINK
+    built = build_ztoc(io.BytesIO(each * 300 + bytes(1024)), OCI_LAYER, limits=Limits(ztoc=300 * 1000))
+    assert built.entries == 300
 
 
 def test_a_ztoc_may_be_larger_than_its_layer() -> None:
