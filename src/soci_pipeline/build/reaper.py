@@ -1,8 +1,9 @@
 """What killed runs left on a worker: their working folders, and what they had made in Docker and containerd."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def reap(folder: Path, *, env: Mapping[str, str] | None = None) -> Reaped:
 
 
 def _reap_builders(path: Path, env: Mapping[str, str] | None) -> list[str]:
-    names = [record.read_text().strip() for record in sorted(path.rglob(BUILDER_RECORD))]
+    names = [record.strip() for record in _records(path, BUILDER_RECORD)]
     ours = [name for name in names if name.startswith(PREFIX)]
     for name in ours:
         remove_builder(name, env=env)
@@ -58,10 +59,18 @@ def _reap_builders(path: Path, env: Mapping[str, str] | None) -> list[str]:
 
 def _reap_namespaces(path: Path, env: Mapping[str, str] | None) -> list[str]:
     removed: list[str] = []
-    for record in sorted(path.rglob(CONTAINERD_RECORD)):
-        socket, _, name = record.read_text().strip().partition("\n")
+    for record in _records(path, CONTAINERD_RECORD):
+        socket, _, name = record.strip().partition("\n")
         # A containerd that is gone has taken its namespaces with it, or will be asked again when it is back.
         if name.startswith(PREFIX) and Path(socket).exists():
             Containerd(Path(socket), name, dict(os.environ if env is None else env)).purge()
             removed.append(name)
     return removed
+
+
+def _records(path: Path, name: str) -> Iterator[str]:
+    """What the files of that name say below a folder, from which others may be removing things."""
+    for parent, _, files in os.walk(path):
+        if name in files:
+            with contextlib.suppress(FileNotFoundError):
+                yield (Path(parent) / name).read_text()

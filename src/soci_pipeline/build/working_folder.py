@@ -14,6 +14,7 @@ from pathlib import Path
 
 PREFIX = "soci-pipeline-"
 LOCK = ".alive"
+_NEW_LOCK = ".new"
 BUILDER_RECORD = ".buildx-builder"
 CONTAINERD_RECORD = ".containerd-namespace"
 
@@ -24,12 +25,14 @@ def working_folder(parent: Path | None = None, *, purpose: str = "run") -> Itera
     where = Path(tempfile.gettempdir()) if parent is None else parent
     where.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-", dir=where))
-    try:
-        with (path / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    # The lock is never seen without its holder: it gets its name once it is held, and is let go when all is removed.
+    with (path / _NEW_LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (path / _NEW_LOCK).rename(path / LOCK)
+        try:
             yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -46,7 +49,8 @@ def abandoned(path: Path) -> Iterator[bool]:
     except BlockingIOError:
         yield False
     else:
-        yield True
+        # Where its run has removed the lock while it was opened here, there is nothing left to see to.
+        yield os.fstat(lock).st_nlink > 0
     finally:
         os.close(lock)
 

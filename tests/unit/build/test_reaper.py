@@ -45,6 +45,27 @@ def test_the_folder_of_a_living_run_is_not_touched(tmp_path: Path) -> None:
         assert folder.is_dir()
 
 
+def test_folders_that_come_and_go_are_never_taken_for_left_ones(tmp_path: Path) -> None:
+    """Several runs of one worker: each looks for left-overs while others begin and end."""
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from soci_pipeline.build.working_folder import working_folder
+        for _ in range(100):
+            with working_folder(Path({str(tmp_path)!r})) as folder:
+                for number in range(30):
+                    (folder / str(number)).mkdir()
+                    (folder / str(number) / "file").touch()
+                assert len(list(folder.iterdir())) == 31
+    """)
+    children = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
+    reaped: list[Path] = []
+    while any(child.poll() is None for child in children):
+        reaped += reap(tmp_path).folders
+    assert reaped == []
+    assert [child.returncode for child in children] == [0, 0]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_folder_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys, time
