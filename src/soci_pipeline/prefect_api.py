@@ -29,6 +29,7 @@ _ADVICE = {
     403: "The credentials need the right to create and read runs.",
     404: "Deploy it: `prefect --no-prompt deploy --all` from the project's folder.",
 }
+_NO_POOL = "Check its name; `soci-pipeline setup` makes the pools of the project."
 _MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
 
 Authorization = Callable[[], Mapping[str, str]]
@@ -158,7 +159,9 @@ class PrefectApi:
 
     def work_pool(self, pool: str) -> WorkPool:
         """What a work pool lets through; raises `PrefectRefused` where there is none."""
-        found = self._call("GET", f"/work_pools/{quote(pool, safe='')}")
+        found = self._call("GET", f"/work_pools/{quote(pool, safe='')}", missing={})
+        if not found:
+            raise PrefectRefused(f"Prefect has no work pool {pool!r}", advice=_NO_POOL, temporary=True)
         return WorkPool(paused=bool(found.get("is_paused")), limit=found.get("concurrency_limit"))
 
     def children(self, run: str) -> dict[str, str]:

@@ -57,7 +57,7 @@ def _documented_configuration(folder: Path) -> dict[str, object]:
     ]
     for name in ("github-new", "github-old", "github-status"):
         (folder / name).write_bytes(webhook.SECRET)
-    text = shown.script({"/run/secrets": str(folder), "/var/lib/soci-pipeline": str(folder / "state")})
+    text = shown.script({"/run/secrets": str(folder), "/var/lib/soci-webhook": str(folder / "state")})
     configuration: dict[str, object] = yaml.safe_load(text)
     return configuration | {"listen": {"host": "127.0.0.1", "port": free_port()}}
 

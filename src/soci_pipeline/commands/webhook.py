@@ -38,8 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--event-header", help="GitHub's or GitLab's event header (default: a push)")
     for each in (serve, check):
         # Also taken after the action; without a default of their own, which would undo the ones before it.
-        each.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        each.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        for option in ("--json", "--verbose", "--quiet"):
+            each.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:

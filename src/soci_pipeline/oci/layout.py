@@ -115,8 +115,7 @@ class Layout:
         try:
             version = json.loads((path / "oci-layout").read_bytes()).get("imageLayoutVersion")
         except (OSError, ValueError, AttributeError, RecursionError) as error:
-            advice = "It needs the files oci-layout and index.json and the folder blobs."
-            raise InvalidInput(f"{path} is not an OCI image layout", advice=advice) from error
+            raise InvalidInput(f"{path} is not an OCI image layout", advice=_advice_for(path)) from error
         if version != "1.0.0":
             raise InvalidInput(f"{path} is an OCI image layout of version {version!r}; 1.0.0 is the one that is known")
         return cls(path)
@@ -244,6 +243,14 @@ class Layout:
             for child in self.read_document(node).children:
                 yield from self._walk(child, seen, depth=depth + 1)
         yield node
+
+
+def _advice_for(path: Path) -> str:
+    if path.is_file():
+        return "It is a file, and a folder is wanted: `soci-pipeline convert` makes one of an archive."
+    if not path.exists():
+        return "There is nothing at that path."
+    return "It needs the files oci-layout and index.json and the folder blobs."
 
 
 def parse_roots(data: bytes, where: Path, *, any_algorithm: bool = False) -> tuple[Descriptor, ...]:

@@ -46,6 +46,8 @@ class RegistryError(SociPipelineError):
 class ManifestUnknown(RegistryError):
     """The repository has no manifest under that tag or digest (or there is no such repository)."""
 
+    default_advice = "Check the repository's name, and the tag or digest."
+
 
 class BlobUnknown(RegistryError):
     """The repository has no blob of that digest, or a manifest was pushed before what it refers to."""
@@ -78,7 +80,10 @@ class RegistryUnreachable(RegistryError):
     """No answer: the name does not resolve, nothing listens, the connection broke, or TLS failed."""
 
     exit_code = ExitCode.REGISTRY_UNREACHABLE
-    default_advice = "Check the address, the network and, for your own certificate authority, --ca-file."
+    default_advice = (
+        "Check the address and the network; your own certificate authority needs --ca-file, and a registry without TLS "
+        "--plain-http."
+    )
 
 
 class BrokenAnswer(RegistryError):

@@ -121,8 +121,9 @@ def test_inspect_shows_a_v1_index_among_the_referrers(
     assert f"SOCI index v1  {soci.digest}" in capsys.readouterr().out
 
 
-def test_inspect_of_nothing_is_refused(address: str) -> None:
+def test_inspect_of_nothing_is_refused(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", f"{address}/team/app:v1"]) == ExitCode.REGISTRY_REFUSED
+    assert "next: " in capsys.readouterr().err
     assert main(["inspect", f"{address}/team/app"]) == ExitCode.INVALID_INPUT
 
 

@@ -92,6 +92,16 @@ def test_a_folder_that_is_no_layout_is_refused(tmp_path: Path) -> None:
         Layout.open(tmp_path)
 
 
+def test_an_archive_or_nothing_at_all_is_told_from_a_folder_that_is_no_layout(tmp_path: Path) -> None:
+    (tmp_path / "image.tar").write_bytes(b"")
+    with pytest.raises(InvalidInput) as archive:
+        Layout.open(tmp_path / "image.tar")
+    assert "soci-pipeline convert" in str(archive.value.advice)
+    with pytest.raises(InvalidInput) as nothing:
+        Layout.open(tmp_path / "absent")
+    assert nothing.value.advice == "There is nothing at that path."
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"[" * 100_000, b'{"schemaVersion":2}', b"\xff\xfe", None])
 def test_an_index_json_that_lists_nothing_readable_is_refused(tmp_path: Path, content: bytes | None) -> None:
     layout = Layout.create(tmp_path)
