@@ -54,6 +54,9 @@ class Parser(argparse.ArgumentParser):
         """Turn argparse's message into an error with a next step."""
         _, found, unknown = message.partition("unrecognized arguments: ")
         meant = _meant(unknown.split()[0], self._option_string_actions) if found and unknown else None
+        option, lacking, _ = message.removeprefix("argument ").partition(": expected one argument")
+        if lacking:
+            meant = f"Give it one; where it begins with a hyphen, join the two: `{option.rpartition('/')[2]}=-…`."
         raise UsageError(message, advice=meant or f"`{self.prog} --help` shows what it takes.")
 
 

@@ -116,6 +116,11 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["verify"], "arguments are required: REFERENCE", "`soci-pipeline verify --help` shows what it takes."),
         (["verify", "x:1", "--plainhttp"], "unrecognized arguments: --plainhttp", "Did you mean `--plain-http`?"),
         (["prune", "x", "--keep-latest", "two"], "invalid int value: 'two'", "`soci-pipeline prune --help`"),
+        (
+            ["index", "x:1", "--suffix", "-soci"],
+            "expected one argument",
+            "Give it one; where it begins with a hyphen, join",
+        ),
         (["webhook", "chekc"], "invalid choice: 'chekc'", "`soci-pipeline webhook --help`"),
         (["webhook", "serve"], "arguments are required: --config", "`soci-pipeline webhook serve --help`"),
     ],

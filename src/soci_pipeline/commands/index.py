@@ -29,7 +29,9 @@ _DEFAULTS = SociOptions()
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
-    parser.add_argument("--suffix", default="", metavar="S", help="write <tag><S> instead of moving the tag")
+    parser.add_argument(
+        "--suffix", default="", metavar="S", help="write <tag><S> instead of moving the tag, as in --suffix=-soci"
+    )
     parser.add_argument("--dry-run", action="store_true", help="fetch and write nothing; say what would be done")
     parser.add_argument("--span-size", type=int, default=_DEFAULTS.span_size, metavar="BYTES")
     parser.add_argument(
@@ -96,6 +98,8 @@ def _platform(image: PlatformImage) -> dict[str, Any]:
 
 
 def _text(found: IndexedImage) -> str:
+    if found.dry_run and not found.lazy_layer_bytes:
+        return f"{found.reference}: no layer would get a zTOC: none qualifies, for example by --min-layer-size"
     if found.dry_run:
         return (
             f"{found.reference}: {found.bytes_to_fetch:,} bytes of layers would be fetched; "

@@ -66,6 +66,6 @@ def _absolute(path: str) -> str:
 
 
 def _last_words(reason: str) -> str:
-    """What went wrong, without the way there: the last line of a traceback says it."""
+    """What went wrong, without the way there: the last line of a traceback, even where its beginning is cut off."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return lines[-1] if any(line.startswith("Traceback ") for line in lines) else reason
+    return lines[-1] if any(line.startswith(("Traceback ", 'File "')) for line in lines) else reason

@@ -54,6 +54,8 @@ def _text(reference: ImageReference, report: VerificationReport) -> str:
     lines.append("checked: " + ", ".join(f"{number} {kind}" for kind, number in report.checked.items()))
     lines += [
         f"{each.platform}: {each.lazy_bytes:,} bytes to fetch before a lazy start, {each.total_bytes:,} without"
+        if each.lazy_bytes != each.total_bytes
+        else f"{each.platform}: no layer is indexed; all {each.total_bytes:,} bytes are fetched before a start"
         for each in report.platforms
     ]
     return "\n".join(lines)

@@ -92,7 +92,9 @@ def find_file(ztoc: Ztoc, path: str) -> Entry:
     for _ in range(_MOST_LINKS):
         entry = latest.get(wanted)
         if entry is None:
-            raise InvalidInput(f"the layer has no {path!r}")
+            raise InvalidInput(
+                f"the layer has no {path!r}", advice="`soci-pipeline ztoc-info` lists what the layer of a zTOC has."
+            )
         if entry.kind == kinds.REGULAR:
             return entry
         if entry.kind != kinds.HARDLINK:

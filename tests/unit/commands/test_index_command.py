@@ -65,6 +65,8 @@ def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys:
 
     assert main([*command, "--dry-run"]) == 0
     assert "would be fetched" in capsys.readouterr().out
+    assert main([*command, "--dry-run", "--min-layer-size", "1000000000"]) == 0
+    assert "no layer would get a zTOC" in capsys.readouterr().out
     assert main(command) == 0
     assert "indexed as sha256:" in capsys.readouterr().out
     assert main(command) == 0

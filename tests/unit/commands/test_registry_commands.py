@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,3 +179,14 @@ def test_a_served_folder_can_ask_for_a_login(tmp_path: Path, monkeypatch: pytest
 )
 def test_options_of_serve_that_do_not_fit_together_are_refused(tmp_path: Path, options: list[str]) -> None:
     assert main(["registry", "serve", str(tmp_path), "--port", "0", *options]) == ExitCode.INVALID_INPUT
+
+
+def test_an_address_that_cannot_be_had_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["registry", "serve", str(tmp_path), "--port", port]) == ExitCode.STACK
+    said = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert "next: " in said
+    assert main(["registry", "serve", str(tmp_path), "--port", "65536"]) == ExitCode.INVALID_INPUT
+    assert "65536 is no port" in capsys.readouterr().err

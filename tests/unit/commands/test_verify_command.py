@@ -14,8 +14,8 @@ from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.checkpoints import Checkpoint
 from soci_pipeline.soci.records import PlatformImage
-from tests.support.images import AMD64
-from tests.support.indexed import Tamper, indexed, with_checkpoint, with_entry
+from tests.support.images import AMD64, add_image
+from tests.support.indexed import Tamper, indexed, some_layers, with_checkpoint, with_entry
 from tests.support.published import REPOSITORY, flip, registry, stored, tag, upload
 
 
@@ -43,6 +43,15 @@ def test_a_sound_image_is_exit_status_0_and_says_what_lazy_loading_saves(
 
     assert main(["verify", f"{client.registry}/{REPOSITORY}:good", "--platform", "linux/amd64"]) == 0
     assert "all is well" in capsys.readouterr().out
+
+
+def test_an_image_without_an_index_is_sound_and_said_to_have_none(
+    client: RegistryClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.create(tmp_path / "plain")
+    tag(client, layout, add_image(layout, AMD64, some_layers()), "plain")
+    assert main(["verify", f"{client.registry}/{REPOSITORY}:plain"]) == 0
+    assert "no layer is indexed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("more", [[], ["--all"]])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
@@ -60,9 +60,11 @@ class KeepRules(BaseModel):
         """As the constructor; raises `InvalidInput`."""
         try:
             return cls(**values)
-        except ValueError as error:
+        except ValidationError as error:
+            found = [".".join(map(str, each["loc"])) + ": " + each["msg"] for each in error.errors()]
+            problems = "; ".join(each.removeprefix(": ").removeprefix("Value error, ") for each in found)
             advice = "Give a tag pattern, a number of images, an age or digests to keep."
-            raise InvalidInput(f"not a rule of retention: {error!s:.300}", advice=advice) from error
+            raise InvalidInput(f"not a rule of retention: {problems:.300}", advice=advice) from error
 
 
 @dataclass(frozen=True, slots=True)

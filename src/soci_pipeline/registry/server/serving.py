@@ -20,6 +20,7 @@ from soci_pipeline.registry.server.settings import ServerSettings
 
 _START_SECONDS = 20.0
 _BEAT_SECONDS = 0.02
+_LAST_PORT = 65_535
 
 
 class _Protocol(H11Protocol):
@@ -52,12 +53,15 @@ def _with_transport(app: Any, transport: asyncio.Transport) -> ASGIApp:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises `StackError` where the address cannot be had."""
+    """A listening socket; raises `StackError` where the address cannot be had, `InvalidInput` for what is no port."""
+    if not 0 <= port <= _LAST_PORT:
+        raise InvalidInput(f"{port} is no port", advice=f"A port is a number up to {_LAST_PORT}; 0 finds a free one.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
-        raise StackError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        advice = "Take an address of this machine, and a port that is free: 0 finds one."
+        raise StackError(f"cannot listen on {host}:{port}: {error.strerror}", advice=advice) from error
 
 
 def make_server(

@@ -197,7 +197,7 @@ def test_a_part_that_is_missing_already_does_not_stop_it(client: RegistryClient,
 def test_an_unknown_repository_and_no_rule_are_errors(client: RegistryClient) -> None:
     with pytest.raises(ManifestUnknown):
         read_repository(client, "nobody/nothing")
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match="of retention: latest: Input should be greater"):
         KeepRules.of(latest=-1)
 
 

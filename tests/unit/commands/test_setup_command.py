@@ -1,0 +1,49 @@
+"""`soci-pipeline setup` where Prefect does not take it: a checkout whose set-up fails as Prefect's client does."""
+
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
+
+# Prefect's client is so many calls deep that the beginning of its traceback is not kept.
+_INSTALL = """
+def send(depth):
+    return connect(depth - 1)
+
+def connect(depth):
+    if not depth:
+        raise ConnectionError("nothing listens at http://127.0.0.1:1/api")
+    return send(depth)
+
+send(60)
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "prefect.yaml").write_text("name: soci-pipeline\n")
+    (tmp_path / "deployments").mkdir()
+    (tmp_path / "deployments" / "__init__.py").write_text("")
+    monkeypatch.setenv("SOCI_PIPELINE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_server_that_does_not_answer_is_one_line_without_the_way_there(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkout / "deployments" / "install.py").write_text(_INSTALL)
+    assert main(["setup"]) == ExitCode.TOOL_FAILED
+    what, next_step = capsys.readouterr().err.splitlines()
+    assert what == (
+        "soci-pipeline: Prefect could not be set up: ConnectionError: nothing listens at http://127.0.0.1:1/api"
+    )
+    assert "PREFECT_API_URL" in next_step
+
+
+def test_words_that_are_no_traceback_are_shown_whole(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkout / "deployments" / "install.py").write_text('raise SystemExit("no room\\nat the inn")\n')
+    assert main(["setup"]) == ExitCode.TOOL_FAILED
+    assert "no room\nat the inn" in capsys.readouterr().err
