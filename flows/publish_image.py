@@ -1,6 +1,7 @@
 """Publish one image: a branch for each platform on its own workers, then join, verify, and only then tag."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -42,10 +43,15 @@ def _cancel_branches(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any])
 
 
 def _run_name() -> str:
-    """Short enough to be read in a list; the parameters are not checked yet."""
-    given = flow_run.get_parameters()
+    return name_of(flow_run.get_parameters())
+
+
+def name_of(given: Mapping[str, Any]) -> str:
+    """What a run is called: short enough to be read in a list. The parameters are not checked yet."""
     repository = str(given.get("image")).partition("/")[2] or str(given.get("image"))
-    return f"{repository} from {str(given.get('source')).partition('://')[2]} {given.get('ref') or ''}".strip()[:200]
+    # `git@host:path` and a folder have no scheme.
+    source = str(given.get("source")).rpartition("://")[2]
+    return f"{repository} from {source} {given.get('ref') or ''}".strip()[:200]
 
 
 @flow(

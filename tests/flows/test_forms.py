@@ -9,7 +9,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.index_image import index_image
 from flows.prune_repository import prune_repository
-from flows.publish_image import publish_image
+from flows.publish_image import name_of, publish_image
 from flows.verify_image import verify_image
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.local.stack import project_folder
@@ -104,3 +104,15 @@ def test_a_flow_is_called_with_parameters_and_refuses_those_that_are_wrong() -> 
 
 def test_events_are_checked_with_the_models_of_the_forms() -> None:
     assert {flow.name: MODELS[flow] for flow in (publish_image, index_image)} == FLOWS
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("https://git.example.com/shop/web.git", "git.example.com/shop/web.git"),
+        ("git@git.example.com:shop/web.git", "git@git.example.com:shop/web.git"),
+        ("codecommit::eu-west-1://web", "web"),
+    ],
+)
+def test_a_publication_is_called_after_its_image_source_and_ref(source: str, shown: str) -> None:
+    assert name_of({"image": IMAGE, "source": source, "ref": "main"}) == f"shop/web from {shown} main"
