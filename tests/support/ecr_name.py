@@ -53,6 +53,7 @@ class _Way:
         self._sent = 0
         self._tls_port = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.ready = threading.Event()
 
@@ -66,14 +67,19 @@ class _Way:
             await self._end.wait()
             for task in self._tasks:
                 task.cancel()
+            # Whatever state they are in: a transport that outlives its loop is warned of in some later test.
+            for writer in self._writers:
+                writer.transport.abort()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0.05)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
 
     def _kept(self, handle: "_Handle") -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
         def start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = self._loop.create_task(handle(reader, writer))
+            self._writers.add(writer)
+            task = self._loop.create_task(_until_it_ends(handle(reader, writer)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -84,12 +90,17 @@ class _Way:
         known = head.startswith(f"CONNECT {REGISTRY}:443 ".encode())
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if known else b"HTTP/1.1 403 Forbidden\r\n\r\n")
         if known:
-            await _join(reader, writer, await asyncio.open_connection(LOOPBACK, self._tls_port), lambda _: None)
+            await _join(reader, writer, await self._connected(self._tls_port), lambda _: None)
         else:
             await _close(writer)
 
     async def _plain(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _join(reader, writer, await asyncio.open_connection(self._host, self._port), self._count)
+        await _join(reader, writer, await self._connected(self._port, self._host), self._count)
+
+    async def _connected(self, port: int, host: str = LOOPBACK) -> "_Stream":
+        opened = await asyncio.open_connection(host, port)
+        self._writers.add(opened[1])
+        return opened
 
     def _count(self, more: int) -> None:
         self._sent += more
@@ -98,6 +109,12 @@ class _Way:
 
 _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+
+
+async def _until_it_ends(connection: Coroutine[None, None, None]) -> None:
+    """A client may go away at any time, before it has said anything too."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+        await connection
 
 
 async def _join(
