@@ -69,7 +69,7 @@ class _Way:
                 task.cancel()
             # Whatever state they are in: a transport that outlives its loop is warned of in some later test.
             for writer in self._writers:
-                writer.transport.abort()
+                _abort(writer)
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.sleep(0.05)
 
@@ -109,6 +109,12 @@ class _Way:
 
 _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    # Python 3.11.2, which Debian 12 has, looks for what is under a TLS transport after that is gone.
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
 
 
 async def _until_it_ends(connection: Coroutine[None, None, None]) -> None:

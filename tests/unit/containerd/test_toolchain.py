@@ -41,8 +41,8 @@ CTR = f"""{PUSHED}
 if words == ["--version"]:
     print("ctr github.com/containerd/containerd 1.7.24")
 elif words[:2] == ["images", "import"]:
-    import tarfile
-    tarfile.open(words[-1]).extractall(content, filter="data")
+    import shutil
+    shutil.unpack_archive(words[-1], content, "tar")
 elif words[:2] == ["images", "push"] and not (content / "push-nothing").exists():
     push(*find(words[-1]), words[-1])
 elif words[0] == "namespaces" and words[1] == "list" and content.exists():
