@@ -221,4 +221,5 @@ def _containerd_socket(env: Mapping[str, str]) -> Path | None:
     named = env.get("CONTAINERD_ADDRESS")
     if named:
         return Path(named)
-    return next((path for path in _CONTAINERD_SOCKETS if path.is_socket() and os.access(path, os.W_OK)), None)
+    # Access first: to look into a folder of root's is an error for others.
+    return next((path for path in _CONTAINERD_SOCKETS if os.access(path, os.W_OK) and path.is_socket()), None)

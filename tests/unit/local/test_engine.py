@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
+from soci_pipeline.local import engine
 from soci_pipeline.local.engine import find_engine, private_engine
 
 INFORMATION = {"ServerVersion": "28.0.1", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
@@ -76,3 +77,25 @@ def test_an_ordinary_user_is_told_what_to_do_instead_of_a_private_engine(tmp_pat
     with pytest.raises(ToolMissing, match="only root") as caught, private_engine(tmp_path):
         pass
     assert "prebuilt" in str(caught.value.advice)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
+def test_a_containerd_in_a_folder_of_root_s_is_none_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "run"
+    closed.mkdir(mode=0o700)
+    (closed / "containerd.sock").touch()
+    monkeypatch.setattr(engine, "_CONTAINERD_SOCKETS", (closed / "containerd.sock",))
+    with _engine(INFORMATION) as host, _somebody_else():
+        found = find_engine({"DOCKER_HOST": host, "HOME": "/", "PATH": os.environ["PATH"]})
+    assert found is not None
+    assert found.containerd_socket is None
+
+
+@contextmanager
+def _somebody_else() -> Iterator[None]:
+    # What access(2) asks is the real user, what opens a file the effective one.
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
