@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn, TextIO, cast
 
-from soci_pipeline.commands import Command
+from soci_pipeline.commands import Command, add_switches
 from soci_pipeline.commands.progress_display import progress_shown
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 
@@ -72,9 +72,7 @@ def parser_of(name: str) -> Parser:
 
 def configure(parser: argparse.ArgumentParser, command: Command) -> None:
     """Add the options that every command has, and the command's own."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.add_argument("--verbose", action="store_true", help="log every program that is run and every request")
-    parser.add_argument("--quiet", action="store_true", help="show no progress, and log warnings alone")
+    add_switches(parser)
     command.configure(parser)
 
 

@@ -21,6 +21,27 @@ class CommandResult:
     exit_code: ExitCode = ExitCode.OK
 
 
+SWITCHES: Mapping[str, str] = {
+    "--json": "print one JSON object instead of text",
+    "--verbose": "log every program that is run and every request",
+    "--quiet": "show no progress, and log warnings alone",
+}
+"""The switches of every command, with their help."""
+
+
+def add_switches(parser: argparse.ArgumentParser) -> None:
+    """Add the switches of every command."""
+    for name, meaning in SWITCHES.items():
+        parser.add_argument(name, action="store_true", help=meaning)
+
+
+def take_switches_after(action: argparse.ArgumentParser) -> None:
+    """Let the switches stand behind an action as well, as in ``webhook check --json``."""
+    for name in SWITCHES:
+        # Without a default of its own, which would undo a switch before the action.
+        action.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
 class Command(Protocol):
     """The shape of a command's module."""
 

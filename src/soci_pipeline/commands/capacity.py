@@ -22,7 +22,7 @@ from typing import Any
 
 from soci_pipeline.capacity.controller import Controller, Decision
 from soci_pipeline.capacity.policy import Policy
-from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands import CommandResult, take_switches_after
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.settings import Settings
 
@@ -75,9 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             help=f"how many seconds capacity is kept after it was last needed (default {_DEFAULTS.idle_s:g})",
         )
     for each in (control, agent, simulate):
-        # Also taken after the action; without a default of their own, which would undo the ones before it.
-        for option in ("--json", "--verbose", "--quiet"):
-            each.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        take_switches_after(each)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands import CommandResult, take_switches_after
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.webhook.configuration import Configuration, Source, load
 
@@ -37,9 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--source", help="the source that sends it (default: the only one there is)")
     check.add_argument("--event-header", help="GitHub's or GitLab's event header (default: a push)")
     for each in (serve, check):
-        # Also taken after the action; without a default of their own, which would undo the ones before it.
-        for option in ("--json", "--verbose", "--quiet"):
-            each.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        take_switches_after(each)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
