@@ -5,7 +5,6 @@ import base64
 import contextlib
 import gzip
 import io
-import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -155,73 +154,6 @@ def test_a_manifest_that_is_not_its_digest_is_refused() -> None:
         for reference in ("v1", Digest.of(b"other")):
             with pytest.raises(ContentMismatch):
                 client.get_manifest("a", reference)
-
-
-def test_a_list_of_tags_that_never_ends_is_given_up() -> None:
-    async def circle(request: Request) -> Response:
-        return JSONResponse({"tags": ["t"]}, headers={"Link": '</v2/a/tags/list>; rel="next"'})
-
-    async def away(request: Request) -> Response:
-        return JSONResponse({"tags": ["t"]}, headers={"Link": '<http://example.com/v2/a/tags/list>; rel="next"'})
-
-    for handler, words in ((circle, "end"), (away, "another host")):
-        with (
-            strange(handler) as address,
-            RegistryClient(address, settings=QUICK) as client,
-            pytest.raises(BrokenAnswer, match=words),
-        ):
-            client.list_tags("a")
-
-
-@pytest.mark.parametrize("link", ["<http://[::1>", "<https://xn--/>", "<http://a:b/>"])
-def test_a_list_that_goes_on_at_what_is_no_address_is_refused(link: str) -> None:
-    async def answer(request: Request) -> Response:
-        return JSONResponse({"tags": ["t"]}, headers={"Link": f'{link}; rel="next"'})
-
-    with (
-        strange(answer) as address,
-        RegistryClient(address, settings=QUICK) as client,
-        pytest.raises(BrokenAnswer, match="no address"),
-    ):
-        client.list_tags("a")
-
-
-def test_all_pages_of_a_list_together_have_a_bound() -> None:
-    page = b'{"tags": ["' + b"t" * (7 << 20) + b'"]}'
-
-    async def answer(request: Request) -> Response:
-        number = int(request.query_params.get("page", "0"))
-        return Response(page, headers={"Link": f'<{request.url.path}?page={number + 1}>; rel="next"'})
-
-    with (
-        strange(answer) as address,
-        RegistryClient(address, settings=QUICK) as client,
-        pytest.raises(BrokenAnswer, match="bytes"),
-    ):
-        client.list_tags("a")
-
-
-def test_all_pages_of_a_list_have_one_deadline() -> None:
-    async def answer(request: Request) -> Response:
-        await asyncio.sleep(0.05)
-        number = int(request.query_params.get("page", "0"))
-        return JSONResponse({"tags": []}, headers={"Link": f'<{request.url.path}?page={number + 1}>; rel="next"'})
-
-    with (
-        strange(answer) as address,
-        RegistryClient(address, settings=replace(QUICK, deadline=0.4)) as client,
-        pytest.raises((DeadlineExceeded, RegistryUnreachable)),
-    ):
-        client.list_tags("a")
-
-
-@pytest.mark.parametrize("tag", ["../../other/manifests/latest", "a/b", "", "a" * 200, "a?b", "\u202eevil"])
-def test_what_no_reference_can_name_is_no_tag(tag: str) -> None:
-    async def answer(request: Request) -> Response:
-        return JSONResponse({"tags": ["v1", tag]})
-
-    with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
-        assert client.list_tags("a") == ("v1",)
 
 
 def test_a_compressed_answer_is_not_inflated() -> None:
@@ -396,20 +328,3 @@ def test_a_digest_or_a_length_that_is_none_is_not_taken_from_a_header() -> None:
     assert found is not None
     assert found.digest == Digest.of(index)
     assert not any(is_size(text) for text in ("", "-1", "1" * 5000, "٣", "1.0"))
-
-
-def test_a_list_of_referrers_that_never_ends_is_given_up() -> None:
-    entries = [described(str(number).encode()).to_json() for number in range(2000)]
-    page = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
-
-    async def answer(request: Request) -> Response:
-        number = int(request.query_params.get("page", "0"))
-        following = f'<{request.url.path}?page={number + 1}>; rel="next"'
-        return Response(page, headers={"Content-Type": OCI_INDEX, "Link": following})
-
-    with (
-        strange(answer) as address,
-        RegistryClient(address, settings=QUICK) as client,
-        pytest.raises(BrokenAnswer, match="referrers"),
-    ):
-        client.referrers("a", BLOB.digest)
