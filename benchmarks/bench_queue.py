@@ -3,7 +3,8 @@
 Each is a whole publication for two platforms (three flow runs, each a process that imports Prefect) of an image of a
 few bytes, so that what is measured is orchestration. Four publications and two branches of each platform run at once.
 The figures are CPU seconds for one publication: of the Prefect server, PostgreSQL, the three workers, and the processes
-of the flow runs. They have no rival; the bounds are what this project holds itself to.
+of the flow runs, less what the stack takes in that time with nothing queued, which was measured before. They have no
+rival; the bounds are what this project holds itself to.
 """
 
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 from benchmarks.figures import Figure, Row
 from benchmarks.parts import Parts, Workbench
 from soci_pipeline.local.stack import local_stack
-from tests.support.queued import Queued, publish_all, tiny_images
+from tests.support.queued import Queued, idle_cpu, publish_all, tiny_images
 
 COUNT = 100
 AT_ONCE = {"soci-control": 4, "soci-amd64": 2, "soci-arm64": 2}
+IDLE_SECONDS = 60.0
 SECONDS = 7200.0
 LIMIT_SECONDS = 2 * SECONDS
 BOUNDS = {"server": 4.0, "database": 1.0, "workers": 2.0, "runs": 15.0}
@@ -28,11 +30,15 @@ def queue(bench: Workbench) -> Iterator[Row]:
     ):
         source = stack.git.serve_snapshot(images, "source")
         parameters = {"source": source.url, "builder": "prebuilt", "prebuilt": prebuilt}
+        idle = idle_cpu(stack, IDLE_SECONDS)
         queued = publish_all(stack, count, parameters, seconds=SECONDS)
     _check(queued, count)
-    note = f"{count} of {count} ended well in {queued.wall:.0f} s"
+    ended = f"{count} of {count} ended well in {queued.wall:.0f} s"
     for part, bound in BOUNDS.items():
-        yield Figure(f"a publication's CPU time, {part}", queued.cpu[part] / count, bound, "the bound", "s", 1.0, note)
+        everything, anyhow = queued.cpu[part], idle[part] * queued.wall
+        note = f"{ended}; {everything:.0f} s in all, {anyhow:.0f} s of them with nothing queued"
+        cost = (everything - anyhow) / count
+        yield Figure(f"a publication's CPU time, {part}", cost, bound, "the bound", "s", 1.0, note)
 
 
 PARTS: Parts = {"many publications queued at once": queue}

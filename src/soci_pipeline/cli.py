@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from soci_pipeline.commands import Command, add_switches
 from soci_pipeline.commands.progress_display import progress_shown
@@ -48,7 +48,13 @@ class UsageError(SociPipelineError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises `UsageError` instead of exiting, with the option that was probably meant and where to read on."""
+    """Raises `UsageError` instead of exiting, with the option that was probably meant and where to read on.
+
+    Options are taken by their whole names: an abbreviation would change its meaning with the next option that is added.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Turn argparse's message into an error with a next step."""

@@ -115,6 +115,8 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["publish-everything"], "there is no command", "`soci-pipeline --help` lists the commands."),
         (["verify"], "arguments are required: REFERENCE", "`soci-pipeline verify --help` shows what it takes."),
         (["verify", "x:1", "--plainhttp"], "unrecognized arguments: --plainhttp", "Did you mean `--plain-http`?"),
+        (["verify", "x:1", "--plain"], "unrecognized arguments: --plain", "Did you mean `--plain-http`?"),
+        (["webhook", "serve", "--conf", "x"], "required: --config", "`soci-pipeline webhook serve --help`"),
         (["prune", "x", "--keep-latest", "two"], "invalid int value: 'two'", "`soci-pipeline prune --help`"),
         (
             ["index", "x:1", "--suffix", "-soci"],

@@ -80,7 +80,11 @@ def open_archive(path: Path, *, scratch: Path | None = None, limits: ArchiveLimi
                 raise InvalidInput(f"{path} is compressed with {name}", advice="Give it as a plain or gzipped tar.")
         if start.startswith(_GZIP):
             file = stack.enter_context(_inflated(file, scratch, limits or ArchiveLimits()))
-        yield TarArchive(file)
+        try:
+            archive = TarArchive(file)
+        except (DamagedContent, HostileArchive) as error:
+            raise type(error)(f"{path}: {error.reason}", advice=error.advice) from error
+        yield archive
 
 
 class FolderArchive:

@@ -232,6 +232,14 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path, part: str) -> None:
         imported(oci_archive(tmp_path / "a.tar", source, changed={name: bytes(data)}), tmp_path)
 
 
+@pytest.mark.parametrize("data", [b"no archive at all", b"x" * 4096, gzip.compress(b"just text")])
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "notes.tar"
+    path.write_bytes(data)
+    with pytest.raises((DamagedContent, HostileArchive), match=r"notes\.tar: .*archive"):
+        imported(path, tmp_path)
+
+
 @pytest.mark.parametrize("change", [None, b"", b"short"])
 def test_a_missing_or_short_blob_is_named(tmp_path: Path, change: bytes | None) -> None:
     source = image_layout(tmp_path / "source")
