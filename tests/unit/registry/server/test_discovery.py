@@ -1,6 +1,5 @@
 """The conformance suite's category "Content Discovery", case by case."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,12 +11,6 @@ from soci_pipeline.registry.server import ServerSettings
 from tests.support.wire import API, CONFIG, NAME, code_of, manifest_of, put_blob, put_document, put_image, wire
 
 TAGS = ["B", "a", "a1", "latest", "v1", "v10", "v2"]
-
-
-@pytest.fixture
-def http(tmp_path: Path) -> Iterator[httpx.Client]:
-    with wire(tmp_path) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,19 +1,11 @@
 """The conformance suite's category "Content Management", case by case."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 from soci_pipeline.oci.digest import Digest
-from tests.support.wire import API, LAYER, code_of, manifest_of, put_document, put_image, wire
-
-
-@pytest.fixture
-def http(tmp_path: Path) -> Iterator[httpx.Client]:
-    with wire(tmp_path) as client:
-        yield client
+from tests.support.wire import API, LAYER, code_of, manifest_of, put_document, put_image
 
 
 def tags(http: httpx.Client) -> list[str]:

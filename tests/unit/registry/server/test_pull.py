@@ -1,23 +1,14 @@
 """The conformance suite's category "Pull", case by case."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import httpx
 import pytest
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_MANIFEST
-from tests.support.wire import API, LAYER, code_of, put_image, wire
+from tests.support.wire import API, LAYER, code_of, put_image
 
 NOWHERE = Digest.of(b"nowhere")
-
-
-@pytest.fixture
-def http(tmp_path: Path) -> Iterator[httpx.Client]:
-    with wire(tmp_path) as client:
-        yield client
 
 
 @pytest.fixture
