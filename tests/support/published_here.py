@@ -1,0 +1,54 @@
+"""One publication by the workers of this machine, of images, sources and a registry that are on it, too.
+
+``python -m tests.support.published_here FOLDER`` prints what became of it as JSON. For machines that have nothing but
+the project: it asks the Prefect server that ``PREFECT_API_URL`` names, and needs no test runner.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from soci_pipeline.local.git_server import git_server
+from soci_pipeline.local.registry import embedded_registry
+from soci_pipeline.prefect_api import PrefectApi, RunState
+from soci_pipeline.registry.client import RegistryClient
+from tests.support.queued import tiny_images
+
+_REPOSITORY = "shop/app"
+_TAG = "v1"
+_SECONDS = 240.0
+
+
+def publish(folder: Path) -> dict[str, str | None]:
+    """The state of the run, its message, and the digest under the tag."""
+    images = folder / "images"
+    with (
+        tiny_images(images) as prebuilt,
+        embedded_registry(folder / "registry") as registry,
+        git_server(folder / "git") as git,
+    ):
+        parameters = {
+            "image": f"{registry}/{_REPOSITORY}",
+            "tags": [_TAG],
+            "source": git.serve_snapshot(images, "source").url,
+            "builder": "prebuilt",
+            "prebuilt": prebuilt,
+        }
+        with PrefectApi(os.environ["PREFECT_API_URL"]) as api:
+            state = _end_of(api, api.create_run("publish-image/default", parameters))
+        with RegistryClient(registry) as client:
+            tagged = client.head_manifest(_REPOSITORY, _TAG)
+    return {"state": state.kind, "message": state.message, "digest": None if tagged is None else str(tagged.digest)}
+
+
+def _end_of(api: PrefectApi, run: str) -> RunState:
+    deadline = time.monotonic() + _SECONDS
+    while not (state := api.state(run)).is_final and time.monotonic() < deadline:
+        time.sleep(1)
+    return state
+
+
+if __name__ == "__main__":
+    print(json.dumps(publish(Path(sys.argv[1]))))
