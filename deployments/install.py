@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound
 
 FOLDER = Path(__file__).resolve().parent
 NOTIFICATION = "notify-failed-publications"
+NO_PYTHON = "none"
 
 
 @dataclass
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Install everything; prints the report as JSON."""
     parser = argparse.ArgumentParser(prog="python -m deployments.install", description=__doc__)
     parser.add_argument("--notify-block", metavar="TYPE/NAME", help="the notification block for failed publications")
-    parser.add_argument("--worker-python", metavar="PATH", help="the project's Python on every worker of the pools")
+    parser.add_argument("--worker-python", metavar="PATH", help="the project's Python on every worker, or none")
     arguments = parser.parse_args(argv)
     report = Report()
     with get_client(sync_client=True) as client:
@@ -78,16 +79,16 @@ def install_pools(
                     concurrency_limit=pool.get("concurrency_limit"),
                 )
             )
-            report.note("work_pools", name, "made")
+            report.note("work_pools", name, "made" + _command(with_python(template, worker_python)))
             continue
         changed = with_environment(there.base_job_template, needed)
         if there.type == "process":
             changed = with_python(changed, worker_python)
         if changed == there.base_job_template:
-            report.note("work_pools", name, "unchanged")
+            report.note("work_pools", name, "unchanged" + _command(changed))
         else:
             client.update_work_pool(name, WorkPoolUpdate(base_job_template=changed))
-            report.note("work_pools", name, "brought up to date")
+            report.note("work_pools", name, "brought up to date" + _command(changed))
 
 
 def with_environment(template: Mapping[str, Any], needed: Mapping[str, str]) -> dict[str, Any]:
@@ -101,15 +102,24 @@ def with_environment(template: Mapping[str, Any], needed: Mapping[str, str]) -> 
 
 
 def with_python(template: Mapping[str, Any], python: str | None) -> dict[str, Any]:
-    """A base job template whose runs start with this Python at once; as it is where None.
+    """A base job template whose runs start with this Python at once; as it is where None, without one where ``none``.
 
     Without a command, Prefect starts a process that prepares the run and then becomes its engine: it imports Prefect
     twice, and a run begins seconds later. With one, the engine prepares the run itself.
     """
     changed: dict[str, Any] = json.loads(json.dumps(template))
-    if python is not None:
-        changed["variables"]["properties"]["command"]["default"] = shlex.join([python, "-m", "prefect.engine"])
+    command = changed.get("variables", {}).get("properties", {}).get("command", {})
+    if python == NO_PYTHON:
+        command["default"] = None
+    elif python is not None:
+        command["default"] = shlex.join([python, "-m", "prefect.engine"])
     return changed
+
+
+def _command(template: Mapping[str, Any]) -> str:
+    """What is said of the command that a pool's runs start with, where it has one."""
+    command = template.get("variables", {}).get("properties", {}).get("command", {}).get("default")
+    return f" (runs start with: {command})" if command else ""
 
 
 def install_automations(

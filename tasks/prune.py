@@ -60,6 +60,7 @@ def prune(
             ages=bool(rules.latest or rules.younger_than),
         )
         made = plan(graph, rules, now=datetime.now(UTC))
+        made.refuse_emptying(image.name)
         left: dict[str, str] = {}
         if not request.dry_run:
             left = execute(client, image.repository, graph, made, remover=remover_for(client, image, aws=aws))

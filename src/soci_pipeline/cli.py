@@ -137,6 +137,12 @@ def _answer(name: str, arguments: argparse.Namespace) -> int:
             raise
         return _report(_about_a_file(error), name=name, as_json=arguments.json)
     except KeyboardInterrupt:
+        if arguments.json:
+            print(
+                json.dumps(
+                    {"error": "Interrupted", "reason": "interrupted", "advice": None, "exit_code": 130}, indent=2
+                )
+            )
         print("interrupted", file=sys.stderr)
         return 130
     if arguments.json:

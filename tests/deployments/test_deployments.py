@@ -100,6 +100,11 @@ def test_without_a_known_python_the_command_is_left_to_prefect() -> None:
     assert with_python(template, None) == template
 
 
+def test_a_known_python_can_be_taken_back() -> None:
+    template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
+    assert with_python(with_python(template, "/nowhere/python"), "none") == template
+
+
 @pytest.mark.parametrize("path", AUTOMATIONS, ids=lambda path: path.stem)
 def test_an_automation_is_one_that_prefect_takes(path: Path) -> None:
     text = path.read_text().replace("{{ notify_block }}", "11111111-2222-3333-4444-555555555555")

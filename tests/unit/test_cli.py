@@ -123,6 +123,7 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
             "expected one argument",
             "Give it one; where it begins with a hyphen, join",
         ),
+        (["convert", "a", "b", "--index-version", "v3"], "'v3' (choose from", "`soci-pipeline convert --help`"),
         (["webhook", "chekc"], "invalid choice: 'chekc'", "`soci-pipeline webhook --help`"),
         (["webhook", "serve"], "arguments are required: --config", "`soci-pipeline webhook serve --help`"),
     ],
@@ -179,6 +180,8 @@ def test_an_interruption_has_the_shells_status(probe: Callable[..., None], capsy
     probe(_raising(KeyboardInterrupt()))
     assert main(["probe", "yes"]) == INTERRUPTED
     assert capsys.readouterr() == ("", "interrupted\n")
+    assert main(["probe", "yes", "--json"]) == INTERRUPTED
+    assert json.loads(capsys.readouterr().out)["exit_code"] == INTERRUPTED
 
 
 def test_an_error_of_the_program_itself_is_not_hidden(probe: Callable[..., None]) -> None:

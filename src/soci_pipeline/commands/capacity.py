@@ -9,8 +9,9 @@
 and to AWS with boto3's own credentials; they run until they are stopped. The bounds of a group are its own minimum and
 maximum size. docs/capacity.md describes them.
 
-Exit statuses: 0 fine; 3 no such group, or a setting that cannot be meant; 7 boto3 is missing; 10 AWS refuses the
-credentials or an action; 22 Prefect refuses or does not answer (with --once); 130 interrupted.
+Exit statuses: 0 fine; 3 no such group, or a setting that cannot be meant; 7 boto3 is missing; 10 to 12 AWS refuses an
+action, is out of reach, or wants other credentials; 22 Prefect refuses or does not answer
+(with --once); 130 interrupted.
 """
 
 import argparse

@@ -34,7 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("source", type=Path, metavar="SOURCE", help="an OCI layout: a folder or a tar of one")
     parser.add_argument("destination", type=Path, metavar="DESTINATION", help="the folder of the new OCI layout")
-    parser.add_argument("--span-size", type=int, default=_DEFAULTS.span_size, metavar="BYTES", help="%(default)s")
+    parser.add_argument(
+        "--span-size",
+        type=int,
+        default=_DEFAULTS.span_size,
+        metavar="BYTES",
+        help="of the inflated layer, between two checkpoints; default: %(default)s",
+    )
     parser.add_argument(
         "--min-layer-size",
         type=int,
@@ -61,7 +67,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
     parser.add_argument(
-        "--index-version", type=IndexVersion, choices=list(IndexVersion), default=IndexVersion.V2, help="%(default)s"
+        "--index-version",
+        choices=[version.value for version in IndexVersion],
+        default=IndexVersion.V2.value,
+        help="of the SOCI index; default: %(default)s",
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="layers at a time; default: %(default)s")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="look zTOCs up here, and keep new ones")

@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         elapsed = time.monotonic() - started
         if arguments.keep:
             _wait_for_interrupt(result, elapsed)
-    return CommandResult(json=as_json(result, elapsed), text=as_text(result, elapsed))
+    # What is kept has been shown while it was there.
+    return CommandResult(json=as_json(result, elapsed), text="" if arguments.keep else as_text(result, elapsed))
 
 
 def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[Engine | None, str | None]:
@@ -93,7 +94,7 @@ def _for_this_machine_alone(plan: Plan) -> Plan:
 
 
 def _wait_for_interrupt(result: Demonstration, elapsed: float) -> None:
-    logger().info("%s", as_text(result, elapsed))
+    logger().info("%s", as_text(result, elapsed, still_up=True))
     logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
     with contextlib.suppress(_Ended):
         signal.pause()

@@ -33,12 +33,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--suffix", default="", metavar="S", help="write <tag><S> instead of moving the tag, as in --suffix=-soci"
     )
     parser.add_argument("--dry-run", action="store_true", help="fetch and write nothing; say what would be done")
-    parser.add_argument("--span-size", type=int, default=_DEFAULTS.span_size, metavar="BYTES")
     parser.add_argument(
-        "--min-layer-size", type=int, default=_DEFAULTS.min_layer_size, metavar="BYTES", help="of the stored layer"
+        "--span-size",
+        type=int,
+        default=_DEFAULTS.span_size,
+        metavar="BYTES",
+        help=f"of the inflated layer, between two checkpoints (default {_DEFAULTS.span_size})",
+    )
+    parser.add_argument(
+        "--min-layer-size",
+        type=int,
+        default=_DEFAULTS.min_layer_size,
+        metavar="BYTES",
+        help=f"of the stored layer; smaller ones are left out (default {_DEFAULTS.min_layer_size})",
     )
     parser.add_argument("--reuse-from", metavar="TAG", help="use the zTOCs of this tag's layers again")
-    parser.add_argument("--verify", choices=("sample", "all", "off"), default="sample")
+    parser.add_argument(
+        "--verify",
+        choices=("sample", "all", "off"),
+        default="sample",
+        help="what is read through before the tag moves: some spans of each layer, everything, or nothing",
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="layers indexed at once (default 1)")
     parser.add_argument("--no-cache", action="store_true", help="do not look for zTOCs in this machine's cache")
     add_options(parser)
@@ -100,6 +115,11 @@ def _platform(image: PlatformImage) -> dict[str, Any]:
 def _text(found: IndexedImage) -> str:
     if found.dry_run and not found.lazy_layer_bytes:
         return f"{found.reference}: no layer would get a zTOC: none qualifies, for example by --min-layer-size"
+    if found.dry_run and not found.bytes_to_fetch:
+        return (
+            f"{found.reference}: no layer would be fetched, all that can have a zTOC do; "
+            f"a container can start without {found.lazy_layer_bytes:,} bytes of them"
+        )
     if found.dry_run:
         return (
             f"{found.reference}: {found.bytes_to_fetch:,} bytes of layers would be fetched; "

@@ -42,6 +42,9 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     if reference.digest is not None:
         raise InvalidInput("the index gets its own digest", advice="Give a repository, with a tag or without.")
     digests = [Digest(text) for text in arguments.digests]
+    twice = sorted({digest for digest in digests if digests.count(digest) > 1})
+    if twice:
+        raise InvalidInput(f"{twice[0]} is given more than once", advice="Give one digest for each platform.")
     platforms = None if arguments.platform is None else [Platform.parse(text) for text in arguments.platform]
     annotations = dict(_annotation(text) for text in arguments.annotation)
     with client_for(arguments, reference) as client:

@@ -9,9 +9,9 @@ be read stops it before anything is deleted.
 
 Do not run it while a publication of the same image runs: what that one found already pushed could be deleted.
 
-Exit statuses: 0 done, or planned; 3 no rule, or one that cannot be meant; 10 to 12 the registry refused (deletion may
-be switched off), is out of reach, or wants other credentials; 18 tags changed after the plan was made, and nothing was
-deleted.
+Exit statuses: 0 done, or planned; 3 no rule, one that cannot be meant, or rules that keep nothing; 10 to 12 the
+registry refused (deletion may be switched off), is out of reach, or wants other credentials; 18 tags changed after the
+plan was made, and nothing was deleted.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from soci_pipeline.publish.retention.repository_use import in_use_by_ecs, remove
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("repository", metavar="REPOSITORY")
+    parser.add_argument("repository", metavar="REPOSITORY", help="the repository, without a tag")
     parser.add_argument(
         "--keep", action="append", default=[], metavar="PATTERN", help="tags to keep, with * and ?; can be repeated"
     )
@@ -82,6 +82,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             ages=bool(rules.latest or rules.younger_than),
         )
         made = plan(graph, rules, now=datetime.now(UTC))
+        made.refuse_emptying(reference.name)
         left = {}
         if not arguments.dry_run:
             left = execute(client, reference.repository, graph, made, remover=remover_for(client, reference))

@@ -36,6 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
+    if arguments.folder.exists() and not arguments.folder.is_dir():
+        raise InvalidInput(f"{arguments.folder} is a file", advice="Name a folder; it is made where there is none.")
     settings = ServerSettings(
         login=_login(arguments),
         immutable=(lambda _tag: True) if arguments.immutable_tags else None,

@@ -18,6 +18,7 @@ from pathlib import Path
 from soci_pipeline import process
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.errors import InvalidInput, ToolFailed
+from soci_pipeline.process import logger
 from soci_pipeline.publish.release import home
 
 _SECONDS = 180.0
@@ -32,7 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worker-python",
         metavar="PATH",
-        help="the project's Python, where it has the same path on every worker (.venv/bin/python of the clone)",
+        help=(
+            "the project's Python, where it has the same path on every worker (.venv/bin/python of the clone); "
+            "`none` lets each worker look for its own again"
+        ),
     )
 
 
@@ -58,10 +62,14 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 def _absolute(path: str) -> str:
     # It need not be on this machine; a relative one would be looked for in each run's own folder.
+    if path == "none":
+        return path
     if not Path(path).is_absolute():
         raise InvalidInput(
             f"--worker-python {path} is not absolute", advice="Give the path that it has on the workers."
         )
+    if not os.access(path, os.X_OK):
+        logger().warning("%s cannot be run on this machine; where a worker lacks it too, its runs crash", path)
     return path
 
 

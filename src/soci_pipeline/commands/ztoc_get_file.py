@@ -7,16 +7,16 @@ Exit statuses: 0 read; 3 no such file, or no regular one; 5 the zTOC or a span i
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.ztoc import write_output
-from soci_pipeline.commands.ztoc_info import read_file
+from soci_pipeline.commands.ztoc_info import read_ztoc
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.soci.extract import file_chunks, find_file
-from soci_pipeline.soci.ztoc_codec import decode
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     """Find the file and write its content."""
     if arguments.json and arguments.output is None:
         raise InvalidInput("--json needs --output, since standard output can carry only one of them")
-    ztoc = decode(read_file(arguments.ztoc))
+    ztoc = read_ztoc(arguments.ztoc)
     entry = find_file(ztoc, arguments.path)
     fetched = 0
     try:
@@ -39,6 +39,12 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     except OSError as error:
         raise InvalidInput(f"{arguments.layer} cannot be read: {error.strerror}") from error
     with layer:
+        size = os.fstat(layer.fileno()).st_size
+        if size != ztoc.compressed_size:
+            raise InvalidInput(
+                f"{arguments.layer} has {size} bytes, and the zTOC is of a layer of {ztoc.compressed_size}",
+                advice="Give the layer that the zTOC was made of; the order is ZTOC LAYER PATH.",
+            )
 
         def read_range(start: int, end: int) -> bytes:
             nonlocal fetched

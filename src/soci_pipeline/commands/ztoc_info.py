@@ -11,7 +11,7 @@ from soci_pipeline.commands import CommandResult
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.entries import Entry
-from soci_pipeline.soci.ztoc_codec import Ztoc, decode
+from soci_pipeline.soci.ztoc_codec import InvalidZtoc, Ztoc, decode
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> CommandResult:
     """Decode the zTOC and describe it."""
-    ztoc = decode(read_file(arguments.ztoc))
+    ztoc = read_ztoc(arguments.ztoc)
     fields = {
         "version": "0.9",
         "build_tool": ztoc.build_tool,
@@ -35,12 +35,14 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     return CommandResult(json=fields, text=_text(ztoc))
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file that the user named."""
+def read_ztoc(path: Path) -> Ztoc:
+    """The zTOC in a file that the user named; raises `InvalidInput`, and `InvalidZtoc` with the file's name."""
     try:
-        return path.read_bytes()
+        return decode(path.read_bytes())
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+    except InvalidZtoc as error:
+        raise InvalidZtoc(f"{path}: {error.reason}", advice=error.advice) from error
 
 
 def _span(ztoc: Ztoc, number: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from soci_pipeline.local.publication import Publication, publish
 from soci_pipeline.local.stack import PLATFORMS, Database, Stack, local_stack, project_folder
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
+from soci_pipeline.process import find, logger
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 
@@ -48,6 +48,8 @@ class Demonstration:
     page: str | None
     """What the service in the published image answered; None where there is no engine to run it."""
     ui: str
+    docker: str | None = None
+    """The docker command with which this engine is spoken to, a private one's too; None without an engine."""
 
 
 @contextlib.contextmanager
@@ -83,7 +85,15 @@ def demonstrate(plan: Plan) -> Iterator[Demonstration]:
             not_built=plan.not_built,
             page=page,
             ui=local.prefect_ui_url,
+            docker=None if engine is None else _docker(engine),
         )
+
+
+def _docker(engine: Engine) -> str:
+    if not engine.private:
+        return "docker"
+    program = find("docker", package="docker-cli", env=engine.env)
+    return f"DOCKER_HOST={engine.docker_host} {program}"
 
 
 def _common(plan: Plan, source: Served) -> dict[str, Any]:

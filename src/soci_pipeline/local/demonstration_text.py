@@ -1,6 +1,7 @@
 """The answer of `soci-pipeline demo`: for people a table of digests, for programs one JSON object."""
 
 import re
+import sys
 from typing import Any
 
 from soci_pipeline.local.demonstration import Demonstration
@@ -25,8 +26,8 @@ def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:
     }
 
 
-def as_text(result: Demonstration, seconds: float) -> str:
-    """The table of digests, how to pull the image, and what the running image said."""
+def as_text(result: Demonstration, seconds: float, *, still_up: bool = False) -> str:
+    """The table of digests, what to try while the stack is up, and what the running image said."""
     publication = result.publication
     lines = [
         "",
@@ -39,8 +40,7 @@ def as_text(result: Demonstration, seconds: float) -> str:
     lines += [
         "",
         f"  tags:     {', '.join(publication.tags)}",
-        f"  pull:     docker pull {publication.reference}   (while the stack is up: --keep)",
-        f"  flow run: {publication.run_url}",
+        *(_to_try(result) if still_up else []),
         f"  time:     {seconds:.0f} s, of which publishing took {publication.seconds:.0f} s",
     ]
     if result.page is not None:
@@ -55,6 +55,13 @@ def as_text(result: Demonstration, seconds: float) -> str:
             "verified like any other, and not run: they hold no interpreter.",
         ]
     return "\n".join(lines)
+
+
+def _to_try(result: Demonstration) -> list[str]:
+    reference = result.publication.reference
+    pull = [f"  pull:     {result.docker} pull {reference}"] if result.docker else []
+    run = f"  flow run: {result.publication.run_url}"
+    return [run, *pull, f"  verify:   {sys.executable} -m soci_pipeline verify --all {reference}"]
 
 
 def _platform(record: PlatformImage) -> dict[str, Any]:

@@ -24,6 +24,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _MAX_NAME = 255
+_MAX_PORT = 65535
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[?::1\]?)\Z", re.IGNORECASE)
 _ADVICE = "Write it as registry/repository:tag, for example registry.example.com/team/app:1.0."
 
@@ -45,6 +46,10 @@ def hostname(registry: str) -> str:
     return registry.partition(":")[0]
 
 
+def _port(registry: str) -> int:
+    return int(registry.removeprefix(hostname(registry)).removeprefix(":") or 0)
+
+
 def is_loopback(registry: str) -> bool:
     """Whether ``host[:port]`` names this machine's loopback by its own name (127.*, localhost, ::1)."""
     return _LOOPBACK.match(hostname(registry)) is not None
@@ -60,7 +65,7 @@ class ImageReference:
     digest: Digest | None = None
 
     def __post_init__(self) -> None:
-        if not _REGISTRY.match(self.registry):
+        if not _REGISTRY.match(self.registry) or _port(self.registry) > _MAX_PORT:
             raise InvalidInput(f"not a registry address: {self.registry[:100]!r}", advice=_ADVICE)
         if not is_repository(self.repository):
             detail = "; names are lower case" if self.repository != self.repository.lower() else ""

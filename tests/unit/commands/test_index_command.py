@@ -71,6 +71,8 @@ def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys:
     assert "indexed as sha256:" in capsys.readouterr().out
     assert main(command) == 0
     assert "nothing to do" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 0
+    assert "no layer would be fetched" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--span-size", "0"], ["--jobs", "0"], ["--min-layer-size", "-1"]])

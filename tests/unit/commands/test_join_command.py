@@ -88,6 +88,7 @@ def test_images_that_do_not_fit_publish_nothing(
         ["127.0.0.1:1/app@sha256:" + "0" * 64, "sha256:" + "0" * 64],
         ["127.0.0.1:1/app", "sha256:" + "0" * 64, "--annotation", "nothing"],
         ["127.0.0.1:1/app", "sha256:" + "0" * 64, "--platform", "linux"],
+        ["127.0.0.1:1/app:v1", "sha256:" + "0" * 64, "sha256:" + "0" * 64],
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_the_registry_is_asked(arguments: list[str]) -> None:

@@ -165,5 +165,14 @@ def test_without_a_rule_that_can_be_meant_nothing_is_deleted(
     assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
 
 
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["for real", "dry run"])
+def test_a_pattern_that_keeps_nothing_deletes_nothing_and_names_the_tags(
+    client: RegistryClient, releases: dict[str, Descriptor], mode: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(pruned(client, "--keep", "v3*", *mode)) == ExitCode.INVALID_INPUT
+    assert "the tags there are: v1, v2" in capsys.readouterr().err
+    assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+
+
 def test_a_tag_in_place_of_a_repository_is_refused() -> None:
     assert main(["prune", "127.0.0.1:1/app:v1", "--keep", "*"]) == ExitCode.INVALID_INPUT

@@ -181,6 +181,12 @@ def test_options_of_serve_that_do_not_fit_together_are_refused(tmp_path: Path, o
     assert main(["registry", "serve", str(tmp_path), "--port", "0", *options]) == ExitCode.INVALID_INPUT
 
 
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes").write_text("x")
+    assert main(["registry", "serve", str(tmp_path / "notes"), "--port", "0"]) == ExitCode.INVALID_INPUT
+    assert "is a file" in capsys.readouterr().err
+
+
 def test_an_address_that_cannot_be_had_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -43,6 +43,21 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_way_there(
     assert "PREFECT_API_URL" in next_step
 
 
+def test_a_python_that_is_not_on_this_machine_is_warned_of(
+    checkout: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (checkout / "deployments" / "install.py").write_text(
+        "import json, sys\nprint(json.dumps({'given': {'words': sys.argv[2]}}))\n"
+    )
+    assert main(["setup", "--worker-python", "/nowhere/python"]) == ExitCode.OK
+    assert "given words: /nowhere/python" in capsys.readouterr().out
+    assert "/nowhere/python cannot be run on this machine" in caplog.text
+    caplog.clear()
+    assert main(["setup", "--worker-python", "none"]) == ExitCode.OK
+    assert not caplog.messages
+    assert main(["setup", "--worker-python", "bin/python"]) == ExitCode.INVALID_INPUT
+
+
 def test_words_that_are_no_traceback_are_shown_whole(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (checkout / "deployments" / "install.py").write_text('raise SystemExit("no room\\nat the inn")\n')
     assert main(["setup"]) == ExitCode.TOOL_FAILED

@@ -77,8 +77,9 @@ def test_ztoc_info_shows_spans_and_entries(layer: Path, capsys: pytest.CaptureFi
     assert "link -> usr/text" in capsys.readouterr().out
 
 
-def test_ztoc_info_refuses_what_is_no_ztoc(layer: Path) -> None:
+def test_ztoc_info_refuses_what_is_no_ztoc_by_its_name(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ztoc-info", str(layer)]) == ExitCode.DAMAGED_CONTENT
+    assert f"{layer}: not a zTOC" in capsys.readouterr().err
 
 
 def test_ztoc_get_file_reads_one_file(layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +99,13 @@ def test_ztoc_get_file_refuses_another_layer(layer: Path, tmp_path: Path, capsys
     arguments = ["ztoc-get-file", ztoc, str(other), "usr/text", "--output", str(tmp_path / "content")]
     assert main(arguments) == ExitCode.DAMAGED_CONTENT
     assert not (tmp_path / "content").exists()
+
+
+def test_ztoc_get_file_refuses_a_layer_of_another_size(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(layer, capsys)
+    ztoc = layer.with_suffix(".ztoc")
+    assert main(["ztoc-get-file", str(ztoc), str(ztoc), "usr/text"]) == ExitCode.INVALID_INPUT
+    assert f"is of a layer of {layer.stat().st_size}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["missing/file", "."])

@@ -1,5 +1,7 @@
 """What the demo answers, for people and for programs."""
 
+from dataclasses import replace
+
 from soci_pipeline.local.demonstration import Demonstration
 from soci_pipeline.local.demonstration_text import as_json, as_text
 from soci_pipeline.local.publication import Publication
@@ -42,9 +44,20 @@ def test_the_table_has_every_digest_and_what_the_image_answered() -> None:
     for name in ("index", "image", "soci", "big", "small"):
         assert str(_digest(name)) in text
     assert "not indexed: too-small" in text
-    assert "docker pull 127.0.0.1:5000/demo/hello-web:abc" in text
     assert "Hello from x86_64" in text
     assert "Nothing was built" not in text
+
+
+def test_while_the_stack_is_up_it_says_what_to_try() -> None:
+    shown = _demonstration(page=None, not_built=None)
+    reference = "127.0.0.1:5000/demo/hello-web:abc"
+    assert reference not in as_text(shown, 60).partition("is published.")[2]
+    without_engine = as_text(shown, 60, still_up=True)
+    assert f"verify --all {reference}" in without_engine
+    assert "http://127.0.0.1:4200/runs/flow-run/x" in without_engine
+    assert "docker" not in without_engine
+    private = replace(shown, docker="DOCKER_HOST=unix:///x/docker.sock /x/bin/docker")
+    assert f"DOCKER_HOST=unix:///x/docker.sock /x/bin/docker pull {reference}" in as_text(private, 60, still_up=True)
 
 
 def test_what_was_not_built_is_said_with_its_reason() -> None:

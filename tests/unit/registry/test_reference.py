@@ -42,6 +42,7 @@ def test_a_reference_is_read_as_docker_reads_it_and_written_in_full(text: str, f
         "app@",
         "app@sha256:abc",
         "https://r.io/app",
+        "r.io:65536/app",
         "r.io/App",
         "r.io/a//b",
         "r.io/a/",

@@ -106,13 +106,14 @@ def index_existing(
     if settings is not None and settings.dry_run:
         return work.answer(graph, plans, to_fetch=missing)
     if all(plan.is_done for plan in plans):
-        logger().info("%s is indexed with these settings already", reference)
+        indexed = any(layer.ztoc for plan in plans for layer in plan.layers)
+        logger().info("%s %s", reference, "is indexed already" if indexed else "has no layer that can be indexed")
         return work.answer(graph, plans)
     found = work.index_layers(missing)
     done = [_with(plan, found) for plan in plans]
     assembled = work.push(graph, done)
     if not assembled.changed:
-        logger().info("%s has no layer that can be indexed", reference)
+        logger().info("%s stays as it is: with these settings no layer gets a zTOC that it lacks", reference)
         return work.answer(graph, done, to_fetch=missing)
     return work.release(graph, assembled, done, missing)
 
