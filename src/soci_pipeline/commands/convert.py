@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
-from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.layout import INCOMING, Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
@@ -172,6 +172,9 @@ def _beside(destination: Path) -> Iterator[Path]:
 def _put_in_place(scratch: Path, destination: Path) -> None:
     if destination.exists():
         destination.rename(scratch / "replaced")
+    # Where blobs were written before they had their names; the layout is finished.
+    with contextlib.suppress(OSError):
+        (scratch / "result" / INCOMING).rmdir()
     (scratch / "result").rename(destination)
 
 

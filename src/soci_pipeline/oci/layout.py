@@ -22,7 +22,7 @@ from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageMani
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 
 _LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
-_INCOMING = ".incoming"
+INCOMING = ".incoming"
 
 
 class BlobWriter:
@@ -39,7 +39,7 @@ class BlobWriter:
         self._algorithm = SHA256 if expected is None else expected.algorithm
         self._hash = hashlib.new(self._algorithm)
         self._written = 0
-        incoming = layout.path / _INCOMING
+        incoming = layout.path / INCOMING
         incoming.mkdir(exist_ok=True)
         handle, name = tempfile.mkstemp(dir=incoming)
         self._path = Path(name)

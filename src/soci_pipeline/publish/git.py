@@ -198,4 +198,4 @@ def _understood(error: ToolFailed) -> SourceError:
         return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
     if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):
         return SourceError(f"there is no such git repository\n{error.reason}", advice="Check the address in `source`.")
-    return SourceError(error.reason)
+    return SourceError(error.reason, advice="Try `git ls-remote` with the address in `source` on that machine.")

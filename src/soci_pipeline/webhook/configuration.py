@@ -7,6 +7,7 @@ right.
 
 import base64
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -234,5 +235,12 @@ def load(path: Path) -> Configuration:
         return Configuration.model_validate(document)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
-        lines = [f"  - {'.'.join(str(part) for part in each['loc']) or 'file'}: {each['msg']}" for each in faults[:20]]
+        places = [each["loc"] for each in faults]
+        # A rule that is wrong leaves a list too short as well; the rule's own fault says it.
+        own = [each for each in faults if each["type"] != "too_short" or not _has_inner(each["loc"], places)]
+        lines = [f"  - {'.'.join(str(part) for part in each['loc']) or 'file'}: {each['msg']}" for each in own[:20]]
         raise InvalidInput(f"the configuration {path} is not valid:\n" + "\n".join(lines)) from error
+
+
+def _has_inner(place: tuple[int | str, ...], places: Sequence[tuple[int | str, ...]]) -> bool:
+    return any(len(each) > len(place) and each[: len(place)] == place for each in places)

@@ -79,6 +79,7 @@ def test_nothing_is_left_beside_the_destination(
     converted(source, tmp_path / "result", capsys)
     main(["convert", str(tmp_path / "none"), str(tmp_path / "other")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result", "source"]
+    assert sorted(path.name for path in (tmp_path / "result").iterdir()) == ["blobs", "index.json", "oci-layout"]
 
 
 def test_nothing_to_index_is_a_failure_only_where_an_index_is_required(

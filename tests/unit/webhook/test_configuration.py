@@ -60,6 +60,13 @@ def test_a_fault_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], f
         support.configuration(tmp_path, **changes)
 
 
+def test_a_fault_of_a_rule_is_not_said_twice(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        support.configuration(tmp_path, rules=[support.rule(branchs=["main"])])
+    assert "branchs" in caught.value.reason
+    assert "at least 1 item" not in caught.value.reason
+
+
 def test_the_configurations_of_the_documentation_are_valid(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     whole, queue = blocks[0], blocks[1]
