@@ -79,16 +79,18 @@ def install_pools(
                     concurrency_limit=pool.get("concurrency_limit"),
                 )
             )
-            report.note("work_pools", name, "made" + _command(with_python(template, worker_python)))
+            report.note("work_pools", name, "made")
+            report.note("commands", name, _command(with_python(template, worker_python)))
             continue
         changed = with_environment(there.base_job_template, needed)
         if there.type == "process":
             changed = with_python(changed, worker_python)
         if changed == there.base_job_template:
-            report.note("work_pools", name, "unchanged" + _command(changed))
+            report.note("work_pools", name, "unchanged")
         else:
             client.update_work_pool(name, WorkPoolUpdate(base_job_template=changed))
-            report.note("work_pools", name, "brought up to date" + _command(changed))
+            report.note("work_pools", name, "brought up to date")
+        report.note("commands", name, _command(changed))
 
 
 def with_environment(template: Mapping[str, Any], needed: Mapping[str, str]) -> dict[str, Any]:
@@ -108,18 +110,16 @@ def with_python(template: Mapping[str, Any], python: str | None) -> dict[str, An
     twice, and a run begins seconds later. With one, the engine prepares the run itself.
     """
     changed: dict[str, Any] = json.loads(json.dumps(template))
-    command = changed.get("variables", {}).get("properties", {}).get("command", {})
-    if python == NO_PYTHON:
-        command["default"] = None
-    elif python is not None:
-        command["default"] = shlex.join([python, "-m", "prefect.engine"])
+    if python is not None:
+        command = None if python == NO_PYTHON else shlex.join([python, "-m", "prefect.engine"])
+        changed["variables"]["properties"]["command"]["default"] = command
     return changed
 
 
 def _command(template: Mapping[str, Any]) -> str:
-    """What is said of the command that a pool's runs start with, where it has one."""
+    """What a pool's runs start with."""
     command = template.get("variables", {}).get("properties", {}).get("command", {}).get("default")
-    return f" (runs start with: {command})" if command else ""
+    return str(command or "what the worker finds")
 
 
 def install_automations(

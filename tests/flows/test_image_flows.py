@@ -151,6 +151,14 @@ def test_without_a_rule_nothing_is_pruned(image: str, client: RegistryClient) ->
     assert client.list_tags(REPOSITORY) == ("v1",)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_rules_that_keep_nothing_prune_nothing(image: str, client: RegistryClient, dry_run: bool) -> None:
+    with pytest.raises(InvalidInput, match="keep nothing of") as caught:
+        prune_repository(f"{client.registry}/{REPOSITORY}", keep=["v2*"], dry_run=dry_run)
+    assert not caught.value.temporary
+    assert client.list_tags(REPOSITORY) == ("v1",)
+
+
 def test_pruning_takes_a_repository_and_no_image(image: str) -> None:
     with pytest.raises(InvalidInput, match="tag or digest"):
         prune_repository(image, keep=["*"])

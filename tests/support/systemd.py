@@ -1,8 +1,7 @@
 """A bare Debian whose process 1 is systemd: a machine, as far as units are concerned, with a network of its own."""
 
-import os
+import secrets
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,31 +15,37 @@ from tests.support.chroot import Chroot
 _BOOT_SECONDS = 60.0
 _STATES = ("running", "degraded")
 
-# systemd needs to be process 1, a root that is a mount point (ProtectSystem mounts it once more, read-only), and a
-# hierarchy of control groups, which a kernel has under version 1 by that name. It sets up the loopback interface.
+# systemd needs to be process 1, a root that is a mount point (ProtectSystem mounts it once more, read-only), and
+# control groups of its own. Devices are named one by one: a /dev that is no mount point it would mount itself, and that
+# is the same one as this machine's. It sets up the loopback interface.
 _BOOT = """
 set -eu
 mount --rbind "$1" "$1"
 mount -t proc proc "$1/proc"
-mount -t sysfs sysfs "$1/sys"
-for folder in run dev/shm sys/fs/cgroup; do mount -t tmpfs -o mode=755 tmpfs "$1/$folder"; done
-mkdir "$1/sys/fs/cgroup/systemd"
-mount -t cgroup -o none,name=systemd cgroup "$1/sys/fs/cgroup/systemd"
-mkdir "$1/sys/fs/cgroup/systemd/$2"
-echo $$ > "$1/sys/fs/cgroup/systemd/$2/cgroup.procs"
-umount "$1/sys/fs/cgroup/systemd"
+mount --bind "$1/proc/sys" "$1/proc/sys"
+mount -o remount,bind,ro "$1/proc/sys"
+mount -t sysfs -o ro sysfs "$1/sys"
+for folder in run dev; do mount -t tmpfs -o mode=755 tmpfs "$1/$folder"; done
+mkdir "$1/dev/shm" "$1/dev/pts"
+mount -t tmpfs tmpfs "$1/dev/shm"
+for name in null zero full random urandom tty; do cp -a "/dev/$name" "$1/dev/"; done
+ln -s pts/ptmx "$1/dev/ptmx"
+mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
+mkdir "$1/sys/fs/cgroup/$2"
+echo $$ > "$1/sys/fs/cgroup/$2/cgroup.procs"
+umount "$1/sys/fs/cgroup"
 exec unshare --cgroup sh -euc '
-  mount -t cgroup -o none,name=systemd cgroup "$0/sys/fs/cgroup/systemd"
+  mount -t cgroup2 cgroup2 "$0/sys/fs/cgroup"
   exec env -i container=chroot PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$0" /lib/systemd/systemd --system
 ' "$1"
 """
 _REMOVE_GROUPS = """
 set -eu
-mount -t cgroup -o none,name=systemd cgroup "$1"
+mount -t cgroup2 cgroup2 "$1"
 cd "$1"
 for attempt in $(seq 100); do
-  find "$2" -depth -type d -exec rmdir {} ";" 2>/dev/null || true
   [ -d "$2" ] || exit 0
+  find "$2" -depth -type d -exec rmdir {} ";" 2>/dev/null || true
   sleep 0.1
 done
 exit 1
@@ -56,7 +61,7 @@ class Machine:
 
     def run(self, script: str, *, cwd: str = "/", timeout: float = 120) -> Completed:
         """Run a shell script as root on it, with a clean environment; raises `ToolFailed` with its last lines."""
-        entered = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net"]
+        entered = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "--uts", "--ipc"]
         environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
         inner = f"cd {shlex.quote(cwd)} && {script}"
         return run(
@@ -69,46 +74,55 @@ class Machine:
         ask = shlex.join(["python3", "-c", read, url])
         return self.run(f"until {ask} 2>/dev/null; do sleep 0.5; done", timeout=within).stdout
 
+    def processes_of(self, *users: str) -> list[str]:
+        """The process ids of some users."""
+        return self.run(
+            f"find /proc -maxdepth 1 '(' {' -o '.join(f'-user {user}' for user in users)} ')'"
+        ).stdout.split()
+
 
 @contextmanager
 def booted(chroot: Chroot) -> Iterator[Machine]:
     """Install systemd into a bare Debian, start it there, and end it with all that it started."""
     install = "DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends systemd dbus"
     chroot.run(f"apt-get update -q && {install}")
-    root, name = str(chroot.root), f"soci-units-{chroot.root.parent.name}"
-    unshared = ["unshare", "--mount", "--propagation=private", "--pid", "--net", "--fork", "--kill-child"]
+    group, devices = f"soci-units-{secrets.token_hex(4)}", set(Path("/dev").iterdir())
+    namespaces = ["--mount", "--propagation=private", "--pid", "--net", "--uts", "--ipc"]
+    argv = ["unshare", *namespaces, "--fork", "--kill-child", "sh", "-c", _BOOT, "sh", chroot.root, group]
+    log = chroot.root / "boot.log"
     try:
-        with background([*unshared, "sh", "-c", _BOOT, "sh", root, name], log=chroot.root / "boot.log") as child:
-            machine = Machine(chroot.root, _first_process(child))
+        with background(argv, log=log) as child:
             try:
-                _wait_until_up(machine, child)
-                yield machine
+                yield _up(chroot.root, child, log)
             finally:
-                # With its first process everything in the namespace ends.
-                os.kill(machine.pid, signal.SIGKILL)
+                # It ignores SIGTERM while it waits; with its child everything in the namespace ends.
+                child.kill()
     finally:
-        mounts = ["unshare", "--mount", "--propagation=private", "sh", "-c", _REMOVE_GROUPS, "sh"]
-        run([*mounts, chroot.root / "mnt", name], timeout=60)
+        remove = ["sh", "-c", _REMOVE_GROUPS, "sh", chroot.root / "mnt", group]
+        run(["unshare", "--mount", "--propagation=private", *remove], timeout=60)
+    assert set(Path("/dev").iterdir()) <= devices, "the machine's devices are this one's"
 
 
-def _first_process(child: subprocess.Popen[bytes]) -> int:
-    children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+def _up(root: Path, child: subprocess.Popen[bytes], log: Path) -> Machine:
+    """The machine once systemd says that it is up; fails the test with what was written at boot."""
     deadline = time.monotonic() + _BOOT_SECONDS
-    while not (pids := children.read_text().split()):
-        assert time.monotonic() < deadline, "no process was started"
-        time.sleep(0.05)
-    return int(pids[0])
-
-
-def _wait_until_up(machine: Machine, child: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _BOOT_SECONDS
-    asked = "systemctl is-system-running 2>&1 || true"
-    while (state := machine.run(asked).stdout.strip() if _is_systemd(machine.pid) else "not there yet") not in _STATES:
-        log = (machine.root / "boot.log").read_text()
-        assert child.poll() is None, f"systemd ended with {child.returncode}\n{log}"
-        assert time.monotonic() < deadline, f"systemd is still {state!r}\n{log}"
+    state = "not there"
+    while time.monotonic() < deadline and child.poll() is None:
+        machine = _machine(root, child)
+        if machine is not None:
+            state = machine.run("systemctl is-system-running 2>&1 || true").stdout.strip()
+            if state in _STATES:
+                return machine
         time.sleep(0.5)
+    raise AssertionError(f"systemd is {state!r}, its process ended with {child.poll()}\n{log.read_text()}")
 
 
-def _is_systemd(pid: int) -> bool:
-    return (Path("/proc") / str(pid) / "comm").read_text().strip() == "systemd"
+def _machine(root: Path, child: subprocess.Popen[bytes]) -> Machine | None:
+    """The first process of the namespace, where that is systemd already."""
+    try:
+        pids = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        if pids and Path(f"/proc/{pids[0]}/comm").read_text().strip() == "systemd":
+            return Machine(root, int(pids[0]))
+    except OSError:
+        return None
+    return None

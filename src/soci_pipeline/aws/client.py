@@ -124,7 +124,8 @@ def calling(action: str, *, on: str, region: str | None = None) -> Iterator[None
         raise InvalidInput(f"{action} on {on}: {error}") from error
     except (exceptions.NoRegionError, exceptions.InvalidRegionError) as error:
         raise InvalidInput(
-            f"no AWS region to call {action}", advice="Set AWS_REGION, or a region in the AWS profile."
+            f"no AWS region, or none that can be meant, to call {action}",
+            advice="Set AWS_REGION, or a region in the AWS profile.",
         ) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
         service = action.partition(":")[0]

@@ -69,7 +69,9 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         if arguments.keep:
             _wait_for_interrupt(result, elapsed)
     # What is kept has been shown while it was there.
-    return CommandResult(json=as_json(result, elapsed), text="" if arguments.keep else as_text(result, elapsed))
+    return CommandResult(
+        json=as_json(result, elapsed), text="" if arguments.keep and not arguments.quiet else as_text(result, elapsed)
+    )
 
 
 def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[Engine | None, str | None]:

@@ -117,8 +117,8 @@ def _text(found: IndexedImage) -> str:
         return f"{found.reference}: no layer would get a zTOC: none qualifies, for example by --min-layer-size"
     if found.dry_run and not found.bytes_to_fetch:
         return (
-            f"{found.reference}: no layer would be fetched, all that can have a zTOC do; "
-            f"a container can start without {found.lazy_layer_bytes:,} bytes of them"
+            f"{found.reference}: no layer would be fetched, since their zTOCs are known; "
+            f"a container can then start without {found.lazy_layer_bytes:,} bytes of them"
         )
     if found.dry_run:
         return (

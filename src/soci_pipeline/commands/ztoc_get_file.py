@@ -3,7 +3,7 @@
 The last entry of a path counts, and hard links are followed, as in a container. Without --output the content goes to
 standard output.
 
-Exit statuses: 0 read; 3 no such file, or no regular one; 5 the zTOC or a span is damaged.
+Exit statuses: 0 read; 3 no such file, or no regular one, or a layer of another size; 5 the zTOC or a span is damaged.
 """
 
 import argparse

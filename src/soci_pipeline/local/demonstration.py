@@ -1,6 +1,7 @@
 """What `soci-pipeline demo` does: the example published through a stack, then run and asked for a page."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +94,7 @@ def _docker(engine: Engine) -> str:
     if not engine.private:
         return "docker"
     program = find("docker", package="docker-cli", env=engine.env)
-    return f"DOCKER_HOST={engine.docker_host} {program}"
+    return f"DOCKER_HOST={shlex.quote(engine.docker_host)} {shlex.quote(str(program))}"
 
 
 def _common(plan: Plan, source: Served) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The answer of `soci-pipeline demo`: for people a table of digests, for programs one JSON object."""
 
 import re
+import shlex
 import sys
 from typing import Any
 
@@ -61,7 +62,7 @@ def _to_try(result: Demonstration) -> list[str]:
     reference = result.publication.reference
     pull = [f"  pull:     {result.docker} pull {reference}"] if result.docker else []
     run = f"  flow run: {result.publication.run_url}"
-    return [run, *pull, f"  verify:   {sys.executable} -m soci_pipeline verify --all {reference}"]
+    return [run, *pull, f"  verify:   {shlex.quote(sys.executable)} -m soci_pipeline verify --all {reference}"]
 
 
 def _platform(record: PlatformImage) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 
-# distribution-spec, "Referrers Tag Schema"; cosign's own tags put a suffix behind it.
 _SHOWN = 10
+# distribution-spec, "Referrers Tag Schema"; cosign's own tags put a suffix behind it.
 _ATTACHED_TAG = re.compile(r"sha256-([0-9a-f]{64})(\.[A-Za-z0-9._-]+)?\Z")
 
 
@@ -64,7 +64,7 @@ class KeepRules(BaseModel):
         except ValidationError as error:
             found = [".".join(map(str, each["loc"])) + ": " + each["msg"] for each in error.errors()]
             problems = "; ".join(each.removeprefix(": ").removeprefix("Value error, ") for each in found)
-            advice = "Give a tag pattern (--keep), a number of images (--keep-latest), an age (--keep-days) or digests."
+            advice = "Give a pattern of tags (keep), a number of images (keep-latest), an age (keep-days) or digests."
             raise InvalidInput(f"not a rule of retention: {problems:.300}", advice=advice) from error
 
 
@@ -99,12 +99,12 @@ class PrunePlan:
         return [*self.untag, *self.deleted_tags, *self.manifests]
 
     def refuse_emptying(self, repository: str) -> None:
-        """Raise `InvalidInput` where nothing at all would stay, as with a mistyped pattern."""
+        """Raise `InvalidInput` where nothing at all would stay, as with a mistyped pattern or an age alone."""
         if self.deleted_tags and not self.kept:
             shown = ", ".join(self.deleted_tags[:_SHOWN]) + (", …" if len(self.deleted_tags) > _SHOWN else "")
             raise InvalidInput(
                 f"the rules keep nothing of {repository}, so all of it would be deleted",
-                advice=f"Check the patterns; the tags there are: {shown}.",
+                advice=f"Check the rules, or keep the latest ones too; the tags there are: {shown}.",
             )
 
 
