@@ -57,7 +57,7 @@ demo: $(VENV)/installed-runtime ## Publish an example for two platforms with a l
 	@$(VENV)/bin/soci-pipeline demo $(DEMO_ARGS)
 
 test: test-unit ## All tests: units, then the real engines, registries and Prefect server
-	@$(PYTEST) --real -m real $(TEST_ARGS)
+	@$(PYTEST) --real -m real --durations=20 $(TEST_ARGS)
 
 # A process for each core. A file stays in one, in the order of the rings: see `_ring` in tests/conftest.py.
 test-unit: development ## The tests that need nothing but Python

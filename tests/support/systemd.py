@@ -88,7 +88,7 @@ def booted(chroot: Chroot) -> Iterator[Machine]:
     chroot.run(f"apt-get update -q && {install}")
     group, devices = f"soci-units-{secrets.token_hex(4)}", set(Path("/dev").iterdir())
     namespaces = ["--mount", "--propagation=private", "--pid", "--net", "--uts", "--ipc"]
-    argv = ["unshare", *namespaces, "--fork", "--kill-child", "sh", "-c", _BOOT, "sh", chroot.root, group]
+    argv = ["unshare", *namespaces, "--fork", "--kill-child", "sh", "-c", _BOOT, "sh", str(chroot.root), group]
     log = chroot.root / "boot.log"
     try:
         with background(argv, log=log) as child:
@@ -98,7 +98,7 @@ def booted(chroot: Chroot) -> Iterator[Machine]:
                 # It ignores SIGTERM while it waits; with its child everything in the namespace ends.
                 child.kill()
     finally:
-        remove = ["sh", "-c", _REMOVE_GROUPS, "sh", chroot.root / "mnt", group]
+        remove = ["sh", "-c", _REMOVE_GROUPS, "sh", str(chroot.root / "mnt"), group]
         run(["unshare", "--mount", "--propagation=private", *remove], timeout=60)
     assert set(Path("/dev").iterdir()) <= devices, "the machine's devices are this one's"
 
