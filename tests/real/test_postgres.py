@@ -1,5 +1,7 @@
 """The local stack on PostgreSQL: what is queued all ends, and nothing of the database is left."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -76,3 +78,27 @@ def _listens(pid: int) -> bool:
 
 def _owner(pid: int) -> int:
     return int(run(["stat", "-c", "%u", f"/proc/{pid}"]).stdout)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs it as himself")
+def test_it_starts_from_a_toolchain_that_only_root_can_enter(
+    toolchain: Toolchain, or_skip: Callable[[], AbstractContextManager[None]], tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    with or_skip():
+        toolchain.ensure(["postgres"])
+    program = toolchain.program("postgres").resolve()
+    package = next(each for each in program.parents if each.parent.name == "packages")
+    shutil.copytree(package, closed / "packages" / package.name, symlinks=True)
+    (closed / "bin").mkdir()
+    for name in ("initdb", "postgres"):
+        place = toolchain.program(name).resolve().relative_to(package)
+        (closed / "bin" / name).symlink_to(closed / "packages" / package.name / place)
+    if (toolchain.folder / "lib").is_dir():
+        shutil.copytree(toolchain.folder / "lib", closed / "lib", symlinks=True)
+    closed.chmod(0o700)
+    with (
+        footprint(tmp_path / "stack") as traces,
+        postgres(tmp_path / "log", traces, toolchain=Toolchain(closed)) as url,
+    ):
+        assert url.startswith("postgresql+asyncpg://")

@@ -3,7 +3,8 @@
 It listens on a unix socket alone, in a folder that nobody else may enter, and asks the kernel who connects (``peer``,
 PostgreSQL manual, "Client Authentication"): there is no password that could leak, and no port. PostgreSQL refuses to
 run as root, so under root it runs as the user ``nobody``, with its data in a folder of that user's below the folder
-for temporary files, since the stack's own folder may be one that only root can enter.
+for temporary files, since the stack's own folder may be one that only root can enter. The toolchain's folder may be one
+too (a clone in root's home); then that folder gets a copy of the programs.
 """
 
 import contextlib
@@ -61,6 +62,8 @@ def postgres(
     private = _private_folder(traces)
     as_user = _as_user()
     try:
+        if not _may_run(programs["postgres"], as_user, environment):
+            programs, environment = _copied(programs, tools.folder, private, environment)
         run([*as_user, programs["postgres"], "--version"], env=environment, cwd=private)
         data = _initialised([*as_user, str(programs["initdb"])], private, environment)
     except ToolFailed as error:
@@ -95,6 +98,33 @@ def _as_user() -> list[str]:
         return []
     group = pwd.getpwnam(_USER).pw_gid
     return ["setpriv", f"--reuid={_USER}", f"--regid={group}", "--clear-groups", "--no-new-privs"]
+
+
+def _may_run(program: Path, as_user: list[str], env: Mapping[str, str]) -> bool:
+    """Whether PostgreSQL's user can enter the folders above a program."""
+    try:
+        run([*as_user, "test", "-x", str(program)], env=env)
+    except ToolFailed:
+        return False
+    return True
+
+
+def _copied(
+    programs: Mapping[str, Path], toolchain: Path, private: Path, env: Mapping[str, str]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """The programs with all of their package in the private folder, and an environment that finds their libraries."""
+    packages = (toolchain / "packages").resolve()
+    if not programs["postgres"].is_relative_to(packages):
+        return dict(programs), dict(env)
+    package = packages / programs["postgres"].relative_to(packages).parts[0]
+    shutil.copytree(package, private / "package", symlinks=True)
+    libraries = toolchain / "lib"
+    if libraries.is_dir():
+        # They are links into other packages.
+        shutil.copytree(libraries, private / "lib")
+    known = env.get("LD_LIBRARY_PATH", "").replace(str(libraries), str(private / "lib"))
+    found = {name: private / "package" / program.relative_to(package) for name, program in programs.items()}
+    return found, dict(env) | ({"LD_LIBRARY_PATH": known} if known else {})
 
 
 def _initialised(initdb: list[str], private: Path, env: Mapping[str, str]) -> Path:

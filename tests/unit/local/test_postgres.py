@@ -92,8 +92,31 @@ def test_root_starts_it_as_nobody_since_it_refuses_to_be_root(
     with postgres(tmp_path / "log", traces, toolchain=Toolchain(tmp_path / "toolchain"), env=programs.env) as url:
         assert _folder_of(url).owner() == "nobody"
     as_user = [call for call in programs.calls() if call.startswith("setpriv ")]
-    assert len(as_user) == 3
+    assert len(as_user) == 4
     assert all("--reuid=nobody" in call and "--clear-groups" in call for call in as_user)
+
+
+def test_programs_that_its_user_cannot_reach_are_copied_to_its_folder(
+    tmp_path: Path, programs: Programs, traces: Footprint
+) -> None:
+    package = tmp_path / "toolchain" / "packages" / "postgresql"
+    (package / "bin").mkdir(parents=True)
+    for name in ("initdb", "postgres"):
+        (programs.folder / name).rename(package / "bin" / name)
+        (programs.folder / name).symlink_to(package / "bin" / name)
+    (tmp_path / "toolchain" / "lib").mkdir()
+    (tmp_path / "elsewhere.so").write_text("a library")
+    (tmp_path / "toolchain" / "lib" / "libneeded.so").symlink_to(tmp_path / "elsewhere.so")
+    programs.add("test", "exit 1")
+    with postgres(tmp_path / "log", traces, toolchain=Toolchain(tmp_path / "toolchain"), env=programs.env) as url:
+        folder = _folder_of(url)
+        server = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        environment = (Path("/proc") / str(server) / "environ").read_bytes().split(b"\0")
+        assert f"LD_LIBRARY_PATH={folder / 'lib'}".encode() in environment
+        assert (folder / "package" / "bin" / "postgres").is_file()
+        assert not (folder / "lib" / "libneeded.so").is_symlink()
+    traces.undo()
+    assert not folder.exists()
 
 
 def test_a_folder_that_its_user_may_not_enter_is_told_with_what_to_do(
