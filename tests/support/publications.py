@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 
 from soci_pipeline.local.ports import answers, wait_until
 from soci_pipeline.local.stack import Stack
@@ -67,11 +66,12 @@ def records(stack: Stack, run_id: str) -> tuple[PlatformImage, ...]:
 
 
 def ask(stack: Stack, path: str, body: Any = None) -> Any:
-    """An answer of Prefect's REST API: of a GET, or of a POST with ``body``."""
-    method = "GET" if body is None else "POST"
-    answer = httpx.request(method, f"{stack.prefect_api_url}{path}", json=body, timeout=30, trust_env=False)
-    assert answer.is_success, answer.text
-    return answer.json()
+    """An answer of Prefect's REST API: of a GET, or of a POST with ``body``.
+
+    A server on SQLite answers 503 while its database is locked, and has done nothing then; it is asked again.
+    """
+    with PrefectApi(stack.prefect_api_url) as api:
+        return api.ask("GET" if body is None else "POST", path, body)
 
 
 def heartbeats(stack: Stack, run_id: str) -> tuple[datetime, ...]:
