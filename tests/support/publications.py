@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-
 from soci_pipeline.local.ports import answers, wait_until
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.workers import Worker
