@@ -39,12 +39,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "webhook": ("webhook", "receive signed events and start publications"),
     "completion": ("completion", "print the completion script of a shell"),
 }
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 class UsageError(SociPipelineError):
-    """A call that argparse does not understand."""
+    """A call that argparse does not understand; ``usage`` is how it is called, as its help has it."""
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, reason: str, *, usage: str, advice: str) -> None:
+        super().__init__(reason, advice=advice)
+        self.usage = usage
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,7 +68,8 @@ class Parser(argparse.ArgumentParser):
         option, lacking, _ = message.removeprefix("argument ").partition(": expected one argument")
         if lacking:
             meant = f"Give it one; where it begins with a hyphen, join the two: `{option.rpartition('/')[2]}=-…`."
-        raise UsageError(message, advice=meant or f"`{self.prog} --help` shows what it takes.")
+        advice = meant or f"`{self.prog} --help` shows what it takes."
+        raise UsageError(message, usage=self.format_usage(), advice=advice)
 
 
 def parser_of(name: str) -> Parser:
@@ -93,12 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return ExitCode.USAGE
         if name not in COMMANDS:
             advice = _meant(name, COMMANDS) or "`soci-pipeline --help` lists the commands."
-            raise UsageError(f"there is no command {name!r}", advice=advice)
+            raise UsageError(f"there is no command {name!r}", usage=_overview().format_usage(), advice=advice)
         position = given.index(name)
         arguments = parser_of(name).parse_args(given[:position] + given[position + 1 :])
     except UsageError as error:
-        usage = parser_of(name) if name in COMMANDS else _overview()
-        usage.print_usage(sys.stderr)
+        print(error.usage, end="", file=sys.stderr)
         return _report(error, name=name, as_json="--json" in given)
     _log_to_stderr(verbose=arguments.verbose, quiet=arguments.quiet)
     return _answer(name, arguments)
@@ -122,8 +127,10 @@ def command_of(name: str) -> Command:
 
 
 def _meant(word: str, known: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(word.partition("=")[0], list(known), n=1)
-    return f"Did you mean `{near[0]}`?" if near else None
+    # Without the hyphens, which all options have in common.
+    options = {each.lstrip("-"): each for each in known}
+    near = difflib.get_close_matches(word.partition("=")[0].lstrip("-"), list(options), n=1)
+    return f"Did you mean `{options[near[0]]}`?" if near else None
 
 
 def _answer(name: str, arguments: argparse.Namespace) -> int:
@@ -138,13 +145,9 @@ def _answer(name: str, arguments: argparse.Namespace) -> int:
         return _report(_about_a_file(error), name=name, as_json=arguments.json)
     except KeyboardInterrupt:
         if arguments.json:
-            print(
-                json.dumps(
-                    {"error": "Interrupted", "reason": "interrupted", "advice": None, "exit_code": 130}, indent=2
-                )
-            )
+            _print_failure("Interrupted", "interrupted", None, _INTERRUPTED)
         print("interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     if arguments.json:
         print(json.dumps(result.json, indent=2))
     elif result.text:
@@ -163,10 +166,14 @@ def _report(error: SociPipelineError, *, name: str | None, as_json: bool) -> int
     if advice is None and isinstance(error, InvalidInput):
         advice = f"`soci-pipeline {name} --help` shows what it takes."
     if as_json:
-        fields = {"error": type(error).__name__, "reason": error.reason, "advice": advice}
-        print(json.dumps(fields | {"exit_code": int(error.exit_code)}, indent=2))
+        _print_failure(type(error).__name__, error.reason, advice, error.exit_code)
     print(f"soci-pipeline: {error.reason}" + (f"\n  next: {advice}" if advice else ""), file=sys.stderr)
     return error.exit_code
+
+
+def _print_failure(error: str, reason: str, advice: str | None, status: int) -> None:
+    fields = {"error": error, "reason": reason, "advice": advice, "exit_code": int(status)}
+    print(json.dumps(fields, indent=2))
 
 
 class _StandardError(logging.StreamHandler[TextIO]):

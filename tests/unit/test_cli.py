@@ -117,13 +117,17 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["verify", "x:1", "--plainhttp"], "unrecognized arguments: --plainhttp", "Did you mean `--plain-http`?"),
         (["verify", "x:1", "--plain"], "unrecognized arguments: --plain", "Did you mean `--plain-http`?"),
         (["webhook", "serve", "--conf", "x"], "required: --config", "`soci-pipeline webhook serve --help`"),
-        (["prune", "x", "--keep-latest", "two"], "invalid int value: 'two'", "`soci-pipeline prune --help`"),
+        (["prune", "x", "--keep-latest", "two"], "argument --keep-latest: 'two'", "`soci-pipeline prune --help`"),
         (
             ["index", "x:1", "--suffix", "-soci"],
             "expected one argument",
             "Give it one; where it begins with a hyphen, join",
         ),
         (["convert", "a", "b", "--index-version", "v3"], "'v3' (choose from", "`soci-pipeline convert --help`"),
+        (["convert", "a", "b", "--span-size", "4 MB"], "such as 4194304 or 4MiB", "`soci-pipeline convert --help`"),
+        (["prune", "x", "--keep-days", "nan"], "no number of days from", "`soci-pipeline prune --help`"),
+        (["capacity", "control", "--interval", "0"], "no number of seconds from 1", "`soci-pipeline capacity control"),
+        (["doctor", "--bogus"], "unrecognized arguments: --bogus", "`soci-pipeline doctor --help` shows"),
         (["webhook", "chekc"], "invalid choice: 'chekc'", "`soci-pipeline webhook --help`"),
         (["webhook", "serve"], "arguments are required: --config", "`soci-pipeline webhook serve --help`"),
     ],
@@ -135,6 +139,9 @@ def test_a_wrong_call_says_what_is_wrong_and_what_to_do_next(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("usage: soci-pipeline")
+    if "--help` shows" in said.err:
+        # The usage is of the command that the advice leads to, an action's own included.
+        assert said.err.startswith("usage: " + said.err.rpartition("`")[0].rpartition("`")[2].removesuffix(" --help"))
     assert what in said.err
     assert f"next: {next_step}" in said.err
     assert main([*words, "--json"]) == ExitCode.USAGE
@@ -260,6 +267,16 @@ def test_every_commands_help_lists_its_exit_statuses(name: str, capsys: pytest.C
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_json_verbose_and_quiet(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = _help_of(name, capsys)
+    assert all(option in text for option in ("--json", "--verbose", "--quiet"))
+
+
+@pytest.mark.parametrize(("name", "action"), [("webhook", "check"), ("capacity", "control")])
+def test_an_actions_help_leads_to_the_exit_statuses(name: str, action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, action, "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: soci-pipeline {name} {action} ")
+    assert f"Exit statuses: see `soci-pipeline {name} --help`." in text
     assert all(option in text for option in ("--json", "--verbose", "--quiet"))
 
 

@@ -35,11 +35,15 @@ def add_switches(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, action="store_true", help=meaning)
 
 
-def take_switches_after(action: argparse.ArgumentParser) -> None:
-    """Let the switches stand behind an action as well, as in ``webhook check --json``."""
-    for name in SWITCHES:
+def as_action(action: argparse.ArgumentParser, *, of: argparse.ArgumentParser) -> None:
+    """Let the switches stand behind an action as well, as in ``webhook check --json``; lead its help to the command's.
+
+    The command's own help has the exit statuses.
+    """
+    for name, meaning in SWITCHES.items():
         # Without a default of its own, which would undo a switch before the action.
-        action.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        action.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=meaning)
+    action.epilog = f"Exit statuses: see `{of.prog} --help`."
 
 
 class Command(Protocol):

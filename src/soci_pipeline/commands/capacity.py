@@ -23,12 +23,14 @@ from typing import Any
 
 from soci_pipeline.capacity.controller import Controller, Decision
 from soci_pipeline.capacity.policy import Policy
-from soci_pipeline.commands import CommandResult, take_switches_after
+from soci_pipeline.commands import CommandResult, as_action
+from soci_pipeline.commands.numbers import quantity, whole
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.settings import Settings
 
 _RUNTIME_FOLDER = Path("/run/soci-pipeline")
 _DEFAULTS = Policy()
+_PAUSE = quantity("seconds", least=1, most=3600)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     control.add_argument("--once", action="store_true", help="look once and say what was found")
     control.add_argument("--dry-run", action="store_true", help="change nothing")
-    control.add_argument("--interval", type=float, default=30, metavar="S", help="seconds between looks (default 30)")
+    control.add_argument("--interval", type=_PAUSE, default=30, metavar="S", help="seconds between looks (default 30)")
     agent = commands.add_parser("agent", help="look after this instance")
     agent.add_argument(
         "--folder",
@@ -52,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=_RUNTIME_FOLDER,
         help=f"where the notice is kept that keeps the worker from starting again (default {_RUNTIME_FOLDER})",
     )
-    agent.add_argument("--interval", type=float, default=5, metavar="S", help="seconds between looks (default 5)")
+    agent.add_argument("--interval", type=_PAUSE, default=5, metavar="S", help="seconds between looks (default 5)")
     simulate = commands.add_parser("simulate", help="waiting time and cost, simulated")
     simulate.add_argument(
         "--rate",
@@ -63,20 +65,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for each in (control, simulate):
         each.add_argument(
             "--runs-per-instance",
-            type=int,
+            type=whole(least=1),
             default=_DEFAULTS.runs_per_instance,
             metavar="N",
             help=f"the --limit of the workers (default {_DEFAULTS.runs_per_instance})",
         )
         each.add_argument(
             "--idle",
-            type=float,
+            type=quantity("seconds", least=0, most=7 * 86400),
             default=_DEFAULTS.idle_s,
             metavar="S",
             help=f"how many seconds capacity is kept after it was last needed (default {_DEFAULTS.idle_s:g})",
         )
     for each in (control, agent, simulate):
-        take_switches_after(each)
+        as_action(each, of=parser)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
@@ -94,7 +96,6 @@ def _control(arguments: argparse.Namespace, policy: Policy) -> CommandResult:
     from soci_pipeline.capacity.prefect_queue import PrefectQueue, from_environment
 
     names = _groups(arguments.group)
-    pause = _interval(arguments.interval)
     with from_environment() as api:
         aws = client()
         groups = {pool: AutoScalingGroup(name, aws) for pool, name in names.items()}
@@ -106,7 +107,7 @@ def _control(arguments: argparse.Namespace, policy: Policy) -> CommandResult:
             decisions = controller.step(time.monotonic())
             if arguments.once:
                 return _answer(decisions)
-            time.sleep(pause)
+            time.sleep(arguments.interval)
 
 
 def _agent(arguments: argparse.Namespace) -> CommandResult:
@@ -116,7 +117,6 @@ def _agent(arguments: argparse.Namespace) -> CommandResult:
     from soci_pipeline.capacity.machine import Machine
     from soci_pipeline.capacity.prefect_queue import from_environment
 
-    pause = _interval(arguments.interval)
     if not arguments.folder.is_dir():
         raise InvalidInput(f"there is no folder {arguments.folder}", advice="Make it, or name another by --folder.")
     machine = Machine(Settings.from_environment().work.folder)
@@ -124,7 +124,7 @@ def _agent(arguments: argparse.Namespace) -> CommandResult:
         instance = GroupInstance(metadata.instance_id(), client())
         agent = Agent(metadata, instance, machine, api, arguments.folder)
         while not agent.step():
-            time.sleep(pause)
+            time.sleep(arguments.interval)
         # Started again, it would find the notice and have nothing to do.
         return CommandResult(json={"handed_on": True}, text="everything is handed on; this instance goes")
 
@@ -192,12 +192,6 @@ def _groups(words: Sequence[str]) -> dict[str, str]:
             raise InvalidInput(f"--group {word!r}: a pool and a group belong to each other alone")
         found[pool] = group
     return found
-
-
-def _interval(seconds: float) -> float:
-    if not 1 <= seconds <= 3600:
-        raise InvalidInput(f"--interval is between 1 and 3600 seconds, not {seconds:g}")
-    return seconds
 
 
 def _rates(words: Sequence[str] | None) -> list[tuple[float, float]]:

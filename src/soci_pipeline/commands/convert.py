@@ -14,40 +14,24 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands import CommandResult, soci_options
+from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.oci.layout import INCOMING, Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.ztoc import BUILD_TOOL
 from soci_pipeline.soci.ztoc_store import CacheFolder
-
-_DEFAULTS = SociOptions()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("source", type=Path, metavar="SOURCE", help="an OCI layout: a folder or a tar of one")
     parser.add_argument("destination", type=Path, metavar="DESTINATION", help="the folder of the new OCI layout")
-    parser.add_argument(
-        "--span-size",
-        type=int,
-        default=_DEFAULTS.span_size,
-        metavar="BYTES",
-        help="of the inflated layer, between two checkpoints; default: %(default)s",
-    )
-    parser.add_argument(
-        "--min-layer-size",
-        type=int,
-        default=_DEFAULTS.min_layer_size,
-        metavar="BYTES",
-        help="leave out layers that are smaller, compressed; default: %(default)s",
-    )
+    soci_options.add_options(parser)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--platform", action="append", metavar="OS/ARCH", help="index this platform; may be repeated")
     chosen.add_argument("--all-platforms", action="store_true", help="index all platforms, which is the default")
@@ -72,7 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=IndexVersion.V2.value,
         help="of the SOCI index; default: %(default)s",
     )
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="layers at a time; default: %(default)s")
+    parser.add_argument(
+        "--jobs", type=whole(least=1), default=2, metavar="N", help="layers at a time; default: %(default)s"
+    )
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
     parser.add_argument("--require-index", action="store_true", help="fail where no layer could be indexed")
     parser.add_argument(
@@ -83,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> CommandResult:
     """Convert the image and describe the result."""
-    options = _options(arguments)
+    options = soci_options.options_of(arguments, version=arguments.index_version)
     platforms = [Platform.parse(text) for item in arguments.platform or () for text in item.split(",")] or None
     destination: Path = arguments.destination
     _check_destination(destination, force=arguments.force)
@@ -120,18 +106,6 @@ def _platform(image: PlatformImage) -> dict[str, object]:
         "soci_index": None if image.soci_index is None else str(image.soci_index.digest),
         "layers": [layer.model_dump(mode="json", exclude={"media_type"}) for layer in image.layers],
     }
-
-
-def _options(arguments: argparse.Namespace) -> SociOptions:
-    try:
-        return SociOptions(
-            version=arguments.index_version,
-            span_size=arguments.span_size,
-            min_layer_size=arguments.min_layer_size,
-        )
-    except ValidationError as error:
-        problems = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
-        raise InvalidInput(f"wrong options: {problems}") from error
 
 
 def _check_destination(destination: Path, *, force: bool) -> None:

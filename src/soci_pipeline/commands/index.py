@@ -12,19 +12,15 @@ tag stayed; 18 the tag may not move, or moved meanwhile.
 import argparse
 from typing import Any
 
-from pydantic import ValidationError
-
-from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands import CommandResult, soci_options
+from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for
-from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.existing.index import IndexedImage, Settings, index_existing
 from soci_pipeline.publish.registries import prepare
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings as MachineSettings
-from soci_pipeline.soci.records import PlatformImage, SociOptions
+from soci_pipeline.soci.records import PlatformImage
 from soci_pipeline.soci.ztoc_store import CacheFolder
-
-_DEFAULTS = SociOptions()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,20 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--suffix", default="", metavar="S", help="write <tag><S> instead of moving the tag, as in --suffix=-soci"
     )
     parser.add_argument("--dry-run", action="store_true", help="fetch and write nothing; say what would be done")
-    parser.add_argument(
-        "--span-size",
-        type=int,
-        default=_DEFAULTS.span_size,
-        metavar="BYTES",
-        help=f"of the inflated layer, between two checkpoints (default {_DEFAULTS.span_size})",
-    )
-    parser.add_argument(
-        "--min-layer-size",
-        type=int,
-        default=_DEFAULTS.min_layer_size,
-        metavar="BYTES",
-        help=f"of the stored layer; smaller ones are left out (default {_DEFAULTS.min_layer_size})",
-    )
+    soci_options.add_options(parser)
     parser.add_argument("--reuse-from", metavar="TAG", help="use the zTOCs of this tag's layers again")
     parser.add_argument(
         "--verify",
@@ -54,7 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="sample",
         help="what is read through before the tag moves: some spans of each layer, everything, or nothing",
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="layers indexed at once (default 1)")
+    parser.add_argument(
+        "--jobs", type=whole(least=1), default=1, metavar="N", help="layers indexed at once (default 1)"
+    )
     parser.add_argument("--no-cache", action="store_true", help="do not look for zTOCs in this machine's cache")
     add_options(parser)
 
@@ -62,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> CommandResult:
     reference = ImageReference.parse(arguments.reference)
     machine = MachineSettings.from_environment()
-    soci = _options(arguments)
+    soci = soci_options.options_of(arguments, reuse_from=arguments.reuse_from)
     with client_for(arguments, reference) as client:
         settings = Settings(
             soci=soci,
@@ -75,16 +60,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         store = None if arguments.no_cache else CacheFolder(machine.work.ztoc_cache)
         found = index_existing(client, reference, settings, ztocs=store)
     return CommandResult(json=_json(found), text=_text(found))
-
-
-def _options(arguments: argparse.Namespace) -> SociOptions:
-    try:
-        return SociOptions(
-            span_size=arguments.span_size, min_layer_size=arguments.min_layer_size, reuse_from=arguments.reuse_from
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidInput(f"{first['loc'][0]}: {first['msg']}") from error
 
 
 def _json(found: IndexedImage) -> dict[str, Any]:

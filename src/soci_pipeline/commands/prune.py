@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.numbers import counted, quantity, whole
 from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
@@ -27,14 +28,16 @@ from soci_pipeline.publish.retention.plan import KeepRules, PrunePlan, plan
 from soci_pipeline.publish.retention.prune import execute, read_repository
 from soci_pipeline.publish.retention.repository_use import in_use_by_ecs, remover_for, untagged
 
+_DAYS = quantity("days", least=0.001, most=1_000_000)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repository", metavar="REPOSITORY", help="the repository, without a tag")
     parser.add_argument(
         "--keep", action="append", default=[], metavar="PATTERN", help="tags to keep, with * and ?; can be repeated"
     )
-    parser.add_argument("--keep-latest", type=int, default=0, metavar="N", help="keep the N newest images")
-    parser.add_argument("--keep-days", type=float, metavar="DAYS", help="keep images created in the last DAYS days")
+    parser.add_argument("--keep-latest", type=whole(least=0), default=0, metavar="N", help="keep the N newest images")
+    parser.add_argument("--keep-days", type=_DAYS, metavar="DAYS", help="keep images created in the last DAYS days")
     parser.add_argument(
         "--keep-in-use",
         type=Path,
@@ -56,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--untagged-days",
-        type=float,
+        type=_DAYS,
         metavar="DAYS",
         help="ECR: look at manifests without a tag too, if they were pushed more than DAYS days ago",
     )
@@ -96,8 +99,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 
 def _days(count: float | None) -> timedelta | None:
-    if count is not None and not 0 < count < 1e6:
-        raise InvalidInput(f"{count:g} days cannot be meant")
     return None if count is None else timedelta(days=count)
 
 
@@ -119,4 +120,4 @@ def _text(made: PrunePlan, left: dict[str, str], *, dry_run: bool) -> str:
     lines += [f"{verb:<9} {name}  ({made.reasons[name]})" for name in made.deleted if name not in left]
     tags = sum(name not in left for name in (*made.untag, *made.deleted_tags))
     manifests = sum(digest not in left for digest in made.manifests)
-    return "\n".join([*lines, f"{tags} tags and {manifests} manifests {verb}"])
+    return "\n".join([*lines, f"{counted(tags, 'tag')} and {counted(manifests, 'manifest')} {verb}"])

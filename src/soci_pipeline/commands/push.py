@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.layout import Layout
@@ -24,14 +25,14 @@ from soci_pipeline.registry.reference import ImageReference
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layout", metavar="LAYOUT", type=Path, help="the folder of an OCI image layout")
     parser.add_argument("reference", metavar="REFERENCE", help="the repository, with a tag where one shall point at it")
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="blobs that go up at once (default 4)")
+    parser.add_argument(
+        "--jobs", type=whole(least=1), default=4, metavar="N", help="blobs that go up at once (default 4)"
+    )
     add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
     reference = ImageReference.parse(arguments.reference)
-    if arguments.jobs < 1:
-        raise InvalidInput("--jobs needs a number above 0")
     layout = Layout.open(arguments.layout)
     root = layout.root()
     if reference.digest not in (None, root.digest):
@@ -54,5 +55,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         "bytes_uploaded": report.bytes_uploaded,
         "bytes_skipped": report.bytes_skipped,
     }
-    text = f"{answer['reference']}  {report.bytes_uploaded} bytes uploaded, {report.bytes_skipped} were there"
+    tagged = f", tagged {reference.tag}" if reference.tag else ""
+    text = f"{answer['reference']}{tagged}  {report.bytes_uploaded} bytes uploaded, {report.bytes_skipped} were there"
     return CommandResult(json=answer, text=text)

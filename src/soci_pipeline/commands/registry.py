@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.numbers import whole
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.registry.server import Login, ServerSettings
 from soci_pipeline.registry.server.serving import serve
@@ -22,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("serve",), help="what to do")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the repositories lie; made where missing")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=5000, help="the port; 0 takes a free one (default 5000)")
+    parser.add_argument("--port", type=whole(least=0), default=5000, help="the port; 0 takes a free one (default 5000)")
     parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="serve https with this certificate chain")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="the key of the certificate")
     parser.add_argument("--username", help="ask for a login as this user")

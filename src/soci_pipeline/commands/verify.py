@@ -11,6 +11,7 @@ other credentials; 17 something is wrong, and every fault is named.
 import argparse
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.numbers import counted, whole
 from soci_pipeline.commands.registry_access import add_options, client_for, target_of
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platform", action="append", metavar="P", help="a platform that has to be there; can be repeated"
     )
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="layers read at once (default 2)")
+    parser.add_argument("--jobs", type=whole(least=1), default=2, metavar="N", help="layers read at once (default 2)")
     add_options(parser)
 
 
@@ -49,9 +50,9 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 
 def _text(reference: ImageReference, report: VerificationReport) -> str:
-    lines = [f"{reference}: {'all is well' if report.ok else f'{len(report.findings)} faults'}"]
+    lines = [f"{reference}: {'all is well' if report.ok else counted(len(report.findings), 'fault')}"]
     lines += [f"  - {finding}" for finding in report.findings]
-    lines.append("checked: " + ", ".join(f"{number} {kind}" for kind, number in report.checked.items()))
+    lines.append("checked: " + ", ".join(f"{kind} {number}" for kind, number in report.checked.items()))
     lines += [
         f"{each.platform}: {each.lazy_bytes:,} bytes to fetch before a lazy start, {each.total_bytes:,} without"
         if each.lazy_bytes != each.total_bytes

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from soci_pipeline.commands import CommandResult, take_switches_after
+from soci_pipeline.commands import CommandResult, as_action
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.webhook.configuration import Configuration, Source, load
 
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--source", help="the source that sends it (default: the only one there is)")
     check.add_argument("--event-header", help="GitHub's or GitLab's event header (default: a push)")
     for each in (serve, check):
-        take_switches_after(each)
+        as_action(each, of=parser)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 
 def _check(configuration: Configuration, arguments: argparse.Namespace) -> CommandResult:
+    from soci_pipeline.webhook.errors import EventRefused
     from soci_pipeline.webhook.events import Ignored
     from soci_pipeline.webhook.receiver import parse
     from soci_pipeline.webhook.rules import plan
@@ -64,7 +65,10 @@ def _check(configuration: Configuration, arguments: argparse.Namespace) -> Comma
     except OSError as error:
         raise InvalidInput(f"the event {arguments.event} cannot be read: {error.strerror}") from error
     name, default = _DEFAULT_HEADERS.get(source.kind, ("", ""))
-    event = parse(source, {name: arguments.event_header or default}, body)
+    try:
+        event = parse(source, {name: arguments.event_header or default}, body)
+    except EventRefused as error:
+        raise EventRefused(f"{arguments.event}: {error.reason}", advice=error.advice) from error
     if isinstance(event, Ignored):
         return _nothing({"source": source.name, "ignored": event.reason, "runs": [], "skipped": {}}, event.reason)
     made = plan(configuration, source.name, event)

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.numbers import counted, size
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.ztoc import BUILD_TOOL, DEFAULT_SPAN_SIZE, build_ztoc
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layer", type=Path, metavar="LAYER", help="the layer's file")
     parser.add_argument("--media-type", required=True, help="the layer's media type, as the image manifest has it")
     parser.add_argument(
-        "--span-size", type=int, default=DEFAULT_SPAN_SIZE, metavar="BYTES", help="default: %(default)s"
+        "--span-size", type=size(least=1), default=DEFAULT_SPAN_SIZE, metavar="BYTES", help="default: %(default)s"
     )
     parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where the zTOC goes")
@@ -31,14 +32,14 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that bound a hostile layer."""
     parser.add_argument(
         "--max-uncompressed-size",
-        type=int,
+        type=size(least=0),
         default=DEFAULT_LIMITS.uncompressed,
         metavar="BYTES",
         help="refuse a layer that inflates to more; default: %(default)s",
     )
     parser.add_argument(
         "--max-ztoc-size",
-        type=int,
+        type=size(least=0),
         default=DEFAULT_LIMITS.ztoc,
         metavar="BYTES",
         help="refuse a layer whose zTOC would be larger; default: %(default)s",
@@ -63,7 +64,8 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     )
     write_output(arguments.output, built.data)
     fields = {"digest": str(built.digest), "size": built.size, "spans": built.spans, "entries": built.entries}
-    text = f"{built.digest}: {built.size} bytes, {built.spans} spans, {built.entries} entries"
+    contents = f"{counted(built.spans, 'span')}, {counted(built.entries, 'entry', 'entries')}"
+    text = f"{built.digest}: {built.size} bytes, {contents}"
     return CommandResult(json=fields, text=text)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.numbers import counted
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.entries import Entry
@@ -70,7 +71,8 @@ def _entry(entry: Entry) -> dict[str, Any]:
 def _text(ztoc: Ztoc) -> str:
     lines = [
         f"{ztoc.compression} layer of {ztoc.compressed_size} bytes, {ztoc.uncompressed_size} uncompressed",
-        f"{ztoc.spans} spans of {ztoc.span_size} bytes, {len(ztoc.entries)} entries, made by {ztoc.build_tool}",
+        f"{counted(ztoc.spans, 'span')} of {ztoc.span_size} bytes, {counted(len(ztoc.entries), 'entry', 'entries')}, "
+        f"made by {ztoc.build_tool}",
     ]
     for entry in ztoc.entries:
         name = entry.name.decode(errors="backslashreplace")

@@ -25,6 +25,7 @@ from soci_pipeline.oci.media_types import (
     is_foreign_layer,
 )
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import logger
 from soci_pipeline.soci.attestations import REFERENCE_DIGEST, follow, is_attestation
 from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, IndexedLayer, soci_index
 from soci_pipeline.soci.layers import LayerIndexer, LayerKey, layer_key
@@ -94,12 +95,20 @@ def convert(
         )
         wanted = [layer for image in images if image.chosen for layer in image.manifest.layers]
         layers = indexer.index(wanted, jobs=jobs)
+        _warn_of_absent_files(prefetch_files, layers.values())
         work = _Work(source, target, options, build_tool, disable_xattrs, layers)
         make = _convert_v1 if options.version is IndexVersion.V1 else _convert_v2
         root = make(work, index, images).plain
         _take_over(source, target, root, (record.soci_index for record in work.records))
         target.set_roots([root])
     return Conversion(layout=target, root=root, images=tuple(work.records))
+
+
+def _warn_of_absent_files(wanted: Sequence[str], layers: Iterable[IndexedLayer]) -> None:
+    there = frozenset[str]().union(*(layer.prefetched for layer in layers))
+    for path in dict.fromkeys(wanted):
+        if path not in there:
+            logger().warning("%s will not be prefetched: it is a regular file of no layer that is indexed", path)
 
 
 @contextlib.contextmanager

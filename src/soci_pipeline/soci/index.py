@@ -36,13 +36,17 @@ SpanRange = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class IndexedLayer:
-    """One layer with its zTOC, or with the reason for having none; ``prefetch`` are spans to fetch first."""
+    """One layer with its zTOC, or with the reason for having none.
+
+    ``prefetch`` are spans to fetch first, and ``prefetched`` the files, as they were asked for, that lie there.
+    """
 
     layer: Descriptor
     ztoc: Descriptor | None = None
     reason: Reason | None = None
     needs_xattrs: bool = True
     prefetch: tuple[SpanRange, ...] = ()
+    prefetched: frozenset[str] = frozenset()
 
     @property
     def record(self) -> LayerRecord:

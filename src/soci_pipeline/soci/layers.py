@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO
 
@@ -88,13 +88,14 @@ class LayerIndexer:
             data, toc, needs_xattrs = self._ztoc_of(layer, on_bytes)
         except LayerNotIndexable as error:
             return IndexedLayer(layer, reason=Reason(error.code))
-        prefetch: tuple[SpanRange, ...] = ()
-        if self.prefetch_files:
-            prefetch = prefetch_spans(decode(data) if toc is None else toc, self.prefetch_files)
-            if prefetch:
-                self.target.add_bytes(prefetch_document(prefetch), SOCI_PREFETCH)
         ztoc = self.target.add_bytes(data, SOCI_LAYER)
-        return IndexedLayer(layer, ztoc=ztoc, needs_xattrs=needs_xattrs, prefetch=prefetch)
+        indexed = IndexedLayer(layer, ztoc=ztoc, needs_xattrs=needs_xattrs)
+        if not self.prefetch_files:
+            return indexed
+        spans, files = prefetch_spans(decode(data) if toc is None else toc, self.prefetch_files)
+        if spans:
+            self.target.add_bytes(prefetch_document(spans), SOCI_PREFETCH)
+        return replace(indexed, prefetch=spans, prefetched=files)
 
     def _ztoc_of(self, layer: Descriptor, on_bytes: Advance | None) -> tuple[bytes, Ztoc | None, bool]:
         """The bytes of a layer's zTOC, its decoded form where that is at hand, and whether xattrs are needed."""
@@ -143,19 +144,17 @@ def layer_key(layer: Descriptor) -> LayerKey:
     return layer.digest, layer.media_type
 
 
-def prefetch_spans(toc: Ztoc, paths: Sequence[str]) -> tuple[SpanRange, ...]:
-    """The spans that hold the regular files of some paths, ascending and without overlap; none for other paths."""
-    wanted = {normalised(path.encode(errors="surrogateescape")) for path in paths}
-    found = {
-        span
-        for entry in toc.entries
-        if entry.kind == kinds.REGULAR and normalised(entry.name) in wanted
-        for span in toc.spans_of(entry.offset, entry.offset + entry.size)
-    }
+def prefetch_spans(toc: Ztoc, paths: Sequence[str]) -> tuple[tuple[SpanRange, ...], frozenset[str]]:
+    """The spans that hold the regular files of some paths, ascending and without overlap; and the paths of those."""
+    wanted = {path: normalised(path.encode(errors="surrogateescape")) for path in paths}
+    names = set(wanted.values())
+    files = [entry for entry in toc.entries if entry.kind == kinds.REGULAR and normalised(entry.name) in names]
+    found = {span for entry in files for span in toc.spans_of(entry.offset, entry.offset + entry.size)}
+    held = {normalised(entry.name) for entry in files}
     ranges: list[SpanRange] = []
     for span in sorted(found):
         if ranges and ranges[-1][1] == span - 1:
             ranges[-1] = (ranges[-1][0], span)
         else:
             ranges.append((span, span))
-    return tuple(ranges)
+    return tuple(ranges), frozenset(path for path, name in wanted.items() if name in held)

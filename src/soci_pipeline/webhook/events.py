@@ -142,10 +142,20 @@ FIELDS: dict[str, frozenset[str]] = {
 }
 
 
+_PLAIN_WORDS = {
+    "json_invalid": "it is not JSON",
+    "union_tag_not_found": f"it has no field `kind`, which is {' or '.join(FIELDS)}",
+    "union_tag_invalid": f"its `kind` is not {' or '.join(FIELDS)}",
+}
+"""Faults of which pydantic speaks in terms of its own."""
+
+
 def refuse(error: ValidationError) -> EventRefused:
     """The refusal for what pydantic found; names fields and faults, and repeats nothing of the event."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)[:5]
     lines = [
-        f"{'.'.join(str(part)[:40] for part in each['loc'][:4]) or 'event'}: {each['msg'][:200]}" for each in faults
+        f"{'.'.join(str(part)[:40] for part in each['loc'][:4]) or 'event'}: "
+        f"{_PLAIN_WORDS.get(each['type'], each['msg'][:200])}"
+        for each in faults
     ]
     return EventRefused("the event is of no known shape: " + "; ".join(lines))

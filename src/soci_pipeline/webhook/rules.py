@@ -72,7 +72,7 @@ def _run(rule: Rule, event: Event) -> PlannedRun:
     except InvalidInput as error:
         raise EventRefused(
             f"rule {rule.name}: the parameters for {rule.deployment} are not valid: {error.reason}",
-            advice="Try the rule with `soci-pipeline webhook check`.",
+            advice="Mend the rule's parameters in the configuration; `soci-pipeline webhook check` tries them.",
         ) from error
     subject = f"{rule.name} {event.subject}" if rule.supersede else None
     return PlannedRun(rule.name, rule.deployment, parameters, subject)

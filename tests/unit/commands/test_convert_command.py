@@ -98,7 +98,7 @@ def test_flags_of_the_reference_are_understood(
 ) -> None:
     answer = converted(
         source, tmp_path / "one", capsys,
-        "--min-layer-size", "0", "--span-size", "20000", "--platform", "linux/arm64/v8", "--optimizations", "xattr",
+        "--min-layer-size", "0", "--span-size", "16KiB", "--platform", "linux/arm64/v8", "--optimizations", "xattr",
         "--prefetch-file", "/nowhere,/etc/os-release", "--build-tool", "test", "--jobs", "1",
         "--cache", str(tmp_path / "cache"),
     )  # fmt: skip
@@ -113,18 +113,30 @@ def test_flags_of_the_reference_are_understood(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "status"),
     [
-        ["--span-size", "0"],
-        ["--min-layer-size", "-1"],
-        ["--platform", "linux"],
-        ["--platform", "linux/s390x"],
-        ["--jobs", "0"],
+        (["--span-size", "0"], ExitCode.USAGE),
+        (["--min-layer-size", "-1"], ExitCode.USAGE),
+        (["--platform", "linux"], ExitCode.INVALID_INPUT),
+        (["--platform", "linux/s390x"], ExitCode.INVALID_INPUT),
+        (["--span-size", "4096GiB"], ExitCode.INVALID_INPUT),
+        (["--jobs", "0"], ExitCode.USAGE),
     ],
 )
-def test_wrong_arguments_change_nothing(source: Path, tmp_path: Path, arguments: list[str]) -> None:
-    assert main(["convert", str(source), str(tmp_path / "result"), *arguments]) == ExitCode.INVALID_INPUT
+def test_wrong_arguments_change_nothing(source: Path, tmp_path: Path, arguments: list[str], status: ExitCode) -> None:
+    assert main(["convert", str(source), str(tmp_path / "result"), *arguments]) == status
     assert not (tmp_path / "result").exists()
+
+
+def test_only_files_that_no_indexed_layer_has_are_named_as_not_prefetched(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converted(
+        source, tmp_path / "one", capsys,
+        "--min-layer-size", "0", "--prefetch-file", "/etc/os-release,/nowhere", "--prefetch-file", "nowhere",
+    )  # fmt: skip
+    said = [record.getMessage() for record in caplog.records if "prefetched" in record.getMessage()]
+    assert [words.split(" ", 1)[0] for words in said] == ["/nowhere", "nowhere"]
 
 
 def test_a_destination_that_cannot_be_made_is_named(

@@ -60,6 +60,17 @@ def test_a_suffix_leaves_the_tag_where_it_is(client: RegistryClient, capsys: pyt
     assert set(client.list_tags(REPOSITORY)) == {"v1", "v1-soci"}
 
 
+def test_a_tag_to_reuse_from_that_is_not_there_is_told_and_no_failure(
+    client: RegistryClient, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = f"{client.registry}/{REPOSITORY}:v1"
+
+    assert answered(capsys, reference, "--reuse-from", "v0")["changed"]
+
+    [said] = [record.getMessage() for record in caplog.records if "reused" in record.getMessage()]
+    assert said.startswith(f"nothing is reused from the tag v0 of {REPOSITORY}: ")
+
+
 def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["index", f"{client.registry}/{REPOSITORY}:v1", "--min-layer-size", "1000"]
 
@@ -79,7 +90,7 @@ def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys:
 def test_settings_that_cannot_be_meant_are_refused(client: RegistryClient, arguments: list[str]) -> None:
     reference = f"{client.registry}/{REPOSITORY}:v1"
 
-    assert main(["index", reference, "--min-layer-size", "1000", *arguments]) == ExitCode.INVALID_INPUT
+    assert main(["index", reference, "--min-layer-size", "1000", *arguments]) == ExitCode.USAGE
 
 
 def test_an_image_that_is_larger_than_the_disk_is_indexed(tmp_path: Path) -> None:

@@ -150,18 +150,20 @@ def test_only_ecr_can_list_what_has_no_tag(client: RegistryClient, releases: dic
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "status"),
     [
-        [],
-        ["--keep-days", "-1"],
-        ["--keep-latest", "-1"],
-        ["--keep-in-use", "/nowhere/at/all"],
+        ([], ExitCode.INVALID_INPUT),
+        (["--keep-days", "-1"], ExitCode.USAGE),
+        (["--keep-days", "nan"], ExitCode.USAGE),
+        (["--keep-latest", "-1"], ExitCode.USAGE),
+        (["--keep-latest", "0"], ExitCode.INVALID_INPUT),
+        (["--keep-in-use", "/nowhere/at/all"], ExitCode.INVALID_INPUT),
     ],
 )
 def test_without_a_rule_that_can_be_meant_nothing_is_deleted(
-    client: RegistryClient, releases: dict[str, Descriptor], arguments: list[str]
+    client: RegistryClient, releases: dict[str, Descriptor], arguments: list[str], status: ExitCode
 ) -> None:
-    assert main(pruned(client, *arguments)) == ExitCode.INVALID_INPUT
+    assert main(pruned(client, *arguments)) == status
     assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
 
 

@@ -123,7 +123,7 @@ def test_an_output_that_cannot_be_written_is_named(
 @pytest.mark.parametrize("span_size", ["0", "-1", str(1 << 63)])
 def test_a_span_size_that_cannot_be_meant_is_refused(layer: Path, span_size: str) -> None:
     arguments = ["--media-type", OCI_LAYER_GZIP, "--output", str(layer.with_suffix(".ztoc")), "--span-size", span_size]
-    assert main(["ztoc", str(layer), *arguments]) == ExitCode.INVALID_INPUT
+    assert main(["ztoc", str(layer), *arguments]) == ExitCode.USAGE
 
 
 def test_ztoc_get_file_names_a_path_that_is_no_file(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,22 @@ def test_check_names_the_sources_where_there_are_several(
     assert main(["webhook", "check", config, str(tmp_path / "absent")]) == ExitCode.INVALID_INPUT
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("no event", "it is not JSON"), ("{}", "it has no field `kind`"), ('{"kind": "x"}', "its `kind` is not push or")],
+)
+def test_check_says_in_plain_words_what_is_wrong_with_an_event(
+    text: str, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, event = tmp_path / "webhook.yaml", tmp_path / "event.json"
+    tools = {"kind": "generic", "name": "tools", "secrets": [{"env": "NOT_SET_FOR_A_CHECK"}]}
+    rules = [support.rule(sources=["tools"])]
+    config.write_text(yaml.safe_dump(support.document(tmp_path, sources=[tools], rules=rules)))
+    event.write_text(text)
+    assert main(["webhook", "check", str(config), str(event)]) == ExitCode.INVALID_INPUT
+    assert f"{event}: the event is of no known shape: event: {fault}" in capsys.readouterr().err
+
+
 @contextmanager
 def _serving(config: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The command as a process; yields its address once it listens."""

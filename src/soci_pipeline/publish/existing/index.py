@@ -10,6 +10,7 @@ with the suffix, start no loop.
 """
 
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -161,19 +162,21 @@ class _Work:
     def plan(self, graph: ImageGraph) -> list[ImagePlan]:
         """What is to be done for each image, with the zTOCs that other tags have."""
         known = Known({})
-        for tag in (self.settings.soci.reuse_from, self.target_tag if self.settings.suffix else None):
-            if tag is not None:
-                known |= self._known_under(tag)
+        if self.settings.soci.reuse_from is not None:
+            known |= self._known_under(self.settings.soci.reuse_from, level=logging.WARNING)
+        if self.target_tag is not None and self.settings.suffix:
+            known |= self._known_under(self.target_tag, level=logging.DEBUG)
         known |= Known.of(graph, self.settings.soci.span_size)
         there = {layer: ztoc for layer, ztoc in known.ztocs.items() if self.client.has_blob(self.repository, ztoc)}
         usable = Known(there, known.left_out)
         return [plan_image(image, self.settings.soci, usable) for image in graph.images]
 
-    def _known_under(self, tag: str) -> Known:
+    def _known_under(self, tag: str, *, level: int) -> Known:
         try:
             graph = read_graph(self.client, self.repository, tag, Findings())
-        except (ManifestUnknown, InvalidInput, DamagedContent):
+        except (ManifestUnknown, InvalidInput, DamagedContent) as error:
             # A tag to reuse from is an offer, not a condition.
+            logger().log(level, "nothing is reused from the tag %s of %s: %s", tag, self.repository, error.reason)
             return Known({})
         return Known.of(graph, self.settings.soci.span_size)
 

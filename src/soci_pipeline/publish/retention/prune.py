@@ -99,9 +99,11 @@ def execute(
         raise RepositoryChanged(f"the tags of {repository} changed after the plan was made")
     hand: Remover = remover or OneByOne(client)
     left: dict[str, str] = {}
+    untagged = 0
     for tag in plan.untag:
         try:
             hand.delete_tag(repository, tag)
+            untagged += 1
         except RegistryError as error:
             if error.temporary or error.status not in _NO_SUCH_OPERATION:
                 raise
@@ -115,7 +117,7 @@ def execute(
         done += len(each) - len(stayed)
         left |= {str(digest): why for digest, why in stayed.items()}
         left |= {tag: stayed[digest] for tag, digest in graph.tags.items() if digest in stayed}
-    logger().info("%s: deleted %d manifests, took off %d tags", repository, done, len(plan.untag))
+    logger().info("%s: manifests deleted: %d; tags taken off manifests that stay: %d", repository, done, untagged)
     return left
 
 

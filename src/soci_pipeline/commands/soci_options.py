@@ -1,0 +1,40 @@
+"""The options that say how layers are indexed, and the `SociOptions` that they make."""
+
+import argparse
+
+from pydantic import ValidationError
+
+from soci_pipeline.commands.numbers import size
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.soci.records import SociOptions
+
+_DEFAULTS = SociOptions()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """``--span-size`` and ``--min-layer-size``."""
+    parser.add_argument(
+        "--span-size",
+        type=size(least=1),
+        default=_DEFAULTS.span_size,
+        metavar="BYTES",
+        help="of the inflated layer, between two checkpoints; default: %(default)s",
+    )
+    parser.add_argument(
+        "--min-layer-size",
+        type=size(least=0),
+        default=_DEFAULTS.min_layer_size,
+        metavar="BYTES",
+        help="of the stored layer; smaller ones are left out; default: %(default)s",
+    )
+
+
+def options_of(arguments: argparse.Namespace, **others: object) -> SociOptions:
+    """What the options say, with ``others`` of its fields; raises `InvalidInput` that names the option."""
+    sizes = {"span_size": arguments.span_size, "min_layer_size": arguments.min_layer_size}
+    try:
+        return SociOptions.model_validate(sizes | others)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise InvalidInput(f"--{option}: {first['msg']}") from error
