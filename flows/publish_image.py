@@ -20,7 +20,7 @@ from soci_pipeline.settings import Settings
 from tasks.artifacts import show_publication
 from tasks.aws import connected
 from tasks.branches import Started, cancel_children, deployment_of, start, wait
-from tasks.form import form
+from tasks.form import LEFT_OUT, form
 from tasks.join import join
 from tasks.provenance import attest
 from tasks.records import read_record
@@ -37,6 +37,8 @@ from tasks.workers import Watch, pools_of, wait_for_workers
 # The version of the flows that this process runs; its branches must have the same.
 RELEASE = identity(Path(__file__).resolve().parents[1])
 
+_NAMING = ("image", "source", "ref")
+
 
 def _cancel_branches(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - a hook
     cancel_children(flow_run.id, f"the publication that asked for it is {state.type.value.lower()}")
@@ -48,10 +50,10 @@ def _run_name() -> str:
 
 def name_of(given: Mapping[str, Any]) -> str:
     """What a run is called: short enough to be read in a list. The parameters are not checked yet."""
-    repository = str(given.get("image")).partition("/")[2] or str(given.get("image"))
+    image, source, ref = ("" if given.get(name) in (None, LEFT_OUT) else given[name] for name in _NAMING)
+    repository = str(image).partition("/")[2] or str(image) or "no image"
     # `git@host:path` and a folder have no scheme.
-    source = str(given.get("source")).rpartition("://")[2]
-    return f"{repository} from {source} {given.get('ref') or ''}".strip()[:200]
+    return f"{repository} from {str(source).rpartition('://')[2] or 'no source'} {ref}".strip()[:200]
 
 
 @flow(

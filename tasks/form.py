@@ -13,6 +13,12 @@ from pydantic import Field, WithJsonSchema
 
 from soci_pipeline.parameters import Parameters
 
+LEFT_OUT = ...
+"""Stands for a parameter that is required and was not given.
+
+pydantic takes this default for none, so the form marks the field as required. Python takes it for one, so that a run
+without it begins, and fails by our check; otherwise Prefect could not call the flow, and the run would be crashed.
+"""
 Request = TypeVar("Request", bound=Parameters)
 Answer = TypeVar("Answer")
 
@@ -30,7 +36,8 @@ def form(
     def decorate(function: Callable[[Request], Answer]) -> Callable[..., Answer]:
         @functools.wraps(function)
         def with_parameters(*positional: Any, **named: Any) -> Answer:
-            return function(model.check(signature.bind(*positional, **named).arguments))
+            given = signature.bind(*positional, **named).arguments
+            return function(model.check({name: value for name, value in given.items() if value is not LEFT_OUT}))
 
         with_parameters.__signature__ = signature  # type: ignore[attr-defined]
         return with_parameters
@@ -48,7 +55,7 @@ def _signature(model: type[Parameters], names: Sequence[str]) -> inspect.Signatu
         texts = {"title": field.title, "description": field.description}
         # The value passes as it is: the model checks it, and says what is wrong better than a type would.
         annotation = Annotated[Any, WithJsonSchema(shown), Field(json_schema_extra=texts)]
-        default = inspect.Parameter.empty if field.is_required() else defaults[name]
+        default = LEFT_OUT if field.is_required() else defaults[name]
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
     return inspect.Signature(parameters)

@@ -63,8 +63,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Turn argparse's message into an error with a next step."""
+        meant = None
         _, found, unknown = message.partition("unrecognized arguments: ")
-        meant = _meant(unknown.split()[0], self._option_string_actions) if found and unknown else None
+        if found:
+            # argparse lists what stands behind a wrong option too, sound or not.
+            wrong = [word for word in unknown.split() if word.startswith("-")] or unknown.split()
+            message = f"unrecognized arguments: {' '.join(wrong)}"
+            meant = _meant(wrong[0], self._option_string_actions) if wrong[0].startswith("-") else None
         option, lacking, _ = message.removeprefix("argument ").partition(": expected one argument")
         if lacking:
             meant = f"Give it one; where it begins with a hyphen, join the two: `{option.rpartition('/')[2]}=-…`."
@@ -129,7 +134,7 @@ def command_of(name: str) -> Command:
 def _meant(word: str, known: Iterable[str]) -> str | None:
     # Without the hyphens, which all options have in common.
     options = {each.lstrip("-"): each for each in known}
-    near = difflib.get_close_matches(word.partition("=")[0].lstrip("-"), list(options), n=1)
+    near = difflib.get_close_matches(word.partition("=")[0].lstrip("-"), list(options), n=1, cutoff=0.65)
     return f"Did you mean `{options[near[0]]}`?" if near else None
 
 

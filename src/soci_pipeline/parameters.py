@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from soci_pipeline.errors import InvalidInput
 
+_PLAIN_WORDS = {"missing": "is required", "extra_forbidden": "there is no such parameter"}
+"""Faults of which pydantic speaks in terms of its own."""
+
 
 class Parameters(BaseModel):
     """The parameters of a flow, or a part of them."""
@@ -31,8 +34,14 @@ class Parameters(BaseModel):
             return cls.model_validate(dict(parameters))
         except ValidationError as error:
             lines = []
-            for fault in error.errors(include_url=False, include_input=False, include_context=False):
+            faults = error.errors(include_url=False, include_input=False, include_context=False)
+            # A text is read where it is no instance, so what is wrong with the text says more.
+            for fault in [each for each in faults if each["type"] != "is_instance_of"] or faults:
                 # Of a list only the item's place is named, of a union only the parameter.
                 where = ".".join(str(part) for part in fault["loc"][:2] if not str(part).startswith("function"))
-                lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}" if where else fault["msg"])
-            raise InvalidInput("; ".join(dict.fromkeys(lines)).replace("Value error, ", "")) from None
+                words = _PLAIN_WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+                lines.append(f"{where}: {words}" if where else words)
+            raise InvalidInput(
+                "; ".join(dict.fromkeys(lines)),
+                advice="Correct the parameters: the form in Prefect's UI and docs/operations.md say what each takes.",
+            ) from None

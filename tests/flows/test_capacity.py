@@ -2,8 +2,12 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,6 +26,7 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused
 from tests.support.auto_scaling import GROUP, emulated_aws, instances, make_group
+from tests.support.webhook import until
 
 
 @flow(name="stands-for-a-branch")
@@ -115,6 +120,32 @@ def test_the_simulation_loses_no_run_of_a_real_server(api: PrefectApi) -> None:
         assert backend.demand(each.name) == Demand(0, 0)
         answer = api.ask("POST", "/flow_runs/count", {"work_pools": {"name": {"any_": [each.name]}}})
         assert answer == outcome.publishes
+
+
+def _processes_with(variable: str) -> list[str]:
+    """The processes that were started with a variable of the environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(process.name)
+    return found
+
+
+def test_a_simulation_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "soci_pipeline", "capacity", "simulate", "--rate", "1:1000"]
+    with (tmp_path / "log").open("w") as log:
+        child = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, stderr=log, stdout=log)
+    try:
+        until(lambda: "goes from" in (tmp_path / "log").read_text() or child.poll() is not None, seconds=120)
+        assert len(_processes_with(f"TMPDIR={tmp_path}")) > 1
+        child.terminate()
+        assert child.wait(60) == 130, (tmp_path / "log").read_text()
+    finally:
+        child.kill()
+        child.wait()
+    assert _processes_with(f"TMPDIR={tmp_path}") == []
+    assert not list(tmp_path.glob("soci-simulation-*"))
 
 
 def test_the_command_raises_a_group_while_runs_wait(

@@ -17,6 +17,7 @@ from soci_pipeline.parameters import Parameters
 from soci_pipeline.publish.image_parameters import IndexParameters, PruneParameters, VerifyParameters
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.webhook.flow_parameters import FLOWS
+from tasks.form import LEFT_OUT
 
 MODELS: dict[Flow[..., Any], type[Parameters]] = {
     publish_image: PublishRequest,
@@ -102,6 +103,20 @@ def test_a_flow_is_called_with_parameters_and_refuses_those_that_are_wrong() -> 
         prune_repository.fn(IMAGE, keep_latest=-1)
 
 
+@pytest.mark.parametrize("given", [{}, {"image": IMAGE}], ids=["nothing", "no source"])
+def test_a_run_without_what_is_required_fails_and_says_so(given: dict[str, str]) -> None:
+    state: Any = publish_image(**given, return_state=True)
+    assert state.is_failed()
+    with pytest.raises(InvalidInput, match="source: is required\n  next: Correct the parameters"):
+        state.result()
+
+
+def test_a_wrong_platform_is_named_in_words_of_its_own() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        publish_image.fn(IMAGE, "https://git.example.com/web.git", platforms=["amd64"])
+    assert refused.value.reason.startswith("platforms.0: not a platform: 'amd64'")
+
+
 def test_events_are_checked_with_the_models_of_the_forms() -> None:
     assert {flow.name: MODELS[flow] for flow in (publish_image, index_image)} == FLOWS
 
@@ -116,3 +131,8 @@ def test_events_are_checked_with_the_models_of_the_forms() -> None:
 )
 def test_a_publication_is_called_after_its_image_source_and_ref(source: str, shown: str) -> None:
     assert name_of({"image": IMAGE, "source": source, "ref": "main"}) == f"shop/web from {shown} main"
+
+
+@pytest.mark.parametrize("given", [{}, {"image": LEFT_OUT, "source": None, "ref": None}])
+def test_a_publication_without_image_and_source_has_a_name_all_the_same(given: dict[str, Any]) -> None:
+    assert name_of(given) == "no image from no source"

@@ -128,6 +128,8 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["prune", "x", "--keep-days", "nan"], "no number of days from", "`soci-pipeline prune --help`"),
         (["capacity", "control", "--interval", "0"], "no number of seconds from 1", "`soci-pipeline capacity control"),
         (["doctor", "--bogus"], "unrecognized arguments: --bogus", "`soci-pipeline doctor --help` shows"),
+        (["convert", "a", "b", "--spansize", "5"], "unrecognized arguments: --spansize", "Did you mean `--span-size`?"),
+        (["version"], "there is no command 'version'", "`soci-pipeline --help` lists the commands."),
         (["webhook", "chekc"], "invalid choice: 'chekc'", "`soci-pipeline webhook --help`"),
         (["webhook", "serve"], "arguments are required: --config", "`soci-pipeline webhook serve --help`"),
     ],

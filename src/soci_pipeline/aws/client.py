@@ -69,7 +69,11 @@ class AwsUnreachable(SociPipelineError):
 
 
 def session(profile: str | None = None) -> "boto3.Session":
-    """A boto3 session of the surrounding credentials; raises `ToolMissing` where the extra is not installed."""
+    """A boto3 session of the surrounding credentials and region; raises `ToolMissing` where the extra is not installed.
+
+    The region is boto3's own (``AWS_DEFAULT_REGION``, the profile), or else ``AWS_REGION``, which ECS and Lambda set,
+    the other SDKs read, and boto3 alone does not.
+    """
     try:
         import boto3
     except ImportError as error:
@@ -77,7 +81,11 @@ def session(profile: str | None = None) -> "boto3.Session":
             "boto3 is not installed, and AWS cannot be spoken to without it",
             advice="Install the extra: pip install 'soci-pipeline[aws]'.",
         ) from error
-    return boto3.Session(profile_name=profile)
+    found = boto3.Session(profile_name=profile)
+    other = os.environ.get("AWS_REGION")
+    if found.region_name is None and other:
+        return boto3.Session(profile_name=profile, region_name=other)
+    return found
 
 
 def config(*, read_timeout_s: float = 30.0) -> "Config":

@@ -88,13 +88,13 @@ class Controller:
             return Decision(pool=pool, group=group.name, error=error)
         if desired != state.desired:
             logger().info(
-                "%s: %d waiting, %d running: %s %s %d instances instead of %d",
+                "%s: %d waiting, %d running: the capacity of %s %s from %d to %d",
                 pool,
                 demand.waiting,
                 demand.running,
                 group.name,
-                "would have" if self.dry_run else "gets",
-                desired,
+                "would go" if self.dry_run else "goes",
                 state.desired,
+                desired,
             )
         return Decision(pool=pool, group=group.name, demand=demand, current=state.desired, desired=desired)

@@ -25,6 +25,7 @@ from soci_pipeline.capacity.controller import Controller, Decision
 from soci_pipeline.capacity.policy import Policy
 from soci_pipeline.commands import CommandResult, as_action
 from soci_pipeline.commands.numbers import quantity, whole
+from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.settings import Settings
 
@@ -136,7 +137,7 @@ def _simulate(arguments: argparse.Namespace, policy: Policy) -> CommandResult:
     from soci_pipeline.prefect_api import PrefectApi
 
     scenarios = [scenario(rate, hours, policy) for rate, hours in _rates(arguments.rate)]
-    with _server() as url, PrefectApi(url) as api:
+    with ending_on_signals(), _server() as url, PrefectApi(url) as api:
         backend = PrefectBackend(api)
         for pool in POOLS:
             backend.add_pool(pool.name)

@@ -3,8 +3,8 @@
 The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. A layer that cannot be
 indexed is left out with its reason; an image without any is written as it is.
 
-Exit statuses: 0 written; 3 wrong arguments, or DESTINATION exists; 4 nothing was indexed and --require-index was given;
-5 a layer is damaged; 6 a layer exceeds a limit or the archive is hostile.
+Exit statuses: 0 written; 3 a source or platform that cannot be meant, or DESTINATION exists; 4 nothing was indexed and
+--require-index was given; 5 a layer is damaged; 6 a layer exceeds a limit or the archive is hostile.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.oci.layout import INCOMING, Layout
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import logger
 from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     options = soci_options.options_of(arguments, version=arguments.index_version)
     platforms = [Platform.parse(text) for item in arguments.platform or () for text in item.split(",")] or None
     destination: Path = arguments.destination
-    _check_destination(destination, force=arguments.force)
+    _check_destination(arguments.source, destination, force=arguments.force)
     with _beside(destination) as scratch, _source(arguments.source, scratch) as source:
         result = convert(
             source,
@@ -89,6 +90,8 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         _put_in_place(scratch, destination)
     indexed = any(layer.ztoc for image in result.images for layer in image.layers)
     failed = arguments.require_index and not indexed
+    if failed:
+        logger().error("no layer was indexed, which --require-index asks for; %s is the image as it was", destination)
     return CommandResult(
         json=describe(result), text=_text(result), exit_code=ExitCode.NOT_INDEXABLE if failed else ExitCode.OK
     )
@@ -108,8 +111,10 @@ def _platform(image: PlatformImage) -> dict[str, object]:
     }
 
 
-def _check_destination(destination: Path, *, force: bool) -> None:
+def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
     """Refuse what would be lost: anything without ``--force``, and with it what is neither a layout nor empty."""
+    if destination.resolve() == source.resolve():
+        raise InvalidInput(f"{destination} is the source too", advice="Choose another folder for the result.")
     if not destination.exists():
         return
     if not force:

@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.signals import Ended, ending_on_signals
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolMissing
 from soci_pipeline.local.demonstration import Demonstration, Plan, demonstrate
 from soci_pipeline.local.demonstration_text import as_json, as_text
@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> CommandResult:
     started = time.monotonic()
     folder = project_folder() / ".local" / "demo"
-    with _removed(folder, keep=arguments.keep), _ending_on_signals(), contextlib.ExitStack() as stack:
+    with _removed(folder, keep=arguments.keep), ending_on_signals(), contextlib.ExitStack() as stack:
         engine, missing = _engine(arguments.builder, folder, stack)
         plan = Plan(
             folder=folder,
@@ -98,7 +98,7 @@ def _for_this_machine_alone(plan: Plan) -> Plan:
 def _wait_for_interrupt(result: Demonstration, elapsed: float) -> None:
     logger().info("%s", as_text(result, elapsed, still_up=True))
     logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
-    with contextlib.suppress(_Ended):
+    with contextlib.suppress(Ended):
         signal.pause()
 
 
@@ -113,27 +113,3 @@ def _removed(folder: Path, *, keep: bool) -> Iterator[None]:
         raise
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Ended(BaseException):
-    """A signal asked for the end."""
-
-
-@contextlib.contextmanager
-def _ending_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        # Not KeyboardInterrupt: raised while Python runs a text of code (it does so for data classes), that one makes
-        # the interpreter end by SIGINT even if it was caught.
-        raise _Ended
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    earlier = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    except _Ended:
-        raise KeyboardInterrupt from None
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)

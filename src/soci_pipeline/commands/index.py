@@ -88,6 +88,17 @@ def _platform(image: PlatformImage) -> dict[str, Any]:
 
 
 def _text(found: IndexedImage) -> str:
+    """What was or would be done, and each layer that gets no zTOC with its reason."""
+    left_out = (
+        f"  {image.platform} layer {layer.digest} ({layer.size:,} bytes): not indexed: {layer.reason}"
+        for image in found.platforms
+        for layer in image.layers
+        if layer.reason
+    )
+    return "\n".join([_headline(found), *left_out])
+
+
+def _headline(found: IndexedImage) -> str:
     if found.dry_run and not found.lazy_layer_bytes:
         return f"{found.reference}: no layer would get a zTOC: none qualifies, for example by --min-layer-size"
     if found.dry_run and not found.bytes_to_fetch:

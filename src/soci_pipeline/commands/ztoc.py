@@ -2,7 +2,7 @@
 
 The media type alone says how the layer is compressed. A layer that cannot be indexed writes nothing and says why.
 
-Exit statuses: 0 written; 3 wrong arguments; 4 the layer cannot be indexed; 5 the layer is damaged; 6 it exceeds a
+Exit statuses: 0 written; 3 there is no such file; 4 the layer cannot be indexed; 5 the layer is damaged; 6 it exceeds a
 limit.
 """
 

@@ -81,8 +81,9 @@ class RegistryUnreachable(RegistryError):
 
     exit_code = ExitCode.REGISTRY_UNREACHABLE
     default_advice = (
-        "Check the address and the network; your own certificate authority needs --ca-file, and a registry without TLS "
-        "--plain-http."
+        "Check the address and the network. A certificate authority of your own needs --ca-file "
+        "(SOCI_PIPELINE_REGISTRY_CA_FILE on a worker), a registry without TLS --plain-http "
+        "(SOCI_PIPELINE_REGISTRY_PLAIN_HTTP)."
     )
 
 

@@ -91,6 +91,25 @@ def test_another_refusal_keeps_the_code_of_aws_and_says_whether_it_passes(code: 
     assert (caught.value.code, caught.value.temporary) == (code, temporary)
 
 
+@pytest.mark.parametrize(
+    ("variables", "region"),
+    [
+        ({"AWS_REGION": "eu-west-1"}, "eu-west-1"),
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-north-1"}, "eu-north-1"),
+        ({"AWS_REGION": ""}, None),
+        ({}, None),
+    ],
+)
+def test_the_region_of_the_other_sdks_counts_where_boto3_finds_none(
+    variables: dict[str, str], region: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert session().region_name == region
+
+
 def test_without_boto3_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ToolMissing, match="boto3") as caught:

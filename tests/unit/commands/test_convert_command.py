@@ -73,6 +73,17 @@ def test_force_replaces_nothing_but_a_layout_or_an_empty_folder(
     converted(source, tmp_path / "empty", capsys, "--force")
 
 
+@pytest.mark.parametrize("place", ["{source}", "{source}/../{name}"], ids=["as it is", "by another way"])
+def test_a_source_is_not_replaced_by_its_own_result(
+    place: str, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Layout.open(source).root()
+    destination = place.format(source=source, name=source.name)
+    assert main(["convert", str(source), destination, "--force", "--min-layer-size", "0"]) == ExitCode.INVALID_INPUT
+    assert "is the source too" in capsys.readouterr().err
+    assert Layout.open(source).root() == before
+
+
 def test_nothing_is_left_beside_the_destination(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,14 +94,16 @@ def test_nothing_is_left_beside_the_destination(
 
 
 def test_nothing_to_index_is_a_failure_only_where_an_index_is_required(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = converted(source, tmp_path / "one", capsys)
     assert answer["index"] == Layout.open(source).root().digest
+    assert not caplog.messages
     status = main(["convert", str(source), str(tmp_path / "two"), "--require-index"])
     assert status == ExitCode.NOT_INDEXABLE
     assert Layout.open(tmp_path / "two").root().digest == answer["index"]
     assert "too-small" in capsys.readouterr().out
+    assert any("--require-index" in said for said in caplog.messages)
 
 
 def test_flags_of_the_reference_are_understood(

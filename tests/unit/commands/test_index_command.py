@@ -71,13 +71,28 @@ def test_a_tag_to_reuse_from_that_is_not_there_is_told_and_no_failure(
     assert said.startswith(f"nothing is reused from the tag v0 of {REPOSITORY}: ")
 
 
+def test_a_dry_run_counts_no_layer_whose_ztoc_is_in_the_cache(
+    client: RegistryClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = f"{client.registry}/{REPOSITORY}:v1"
+    answered(capsys, reference, "--suffix=-first")
+    with_cache = answered(capsys, reference, "--suffix=-second", "--dry-run")
+    without = answered(capsys, reference, "--suffix=-second", "--dry-run", "--no-cache")
+    again = answered(capsys, reference, "--suffix=-second")
+
+    assert (with_cache["bytes_to_fetch"], again["bytes_fetched"]) == (0, 0)
+    assert without["bytes_to_fetch"] == sum(len(layer.data) for layer in some_layers())
+
+
 def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["index", f"{client.registry}/{REPOSITORY}:v1", "--min-layer-size", "1000"]
 
     assert main([*command, "--dry-run"]) == 0
     assert "would be fetched" in capsys.readouterr().out
     assert main([*command, "--dry-run", "--min-layer-size", "1000000000"]) == 0
-    assert "no layer would get a zTOC" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no layer would get a zTOC" in said
+    assert "bytes): not indexed: too-small" in said
     assert main(command) == 0
     assert "indexed as sha256:" in capsys.readouterr().out
     assert main(command) == 0

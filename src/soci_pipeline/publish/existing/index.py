@@ -105,7 +105,7 @@ def index_existing(
     plans = work.plan(graph)
     missing = to_fetch(plans)
     if settings is not None and settings.dry_run:
-        return work.answer(graph, plans, to_fetch=missing)
+        return work.answer(graph, plans, to_fetch=work.not_at_hand(missing))
     if all(plan.is_done for plan in plans):
         indexed = any(layer.ztoc for plan in plans for layer in plan.layers)
         logger().info("%s %s", reference, "is indexed already" if indexed else "has no layer that can be indexed")
@@ -180,6 +180,15 @@ class _Work:
             return Known({})
         return Known.of(graph, self.settings.soci.span_size)
 
+    def not_at_hand(self, layers: Mapping[Digest, Descriptor]) -> dict[Digest, Descriptor]:
+        """Those layers whose zTOC is not in the store either."""
+        if self.ztocs is None:
+            return dict(layers)
+        return {digest: layer for digest, layer in layers.items() if self.ztocs.get(*self._key(layer)) is None}
+
+    def _key(self, layer: Descriptor) -> tuple[Digest, str, int, str]:
+        return layer.digest, layer.media_type, self.settings.soci.span_size, self.settings.build_tool
+
     def index_layers(self, layers: Mapping[Digest, Descriptor]) -> dict[Digest, LayerPlan]:
         """Fetch and index some layers; the zTOCs are in the registry when this returns."""
         if self.settings.jobs < 1:
@@ -193,7 +202,7 @@ class _Work:
             return {plan.layer.digest: plan for plan in pool.map(index, ordered)}
 
     def _index_layer(self, layer: Descriptor, advance: Advance) -> LayerPlan:
-        key = (layer.digest, layer.media_type, self.settings.soci.span_size, self.settings.build_tool)
+        key = self._key(layer)
         data = self.ztocs.get(*key) if self.ztocs is not None else None
         if data is None:
             try:

@@ -64,7 +64,7 @@ class KeepRules(BaseModel):
         except ValidationError as error:
             found = [".".join(map(str, each["loc"])) + ": " + each["msg"] for each in error.errors()]
             problems = "; ".join(each.removeprefix(": ").removeprefix("Value error, ") for each in found)
-            advice = "Give a pattern of tags (keep), a number of images (keep-latest), an age (keep-days) or digests."
+            advice = "Say what to keep: a pattern of tags, a number of the latest, an age in days, or digests in use."
             raise InvalidInput(f"not a rule of retention: {problems:.300}", advice=advice) from error
 
 

@@ -1,0 +1,30 @@
+"""What a command does when it is asked to end while it holds things that have to be stopped."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Ended(BaseException):
+    """A signal asked for the end."""
+
+
+@contextlib.contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        # Not KeyboardInterrupt: raised while Python runs a text of code (it does so for data classes), that one makes
+        # the interpreter end by SIGINT even if it was caught.
+        raise Ended
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    earlier = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    except Ended:
+        raise KeyboardInterrupt from None
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
