@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from uuid import UUID
 
 import yaml
 from prefect.blocks.core import Block
@@ -19,6 +20,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.local.prefect_address import check_api_address
 
 FOLDER = Path(__file__).resolve().parent
 NOTIFICATION = "notify-failed-publications"
@@ -42,13 +46,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--notify-block", metavar="TYPE/NAME", help="the notification block for failed publications")
     parser.add_argument("--worker-python", metavar="PATH", help="the project's Python on every worker, or none")
     arguments = parser.parse_args(argv)
-    report = Report()
-    with get_client(sync_client=True) as client:
-        install_pools(client, report, worker_python=arguments.worker_python)
-        install_automations(client, report, notify_block=arguments.notify_block)
-    install_blocks(report)
+    try:
+        report = _install(notify_block=arguments.notify_block, worker_python=arguments.worker_python)
+    except InvalidInput as error:
+        # `soci-pipeline setup` reads this line and shows it as its own error.
+        print(json.dumps({"reason": error.reason, "advice": error.advice}), file=sys.stderr)
+        return int(error.exit_code)
     print(json.dumps(report.done, indent=2))
     return 0
+
+
+def _install(*, notify_block: str | None, worker_python: str | None) -> Report:
+    report = Report()
+    with get_client(sync_client=True) as client:
+        # What cannot be meant is found before anything is changed.
+        check_api_address(str(client.api_url))
+        block = None if notify_block is None else find_block(client, notify_block)
+        install_pools(client, report, worker_python=worker_python)
+        install_automations(client, report, notify_block=block)
+    install_blocks(report)
+    return report
+
+
+def find_block(client: SyncPrefectClient, name: str) -> UUID:
+    """The id of a block, ``type/name``; raises `InvalidInput` where Prefect has none of that type and name."""
+    kind, _, own = name.partition("/")
+    try:
+        return client.read_block_document_by_name(own, kind, include_secrets=False).id
+    except ObjectNotFound as error:
+        raise InvalidInput(
+            f"Prefect has no block {name}",
+            advice="Make that block first, in Prefect's UI under Blocks; `prefect block ls` lists those there are.",
+        ) from error
 
 
 def install_pools(
@@ -80,6 +109,7 @@ def install_pools(
                 )
             )
             report.note("work_pools", name, "made")
+            _note_limit(report, name, pool.get("concurrency_limit"))
             report.note("commands", name, _command(with_python(template, worker_python)))
             continue
         changed = with_environment(there.base_job_template, needed)
@@ -90,6 +120,7 @@ def install_pools(
         else:
             client.update_work_pool(name, WorkPoolUpdate(base_job_template=changed))
             report.note("work_pools", name, "brought up to date")
+        _note_limit(report, name, there.concurrency_limit)
         report.note("commands", name, _command(changed))
 
 
@@ -116,28 +147,32 @@ def with_python(template: Mapping[str, Any], python: str | None) -> dict[str, An
     return changed
 
 
+def _note_limit(report: Report, pool: str, limit: int | None) -> None:
+    if limit is not None:
+        report.note("limits", pool, f"at most {limit} runs at once")
+
+
 def _command(template: Mapping[str, Any]) -> str:
     """What a pool's runs start with."""
     command = template.get("variables", {}).get("properties", {}).get("command", {}).get("default")
-    return str(command or "what the worker finds")
+    return str(command or "the one that each worker runs with")
 
 
 def install_automations(
     client: SyncPrefectClient,
     report: Report,
     *,
-    notify_block: str | None = None,
+    notify_block: UUID | None = None,
     folder: Path = FOLDER / "automations",
 ) -> None:
-    """Make or bring up to date the automations of the folder; the one that notifies needs a block to do so."""
+    """Make or bring up to date the automations of the folder; the one that notifies needs a block's id to do so."""
     for path in sorted(folder.glob("*.yaml")):
         fields = yaml.safe_load(path.read_text())
         if path.stem == NOTIFICATION:
             if notify_block is None:
                 report.note("automations", fields["name"], "left out: no --notify-block")
                 continue
-            block = cast("Block", Block.load(notify_block, _sync=True))  # type: ignore[call-arg]
-            fields["actions"][0]["block_document_id"] = str(block._block_document_id)
+            fields["actions"][0]["block_document_id"] = str(notify_block)
         wanted = AutomationCore.model_validate(fields)
         found = client.read_automations_by_name(wanted.name)
         if not found:

@@ -5,6 +5,7 @@ belongs to one publication is a parameter of the flow (`soci_pipeline.publish.re
 neither: they are resolved on the worker from blocks or secret stores.
 """
 
+import difflib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -144,8 +145,9 @@ class Settings(_Section):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             variable = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-            known = ", ".join(sorted(_variables()))
-            raise InvalidInput(f"setting {variable}: {first['msg']}", advice=f"Settings are {known}.") from error
+            if first["type"] == "extra_forbidden":
+                raise InvalidInput(f"there is no setting {variable}", advice=_meant(variable)) from error
+            raise InvalidInput(f"setting {variable}: {first['msg']}", advice=_known()) from error
 
 
 def _value(section: str, field: str, text: str) -> str | list[str]:
@@ -158,8 +160,19 @@ def _value(section: str, field: str, text: str) -> str | list[str]:
     return text
 
 
+def _meant(variable: str) -> str:
+    """The known variable that looks most like another one; all of them where none does."""
+    known = {name.removeprefix(PREFIX): name for name in _variables()}
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), list(known), n=1)
+    return f"Did you mean {known[near[0]]}?" if near else _known()
+
+
+def _known() -> str:
+    return f"Settings are {', '.join(sorted(_variables()))}."
+
+
 def _variables() -> list[str]:
-    names = []
+    names = [f"{PREFIX}{name}".upper() for name in _NOT_SETTINGS]
     for section, info in Settings.model_fields.items():
         model = info.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):

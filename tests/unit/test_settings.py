@@ -55,6 +55,20 @@ def test_a_wrong_or_unknown_setting_is_named_by_its_variable(variable: str, valu
         Settings.from_environment({variable: value})
 
 
+def test_a_mistyped_setting_comes_with_the_one_that_was_meant() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Settings.from_environment({"SOCI_PIPELINE_REGISTRY_USERNAM": "bob"})
+    assert caught.value.reason == "there is no setting SOCI_PIPELINE_REGISTRY_USERNAM"
+    assert caught.value.advice == "Did you mean SOCI_PIPELINE_REGISTRY_USERNAME?"
+
+
+def test_a_setting_that_looks_like_none_comes_with_all_there_are() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Settings.from_environment({"SOCI_PIPELINE_ECR_XYZZYXYZZYXYZZY": "1"})
+    for name in ("WORK_JOBS", "REGISTRY_USERNAME", "REGISTRY_PASSWORD", "REGISTRY_TOKEN"):
+        assert f"SOCI_PIPELINE_{name}" in str(caught.value.advice)
+
+
 def test_credentials_and_other_programs_variables_are_no_settings() -> None:
     given = {
         "SOCI_PIPELINE_REGISTRY": "registry.example.com",

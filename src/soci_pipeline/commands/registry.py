@@ -20,7 +20,7 @@ from soci_pipeline.registry.server.serving import serve
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("serve",), help="what to do")
+    parser.add_argument("action", choices=("serve",), metavar="serve", help="what to do")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the repositories lie; made where missing")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=whole(least=0), default=5000, help="the port; 0 takes a free one (default 5000)")
@@ -66,6 +66,11 @@ def _login(arguments: argparse.Namespace) -> Login | None:
         return None
     try:
         password = arguments.password_file.read_text().splitlines()[0]
-    except (OSError, UnicodeDecodeError, IndexError) as error:
+    except OSError as error:
+        raise InvalidInput(
+            f"--password-file {arguments.password_file} cannot be read: {error.strerror}",
+            advice="Name a file whose first line is the password.",
+        ) from error
+    except (UnicodeDecodeError, IndexError) as error:
         raise InvalidInput(f"{arguments.password_file} holds no password in its first line") from error
     return Login(arguments.username, SecretStr(password), bearer=arguments.bearer)

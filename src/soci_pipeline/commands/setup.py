@@ -5,8 +5,8 @@ Afterwards `prefect --no-prompt deploy --all` deploys the flows.
 
 With --worker-python flow runs begin seconds sooner: Prefect need not start a process that looks for the Python first.
 
-Exit statuses: 0 everything is there; 3 a path that cannot be meant; 8 Prefect refused or does not answer; 22 this is
-no checkout of the project.
+Exit statuses: 0 everything is there; 3 a path, a block or an address of Prefect that cannot be meant; 8 Prefect refused
+or does not answer; 22 this is no checkout of the project.
 """
 
 import argparse
@@ -22,6 +22,13 @@ from soci_pipeline.process import logger
 from soci_pipeline.publish.release import home
 
 _SECONDS = 180.0
+_LABELS = {
+    "work_pools": "work pool",
+    "limits": "limit",
+    "commands": "python",
+    "automations": "automation",
+    "blocks": "block",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> CommandResult:
     argv = [sys.executable, "-m", "deployments.install"]
-    if arguments.notify_block:
-        argv += ["--notify-block", arguments.notify_block]
+    if arguments.notify_block is not None:
+        argv += ["--notify-block", _block(arguments.notify_block)]
     if arguments.worker_python:
         argv += ["--worker-python", _absolute(arguments.worker_python)]
     # Prefect is imported in a process of its own: the library and its command do without it.
@@ -51,13 +58,28 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     try:
         answer = process.run(argv, cwd=home(), env=environment, timeout=_SECONDS)
     except ToolFailed as error:
+        refusal = _refusal(error.reason)
+        if refusal is not None:
+            raise refusal from error
         raise ToolFailed(
             f"Prefect could not be set up: {_last_words(error.reason)}",
             advice="Check that PREFECT_API_URL names a server that answers, and that the extra `prefect` is installed.",
         ) from error
     report = json.loads(answer.stdout)
-    lines = [f"{kind} {name}: {what}" for kind, names in report.items() for name, what in names.items()]
+    lines = [
+        f"{_LABELS.get(kind, kind)} {name}: {what}" for kind, names in report.items() for name, what in names.items()
+    ]
     return CommandResult(json=report, text="\n".join(lines))
+
+
+def _block(name: str) -> str:
+    kind, _, own = name.partition("/")
+    if not kind or not own or "/" in own:
+        raise InvalidInput(
+            f"--notify-block {name!r} is not of the form TYPE/NAME",
+            advice="Give type and name, as in slack-webhook/releases; `prefect block ls` lists the blocks.",
+        )
+    return name
 
 
 def _absolute(path: str) -> str:
@@ -71,6 +93,14 @@ def _absolute(path: str) -> str:
     if not os.access(path, os.X_OK):
         logger().warning("%s cannot be run on this machine; where a worker lacks it too, its runs crash", path)
     return path
+
+
+def _refusal(reason: str) -> InvalidInput | None:
+    """What `deployments.install` refused before it changed anything: it says so in a line of JSON."""
+    for line in reversed(reason.splitlines()):
+        if line.startswith('{"reason": '):
+            return InvalidInput(**json.loads(line))
+    return None
 
 
 def _last_words(reason: str) -> str:

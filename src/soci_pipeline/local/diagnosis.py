@@ -14,14 +14,17 @@ from soci_pipeline.local.binfmt import can_run
 from soci_pipeline.local.debian_packages import Release
 from soci_pipeline.local.engine import find_engine
 from soci_pipeline.local.ports import answers
+from soci_pipeline.local.prefect_address import check_api_address
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import run
+from soci_pipeline.process import find, run
+from soci_pipeline.registry.auth import Environment
 from soci_pipeline.soci import inflate
 
 _MINIMUM_FREE_BYTES = 5 << 30
 _SECONDS = 30.0
-_PRIVATE_ENGINE = "`soci-pipeline demo` starts a private one here, without installing anything."
+_SET_API_URL = "Set PREFECT_API_URL to your server's API; the demo starts one of its own."
+_NO_ENGINE = "without an engine only the builder `prebuilt` works."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,15 @@ def _version_of(*argv: str, package: str) -> Callable[[Mapping[str, str]], str]:
     return look
 
 
+def _program(name: str, *, package: str) -> Callable[[Mapping[str, str]], str]:
+    version = _version_of(name, "--version", package=package)
+
+    def look(env: Mapping[str, str]) -> str:
+        return f"{version(env)}, {find(name, env=env)}"
+
+    return look
+
+
 def _docker_engine(env: Mapping[str, str]) -> str:
     engine = find_engine(env)
     if engine is None:
@@ -90,10 +102,10 @@ def _engine_advice() -> str:
     try:
         Release.of_this_machine()
     except ToolMissing:
-        return "Start Docker; without an engine only the builder `prebuilt` works."
+        return f"Install Docker, or start it; {_NO_ENGINE}"
     if os.geteuid() == 0:
-        return f"Start Docker. {_PRIVATE_ENGINE}"
-    return "Start Docker, or run `soci-pipeline demo` as root; without an engine only the builder `prebuilt` works."
+        return "Install Docker, or start it. `make demo` brings a private engine here, without installing anything."
+    return f"Install Docker, or start it. `make demo` brings a private engine where root runs it; {_NO_ENGINE}"
 
 
 def _containerd_socket(env: Mapping[str, str]) -> str:
@@ -132,7 +144,7 @@ def _emulation(_: Mapping[str, str]) -> str:
 def _registry_credentials(_: Mapping[str, str]) -> str:
     folder = os.environ.get("DOCKER_CONFIG")
     path = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
-    if os.environ.get("SOCI_PIPELINE_REGISTRY_USERNAME"):
+    if Environment().credentials_for(os.environ.get(Environment.PREFIX, "")) is not None:
         return "in the environment"
     if not path.exists():
         raise ToolMissing(f"no {path}, and none in the environment")
@@ -150,15 +162,16 @@ def _prefect(_: Mapping[str, str]) -> str:
 def _prefect_api(_: Mapping[str, str]) -> str:
     url = os.environ.get("PREFECT_API_URL")
     if not url:
-        raise ToolMissing("PREFECT_API_URL is not set")
+        raise ToolMissing("PREFECT_API_URL is not set", advice=_SET_API_URL)
+    check_api_address(url)
     if not answers(f"{url.rstrip('/')}/health"):
-        raise ToolFailed(f"no Prefect server answers at {url}")
+        raise ToolFailed(f"no Prefect server answers at {url}", advice=_SET_API_URL)
     return url
 
 
 _PROBES = (
     _Probe("python", _python, "Install Python 3.11 or newer.", essential=True),
-    _Probe("git", _version_of("git", "--version", package="git"), "Install the package git.", essential=True),
+    _Probe("git", _program("git", package="git"), "Install the package git.", essential=True),
     _Probe("disk space", _disk_space, "Free space, or point TMPDIR at a larger disk.", essential=True),
     _Probe("root", _root, "Only a private engine and the toolchain `containerd` need root."),
     _Probe("docker engine", _docker_engine),
@@ -172,12 +185,12 @@ _PROBES = (
     ),
     _Probe(
         "ctr",
-        _version_of("ctr", "--version", package="containerd"),
+        _program("ctr", package="containerd"),
         "Install the package containerd; the toolchain `containerd` alone needs it.",
     ),
     _Probe(
         "soci",
-        _version_of("soci", "--version", package="soci-snapshotter"),
+        _program("soci", package="soci-snapshotter"),
         "Install soci-snapshotter, or set SOCI_PIPELINE_CONTAINERD_SOCI_VERSION and "
         "SOCI_PIPELINE_CONTAINERD_SOCI_SHA256 to have a release fetched; the toolchain `containerd` alone needs it.",
     ),
@@ -195,5 +208,5 @@ _PROBES = (
         "public registries need none.",
     ),
     _Probe("prefect", _prefect, "Install soci-pipeline[prefect]; the library itself works without."),
-    _Probe("prefect API", _prefect_api, "Set PREFECT_API_URL to your server's API; the demo starts one of its own."),
+    _Probe("prefect API", _prefect_api),
 )

@@ -23,6 +23,10 @@ from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 
 _LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 INCOMING = ".incoming"
+_MAKE_ONE = (
+    "Name the folder of an OCI layout: `docker buildx build --output type=oci,tar=false,dest=FOLDER` makes one, and so "
+    "does `soci-pipeline convert` of an archive."
+)
 
 
 class BlobWriter:
@@ -115,7 +119,7 @@ class Layout:
         try:
             version = json.loads((path / "oci-layout").read_bytes()).get("imageLayoutVersion")
         except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise InvalidInput(f"{path} is not an OCI image layout", advice=_advice_for(path)) from error
+            raise _no_layout(path) from error
         if version != "1.0.0":
             raise InvalidInput(f"{path} is an OCI image layout of version {version!r}; 1.0.0 is the one that is known")
         return cls(path)
@@ -245,12 +249,13 @@ class Layout:
         yield node
 
 
-def _advice_for(path: Path) -> str:
-    if path.is_file():
-        return "It is a file, and a folder is wanted: `soci-pipeline convert` makes one of an archive."
+def _no_layout(path: Path) -> InvalidInput:
     if not path.exists():
-        return "There is nothing at that path."
-    return "It needs the files oci-layout and index.json and the folder blobs."
+        return InvalidInput(f"there is nothing at {path}", advice=_MAKE_ONE)
+    advice = "It needs the files oci-layout and index.json and the folder blobs."
+    if path.is_file():
+        advice = "It is a file, and a folder is wanted: `soci-pipeline convert` makes one of an archive."
+    return InvalidInput(f"{path} is not an OCI image layout", advice=advice)
 
 
 def parse_roots(data: bytes, where: Path, *, any_algorithm: bool = False) -> tuple[Descriptor, ...]:

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ class Credentials:
     password: SecretStr | None = None
     identity_token: SecretStr | None = None
     registry_token: SecretStr | None = None
+    origin: str | None = field(default=None, compare=False)
+    """The names of the variables that they come from, for the advice where they are refused."""
 
     def basic(self) -> str | None:
         """The value of a Basic Authorization header, or None where there is no password."""
@@ -77,7 +79,8 @@ class FixedCredentials(_Stored):
 class Environment(_Stored):
     """``SOCI_PIPELINE_REGISTRY_USERNAME`` and ``…_PASSWORD`` (or ``…_TOKEN``, an identity token).
 
-    ``SOCI_PIPELINE_REGISTRY`` limits them to one registry; without it they are for every one that is talked to.
+    ``SOCI_PIPELINE_REGISTRY`` limits them to one registry; without it they are for every one that is talked to. A user
+    without a password, or a password without a user, raises `CredentialsRefused` that names the missing variable.
     """
 
     PREFIX = "SOCI_PIPELINE_REGISTRY"
@@ -91,10 +94,17 @@ class Environment(_Stored):
         if get(self.PREFIX) not in (None, "", registry):
             return None
         if token := get(f"{self.PREFIX}_TOKEN"):
-            return Credentials(identity_token=SecretStr(token))
-        user, password = get(f"{self.PREFIX}_USERNAME"), get(f"{self.PREFIX}_PASSWORD")
+            return Credentials(identity_token=SecretStr(token), origin=f"{self.PREFIX}_TOKEN")
+        names = f"{self.PREFIX}_USERNAME", f"{self.PREFIX}_PASSWORD"
+        user, password = map(get, names)
         if user and password is not None:
-            return Credentials(username=user, password=SecretStr(password))
+            return Credentials(username=user, password=SecretStr(password), origin=" and ".join(names))
+        if user or password:
+            there, missing = names if user else reversed(names)
+            raise CredentialsRefused(
+                f"{there} is set in the environment, and {missing} is not",
+                advice=f"Set {missing} as well, or unset {there} to use what `docker login` left.",
+            )
         return None
 
 

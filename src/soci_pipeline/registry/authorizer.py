@@ -48,6 +48,7 @@ class Authorizer:
         self._lock = threading.Lock()
         self._challenge: Challenge | None = None
         self._basic: str | None = None
+        self._origin: str | None = None
         self._tokens: dict[frozenset[str], _Token] = {}
 
     def header(self, scopes: frozenset[str]) -> str | None:
@@ -96,9 +97,11 @@ class Authorizer:
     def _next_basic(self, url: str, sent: str | None) -> str:
         header = self._other_basic(sent)
         if header is None:
-            raise AccessRefused(f"{self._registry} asks for a user and a password, and there are none", url=url)
+            reason = f"{self._registry} asks for a user and a password, and there are none"
+            raise AccessRefused(reason, url=url, advice=self._advice())
         if header == sent:
-            raise AccessRefused(f"{self._registry} does not take the user and password (status 401)", url=url)
+            reason = f"{self._registry} does not take the user and password (status 401)"
+            raise AccessRefused(reason, url=url, advice=self._advice())
         return header
 
     def _other_basic(self, sent: str | None) -> str | None:
@@ -112,7 +115,15 @@ class Authorizer:
         return None if credentials is None else credentials.basic()
 
     def _credentials(self) -> Credentials | None:
-        return None if self._provider is None else self._provider.credentials_for(self._registry)
+        found = None if self._provider is None else self._provider.credentials_for(self._registry)
+        self._origin = None if found is None else found.origin
+        return found
+
+    def _advice(self) -> str | None:
+        """Where the refused credentials come from; None where that is not known, for the advice of the error itself."""
+        if self._origin is None:
+            return None
+        return f"Correct {self._origin} in the environment, or unset what is there to use what `docker login` left."
 
     def _fetch(self, challenge: Challenge, scopes: frozenset[str], *, refused: str | None = None) -> _Token:
         """A token for some scopes; ``refused`` is the header that the registry has just turned down."""
@@ -204,7 +215,9 @@ class Authorizer:
                 method, str(url), response.status_code, response.headers, body, now=time.time(), secrets=secrets
             )
             if response.status_code in (400, 401, 403, 404):
-                raise AccessRefused(failure.reason, code=failure.code, status=failure.status, url=failure.url)
+                raise AccessRefused(
+                    failure.reason, code=failure.code, status=failure.status, url=failure.url, advice=self._advice()
+                )
             raise failure
         return _token(body, str(url))
 

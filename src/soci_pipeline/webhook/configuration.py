@@ -7,7 +7,7 @@ right.
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +21,7 @@ from soci_pipeline.webhook.secret_values import SecretSource
 from soci_pipeline.webhook.templates import placeholders
 
 _NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+_DESCRIBED = "docs/triggers.md describes the file, with an example."
 Keys = Annotated[tuple[SecretSource, ...], Field(min_length=1, max_length=2)]
 """One secret, or two while the sender changes from one to the other."""
 
@@ -225,12 +226,7 @@ _Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|
 
 def load(path: Path) -> Configuration:
     """Read and check a file; raises `InvalidInput` that names each fault."""
-    try:
-        document = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise InvalidInput(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the configuration {path} is not YAML: {error}") from error
+    document = _document(path)
     try:
         return Configuration.model_validate(document)
     except ValidationError as error:
@@ -238,8 +234,51 @@ def load(path: Path) -> Configuration:
         places = [each["loc"] for each in faults]
         # A rule that is wrong leaves a list too short as well; the rule's own fault says it.
         own = [each for each in faults if each["type"] != "too_short" or not _has_inner(each["loc"], places)]
-        lines = [f"  - {'.'.join(str(part) for part in each['loc']) or 'file'}: {each['msg']}" for each in own[:20]]
-        raise InvalidInput(f"the configuration {path} is not valid:\n" + "\n".join(lines)) from error
+        lines = [f"  - {_place(each['loc'], document)}: {_said(each)}" for each in own[:20]]
+        reason = f"the configuration {path} is not valid:\n" + "\n".join(lines)
+        raise InvalidInput(reason, advice=_DESCRIBED) from error
+
+
+def _document(path: Path) -> Any:
+    """What the YAML of a file says; raises `InvalidInput` with the line where it is none."""
+    try:
+        return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise InvalidInput(f"the configuration {path} cannot be read: {error.strerror}", advice=_DESCRIBED) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the configuration {path} is not UTF-8 text", advice=_DESCRIBED) from error
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"the configuration {path} is not YAML: {_fault(error)}", advice=_DESCRIBED) from error
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason} (character {error.position + 1} of the file)"
+    return str(error)
+
+
+def _place(place: tuple[int | str, ...], document: Any) -> str:
+    """Where a fault is: a rule or a source by its name where it has a sound one, else by its number."""
+    if place[:1] in (("rules",), ("sources",)) and len(place) > 1:
+        kind, number, *inner = place
+        entries = document[kind]
+        name = _name_of(entries[int(number)]) if isinstance(entries, list) else None
+        if name is not None:
+            return ".".join([str(kind).removesuffix("s") + f" {name}", *map(str, inner)])
+    return ".".join(map(str, place)) or "file"
+
+
+def _name_of(entry: Any) -> str | None:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    return name if isinstance(name, str) and re.fullmatch(_NAME, name) else None
+
+
+def _said(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "there is no such key"
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _has_inner(place: tuple[int | str, ...], places: Sequence[tuple[int | str, ...]]) -> bool:

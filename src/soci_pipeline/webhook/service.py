@@ -37,6 +37,10 @@ from soci_pipeline.webhook.sources.standard import key_bytes
 
 _START_S = 20.0
 _GRACE_S = 15
+_FREE_ADDRESS = (
+    "Its log says why. Under `listen` of the configuration, take an address of this machine, and a port that is free: "
+    "0 finds one."
+)
 
 
 class Service:
@@ -149,7 +153,7 @@ def serve(configuration: Configuration) -> None:
         except SystemExit as error:  # uvicorn's way of saying that it cannot listen
             listen = configuration.listen
             raise StackError(
-                f"the receiver cannot listen on {listen.host}:{listen.port}", advice="The port may be in use."
+                f"the receiver cannot listen on {listen.host}:{listen.port}", advice=_FREE_ADDRESS
             ) from error
 
 
@@ -206,7 +210,7 @@ def _address(server: uvicorn.Server, thread: threading.Thread, host: str) -> str
     deadline = time.monotonic() + _START_S
     while not server.started:
         if not thread.is_alive() or time.monotonic() > deadline:
-            raise StackError("the receiver did not start listening", advice="Look at its log; the port may be in use.")
+            raise StackError("the receiver did not start listening", advice=_FREE_ADDRESS)
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     return f"http://{host}:{port}"

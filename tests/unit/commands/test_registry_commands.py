@@ -184,6 +184,23 @@ def test_options_of_serve_that_do_not_fit_together_are_refused(tmp_path: Path, o
     assert main(["registry", "serve", str(tmp_path), "--port", "0", *options]) == ExitCode.INVALID_INPUT
 
 
+def test_a_password_file_that_is_not_there_is_told_from_an_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "password"
+    argv = ["registry", "serve", str(tmp_path), "--port", "0", "--username", "u", "--password-file", str(file)]
+    assert main(argv) == ExitCode.INVALID_INPUT
+    assert f"--password-file {file} cannot be read: No such file or directory" in capsys.readouterr().err
+    file.write_text("")
+    assert main(argv) == ExitCode.INVALID_INPUT
+    assert "holds no password in its first line" in capsys.readouterr().err
+
+
+def test_an_action_that_is_left_out_is_named_as_the_help_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["registry"]) == ExitCode.USAGE
+    assert "arguments are required: serve, FOLDER" in capsys.readouterr().err
+
+
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes").write_text("x")
     assert main(["registry", "serve", str(tmp_path / "notes"), "--port", "0"]) == ExitCode.INVALID_INPUT

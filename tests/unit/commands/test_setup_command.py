@@ -1,11 +1,17 @@
 """`soci-pipeline setup` where Prefect does not take it: a checkout whose set-up fails as Prefect's client does."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from tests.support.webhook import Recorded, loopback
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 # Prefect's client is so many calls deep that the beginning of its traceback is not kept.
 _INSTALL = """
@@ -56,6 +62,66 @@ def test_a_python_that_is_not_on_this_machine_is_warned_of(
     assert main(["setup", "--worker-python", "none"]) == ExitCode.OK
     assert not caplog.messages
     assert main(["setup", "--worker-python", "bin/python"]) == ExitCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize("name", ["foo", "foo/", "/foo", "a/b/c", ""])
+def test_a_block_without_type_or_name_is_refused_before_anything_is_asked_for(
+    checkout: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (checkout / "deployments" / "install.py").write_text("raise SystemExit('asked')\n")
+    assert main(["setup", "--notify-block", name]) == ExitCode.INVALID_INPUT
+    what, next_step = capsys.readouterr().err.splitlines()
+    assert what == f"soci-pipeline: --notify-block {name!r} is not of the form TYPE/NAME"
+    assert "slack-webhook/releases" in next_step
+
+
+def test_what_was_made_is_told_in_plain_words(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = {"work_pools": {"p": "made"}, "limits": {"p": "at most 3 runs at once"}, "commands": {"p": "its own"}}
+    (checkout / "deployments" / "install.py").write_text(f"print({json.dumps(json.dumps(report))})\n")
+    assert main(["setup"]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines() == [
+        *("work pool p: made", "limit p: at most 3 runs at once", "python p: its own")
+    ]
+    assert main(["setup", "--json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == report
+
+
+@pytest.fixture
+def prefect_without_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """A server whose API is below /api and knows nothing; its address, and every path that was asked for."""
+    asked: list[str] = []
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        asked.append(request.path)
+        return (200, True) if request.path == "/api/health" else (404, {"detail": "Not Found"})
+
+    monkeypatch.setenv("SOCI_PIPELINE_HOME", str(REPOSITORY))
+    with loopback(answer) as url:
+        yield url, asked
+
+
+def test_an_address_that_lacks_api_is_named_with_the_right_one(
+    prefect_without_blocks: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, asked = prefect_without_blocks
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    assert main(["setup"]) == ExitCode.INVALID_INPUT
+    what, next_step = capsys.readouterr().err.splitlines()
+    assert what == f"soci-pipeline: a Prefect server answers at {url}, and its API at {url}/api"
+    assert f"set PREFECT_API_URL to {url}/api" in next_step
+    assert asked == ["/api/health"]
+
+
+def test_a_block_that_prefect_does_not_have_is_to_be_made_first(
+    prefect_without_blocks: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, asked = prefect_without_blocks
+    monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+    assert main(["setup", "--notify-block", "slack-webhook/nope"]) == ExitCode.INVALID_INPUT
+    what, next_step = capsys.readouterr().err.splitlines()
+    assert what == "soci-pipeline: Prefect has no block slack-webhook/nope"
+    assert "Make that block first" in next_step
+    assert not [path for path in asked if "work_pools" in path]
 
 
 def test_words_that_are_no_traceback_are_shown_whole(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

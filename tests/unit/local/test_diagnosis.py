@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from soci_pipeline.local import engine
 from soci_pipeline.local.diagnosis import Check, diagnose
+from soci_pipeline.local.ports import free_port
 from soci_pipeline.local.toolchain import VARIABLE, Toolchain
 from tests.support.programs import write_program
+from tests.support.webhook import Recorded, loopback
 
 NAMES = {
     *("python", "git", "disk space", "root", "docker engine", "buildx", "containerd socket", "ctr", "soci"),
@@ -36,10 +40,12 @@ def test_every_check_of_the_command_is_there_and_a_lack_comes_with_advice(
 
 def test_a_tool_is_reported_with_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_program(tmp_path / "bin", "soci", "echo soci version 0.15.0 abc")
+    write_program(tmp_path / "bin", "ctr", "echo ctr containerd.io 1.7.24")
     write_program(tmp_path / "bin", "docker", "echo github.com/docker/buildx 0.20.1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     checks = _checks(tmp_path)
-    assert checks["soci"].detail == "soci version 0.15.0 abc"
+    assert checks["soci"].detail == f"soci version 0.15.0 abc, {tmp_path / 'bin' / 'soci'}"
+    assert checks["ctr"].detail == f"ctr containerd.io 1.7.24, {tmp_path / 'bin' / 'ctr'}"
     assert checks["buildx"].detail == "github.com/docker/buildx 0.20.1"
 
 
@@ -55,6 +61,45 @@ def test_an_engine_that_is_named_and_silent_is_a_lack(tmp_path: Path, monkeypatc
     check = _checks(tmp_path)["docker engine"]
     assert not check.ok
     assert "DOCKER_HOST" in check.detail
+
+
+def test_a_machine_without_an_engine_is_told_to_install_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(engine, "_DEFAULT_SOCKET", tmp_path / "none.sock")
+    check = _checks(tmp_path)["docker engine"]
+    assert not check.ok
+    assert str(check.advice).startswith("Install Docker, or start it")
+
+
+def test_a_user_without_a_password_is_no_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", "user")
+    monkeypatch.delenv("SOCI_PIPELINE_REGISTRY_PASSWORD", raising=False)
+    check = _checks(tmp_path)["registry credentials"]
+    assert not check.ok
+    assert "SOCI_PIPELINE_REGISTRY_PASSWORD is not" in check.detail
+
+
+def test_a_prefect_server_whose_address_lacks_api_is_named_with_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Recorded) -> tuple[int, Any]:
+        return (200, True) if request.path == "/api/health" else (404, {"detail": "Not Found"})
+
+    with loopback(answer) as url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        check = _checks(tmp_path)["prefect API"]
+        assert (check.ok, check.detail) == (False, f"a Prefect server answers at {url}, and its API at {url}/api")
+        assert f"set PREFECT_API_URL to {url}/api" in str(check.advice)
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        assert _checks(tmp_path)["prefect API"].ok
+
+
+def test_a_prefect_server_that_is_not_there_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}")
+    check = _checks(tmp_path)["prefect API"]
+    assert not check.ok
+    assert check.detail.startswith("no Prefect server answers at ")
+    assert "Set PREFECT_API_URL" in str(check.advice)
 
 
 def test_no_credential_is_ever_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

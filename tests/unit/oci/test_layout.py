@@ -99,7 +99,8 @@ def test_an_archive_or_nothing_at_all_is_told_from_a_folder_that_is_no_layout(tm
     assert "soci-pipeline convert" in str(archive.value.advice)
     with pytest.raises(InvalidInput) as nothing:
         Layout.open(tmp_path / "absent")
-    assert nothing.value.advice == "There is nothing at that path."
+    assert nothing.value.reason == f"there is nothing at {tmp_path / 'absent'}"
+    assert "--output type=oci,tar=false,dest=FOLDER" in str(nothing.value.advice)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"[" * 100_000, b'{"schemaVersion":2}', b"\xff\xfe", None])

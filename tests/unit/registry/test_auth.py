@@ -155,6 +155,15 @@ def test_the_environment_gives_a_login_for_all_or_for_one_registry() -> None:
     assert token.identity_token is not None
 
 
+@pytest.mark.parametrize(("there", "missing"), [("USERNAME", "PASSWORD"), ("PASSWORD", "USERNAME")])
+def test_half_a_login_in_the_environment_is_refused_and_the_missing_variable_named(there: str, missing: str) -> None:
+    with pytest.raises(CredentialsRefused) as caught:
+        Environment({f"SOCI_PIPELINE_REGISTRY_{there}": SECRET}).credentials_for("any.example.com")
+    assert caught.value.reason.endswith(f"SOCI_PIPELINE_REGISTRY_{missing} is not")
+    assert f"Set SOCI_PIPELINE_REGISTRY_{missing} as well" in str(caught.value.advice)
+    assert SECRET not in str(caught.value)
+
+
 def test_the_first_provider_that_knows_answers() -> None:
     first = FixedCredentials(Credentials("one"), registry="a")
     chain = CredentialChain(first, FixedCredentials(Credentials("two")))

@@ -19,13 +19,13 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from soci_pipeline.errors import CredentialsRefused
-from soci_pipeline.registry.auth import CredentialChain, Credentials, FixedCredentials
+from soci_pipeline.registry.auth import CredentialChain, Credentials, Environment, FixedCredentials
 from soci_pipeline.registry.authorizer import Authorizer
 from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import connect
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryError
-from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings, create_app, serving
+from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, create_app, serving
 from soci_pipeline.registry.server.faults import Kind
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, leftovers, push_image, registry, upload
 from tests.support.strange import strange
@@ -58,6 +58,29 @@ def test_no_credentials_and_wrong_ones_are_refused_without_repeats_or_secrets(
         client.get_manifest(REPOSITORY, "v1")
     assert "marker" not in f"{caught.value}{caught.value!r}{caught.value.__cause__!r}"
     assert len(plan.requests) <= 4
+
+
+@pytest.mark.parametrize("login", [LOGIN, BASIC], ids=["bearer", "basic"])
+def test_a_refused_login_of_the_environment_comes_with_the_names_of_its_variables(tmp_path: Path, login: Login) -> None:
+    names = "SOCI_PIPELINE_REGISTRY_USERNAME", "SOCI_PIPELINE_REGISTRY_PASSWORD"
+    credentials = Environment(dict.fromkeys(names, "wrong-marker"))
+    with (
+        registry(tmp_path, server=ServerSettings(login=login), credentials=credentials) as client,
+        pytest.raises(CredentialsRefused) as caught,
+    ):
+        client.get_manifest(REPOSITORY, "v1")
+    assert f"Correct {names[0]} and {names[1]} in the environment" in str(caught.value.advice)
+    assert "marker" not in str(caught.value)
+
+
+def test_a_refused_token_of_the_environment_comes_with_the_name_of_its_variable(tmp_path: Path) -> None:
+    credentials = Environment({"SOCI_PIPELINE_REGISTRY_TOKEN": "wrong-marker"})
+    with (
+        registry(tmp_path, server=ServerSettings(login=LOGIN), credentials=credentials) as client,
+        pytest.raises(CredentialsRefused) as caught,
+    ):
+        client.get_manifest(REPOSITORY, "v1")
+    assert "Correct SOCI_PIPELINE_REGISTRY_TOKEN in the environment" in str(caught.value.advice)
 
 
 def test_an_identity_token_is_exchanged_for_others(tmp_path: Path) -> None:

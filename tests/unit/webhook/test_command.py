@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,6 +112,18 @@ def test_serve_logs_json_without_secrets_and_ends_on_sigterm(tmp_path: Path) -> 
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     assert any(line["message"] == "event stored" and line["source"] == "github" for line in lines)
     assert support.SECRET.decode() not in log.read_text()
+
+
+def test_a_port_in_use_comes_with_the_place_where_another_is_taken(tmp_path: Path) -> None:
+    config = tmp_path / "webhook.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(yaml.safe_dump(support.document(tmp_path, listen={"port": port})))
+        argv = [sys.executable, "-m", "soci_pipeline", "webhook", "serve", "--config", str(config)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == ExitCode.STACK
+    assert f"the receiver cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "a port that is free: 0 finds one" in done.stderr
 
 
 def test_an_event_that_was_answered_survives_a_receiver_that_is_killed(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "a: [", "!!python/object/apply:os.system [id]", "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", "a: [", "!!python/object/apply:os.system [id]", "\x00", "rules: !!set {a}"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "w.yaml"
     path.write_text(text)
@@ -108,8 +108,43 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="absent"):
+    with pytest.raises(InvalidInput, match="absent") as caught:
         load(tmp_path / "absent")
+    assert "docs/triggers.md" in str(caught.value.advice)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("outbox: /a\nrules: [\n", "line 3: "),
+        ("outbox: /a\nrules: []\noutbox: /b\n", "line 1: the key 'outbox' is given twice"),
+        ("outbox: /a\n\x00", "(character 12 of the file)"),
+    ],
+)
+def test_what_is_no_yaml_comes_with_the_name_and_the_line_of_the_file(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput) as caught:
+        load(path)
+    assert f"the configuration {path} is not YAML: " in caught.value.reason
+    assert fault in caught.value.reason
+    assert "<unicode string>" not in caught.value.reason
+    assert "docs/triggers.md" in str(caught.value.advice)
+
+
+def test_a_fault_of_a_rule_or_a_source_is_named_by_its_name_in_plain_words(tmp_path: Path) -> None:
+    rules = [support.rule(), support.rule(name="images", on="image"), support.rule(name="No Name", repos=[])]
+    sources = [{"kind": "gitlab", "name": "lab", "tokens": [], "token": "x"}]
+    with pytest.raises(InvalidInput) as caught:
+        support.configuration(tmp_path, rules=rules, sources=sources, rulez=[])
+    lines = caught.value.reason.splitlines()[1:]
+    assert "  - rule images: a rule for images has no branches and no paths" in lines or (
+        "  - rule images: a rule for images needs tags" in lines
+    )
+    assert "  - rules.2.repos: there is no such key" in lines
+    assert "  - source lab.gitlab.token: there is no such key" in lines
+    assert "  - rulez: there is no such key" in lines
+    assert "docs/triggers.md" in str(caught.value.advice)
 
 
 def test_a_short_empty_or_missing_secret_stops_the_start(tmp_path: Path) -> None:
