@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         _, found, unknown = message.partition("unrecognized arguments: ")
         if found:
             # argparse lists what stands behind a wrong option too, sound or not.
-            wrong = [word for word in unknown.split() if word.startswith("-")] or unknown.split()
+            wrong = [word for word in unknown.split() if word.startswith("-")] or unknown.split() or [repr(unknown)]
             message = f"unrecognized arguments: {' '.join(wrong)}"
             meant = _meant(wrong[0], self._option_string_actions) if wrong[0].startswith("-") else None
         option, lacking, _ = message.removeprefix("argument ").partition(": expected one argument")

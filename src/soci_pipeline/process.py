@@ -30,8 +30,16 @@ Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 LOGGER: ContextVar[Logger | None] = ContextVar("LOGGER", default=None)
 """Where progress goes. A Prefect task puts its run logger here, so that the library knows nothing of Prefect."""
 
-SECRET_VARIABLES = ("SOCI_PIPELINE_REGISTRY_PASSWORD", "SOCI_PIPELINE_REGISTRY_TOKEN", "COSIGN_PASSWORD")
-"""What this process may be given secrets by. Whatever program needs one is handed it in another way."""
+SECRET_VARIABLES = (
+    "SOCI_PIPELINE_REGISTRY_USERNAME",
+    "SOCI_PIPELINE_REGISTRY_PASSWORD",
+    "SOCI_PIPELINE_REGISTRY_TOKEN",
+    "COSIGN_PASSWORD",
+)
+"""What this process may be given secrets by, and the user's name, which means nothing without the password.
+
+Whatever program needs one is handed it in another way.
+"""
 
 _SECRETS: ContextVar[tuple[str, ...]] = ContextVar("_SECRETS", default=())
 # Shorter lines of a secret are words that stand in any output.

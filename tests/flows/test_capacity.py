@@ -144,7 +144,7 @@ def test_a_simulation_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) 
     finally:
         child.kill()
         child.wait()
-    assert _processes_with(f"TMPDIR={tmp_path}") == []
+    until(lambda: _processes_with(f"TMPDIR={tmp_path}") == [], seconds=5)
     assert not list(tmp_path.glob("soci-simulation-*"))
 
 

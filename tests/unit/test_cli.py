@@ -129,6 +129,8 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["capacity", "control", "--interval", "0"], "no number of seconds from 1", "`soci-pipeline capacity control"),
         (["doctor", "--bogus"], "unrecognized arguments: --bogus", "`soci-pipeline doctor --help` shows"),
         (["convert", "a", "b", "--spansize", "5"], "unrecognized arguments: --spansize", "Did you mean `--span-size`?"),
+        (["doctor", ""], "unrecognized arguments: ''", "`soci-pipeline doctor --help` shows"),
+        (["doctor", " "], "unrecognized arguments: ' '", "`soci-pipeline doctor --help` shows"),
         (["version"], "there is no command 'version'", "`soci-pipeline --help` lists the commands."),
         (["webhook", "chekc"], "invalid choice: 'chekc'", "`soci-pipeline webhook --help`"),
         (["webhook", "serve"], "arguments are required: --config", "`soci-pipeline webhook serve --help`"),

@@ -46,7 +46,7 @@ def quantity(what: str, *, least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             taken = math.nan
         if not least <= taken <= most:
-            raise ArgumentTypeError(f"{text!r} is no number of {what} from {least:g} to {most:g}")
+            raise ArgumentTypeError(f"{text!r} is no number of {what} from {least:g} to {most:,.0f}")
         return taken
 
     return take

@@ -28,7 +28,7 @@ from soci_pipeline.publish.retention.plan import KeepRules, PrunePlan, plan
 from soci_pipeline.publish.retention.prune import execute, read_repository
 from soci_pipeline.publish.retention.repository_use import in_use_by_ecs, remover_for, untagged
 
-_DAYS = quantity("days", least=0.001, most=1_000_000)
+_DAYS = quantity("days", least=0.001, most=100_000)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,10 @@ def ending_on_signals() -> Iterator[None]:
         # the interpreter end by SIGINT even if it was caught.
         raise Ended
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # nohup has it ignored.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     earlier = {number: signal.signal(number, end) for number in numbers}
     try:
         yield

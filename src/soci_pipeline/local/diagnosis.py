@@ -19,11 +19,16 @@ from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import find, run
 from soci_pipeline.registry.auth import Environment
+from soci_pipeline.registry.errors import redacted
 from soci_pipeline.soci import inflate
 
 _MINIMUM_FREE_BYTES = 5 << 30
 _SECONDS = 30.0
 _SET_API_URL = "Set PREFECT_API_URL to your server's API; the demo starts one of its own."
+_LOG_IN = (
+    "Run `docker login`, or set SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and "
+    "public registries need none."
+)
 _NO_ENGINE = "without an engine only the builder `prebuilt` works."
 
 
@@ -147,7 +152,7 @@ def _registry_credentials(_: Mapping[str, str]) -> str:
     if Environment().credentials_for(os.environ.get(Environment.PREFIX, "")) is not None:
         return "in the environment"
     if not path.exists():
-        raise ToolMissing(f"no {path}, and none in the environment")
+        raise ToolMissing(f"no {path}, and none in the environment", advice=_LOG_IN)
     return f"Docker's configuration {path}"
 
 
@@ -165,8 +170,8 @@ def _prefect_api(_: Mapping[str, str]) -> str:
         raise ToolMissing("PREFECT_API_URL is not set", advice=_SET_API_URL)
     check_api_address(url)
     if not answers(f"{url.rstrip('/')}/health"):
-        raise ToolFailed(f"no Prefect server answers at {url}", advice=_SET_API_URL)
-    return url
+        raise ToolFailed(f"no Prefect server answers at {redacted(url)}", advice=_SET_API_URL)
+    return redacted(url)
 
 
 _PROBES = (
@@ -201,12 +206,7 @@ _PROBES = (
         "Needed for RUN steps of a foreign architecture alone: install qemu-user-static, or use workers of each "
         "architecture.",
     ),
-    _Probe(
-        "registry credentials",
-        _registry_credentials,
-        "Run `docker login`, or set SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and "
-        "public registries need none.",
-    ),
+    _Probe("registry credentials", _registry_credentials),
     _Probe("prefect", _prefect, "Install soci-pipeline[prefect]; the library itself works without."),
     _Probe("prefect API", _prefect_api),
 )

@@ -33,6 +33,7 @@ def _digest_alone(name: object) -> object:
 
 Target = Annotated[ImageReference, AfterValidator(_has_a_target)]
 UsedDigest = Annotated[Digest, BeforeValidator(_digest_alone)]
+_MOST_DAYS = 100_000
 _EXAMPLE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web"
 
 
@@ -127,8 +128,8 @@ class PruneParameters(Parameters):
     @field_validator("keep_days", "untagged_days")
     @classmethod
     def _days_are_representable(cls, days: float | None) -> float | None:
-        if days is not None and days > timedelta.max.days:
-            raise ValueError("so many days are no time span")
+        if days is not None and days > _MOST_DAYS:
+            raise ValueError(f"more than {_MOST_DAYS:,} days cannot be meant")
         return days
 
     @property

@@ -33,7 +33,7 @@ def test_whatever_is_no_number_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "0.9", "3601", "soon"])
 def test_a_quantity_out_of_its_range_is_refused(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="no number of seconds from 1 to 3600"):
+    with pytest.raises(ArgumentTypeError, match="no number of seconds from 1 to 3,600"):
         quantity("seconds", least=1, most=3600)(text)
 
 

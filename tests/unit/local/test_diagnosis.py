@@ -77,6 +77,7 @@ def test_a_user_without_a_password_is_no_credential(tmp_path: Path, monkeypatch:
     check = _checks(tmp_path)["registry credentials"]
     assert not check.ok
     assert "SOCI_PIPELINE_REGISTRY_PASSWORD is not" in check.detail
+    assert str(check.advice).startswith("Set SOCI_PIPELINE_REGISTRY_PASSWORD as well")
 
 
 def test_a_prefect_server_whose_address_lacks_api_is_named_with_the_right_one(
@@ -92,6 +93,23 @@ def test_a_prefect_server_whose_address_lacks_api_is_named_with_the_right_one(
         assert f"set PREFECT_API_URL to {url}/api" in str(check.advice)
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         assert _checks(tmp_path)["prefect API"].ok
+
+
+@pytest.mark.parametrize("answered", [(401, {}), (200, {"a": "page"}), (404, True)])
+def test_another_server_is_not_taken_for_prefect(
+    answered: tuple[int, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with loopback(lambda request: answered if request.path == "/api/health" else (200, True)) as url:
+        monkeypatch.setenv("PREFECT_API_URL", url.replace("http://", "http://user:do-not-show@"))
+        check = _checks(tmp_path)["prefect API"]
+    assert check.ok
+    assert "do-not-show" not in check.detail
+
+
+def test_what_is_no_address_of_prefect_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://[::1")
+    check = _checks(tmp_path)["prefect API"]
+    assert (check.ok, check.detail) == (False, "PREFECT_API_URL is no address")
 
 
 def test_a_prefect_server_that_is_not_there_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

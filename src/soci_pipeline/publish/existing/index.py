@@ -181,7 +181,7 @@ class _Work:
         return Known.of(graph, self.settings.soci.span_size)
 
     def not_at_hand(self, layers: Mapping[Digest, Descriptor]) -> dict[Digest, Descriptor]:
-        """Those layers whose zTOC is not in the store either."""
+        """Those layers whose zTOC is not in the store either; looking there counts as a use of what is found."""
         if self.ztocs is None:
             return dict(layers)
         return {digest: layer for digest, layer in layers.items() if self.ztocs.get(*self._key(layer)) is None}
