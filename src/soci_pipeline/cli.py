@@ -5,7 +5,6 @@ object. Exit statuses are `soci_pipeline.errors.ExitCode`.
 """
 
 import argparse
-import difflib
 import errno
 import importlib
 import json
@@ -19,6 +18,7 @@ from typing import Any, NoReturn, TextIO, cast
 from soci_pipeline.commands import Command, add_switches
 from soci_pipeline.commands.progress_display import progress_shown
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
+from soci_pipeline.spelling import did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "start a local stack, publish an example for two platforms, show the result"),
@@ -132,10 +132,8 @@ def command_of(name: str) -> Command:
 
 
 def _meant(word: str, known: Iterable[str]) -> str | None:
-    # Without the hyphens, which all options have in common.
-    options = {each.lstrip("-"): each for each in known}
-    near = difflib.get_close_matches(word.partition("=")[0].lstrip("-"), list(options), n=1, cutoff=0.65)
-    return f"Did you mean `{options[near[0]]}`?" if near else None
+    """With hyphens or without: all options have them in common."""
+    return did_you_mean(word.partition("=")[0].lstrip("-"), {each.lstrip("-"): each for each in known})
 
 
 def _answer(name: str, arguments: argparse.Namespace) -> int:
@@ -153,10 +151,7 @@ def _answer(name: str, arguments: argparse.Namespace) -> int:
             _print_failure("Interrupted", "interrupted", None, _INTERRUPTED)
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
-    if arguments.json:
-        print(json.dumps(result.json, indent=2))
-    elif result.text:
-        print(result.text)
+    result.show(as_json=arguments.json)
     return result.exit_code
 
 

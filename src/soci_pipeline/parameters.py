@@ -5,14 +5,13 @@ before a run is made, and the form in Prefect's UI is made of it: the titles, th
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from soci_pipeline.errors import InvalidInput
-
-_PLAIN_WORDS = {"missing": "is required", "extra_forbidden": "there is no such parameter"}
-"""Faults of which pydantic speaks in terms of its own."""
+from soci_pipeline.faults import faults_of, in_one_line
 
 
 class Parameters(BaseModel):
@@ -33,15 +32,15 @@ class Parameters(BaseModel):
         try:
             return cls.model_validate(dict(parameters))
         except ValidationError as error:
-            lines = []
-            faults = error.errors(include_url=False, include_input=False, include_context=False)
+            found = faults_of(error, unknown="there is no such parameter")
             # A text is read where it is no instance, so what is wrong with the text says more.
-            for fault in [each for each in faults if each["type"] != "is_instance_of"] or faults:
-                # Of a list only the item's place is named, of a union only the parameter.
-                where = ".".join(str(part) for part in fault["loc"][:2] if not str(part).startswith("function"))
-                words = _PLAIN_WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
-                lines.append(f"{where}: {words}" if where else words)
+            telling = [fault for fault in found if fault.kind != "is_instance_of"] or found
             raise InvalidInput(
-                "; ".join(dict.fromkeys(lines)),
+                in_one_line(replace(fault, place=_shown(fault.place)) for fault in telling),
                 advice="Correct the parameters: the form in Prefect's UI and docs/operations.md say what each takes.",
             ) from None
+
+
+def _shown(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Of a list only the item's place, of a union only the parameter."""
+    return tuple(part for part in place[:2] if not str(part).startswith("function"))

@@ -5,7 +5,6 @@ belongs to one publication is a parameter of the flow (`soci_pipeline.publish.re
 neither: they are resolved on the worker from blocks or secret stores.
 """
 
-import difflib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.faults import faults_of
+from soci_pipeline.spelling import did_you_mean
 
 PREFIX = "SOCI_PIPELINE_"
 # Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.
@@ -126,7 +127,10 @@ class Settings(_Section):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """Read ``SOCI_PIPELINE_<SECTION>_<FIELD>``; raises `InvalidInput` that names the variable."""
+        """Read ``SOCI_PIPELINE_<SECTION>_<FIELD>``; raises `InvalidInput` that names the variable.
+
+        Variables of one word, such as ``SOCI_PIPELINE_HOME``, are no settings and are left to those that read them.
+        """
         given = os.environ if environment is None else environment
         sections: dict[str, dict[str, Any]] = {name: {} for name in cls.model_fields}
         for variable, text in given.items():
@@ -134,8 +138,10 @@ class Settings(_Section):
             section, _, field = name.partition("_")
             if not variable.startswith(PREFIX) or name in _NOT_SETTINGS:
                 continue
-            if section not in sections or not field or not text:
+            if not field or not text:
                 continue
+            if section not in sections:
+                raise _no_such(variable)
             sections[section][field] = _value(section, field, text)
         address = given.get("CONTAINERD_ADDRESS")
         if address:
@@ -143,11 +149,11 @@ class Settings(_Section):
         try:
             return cls.model_validate(sections)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            variable = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-            if first["type"] == "extra_forbidden":
-                raise InvalidInput(f"there is no setting {variable}", advice=_meant(variable)) from error
-            raise InvalidInput(f"setting {variable}: {first['msg']}", advice=_known()) from error
+            fault = faults_of(error)[0]
+            variable = PREFIX + "_".join(str(part) for part in fault.place[:2]).upper()
+            if fault.kind == "extra_forbidden":
+                raise _no_such(variable) from error
+            raise InvalidInput(f"setting {variable}: {fault.text}", advice=_known()) from error
 
 
 def _value(section: str, field: str, text: str) -> str | list[str]:
@@ -160,11 +166,11 @@ def _value(section: str, field: str, text: str) -> str | list[str]:
     return text
 
 
-def _meant(variable: str) -> str:
-    """The known variable that looks most like another one; all of them where none does."""
+def _no_such(variable: str) -> InvalidInput:
+    """The refusal of a variable, with the one that looks most like it; with all of them where none does."""
     known = {name.removeprefix(PREFIX): name for name in _variables()}
-    near = difflib.get_close_matches(variable.removeprefix(PREFIX), list(known), n=1)
-    return f"Did you mean {known[near[0]]}?" if near else _known()
+    advice = did_you_mean(variable.removeprefix(PREFIX), known) or _known()
+    return InvalidInput(f"there is no setting {variable}", advice=advice)
 
 
 def _known() -> str:

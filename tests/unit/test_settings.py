@@ -59,7 +59,15 @@ def test_a_mistyped_setting_comes_with_the_one_that_was_meant() -> None:
     with pytest.raises(InvalidInput) as caught:
         Settings.from_environment({"SOCI_PIPELINE_REGISTRY_USERNAM": "bob"})
     assert caught.value.reason == "there is no setting SOCI_PIPELINE_REGISTRY_USERNAM"
-    assert caught.value.advice == "Did you mean SOCI_PIPELINE_REGISTRY_USERNAME?"
+    assert caught.value.advice == "Did you mean `SOCI_PIPELINE_REGISTRY_USERNAME`?"
+
+
+def test_a_setting_of_a_mistyped_section_is_refused_and_no_variable_of_one_word_is() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Settings.from_environment({"SOCI_PIPELINE_REGISTY_PLAIN_HTTP": "registry.example.com"})
+    assert caught.value.reason == "there is no setting SOCI_PIPELINE_REGISTY_PLAIN_HTTP"
+    assert caught.value.advice == "Did you mean `SOCI_PIPELINE_REGISTRY_PLAIN_HTTP`?"
+    assert Settings.from_environment({"SOCI_PIPELINE_HOME": "/srv/project"}) == Settings.from_environment({})
 
 
 def test_a_setting_that_looks_like_none_comes_with_all_there_are() -> None:

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from soci_pipeline.aws.partition import partition_of
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.faults import faults_of, in_one_line
 
+_SHOWN = 5
 _ACCOUNT = r"^[0-9]{12}$"
 _ECR_NAME = r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$"
 
@@ -105,10 +107,7 @@ def parse_event(document: bytes | str | Mapping[str, Any]) -> CodeCommitEvent | 
             return _ADAPTER.validate_json(document)
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()[:5]
-        )
         raise InvalidInput(
-            f"not an event of CodeCommit or ECR: {faults}",
+            f"not an event of CodeCommit or ECR: {in_one_line(faults_of(error)[:_SHOWN], whole='event')}",
             advice="The queue takes `CodeCommit Repository State Change` and `ECR Image Action` (PUSH) events only.",
         ) from error

@@ -8,7 +8,7 @@ always there, does not count.
 
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -18,6 +18,7 @@ from soci_pipeline.capacity.policy import Bounds, Policy
 from soci_pipeline.errors import InvalidInput
 
 _STEP_S = 5.0
+_TOLD_S = 1200.0
 _DEFAULT_POLICY = Policy()
 _DEFAULT_BOUNDS = Bounds(0, 20)
 # Long after the last arrival, and after the idle time, something is wrong.
@@ -123,11 +124,16 @@ class SimulatedGroup:
         return [each for each in ready for _ in range(runs_per_instance - len(each.runs))]
 
 
-def simulate(scenario: Scenario, backend: Backend) -> Outcome:
-    """Play a scenario to the end of its last instance; the same scenario has the same arrivals and durations."""
+def simulate(scenario: Scenario, backend: Backend, *, reached: Callable[[float], None] = lambda _: None) -> Outcome:
+    """Play a scenario to the end of its last instance; the same scenario has the same arrivals and durations.
+
+    ``reached`` is called with the simulated seconds from time to time.
+    """
     play = _Play(scenario, backend)
     for step in count():
         now = step * _STEP_S
+        if step and not now % _TOLD_S:
+            reached(now)
         play.advance(now)
         if play.is_over:
             return play.outcome(now)

@@ -5,6 +5,7 @@ belong inside the module: only the chosen command is imported.
 """
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,11 +15,22 @@ from soci_pipeline.errors import ExitCode
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command answers: a JSON object for programs, a text for people, and the exit status."""
+    """What a command answers: a JSON object for programs, a text for people, and the exit status.
 
-    json: Mapping[str, Any] = field(default_factory=dict)
+    ``json`` is None where the answer has been shown already.
+    """
+
+    json: Mapping[str, Any] | None = field(default_factory=dict)
     text: str = ""
     exit_code: ExitCode = ExitCode.OK
+
+    def show(self, *, as_json: bool) -> None:
+        """Print it on standard output, at once."""
+        if self.json is None:
+            return
+        shown = json.dumps(self.json, indent=2) if as_json else self.text
+        if shown:
+            print(shown, flush=True)
 
 
 SWITCHES: Mapping[str, str] = {

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from soci_pipeline.commands import CommandResult, as_action
 from soci_pipeline.commands.numbers import quantity, whole
 from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.process import logger
 from soci_pipeline.settings import Settings
 
 _RUNTIME_FOLDER = Path("/run/soci-pipeline")
@@ -141,8 +143,23 @@ def _simulate(arguments: argparse.Namespace, policy: Policy) -> CommandResult:
         backend = PrefectBackend(api)
         for pool in POOLS:
             backend.add_pool(pool.name)
-        played = [(each, simulate(each, backend)) for each in scenarios]
+        played = []
+        for number, each in enumerate(scenarios, start=1):
+            name = f"{each.publishes_per_hour:g} an hour for {each.hours:g} h"
+            logger().info(
+                "scenario %d of %d: %s; a simulated hour takes a minute or more", number, len(scenarios), name
+            )
+            played.append((each, simulate(each, backend, reached=partial(_tell, name, each.hours, time.monotonic()))))
     return CommandResult(json={"scenarios": as_json(played)}, text=as_table(played))
+
+
+def _tell(name: str, hours: float, began: float, reached_s: float) -> None:
+    """How far a scenario is; after its last arrival only what is still waiting and idle is left."""
+    passed = time.monotonic() - began
+    left = max(hours * 3600 / reached_s - 1, 0) * passed
+    logger().info(
+        "%s: %.1f of %g h simulated in %.0f s, about %.0f s left", name, reached_s / 3600, hours, passed, left
+    )
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from pathlib import Path
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.signals import Ended, ending_on_signals
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolMissing
-from soci_pipeline.local.demonstration import Demonstration, Plan, demonstrate
+from soci_pipeline.local.demonstration import Plan, demonstrate
 from soci_pipeline.local.demonstration_text import as_json, as_text
 from soci_pipeline.local.engine import Engine, running_engine
 from soci_pipeline.local.stack import project_folder
@@ -66,12 +66,14 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             raise InvalidInput("the toolchain containerd needs an engine, and there is none", advice=missing)
         result = stack.enter_context(demonstrate(plan))
         elapsed = time.monotonic() - started
-        if arguments.keep:
-            _wait_for_interrupt(result, elapsed)
-    # What is kept has been shown while it was there.
-    return CommandResult(
-        json=as_json(result, elapsed), text="" if arguments.keep and not arguments.quiet else as_text(result, elapsed)
-    )
+        answer = CommandResult(as_json(result, elapsed), as_text(result, elapsed, still_up=arguments.keep))
+        if not arguments.keep:
+            return answer
+        answer.show(as_json=arguments.json)
+        logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
+        with contextlib.suppress(Ended):
+            signal.pause()
+    return CommandResult(json=None)
 
 
 def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[Engine | None, str | None]:
@@ -93,13 +95,6 @@ def _for_this_machine_alone(plan: Plan) -> Plan:
     reason = f"on this engine the builder `docker` builds for {native} alone; `buildx` builds for both platforms"
     logger().warning("%s", reason)
     return replace(plan, platforms=(native,), not_built=reason)
-
-
-def _wait_for_interrupt(result: Demonstration, elapsed: float) -> None:
-    logger().info("%s", as_text(result, elapsed, still_up=True))
-    logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
-    with contextlib.suppress(Ended):
-        signal.pause()
 
 
 @contextlib.contextmanager

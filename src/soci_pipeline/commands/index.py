@@ -66,6 +66,7 @@ def _json(found: IndexedImage) -> dict[str, Any]:
     return {
         "index": str(found.index),
         "changed": found.changed,
+        "up_to_date": found.up_to_date,
         "platforms": [_platform(image) for image in found.platforms],
         "tags": [record.tag for record in found.tags],
         "bytes_fetched": found.bytes_fetched,
@@ -99,6 +100,8 @@ def _text(found: IndexedImage) -> str:
 
 
 def _headline(found: IndexedImage) -> str:
+    if found.up_to_date and found.lazy_layer_bytes:
+        return f"{found.reference}: is indexed with these settings already, nothing to do, {found.index}"
     if found.dry_run and not found.lazy_layer_bytes:
         return f"{found.reference}: no layer would get a zTOC: none qualifies, for example by --min-layer-size"
     if found.dry_run and not found.bytes_to_fetch:

@@ -10,6 +10,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SHOWN = 40
 _SIZE = re.compile(r"([0-9]{1,18})(|KiB|MiB|GiB)\Z")
 
 
@@ -18,20 +19,21 @@ def whole(*, least: int) -> Callable[[str], int]:
 
     def take(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < least:
-            raise ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+            raise ArgumentTypeError(f"{text[:_SHOWN]!r} is no whole number of {least} or more")
         return int(text)
 
     return take
 
 
-def size(*, least: int) -> Callable[[str], int]:
-    """Takes a number of bytes, also as ``4MiB``; at least ``least`` of them."""
+def size(*, least: int, most: int | None = None) -> Callable[[str], int]:
+    """Takes a number of bytes, also as ``4MiB``; at least ``least`` of them, and ``most`` at most."""
+    bound = f"of {least} or more bytes" if most is None else f"from {least} to {most:,} bytes"
 
     def take(text: str) -> int:
         found = _SIZE.match(text)
         taken = int(found[1]) * _UNITS[found[2]] if found else -1
-        if taken < least:
-            raise ArgumentTypeError(f"{text!r} is no size of {least} or more bytes, such as 4194304 or 4MiB")
+        if taken < least or (most is not None and taken > most):
+            raise ArgumentTypeError(f"{text[:_SHOWN]!r} is no size {bound}, such as 4194304 or 4MiB")
         return taken
 
     return take
@@ -46,7 +48,7 @@ def quantity(what: str, *, least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             taken = math.nan
         if not least <= taken <= most:
-            raise ArgumentTypeError(f"{text!r} is no number of {what} from {least:g} to {most:,.0f}")
+            raise ArgumentTypeError(f"{text[:_SHOWN]!r} is no number of {what} from {least:g} to {most:,.0f}")
         return taken
 
     return take

@@ -24,11 +24,11 @@ from soci_pipeline.commands.numbers import counted, quantity, whole
 from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.retention.plan import KeepRules, PrunePlan, plan
+from soci_pipeline.publish.retention.plan import MOST_DAYS, KeepRules, PrunePlan, plan
 from soci_pipeline.publish.retention.prune import execute, read_repository
 from soci_pipeline.publish.retention.repository_use import in_use_by_ecs, remover_for, untagged
 
-_DAYS = quantity("days", least=0.001, most=100_000)
+_DAYS = quantity("days", least=0.001, most=MOST_DAYS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

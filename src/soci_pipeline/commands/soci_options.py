@@ -6,7 +6,9 @@ from pydantic import ValidationError
 
 from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.faults import faults_of, place_of
 from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.soci.span_size import LARGEST_SPAN_SIZE
 
 _DEFAULTS = SociOptions()
 
@@ -15,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """``--span-size`` and ``--min-layer-size``."""
     parser.add_argument(
         "--span-size",
-        type=size(least=1),
+        type=size(least=1, most=LARGEST_SPAN_SIZE),
         default=_DEFAULTS.span_size,
         metavar="BYTES",
         help="of the inflated layer, between two checkpoints; default: %(default)s",
@@ -35,6 +37,5 @@ def options_of(arguments: argparse.Namespace, **others: object) -> SociOptions:
     try:
         return SociOptions.model_validate(sizes | others)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise InvalidInput(f"--{option}: {first['msg']}") from error
+        fault = faults_of(error)[0]
+        raise InvalidInput(f"--{place_of(fault).replace('_', '-')}: {fault.text}") from error

@@ -13,7 +13,8 @@ from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import counted, size
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
-from soci_pipeline.soci.ztoc import BUILD_TOOL, DEFAULT_SPAN_SIZE, build_ztoc
+from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE
+from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layer", type=Path, metavar="LAYER", help="the layer's file")
     parser.add_argument("--media-type", required=True, help="the layer's media type, as the image manifest has it")
     parser.add_argument(
-        "--span-size", type=size(least=1), default=DEFAULT_SPAN_SIZE, metavar="BYTES", help="default: %(default)s"
+        "--span-size",
+        type=size(least=1, most=LARGEST_SPAN_SIZE),
+        default=DEFAULT_SPAN_SIZE,
+        metavar="BYTES",
+        help="default: %(default)s",
     )
     parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where the zTOC goes")

@@ -68,14 +68,15 @@ def diagnose(toolchain: Toolchain | None = None) -> Iterator[Check]:
 
 def _python(_: Mapping[str, str]) -> str:
     # An older one could not have installed this.
-    return "Python " + ".".join(map(str, sys.version_info[:3]))
+    return f"Python {'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}"
 
 
 def _buildx(env: Mapping[str, str]) -> str:
     try:
-        return _version_of("docker", "buildx", "version", package="docker-cli")(env)
+        version = _version_of("docker", "buildx", "version", package="docker-cli")(env)
     except ToolFailed as error:
         raise ToolMissing("docker has no buildx plugin that works") from error
+    return f"{version}, a plugin of {find('docker', env=env)}"
 
 
 def _version_of(*argv: str, package: str) -> Callable[[Mapping[str, str]], str]:

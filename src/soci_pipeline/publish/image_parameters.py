@@ -10,7 +10,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.parameters import Parameters
 from soci_pipeline.publish.request import VERIFY_MEANING, VerifyMode
-from soci_pipeline.publish.retention.plan import KeepRules
+from soci_pipeline.publish.retention.plan import MOST_DAYS, KeepRules
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.records import SociOptions
 
@@ -33,7 +33,6 @@ def _digest_alone(name: object) -> object:
 
 Target = Annotated[ImageReference, AfterValidator(_has_a_target)]
 UsedDigest = Annotated[Digest, BeforeValidator(_digest_alone)]
-_MOST_DAYS = 100_000
 _EXAMPLE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web"
 
 
@@ -128,8 +127,8 @@ class PruneParameters(Parameters):
     @field_validator("keep_days", "untagged_days")
     @classmethod
     def _days_are_representable(cls, days: float | None) -> float | None:
-        if days is not None and days > _MOST_DAYS:
-            raise ValueError(f"more than {_MOST_DAYS:,} days cannot be meant")
+        if days is not None and days > MOST_DAYS:
+            raise ValueError(f"more than {MOST_DAYS:,} days cannot be meant")
         return days
 
     @property

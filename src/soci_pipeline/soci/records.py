@@ -12,6 +12,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.parameters import Parameters
 from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE
 
 
 class IndexVersion(StrEnum):
@@ -34,7 +35,11 @@ class SociOptions(Parameters):
         description="v2: bound to the image by its image index. v1: a referrer, for runtimes before SOCI 0.10.",
     )
     span_size: int = Field(
-        default=4 << 20, ge=1, le=1 << 40, title="Span size", description="Bytes between checkpoints of a layer."
+        default=DEFAULT_SPAN_SIZE,
+        ge=1,
+        le=LARGEST_SPAN_SIZE,
+        title="Span size",
+        description="Bytes between checkpoints of a layer.",
     )
     min_layer_size: int = Field(
         default=10 << 20, ge=0, title="Smallest layer", description="Layers of fewer bytes are pulled whole."

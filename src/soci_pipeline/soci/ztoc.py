@@ -21,14 +21,13 @@ from soci_pipeline.soci.layer_reader import Content, Damaged, Event, Stored, rea
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.span_digests import GzipSpanDigests, SpanDigests, TarSpanDigests
+from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE
 from soci_pipeline.soci.tar_headers import BadHeader
 from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
 from soci_pipeline.soci.ztoc_writer import write_ztoc
 
 BUILD_TOOL = f"soci-pipeline/{__version__}"
 """What this project's zTOCs and SOCI indexes say they were made by; part of their digest."""
-
-DEFAULT_SPAN_SIZE = 4 << 20
 
 _SPAN_COST = 80  # bytes of a zTOC for each span's digest
 

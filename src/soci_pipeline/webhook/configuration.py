@@ -7,7 +7,7 @@ right.
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, field_validator, model_validator
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.faults import faults_of
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.secret_values import SecretSource
@@ -230,25 +231,29 @@ def load(path: Path) -> Configuration:
     try:
         return Configuration.model_validate(document)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
-        places = [each["loc"] for each in faults]
+        faults = faults_of(error, unknown="there is no such key")
+        places = [each.place for each in faults]
         # A rule that is wrong leaves a list too short as well; the rule's own fault says it.
-        own = [each for each in faults if each["type"] != "too_short" or not _has_inner(each["loc"], places)]
-        lines = [f"  - {_place(each['loc'], document)}: {_said(each)}" for each in own[:20]]
+        own = [each for each in faults if each.kind != "too_short" or not _has_inner(each.place, places)]
+        lines = [f"  - {_place(each.place, document)}: {each.text}" for each in own[:20]]
         reason = f"the configuration {path} is not valid:\n" + "\n".join(lines)
         raise InvalidInput(reason, advice=_DESCRIBED) from error
 
 
-def _document(path: Path) -> Any:
-    """What the YAML of a file says; raises `InvalidInput` with the line where it is none."""
+def _document(path: Path) -> dict[Any, Any]:
+    """The mapping that a file holds; raises `InvalidInput` with the line where it is no YAML."""
     try:
-        return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise InvalidInput(f"the configuration {path} cannot be read: {error.strerror}", advice=_DESCRIBED) from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the configuration {path} is not UTF-8 text", advice=_DESCRIBED) from error
     except yaml.YAMLError as error:
         raise InvalidInput(f"the configuration {path} is not YAML: {_fault(error)}", advice=_DESCRIBED) from error
+    if not isinstance(document, dict):
+        found = "is empty" if document is None else "has no keys at its top"
+        raise InvalidInput(f"the configuration {path} {found}", advice=_DESCRIBED)
+    return document
 
 
 def _fault(error: yaml.YAMLError) -> str:
@@ -273,12 +278,6 @@ def _place(place: tuple[int | str, ...], document: Any) -> str:
 def _name_of(entry: Any) -> str | None:
     name = entry.get("name") if isinstance(entry, dict) else None
     return name if isinstance(name, str) and re.fullmatch(_NAME, name) else None
-
-
-def _said(fault: Mapping[str, Any]) -> str:
-    if fault["type"] == "extra_forbidden":
-        return "there is no such key"
-    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _has_inner(place: tuple[int | str, ...], places: Sequence[tuple[int | str, ...]]) -> bool:

@@ -5,12 +5,14 @@ for something else, and from then on only ever put into JSON.
 """
 
 import re
+from dataclasses import replace
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.faults import faults_of, in_one_line
 from soci_pipeline.publish.git_address import check_ref, check_url
 from soci_pipeline.webhook.errors import EventRefused
 
@@ -18,6 +20,8 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._
 # git allows `$(…)`, quotes, `;` and more in a ref; no repository needs them, and somewhere a shell may read a log.
 _REF = re.compile(r"refs/(heads|tags)/[A-Za-z0-9_][A-Za-z0-9._/+@#=,-]*\Z")
 _REMOTE_SCHEMES = frozenset({"https", "http", "ssh", "git", "codecommit"})
+_SHOWN = 5
+_DEEPEST = 4
 MAX_PATHS = 50_000
 
 
@@ -142,20 +146,7 @@ FIELDS: dict[str, frozenset[str]] = {
 }
 
 
-_PLAIN_WORDS = {
-    "json_invalid": "it is not JSON",
-    "union_tag_not_found": f"it has no field `kind`, which is {' or '.join(FIELDS)}",
-    "union_tag_invalid": f"its `kind` is not {' or '.join(FIELDS)}",
-}
-"""Faults of which pydantic speaks in terms of its own."""
-
-
 def refuse(error: ValidationError) -> EventRefused:
     """The refusal for what pydantic found; names fields and faults, and repeats nothing of the event."""
-    faults = error.errors(include_url=False, include_input=False, include_context=False)[:5]
-    lines = [
-        f"{'.'.join(str(part)[:40] for part in each['loc'][:4]) or 'event'}: "
-        f"{_PLAIN_WORDS.get(each['type'], each['msg'][:200])}"
-        for each in faults
-    ]
-    return EventRefused("the event is of no known shape: " + "; ".join(lines))
+    found = [replace(fault, place=fault.place[:_DEEPEST]) for fault in faults_of(error)[:_SHOWN]]
+    return EventRefused(f"the event is of no known shape: {in_one_line(found, whole='event')}")

@@ -49,6 +49,14 @@ def test_the_same_scenario_has_the_same_outcome() -> None:
     assert played(10, 2)[1] == played(10, 2)[1]
 
 
+def test_a_long_simulation_says_how_far_it_is() -> None:
+    reached: list[float] = []
+    scenario = Scenario(10, 2, POOLS)
+    outcome = simulate(scenario, MemoryQueue(), reached=reached.append)
+    assert reached == [1200.0 * step for step in range(1, int(outcome.hours * 3) + 1)]
+    assert outcome == simulate(scenario, MemoryQueue())
+
+
 def test_a_full_group_makes_publications_wait_for_each_other() -> None:
     _, outcome, _ = played(60, 1, bounds=Bounds(0, 1))
     _, free, _ = played(60, 1)

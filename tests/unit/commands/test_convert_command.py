@@ -132,7 +132,7 @@ def test_flags_of_the_reference_are_understood(
         (["--min-layer-size", "-1"], ExitCode.USAGE),
         (["--platform", "linux"], ExitCode.INVALID_INPUT),
         (["--platform", "linux/s390x"], ExitCode.INVALID_INPUT),
-        (["--span-size", "4096GiB"], ExitCode.INVALID_INPUT),
+        (["--span-size", "4096GiB"], ExitCode.USAGE),
         (["--jobs", "0"], ExitCode.USAGE),
     ],
 )

@@ -78,6 +78,8 @@ def test_a_dry_run_counts_no_layer_whose_ztoc_is_in_the_cache(
     answered(capsys, reference, "--suffix=-first")
     with_cache = answered(capsys, reference, "--suffix=-second", "--dry-run")
     without = answered(capsys, reference, "--suffix=-second", "--dry-run", "--no-cache")
+    assert main(["index", reference, "--min-layer-size", "1000", "--span-size", "65536", "--dry-run"]) == 0
+    assert "no layer would be fetched, since their zTOCs are known" in capsys.readouterr().out
     again = answered(capsys, reference, "--suffix=-second")
 
     assert (with_cache["bytes_to_fetch"], again["bytes_fetched"]) == (0, 0)
@@ -98,7 +100,7 @@ def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys:
     assert main(command) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--dry-run"]) == 0
-    assert "no layer would be fetched" in capsys.readouterr().out
+    assert "is indexed with these settings already, nothing to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--span-size", "0"], ["--jobs", "0"], ["--min-layer-size", "-1"]])

@@ -21,6 +21,13 @@ def test_a_size_that_cannot_be_meant_is_refused_with_an_example(text: str) -> No
         size(least=1)(text)
 
 
+def test_a_size_beyond_its_range_is_refused_with_the_range() -> None:
+    take = size(least=1, most=1 << 40)
+    assert take("1024GiB") == 1 << 40
+    with pytest.raises(ArgumentTypeError, match="'1025GiB' is no size from 1 to 1,099,511,627,776 bytes, such as"):
+        take("1025GiB")
+
+
 @given(st.text(max_size=30))
 def test_whatever_is_no_number_is_refused(text: str) -> None:
     try:

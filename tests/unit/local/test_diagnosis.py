@@ -1,6 +1,7 @@
 """The doctor's checks, with a PATH on which there is nothing or what a test puts there."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def test_a_tool_is_reported_with_its_version(tmp_path: Path, monkeypatch: pytest
     checks = _checks(tmp_path)
     assert checks["soci"].detail == f"soci version 0.15.0 abc, {tmp_path / 'bin' / 'soci'}"
     assert checks["ctr"].detail == f"ctr containerd.io 1.7.24, {tmp_path / 'bin' / 'ctr'}"
-    assert checks["buildx"].detail == "github.com/docker/buildx 0.20.1"
+    assert checks["buildx"].detail == f"github.com/docker/buildx 0.20.1, a plugin of {tmp_path / 'bin' / 'docker'}"
+    assert checks["python"].detail.endswith(f", {sys.executable}")
 
 
 def test_a_docker_command_without_buildx_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

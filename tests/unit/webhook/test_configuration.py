@@ -107,6 +107,15 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
         load(path)
 
 
+@pytest.mark.parametrize(("text", "fault"), [("", "is empty"), ("- a\n", "has no keys at its top")])
+def test_a_file_without_keys_is_said_to_have_none(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput) as caught:
+        load(path)
+    assert caught.value.reason == f"the configuration {path} {fault}"
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="absent") as caught:
         load(tmp_path / "absent")

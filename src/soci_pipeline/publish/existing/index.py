@@ -51,8 +51,9 @@ from soci_pipeline.soci.ztoc_store import ZtocStore
 class IndexedImage(BaseModel):
     """What came of it. In a dry run nothing was fetched or written, and ``index`` is what is there now.
 
-    ``bytes_to_fetch`` are the layers that had to be fetched, or would be; ``lazy_layer_bytes`` the layers that a
-    container then starts without, by what is known.
+    ``up_to_date``: each image that can be is indexed with these settings already. ``bytes_to_fetch`` are the layers
+    that had to be fetched, or would be; ``lazy_layer_bytes`` the layers that a container then starts without, by what
+    is known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class IndexedImage(BaseModel):
     reference: str
     index: Digest
     changed: bool
+    up_to_date: bool = False
     platforms: tuple[PlatformImage, ...]
     tags: tuple[TagRecord, ...] = ()
     bytes_fetched: int = 0
@@ -104,12 +106,12 @@ def index_existing(
     graph = work.read()
     plans = work.plan(graph)
     missing = to_fetch(plans)
-    if settings is not None and settings.dry_run:
-        return work.answer(graph, plans, to_fetch=work.not_at_hand(missing))
     if all(plan.is_done for plan in plans):
         indexed = any(layer.ztoc for plan in plans for layer in plan.layers)
         logger().info("%s %s", reference, "is indexed already" if indexed else "has no layer that can be indexed")
         return work.answer(graph, plans)
+    if settings is not None and settings.dry_run:
+        return work.answer(graph, plans, to_fetch=work.not_at_hand(missing))
     found = work.index_layers(missing)
     done = [_with(plan, found) for plan in plans]
     assembled = work.push(graph, done)
@@ -326,6 +328,7 @@ class _Work:
             reference=str(self.reference),
             index=graph.root.digest,
             changed=False,
+            up_to_date=all(plan.is_done for plan in plans),
             platforms=tuple(_record(plan) for plan in plans),
             bytes_fetched=sum(self.taken),
             bytes_to_fetch=needed,

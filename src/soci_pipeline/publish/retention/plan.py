@@ -15,8 +15,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.faults import faults_of, in_one_line
 from soci_pipeline.oci.digest import Digest
 
+MOST_DAYS = 100_000
+"""The highest age that a rule may name: more would be before any calendar that Python has."""
 _SHOWN = 10
 # distribution-spec, "Referrers Tag Schema"; cosign's own tags put a suffix behind it.
 _ATTACHED_TAG = re.compile(r"sha256-([0-9a-f]{64})(\.[A-Za-z0-9._-]+)?\Z")
@@ -62,10 +65,8 @@ class KeepRules(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            found = [".".join(map(str, each["loc"])) + ": " + each["msg"] for each in error.errors()]
-            problems = "; ".join(each.removeprefix(": ").removeprefix("Value error, ") for each in found)
             advice = "Say what to keep: a pattern of tags, a number of the latest, an age in days, or digests in use."
-            raise InvalidInput(f"not a rule of retention: {problems:.300}", advice=advice) from error
+            raise InvalidInput(f"not a rule of retention: {in_one_line(faults_of(error))}", advice=advice) from error
 
 
 @dataclass(frozen=True, slots=True)
