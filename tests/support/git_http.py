@@ -1,4 +1,4 @@
-"""Git repositories over HTTP with a password, by git's own CGI program."""
+"""Git repositories over HTTP with a password, by git's own CGI program; and a server that has only a status to say."""
 
 import base64
 import os
@@ -84,3 +84,28 @@ def served_over_http(root: Path, check: Check) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """The address of a server, or of a proxy, that answers whatever it is asked with this status."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _any(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_CONNECT = _any  # noqa: N815 - names of http.server
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Stay quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -6,6 +6,7 @@ and no URL. For CodeCommit they are made of the role of this machine, or of a se
 
 import contextlib
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     import boto3
 
 _NETWORK_SECONDS = 900.0
+# What git repeats of a server's answer, and curl of a proxy's. A number alone may be part of an address or a commit.
+_HTTP_STATUS = re.compile(
+    r"(?:returned error:|rpc failed; http|received http code|tunnel failed, response) ([0-9]{3})\b"
+)
+_REFUSALS = ("authentication failed", "could not read username", "permission denied")
+_SILENCE = ("could not resolve", "failed to connect", "connection refused", "timed out", "connection reset")
 
 
 class SourceRefused(SourceError):
@@ -187,13 +194,12 @@ def _write(path: Path, text: str, *, mode: int = 0o600) -> None:
 
 def _understood(error: ToolFailed) -> SourceError:
     said = error.reason.lower()
-    if any(mark in said for mark in ("authentication failed", "could not read username", "permission denied", "403")):
+    status = _HTTP_STATUS.search(said)
+    answer = status[1] if status else None
+    if answer == "403" or any(mark in said for mark in _REFUSALS):
         advice = "Name a block with credentials in `source_credentials`, or give the worker's user access."
         return SourceRefused(f"the git server refused the credentials\n{error.reason}", advice=advice)
-    if any(
-        mark in said
-        for mark in ("could not resolve", "connection refused", "timed out", "connection reset", "502", "503")
-    ):
+    if answer in ("502", "503") or any(mark in said for mark in _SILENCE):
         advice = "Check the address and the network of the worker."
         return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
     if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):

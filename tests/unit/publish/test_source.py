@@ -9,8 +9,9 @@ from pydantic import SecretStr, ValidationError
 
 from soci_pipeline.errors import SourceError
 from soci_pipeline.publish import source
-from soci_pipeline.publish.git import GitCredentials
+from soci_pipeline.publish.git import GitCredentials, SourceRefused
 from soci_pipeline.publish.source import ResolvedSource
+from tests.support.git_http import answering
 from tests.support.git_repositories import MOMENT, Repository, repository, served
 from tests.support.programs import write_program
 
@@ -65,6 +66,13 @@ def test_a_ref_that_does_not_exist_is_named(work_tree: Repository, ref: str) -> 
         source.resolve(str(work_tree.path), ref)
 
 
+@pytest.mark.parametrize("digits", ["502", "503"])
+def test_digits_of_a_commit_are_no_answer_of_its_server(work_tree: Repository, digits: str) -> None:
+    with pytest.raises(SourceError, match="has no branch, tag or commit") as raised:
+        source.resolve(str(work_tree.path), digits + "b" * 37)
+    assert not raised.value.temporary
+
+
 def test_a_repository_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such git repository"):
         source.resolve(str(tmp_path / "nothing"))
@@ -74,6 +82,39 @@ def test_a_server_that_does_not_answer_is_a_temporary_error() -> None:
     with pytest.raises(SourceError, match="does not answer") as raised:
         source.resolve("git://127.0.0.1:1/app.git")
     assert raised.value.temporary
+
+
+def test_a_web_server_that_does_not_answer_is_a_temporary_error() -> None:
+    with pytest.raises(SourceError, match="does not answer") as raised:
+        source.resolve("http://127.0.0.1:1/app.git")
+    assert raised.value.temporary
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_a_web_server_that_cannot_just_now_is_a_temporary_error(status: int) -> None:
+    with answering(status) as address, pytest.raises(SourceError, match="does not answer") as raised:
+        source.resolve(f"{address}/app.git")
+    assert raised.value.temporary
+
+
+def test_a_proxy_that_reaches_nobody_is_a_temporary_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(503) as address:
+        monkeypatch.setenv("https_proxy", address)
+        with pytest.raises(SourceError, match="does not answer") as raised:
+            source.resolve("https://git.example.com/app.git")
+    assert raised.value.temporary
+
+
+def test_a_web_server_that_forbids_has_refused_the_credentials() -> None:
+    with answering(403) as address, pytest.raises(SourceRefused) as raised:
+        source.resolve(f"{address}/app.git")
+    assert not raised.value.temporary
+
+
+@pytest.mark.parametrize("digits", ["403", "502", "503"])
+def test_digits_of_an_address_are_no_answer_of_its_server(digits: str) -> None:
+    with answering(404) as address, pytest.raises(SourceError, match="no such git repository"):
+        source.resolve(f"{address}/{digits}/app.git")
 
 
 def test_exactly_the_commit_is_fetched_from_a_server_with_times_and_modes_of_its_own(
@@ -98,7 +139,13 @@ def test_exactly_the_commit_is_fetched_from_a_server_with_times_and_modes_of_its
     assert (tree / "link").readlink() == Path("bin/run")
 
 
-def test_a_server_that_gives_no_single_commits_is_fetched_from_whole(work_tree: Repository, tmp_path: Path) -> None:
+def test_a_server_that_gives_no_single_commits_is_fetched_from_whole(
+    work_tree: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    # Over version 2 of the protocol a server gives every commit, whatever it is told.
+    (tmp_path / ".gitconfig").write_text("[protocol]\n\tversion = 0\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
     old = work_tree.commit({"version": "1"})
     work_tree.commit({"version": "2"})
     with served(tmp_path / "git", work_tree) as url:
@@ -107,6 +154,7 @@ def test_a_server_that_gives_no_single_commits_is_fetched_from_whole(work_tree: 
         bare.git("config", "uploadpack.allowFilter", "false")
         tree = source.check_out(source.resolve(url, old), tmp_path / "tree")
     assert (tree / "version").read_text() == "1"
+    assert "the server gives no single commit" in caplog.text
 
 
 def test_a_missing_dockerfile_is_known_without_fetching_files(work_tree: Repository) -> None:
