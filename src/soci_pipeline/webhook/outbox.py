@@ -109,6 +109,7 @@ class Outbox:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(path)
             self._connection = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )
@@ -118,7 +119,6 @@ class Outbox:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
             self._connection.executescript(_SCHEMA)
-            path.chmod(0o600)
         except (sqlite3.Error, OSError) as error:
             raise OutboxUnavailable(f"the outbox {path} cannot be opened: {error}") from error
 
@@ -298,6 +298,15 @@ class Outbox:
                     raise
             except sqlite3.Error as error:
                 raise OutboxUnavailable(f"the outbox cannot be written: {error}") from error
+
+
+def _make_private(path: Path) -> None:
+    # SQLite gives the files that it puts beside this one the mode of this one, at the moment that it makes them.
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    for end in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + end).chmod(0o600)
 
 
 FINAL_OUTCOMES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "NOT_STARTED", "UNKNOWN"})

@@ -1,5 +1,6 @@
 """The outbox: once for good, newest first where asked, and nothing lost by a crash."""
 
+import os
 import sqlite3
 import stat
 import threading
@@ -43,6 +44,38 @@ def test_the_file_and_its_folder_are_private(outbox: Outbox, tmp_path: Path) -> 
     path = tmp_path / "box" / "events.sqlite3"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def modes(path: Path) -> set[int]:
+    """The modes of the three files of which an open outbox consists."""
+    return {stat.S_IMODE(path.with_name(path.name + end).stat().st_mode) for end in ("", "-wal", "-shm")}
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_what_sqlite_puts_beside_the_file_is_private_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path) as outbox:
+        outbox.store(digest(1), "s", "x", [planned()])
+        assert modes(path) == {0o600}
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_an_outbox_that_others_could_read_becomes_private(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    # No close: the process is gone, and has left all three files.
+    first = Outbox(path)
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).chmod(0o644)
+    with Outbox(path):
+        assert modes(path) == {0o600}
+    first.close()
 
 
 def test_an_event_is_stored_once_whoever_sends_it(outbox: Outbox) -> None:
