@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
+from soci_pipeline.errors import InvalidInput
 from soci_pipeline.webhook.configuration import GitHubSource, GitLabSource, StatusSettings
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
@@ -66,7 +67,7 @@ class Forge:
         """
         words = _WORDS.get(outcome, _WORDS["UNKNOWN"])
         name = f"{self._status.context}/{rule}"
-        token = self._status.token.read_text()
+        token = self._token()
         if isinstance(self._source, GitHubSource):
             path = f"/repos/{quote(target.project, safe='/')}/statuses/{target.commit}"
             body = {"state": words.github, "context": name, "description": words.text}
@@ -78,6 +79,15 @@ class Forge:
         if link is not None:
             body["target_url"] = link
         self._post(path, body, headers)
+
+    def _token(self) -> str:
+        try:
+            return self._status.token.read_text()
+        except InvalidInput as error:
+            # Who rotates a secret may take the file away before the new one is there.
+            raise ForgeRefused(
+                f"the token of the forge: {error.reason}", advice=error.advice, temporary=True
+            ) from error
 
     def _post(self, path: str, body: Mapping[str, str], headers: Mapping[str, str]) -> None:
         try:

@@ -215,9 +215,10 @@ class Outbox:
         """Give the run up."""
         self._update(run, state=RunState.FAILED, attempts=run.attempts + 1, error=error, outcome="NOT_STARTED")
 
-    def unfinished(self, limit: int = 200) -> list[OutboxRun]:
-        """Dispatched runs whose outcome is not final yet, oldest first."""
-        return self._select("state = 'dispatched' AND (outcome IS NULL OR outcome NOT IN (" + _FINAL_SQL + "))", limit)
+    def unfinished(self, limit: int = 200, *, after: int = 0) -> list[OutboxRun]:
+        """Dispatched runs whose outcome is not final yet, oldest first; those behind the run with the id ``after``."""
+        condition = "id > ? AND state = 'dispatched' AND (outcome IS NULL OR outcome NOT IN (" + _FINAL_SQL + "))"
+        return self._select(condition, limit, after)
 
     def set_outcome(self, run: OutboxRun, outcome: str) -> None:
         """What Prefect says of the run: the type of its state."""

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 
-from soci_pipeline.errors import InvalidInput
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
 from soci_pipeline.webhook.backoff import delay_s
 from soci_pipeline.webhook.errors import ForgeRefused
@@ -13,6 +12,7 @@ from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import FINAL_OUTCOMES, Outbox, OutboxRun
 
 _MAX_REPORTS = 12
+_ASKED_AT_ONCE = 200  # as many as Prefect answers a filter with
 
 
 class OutcomeWatcher:
@@ -34,6 +34,7 @@ class OutcomeWatcher:
         self._forges = forges
         self._every_s = every_s
         self._ui_url = ui_url.rstrip("/") if ui_url else None
+        self._last_asked = 0
 
     def step(self) -> float:
         """One round; returns the seconds until the next."""
@@ -43,7 +44,7 @@ class OutcomeWatcher:
         return self._every_s
 
     def _look(self) -> None:
-        runs = [run for run in self._outbox.unfinished() if run.flow_run_id]
+        runs = [run for run in self._next_page() if run.flow_run_id]
         if not runs:
             return
         try:
@@ -60,6 +61,14 @@ class OutcomeWatcher:
                 self._metrics.count("soci_webhook_outcomes_total", rule=run.rule, outcome=outcome)
                 log("run ended", key=run.key, rule=run.rule, flow_run=run.flow_run_id, outcome=outcome)
 
+    def _next_page(self) -> list[OutboxRun]:
+        """Unfinished runs, each in its turn: those that wait for long must not keep the later ones out."""
+        page = self._outbox.unfinished(_ASKED_AT_ONCE, after=self._last_asked) or self._outbox.unfinished(
+            _ASKED_AT_ONCE
+        )
+        self._last_asked = page[-1].id if len(page) == _ASKED_AT_ONCE else 0
+        return page
+
     def _report(self, run: OutboxRun) -> None:
         outcome = run.outcome or "SCHEDULED"
         forge = self._forges.get(run.source)
@@ -69,7 +78,7 @@ class OutcomeWatcher:
         link = f"{self._ui_url}/runs/flow-run/{run.flow_run_id}" if self._ui_url and run.flow_run_id else None
         try:
             forge.report(run.target, outcome, rule=run.rule, link=link)
-        except (ForgeRefused, InvalidInput) as error:
+        except ForgeRefused as error:
             again = error.temporary and run.report_attempts < _MAX_REPORTS
             log("commit status not written: " + error.reason, level=logging.WARNING, source=run.source, again=again)
             self._metrics.count("soci_webhook_reports_total", source=run.source, result="failed")

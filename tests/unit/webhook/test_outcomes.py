@@ -47,10 +47,10 @@ class Rig:
             self.outbox, api, self.metrics, forges=forges, every_s=1, ui_url="http://prefect.example/"
         )
 
-    def dispatched(self, source: str = "github", project: str = "team/shop") -> str:
+    def dispatched(self, source: str = "github", project: str = "team/shop", *, number: int = 0) -> str:
         planned = PlannedRun("shop", "publish-image/default", {}, None)
         stored = self.outbox.store(
-            source.encode().ljust(32), source, "x", [planned], target=StatusTarget(project, COMMIT)
+            f"{source} {number}".encode().ljust(32), source, "x", [planned], target=StatusTarget(project, COMMIT)
         )
         run = self.outbox.claim()
         assert run is not None
@@ -145,7 +145,35 @@ def test_a_token_that_is_gone_loses_no_outcome(rig: Rig, monkeypatch: pytest.Mon
     rig.becomes(key, "COMPLETED")
     run = rig.outbox.run(key)
     assert run is not None
-    assert run.outcome == "COMPLETED"
+    assert (run.outcome, run.reported) == ("COMPLETED", None)
+    monkeypatch.setenv("FORGE_TOKEN", "forge-token")
+    rig.now += 10
+    rig.watcher.step()
+    assert rig.states == ["success"]
+    assert rig.outbox.to_report() == []
+
+
+def test_a_token_that_stays_gone_is_given_up_in_the_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORGE_TOKEN")
+    rig.becomes(rig.dispatched(), "COMPLETED")
+    for _ in range(20):
+        rig.now += 1000
+        rig.watcher.step()
+    assert rig.outbox.to_report() == []
+    assert rig.metrics.value("soci_webhook_reports_total", source="github", result="failed") == 13
+
+
+def test_a_run_behind_many_that_do_not_end_is_asked_for_as_well(rig: Rig) -> None:
+    for number in range(200):
+        rig.dispatched("queue", number=number)
+    last = rig.dispatched()
+    rig.prefect.runs[last]["state_type"] = "COMPLETED"
+    for _ in range(6):
+        rig.watcher.step()
+    assert rig.states == ["success"]
+    asked = [each.body["flow_runs"]["id"]["any_"] for each in rig.prefect.requests]
+    # Once that one has ended, the others are asked for in every round.
+    assert [len(each) for each in asked] == [200, 1, 200, 200, 200, 200]
 
 
 def test_prefect_being_down_changes_nothing(rig: Rig) -> None:
