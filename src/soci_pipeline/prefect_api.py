@@ -5,6 +5,8 @@ call can be repeated; an idempotency key makes that true of creating a run, sinc
 it made the first time.
 """
 
+import base64
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +23,10 @@ from soci_pipeline.registry.reference import is_loopback
 RECORD = "soci-branch-record"
 """The type of the artifact that carries a branch's record back."""
 
+FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+"""The types of state that a flow run does not leave by itself."""
+
 _PAUSE_S = 1.0
-_FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 _TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE = {
     401: "Check the credentials for Prefect: those of the receiver, PREFECT_API_AUTH_STRING or PREFECT_API_KEY.",
@@ -59,7 +63,7 @@ class RunState:
 
     @property
     def is_final(self) -> bool:
-        return self.kind in _FINISHED
+        return self.kind in FINAL_STATES
 
     @property
     def is_completed(self) -> bool:
@@ -72,6 +76,15 @@ class WorkPool:
 
     paused: bool
     limit: int | None
+
+
+def credentials_header(*, key: str | None = None, auth: bytes | None = None) -> dict[str, str]:
+    """The header for the key of an API, or for an auth string (``user:password``); none for neither, the key first."""
+    if key:
+        return {"Authorization": f"Bearer {key}"}
+    if auth:
+        return {"Authorization": "Basic " + base64.b64encode(auth).decode()}
+    return {}
 
 
 def _nobody() -> Mapping[str, str]:
@@ -98,6 +111,22 @@ class PrefectApi:
             # A proxy of the environment cannot reach a server on this machine's loopback.
             trust_env=not is_loopback(urlsplit(api_url).netloc.rpartition("@")[2]),
         )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "PrefectApi":
+        """A client of the server that ``PREFECT_API_URL`` names, with the credentials that Prefect itself would take.
+
+        Raises `InvalidInput` where it names none.
+        """
+        given = os.environ if environment is None else environment
+        url = given.get("PREFECT_API_URL", "")
+        if not url:
+            advice = "Set it to the address of the Prefect API, with /api."
+            raise InvalidInput("PREFECT_API_URL is not set", advice=advice)
+        header = credentials_header(
+            key=given.get("PREFECT_API_KEY"), auth=given.get("PREFECT_API_AUTH_STRING", "").encode()
+        )
+        return cls(url, authorization=lambda: header)
 
     def __enter__(self) -> "PrefectApi":
         return self

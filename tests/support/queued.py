@@ -14,14 +14,13 @@ from soci_pipeline.local.plain_image import add_image, add_layer, file_member, w
 from soci_pipeline.local.prebuilt_images import served
 from soci_pipeline.local.stack import PLATFORMS, Stack
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_api import FINAL_STATES, PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.publications import ask
 
 _CREATED = 1_704_067_200
 _PAGE = 200
 _LOOK_SECONDS = 5.0
-_FINAL = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
 _TICKS = os.sysconf("SC_CLK_TCK")
 TAG = "queued"
 
@@ -96,7 +95,7 @@ def idle_cpu(stack: Stack, seconds: float) -> dict[str, float]:
 
 def _ended(stack: Stack, runs: Sequence[str]) -> int:
     # Counted by the server: a list of all the runs every few seconds would be a good part of its CPU time.
-    wanted = {"id": {"any_": list(runs)}, "state": {"type": {"any_": _FINAL}}}
+    wanted = {"id": {"any_": list(runs)}, "state": {"type": {"any_": sorted(FINAL_STATES)}}}
     return int(ask(stack, "/flow_runs/count", {"flow_runs": wanted}))
 
 

@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 
-from soci_pipeline.errors import StackError
+from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.local.ports import free_port
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
+from tests.support.webhook import Recorded, loopback
 
 BUSY = "database is locked"
 MOVED = "moved"
@@ -57,6 +58,35 @@ def _prefect(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.mark.parametrize(
+    ("given", "header"),
+    [
+        ({}, None),
+        ({"PREFECT_API_KEY": "pnu_1"}, "Bearer pnu_1"),
+        ({"PREFECT_API_AUTH_STRING": "admin:pass"}, "Basic YWRtaW46cGFzcw=="),
+        ({"PREFECT_API_KEY": "pnu_1", "PREFECT_API_AUTH_STRING": "admin:pass"}, "Bearer pnu_1"),
+    ],
+    ids=["nobody", "key", "auth-string", "both"],
+)
+def test_the_credentials_of_the_environment_are_those_that_prefect_would_take(
+    given: dict[str, str], header: str | None
+) -> None:
+    seen: list[str | None] = []
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        seen.append(request.headers.get("authorization"))
+        return 200, []
+
+    with loopback(answer) as url, PrefectApi.from_environment({"PREFECT_API_URL": f"{url}/api"} | given) as api:
+        assert api.online_workers("soci-amd64") == ()
+    assert seen == [header]
+
+
+def test_without_an_address_in_the_environment_nothing_is_asked() -> None:
+    with pytest.raises(InvalidInput, match="PREFECT_API_URL is not set"):
+        PrefectApi.from_environment({})
 
 
 def test_only_workers_that_are_online_count() -> None:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from soci_pipeline.prefect_api import FINAL_STATES
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.rules import PlannedRun
 
@@ -54,7 +55,7 @@ CREATE INDEX IF NOT EXISTS runs_by_subject ON runs (subject);
 """
 
 
-class RunState(StrEnum):
+class DispatchState(StrEnum):
     """Where a run is on its way to Prefect; what happens there is its ``outcome``."""
 
     PENDING = "pending"
@@ -83,7 +84,7 @@ class OutboxRun:
     parameters: dict[str, Any]
     key: str
     received: float
-    state: RunState
+    state: DispatchState
     attempts: int
     flow_run_id: str | None
     outcome: str | None
@@ -164,7 +165,7 @@ class Outbox:
                     "INSERT INTO runs (event_id, source, rule, deployment, parameters, key, subject, received, state,"
                     " next_attempt, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (row["id"], source, run.rule, run.deployment, json.dumps(run.parameters), key, run.subject, now,
-                     RunState.PENDING, now, where),
+                     DispatchState.PENDING, now, where),
                 )  # fmt: skip
         return Stored(new=True, keys=keys)
 
@@ -182,7 +183,7 @@ class Outbox:
         with self._transaction() as cursor:
             return cursor.execute(
                 "UPDATE runs SET state = ?, next_attempt = ? WHERE state = ?",
-                (RunState.PENDING, self._clock() + delay_s, RunState.DISPATCHING),
+                (DispatchState.PENDING, self._clock() + delay_s, DispatchState.DISPATCHING),
             ).rowcount
 
     def claim(self) -> OutboxRun | None:
@@ -193,13 +194,15 @@ class Outbox:
             row = cursor.execute(
                 "UPDATE runs SET state = ? WHERE id = (SELECT id FROM runs WHERE state = ? AND next_attempt <= ?"
                 " ORDER BY id LIMIT 1) RETURNING *",
-                (RunState.DISPATCHING, RunState.PENDING, self._clock()),
+                (DispatchState.DISPATCHING, DispatchState.PENDING, self._clock()),
             ).fetchone()
         return _run(row) if row is not None else None
 
     def dispatched(self, run: OutboxRun, flow_run_id: str) -> None:
         """Prefect has the run."""
-        self._update(run, state=RunState.DISPATCHED, flow_run_id=flow_run_id, attempts=run.attempts + 1, error=None)
+        self._update(
+            run, state=DispatchState.DISPATCHED, flow_run_id=flow_run_id, attempts=run.attempts + 1, error=None
+        )
 
     def postpone(self, run: OutboxRun, delay_s: float, error: str) -> None:
         """Try again after ``delay_s``, unless a newer event took its place meanwhile."""
@@ -208,12 +211,12 @@ class Outbox:
                 "UPDATE runs SET attempts = attempts + 1, error = ?, next_attempt = ?, state = CASE WHEN EXISTS"
                 " (SELECT 1 FROM runs AS newer WHERE newer.subject = runs.subject AND newer.id > runs.id)"
                 " THEN ? ELSE ? END WHERE id = ?",
-                (error, self._clock() + delay_s, RunState.SUPERSEDED, RunState.PENDING, run.id),
+                (error, self._clock() + delay_s, DispatchState.SUPERSEDED, DispatchState.PENDING, run.id),
             )
 
     def fail(self, run: OutboxRun, error: str) -> None:
         """Give the run up."""
-        self._update(run, state=RunState.FAILED, attempts=run.attempts + 1, error=error, outcome="NOT_STARTED")
+        self._update(run, state=DispatchState.FAILED, attempts=run.attempts + 1, error=error, outcome="NOT_STARTED")
 
     def unfinished(self, limit: int = 200, *, after: int = 0) -> list[OutboxRun]:
         """Dispatched runs whose outcome is not final yet, oldest first; those behind the run with the id ``after``."""
@@ -252,7 +255,7 @@ class Outbox:
         """How many runs are in each state."""
         with self._transaction(write=False) as cursor:
             rows = cursor.execute("SELECT state, count(*) AS n FROM runs GROUP BY state").fetchall()
-        return {state.value: 0 for state in RunState} | {row["state"]: row["n"] for row in rows}
+        return {state.value: 0 for state in DispatchState} | {row["state"]: row["n"] for row in rows}
 
     def oldest_pending_s(self) -> float:
         """The age of the oldest run that Prefect does not have yet; 0 where there is none."""
@@ -270,7 +273,7 @@ class Outbox:
     def _supersede(self, cursor: sqlite3.Cursor, subject: str) -> None:
         cursor.execute(
             "UPDATE runs SET state = ? WHERE subject = ? AND state = ?",
-            (RunState.SUPERSEDED, subject, RunState.PENDING),
+            (DispatchState.SUPERSEDED, subject, DispatchState.PENDING),
         )
 
     def _select(self, condition: str, limit: int, *values: object) -> list[OutboxRun]:
@@ -310,7 +313,7 @@ def _make_private(path: Path) -> None:
             path.with_name(path.name + end).chmod(0o600)
 
 
-FINAL_OUTCOMES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "NOT_STARTED", "UNKNOWN"})
+FINAL_OUTCOMES = FINAL_STATES | {"NOT_STARTED", "UNKNOWN"}
 _FINAL_SQL = ", ".join(f"'{each}'" for each in sorted(FINAL_OUTCOMES))
 
 
@@ -324,7 +327,7 @@ def _run(row: sqlite3.Row) -> OutboxRun:
         parameters=json.loads(row["parameters"]),
         key=row["key"],
         received=row["received"],
-        state=RunState(row["state"]),
+        state=DispatchState(row["state"]),
         attempts=row["attempts"],
         flow_run_id=row["flow_run_id"],
         outcome=row["outcome"],

@@ -11,7 +11,7 @@ from soci_pipeline.webhook.configuration import PrefectSettings
 from soci_pipeline.webhook.dispatch import Dispatcher
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.metrics import Metrics
-from soci_pipeline.webhook.outbox import Outbox, RunState
+from soci_pipeline.webhook.outbox import DispatchState, Outbox
 from soci_pipeline.webhook.rules import PlannedRun
 from soci_pipeline.webhook.secret_values import SecretSource
 from tests.support.webhook import FakePrefect, fake_prefect
@@ -39,7 +39,7 @@ class Rig:
         run = PlannedRun("shop", deployment, {"image": "r.example/a"}, subject)
         return self.outbox.store(number.to_bytes(32, "big"), "github", "x", [run]).keys[0]
 
-    def state(self, key: str) -> RunState:
+    def state(self, key: str) -> DispatchState:
         run = self.outbox.run(key)
         assert run is not None
         return run.state
@@ -68,7 +68,7 @@ def test_a_run_is_made_with_its_parameters_key_and_tags(rig: Rig) -> None:
     assert made["tags"] == ["webhook:github", "rule:shop"]
     run = rig.outbox.run(key)
     assert run is not None
-    assert (run.state, run.flow_run_id) == (RunState.DISPATCHED, made["id"])
+    assert (run.state, run.flow_run_id) == (DispatchState.DISPATCHED, made["id"])
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408])
@@ -76,7 +76,7 @@ def test_a_database_that_is_locked_is_tried_again_until_it_is_not(rig: Rig, stat
     key = rig.store()
     rig.prefect.faults = [(status, "database is locked")] * 5
     waits = [rig.step() for _ in range(6)]
-    assert rig.state(key) is RunState.DISPATCHED
+    assert rig.state(key) is DispatchState.DISPATCHED
     assert len(rig.prefect.runs) == 1
     assert 0 < waits[0] < waits[4] <= 60
 
@@ -86,7 +86,7 @@ def test_an_answer_that_gets_lost_makes_no_second_run(rig: Rig) -> None:
     rig.prefect.lose_answers = 2
     for _ in range(3):
         rig.step()
-    assert rig.state(key) is RunState.DISPATCHED
+    assert rig.state(key) is DispatchState.DISPATCHED
     assert len(rig.prefect.runs) == 1
     assert sum(each.path.endswith("create_flow_run") for each in rig.prefect.requests) == 3
 
@@ -98,7 +98,7 @@ def test_a_dispatcher_that_dies_after_handing_over_makes_no_second_run(rig: Rig)
     rig.api.create_run(claimed.deployment, claimed.parameters, key=claimed.key)
     rig.outbox.reclaim()
     rig.step()
-    assert rig.state(key) is RunState.DISPATCHED
+    assert rig.state(key) is DispatchState.DISPATCHED
     assert len(rig.prefect.runs) == 1
 
 
@@ -109,12 +109,12 @@ def test_while_prefect_is_down_one_run_is_tried_and_all_are_dispatched_when_it_i
     keys = [rig.store(number) for number in range(3)]
     for _ in range(4):
         rig.step()
-    assert {rig.state(key) for key in keys} == {RunState.PENDING}
+    assert {rig.state(key) for key in keys} == {DispatchState.PENDING}
     with fake_prefect(port=port) as back:
         for _ in range(8):
             rig.step()
         assert set(back.runs) == set(keys)
-    assert {rig.state(key) for key in keys} == {RunState.DISPATCHED}
+    assert {rig.state(key) for key in keys} == {DispatchState.DISPATCHED}
     rig.outbox.close()
     rig.api.close()
 
@@ -123,11 +123,11 @@ def test_a_missing_deployment_is_tried_again_more_slowly_and_holds_up_no_other(r
     missing = rig.store(1, "index-image/later")
     other = rig.store(2)
     rig.step()
-    assert (rig.state(missing), rig.state(other)) == (RunState.PENDING, RunState.DISPATCHED)
+    assert (rig.state(missing), rig.state(other)) == (DispatchState.PENDING, DispatchState.DISPATCHED)
     rig.prefect.deployments.add("index-image/later")
     rig.clock.now += 300
     rig.step()
-    assert rig.state(missing) is RunState.DISPATCHED
+    assert rig.state(missing) is DispatchState.DISPATCHED
 
 
 def test_parameters_that_prefect_refuses_are_not_tried_again(rig: Rig) -> None:
@@ -136,7 +136,7 @@ def test_parameters_that_prefect_refuses_are_not_tried_again(rig: Rig) -> None:
     rig.step()
     run = rig.outbox.run(key)
     assert run is not None
-    assert (run.state, run.outcome) == (RunState.FAILED, "NOT_STARTED")
+    assert (run.state, run.outcome) == (DispatchState.FAILED, "NOT_STARTED")
     assert "Validation failed" in str(run.error)
 
 
@@ -145,7 +145,7 @@ def test_a_run_that_is_too_old_is_given_up(rig: Rig) -> None:
     rig.clock.now += 3601
     rig.prefect.faults = [(503, "down")]
     rig.step()
-    assert rig.state(key) is RunState.FAILED
+    assert rig.state(key) is DispatchState.FAILED
     assert rig.metrics.value("soci_webhook_dispatches_total", result="failed") == 1
 
 
@@ -155,7 +155,7 @@ def test_a_newer_push_that_came_while_prefect_was_down_is_the_one_that_runs(rig:
     rig.step()
     newer = rig.store(2, subject="main")
     rig.step()
-    assert (rig.state(older), rig.state(newer)) == (RunState.SUPERSEDED, RunState.DISPATCHED)
+    assert (rig.state(older), rig.state(newer)) == (DispatchState.SUPERSEDED, DispatchState.DISPATCHED)
     assert set(rig.prefect.runs) == {newer}
 
 
@@ -189,15 +189,15 @@ def test_credentials_that_are_away_for_a_while_lose_no_run(tmp_path: Path, rig: 
         rig.dispatcher = Dispatcher(rig.outbox, api, rig.metrics, give_up_after_s=3600, clock=rig.clock)
         key = rig.store()
         rig.step()
-        assert rig.state(key) is RunState.PENDING
+        assert rig.state(key) is DispatchState.PENDING
         secret.write_text("a key\nof two lines")
         rig.clock.now += 300
         rig.step()
-        assert rig.state(key) is RunState.PENDING
+        assert rig.state(key) is DispatchState.PENDING
         secret.write_text("a key\n")
         rig.clock.now += 300
         rig.step()
-    assert rig.state(key) is RunState.DISPATCHED
+    assert rig.state(key) is DispatchState.DISPATCHED
     assert rig.prefect.requests[-1].headers["authorization"] == "Bearer a key"
 
 
@@ -211,12 +211,12 @@ def test_a_disk_that_is_full_when_prefect_has_answered_makes_no_second_run_and_f
     )
     with pytest.raises(OutboxUnavailable):
         rig.step()
-    assert rig.state(key) is RunState.DISPATCHING
+    assert rig.state(key) is DispatchState.DISPATCHING
     connection.execute("DROP TRIGGER full")
     rig.step()
     rig.clock.now += 60
     rig.step()
-    assert rig.state(key) is RunState.DISPATCHED
+    assert rig.state(key) is DispatchState.DISPATCHED
     assert len(rig.prefect.runs) == 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.webhook.errors import OutboxUnavailable
-from soci_pipeline.webhook.outbox import Outbox, RunState, StatusTarget
+from soci_pipeline.webhook.outbox import DispatchState, Outbox, StatusTarget
 from soci_pipeline.webhook.rules import PlannedRun
 
 
@@ -167,7 +167,7 @@ def test_a_failed_run_is_final_and_reported(outbox: Outbox) -> None:
     outbox.fail(run, "no")
     assert outbox.unfinished() == []
     (to_report,) = outbox.to_report()
-    assert (to_report.state, to_report.outcome) == (RunState.FAILED, "NOT_STARTED")
+    assert (to_report.state, to_report.outcome) == (DispatchState.FAILED, "NOT_STARTED")
     outbox.reported(to_report, "NOT_STARTED")
     assert outbox.to_report() == []
 
