@@ -9,18 +9,28 @@ from urllib.parse import urlsplit
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import InvalidInput
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""What no address, path or name has in it."""
+
+COMMIT = r"^[0-9a-f]{40}(?:[0-9a-f]{24})?$"
+"""The pattern of a whole commit id, of SHA-1 or SHA-256."""
+
 _SCP = re.compile(r"(?:[A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![0-9]*/)[\w~][^\s:]*\Z")
 _HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 # What `git check-ref-format` forbids, and a leading dash.
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$|/\.|\.lock/|^@$")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ADVICE = "Give an https, ssh or git address, or the absolute path of a git work tree; credentials belong in a block."
+
+
+def is_commit(text: str) -> bool:
+    """Whether it is a whole commit id, and not an abbreviated one."""
+    return re.fullmatch(COMMIT, text) is not None
 
 
 def check_url(url: str) -> str:
     """The address itself; raises `InvalidInput` where git would take it for an option or run a command of it."""
     text = url.strip()
-    if not text or _CONTROL.search(text) or text.startswith("-") or len(text) > 2000:
+    if not text or CONTROL.search(text) or text.startswith("-") or len(text) > 2000:
         raise InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
     if CodeCommitSource.parse(text) is not None:
         return text

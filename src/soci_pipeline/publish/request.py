@@ -16,7 +16,7 @@ from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.parameters import Parameters
-from soci_pipeline.publish.git_address import check_ref, check_url
+from soci_pipeline.publish.git_address import CONTROL, check_ref, check_url
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.tag_names import check_templates
 from soci_pipeline.registry.reference import ImageReference, is_tag
@@ -30,7 +30,6 @@ _SECRET_PLACE = re.compile(
 _LOOKS_SECRET = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|secret|secrets|token|api_?key|access_?key|private_?key|credentials?)(?:_|$)", re.I
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class ToolchainName(StrEnum):
@@ -171,14 +170,14 @@ class BuildInputs(Parameters):
     def _a_prebuilt_image_has_an_address(self) -> Self:
         if (self.builder is BuilderName.PREBUILT) != bool(self.prebuilt):
             raise ValueError("the builder prebuilt and the parameter prebuilt (an address) belong together")
-        if self.prebuilt and (_CONTROL.search(self.prebuilt) or self.prebuilt.startswith("-")):
+        if self.prebuilt and (CONTROL.search(self.prebuilt) or self.prebuilt.startswith("-")):
             raise ValueError("prebuilt is not a path or an address")
         return self
 
 
 def _inside(path: str) -> str:
     normal = posixpath.normpath(path.strip() or ".")
-    if _CONTROL.search(path) or normal.startswith(("/", "-")) or normal.split("/")[0] == "..":
+    if CONTROL.search(path) or normal.startswith(("/", "-")) or normal.split("/")[0] == "..":
         raise ValueError(f"{path[:200]!r} is not a path inside the source")
     return normal
 

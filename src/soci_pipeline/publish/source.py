@@ -15,9 +15,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from soci_pipeline.errors import InvalidInput, SourceError
 from soci_pipeline.process import logger
 from soci_pipeline.publish.git import Git, GitCredentials, no_such_ref, remote
-from soci_pipeline.publish.git_address import check_ref, check_url
+from soci_pipeline.publish.git_address import check_ref, check_url, is_commit
 
-_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,39}\Z")
 
 
@@ -36,7 +35,7 @@ class ResolvedSource(BaseModel):
     @field_validator("commit")
     @classmethod
     def _commit_is_a_whole_one(cls, commit: str) -> str:
-        if not _COMMIT.match(commit):
+        if not is_commit(commit):
             raise ValueError(f"not a commit id: {commit[:100]!r}")
         return commit
 
@@ -93,7 +92,7 @@ def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentia
 
 def is_ancestor(url: str, older: str, newer: str, *, credentials: GitCredentials | None = None) -> bool | None:
     """Whether one commit is an ancestor of another; None where the repository does not know them both any more."""
-    if not (_COMMIT.match(older) and _COMMIT.match(newer)):
+    if not (is_commit(older) and is_commit(newer)):
         return None
     with (
         remote(check_url(url), credentials) as (git, address),
@@ -120,7 +119,7 @@ def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, st
         raise SourceError(f"{ref} is a branch and a tag of {url}, of different commits", advice=advice)
     if found:
         return next(iter(found.items()))
-    if _COMMIT.match(ref):
+    if is_commit(ref):
         return ref, ref
     if _ABBREVIATED.match(ref):
         return ref, None

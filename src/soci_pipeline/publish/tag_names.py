@@ -10,10 +10,10 @@ from datetime import date
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.git_address import is_commit
 from soci_pipeline.registry.reference import is_tag
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?\Z")
 # What git refs hold in practice. Everything else that git allows (quotes, `$`, `;`, `&`, non-ASCII) is refused: it has
 # no place in a tag, and a ref that carries it was more likely written to break something.
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+@#=,-]*\Z")
@@ -46,7 +46,7 @@ class TagFields:
     version: str | None = None
 
     def __post_init__(self) -> None:
-        if not _COMMIT.match(self.sha):
+        if not is_commit(self.sha):
             raise InvalidInput(f"not a commit id: {self.sha[:100]!r}", advice="It has 40 or 64 lower-case hex digits.")
 
     def value(self, field: str) -> str:

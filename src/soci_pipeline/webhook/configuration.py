@@ -19,6 +19,7 @@ from soci_pipeline.prefect_api import credentials_header
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.secret_values import SecretSource
+from soci_pipeline.webhook.sources.standard import TOLERANCE_S
 from soci_pipeline.webhook.templates import placeholders
 
 _NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -70,7 +71,7 @@ class GenericSource(_Section):
     kind: Literal["generic"]
     name: str = Field(pattern=_NAME)
     secrets: Keys
-    tolerance_s: float = Field(default=300, gt=0, le=3600)
+    tolerance_s: float = Field(default=TOLERANCE_S, gt=0, le=3600)
 
 
 class QueueSource(_Section):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of, in_one_line
-from soci_pipeline.publish.git_address import check_ref, check_url
+from soci_pipeline.publish.git_address import COMMIT, check_ref, check_url
 from soci_pipeline.webhook.errors import EventRefused
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,20}\Z")
@@ -36,7 +36,7 @@ class PushEvent(_Event):
     repository: str = Field(max_length=512)
     clone_url: str = Field(max_length=2000)
     ref: str = Field(max_length=255)
-    commit: str = Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")
+    commit: str = Field(pattern=COMMIT)
     paths: frozenset[str] | None = Field(default=None, max_length=MAX_PATHS)
     project: str | None = Field(default=None, max_length=512)
     """The forge's own id of the repository, where its interface wants that."""

@@ -11,6 +11,7 @@ from soci_pipeline.webhook.configuration import (
     QueueSource,
     Source,
 )
+from soci_pipeline.webhook.events import ImageEvent, PushEvent
 
 _ERRORS = {
     "400": "The body is not whole.",
@@ -95,6 +96,12 @@ def _metrics() -> dict[str, Any]:
     }
 
 
+def _event(model: type[PushEvent | ImageEvent]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    # Two kinds are told apart by it, so a sender has to say what has a default here.
+    return schema | {"required": ["kind", *schema["required"]]}
+
+
 _STANDARD: dict[str, dict[str, Any]] = {
     "webhook-id": {"type": "string", "minLength": 1, "maxLength": 256},
     "webhook-timestamp": {"type": "string", "pattern": "^[0-9]{1,12}$"},
@@ -143,31 +150,8 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "generic": {"oneOf": [{"$ref": "#/components/schemas/Push"}, {"$ref": "#/components/schemas/Image"}]},
 }
 _SCHEMAS: dict[str, Any] = {
-    "Push": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["kind", "repository", "clone_url", "ref", "commit"],
-        "properties": {
-            "kind": {"const": "push"},
-            "repository": {"type": "string", "maxLength": 512},
-            "clone_url": {"type": "string", "maxLength": 2000},
-            "ref": {"type": "string", "maxLength": 255},
-            "commit": {"type": "string", "pattern": "^[0-9a-f]{40}([0-9a-f]{24})?$"},
-            "paths": {"type": ["array", "null"], "items": {"type": "string"}},
-            "project": {"type": ["string", "null"], "maxLength": 512},
-        },
-    },
-    "Image": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["kind", "repository", "tag", "digest"],
-        "properties": {
-            "kind": {"const": "image"},
-            "repository": {"type": "string", "maxLength": 512},
-            "tag": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"},
-            "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
-        },
-    },
+    "Push": _event(PushEvent),
+    "Image": _event(ImageEvent),
     "Accepted": {
         "type": "object",
         "required": ["status"],

@@ -1,6 +1,7 @@
 """The service over HTTP: bounds, states, metrics, and the way from a request to a run of a fake Prefect."""
 
 import json
+import re
 import socket
 import sqlite3
 import time
@@ -150,6 +151,14 @@ def test_the_description_lists_each_source_and_no_secret(address: str, tmp_path:
     document = httpx.get(f"{address}/openapi.json").json()
     assert set(document["paths"]) == {"/webhooks/github", "/healthz", "/metrics"}
     assert str(tmp_path) not in json.dumps(document)
+
+
+def test_the_description_asks_of_an_event_what_the_receiver_asks(address: str) -> None:
+    schemas = httpx.get(f"{address}/openapi.json").json()["components"]["schemas"]
+    assert schemas["Push"]["required"] == ["kind", "repository", "clone_url", "ref", "commit"]
+    repository = schemas["Image"]["properties"]["repository"]["pattern"]
+    assert re.search(repository, "registry.example/team/shop")
+    assert not re.search(repository, "team shop")
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path, prefect: FakePrefect) -> None:

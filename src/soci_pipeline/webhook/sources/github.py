@@ -8,36 +8,27 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from soci_pipeline.webhook.errors import SignatureRefused
 from soci_pipeline.webhook.events import Event, Ignored, PushEvent, refuse
 from soci_pipeline.webhook.sources import Headers, any_equal, header
+from soci_pipeline.webhook.sources.commits import Commit, Fields, changed_paths
 
 # What GitHub lists of one push; beyond it, what changed is not known.
 _MAX_COMMITS = 2048
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class _Commit(_Fields):
-    added: list[str] = Field(default_factory=list)
-    removed: list[str] = Field(default_factory=list)
-    modified: list[str] = Field(default_factory=list)
-
-
-class _Repository(_Fields):
+class _Repository(Fields):
     full_name: str
     clone_url: str
 
 
-class _HeadCommit(_Fields):
+class _HeadCommit(Fields):
     id: str
 
 
-class _Push(_Fields):
+class _Push(Fields):
     ref: str
     after: str
     created: bool = False
@@ -45,7 +36,7 @@ class _Push(_Fields):
     forced: bool = False
     repository: _Repository
     head_commit: _HeadCommit | None = None
-    commits: list[_Commit] = Field(default_factory=list)
+    commits: list[Commit] = Field(default_factory=list)
 
 
 def sign(secret: bytes, body: bytes) -> str:
@@ -86,4 +77,4 @@ def _paths(push: _Push) -> frozenset[str] | None:
     # A new ref lists no commits that another ref has, and a forced one only some of what differs.
     if push.created or push.forced or not push.commits or len(push.commits) >= _MAX_COMMITS:
         return None
-    return frozenset(path for each in push.commits for path in (*each.added, *each.removed, *each.modified))
+    return changed_paths(push.commits)

@@ -7,39 +7,30 @@ signing token. A source with signing tokens never falls back to the classic one.
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from soci_pipeline.webhook.errors import SignatureRefused
 from soci_pipeline.webhook.events import Event, Ignored, PushEvent, refuse
 from soci_pipeline.webhook.sources import Headers, any_equal, header, standard
+from soci_pipeline.webhook.sources.commits import Commit, Fields, changed_paths
 
 _PUSHES = {"Push Hook": "push", "Tag Push Hook": "tag_push"}
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class _Commit(_Fields):
-    added: list[str] = Field(default_factory=list)
-    removed: list[str] = Field(default_factory=list)
-    modified: list[str] = Field(default_factory=list)
-
-
-class _Project(_Fields):
+class _Project(Fields):
     id: int
     path_with_namespace: str
     git_http_url: str
 
 
-class _Push(_Fields):
+class _Push(Fields):
     object_kind: str
     ref: str
     before: str = ""
     after: str
     checkout_sha: str | None = None
     project: _Project
-    commits: list[_Commit] = Field(default_factory=list)
+    commits: list[Commit] = Field(default_factory=list)
     total_commits_count: int = 0
 
 
@@ -85,4 +76,4 @@ def _paths(push: _Push) -> frozenset[str] | None:
     # GitLab lists the newest twenty commits and says how many there were; a new ref has no `before`.
     if not push.commits or push.total_commits_count > len(push.commits) or set(push.before) <= {"0"}:
         return None
-    return frozenset(path for each in push.commits for path in (*each.added, *each.removed, *each.modified))
+    return changed_paths(push.commits)

@@ -16,7 +16,8 @@ from soci_pipeline.webhook.sources import Headers, any_equal, header
 
 _PREFIX = b"whsec_"
 _MAX_SIGNATURES = 10
-TOLERANCE_S = 300
+TOLERANCE_S = 300.0
+"""How far the signed timestamp may be from now, where a source says nothing else."""
 
 
 def key_bytes(secret: bytes) -> bytes:

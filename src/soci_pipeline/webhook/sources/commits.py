@@ -1,0 +1,24 @@
+"""The commits that a push of GitHub or GitLab lists, which both write in one form."""
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Fields(BaseModel):
+    """A part of an event: strict in what is known, and free to hold more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Commit(Fields):
+    """What one commit changed, as paths from the top of the repository."""
+
+    added: list[str] = Field(default_factory=list)
+    removed: list[str] = Field(default_factory=list)
+    modified: list[str] = Field(default_factory=list)
+
+
+def changed_paths(commits: Iterable[Commit]) -> frozenset[str]:
+    """The paths that any of the commits changed."""
+    return frozenset(path for each in commits for path in (*each.added, *each.removed, *each.modified))
