@@ -10,7 +10,8 @@ from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, SourceError, ToolFailed
 from soci_pipeline.local.ports import LOOPBACK, free_port, listens, wait_until
-from soci_pipeline.process import background, logger, run
+from soci_pipeline.process import background, run
+from soci_pipeline.publish.git import Git, plain_environment
 
 _START_SECONDS = 20.0
 _WHO = ("-c", "user.name=soci-pipeline", "-c", "user.email=soci-pipeline@localhost")
@@ -40,9 +41,7 @@ class GitServer:
         """
         if not self._succeeds("-C", str(work_tree), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
             raise SourceError(f"{work_tree} is no git work tree with a commit", advice="Commit the source first.")
-        changed = self._git("-C", str(work_tree), "status", "--porcelain", "--", used).splitlines()
-        if changed:
-            logger().warning("uncommitted changes are not published: %s", _few([line[3:] for line in changed]))
+        Git(self.env).name_uncommitted(work_tree, used)
         bare = self._bare(name)
         self._git(
             "-C",
@@ -107,10 +106,7 @@ def git_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterato
     """Serve the repositories below ``folder/repositories`` on a free port of the loopback interface."""
     repositories = folder / "repositories"
     repositories.mkdir(parents=True, exist_ok=True)
-    given = os.environ if env is None else env
-    # GIT_DIR and its like would point git at another repository, for instance inside a hook.
-    environment = {name: value for name, value in given.items() if not name.startswith("GIT_")}
-    environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    environment = plain_environment(os.environ if env is None else env)
     port = free_port()
     log = folder / "git.log"
     log.unlink(missing_ok=True)
@@ -119,7 +115,3 @@ def git_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterato
     with background(argv, package="git", env=environment, log=log) as child:
         wait_until(lambda: listens(port), what="git daemon", child=child, log=log, seconds=_START_SECONDS)
         yield GitServer(folder=folder, port=port, env=environment)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import boto3
 
 _NETWORK_SECONDS = 900.0
+_NAMED = 10
 # What git repeats of a server's answer, and curl of a proxy's. A number alone may be part of an address or a commit.
 _HTTP_STATUS = re.compile(
     r"(?:returned error:|rpc failed; http|received http code|tunnel failed, response) ([0-9]{3})\b"
@@ -45,6 +46,13 @@ class GitCredentials:
     password: SecretStr | None = None
     ssh_key: SecretStr | None = None
     aws: "boto3.Session | None" = None
+
+
+def plain_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which git asks nothing, answers in English, and finds the repository that it is told."""
+    # GIT_DIR and its like would point git at another repository, for instance inside a hook.
+    plain = {name: value for name, value in given.items() if not name.startswith("GIT_")}
+    return plain | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
 @contextlib.contextmanager
@@ -81,15 +89,11 @@ class Git:
     @contextlib.contextmanager
     def session(cls, credentials: GitCredentials | None) -> Iterator["Git"]:
         """A git whose credentials are files that vanish with the block."""
-        # GIT_DIR and its like would point git at another repository, for instance inside a hook.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        environment |= {
-            "GIT_TERMINAL_PROMPT": "0",
+        environment = plain_environment(os.environ) | {
             "GIT_ASKPASS": "",
             "SSH_ASKPASS": "",
             "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
             "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
-            "LC_ALL": "C",
         }
         with tempfile.TemporaryDirectory(prefix="soci-git-") as folder:
             yield cls(environment | _credential_files(Path(folder), credentials))
@@ -110,6 +114,14 @@ class Git:
         except SourceError:
             return False
         return True
+
+    def name_uncommitted(self, work_tree: Path, below: str = ".") -> None:
+        """Warn of what differs from the current commit below a path of a work tree; raises `SourceError` for none."""
+        lines = self.run("-C", str(work_tree), "status", "--porcelain", "--", below).splitlines()
+        if lines:
+            names = ", ".join(line[3:] for line in lines[:_NAMED])
+            more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+            logger().warning("uncommitted changes are not published: %s%s", names, more)
 
     def remote_refs(self, url: str) -> dict[str, str]:
         """Refs of the remote: name -> object; ``HEAD`` names a ref (``ref: …``) as well."""

@@ -4,6 +4,7 @@ Addresses and refs that could be read as options, or that name a transport which
 (`git_address`); git itself is held by `git`. Submodules are not fetched.
 """
 
+import contextlib
 import os
 import re
 import tempfile
@@ -148,16 +149,9 @@ def _name_uncommitted(url: str) -> None:
     path = Path(url.removeprefix("file://"))
     if not path.is_absolute() or not path.is_dir():
         return
-    with Git.session(None) as git:
-        try:
-            changed = git.run("-C", str(path), "status", "--porcelain").splitlines()
-        except SourceError:
-            # A bare repository has no work tree.
-            return
-    if changed:
-        names = ", ".join(line[3:] for line in changed[:10])
-        more = f" and {len(changed) - 10} more" if len(changed) > 10 else ""
-        logger().warning("uncommitted changes are not published: %s%s", names, more)
+    # A bare repository has no work tree.
+    with Git.session(None) as git, contextlib.suppress(SourceError):
+        git.name_uncommitted(path)
 
 
 def _normalise(folder: Path, moment: int) -> None:

@@ -178,6 +178,10 @@ def test_uncommitted_changes_are_named(work_tree: Repository, caplog: pytest.Log
     (work_tree.path / "draft").write_text("x")
     source.resolve(str(work_tree.path))
     assert "uncommitted changes are not published: draft" in caplog.text
+    for number in range(10):
+        (work_tree.path / f"draft{number}").write_text("x")
+    source.resolve(str(work_tree.path))
+    assert "draft8 and 1 more" in caplog.text
 
 
 def test_credentials_reach_git_by_file_and_are_in_no_argument_or_variable(
