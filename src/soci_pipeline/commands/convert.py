@@ -128,10 +128,23 @@ def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def _source(path: Path, scratch: Path) -> Iterator[Layout]:
+    if not path.exists():
+        raise _no_source(path)
     if path.is_dir():
         yield Layout.open(path)
     else:
         yield unpacked(path, scratch / "source")
+
+
+def _no_source(path: Path) -> InvalidInput:
+    """What the user had in mind, where it shows: an address, or an image that is in a registry."""
+    advice = "Give a folder with an OCI layout, or a tar of one."
+    host = path.parts[0].removesuffix(":") if len(path.parts) > 1 else ""
+    if host in {"http", "https", "docker", "oci"}:
+        advice = "Fetch it first: this command reads files alone."
+    elif "." in host.strip(".") or ":" in host:
+        advice = f"An image that is in a registry is indexed there: `soci-pipeline index {path}`."
+    return InvalidInput(f"there is no {path}", advice=advice)
 
 
 @contextlib.contextmanager

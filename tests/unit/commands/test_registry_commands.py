@@ -160,6 +160,33 @@ def test_a_served_folder_takes_a_push_and_ends_well_when_interrupted(tmp_path: P
         assert child.wait(20) == 0
 
 
+def test_a_program_is_told_in_json_where_a_folder_is_served(tmp_path: Path) -> None:
+    argv = [
+        sys.executable,
+        "-m",
+        "soci_pipeline",
+        "registry",
+        "serve",
+        str(tmp_path / "served"),
+        "--port",
+        "0",
+        "--json",
+    ]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        answer = json.loads("".join(iter(child.stdout.readline, "}\n")) + "}")
+        with RegistryClient(answer["address"]) as client:
+            client.ping()
+        child.send_signal(signal.SIGINT)
+        assert (child.stdout.read(), child.wait(20)) == ("", 0)
+
+
+def test_an_address_that_cannot_be_had_leaves_no_folder(tmp_path: Path) -> None:
+    command = ["registry", "serve", str(tmp_path / "served"), "--host", "203.0.113.9"]
+    assert main(command) == ExitCode.STACK
+    assert not (tmp_path / "served").exists()
+
+
 def test_a_served_folder_can_ask_for_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout, password = image_layout(tmp_path / "layout"), tmp_path / "password"
     password.write_text("opensesame\n")
