@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
         with contextlib.suppress(Ended):
             signal.pause()
+    logger().info("its data stay in %s until the next demo", folder)
     return CommandResult(json=None)
 
 
