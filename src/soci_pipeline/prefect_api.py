@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput, StackError
 from soci_pipeline.registry.reference import is_loopback
 
 RECORD = "soci-branch-record"
@@ -23,7 +23,6 @@ RECORD = "soci-branch-record"
 
 _PAUSE_S = 1.0
 _FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
-_TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE = {
     401: "Check the credentials for Prefect: those of the receiver, PREFECT_API_AUTH_STRING or PREFECT_API_KEY.",
     403: "The credentials need the right to create and read runs.",
@@ -220,7 +219,7 @@ class PrefectApi:
         except ValueError as error:
             raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
         detail = response.text[:300].replace("\n", " ")
-        if status in _TRY_LATER:
+        if status in TEMPORARY_STATUSES:
             raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}")
         raise PrefectRefused(
             f"Prefect answered {status} to {method} {path}: {detail}",

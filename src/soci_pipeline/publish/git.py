@@ -6,10 +6,12 @@ and no URL. For CodeCommit they are made of the role of this machine, or of a se
 
 import contextlib
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +19,17 @@ from pydantic import SecretStr
 
 from soci_pipeline import process
 from soci_pipeline.aws.codecommit import CodeCommitSource
-from soci_pipeline.errors import SourceError, ToolFailed
+from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
 from soci_pipeline.process import logger
 
 if TYPE_CHECKING:
     import boto3
 
 _NETWORK_SECONDS = 900.0
+# As git says it of an HTTP server: http.c, remote-curl.c.
+_STATUS = re.compile(r"(?:returned error:|rpc failed; http) ([0-9]{3})\b")
+_REFUSED = ("authentication failed", "could not read username", "permission denied")
+_UNREACHABLE = ("could not resolve", "connection refused", "timed out", "connection reset")
 
 
 class SourceRefused(SourceError):
@@ -187,13 +193,12 @@ def _write(path: Path, text: str, *, mode: int = 0o600) -> None:
 
 def _understood(error: ToolFailed) -> SourceError:
     said = error.reason.lower()
-    if any(mark in said for mark in ("authentication failed", "could not read username", "permission denied", "403")):
+    # Not any three digits: commits and addresses have those too.
+    status = int(found[1]) if (found := _STATUS.search(said)) else None
+    if status == HTTPStatus.FORBIDDEN or any(mark in said for mark in _REFUSED):
         advice = "Name a block with credentials in `source_credentials`, or give the worker's user access."
         return SourceRefused(f"the git server refused the credentials\n{error.reason}", advice=advice)
-    if any(
-        mark in said
-        for mark in ("could not resolve", "connection refused", "timed out", "connection reset", "502", "503")
-    ):
+    if status in TEMPORARY_STATUSES or any(mark in said for mark in _UNREACHABLE):
         advice = "Check the address and the network of the worker."
         return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
     if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):

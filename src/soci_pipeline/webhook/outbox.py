@@ -109,6 +109,7 @@ class Outbox:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(path)
             self._connection = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )
@@ -118,7 +119,6 @@ class Outbox:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
             self._connection.executescript(_SCHEMA)
-            path.chmod(0o600)
         except (sqlite3.Error, OSError) as error:
             raise OutboxUnavailable(f"the outbox {path} cannot be opened: {error}") from error
 
@@ -215,9 +215,10 @@ class Outbox:
         """Give the run up."""
         self._update(run, state=RunState.FAILED, attempts=run.attempts + 1, error=error, outcome="NOT_STARTED")
 
-    def unfinished(self, limit: int = 200) -> list[OutboxRun]:
-        """Dispatched runs whose outcome is not final yet, oldest first."""
-        return self._select("state = 'dispatched' AND (outcome IS NULL OR outcome NOT IN (" + _FINAL_SQL + "))", limit)
+    def unfinished(self, *, after: int = 0, limit: int = 200) -> list[OutboxRun]:
+        """Dispatched runs whose outcome is not final yet, oldest first, from the one behind the id ``after``."""
+        condition = "id > ? AND state = 'dispatched' AND (outcome IS NULL OR outcome NOT IN (" + _FINAL_SQL + "))"
+        return self._select(condition, limit, after)
 
     def set_outcome(self, run: OutboxRun, outcome: str) -> None:
         """What Prefect says of the run: the type of its state."""
@@ -298,6 +299,14 @@ class Outbox:
                     raise
             except sqlite3.Error as error:
                 raise OutboxUnavailable(f"the outbox cannot be written: {error}") from error
+
+
+def _make_private(path: Path) -> None:
+    """Make the file before SQLite does, which gives its companions the mode that the file has."""
+    path.touch(mode=0o600)
+    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with contextlib.suppress(FileNotFoundError):
+            each.chmod(0o600)
 
 
 FINAL_OUTCOMES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "NOT_STARTED", "UNKNOWN"})

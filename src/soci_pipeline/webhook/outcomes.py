@@ -13,6 +13,8 @@ from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import FINAL_OUTCOMES, Outbox, OutboxRun
 
 _MAX_REPORTS = 12
+_MAX_LOOKS = 200
+"""So many runs are asked for at once; the next round goes on behind them."""
 
 
 class OutcomeWatcher:
@@ -33,6 +35,7 @@ class OutcomeWatcher:
         self._metrics = metrics
         self._forges = forges
         self._every_s = every_s
+        self._after = 0
         self._ui_url = ui_url.rstrip("/") if ui_url else None
 
     def step(self) -> float:
@@ -43,14 +46,17 @@ class OutcomeWatcher:
         return self._every_s
 
     def _look(self) -> None:
-        runs = [run for run in self._outbox.unfinished() if run.flow_run_id]
+        page = self._outbox.unfinished(after=self._after, limit=_MAX_LOOKS)
+        runs = [run for run in page if run.flow_run_id]
         if not runs:
+            self._after = 0
             return
         try:
             states = self._prefect.states([run.flow_run_id for run in runs if run.flow_run_id])
         except (PrefectUnavailable, PrefectRefused) as error:
             log("outcomes are not known just now: " + error.reason, level=logging.WARNING)
             return
+        self._after = page[-1].id if len(page) == _MAX_LOOKS else 0
         for run in runs:
             outcome = states.get(run.flow_run_id or "", "UNKNOWN")
             if outcome == run.outcome:
@@ -70,7 +76,9 @@ class OutcomeWatcher:
         try:
             forge.report(run.target, outcome, rule=run.rule, link=link)
         except (ForgeRefused, InvalidInput) as error:
-            again = error.temporary and run.report_attempts < _MAX_REPORTS
+            # A secret that is missing just now is one that is being replaced.
+            temporary = error.temporary or isinstance(error, InvalidInput)
+            again = temporary and run.report_attempts < _MAX_REPORTS
             log("commit status not written: " + error.reason, level=logging.WARNING, source=run.source, again=again)
             self._metrics.count("soci_webhook_reports_total", source=run.source, result="failed")
             if again:

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 
 from soci_pipeline.errors import SourceError
 from soci_pipeline.publish import source
-from soci_pipeline.publish.git import GitCredentials
+from soci_pipeline.publish.git import Git, GitCredentials, SourceRefused
 from soci_pipeline.publish.source import ResolvedSource
 from tests.support.git_repositories import MOMENT, Repository, repository, served
 from tests.support.programs import write_program
@@ -130,6 +132,47 @@ def test_uncommitted_changes_are_named(work_tree: Repository, caplog: pytest.Log
     (work_tree.path / "draft").write_text("x")
     source.resolve(str(work_tree.path))
     assert "uncommitted changes are not published: draft" in caplog.text
+
+
+@pytest.mark.parametrize("digits", ["403", "502", "503"])
+def test_a_commit_that_looks_like_a_status_is_only_one_that_is_not_there(
+    work_tree: Repository, tmp_path: Path, digits: str
+) -> None:
+    url = f"file://{work_tree.path}"
+    with Git.session(None) as git, pytest.raises(SourceError, match="has no branch, tag or commit") as raised:
+        git.fetch(tmp_path / "bare", url, digits.ljust(40, "a"), blobs=False)
+    assert not raised.value.temporary
+    assert not isinstance(raised.value, SourceRefused)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "temporary"),
+    [
+        (403, "the git server refused the credentials", False),
+        (503, "the git server does not answer", True),
+        (429, "the git server does not answer", True),
+        (404, "there is no such git repository", False),
+    ],
+)
+def test_what_a_git_server_answers_decides_whether_it_is_asked_again(status: int, said: str, temporary: bool) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with Git.session(None) as git, pytest.raises(SourceError, match=said) as raised:
+                git.remote_refs(f"http://127.0.0.1:{server.server_address[1]}/shop.git")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert raised.value.temporary is temporary
 
 
 def test_credentials_reach_git_by_file_and_are_in_no_argument_or_variable(

@@ -1,5 +1,6 @@
 """The outbox: once for good, newest first where asked, and nothing lost by a crash."""
 
+import os
 import sqlite3
 import stat
 import threading
@@ -43,6 +44,23 @@ def test_the_file_and_its_folder_are_private(outbox: Outbox, tmp_path: Path) -> 
     path = tmp_path / "box" / "events.sqlite3"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_what_lies_beside_the_file_is_private_too_and_a_file_that_was_not_becomes_so(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    before = os.umask(0o022)
+    try:
+        with Outbox(path) as outbox:
+            outbox.store(digest(1), "github", "x", [planned()])
+            files = sorted(tmp_path.iterdir())
+            assert [each.name for each in files] == ["events.sqlite3", "events.sqlite3-shm", "events.sqlite3-wal"]
+            assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+            for each in files:
+                each.chmod(0o644)
+            with Outbox(path):
+                assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+    finally:
+        os.umask(before)
 
 
 def test_an_event_is_stored_once_whoever_sends_it(outbox: Outbox) -> None:

@@ -145,7 +145,34 @@ def test_a_token_that_is_gone_loses_no_outcome(rig: Rig, monkeypatch: pytest.Mon
     rig.becomes(key, "COMPLETED")
     run = rig.outbox.run(key)
     assert run is not None
-    assert run.outcome == "COMPLETED"
+    assert (run.outcome, run.reported, rig.states) == ("COMPLETED", None, [])
+    monkeypatch.setenv("FORGE_TOKEN", "forge-token")
+    rig.now += 1000
+    rig.watcher.step()
+    assert rig.states == ["success"]
+
+
+def test_a_token_that_never_comes_back_is_not_waited_for_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORGE_TOKEN")
+    rig.becomes(rig.dispatched(), "COMPLETED")
+    for _ in range(20):
+        rig.now += 1000
+        rig.watcher.step()
+    assert rig.metrics.value("soci_webhook_reports_total", source="github", result="failed") == 13
+    assert rig.outbox.to_report() == []
+
+
+def test_a_run_behind_many_that_do_not_end_is_asked_for_too(rig: Rig) -> None:
+    keys = [rig.dispatched(f"source-{number}") for number in range(201)]
+    rig.becomes(keys[-1], "COMPLETED")
+    rig.watcher.step()
+    last = rig.outbox.run(keys[-1])
+    assert last is not None
+    assert last.outcome == "COMPLETED"
+    rig.becomes(keys[0], "FAILED")
+    first = rig.outbox.run(keys[0])
+    assert first is not None
+    assert first.outcome == "FAILED"
 
 
 def test_prefect_being_down_changes_nothing(rig: Rig) -> None:
