@@ -20,7 +20,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import SOCI_INDEX_V2, is_foreign_layer
+from soci_pipeline.oci.media_types import SOCI_INDEX_V2
 from soci_pipeline.soci.attestations import follow
 from soci_pipeline.soci.convert import Conversion
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
@@ -68,7 +68,7 @@ def _verify_into(made: Layout, result: Layout, source: Layout) -> None:
     for node in made.walk(made.root()):
         if source.has(node):
             result.link_from(source, node)
-        elif made.has(node) or not is_foreign_layer(node.media_type):
+        elif made.has(node) or not node.may_be_elsewhere:
             with made.open_blob(node) as blob:
                 result.add_chunks(iter(partial(blob.read, 1 << 20), b""), node)
 

@@ -10,7 +10,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import MAX_LISTED, ImageIndex, ImageManifest, parse
-from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, is_foreign_layer
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ContentMismatch
@@ -66,7 +66,7 @@ class _Pull:
         for child in document.children:
             if child.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
                 self._manifest(child, depth)
-            elif not child.urls and not is_foreign_layer(child.media_type):
+            elif not child.may_be_elsewhere:
                 self.blobs.setdefault(child.digest, child)
 
     def _manifest(self, child: Descriptor, depth: int) -> None:

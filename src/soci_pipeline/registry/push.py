@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, is_foreign_layer
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.referrers import subject_of
@@ -137,8 +137,7 @@ def _graph(layout: Layout, roots: Iterable[Descriptor]) -> list[Descriptor]:
     found: dict[Digest, Descriptor] = {}
     for root in roots:
         for node in layout.walk(root):
-            absent = (node.urls or is_foreign_layer(node.media_type)) and not layout.has(node)
-            if not absent:
+            if layout.has(node) or not node.may_be_elsewhere:
                 found.setdefault(node.digest, node)
     return list(found.values())
 

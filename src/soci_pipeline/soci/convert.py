@@ -22,7 +22,6 @@ from soci_pipeline.oci.media_types import (
     OCI_MANIFEST,
     SOCI_INDEX_V1,
     SOCI_INDEX_V2,
-    is_foreign_layer,
 )
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
@@ -285,7 +284,7 @@ def _take_over(source: Layout, target: Layout, root: Descriptor, more: Iterable[
             continue
         seen.add(node.digest)
         if not target.has(node):
-            if not source.has(node) and (is_foreign_layer(node.media_type) or node.media_type in IMAGE_MANIFESTS):
+            if not source.has(node) and (node.may_be_elsewhere or node.media_type in IMAGE_MANIFESTS):
                 continue
             target.link_from(source, node)
         if node.media_type in IMAGE_MANIFESTS or node.media_type == OCI_INDEX:

@@ -10,15 +10,15 @@ from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, is_foreign_layer, layer_compression
+from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, layer_compression
 from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.soci import entries as kinds
 from soci_pipeline.soci.extract import normalised
 from soci_pipeline.soci.index import IndexedLayer, SpanRange, prefetch_document
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
-from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.ztoc import build_ztoc, refuse_by_type
+from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
+from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
 from soci_pipeline.soci.ztoc_sample import check_sample
 from soci_pipeline.soci.ztoc_store import ZtocStore
@@ -79,12 +79,12 @@ class LayerIndexer:
 
     def index_layer(self, layer: Descriptor, *, on_bytes: Advance | None = None) -> IndexedLayer:
         """Index one layer: its zTOC is in ``target`` afterwards, or the answer says why there is none."""
-        if is_foreign_layer(layer.media_type):
-            return IndexedLayer(layer, reason=Reason.FOREIGN)
-        if layer.size < self.min_layer_size:
-            return IndexedLayer(layer, reason=Reason.TOO_SMALL)
+        # As with the reference, an address does not matter where the layer is at hand.
+        asked = layer.annotated(urls=()) if self.source.has(layer) else layer
+        reason = reason_by_descriptor(asked, self.min_layer_size)
+        if reason is not None:
+            return IndexedLayer(layer, reason=reason)
         try:
-            refuse_by_type(layer.media_type)
             data, toc, needs_xattrs = self._ztoc_of(layer, on_bytes)
         except LayerNotIndexable as error:
             return IndexedLayer(layer, reason=Reason(error.code))

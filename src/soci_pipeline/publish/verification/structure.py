@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import diff_ids_of_config
-from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER, is_foreign_layer
+from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.annotations import (
     IMAGE_LAYER_DIGEST,
@@ -173,7 +173,7 @@ def _diff_ids(image: ImageNode, findings: Findings) -> tuple[Digest, ...]:
 
 def _check_blobs(client: RegistryClient, repository: str, layers: Iterable[LayerToCheck], findings: Findings) -> None:
     for each in layers:
-        if not (each.layer.urls or is_foreign_layer(each.layer.media_type)):
+        if not each.layer.may_be_elsewhere:
             _check_blob(client, repository, each.where, each.layer, findings)
             findings.count("layers")
         if each.ztoc is not None:
