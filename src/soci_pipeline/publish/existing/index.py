@@ -35,11 +35,11 @@ from soci_pipeline.publish.existing.assembly import Assembled, assemble
 from soci_pipeline.publish.existing.plan import ImagePlan, Known, LayerPlan, plan_image, to_fetch
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageGraph, read_graph
+from soci_pipeline.publish.repository_ztocs import known_under
 from soci_pipeline.publish.tag_names import check_tag
 from soci_pipeline.publish.tags import Outcome, TagRecord, move_tags
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.errors import ManifestUnknown
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.reasons import Reason
@@ -174,13 +174,7 @@ class _Work:
         return [plan_image(image, self.settings.soci, usable) for image in graph.images]
 
     def _known_under(self, tag: str, *, level: int) -> Known:
-        try:
-            graph = read_graph(self.client, self.repository, tag, Findings())
-        except (ManifestUnknown, InvalidInput, DamagedContent) as error:
-            # A tag to reuse from is an offer, not a condition.
-            logger().log(level, "nothing is reused from the tag %s of %s: %s", tag, self.repository, error.reason)
-            return Known({})
-        return Known.of(graph, self.settings.soci.span_size)
+        return known_under(self.client, self.repository, tag, self.settings.soci.span_size, level=level)
 
     def not_at_hand(self, layers: Mapping[Digest, Descriptor]) -> dict[Digest, Descriptor]:
         """Those layers whose zTOC is not in the store either; looking there counts as a use of what is found."""
