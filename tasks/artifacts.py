@@ -17,7 +17,7 @@ from tasks.summary import WHY, Shown, pulled, size, summary
 
 if TYPE_CHECKING:
     from soci_pipeline.publish.existing.index import IndexedImage
-    from tasks.prune import Pruned
+    from soci_pipeline.publish.retention.prune import Pruned
 
 
 def key_of(kind: str, image: ImageReference, *more: str) -> str:

@@ -12,7 +12,7 @@ from tasks.summary import WHY, indexed, saved, size
 if TYPE_CHECKING:
     # Not for a publication's process, which would import all that indexing and retention need.
     from soci_pipeline.publish.existing.index import IndexedImage
-    from tasks.prune import Pruned
+    from soci_pipeline.publish.retention.prune import Pruned
 
 _MOST_ROWS = 200
 """An artifact is a row of Prefect's database: what is longer is in the run's log and result."""
