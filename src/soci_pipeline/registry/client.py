@@ -229,9 +229,10 @@ class RegistryClient:
         ``open_source`` opens the local copy, once for each session. ``on_bytes`` gets the bytes sent since its last
         call; a negative number takes back what has to be sent again. Setting ``stop`` ends the upload with `Stopped`.
         """
+        deadline = self._deadline(descriptor.size, stop)
+        deadline.check()
         if self.has_blob(repository, descriptor):
             return False
-        deadline = self._deadline(descriptor.size, stop)
         upload = Upload(self._transport, repository, descriptor, open_source, deadline, on_bytes=on_bytes)
         sent = upload.run(mount_from=mount_from)
         self._remember(repository, descriptor.digest)
