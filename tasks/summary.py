@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.source import ResolvedSource
-from soci_pipeline.publish.verification.verify import PlatformCost, VerificationReport
+from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
+from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import Reason

@@ -17,6 +17,7 @@ from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for
 from soci_pipeline.publish.existing.index import IndexedImage, Settings, index_existing
 from soci_pipeline.publish.registries import prepare
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings as MachineSettings
 from soci_pipeline.soci.records import PlatformImage
@@ -33,8 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reuse-from", metavar="TAG", help="use the zTOCs of this tag's layers again")
     parser.add_argument(
         "--verify",
-        choices=("sample", "all", "off"),
-        default="sample",
+        choices=[mode.value for mode in VerifyMode],
+        default=VerifyMode.SAMPLE.value,
         help="what is read through before the tag moves: some spans of each layer, everything, or nothing",
     )
     parser.add_argument(
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             soci=soci,
             suffix=arguments.suffix,
             mutability=prepare(reference, machine),
-            verify=arguments.verify,
+            verify=VerifyMode(arguments.verify),
             jobs=arguments.jobs,
             dry_run=arguments.dry_run,
         )

@@ -15,7 +15,8 @@ from soci_pipeline.commands.numbers import counted, whole
 from soci_pipeline.commands.registry_access import add_options, client_for, target_of
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.verification.verify import Mode, VerificationReport, verify
+from soci_pipeline.publish.verification.mode import VerifyMode
+from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.reference import ImageReference
 
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             client,
             reference.repository,
             target,
-            mode=Mode.ALL if arguments.all else Mode.SAMPLE,
+            mode=VerifyMode.ALL if arguments.all else VerifyMode.SAMPLE,
             platforms=platforms,
             jobs=arguments.jobs,
         )

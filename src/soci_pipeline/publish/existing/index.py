@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 from pydantic import BaseModel, ConfigDict
 
 from soci_pipeline.build.working_folder import working_folder
-from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict, VerificationFailed
+from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
@@ -38,6 +38,7 @@ from soci_pipeline.publish.image_graph import ImageGraph, read_graph
 from soci_pipeline.publish.repository_ztocs import known_under
 from soci_pipeline.publish.tag_names import check_tag
 from soci_pipeline.publish.tags import Outcome, TagRecord, move_tags
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
@@ -81,7 +82,7 @@ class Settings:
     suffix: str = ""
     build_tool: str = BUILD_TOOL
     mutability: TagMutability = field(default_factory=TagMutability)
-    verify: str = "sample"
+    verify: VerifyMode = VerifyMode.SAMPLE
     jobs: int = 1
     dry_run: bool = False
     folder: Path | None = None
@@ -279,11 +280,9 @@ class _Work:
     ) -> IndexedImage:
         """Verify what was pushed, and move the tag if it still is where it was."""
         index = assembled.index
-        if self.settings.verify != "off":
+        if self.settings.verify is not VerifyMode.OFF:
             report = verify(self.client, self.repository, index.digest, mode=self.settings.verify)
-            if not report.ok:
-                lines = "\n".join(f"  - {finding}" for finding in report.findings)
-                raise VerificationFailed(f"{self.reference.name}@{index.digest} is not as it should be:\n{lines}")
+            report.raise_for_findings(f"{self.reference.name}@{index.digest}")
         records: tuple[TagRecord, ...] = ()
         if self.target_tag is not None:
             with self.alone():
