@@ -17,9 +17,8 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.collect import collect
+from soci_pipeline.publish.collect import collect, reader
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.joined import reader
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference

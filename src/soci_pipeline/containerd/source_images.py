@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soci_pipeline.errors import InvalidInput, ToolFailed
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST, REFERENCE_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import platform_of_config
@@ -11,11 +12,8 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
 from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
 from soci_pipeline.soci.records import LayerRecord, SociOptions
-
-IMAGE_LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 
 
 @dataclass(frozen=True, slots=True)

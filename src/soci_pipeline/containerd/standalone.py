@@ -16,6 +16,7 @@ from soci_pipeline.containerd.source_images import (
     ztocs_by_layer,
 )
 from soci_pipeline.errors import DamagedContent
+from soci_pipeline.oci.annotations import SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
@@ -24,8 +25,6 @@ from soci_pipeline.oci.media_types import SOCI_INDEX_V2
 from soci_pipeline.soci.attestations import follow
 from soci_pipeline.soci.convert import Conversion
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
-
-_INDEX_DIGEST = "com.amazon.soci.index-digest"
 
 
 def convert_standalone(
@@ -107,7 +106,7 @@ def _finished(
 
 
 def _named(manifest: ImageManifest) -> Digest | None:
-    name = manifest.annotations.get(_INDEX_DIGEST)
+    name = manifest.annotations.get(SOCI_INDEX_DIGEST)
     return None if name is None else Digest(name)
 
 

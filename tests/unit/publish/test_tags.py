@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput, TagConflict
+from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
-from soci_pipeline.publish.annotations import REVISION
 from soci_pipeline.publish.tags import OnNewer, Outcome, check_tags_before_build, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ImmutableTag, ManifestUnknown

@@ -10,16 +10,15 @@ import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import DamagedContent, ExitCode, HostileArchive, InvalidInput
+from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
 from soci_pipeline.soci.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.index import IMAGE_MANIFEST_DIGEST
 from soci_pipeline.soci.limits import Limits
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode

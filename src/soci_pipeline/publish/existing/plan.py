@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST, SPAN_SIZE
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST, SPAN_SIZE
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
 from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
 from soci_pipeline.soci.records import IndexVersion, LayerRecord, SociOptions

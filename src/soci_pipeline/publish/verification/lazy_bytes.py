@@ -7,8 +7,8 @@ container first reads a file in them. A full pull is the image index, the manife
 
 from pydantic import BaseModel, ConfigDict
 
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
 
 
