@@ -20,7 +20,6 @@ from soci_pipeline.publish.registries import prepare
 from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings as MachineSettings
-from soci_pipeline.soci.records import PlatformImage
 from soci_pipeline.soci.ztoc_store import CacheFolder
 
 
@@ -68,24 +67,12 @@ def _json(found: IndexedImage) -> dict[str, Any]:
         "index": str(found.index),
         "changed": found.changed,
         "up_to_date": found.up_to_date,
-        "platforms": [_platform(image) for image in found.platforms],
+        "platforms": [image.summary() for image in found.platforms],
         "tags": [record.tag for record in found.tags],
         "bytes_fetched": found.bytes_fetched,
         "bytes_to_fetch": found.bytes_to_fetch,
         "lazy_layer_bytes": found.lazy_layer_bytes,
         "dry_run": found.dry_run,
-    }
-
-
-def _platform(image: PlatformImage) -> dict[str, Any]:
-    return {
-        "platform": str(image.platform),
-        "manifest": str(image.manifest.digest),
-        "soci_index": str(image.soci_index.digest) if image.soci_index else None,
-        "layers": [
-            {"digest": layer.digest, "size": layer.size, "ztoc": layer.ztoc, "reason": layer.reason}
-            for layer in image.layers
-        ],
     }
 
 

@@ -54,14 +54,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     images = tuple(sorted(images, key=lambda image: image.platform))
     answer = {
         "index": str(index.descriptor.digest),
-        "platforms": [
-            {
-                "platform": str(image.platform),
-                "manifest": str(image.manifest.digest),
-                "soci_index": str(image.soci_index.digest) if image.soci_index else None,
-            }
-            for image in images
-        ],
+        "platforms": [image.digests() for image in images],
         "tags": [reference.tag] if reference.tag else [],
         "bytes_uploaded": uploaded,
         "bytes_skipped": 0 if uploaded else size,

@@ -19,8 +19,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.numbers import counted, quantity, whole
+from soci_pipeline.commands.numbers import quantity, whole
 from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest

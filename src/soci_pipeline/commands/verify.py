@@ -10,8 +10,9 @@ other credentials; 17 something is wrong, and every fault is named.
 
 import argparse
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.numbers import counted, whole
+from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for, target_of
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform

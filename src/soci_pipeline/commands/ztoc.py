@@ -9,8 +9,9 @@ limit.
 import argparse
 from pathlib import Path
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.numbers import counted, size
+from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE

@@ -8,7 +8,6 @@ is a referrer of the index; a run that finds one of the same commit there adds n
 
 import base64
 import binascii
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -101,10 +100,10 @@ def attach(
     made_for = dict(origin.made_for) | signed_for(client, repository, images)
     told = replace(origin, made_for=made_for)
     data = statement(name or f"{client.registry}/{repository}", index, images, told)
-    layer = _upload(client, repository, data, IN_TOTO)
+    layer = client.upload_bytes(repository, data, IN_TOTO)
     manifest = ImageManifest(
         artifact_type=IN_TOTO,
-        config=_upload(client, repository, _EMPTY, OCI_EMPTY),
+        config=client.upload_bytes(repository, _EMPTY, OCI_EMPTY),
         layers=(layer.annotated(annotations={PREDICATE_TYPE: PREDICATE}),),
         subject=index.plain,
         annotations={PREDICATE_TYPE: PREDICATE, REVISION: origin.revision},
@@ -199,9 +198,3 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_sorted(each) for each in value]
     return value
-
-
-def _upload(client: RegistryClient, repository: str, data: bytes, media_type: str) -> Descriptor:
-    descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
-    client.upload_blob(repository, descriptor, lambda: io.BytesIO(data))
-    return descriptor

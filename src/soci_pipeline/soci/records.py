@@ -4,6 +4,7 @@ All records are frozen and go through JSON.
 """
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -78,3 +79,16 @@ class PlatformImage(Record):
     timings: dict[str, float] = Field(default_factory=dict)
     bytes_uploaded: int = 0
     bytes_skipped: int = 0
+
+    def digests(self) -> dict[str, Any]:
+        """Platform, manifest and SOCI index (None where there is none), as the answers in JSON give them."""
+        return {
+            "platform": str(self.platform),
+            "manifest": str(self.manifest.digest),
+            "soci_index": str(self.soci_index.digest) if self.soci_index else None,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The digests, and each layer's digest, size, zTOC and reason."""
+        layers = [layer.model_dump(mode="json", exclude={"media_type"}) for layer in self.layers]
+        return self.digests() | {"layers": layers}

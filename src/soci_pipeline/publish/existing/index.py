@@ -9,7 +9,6 @@ An image that is indexed with the same settings is left alone. So the push event
 with the suffix, start no loop.
 """
 
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -211,7 +210,7 @@ class _Work:
                 self.ztocs.put(*key, data)
         else:
             advance(layer.size)
-        ztoc = self._upload(data, SOCI_LAYER)
+        ztoc = self.client.upload_bytes(self.repository, data, SOCI_LAYER)
         return LayerPlan(layer, ztoc=ztoc)
 
     def _stream(self, layer: Descriptor, advance: Advance) -> bytes:
@@ -328,11 +327,6 @@ class _Work:
             lazy_layer_bytes=lazy,
             dry_run=self.settings.dry_run,
         )
-
-    def _upload(self, data: bytes, media_type: str) -> Descriptor:
-        descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
-        self.client.upload_blob(self.repository, descriptor, partial(io.BytesIO, data))
-        return descriptor
 
 
 def _with(plan: ImagePlan, found: Mapping[Digest, LayerPlan]) -> ImagePlan:
