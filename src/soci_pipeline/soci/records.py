@@ -28,7 +28,10 @@ class Record(BaseModel):
 
 
 class SociOptions(Parameters):
-    """How layers are indexed. Sizes are in bytes of the compressed layer; the defaults are the reference's."""
+    """How layers are indexed; the defaults are the reference's.
+
+    ``span_size`` is in bytes of the uncompressed layer, ``min_layer_size`` in bytes of the layer as it is stored.
+    """
 
     version: IndexVersion = Field(
         default=IndexVersion.V2,
@@ -40,7 +43,7 @@ class SociOptions(Parameters):
         ge=1,
         le=LARGEST_SPAN_SIZE,
         title="Span size",
-        description="Bytes between checkpoints of a layer.",
+        description="Bytes between checkpoints of a layer, uncompressed.",
     )
     min_layer_size: int = Field(
         default=10 << 20, ge=0, title="Smallest layer", description="Layers of fewer bytes are pulled whole."

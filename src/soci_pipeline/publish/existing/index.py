@@ -311,7 +311,7 @@ class _Work:
         *,
         to_fetch: Mapping[Digest, Descriptor] | None = None,
     ) -> IndexedImage:
-        """What there is to say where nothing was written."""
+        """What there is to say of the image as it was read; what `release` writes comes on top of it."""
         needed = sum(layer.size for layer in (to_fetch or {}).values())
         lazy = sum(
             {each.layer.digest: each.layer.size for plan in plans for each in plan.layers if not each.reason}.values()
