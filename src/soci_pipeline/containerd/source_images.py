@@ -12,7 +12,8 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
+from soci_pipeline.soci.layers import reason_in
+from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import LayerRecord, SociOptions
 
 
@@ -69,16 +70,16 @@ def index_of(images: Sequence[Descriptor], others: Sequence[Descriptor]) -> Imag
 
 
 def layer_records(
-    layers: Sequence[Descriptor], ztocs: Mapping[Digest, Digest], options: SociOptions
+    layout: Layout, layers: Sequence[Descriptor], ztocs: Mapping[Digest, Digest], options: SociOptions
 ) -> tuple[LayerRecord, ...]:
-    """One record a layer, with its zTOC or the reason for having none."""
+    """One record a layer of an image in ``layout``, with its zTOC or the reason for having none."""
     return tuple(
         LayerRecord(
             digest=layer.digest,
             size=layer.size,
             media_type=layer.media_type,
             ztoc=ztocs.get(layer.digest),
-            reason=None if layer.digest in ztocs else _reason(layer, options),
+            reason=None if layer.digest in ztocs else _reason(layout, layer, options),
         )
         for layer in layers
     )
@@ -90,9 +91,9 @@ def ztocs_by_layer(soci_index: ImageManifest) -> dict[Digest, Digest]:
     return {Digest(layer.annotations[IMAGE_LAYER_DIGEST]): layer.digest for layer in annotated}
 
 
-def _reason(layer: Descriptor, options: SociOptions) -> Reason:
+def _reason(layout: Layout, layer: Descriptor, options: SociOptions) -> Reason:
     """Why the programs left a layer out; they say so in words only, and their rules are few."""
-    reason = reason_by_descriptor(layer, options.min_layer_size)
+    reason = reason_in(layout, layer, options.min_layer_size)
     if reason is not None:
         return reason
     raise ToolFailed(

@@ -97,7 +97,7 @@ def _finished(
                 soci_index=soci_index,
                 soci_version=IndexVersion.V2,
                 attestations=attestations_of(image, attestations),
-                layers=layer_records(image.manifest.layers, _ztocs(result, soci_index), options),
+                layers=layer_records(result, image.manifest.layers, _ztocs(result, soci_index), options),
             )
         )
     root = result.add_document(index_of([image.descriptor for image in images], [*attestations, *indexes.values()]))

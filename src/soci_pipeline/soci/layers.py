@@ -79,9 +79,7 @@ class LayerIndexer:
 
     def index_layer(self, layer: Descriptor, *, on_bytes: Advance | None = None) -> IndexedLayer:
         """Index one layer: its zTOC is in ``target`` afterwards, or the answer says why there is none."""
-        # As with the reference, an address does not matter where the layer is at hand.
-        asked = layer.annotated(urls=()) if self.source.has(layer) else layer
-        reason = reason_by_descriptor(asked, self.min_layer_size)
+        reason = reason_in(self.source, layer, self.min_layer_size)
         if reason is not None:
             return IndexedLayer(layer, reason=reason)
         try:
@@ -137,6 +135,12 @@ class LayerIndexer:
 def _read_range(blob: BinaryIO, start: int, end: int) -> bytes:
     blob.seek(start)
     return blob.read(end - start)
+
+
+def reason_in(layout: Layout, layer: Descriptor, min_layer_size: int) -> Reason | None:
+    """As `reason_by_descriptor`; as with the reference, a layer's addresses do not matter where ``layout`` has it."""
+    asked = layer.annotated(urls=()) if layout.has(layer) else layer
+    return reason_by_descriptor(asked, min_layer_size)
 
 
 def layer_key(layer: Descriptor) -> LayerKey:
