@@ -23,7 +23,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.records import IndexVersion
 from soci_pipeline.soci.ztoc import BUILD_TOOL
 from soci_pipeline.soci.ztoc_store import CacheFolder
 
@@ -99,16 +99,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 def describe(result: Conversion) -> dict[str, object]:
     """The JSON answer: the image index, and per platform its manifest, SOCI index and layers with their reasons."""
-    return {"index": str(result.root.digest), "platforms": [_platform(image) for image in result.images]}
-
-
-def _platform(image: PlatformImage) -> dict[str, object]:
-    return {
-        "platform": str(image.platform),
-        "manifest": str(image.manifest.digest),
-        "soci_index": None if image.soci_index is None else str(image.soci_index.digest),
-        "layers": [layer.model_dump(mode="json", exclude={"media_type"}) for layer in image.layers],
-    }
+    return {"index": str(result.root.digest), "platforms": [image.summary() for image in result.images]}
 
 
 def _check_destination(source: Path, destination: Path, *, force: bool) -> None:

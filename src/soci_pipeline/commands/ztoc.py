@@ -9,8 +9,9 @@ limit.
 import argparse
 from pathlib import Path
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.numbers import counted, size
+from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.media_types import (
     DOCKER_LAYER,

@@ -127,7 +127,7 @@ class _Run:
             manifest=image.descriptor,
             soci_index=soci_index,
             soci_version=IndexVersion.V1,
-            layers=layer_records(image.manifest.layers, ztocs, self.options),
+            layers=layer_records(result, image.manifest.layers, ztocs, self.options),
         )
 
 

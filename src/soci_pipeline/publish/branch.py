@@ -1,7 +1,7 @@
 """The work for one platform, step by step: source, build, import, index, push by digest.
 
 Each step is a function of a `Branch` and can be run again: it starts from what the step before it left in the run's
-folder, and clears its own leavings first. Prefect's tasks call them one by one; `publish_branch` runs them all.
+folder, and clears its own leavings first. Prefect's tasks call them one by one.
 """
 
 import contextlib
@@ -37,10 +37,6 @@ from soci_pipeline.soci.ztoc_store import CacheFolder, ZtocStore
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""
-
-
-class Stopped(SociPipelineError):
-    """An upload beside another step was given up because that step failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +172,8 @@ def upload_layers(
 ) -> "Uploaded":
     """Upload the layers of the imported image, largest first, while another thread indexes them.
 
-    Indexing changes manifests, never layers, so nothing is uploaded in vain. ``stop`` ends it with `Stopped`.
+    Indexing changes manifests, never layers, so nothing is uploaded in vain. ``stop`` ends it with
+    `soci_pipeline.registry.settings.Stopped`.
     """
     layers = sorted(_layers(layout), key=lambda layer: layer.size, reverse=True)
     total, done = sum(layer.size for layer in layers), 0
@@ -184,8 +181,6 @@ def upload_layers(
 
     def moved(count: int) -> None:
         nonlocal done
-        if stop.is_set():
-            raise Stopped("the upload was given up, because the run is ending")
         done += count
         if on_progress is not None:
             on_progress(done, total)
@@ -193,9 +188,8 @@ def upload_layers(
     with branch.timed("upload"):
         for layer in layers:
             before = done
-            moved(0)
             opener = partial(layout.open_blob, layer)
-            if client.upload_blob(branch.request.image.repository, layer, opener, on_bytes=moved):
+            if client.upload_blob(branch.request.image.repository, layer, opener, on_bytes=moved, stop=stop):
                 uploaded.append(layer.size)
             moved(before + layer.size - done)
     return Uploaded(sum(uploaded), total - sum(uploaded), len(uploaded))
@@ -224,19 +218,6 @@ def push(
     return image.model_copy(
         update={"timings": dict(branch.timings), "bytes_uploaded": uploaded + early, "bytes_skipped": skipped - early}
     )
-
-
-def publish_branch(
-    branch: Branch,
-    client: RegistryClient,
-    *,
-    credentials: GitCredentials | None = None,
-    secrets: Mapping[str, Path] | None = None,
-) -> PlatformImage:
-    """All steps in order, for callers without an orchestrator."""
-    tree = check_out(branch, credentials=credentials)
-    layout = import_built(branch, build(branch, tree, secrets=secrets))
-    return push(branch, index(branch, layout, client), client)
 
 
 def _layers(layout: Layout) -> list[Descriptor]:

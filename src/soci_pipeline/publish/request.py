@@ -19,6 +19,7 @@ from soci_pipeline.parameters import Parameters
 from soci_pipeline.publish.git_address import check_ref, check_url
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.tag_names import check_templates
+from soci_pipeline.publish.verification.mode import VERIFY_MEANING, VerifyMode
 from soci_pipeline.registry.reference import ImageReference, is_tag
 from soci_pipeline.soci.records import SociOptions
 
@@ -38,20 +39,6 @@ class ToolchainName(StrEnum):
 
     NATIVE = "native"
     CONTAINERD = "containerd"
-
-
-class VerifyMode(StrEnum):
-    """How much of what was pushed is read again before a tag moves."""
-
-    SAMPLE = "sample"
-    ALL = "all"
-    OFF = "off"
-
-
-VERIFY_MEANING = (
-    "How much of what was pushed is read again before a tag moves. sample: every manifest and zTOC, and some spans of "
-    "each layer. all: every byte. off: nothing."
-)
 
 
 class BuildInputs(Parameters):

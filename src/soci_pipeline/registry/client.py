@@ -5,6 +5,7 @@ is temporary is tried again inside it (`ClientSettings`).
 """
 
 import contextlib
+import io
 import json
 import re
 import threading
@@ -229,13 +230,20 @@ class RegistryClient:
         ``open_source`` opens the local copy, once for each session. ``on_bytes`` gets the bytes sent since its last
         call; a negative number takes back what has to be sent again. Setting ``stop`` ends the upload with `Stopped`.
         """
+        deadline = self._deadline(descriptor.size, stop)
+        deadline.check()
         if self.has_blob(repository, descriptor):
             return False
-        deadline = self._deadline(descriptor.size, stop)
         upload = Upload(self._transport, repository, descriptor, open_source, deadline, on_bytes=on_bytes)
         sent = upload.run(mount_from=mount_from)
         self._remember(repository, descriptor.digest)
         return sent
+
+    def upload_bytes(self, repository: str, data: bytes, media_type: str) -> Descriptor:
+        """Bring a small blob to a repository, unless it is there; returns its descriptor."""
+        descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
+        self.upload_blob(repository, descriptor, lambda: io.BytesIO(data))
+        return descriptor
 
     def referrers(self, repository: str, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
         """The manifests that refer to a digest: by the API, or the fallback tag where there is no API."""
