@@ -5,12 +5,14 @@ call can be repeated; an idempotency key makes that true of creating a run, sinc
 it made the first time.
 """
 
+import base64
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -46,7 +48,16 @@ class PrefectUnavailable(StackError):
 
 
 class PrefectRefused(StackError):
-    """Prefect answered, and does not do it. ``temporary`` where setting Prefect up right would change that."""
+    """Prefect answered, and does not do it. ``temporary`` where setting Prefect up right would change that.
+
+    ``status`` is that of its answer; None where that was a success whose content cannot be meant.
+    """
+
+    def __init__(
+        self, reason: str, *, advice: str | None = None, temporary: bool = False, status: int | None = None
+    ) -> None:
+        super().__init__(reason, advice=advice, temporary=temporary)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,30 @@ class WorkPool:
 
     paused: bool
     limit: int | None
+
+
+def login_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """The headers of the login that Prefect itself would take from these variables; none where there is none."""
+    key, auth = environment.get("PREFECT_API_KEY"), environment.get("PREFECT_API_AUTH_STRING")
+    return bearer(key) if key else basic(auth.encode()) if auth else {}
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header for an API key of Prefect Cloud."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+def basic(auth: bytes) -> dict[str, str]:
+    """The header for a server's own ``user:password``."""
+    return {"Authorization": "Basic " + base64.b64encode(auth).decode()}
+
+
+def no_url() -> InvalidInput:
+    """What a command that needs Prefect says where nobody named it."""
+    return InvalidInput(
+        "PREFECT_API_URL is not set",
+        advice="Set it to the address of the Prefect API, with /api at its end, as in http://127.0.0.1:4200/api.",
+    )
 
 
 def _nobody() -> Mapping[str, str]:
@@ -98,7 +133,19 @@ class PrefectApi:
             trust_env=not is_loopback(urlsplit(api_url).netloc.rpartition("@")[2]),
         )
 
-    def __enter__(self) -> "PrefectApi":
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """A client of the server that ``PREFECT_API_URL`` names, with the login that Prefect itself would take.
+
+        Raises `InvalidInput` where it names none.
+        """
+        given = os.environ if environment is None else environment
+        url = given.get("PREFECT_API_URL", "")
+        if not url:
+            raise no_url()
+        return cls(url, authorization=lambda: login_of(given))
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -225,6 +272,7 @@ class PrefectApi:
             f"Prefect answered {status} to {method} {path}: {detail}",
             advice=_MOVED if response.is_redirect else _ADVICE.get(status),
             temporary=response.is_redirect or status in _ADVICE,
+            status=status,
         )
 
     def _credentials(self) -> dict[str, str]:

@@ -96,10 +96,11 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 def _control(arguments: argparse.Namespace, policy: Policy) -> CommandResult:
     from soci_pipeline.aws.auto_scaling import AutoScalingGroup, client
-    from soci_pipeline.capacity.prefect_queue import PrefectQueue, from_environment
+    from soci_pipeline.capacity.prefect_queue import PrefectQueue
+    from soci_pipeline.prefect_api import PrefectApi
 
     names = _groups(arguments.group)
-    with from_environment() as api:
+    with PrefectApi.from_environment() as api:
         aws = client()
         groups = {pool: AutoScalingGroup(name, aws) for pool, name in names.items()}
         for group in groups.values():
@@ -118,12 +119,12 @@ def _agent(arguments: argparse.Namespace) -> CommandResult:
     from soci_pipeline.aws.instance_metadata import InstanceMetadata
     from soci_pipeline.capacity.agent import Agent
     from soci_pipeline.capacity.machine import Machine
-    from soci_pipeline.capacity.prefect_queue import from_environment
+    from soci_pipeline.prefect_api import PrefectApi
 
     if not arguments.folder.is_dir():
         raise InvalidInput(f"there is no folder {arguments.folder}", advice="Make it, or name another by --folder.")
     machine = Machine(Settings.from_environment().work.folder)
-    with from_environment() as api, InstanceMetadata() as metadata:
+    with PrefectApi.from_environment() as api, InstanceMetadata() as metadata:
         instance = GroupInstance(metadata.instance_id(), client())
         agent = Agent(metadata, instance, machine, api, arguments.folder)
         while not agent.step():

@@ -5,7 +5,6 @@ Every section refuses keys that it does not know, and every key may be given onc
 right.
 """
 
-import base64
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, fie
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of
+from soci_pipeline.prefect_api import basic, bearer
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.secret_values import SecretSource
@@ -145,9 +145,9 @@ class PrefectSettings(_Section):
     def authorization(self) -> dict[str, str]:
         """The headers that authenticate a call, from the secret as it is now; raises `InvalidInput` without one."""
         if self.api_key is not None:
-            return {"Authorization": f"Bearer {self.api_key.read_text()}"}
+            return bearer(self.api_key.read_text())
         if self.auth_string is not None:
-            return {"Authorization": "Basic " + base64.b64encode(self.auth_string.read()).decode()}
+            return basic(self.auth_string.read())
         return {}
 
 

@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from soci_pipeline.capacity.prefect_queue import from_environment
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.prefect_api import PrefectApi
 
 
 class _Server(ThreadingHTTPServer):
@@ -54,11 +54,11 @@ def test_the_credentials_are_those_that_prefect_would_take(
     server: _Server, given: dict[str, str], header: str | None
 ) -> None:
     address = f"http://127.0.0.1:{server.server_address[1]}/api"
-    with from_environment({"PREFECT_API_URL": address} | given) as api:
+    with PrefectApi.from_environment({"PREFECT_API_URL": address} | given) as api:
         assert api.online_workers("soci-amd64") == ()
     assert server.seen == [header]
 
 
 def test_without_an_address_nothing_is_asked() -> None:
     with pytest.raises(InvalidInput, match="PREFECT_API_URL is not set"):
-        from_environment({})
+        PrefectApi.from_environment({})
