@@ -22,11 +22,11 @@ from soci_pipeline.build.buildx import has_containerd_store
 from soci_pipeline.build.engine_client import engine_client
 from soci_pipeline.build.errors import NotSupportedByBuilder, build_failure
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.build.versions import require_version
 from soci_pipeline.errors import DiskFull
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.progress import meter
+from soci_pipeline.tool_versions import require_version
 
 MINIMUM_ENGINE = (20, 10, 0)
 _ARCHIVE = "image.tar"

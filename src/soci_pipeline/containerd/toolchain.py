@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from soci_pipeline.build.working_folder import CONTAINERD_RECORD, PREFIX, working_folder
 from soci_pipeline.containerd.ctr import Containerd, purged_afterwards
 from soci_pipeline.containerd.soci_command import find_soci
 from soci_pipeline.containerd.socket import find_socket
@@ -35,6 +34,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.soci.convert import Conversion
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.working_folder import CONTAINERD_RECORD, PREFIX, working_folder
 
 _REPOSITORY = "soci-pipeline/image"
 _NAME = "io.containerd.image.name"

@@ -1,6 +1,6 @@
 """The folder of one run on a worker, and the reaper for what killed runs left behind.
 
-A run owns its folder for as long as it holds the lock in it (`soci_pipeline.build.working_folder`); the kernel lets go
+A run owns its folder for as long as it holds the lock in it (`soci_pipeline.working_folder`); the kernel lets go
 of the lock when the process dies, however it dies. So a lock that can be had means that nobody needs the folder any
 more, nor the processes that carry its path in their environment. Live runs are never touched. The temporary files of a
 run and of the programs that it starts, credentials for git among them, lie in its folder and go the same way.
@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from soci_pipeline.build import reaper
-from soci_pipeline.build.working_folder import PREFIX, abandoned, working_folder
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.marked_processes import Mark
 from soci_pipeline.process import logger
+from soci_pipeline.publish import reaper
+from soci_pipeline.working_folder import PREFIX, abandoned, working_folder
 
 RUN_VARIABLE = "SOCI_PIPELINE_RUN"
 """Names the run's folder in the environment of everything that the run starts."""

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from soci_pipeline.build.docker_engine import DockerBuilder
-from soci_pipeline.build.errors import NotSupportedByBuilder, ToolTooOld
+from soci_pipeline.build.errors import NotSupportedByBuilder
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable
+from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable, ToolTooOld
 from tests.support.images import AMD64, ARM64
 
 CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
