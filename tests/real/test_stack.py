@@ -16,8 +16,9 @@ import pytest
 
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.local.footprint import marked_processes
-from soci_pipeline.local.stack import Stack, project_folder
+from soci_pipeline.local.stack import Stack
 from soci_pipeline.process import run
+from soci_pipeline.project import project_folder
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.build.errors import ToolTooOld
 from soci_pipeline.containerd.soci_command import MINIMUM_STANDALONE, find_soci
-from soci_pipeline.errors import ToolFailed, ToolMissing
+from soci_pipeline.errors import ToolFailed, ToolMissing, ToolTooOld
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from tests.support.fake_programs import Programs
 from tests.support.images import AMD64

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from soci_pipeline.build import engine_client
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.local import engine
 from soci_pipeline.local.diagnosis import Check, diagnose
 from soci_pipeline.local.ports import free_port
 from soci_pipeline.local.toolchain import VARIABLE, Toolchain
@@ -67,7 +67,7 @@ def test_an_engine_that_is_named_and_silent_is_a_lack(tmp_path: Path, monkeypatc
 
 def test_a_machine_without_an_engine_is_told_to_install_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.setattr(engine, "_DEFAULT_SOCKET", tmp_path / "none.sock")
+    monkeypatch.setattr(engine_client, "DEFAULT_HOST", f"unix://{tmp_path}/none.sock")
     check = _checks(tmp_path)["docker engine"]
     assert not check.ok
     assert str(check.advice).startswith("Install Docker, or start it")

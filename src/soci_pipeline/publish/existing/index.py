@@ -20,7 +20,6 @@ from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from soci_pipeline.build.working_folder import working_folder
 from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -46,6 +45,7 @@ from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
 from soci_pipeline.soci.ztoc_store import ZtocStore
+from soci_pipeline.working_folder import working_folder
 
 
 class IndexedImage(BaseModel):

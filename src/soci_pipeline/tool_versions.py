@@ -2,7 +2,7 @@
 
 import re
 
-from soci_pipeline.build.errors import ToolTooOld
+from soci_pipeline.errors import ToolTooOld
 
 _VERSION = re.compile(r"(?<![\w.])v?(\d+)\.(\d+)(?:\.(\d+))?")
 

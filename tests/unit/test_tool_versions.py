@@ -1,7 +1,7 @@
 import pytest
 
-from soci_pipeline.build.errors import ToolTooOld
-from soci_pipeline.build.versions import find_version, require_version
+from soci_pipeline.errors import ToolTooOld
+from soci_pipeline.tool_versions import find_version, require_version
 
 
 @pytest.mark.parametrize(
