@@ -1,5 +1,9 @@
 """AWS credentials from a block of prefect-aws: for ECR by the machine's settings, for CodeCommit by the parameters."""
 
+import base64
+import json
+import os
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -8,9 +12,22 @@ from prefect_aws import AwsCredentials
 from pydantic import SecretStr
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.settings import EcrSettings, Settings
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.media_types import OCI_INDEX
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.settings import EcrSettings, PublishSettings, Settings
 from tasks.aws import ecr_session
+from tasks.provenance import attest
 from tasks.secrets import git_credentials
+from tests.support.aws import REGISTRY, answering, authorization
+from tests.support.registries import registry
+
+COSIGN = """#!/bin/sh
+[ "$1" != verify ] || exit 10
+cp "$DOCKER_CONFIG/config.json" "$RECORD/config.json"
+"""
 
 
 @pytest.fixture
@@ -53,3 +70,31 @@ def test_the_same_kind_of_block_opens_a_codecommit_source(block: str) -> None:
     assert found.aws is not None
     assert found.password is None
     assert "AKIA" not in repr(found)
+
+
+def test_the_block_that_the_settings_name_signs_images_too(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "cosign"
+    program.parent.mkdir()
+    program.write_text(COSIGN)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RECORD", str(tmp_path))
+    # Nothing else on this machine could ask for a token.
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    request = PublishRequest.check({"image": f"{REGISTRY}/team/app", "source": "https://git.example.com/app.git"})
+    source = ResolvedSource(url=request.source, ref="main", commit="a" * 40, commit_time=1)
+    index = Descriptor(media_type=OCI_INDEX, digest=Digest.of(b"index"), size=5)
+    settings = _settings(block).model_copy(update={"publish": PublishSettings(signing_key="cosign.key")})
+
+    with answering(authorization("from-the-block")) as ecr, registry(tmp_path / "registry") as client:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", ecr.url)
+        attest.fn(request, source, index, (), client, settings)
+
+    login = base64.b64encode(b"AWS:from-the-block").decode()
+    assert json.loads((tmp_path / "config.json").read_text()) == {"auths": {REGISTRY: {"auth": login}}}

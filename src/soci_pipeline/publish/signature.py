@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from soci_pipeline import process
 from soci_pipeline.errors import InvalidInput, ToolFailed
 from soci_pipeline.process import logger
+from soci_pipeline.publish.registries import Connection
 from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.reference import DOCKER_HUB, ImageReference
 
@@ -41,15 +42,6 @@ class SigningKey:
         if self.password is not None:
             return self.password.get_secret_value().encode()
         return os.environ.get(_PASSWORD_VARIABLE, "").encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """How cosign reaches the registry; ``credentials`` None means what `docker login` left on this machine."""
-
-    credentials: CredentialProvider | None = None
-    plain_http: bool = False
-    ca_file: Path | None = None
 
 
 def sign(reference: ImageReference, key: SigningKey, connection: Connection | None = None) -> bool:

@@ -24,7 +24,7 @@ from soci_pipeline.oci.media_types import MANIFESTS
 from soci_pipeline.registry import download, referrers, scopes
 from soci_pipeline.registry.addresses import address
 from soci_pipeline.registry.auth import CredentialProvider
-from soci_pipeline.registry.connection import connect
+from soci_pipeline.registry.connection import connect, is_plain
 from soci_pipeline.registry.errors import (
     BlobUnknown,
     BrokenAnswer,
@@ -33,7 +33,7 @@ from soci_pipeline.registry.errors import (
     RegistryError,
     redacted,
 )
-from soci_pipeline.registry.reference import is_loopback, is_tag
+from soci_pipeline.registry.reference import is_tag
 from soci_pipeline.registry.settings import ClientSettings, Deadline, with_retries
 from soci_pipeline.registry.transport import Answer, Call, Transport, is_size
 from soci_pipeline.registry.upload import Upload
@@ -66,11 +66,10 @@ class RegistryClient:
     ) -> None:
         self.registry = registry
         self.settings = settings or ClientSettings()
-        clear = (is_loopback(registry) and ca_file is None) if plain_http is None else plain_http
         self._transport = Transport(
             registry,
             credentials=credentials,
-            plain_http=clear,
+            plain_http=is_plain(registry, ca_file=ca_file) if plain_http is None else plain_http,
             http=connect(registry, self.settings, ca_file=ca_file),
             settings=self.settings,
         )
