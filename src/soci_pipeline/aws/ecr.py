@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import boto3
 
 PUBLIC_REGISTRY = "public.ecr.aws"
+PART_BYTES = 10 << 20
+"""ECR takes an upload's parts of 5 to 10 MiB, the last one excepted."""
 _PUBLIC_REGION = "us-east-1"  # the only region in which ecr-public hands out tokens
 _PRIVATE = re.compile(
     r"(?P<account>[0-9]{12})\."

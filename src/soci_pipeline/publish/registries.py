@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from soci_pipeline.aws.ecr import EcrCredentials, EcrRegistry
+from soci_pipeline.aws.ecr import PART_BYTES, EcrCredentials, EcrRegistry
 from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.oci.descriptor import Descriptor
@@ -15,6 +15,7 @@ from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, def
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import is_plain
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.registry.tag_mutability import MutabilityMode, TagMutability
 from soci_pipeline.settings import EcrSettings, Settings
 
@@ -55,7 +56,17 @@ def _credentials(registry: str, aws: "boto3.Session | None") -> CredentialProvid
 def connect(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> RegistryClient:
     """A client for the registry of ``image``, with this machine's settings and credentials."""
     way = connection_to(image, settings, aws=aws)
-    return RegistryClient(image.registry, credentials=way.credentials, plain_http=way.plain_http, ca_file=way.ca_file)
+    return RegistryClient(
+        image.registry,
+        credentials=way.credentials,
+        plain_http=way.plain_http,
+        ca_file=way.ca_file,
+        settings=_client_settings(image.registry),
+    )
+
+
+def _client_settings(registry: str) -> ClientSettings:
+    return ClientSettings() if EcrRegistry.parse(registry) is None else ClientSettings(part_size=PART_BYTES)
 
 
 def prepare(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> TagMutability:

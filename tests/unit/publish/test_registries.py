@@ -60,3 +60,23 @@ def test_programs_are_told_of_plain_http_exactly_where_the_client_speaks_it(
     with connect(image, Settings(registry=settings)) as client:
         assert client._transport.base.scheme == ("http" if plain else "https")
     assert (way.plain_http, way.ca_file) == (plain, settings.ca_file)
+
+
+@pytest.mark.parametrize(
+    ("host", "ecr"),
+    [
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", True),
+        ("123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", True),
+        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", True),
+        ("123456789012.dkr-ecr.eu-central-1.on.aws", True),
+        ("123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn", True),
+        ("123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu", True),
+        ("123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov", True),
+        ("public.ecr.aws", True),
+        ("registry.example.com", False),
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com.example.com", False),
+    ],
+)
+def test_parts_for_ecr_are_within_its_limits(host: str, ecr: bool) -> None:
+    with connect(ImageReference.parse(f"{host}/team/app"), Settings()) as client:
+        assert (5 << 20 <= client.settings.part_size <= 10 << 20) is ecr
