@@ -11,7 +11,7 @@ from prefect.blocks.system import Secret
 from prefect_aws import AwsCredentials
 from pydantic import SecretStr
 
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.errors import CredentialsRefused, InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_INDEX
@@ -62,6 +62,14 @@ def test_a_block_of_another_type_is_refused() -> None:
     Secret(value="s").save(name)
     with pytest.raises(InvalidInput, match="holds no AWS credentials"):
         ecr_session(_settings(f"secret/{name}"))
+
+
+def test_a_block_with_a_profile_that_is_not_there_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    name = f"made-{uuid4().hex[:8]}"
+    AwsCredentials(profile_name="nobody").save(name)
+    with pytest.raises(CredentialsRefused, match="nobody"):
+        ecr_session(_settings(f"aws-credentials/{name}"))
 
 
 def test_the_same_kind_of_block_opens_a_codecommit_source(block: str) -> None:

@@ -27,9 +27,11 @@ def read_secret(arn: str, *, endpoint_url: str | None = None) -> bytes:
             f"not the ARN of a secret: {arn[:120]!r}",
             advice="It is written arn:aws:secretsmanager:<region>:<account>:secret:<name>.",
         )
-    client = session().client("secretsmanager", region_name=found["region"], endpoint_url=endpoint_url, config=config())
     try:
         with calling("secretsmanager:GetSecretValue", on=arn):
+            client = session().client(
+                "secretsmanager", region_name=found["region"], endpoint_url=endpoint_url, config=config()
+            )
             answer = client.get_secret_value(SecretId=arn)
     except AwsRefused as error:
         if error.code == "ResourceNotFoundException":
