@@ -2,15 +2,13 @@
 
 import errno
 import hashlib
-import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urldefrag, urlsplit, urlunsplit
 
 import httpx
 
-from soci_pipeline.build.builder import BuilderName
+from soci_pipeline.build.builder import BuilderName, Connect
 from soci_pipeline.build.request import BuildRequest, inside
 from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput, SourceError
 from soci_pipeline.oci.layout import Layout
@@ -29,8 +27,8 @@ class PrebuiltBuilder:
     compresses = False
     trusted = False
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self._env = dict(os.environ if env is None else env)
+    def __init__(self, connect: Connect | None = None) -> None:
+        self._connect = connect
 
     def check(self, request: BuildRequest) -> None:
         """Raise where the request names nothing, a file that is missing, or an address that cannot be meant."""
@@ -54,7 +52,6 @@ class PrebuiltBuilder:
         return _local(request, place)
 
     def _pull(self, text: str, request: BuildRequest, destination: Path) -> Path:
-        from soci_pipeline.registry.auth import default_credentials
         from soci_pipeline.registry.client import RegistryClient
         from soci_pipeline.registry.pull import pull_graph
         from soci_pipeline.registry.reference import ImageReference
@@ -62,7 +59,7 @@ class PrebuiltBuilder:
         reference = ImageReference.parse(text)
         layout = Layout.create(destination / "layout")
         wanted = reference.digest or reference.tag or "latest"
-        with RegistryClient(reference.registry, credentials=default_credentials()) as client:
+        with RegistryClient(reference.registry) if self._connect is None else self._connect(reference) as client:
             root = pull_graph(client, reference.repository, wanted, layout, platforms=[request.platform])
         layout.set_roots([root])
         return layout.path

@@ -13,7 +13,11 @@ from pydantic import SecretStr
 from soci_pipeline.cli import main
 from soci_pipeline.errors import CredentialsRefused, ExitCode
 from soci_pipeline.oci.manifest import parse_image_index
+from soci_pipeline.publish import branch
+from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.registries import check_push, connect
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import Login, ServerSettings, serving
 from soci_pipeline.settings import RegistrySettings, Settings
@@ -69,6 +73,23 @@ def test_images_are_pushed_joined_and_verified_with_the_token_of_the_role(
         descriptor, data = client.get_manifest(IMAGE.repository, "v1")
     assert descriptor.digest == joined
     assert {str(each.digest) for each in parse_image_index(data).manifests} >= set(digests)
+
+
+def test_a_prebuilt_image_that_is_on_ecr_is_read_with_the_token_of_the_role(
+    aws: str, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trusted = start(_emulated_password())
+    made = image_layout(tmp_path / "image", AMD64)
+    assert main(["push", str(tmp_path / "image"), f"{IMAGE.name}:v1", "--ca-file", str(trusted)]) == 0
+    asked = {"image": "registry.example.com/app", "source": "https://git.example.com/app.git", "builder": "prebuilt"}
+    request = PublishRequest.check(asked | {"prebuilt": f"docker://{IMAGE.name}:v1"})
+    commit = ResolvedSource(url=request.source, ref="refs/heads/main", commit="a" * 40, commit_time=1)
+    settings = Settings(registry=RegistrySettings(ca_file=trusted))
+    work = Branch(request.branch(AMD64, commit), tmp_path / "run", settings)
+
+    built = branch.build(work, tmp_path)
+
+    assert branch.import_built(work, built).root().digest == made.root().digest
 
 
 def test_a_token_that_the_registry_does_not_take_is_refused_with_the_next_step_and_stays_secret(
