@@ -19,9 +19,6 @@ from soci_pipeline.capacity.controller import GroupState
 from soci_pipeline.capacity.policy import Bounds
 from soci_pipeline.errors import InvalidInput
 
-ACTIONS_OF_CONTROL = ("autoscaling:DescribeAutoScalingGroups", "autoscaling:SetDesiredCapacity")
-ACTIONS_OF_INSTANCES = ("autoscaling:DescribeAutoScalingInstances", "autoscaling:SetInstanceProtection")
-
 
 def client() -> Any:
     """A client of the region that boto3 finds."""

@@ -19,12 +19,11 @@ from soci_pipeline import process
 from soci_pipeline.errors import InvalidInput, ToolFailed
 from soci_pipeline.process import logger
 from soci_pipeline.publish.registries import Connection
-from soci_pipeline.registry.auth import CredentialProvider
+from soci_pipeline.registry.auth import HUB_KEY, CredentialProvider
 from soci_pipeline.registry.reference import DOCKER_HUB, ImageReference
 
 _SECONDS = 300.0
 _PASSWORD_VARIABLE = "COSIGN_PASSWORD"  # noqa: S105 - its name
-_HUB_KEY = "https://index.docker.io/v1/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def _login(registry: str, provider: CredentialProvider | None) -> dict[str, obje
     found = provider.credentials_for(registry) if provider is not None else None
     if found is None:
         return None
-    name = _HUB_KEY if registry == DOCKER_HUB else registry
+    name = HUB_KEY if registry == DOCKER_HUB else registry
     if (basic := found.basic()) is not None:
         return {"auths": {name: {"auth": basic.removeprefix("Basic ")}}}
     if found.identity_token is not None:
