@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from soci_pipeline.aws.ecr import PART_BYTES, EcrCredentials, EcrRegistry
+from soci_pipeline.aws.ecr import PART_BYTES, EcrCredentials, EcrRegistry, permissions
 from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.oci.descriptor import Descriptor
@@ -55,18 +55,15 @@ def _credentials(registry: str, aws: "boto3.Session | None") -> CredentialProvid
 
 def connect(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> RegistryClient:
     """A client for the registry of ``image``, with this machine's settings and credentials."""
-    way = connection_to(image, settings, aws=aws)
+    way, ecr = connection_to(image, settings, aws=aws), EcrRegistry.parse(image.registry)
     return RegistryClient(
         image.registry,
         credentials=way.credentials,
         plain_http=way.plain_http,
         ca_file=way.ca_file,
-        settings=_client_settings(image.registry),
+        settings=ClientSettings() if ecr is None else ClientSettings(part_size=PART_BYTES),
+        permissions=None if ecr is None else permissions(ecr),
     )
-
-
-def _client_settings(registry: str) -> ClientSettings:
-    return ClientSettings() if EcrRegistry.parse(registry) is None else ClientSettings(part_size=PART_BYTES)
 
 
 def prepare(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> TagMutability:

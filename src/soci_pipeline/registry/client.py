@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -53,6 +53,7 @@ class RegistryClient:
     """A client for one registry (``host[:port]``); repositories are named without the host.
 
     ``plain_http`` None means https, except on loopback. ``ca_file`` (PEM) is trusted besides the system's authorities.
+    ``permissions`` says for ``pull``, ``push`` and ``delete`` how this registry permits it, for who lacks it.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class RegistryClient:
         plain_http: bool | None = None,
         ca_file: Path | None = None,
         settings: ClientSettings | None = None,
+        permissions: Mapping[str, str] | None = None,
     ) -> None:
         self.registry = registry
         self.settings = settings or ClientSettings()
@@ -72,6 +74,7 @@ class RegistryClient:
             plain_http=is_plain(registry, ca_file=ca_file) if plain_http is None else plain_http,
             http=connect(registry, self.settings, ca_file=ca_file),
             settings=self.settings,
+            permissions=permissions,
         )
         self._recent: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()

@@ -18,8 +18,9 @@ from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.registries import check_push, connect
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.registry.server import Login, ServerSettings, serving
+from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, serving
 from soci_pipeline.settings import RegistrySettings, Settings
 from tests.support.aws import REGION, REGISTRY
 from tests.support.ecr_name import named_as_ecr
@@ -110,3 +111,46 @@ def test_a_token_that_the_registry_does_not_take_is_refused_with_the_next_step_a
     encoded = base64.b64encode(f"AWS:{password}".encode()).decode()
     said = shown.out + shown.err + repr(caught.value) + caplog.text
     assert [secret for secret in (password, encoded) if secret in said] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "action", "work", "statement"),
+    [
+        (
+            "GET",
+            "pull",
+            lambda client: client.get_manifest(IMAGE.repository, "v1"),
+            ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+        ),
+        (
+            "POST",
+            "push",
+            lambda client: check_push(client, IMAGE.repository),
+            ["ecr:InitiateLayerUpload", "ecr:PutImage"],
+        ),
+    ],
+)
+def test_a_role_that_lacks_a_permission_is_told_the_statement_that_gives_it(
+    method: str,
+    action: str,
+    work: Callable[[RegistryClient], object],
+    statement: list[str],
+    aws: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker"))
+    plan = FaultPlan([Fault(method, "/v2/team/app/", times=9, status=403, code="DENIED")])
+    login = ServerSettings(login=Login("AWS", SecretStr(_emulated_password())))
+    with (
+        serving(tmp_path / "registry", settings=login, faults=plan) as address,
+        named_as_ecr(address, tmp_path, monkeypatch) as authority,
+        connect(IMAGE, Settings(registry=RegistrySettings(ca_file=authority))) as client,
+    ):
+        client.ping()
+        with pytest.raises(CredentialsRefused) as caught:
+            work(client)
+    advice = str(caught.value.advice)
+    assert f"lacks the permission to {action} on {IMAGE.repository}" in advice
+    assert [name for name in statement if name not in advice] == []
+    assert "IAM" in advice
