@@ -18,7 +18,7 @@ from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_api import login_of
 from soci_pipeline.process import find, run
-from soci_pipeline.registry.auth import Environment
+from soci_pipeline.registry.auth import Environment, docker_config
 from soci_pipeline.registry.errors import redacted
 from soci_pipeline.soci import inflate
 
@@ -147,8 +147,7 @@ def _emulation(_: Mapping[str, str]) -> str:
 
 
 def _registry_credentials(_: Mapping[str, str]) -> str:
-    folder = os.environ.get("DOCKER_CONFIG")
-    path = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+    path = docker_config()
     if Environment().credentials_for(os.environ.get(Environment.PREFIX, "")) is not None:
         return "in the environment"
     if not path.exists():

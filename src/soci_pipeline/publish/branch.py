@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from soci_pipeline.build.builder import choose
+from soci_pipeline.build.builder import Connect, choose
 from soci_pipeline.build.import_image import import_image
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.containerd.soci_release import environment_with_soci
@@ -24,7 +24,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.process import concealing, logger
-from soci_pipeline.publish import source
+from soci_pipeline.publish import registries, source
 from soci_pipeline.publish.git import GitCredentials
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
@@ -92,10 +92,13 @@ def check_out(branch: Branch, *, credentials: GitCredentials | None = None) -> P
         return source.check_out(branch.request.source, branch.fresh("source"), credentials=credentials)
 
 
-def build(branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = None) -> Built:
+def build(
+    branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = None, connect: Connect | None = None
+) -> Built:
     """Run the chosen builder on the files; answers with the archive or layout that it made.
 
     ``secrets`` are files by the ids of the build secrets; what they hold is left out of the builder's output.
+    ``connect`` opens the registry of a prebuilt image; None means with what this machine has.
     """
     asked, settings = branch.request, branch.settings.build
     request = BuildRequest(
@@ -116,7 +119,8 @@ def build(branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = No
         network=settings.network,
     )
     with branch.timed("build"), concealing(path.read_bytes() for path in request.secrets.values()):
-        builder = choose(asked.builder.value, request)
+        opened = connect or partial(registries.connect, settings=branch.settings)
+        builder = choose(asked.builder.value, request, connect=opened)
         logger().info("building %s with %s", asked.platform, builder.name)
         path = builder.build(request, branch.fresh("built"))
     return Built(path, compress=builder.compresses, check_diff_ids=not builder.trusted)
