@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput, SociPipelineError
+from soci_pipeline.errors import TEMPORARY_STATUSES, DamagedContent, DiskFull, InvalidInput, SociPipelineError
 from soci_pipeline.registry import addresses
 from soci_pipeline.registry.errors import redacted
 
@@ -14,7 +14,6 @@ _CHUNK = 1 << 20
 _SECONDS = 60.0
 _LAST_PORT = 65_535
 # Beside every 5xx: what a server asks to be spared with for the moment.
-_TEMPORARY_STATUSES = frozenset({408, 425, 429})
 
 
 class NotFetched(SociPipelineError):
@@ -44,7 +43,7 @@ def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) 
         whole = True
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        temporary = status >= 500 or status in _TEMPORARY_STATUSES
+        temporary = status in TEMPORARY_STATUSES
         raise NotFetched(f"{shown} answered with status {status}", temporary=temporary) from error
     except httpx.HTTPError as error:
         raise NotFetched(f"{shown} cannot be fetched: {error}", temporary=True) from error

@@ -10,12 +10,18 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from soci_pipeline.errors import CredentialsRefused, DamagedContent, ExitCode, SociPipelineError, TagConflict
+from soci_pipeline.errors import (
+    TEMPORARY_STATUSES,
+    CredentialsRefused,
+    DamagedContent,
+    ExitCode,
+    SociPipelineError,
+    TagConflict,
+)
 
 MAX_ERROR_BYTES = 64 << 10
 """How much of an error's body is read."""
 
-_TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TEMPORARY_CODES = frozenset({"TOOMANYREQUESTS", "UNAVAILABLE"})
 _SHOWN = 300
 
@@ -133,7 +139,7 @@ def from_answer(
         code=code,
         status=status,
         url=address,
-        temporary=status in _TEMPORARY_STATUSES or code in _TEMPORARY_CODES,
+        temporary=status in TEMPORARY_STATUSES or code in _TEMPORARY_CODES,
         retry_after=_retry_after(headers.get("retry-after"), now=now),
     )
 
