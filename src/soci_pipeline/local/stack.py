@@ -75,7 +75,7 @@ def local_stack(
     tools = toolchain or Toolchain()
     project = project_folder()
     started = time.monotonic()
-    with footprint(folder) as traces, contextlib.ExitStack() as stack:
+    with footprint(folder) as traces, contextlib.ExitStack() as stack, _telling_its_end():
         _forget(folder)
         base = dict(engine.env if engine else tools.environment()) | traces.environment
         servers = stack.enter_context(
@@ -106,6 +106,14 @@ def local_stack(
             workers=workers,
             env=servers.prefect.env,
         )
+
+
+@contextlib.contextmanager
+def _telling_its_end() -> Iterator[None]:
+    """Say that the stack is being stopped, which takes seconds, before it is; whatever ended it."""
+    try:
+        yield
+    finally:
         logger().info("stopping the stack")
 
 

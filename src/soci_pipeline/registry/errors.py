@@ -87,9 +87,12 @@ class RegistryUnreachable(RegistryError):
 
     exit_code = ExitCode.REGISTRY_UNREACHABLE
     default_advice = (
-        "Check the address and the network. A certificate authority of your own needs --ca-file "
-        "(SOCI_PIPELINE_REGISTRY_CA_FILE on a worker), a registry without TLS --plain-http "
-        "(SOCI_PIPELINE_REGISTRY_PLAIN_HTTP)."
+        "Check the address, and that the registry runs and can be reached from this machine; a name without a registry "
+        "means Docker Hub."
+    )
+    tls_advice = (
+        "A certificate authority of your own needs --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE on a worker), a registry "
+        "without TLS --plain-http (SOCI_PIPELINE_REGISTRY_PLAIN_HTTP)."
     )
 
 

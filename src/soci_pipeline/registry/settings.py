@@ -102,5 +102,5 @@ def retry_pause(error: SociPipelineError, settings: ClientSettings, attempt: int
     if isinstance(error, RegistryError) and error.retry_after is not None:
         # A little jitter on top, or all who were told the same come back together.
         pause = error.retry_after + min(pause, 1.0)
-    logger().debug("trying again in %.1f s: %s", pause, error.reason)
+    logger().info("trying again in %.1f s: %s", pause, error.reason)
     return pause

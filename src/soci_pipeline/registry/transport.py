@@ -258,4 +258,7 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
     except httpx.HTTPError as error:
         detail = f"{error!s:.200}" or type(error).__name__
         lasting = "CERTIFICATE_VERIFY_FAILED" in detail
-        raise RegistryUnreachable(f"{method} {where}: {detail}", url=where, temporary=not lasting) from error
+        advice = RegistryUnreachable.tls_advice if "SSL" in detail else None
+        raise RegistryUnreachable(
+            f"{method} {where}: {detail}", url=where, temporary=not lasting, advice=advice
+        ) from error

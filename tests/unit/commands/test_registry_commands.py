@@ -87,6 +87,17 @@ def test_push_takes_a_login_from_the_environment_and_an_authority_from_a_file(
     assert LOGIN.password.get_secret_value() not in "".join(capfd.readouterr())
 
 
+def test_a_certificate_that_is_not_trusted_comes_with_advice_about_authorities(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    own, other = certificate(tmp_path), certificate(tmp_path / "other")
+    with serving(tmp_path / "r", tls_cert=own.certificate, tls_key=own.key) as address:
+        command = ["inspect", f"{address}/team/app:v1", "--ca-file", str(other.certificate)]
+        assert main(command) == ExitCode.REGISTRY_UNREACHABLE
+    assert "next: A certificate authority of your own needs --ca-file" in capsys.readouterr().err
+
+
 def test_inspect_shows_platforms_layers_and_attestations(
     tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
