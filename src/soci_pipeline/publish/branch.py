@@ -230,7 +230,7 @@ def _layers(layout: Layout) -> list[Descriptor]:
         if node.media_type.endswith("manifest.v1+json"):
             document = layout.read_document(node)
             if isinstance(document, ImageManifest):
-                found |= {layer.digest: layer for layer in document.layers if not layer.urls}
+                found |= {layer.digest: layer for layer in document.layers if not layer.may_be_elsewhere}
     return list(found.values())
 
 

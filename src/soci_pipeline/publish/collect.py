@@ -50,7 +50,7 @@ def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) 
 
 
 def _check_blobs(client: RegistryClient, repository: str, image: ImageNode, findings: Findings) -> None:
-    blobs = [("layer", layer) for layer in image.manifest.layers if not layer.urls]
+    blobs = [("layer", layer) for layer in image.manifest.layers if not layer.may_be_elsewhere]
     blobs += [("zTOC", ztoc) for soci in image.soci_indexes for ztoc in soci.manifest.layers]
     for kind, blob in blobs:
         if not client.has_blob(repository, blob):

@@ -10,6 +10,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, parse_image_manifest
+from soci_pipeline.oci.media_types import DOCKER_FOREIGN_LAYER_GZIP
 from soci_pipeline.publish.collect import collect, reader
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
@@ -98,6 +99,18 @@ def test_everything_that_is_missing_is_named(client: RegistryClient, layout: Lay
     assert f"its layer {layer.digest} is not in the repository" in caught.value.reason
     assert f"SOCI index {named.soci_index.digest}" in caught.value.reason
     assert f"{nothing}: " in caught.value.reason
+
+
+def test_a_layer_that_no_registry_holds_is_not_missed(client: RegistryClient, layout: Layout) -> None:
+    plain = branch_plain(layout, AMD64)
+    document = parse_image_manifest(layout.read(plain.manifest))
+    foreign = Descriptor(media_type=DOCKER_FOREIGN_LAYER_GZIP, digest=Digest.of(b"windows"), size=7)
+    manifest = layout.add_document(document.model_copy(update={"layers": (*document.layers, foreign)}))
+    push_graph(layout, manifest, client, REPOSITORY)
+
+    [found] = collect(client, REPOSITORY, [manifest.digest])
+
+    assert found.manifest.digest == manifest.digest
 
 
 def test_an_index_without_an_image_and_a_soci_index_are_refused(client: RegistryClient, layout: Layout) -> None:
