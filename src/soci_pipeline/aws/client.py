@@ -117,12 +117,21 @@ def _exceptions() -> ModuleType:
 
 
 def config(*, read_timeout_s: float = 30.0) -> "Config":
-    """Settings of every client: standard retries (throttling included), and no wait without an end."""
+    """Settings of every client: standard retries (throttling included), and no wait without an end.
+
+    Raises `InvalidInput` for an ``AWS_MAX_ATTEMPTS`` that is no number.
+    """
     from botocore.config import Config
 
+    # The usual variable still counts: an explicit setting would silence it.
+    attempts = os.environ.get("AWS_MAX_ATTEMPTS") or "5"
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", attempts):
+        raise InvalidInput(
+            f"AWS_MAX_ATTEMPTS is {attempts[:40]!r}, and no number of attempts",
+            advice="Set it to 1 or more, or unset it.",
+        )
     return Config(
-        # The usual variable still counts: an explicit setting would silence it.
-        retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", "5"))},
+        retries={"mode": "standard", "total_max_attempts": int(attempts)},
         connect_timeout=10,
         read_timeout=read_timeout_s,
         user_agent_extra="soci-pipeline",

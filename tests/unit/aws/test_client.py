@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.aws import auto_scaling
-from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, calling, session
+from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, calling, config, session
 from soci_pipeline.aws.ecr import EcrCredentials
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.aws.secrets import read_secret
@@ -167,3 +167,12 @@ def test_half_of_a_key_is_no_credentials_for_a_secret(monkeypatch: pytest.Monkey
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(CredentialsRefused, match="secretsmanager:GetSecretValue"):
         read_secret("arn:aws:secretsmanager:eu-west-1:123456789012:secret:npm")
+
+
+@pytest.mark.parametrize("attempts", ["many", "0", "-1", "1.5", "99999"])
+def test_a_number_of_attempts_that_is_none_is_named(attempts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", attempts)
+    with pytest.raises(InvalidInput, match=f"AWS_MAX_ATTEMPTS is '{attempts}', and no number"):
+        config()
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "")
+    assert config().retries == {"mode": "standard", "total_max_attempts": 5}
