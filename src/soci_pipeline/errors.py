@@ -99,10 +99,6 @@ class ToolMissing(SociPipelineError):
     exit_code = ExitCode.TOOL_MISSING
 
 
-class ToolTooOld(ToolMissing):
-    """A program is there, but its version lacks what is needed."""
-
-
 class ToolFailed(SociPipelineError):
     """A program ended with a failure; the reason has its name, its exit status or signal, and its last lines."""
 

@@ -21,7 +21,7 @@ from soci_pipeline.containerd.ctr import Containerd
 from soci_pipeline.containerd.soci_release import ensure_soci
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.containerd.toolchain import index_with_containerd
-from soci_pipeline.errors import EngineUnavailable, ToolMissing, ToolTooOld
+from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.digest import Digest
@@ -37,6 +37,7 @@ from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import decode
+from soci_pipeline.tool_versions import ToolTooOld
 from soci_pipeline.working_folder import PREFIX
 from tests.support.file_server import serving_files
 from tests.support.images import Layer, gzip_layer, image_layout, index_layout

@@ -175,4 +175,4 @@ def test_a_number_of_attempts_that_is_none_is_named(attempts: str, monkeypatch: 
     with pytest.raises(InvalidInput, match=f"AWS_MAX_ATTEMPTS is '{attempts}', and no number"):
         config()
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "")
-    assert config().retries == {"mode": "standard", "total_max_attempts": 5}
+    assert vars(config())["_user_provided_options"]["retries"] == {"mode": "standard", "total_max_attempts": 5}

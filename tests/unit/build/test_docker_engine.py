@@ -14,7 +14,8 @@ import pytest
 from soci_pipeline.build.docker_engine import DockerBuilder
 from soci_pipeline.build.errors import NotSupportedByBuilder
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable, ToolTooOld
+from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable
+from soci_pipeline.tool_versions import ToolTooOld
 from tests.support.images import AMD64, ARM64
 
 CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
