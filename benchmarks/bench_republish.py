@@ -25,8 +25,8 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.joined import reader
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.publish.verification.verify import verify

@@ -20,9 +20,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 
-from soci_pipeline.errors import InvalidInput
-from soci_pipeline.local.prefect_address import check_api_address
+from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
+from soci_pipeline.local.prefect_access import check_access
+from soci_pipeline.prefect_api import login_of
 
 FOLDER = Path(__file__).resolve().parent
 NOTIFICATION = "notify-failed-publications"
@@ -48,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         report = _install(notify_block=arguments.notify_block, worker_python=arguments.worker_python)
-    except InvalidInput as error:
+    except (InvalidInput, CredentialsRefused, StackError) as error:
         # `soci-pipeline setup` reads this line and shows it as its own error.
-        print(json.dumps({"reason": error.reason, "advice": error.advice}), file=sys.stderr)
+        said = {"refused": int(error.exit_code), "reason": error.reason, "advice": error.advice}
+        print(json.dumps(said), file=sys.stderr)
         return int(error.exit_code)
     print(json.dumps(report.done, indent=2))
     return 0
@@ -58,9 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _install(*, notify_block: str | None, worker_python: str | None) -> Report:
     report = Report()
+    api = get_current_settings().api
+    login = {"PREFECT_API_KEY": api.key, "PREFECT_API_AUTH_STRING": api.auth_string}
+    # What cannot be meant is found before anything is changed.
+    check_access(api.url or "", login_of({name: each.get_secret_value() for name, each in login.items() if each}))
     with get_client(sync_client=True) as client:
-        # What cannot be meant is found before anything is changed.
-        check_api_address(str(client.api_url))
         block = None if notify_block is None else find_block(client, notify_block)
         install_pools(client, report, worker_python=worker_python)
         install_automations(client, report, notify_block=block)

@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.publish.image_parameters import IndexParameters
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.request import VerifyMode
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.settings import Settings
 from tasks.artifacts import show_indexing_plan, show_publication

@@ -3,11 +3,12 @@
 from prefect import flow
 
 from soci_pipeline.publish.image_parameters import PruneParameters
+from soci_pipeline.publish.retention.prune import Pruned
 from soci_pipeline.settings import Settings
 from tasks.artifacts import show_retention
 from tasks.aws import connected, ecr_session
 from tasks.form import form
-from tasks.prune import Pruned, in_use, prune
+from tasks.prune import in_use, prune
 from tasks.run_log import run_log
 
 

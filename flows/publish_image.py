@@ -13,8 +13,9 @@ from prefect.runtime import flow_run
 
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.release import identity
-from soci_pipeline.publish.request import PublishRequest, VerifyMode
+from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.settings import Settings
 from tasks.artifacts import show_publication

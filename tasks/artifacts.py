@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from soci_pipeline.amounts import sized
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
@@ -13,11 +14,11 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.markdown import code, text
 from tasks.reports import indexing_plan, retention, verification
-from tasks.summary import WHY, Shown, pulled, size, summary
+from tasks.summary import Shown, pulled, summary, why_not
 
 if TYPE_CHECKING:
     from soci_pipeline.publish.existing.index import IndexedImage
-    from tasks.prune import Pruned
+    from soci_pipeline.publish.retention.prune import Pruned
 
 
 def key_of(kind: str, image: ImageReference, *more: str) -> str:
@@ -80,16 +81,16 @@ def show_indexing_plan(image: ImageReference, found: "IndexedImage") -> None:
     create_markdown_artifact(
         markdown=indexing_plan(image, found),
         key=key_of("indexing-plan", image),
-        description=f"{image}: {size(found.bytes_to_fetch)} would be fetched",
+        description=f"{image}: {sized(found.bytes_to_fetch)} would be fetched",
     )
 
 
 def _row(number: int, layer: LayerRecord) -> dict[str, str | int]:
     return {
         "layer": number,
-        "size": size(layer.size),
+        "size": sized(layer.size),
         "indexed": "yes" if layer.ztoc else "no",
-        "why not": f"{layer.reason.value}: {WHY[layer.reason]}" if layer.reason else "",
+        "why not": why_not(layer.reason) if layer.reason else "",
         "digest": str(layer.digest),
         "ztoc": str(layer.ztoc or ""),
     }
@@ -101,5 +102,5 @@ def _branch_description(image: ImageReference, branch: PlatformImage) -> str:
     return (
         f"**{text(branch.platform)}** of {code(image)}\n\n"
         f"Image {code(branch.manifest.digest)}, SOCI index {soci} ({branch.soci_version.value}). "
-        f"Uploaded {size(branch.bytes_uploaded)}, there already {size(branch.bytes_skipped)}. Times: {steps}."
+        f"Uploaded {sized(branch.bytes_uploaded)}, there already {sized(branch.bytes_skipped)}. Times: {steps}."
     )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from prefect.blocks.core import Block
 
+from soci_pipeline.aws.client import opening
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.registry.client import RegistryClient
@@ -21,7 +22,8 @@ def session_of(block: Block, place: str) -> "boto3.Session":
         raise InvalidInput(
             f"the block {place} holds no AWS credentials", advice="Name one of the type AwsCredentials (prefect-aws)."
         )
-    made: boto3.Session = make()
+    with opening():
+        made: boto3.Session = make()
     return made
 
 

@@ -31,7 +31,8 @@ from soci_pipeline.process import logger
 from soci_pipeline.publish.release import RELEASE
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import PublishSettings
-from tasks.workers import Clock, Watch, why_no_worker
+from tasks.clock import Clock
+from tasks.workers import Watch, why_no_worker
 
 _OUTAGE_SECONDS = 300.0
 _UNFINISHED = [kind for kind in StateType if kind not in TERMINAL_STATES]

@@ -1,11 +1,13 @@
 """The build, with its output in the run's log line by line and its steps as progress."""
 
+from functools import partial
 from pathlib import Path
 
 from prefect import task
 
 from soci_pipeline.process import LOGGER
 from soci_pipeline.publish import branch
+from tasks.aws import connected
 from tasks.policies import STEP
 from tasks.progress import Progress, StepLog
 from tasks.run_log import run_log
@@ -19,6 +21,7 @@ def build(work: branch.Branch, tree: Path) -> branch.Built:
     with run_log() as log, secret_files(work.request.build_secrets, work.folder) as secrets:
         # The run's log is taken back by `run_log`.
         LOGGER.set(StepLog(log, progress))
-        built = branch.build(work, tree, secrets=secrets)
+        connect = partial(connected, settings=work.settings)
+        built = branch.build(work, tree, secrets=secrets, connect=connect)
         progress.report(1, 1)
         return built

@@ -11,7 +11,7 @@ from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.publish.existing.index import Settings as IndexSettings
 from soci_pipeline.publish.existing.index import index_existing as index_image
 from soci_pipeline.publish.registries import prepare
-from soci_pipeline.publish.request import VerifyMode
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
@@ -45,7 +45,7 @@ def index_existing(
             soci=soci or SociOptions(),
             suffix=suffix,
             mutability=prepare(reference, settings, aws=ecr_session(settings)),
-            verify=verify.value,
+            verify=verify,
             jobs=settings.work.jobs,
             dry_run=dry_run,
             folder=folder,

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any, cast
 from uuid import UUID
 
@@ -10,9 +10,9 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from soci_pipeline.build.steps import BuildSteps
 from soci_pipeline.process import Logger
+from tasks.clock import Clock
 
 UPDATE_SECONDS = 2.0
-Clock = Callable[[], float]
 
 
 class Progress:

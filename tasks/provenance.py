@@ -7,14 +7,14 @@ from prefect import task
 from soci_pipeline import __version__
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.provenance import Origin, attach
-from soci_pipeline.publish.registries import credentials_for
+from soci_pipeline.publish.registries import connection_to
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.signature import Connection, SigningKey, sign
+from soci_pipeline.publish.signature import SigningKey, sign
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.records import PlatformImage
+from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log
 
@@ -41,6 +41,5 @@ def attest(
         )
         attach(client, request.image.repository, index, images, origin, name=request.image.name)
         if settings.publish.signing_key is not None:
-            plain = is_loopback(request.image.registry) or request.image.registry in settings.registry.plain_http
-            connection = Connection(credentials_for(request.image), plain, settings.registry.ca_file)
+            connection = connection_to(request.image, settings, aws=ecr_session(settings))
             sign(request.image.with_digest(index.digest), SigningKey(settings.publish.signing_key), connection)

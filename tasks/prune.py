@@ -4,17 +4,16 @@ Reading and deleting are one step on purpose: a second attempt has to plan again
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prefect import task
-from pydantic import BaseModel, ConfigDict
 
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.image_parameters import PruneParameters
-from soci_pipeline.publish.retention.plan import KeepRules, plan
-from soci_pipeline.publish.retention.prune import execute, read_repository
-from soci_pipeline.publish.retention.repository_use import in_use_by_ecs, remover_for, untagged
+from soci_pipeline.publish.retention.plan import KeepRules
+from soci_pipeline.publish.retention.prune import Pruned
+from soci_pipeline.publish.retention.prune import prune as prune_repository
+from soci_pipeline.publish.retention.repository_use import in_use_by_ecs
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from tasks.policies import STEP
@@ -23,17 +22,6 @@ from tasks.tags import alone
 
 if TYPE_CHECKING:
     import boto3
-
-
-class Pruned(BaseModel):
-    """Tags and digests that stay and that go, each with its reason; in a dry run nothing went."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kept: tuple[str, ...]
-    deleted: tuple[str, ...]
-    reasons: dict[str, str]
-    dry_run: bool
 
 
 @task(name="look at ECS", task_run_name="look at ECS", **STEP)
@@ -50,22 +38,16 @@ def prune(
     client: RegistryClient, request: PruneParameters, rules: KeepRules, aws: "boto3.Session | None" = None
 ) -> Pruned:
     """Delete what no rule keeps; raises `RepositoryChanged` where a tag moved in between, and then nothing went."""
-    image = request.repository
-    with run_log() as log, alone(image):
-        graph = read_repository(
+    with run_log() as log, alone(request.repository):
+        done = prune_repository(
             client,
-            image.repository,
-            # What is in use and has no tag any more shares parts with what has one.
-            also=[*request.consider, *untagged(image, request.untagged_for, aws=aws), *sorted(rules.digests)],
-            ages=bool(rules.latest or rules.younger_than),
+            request.repository,
+            rules,
+            consider=request.consider,
+            untagged_for=request.untagged_for,
+            aws=aws,
+            dry_run=request.dry_run,
         )
-        made = plan(graph, rules, now=datetime.now(UTC))
-        made.refuse_emptying(image.name)
-        left: dict[str, str] = {}
-        if not request.dry_run:
-            left = execute(client, image.repository, graph, made, remover=remover_for(client, image, aws=aws))
-        gone = tuple(name for name in made.deleted if name not in left)
-        for name in gone:
-            log.info("%s %s: %s", "would delete" if request.dry_run else "deleted", name, made.reasons[name])
-        reasons = dict(made.reasons) | left
-        return Pruned(kept=(*made.kept, *left), deleted=gone, reasons=reasons, dry_run=request.dry_run)
+        for name in done.deleted:
+            log.info("%s %s: %s", "would delete" if done.dry_run else "deleted", name, done.reasons[name])
+        return done

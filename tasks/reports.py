@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from soci_pipeline.amounts import counted, sized
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from tasks.markdown import code, table, text
-from tasks.summary import WHY, indexed, saved, size
+from tasks.summary import indexed, saved, why_not
 
 if TYPE_CHECKING:
     # Not for a publication's process, which would import all that indexing and retention need.
     from soci_pipeline.publish.existing.index import IndexedImage
-    from tasks.prune import Pruned
+    from soci_pipeline.publish.retention.prune import Pruned
 
 _MOST_ROWS = 200
 """An artifact is a row of Prefect's database: what is longer is in the run's log and result."""
@@ -20,7 +21,7 @@ _MOST_ROWS = 200
 
 def verification(image: ImageReference, target: str | Digest, report: VerificationReport) -> str:
     """Every finding, what was read, and what lazy loading saves."""
-    said = "as it should be" if report.ok else f"**not as it should be**: {_count(len(report.findings), 'finding')}"
+    said = "as it should be" if report.ok else f"**not as it should be**: {counted(len(report.findings), 'finding')}"
     rows = [["Image index", code(report.index) if report.index else "could not be read"]]
     rows += [[text(kind.replace("_", " ")), str(count)] for kind, count in report.checked.items()]
     lines = [f"## {text(image.repository)}", "", f"{code(target)} is {said}.", ""]
@@ -49,8 +50,8 @@ def indexing_plan(image: ImageReference, found: "IndexedImage") -> str:
         [
             text(platform),
             code(layer.digest),
-            size(layer.size),
-            f"{text(layer.reason.value)}: {WHY[layer.reason]}" if layer.reason else "would be indexed",
+            sized(layer.size),
+            why_not(layer.reason) if layer.reason else "would be indexed",
         ]
         for platform, layer in layers
         if layer.ztoc is None
@@ -59,8 +60,8 @@ def indexing_plan(image: ImageReference, found: "IndexedImage") -> str:
         [
             f"## {text(image.repository)}",
             "",
-            f"A dry run: {size(found.bytes_to_fetch)} of layers would be fetched and indexed, and a container could "
-            f"start without {size(found.lazy_layer_bytes)}. Nothing was written.",
+            f"A dry run: {sized(found.bytes_to_fetch)} of layers would be fetched and indexed, and a container could "
+            f"start without {sized(found.lazy_layer_bytes)}. Nothing was written.",
             "",
             *table(["Platform", "Layers indexed now"], [[text(e.platform), indexed(e)] for e in found.platforms]),
             "",
@@ -72,10 +73,6 @@ def indexing_plan(image: ImageReference, found: "IndexedImage") -> str:
 def _long_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     more = ["", f"and {len(rows) - _MOST_ROWS} more"] if len(rows) > _MOST_ROWS else []
     return [*table(header, rows[:_MOST_ROWS]), *more]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _page(lines: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.same_images import difference
+from soci_pipeline.publish.same_images import compare
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import PlatformImage
 from tasks.artifacts import key_of
@@ -25,17 +25,17 @@ def find_same(
     if tag is None:
         return None
     with run_log() as log:
-        there = client.head_manifest(request.image.repository, tag)
-        why = difference(client, request.image.repository, index.digest, tag)
-        if there is None or why is not None:
-            log.info("published, since %s", why or f"there is no tag {tag}")
+        found = compare(client, request.image.repository, index.digest, tag)
+        there = found.there
+        if there is None or found.difference is not None:
+            log.info("published, since %s", found.difference)
             return None
         log.info("unchanged: %s has the same images, so nothing is published", request.image.with_tag(tag))
         create_markdown_artifact(
-            markdown=f"# Unchanged\n\n`{request.image.with_tag(tag)}` at `{there.digest}` has the same layers, "
+            markdown=f"# Unchanged\n\n`{request.image.with_tag(tag)}` at `{there}` has the same layers, "
             "settings and zTOCs as this build on every platform. Nothing was published, and no tag was written.\n",
             key=key_of("publication", request.image),
-            description=f"{request.image} is unchanged at {there.digest}",
+            description=f"{request.image} is unchanged at {there}",
         )
-        reference = str(request.image.with_digest(there.digest))
-        return PublishedImage(reference=reference, index=there.digest, platforms=tuple(images), same_as=tag)
+        reference = str(request.image.with_digest(there))
+        return PublishedImage(reference=reference, index=there, platforms=tuple(images), same_as=tag)

@@ -3,17 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from soci_pipeline.amounts import sized
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.source import ResolvedSource
-from soci_pipeline.publish.verification.verify import PlatformCost, VerificationReport
+from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
+from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from tasks.markdown import code, link, table, text
 
-_MIB = 1 << 20
 _MOST_LAYERS = 100
 
 WHY: Mapping[Reason, str] = {
@@ -25,6 +26,11 @@ WHY: Mapping[Reason, str] = {
     Reason.FOREIGN: "is kept by another server, not by this registry",
 }
 """What each reason means to whoever built the image."""
+
+
+def why_not(reason: Reason) -> str:
+    """A reason, with what it means."""
+    return f"{reason.value}: {WHY[reason]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,6 @@ def pulled(shown: Shown) -> ImageReference:
     """What to pull: the first tag where there is one, else the digest."""
     tags = shown.published.tags
     return shown.image.with_tag(tags[0]) if tags else shown.image.with_digest(shown.published.index)
-
-
-def size(count: int) -> str:
-    """Bytes, for people."""
-    return f"{count / _MIB:.1f} MiB" if count >= _MIB else f"{count / 1024:.1f} KiB"
 
 
 def indexed(branch: PlatformImage) -> str:
@@ -105,8 +106,8 @@ def saved(report: VerificationReport | None) -> list[str]:
     costs = report.platforms
     lines = ["### What lazy loading saves", ""]
     if not costs:
-        return [*lines, f"A container starts after {size(report.lazy_bytes)} of {size(report.total_bytes)}.", ""]
-    rows = [[text(c.platform), size(c.lazy_bytes), size(c.total_bytes), _share(c)] for c in costs]
+        return [*lines, f"A container starts after {sized(report.lazy_bytes)} of {sized(report.total_bytes)}.", ""]
+    rows = [[text(c.platform), sized(c.lazy_bytes), sized(c.total_bytes), _share(c)] for c in costs]
     return [*lines, *table(["Platform", "A container starts after", "instead of", "saved"], rows), ""]
 
 
@@ -117,7 +118,7 @@ def _share(cost: PlatformCost) -> str:
 def _platforms(shown: Shown) -> list[str]:
     branches = shown.published.platforms
     rows = [
-        [text(branch.platform), indexed(branch), size(branch.bytes_uploaded), size(branch.bytes_skipped)]
+        [text(branch.platform), indexed(branch), sized(branch.bytes_uploaded), sized(branch.bytes_skipped)]
         for branch in branches
     ]
     digests = [
@@ -150,8 +151,8 @@ def _whole_layers(branches: Sequence[PlatformImage]) -> list[str]:
         [
             text(branch.platform),
             code(layer.digest),
-            size(layer.size),
-            f"{text(layer.reason.value)}: {WHY[layer.reason]}" if layer.reason else "not known",
+            sized(layer.size),
+            why_not(layer.reason) if layer.reason else "not known",
         ]
         for branch, layer in found[:_MOST_LAYERS]
     ]

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from prefect import task
 
-from soci_pipeline.errors import VerificationFailed
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.request import VerifyMode
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.verification.verify import verify as verify_image
 from soci_pipeline.registry.client import RegistryClient
@@ -27,12 +26,10 @@ def verify(
 ) -> VerificationReport:
     """The report; raises `VerificationFailed` with every finding where there is one."""
     with run_log() as log:
-        report = verify_image(client, image.repository, reference, mode=mode.value, platforms=platforms)
+        report = verify_image(client, image.repository, reference, mode=mode, platforms=platforms)
         show_verification(image, reference, report)
         for finding in report.findings:
             log.error("%s: %s", finding.where, finding.what)
-        if not report.ok:
-            lines = "\n".join(f"  - {finding.where}: {finding.what}" for finding in report.findings)
-            raise VerificationFailed(f"{image.name} at {reference} is not as it should be:\n{lines}")
+        report.raise_for_findings(f"{image.name} at {reference}")
         log.info("verified: %s", ", ".join(f"{count} {what}" for what, count in report.checked.items()))
         return report

@@ -10,11 +10,11 @@ from prefect.exceptions import ObjectNotFound
 from soci_pipeline.errors import InvalidInput, NoWorker
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
+from tasks.clock import Clock
 
 _ADVICE = "Start one with `prefect worker start --pool {pool}` on a machine of that platform, or raise `worker_wait`."
 _LOOK_SECONDS = 2.0
 _LATE_BEAT_SECONDS = 30.0  # a worker that lives may be taken for dead for one beat
-Clock = Callable[[], float]
 Look = Callable[[str], str | None]
 """Why nobody would take a run from a pool now; None where a worker polls it."""
 

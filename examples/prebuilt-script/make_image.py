@@ -53,4 +53,6 @@ def main(folder: Path, platform: str, archive: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit(__doc__)
+    if not Path(sys.argv[1]).is_dir():
+        sys.exit(f"there is no folder {sys.argv[1]}")
     main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

@@ -5,7 +5,6 @@ object. Exit statuses are `soci_pipeline.errors.ExitCode`.
 """
 
 import argparse
-import errno
 import importlib
 import json
 import logging
@@ -15,8 +14,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
-from soci_pipeline.commands import Command, add_switches
+from soci_pipeline.commands import FULL, Command, add_switches
 from soci_pipeline.commands.progress_display import progress_shown
+from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.spelling import did_you_mean
 
@@ -70,11 +70,18 @@ class Parser(argparse.ArgumentParser):
             wrong = [word for word in unknown.split() if word.startswith("-")] or unknown.split() or [repr(unknown)]
             message = f"unrecognized arguments: {' '.join(wrong)}"
             meant = _meant(wrong[0], self._option_string_actions) if wrong[0].startswith("-") else None
+        _, found, choice = message.partition("invalid choice: '")
+        if found:
+            meant = _meant(choice.partition("'")[0], self._words())
         option, lacking, _ = message.removeprefix("argument ").partition(": expected one argument")
         if lacking:
             meant = f"Give it one; where it begins with a hyphen, join the two: `{option.rpartition('/')[2]}=-…`."
         advice = meant or f"`{self.prog} --help` shows what it takes."
         raise UsageError(message, usage=self.format_usage(), advice=advice)
+
+    def _words(self) -> list[str]:
+        """The words that stand for themselves: choices, and the names of actions."""
+        return [str(word) for action in self._actions for word in action.choices or ()]
 
 
 def parser_of(name: str) -> Parser:
@@ -96,6 +103,16 @@ def configure(parser: argparse.ArgumentParser, command: Command) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(given)
+    except KeyboardInterrupt:
+        if "--json" in given:
+            _print_failure("Interrupted", "interrupted", None, _INTERRUPTED)
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _run(given: Sequence[str]) -> int:
     name = next((word for word in given if not word.startswith("-")), None)
     try:
         if name is None:
@@ -103,10 +120,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             _overview().print_help(sys.stderr)
             return ExitCode.USAGE
         if name not in COMMANDS:
-            advice = _meant(name, COMMANDS) or "`soci-pipeline --help` lists the commands."
+            advice = _meant(name, [*COMMANDS, "--version"]) or "`soci-pipeline --help` lists the commands."
             raise UsageError(f"there is no command {name!r}", usage=_overview().format_usage(), advice=advice)
         position = given.index(name)
-        arguments = parser_of(name).parse_args(given[:position] + given[position + 1 :])
+        # The command's module is imported here.
+        with ending_on_signals(signal.SIGINT):
+            arguments = parser_of(name).parse_args([*given[:position], *given[position + 1 :]])
     except UsageError as error:
         print(error.usage, end="", file=sys.stderr)
         return _report(error, name=name, as_json="--json" in given)
@@ -140,25 +159,20 @@ def _answer(name: str, arguments: argparse.Namespace) -> int:
     try:
         with progress_shown(quiet=arguments.quiet):
             result = command_of(name).run(arguments)
+        result.show(as_json=arguments.json)
     except SociPipelineError as error:
         return _report(error, name=name, as_json=arguments.json)
     except OSError as error:
         if error.filename is None or isinstance(error, BrokenPipeError):
             raise
         return _report(_about_a_file(error), name=name, as_json=arguments.json)
-    except KeyboardInterrupt:
-        if arguments.json:
-            _print_failure("Interrupted", "interrupted", None, _INTERRUPTED)
-        print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
-    result.show(as_json=arguments.json)
     return result.exit_code
 
 
 def _about_a_file(error: OSError) -> SociPipelineError:
     """What the operating system refuses about a file that the user named, or below one."""
-    kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else InvalidInput
-    return kind(f"{error.filename}: {error.strerror}")
+    kind = DiskFull if error.errno in FULL else InvalidInput
+    return kind(f"{error.filename}: {error.strerror}", advice="Check the path, and who may read and write there.")
 
 
 def _report(error: SociPipelineError, *, name: str | None, as_json: bool) -> int:

@@ -7,6 +7,9 @@ exception is wrapped where it is understood, with ``raise … from``.
 from enum import IntEnum
 from typing import ClassVar
 
+TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses by which a server says that the same request may succeed later (RFC 9110, RFC 8470, RFC 6585)."""
+
 
 class ExitCode(IntEnum):
     """Exit statuses of the `soci-pipeline` command; 2 is argparse's own for a wrong call."""

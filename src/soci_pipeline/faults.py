@@ -46,6 +46,12 @@ def _text(found: Mapping[str, Any], unknown: str) -> str:
             return "is required"
         case "extra_forbidden":
             return unknown
+        case "int_parsing" | "int_from_float":
+            return "is no whole number"
+        case "float_parsing":
+            return "is no number"
+        case "bool_parsing" | "bool_type":
+            return "is neither true nor false"
         case "json_invalid":
             return "it is not JSON"
         case "union_tag_not_found":

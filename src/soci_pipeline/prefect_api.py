@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
 
-from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput, StackError
 from soci_pipeline.registry.reference import is_loopback
 
 RECORD = "soci-branch-record"
@@ -27,7 +27,6 @@ FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """The types of state that a flow run does not leave by itself."""
 
 _PAUSE_S = 1.0
-_TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ADVICE = {
     401: "Check the credentials for Prefect: those of the receiver, PREFECT_API_AUTH_STRING or PREFECT_API_KEY.",
     403: "The credentials need the right to create and read runs.",
@@ -51,7 +50,16 @@ class PrefectUnavailable(StackError):
 
 
 class PrefectRefused(StackError):
-    """Prefect answered, and does not do it. ``temporary`` where setting Prefect up right would change that."""
+    """Prefect answered, and does not do it. ``temporary`` where setting Prefect up right would change that.
+
+    ``status`` is that of its answer; None where that was a success whose content cannot be meant.
+    """
+
+    def __init__(
+        self, reason: str, *, advice: str | None = None, temporary: bool = False, status: int | None = None
+    ) -> None:
+        super().__init__(reason, advice=advice, temporary=temporary)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +86,28 @@ class WorkPool:
     limit: int | None
 
 
-def credentials_header(*, key: str | None = None, auth: bytes | None = None) -> dict[str, str]:
-    """The header for the key of an API, or for an auth string (``user:password``); none for neither, the key first."""
-    if key:
-        return {"Authorization": f"Bearer {key}"}
-    if auth:
-        return {"Authorization": "Basic " + base64.b64encode(auth).decode()}
-    return {}
+def login_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """The headers of the login that Prefect itself would take from these variables; none where there is none."""
+    key, auth = environment.get("PREFECT_API_KEY"), environment.get("PREFECT_API_AUTH_STRING")
+    return bearer(key) if key else basic(auth.encode()) if auth else {}
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header for an API key of Prefect Cloud."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+def basic(auth: bytes) -> dict[str, str]:
+    """The header for a server's own ``user:password``."""
+    return {"Authorization": "Basic " + base64.b64encode(auth).decode()}
+
+
+def no_url() -> InvalidInput:
+    """What a command that needs Prefect says where nobody named it."""
+    return InvalidInput(
+        "PREFECT_API_URL is not set",
+        advice="Set it to the address of the Prefect API, with /api at its end, as in http://127.0.0.1:4200/api.",
+    )
 
 
 def _nobody() -> Mapping[str, str]:
@@ -113,22 +136,18 @@ class PrefectApi:
         )
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "PrefectApi":
-        """A client of the server that ``PREFECT_API_URL`` names, with the credentials that Prefect itself would take.
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """A client of the server that ``PREFECT_API_URL`` names, with the login that Prefect itself would take.
 
         Raises `InvalidInput` where it names none.
         """
         given = os.environ if environment is None else environment
         url = given.get("PREFECT_API_URL", "")
         if not url:
-            advice = "Set it to the address of the Prefect API, with /api."
-            raise InvalidInput("PREFECT_API_URL is not set", advice=advice)
-        header = credentials_header(
-            key=given.get("PREFECT_API_KEY"), auth=given.get("PREFECT_API_AUTH_STRING", "").encode()
-        )
-        return cls(url, authorization=lambda: header)
+            raise no_url()
+        return cls(url, authorization=lambda: login_of(given))
 
-    def __enter__(self) -> "PrefectApi":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -249,12 +268,13 @@ class PrefectApi:
         except ValueError as error:
             raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
         detail = response.text[:300].replace("\n", " ")
-        if status in _TRY_LATER:
+        if status in TEMPORARY_STATUSES:
             raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}")
         raise PrefectRefused(
             f"Prefect answered {status} to {method} {path}: {detail}",
             advice=_MOVED if response.is_redirect else _ADVICE.get(status),
             temporary=response.is_redirect or status in _ADVICE,
+            status=status,
         )
 
     def _credentials(self) -> dict[str, str]:

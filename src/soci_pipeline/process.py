@@ -5,23 +5,33 @@ PATH of the environment that is given. Output is streamed to the logger line by 
 name, its exit status or signal, and its last lines. A child runs in a process group of its own, and the whole group is
 ended when the ``with`` block or call is left by an exception, a cancellation included. A program that `run` starts does
 not inherit the secrets that this process may have in its environment.
+
+A call ends with its program. What the program leaves running in its process group is ended then; a daemon, which has
+made a session of its own (ssh's shared connection, a helper that remembers credentials), lives on, and that it still
+has the output open holds nobody up.
 """
 
 import contextlib
 import ctypes
+import fcntl
+import io
 import logging
 import os
+import select
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import termios
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
 
@@ -47,6 +57,9 @@ _SHORTEST_SECRET = 4
 _CONCEALED = "***"
 _TAIL_LINES = 30
 _GRACE_SECONDS = 10.0
+# For the last words of what a program has left running.
+_LAST_WORDS_SECONDS = 1.0
+_INT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +116,33 @@ def run(
 ) -> Completed:
     """Run a program to its end and return what it printed.
 
-    ``stream`` logs each line of both outputs as it comes (``on_line`` gets them too). ``timeout`` is in seconds.
-    Raises `ToolMissing`, `ToolFailed` for an exit status other than 0 or a signal, `DeadlineExceeded`.
+    ``stream`` logs each line of both outputs as it comes (``on_line`` gets them too). ``timeout`` is in seconds. What
+    the program leaves running is listened to for a second more, within the timeout. Raises `ToolMissing`, `ToolFailed`
+    for an exit status other than 0 or a signal, `DeadlineExceeded`.
     """
     program = find(str(argv[0]), package=package, env=env)
     name = Path(str(argv[0])).name
     logger().debug("run: %s", shlex.join(str(part) for part in argv))
     given = os.environ if env is None else env
     env = {name: value for name, value in given.items() if name not in SECRET_VARIABLES}
-    with _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, prepare=_end_with_parent) as child:
-        output, tail = _Collector(keep=None), _Collector(keep=_TAIL_LINES)
+    output, tail = _Collector(keep=None), _Collector(keep=_TAIL_LINES)
+    # The pipes are read until the whole group has ended, so that none of it can hang on a full one.
+    with (
+        contextlib.ExitStack() as pipes,
+        _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, prepare=_end_with_parent) as child,
+    ):
         report = _reporter(stream=stream, on_line=on_line)
-        secrets = _SECRETS.get()  # threads do not inherit the context
-        threads = [_pump(child.stdout, output, report, secrets), _pump(child.stderr, tail, report, secrets)]
-        _feed(child, stdin)
+        readers = [
+            pipes.enter_context(_reading(child.stdout, output, report)),
+            pipes.enter_context(_reading(child.stderr, tail, report)),
+        ]
+        deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            child.wait(timeout)
-        except subprocess.TimeoutExpired as error:
+            _feed(child, stdin, deadline)
+            child.wait(_left(deadline))
+        except (subprocess.TimeoutExpired, TimeoutError) as error:
             raise DeadlineExceeded(f"{name} did not end within {timeout:g} s and was stopped") from error
-        for thread in threads:
-            thread.join()
+        _await_last_words(readers, deadline)
     last = tail.text() or output.tail(_TAIL_LINES)
     if child.returncode != 0:
         raise ToolFailed(f"{name} {_ending(child.returncode)}\n{last}".rstrip(), advice=None)
@@ -173,10 +193,6 @@ def _started(
         yield child
     finally:
         end_group(child)
-        for pipe in (child.stdin, child.stdout, child.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
 
 
 def end_group(child: subprocess.Popen[bytes], *, grace: float = _GRACE_SECONDS) -> None:
@@ -211,14 +227,26 @@ def _end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _feed(child: subprocess.Popen[bytes], data: bytes | None) -> None:
+def _left(deadline: float | None) -> float | None:
+    """Seconds until a moment of the monotonic clock, none of them negative; None for no deadline."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _feed(child: subprocess.Popen[bytes], data: bytes | None, deadline: float | None) -> None:
+    """Write a program's whole input; raises `TimeoutError` where it does not take it in time."""
     if child.stdin is None:
         return
     # A program that ends without reading its input is judged by its exit status, not by the broken pipe.
-    with contextlib.suppress(BrokenPipeError):
-        if data is not None:
-            child.stdin.write(data)
-        child.stdin.close()
+    with child.stdin as pipe, contextlib.suppress(BrokenPipeError):
+        os.set_blocking(pipe.fileno(), False)
+        poller = select.poll()
+        poller.register(pipe, select.POLLOUT)
+        rest = memoryview(data or b"")
+        while rest:
+            left = _left(deadline)
+            if not poller.poll(None if left is None else left * 1000):
+                raise TimeoutError
+            rest = rest[os.write(pipe.fileno(), rest) :]
 
 
 class _Collector:
@@ -248,13 +276,52 @@ def _reporter(*, stream: bool, on_line: Callable[[str], None] | None) -> Callabl
     return report
 
 
-def _pump(
-    pipe: IO[bytes] | None, collector: _Collector, report: Callable[[str], None], secrets: Sequence[str]
-) -> threading.Thread:
+class _Pipe(io.RawIOBase):
+    """A pipe that ends when all have closed it, or with what was in it when there was enough of it.
+
+    A program that has ended can have left another one that keeps the pipe open, and may even go on printing.
+    """
+
+    def __init__(self, pipe: IO[bytes], enough: int) -> None:
+        self._pipe = pipe.fileno()
+        self._enough = enough
+        self._left: int | None = None
+        self._poller = select.poll()
+        self._poller.register(self._pipe, select.POLLIN)
+        self._poller.register(enough, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._left is None and any(file == self._enough for file, _ in self._poller.poll()):
+            self._left = self._waiting()
+        if self._left is None:
+            return os.readv(self._pipe, [buffer])
+        if self._left == 0:
+            return 0
+        count = os.readv(self._pipe, [memoryview(buffer)[: self._left]])
+        self._left -= count
+        return count
+
+    def _waiting(self) -> int:
+        """How many bytes are in the pipe now."""
+        answer = fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(_INT_BYTES))
+        return int.from_bytes(answer, sys.byteorder)
+
+
+@contextlib.contextmanager
+def _reading(
+    pipe: IO[bytes] | None, collector: _Collector, report: Callable[[str], None]
+) -> Iterator[threading.Thread]:
+    """Read a pipe in a thread; what is in it when the block is left is still read, and then it is closed."""
+    if pipe is None:
+        raise ValueError("the program was started without pipes")
+    secrets = _SECRETS.get()  # threads do not inherit the context
+    enough = os.eventfd(0)
+
     def read() -> None:
-        if pipe is None:
-            return
-        for raw in pipe:
+        for raw in io.BufferedReader(_Pipe(pipe, enough)):
             line = raw.decode(errors="replace")
             for secret in secrets:
                 line = line.replace(secret, _CONCEALED)
@@ -263,7 +330,19 @@ def _pump(
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    return thread
+    try:
+        yield thread
+    finally:
+        os.eventfd_write(enough, 1)
+        thread.join()
+        os.close(enough)
+        pipe.close()
+
+
+def _await_last_words(readers: Iterable[threading.Thread], deadline: float | None) -> None:
+    until = time.monotonic() + _LAST_WORDS_SECONDS
+    for reader in readers:
+        reader.join(_left(until if deadline is None else min(until, deadline)))
 
 
 def _ending(status: int) -> str:

@@ -153,7 +153,9 @@ class Settings(_Section):
             variable = PREFIX + "_".join(str(part) for part in fault.place[:2]).upper()
             if fault.kind == "extra_forbidden":
                 raise _no_such(variable) from error
-            raise InvalidInput(f"setting {variable}: {fault.text}", advice=_known()) from error
+            raise InvalidInput(
+                f"setting {variable}: {fault.text}", advice="Correct it, or unset it: all settings have defaults."
+            ) from error
 
 
 def _value(section: str, field: str, text: str) -> str | list[str]:

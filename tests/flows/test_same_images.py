@@ -1,11 +1,13 @@
 """The look at what is published already, inside a flow: what it answers, and what the run shows."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect import flow
 from prefect.client.orchestration import get_client
 
 from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.publish.records import PublishedImage
@@ -22,30 +24,65 @@ def night(request: PublishRequest, index: Descriptor, client: RegistryClient) ->
     return find_same(request, index, (), client)
 
 
+class Overtaken(RegistryClient):
+    """A client right behind whose first look at a tag another moves it."""
+
+    move: Callable[[], None] | None = None
+
+    def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
+        found = super().head_manifest(repository, reference)
+        self._moved(reference)
+        return found
+
+    def get_manifest(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
+        found = super().get_manifest(repository, reference)
+        self._moved(reference)
+        return found
+
+    def _moved(self, reference: str | Digest) -> None:
+        if reference == "nightly" and self.move is not None:
+            self.move()
+            self.move = None
+
+
+def a_request(client: RegistryClient) -> PublishRequest:
+    image = f"{client.registry}/{REPOSITORY}"
+    return PublishRequest.check(
+        {"image": image, "source": "https://git.example.com/shop.git", "unless_same_as": "nightly"}
+    )
+
+
+def an_index(client: RegistryClient, layout: Layout, content: bytes, made: str) -> Descriptor:
+    entry = add_image(layout, AMD64, [gzip_layer({"app": content})])
+    index = layout.add_document(ImageIndex(manifests=(entry,), annotations={"made": made}))
+    upload(client, layout, index)
+    return index
+
+
+def test_the_digest_that_is_named_is_the_one_that_was_compared(client: RegistryClient, tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path / "layout")
+    tag(client, layout, an_index(client, layout, b"other", "yesterday"), "nightly")
+    same = an_index(client, layout, b"1", "tonight")
+
+    with Overtaken(client.registry, settings=client.settings) as overtaken:
+        overtaken.move = lambda: tag(client, layout, same, "nightly")
+        assert night(a_request(client), an_index(client, layout, b"1", "today"), overtaken) is None
+
+
 def test_the_same_images_are_answered_with_what_is_there_and_shown_as_unchanged(
     client: RegistryClient, tmp_path: Path
 ) -> None:
     layout = Layout.create(tmp_path / "layout")
-    image = f"{client.registry}/{REPOSITORY}"
-    request = PublishRequest.check(
-        {"image": image, "source": "https://git.example.com/shop.git", "unless_same_as": "nightly"}
-    )
-
-    def joined(content: bytes, made: str) -> Descriptor:
-        entry = add_image(layout, AMD64, [gzip_layer({"app": content})])
-        index = layout.add_document(ImageIndex(manifests=(entry,), annotations={"made": made}))
-        upload(client, layout, index)
-        return index
-
-    there = joined(b"1", "yesterday")
+    request = a_request(client)
+    there = an_index(client, layout, b"1", "yesterday")
     assert night(request, there, client) is None
     tag(client, layout, there, "nightly")
 
-    same = night(request, joined(b"1", "today"), client)
+    same = night(request, an_index(client, layout, b"1", "today"), client)
     assert same is not None
     assert (same.index, same.same_as, same.tags) == (there.digest, "nightly", ())
-    assert same.reference == f"{image}@{there.digest}"
-    assert night(request, joined(b"2", "today"), client) is None
+    assert same.reference == f"{request.image}@{there.digest}"
+    assert night(request, an_index(client, layout, b"2", "today"), client) is None
 
     with get_client(sync_client=True) as prefect:
         shown = [str(each.data) for each in prefect.read_artifacts() if "Unchanged" in str(each.data)]

@@ -19,9 +19,7 @@ import pytest
 from soci_pipeline.build.builder import BuilderName, choose
 from soci_pipeline.build.errors import NotSupportedByBuilder
 from soci_pipeline.build.import_image import import_image
-from soci_pipeline.build.reaper import reap
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.build.working_folder import BUILDER_RECORD, LOCK, PREFIX
 from soci_pipeline.errors import BuildFailed, EngineUnavailable
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.oci.layout import Layout
@@ -29,8 +27,10 @@ from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import run
+from soci_pipeline.publish.reaper import reap
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
+from soci_pipeline.working_folder import BUILDER_RECORD, LOCK, PREFIX
 from tests.support.archives import oci_archive
 from tests.support.buildkit_proxy import buildkit_address
 from tests.support.file_server import serving_files

@@ -17,9 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.build.errors import ToolTooOld
-from soci_pipeline.build.reaper import reap
-from soci_pipeline.build.working_folder import PREFIX
 from soci_pipeline.containerd.ctr import Containerd
 from soci_pipeline.containerd.soci_release import ensure_soci
 from soci_pipeline.containerd.socket import find_socket
@@ -33,12 +30,15 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import run
+from soci_pipeline.publish.reaper import reap
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import decode
+from soci_pipeline.tool_versions import ToolTooOld
+from soci_pipeline.working_folder import PREFIX
 from tests.support.file_server import serving_files
 from tests.support.images import Layer, gzip_layer, image_layout, index_layout
 from tests.support.tars import gzipped, noise, tar_of, text

@@ -12,7 +12,8 @@ from soci_pipeline.errors import ToolFailed
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
-from soci_pipeline.publish.signature import Connection, SigningKey, sign
+from soci_pipeline.publish.registries import Connection
+from soci_pipeline.publish.signature import SigningKey, sign
 from soci_pipeline.registry.reference import ImageReference
 from tests.support.images import AMD64, add_image
 from tests.support.published import REPOSITORY, registry, upload

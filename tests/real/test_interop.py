@@ -16,8 +16,8 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2
 from soci_pipeline.process import run
+from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.joined import reader
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import serving

@@ -16,12 +16,12 @@ import pytest
 
 from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci.annotations import SPAN_SIZE
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_LAYER
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import SPAN_SIZE
 from soci_pipeline.soci.convert import convert
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc import build_ztoc

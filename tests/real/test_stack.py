@@ -3,21 +3,24 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.local.footprint import marked_processes
-from soci_pipeline.local.stack import Stack, project_folder
+from soci_pipeline.local.stack import Stack
 from soci_pipeline.process import run
+from soci_pipeline.project import project_folder
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
 
 pytestmark = pytest.mark.real
 
@@ -70,13 +73,27 @@ def test_the_demo_publishes_both_platforms_and_the_image_answers() -> None:
 
 
 @pytest.mark.timeout(1500)
-def test_the_demo_without_an_engine_publishes_what_it_could_not_build_and_says_so() -> None:
-    answer = _demo("--builder", "prebuilt")
+def test_a_kept_demo_answers_while_its_stack_is_up_and_says_what_it_could_not_build(tmp_path: Path) -> None:
+    said = tmp_path / "stderr"
+    with said.open("wb") as stderr, _started_demo("--keep", "--json", stdout=subprocess.PIPE, stderr=stderr) as demo:
+        assert demo.stdout is not None
+        lines = list(iter(demo.stdout.readline, b"}\n"))
+        assert lines, said.read_text()[-5000:]
+        answer = json.loads(b"".join([*lines, b"}"]))
+        reference = ImageReference.parse(answer["reference"])
+        with RegistryClient(reference.registry) as registry:
+            published, _ = registry.get_manifest(reference.repository, reference.tag or "")
+        mark = _mark(FOLDER / "stack")
+        demo.send_signal(signal.SIGINT)
+        assert (demo.stdout.read(), demo.wait(60)) == (b"", ExitCode.OK)
+    assert str(published.digest) == answer["index"]
     assert [each["platform"] for each in answer["platforms"]] == ["linux/amd64", "linux/arm64"]
     assert all(each["soci_index"] for each in answer["platforms"])
     assert answer["page"] is None
     assert answer["not_built"]
-    _nothing_is_left()
+    assert not any(marked_processes(mark))
+    assert FOLDER.exists(), "its data are kept too"
+    shutil.rmtree(FOLDER)
 
 
 @pytest.mark.timeout(600)
@@ -112,14 +129,16 @@ def _demo(*options: str) -> Any:
 
 
 @contextlib.contextmanager
-def _started_demo() -> Iterator[subprocess.Popen[bytes]]:
-    demo = subprocess.Popen([*DEMO, "--builder", "prebuilt"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        yield demo
-    finally:
-        if demo.poll() is None:
-            demo.kill()
-        demo.wait()
+def _started_demo(
+    *options: str, stdout: int = subprocess.DEVNULL, stderr: int | IO[bytes] = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[bytes]]:
+    argv = [*DEMO, "--builder", "prebuilt", *options]
+    with subprocess.Popen(argv, stdout=stdout, stderr=stderr) as demo:
+        try:
+            yield demo
+        finally:
+            if demo.poll() is None:
+                demo.kill()
 
 
 def _mark(folder: Path, *, other_than: str = "") -> str:

@@ -15,8 +15,9 @@ from playwright.sync_api import BrowserContext, Page, Response, expect
 
 from soci_pipeline.local.prebuilt_images import prebuilt_archives, served
 from soci_pipeline.local.publication import Publication, publish
-from soci_pipeline.local.stack import PLATFORMS, Stack, project_folder
+from soci_pipeline.local.stack import PLATFORMS, Stack
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.project import project_folder
 from tests.support import browser
 from tests.support import publications as seen
 

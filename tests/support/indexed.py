@@ -3,18 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
-from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER
-from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import (
+from soci_pipeline.oci.annotations import (
     IMAGE_LAYER_DIGEST,
     IMAGE_LAYER_MEDIA_TYPE,
     IMAGE_MANIFEST_DIGEST,
     SOCI_INDEX_DIGEST,
     SPAN_SIZE,
 )
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
+from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.checkpoints import Checkpoint, GzipCheckpoints
 from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.records import IndexVersion, PlatformImage

@@ -11,9 +11,10 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from soci_pipeline.publish import branch, source
+from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.branch import Branch
+from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.joined import index_annotations, reader
 from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tags import move_tags

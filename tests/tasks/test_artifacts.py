@@ -7,12 +7,13 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.source import ResolvedSource
-from soci_pipeline.publish.verification.verify import PlatformCost, VerificationReport
+from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
+from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.artifacts import key_of
-from tasks.summary import WHY, Shown, size, summary
+from tasks.summary import WHY, Shown, summary
 from tests.support.images import AMD64, ARM64
 
 IMAGE = ImageReference.parse("registry.example.com/team-x/app")
@@ -123,7 +124,3 @@ def test_keys_have_only_what_prefect_takes() -> None:
 def test_no_two_images_share_a_history() -> None:
     names = ["h.io/a/b", "h.io/a-b", "h.io/a__b", "other.io/a/b"]
     assert len({key_of("image", ImageReference.parse(name)) for name in names}) == len(names)
-
-
-def test_sizes_are_for_people() -> None:
-    assert (size(512), size(3 << 20)) == ("0.5 KiB", "3.0 MiB")

@@ -23,6 +23,17 @@ from soci_pipeline.process import logger
 REPOSITORY = Path(__file__).resolve().parents[2]
 INTERRUPTED = 130
 
+_INTERRUPTS_THE_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "soci_pipeline.commands.inspect":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
+
 
 @pytest.fixture(autouse=True)
 def log_level_as_before() -> Iterator[None]:
@@ -131,8 +142,9 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["convert", "a", "b", "--spansize", "5"], "unrecognized arguments: --spansize", "Did you mean `--span-size`?"),
         (["doctor", ""], "unrecognized arguments: ''", "`soci-pipeline doctor --help` shows"),
         (["doctor", " "], "unrecognized arguments: ' '", "`soci-pipeline doctor --help` shows"),
-        (["version"], "there is no command 'version'", "`soci-pipeline --help` lists the commands."),
-        (["webhook", "chekc"], "invalid choice: 'chekc'", "`soci-pipeline webhook --help`"),
+        (["version"], "there is no command 'version'", "Did you mean `--version`?"),
+        (["webhook", "chekc"], "invalid choice: 'chekc'", "Did you mean `check`?"),
+        (["registry", "server", "x"], "invalid choice: 'server'", "Did you mean `serve`?"),
         (["webhook", "serve"], "arguments are required: --config", "`soci-pipeline webhook serve --help`"),
     ],
 )
@@ -193,6 +205,26 @@ def test_an_interruption_has_the_shells_status(probe: Callable[..., None], capsy
     assert capsys.readouterr() == ("", "interrupted\n")
     assert main(["probe", "yes", "--json"]) == INTERRUPTED
     assert json.loads(capsys.readouterr().out)["exit_code"] == INTERRUPTED
+
+
+def test_an_interruption_while_the_command_is_still_being_imported_is_one_too(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPTS_THE_IMPORT)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "soci_pipeline", "inspect", "x:1", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "interrupted\n")
+    assert json.loads(done.stdout)["exit_code"] == INTERRUPTED
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["doctor", "--json"], ["completion", "bash"]])
+def test_an_answer_that_standard_output_does_not_take_is_a_full_disk(words: list[str]) -> None:
+    command = [sys.executable, "-m", "soci_pipeline", *words]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == ExitCode.DISK_FULL
+    assert "soci-pipeline: standard output cannot be written: No space left on device\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_an_error_of_the_program_itself_is_not_hidden(probe: Callable[..., None]) -> None:

@@ -3,7 +3,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,10 @@ def _has_ended(pid: int) -> bool:
     return not _alive(pid)
 
 
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_program_s_output_comes_back_whole(fake: Path) -> None:
     program(fake, "talk", "cat; echo out; echo err >&2")
     answer = process.run(["talk"], stdin=b"in\n")
@@ -76,6 +82,84 @@ def test_a_deadline_ends_the_program_and_its_children(fake: Path) -> None:
     with pytest.raises(DeadlineExceeded, match=r"slow did not end within 0\.5 s"):
         process.run(["slow"], timeout=0.5)
     assert _has_ended(int(pidfile.read_text()))
+
+
+@pytest.fixture
+def daemon(fake: Path) -> Iterator[Path]:
+    """The file that the program ``daemon`` writes its id to; it keeps open what it is given."""
+    pidfile = fake / "daemon.pid"
+    program(fake, "daemon", f"echo $$ > {pidfile}.new; mv {pidfile}.new {pidfile}; exec sleep 30")
+    yield pidfile
+    os.kill(int(pidfile.read_text()), signal.SIGKILL)
+
+
+def test_a_call_ends_with_its_program_though_a_child_of_it_keeps_the_output_open(fake: Path) -> None:
+    pidfile = fake / "pid"
+    program(fake, "leave", f"sleep 20 & echo $! > {pidfile}; echo hi")
+    started = time.monotonic()
+    assert process.run(["leave"], timeout=600).stdout == "hi\n"
+    assert time.monotonic() - started < 10
+    assert _has_ended(int(pidfile.read_text())), "it is in the program's process group"
+
+
+def test_a_daemon_that_keeps_the_output_open_lives_on_and_holds_nothing_up(fake: Path, daemon: Path) -> None:
+    program(fake, "connect", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; echo hi; echo err >&2")
+    threads, files = threading.active_count(), _open_files()
+    answer = process.run(["connect"])
+    assert (answer.stdout, answer.stderr_tail) == ("hi\n", "err\n")
+    assert _alive(int(daemon.read_text()))
+    assert (threading.active_count(), _open_files()) == (threads, files)
+
+
+def test_all_that_a_program_printed_comes_back_however_late_it_is_read(fake: Path, daemon: Path) -> None:
+    program(fake, "connect", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; seq 8000; printf end")
+    seen: list[str] = []
+
+    def read_slowly(line: str) -> None:
+        if not seen:
+            time.sleep(2)
+        seen.append(line)
+
+    whole = "".join(f"{number}\n" for number in range(1, 8001)) + "end"
+    assert process.run(["connect"], on_line=read_slowly).stdout == whole
+    assert "".join(seen) == whole
+
+
+def test_a_daemon_that_goes_on_printing_holds_nothing_up(fake: Path) -> None:
+    pidfile = fake / "pid"
+    program(fake, "chatter", f"echo $$ > {pidfile}; exec yes")
+    program(fake, "connect", f"echo hi; setsid chatter & while ! [ -s {pidfile} ]; do sleep 0.01; done")
+    try:
+        assert process.run(["connect"], timeout=1).stdout.startswith("hi\n")
+    finally:
+        os.kill(int(pidfile.read_text()), signal.SIGKILL)
+
+
+def test_the_last_words_of_a_child_that_ends_just_after_its_program_are_waited_for(fake: Path) -> None:
+    program(fake, "early", "(sleep 0.2; echo late) & echo early")
+    assert process.run(["early"]).stdout == "early\nlate\n"
+
+
+def test_a_deadline_holds_though_a_daemon_keeps_the_output_open(fake: Path, daemon: Path) -> None:
+    program(fake, "slow", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; sleep 60")
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"slow did not end within 1 s"):
+        process.run(["slow"], timeout=1)
+    assert time.monotonic() - started < 10
+
+
+def test_a_deadline_holds_for_a_program_that_does_not_read_its_input(fake: Path) -> None:
+    program(fake, "deaf", "exec sleep 20")
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"deaf did not end within 0\.5 s"):
+        process.run(["deaf"], stdin=bytes(1 << 20), timeout=0.5)
+    assert time.monotonic() - started < 10
+
+
+def test_an_input_larger_than_a_pipe_arrives_whole(fake: Path) -> None:
+    program(fake, "echoing", "exec cat")
+    text = "line of input\n" * 100_000
+    assert process.run(["echoing"], stdin=text.encode()).stdout == text
 
 
 def test_an_interrupted_block_ends_the_whole_process_group(fake: Path) -> None:

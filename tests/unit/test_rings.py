@@ -33,6 +33,14 @@ def test_a_ring_does_not_import_from_a_ring_outside_of_it(folder: str, forbidden
     assert found == []
 
 
+@pytest.mark.parametrize(("room", "forbidden"), [("capacity", "aws"), ("registry", "aws"), ("build", "publish")])
+def test_a_room_does_not_import_from_one_that_uses_it(room: str, forbidden: str) -> None:
+    names = list(_imports(f"src/soci_pipeline/{room}"))
+    assert names
+    found = [f"{path}: {name}" for path, name in names if name.startswith(f"soci_pipeline.{forbidden}")]
+    assert found == []
+
+
 def test_the_outer_rings_exist_and_use_the_inner_ones() -> None:
     used = {name.split(".")[0] for _, name in _imports("flows")}
     assert {"prefect", "tasks", "soci_pipeline"} <= used

@@ -55,6 +55,13 @@ def test_a_wrong_or_unknown_setting_is_named_by_its_variable(variable: str, valu
         Settings.from_environment({variable: value})
 
 
+def test_a_wrong_value_is_said_in_plain_words_without_all_the_names_there_are() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Settings.from_environment({"SOCI_PIPELINE_WORK_JOBS": "many"})
+    assert caught.value.reason == "setting SOCI_PIPELINE_WORK_JOBS: is no whole number"
+    assert caught.value.advice == "Correct it, or unset it: all settings have defaults."
+
+
 def test_a_mistyped_setting_comes_with_the_one_that_was_meant() -> None:
     with pytest.raises(InvalidInput) as caught:
         Settings.from_environment({"SOCI_PIPELINE_REGISTRY_USERNAM": "bob"})

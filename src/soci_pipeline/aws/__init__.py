@@ -1,1 +1,1 @@
-"""AWS: ECR tokens and repositories, event payloads."""
+"""AWS: ECR, ECS, CodeCommit, secrets, Auto Scaling groups and their instances, event payloads."""

@@ -16,11 +16,9 @@ from typing import Any
 
 from soci_pipeline.aws.client import calling, config, session
 from soci_pipeline.capacity.controller import GroupState
+from soci_pipeline.capacity.instance import Membership
 from soci_pipeline.capacity.policy import Bounds
 from soci_pipeline.errors import InvalidInput
-
-ACTIONS_OF_CONTROL = ("autoscaling:DescribeAutoScalingGroups", "autoscaling:SetDesiredCapacity")
-ACTIONS_OF_INSTANCES = ("autoscaling:DescribeAutoScalingInstances", "autoscaling:SetInstanceProtection")
 
 
 def client() -> Any:
@@ -52,14 +50,6 @@ class AutoScalingGroup:
         """Ask for so many instances. A cooldown is not waited for: the policy has a patience of its own."""
         with calling("autoscaling:SetDesiredCapacity", on=self.name):
             self.client.set_desired_capacity(AutoScalingGroupName=self.name, DesiredCapacity=count, HonorCooldown=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """How an instance belongs to its group."""
-
-    group: str
-    protected: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from soci_pipeline.errors import CredentialsRefused, ExitCode, InvalidInput, SociPipelineError, ToolMissing
@@ -69,32 +70,68 @@ class AwsUnreachable(SociPipelineError):
 
 
 def session(profile: str | None = None) -> "boto3.Session":
-    """A boto3 session of the surrounding credentials and region; raises `ToolMissing` where the extra is not installed.
+    """A boto3 session of the surrounding credentials and region; raises what `opening` does.
 
     The region is boto3's own (``AWS_DEFAULT_REGION``, the profile), or else ``AWS_REGION``, which ECS and Lambda set,
     the other SDKs read, and boto3 alone does not.
     """
-    try:
+    with opening():
         import boto3
+
+        found = boto3.Session(profile_name=profile)
+        other = os.environ.get("AWS_REGION")
+        if found.region_name is None and other:
+            return boto3.Session(profile_name=profile, region_name=other)
+    return found
+
+
+@contextlib.contextmanager
+def opening() -> Iterator[None]:
+    """Wrap the making of a session, wherever that is done.
+
+    Raises `ToolMissing` where the extra is not installed, `CredentialsRefused` for a profile that is not there, and
+    `InvalidInput` for a configuration of AWS that cannot be read.
+    """
+    exceptions = _exceptions()
+    try:
+        yield
+    except exceptions.ProfileNotFound as error:
+        raise CredentialsRefused(
+            f"no AWS credentials: {error}",
+            advice="Correct AWS_PROFILE, or add the profile to AWS's configuration (aws configure --profile NAME).",
+        ) from error
+    except exceptions.ConfigParseError as error:
+        raise InvalidInput(f"AWS's configuration: {error}", advice="Correct the file, or AWS_CONFIG_FILE.") from error
+
+
+def _exceptions() -> ModuleType:
+    try:
+        import boto3  # noqa: F401 - what comes with it is of no use alone
+        from botocore import exceptions
     except ImportError as error:
         raise ToolMissing(
             "boto3 is not installed, and AWS cannot be spoken to without it",
             advice="Install the extra: pip install 'soci-pipeline[aws]'.",
         ) from error
-    found = boto3.Session(profile_name=profile)
-    other = os.environ.get("AWS_REGION")
-    if found.region_name is None and other:
-        return boto3.Session(profile_name=profile, region_name=other)
-    return found
+    return exceptions
 
 
 def config(*, read_timeout_s: float = 30.0) -> "Config":
-    """Settings of every client: standard retries (throttling included), and no wait without an end."""
+    """Settings of every client: standard retries (throttling included), and no wait without an end.
+
+    Raises `InvalidInput` for an ``AWS_MAX_ATTEMPTS`` that is no number.
+    """
     from botocore.config import Config
 
+    # The usual variable still counts: an explicit setting would silence it.
+    attempts = os.environ.get("AWS_MAX_ATTEMPTS") or "5"
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", attempts):
+        raise InvalidInput(
+            f"AWS_MAX_ATTEMPTS is {attempts[:40]!r}, and no number of attempts",
+            advice="Set it to 1 or more, or unset it.",
+        )
     return Config(
-        # The usual variable still counts: an explicit setting would silence it.
-        retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", "5"))},
+        retries={"mode": "standard", "total_max_attempts": int(attempts)},
         connect_timeout=10,
         read_timeout=read_timeout_s,
         user_agent_extra="soci-pipeline",
@@ -106,15 +143,15 @@ def calling(action: str, *, on: str, region: str | None = None) -> Iterator[None
     """Wrap one call: ``action`` is the IAM action (``ecr:CreateRepository``), ``on`` what it was asked for.
 
     Raises `CredentialsRefused` naming the action, `AwsUnreachable`, `AwsRefused` with AWS's code, or `InvalidInput`
-    for a parameter that cannot be meant, and where nothing answers in a ``region`` without such a service.
+    for a parameter that cannot be meant, and where nothing answers in a ``region`` without such a service;
+    `ToolMissing` where the extra is not installed.
     """
-    from botocore import exceptions
-
+    exceptions = _exceptions()
     try:
         yield
     except exceptions.ClientError as error:
         raise _refusal(error.response, action, on) from error
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound) as error:
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise CredentialsRefused(
             f"no AWS credentials to call {action} on {on}",
             advice="Give the worker a role, or set AWS_PROFILE or the AWS_* variables.",

@@ -10,7 +10,7 @@ import binascii
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import boto3
 
 PUBLIC_REGISTRY = "public.ecr.aws"
+PART_BYTES = 10 << 20
+"""ECR takes an upload's parts of 5 to 10 MiB, the last one excepted."""
 _PUBLIC_REGION = "us-east-1"  # the only region in which ecr-public hands out tokens
 _PRIVATE = re.compile(
     r"(?P<account>[0-9]{12})\."
@@ -60,6 +62,33 @@ class EcrRegistry:
             advice = f"Registries there end in {expected}." if expected else "Registries there have no such address."
             raise InvalidInput(f"the region {region} is not under {found['suffix']}: {host}", advice=advice)
         return cls(host, region, found["account"])
+
+
+_READ = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")
+_WRITE = ("BatchCheckLayerAvailability", "CompleteLayerUpload", "InitiateLayerUpload", "PutImage", "UploadLayerPart")
+_DELETE = ("BatchDeleteImage",)
+
+
+def permissions(place: EcrRegistry) -> dict[str, str]:
+    """How IAM permits to ``pull``, ``push`` and ``delete`` in that registry: one sentence of advice for each.
+
+    Whoever has a login may pull from the public gallery; IAM has no action for it there.
+    """
+    if place.account is None:
+        return {"push": _statement("ecr-public", _WRITE), "delete": _statement("ecr-public", _DELETE)}
+    return {
+        "pull": _statement("ecr", _READ),
+        "push": _statement("ecr", _WRITE),
+        "delete": _statement("ecr", _DELETE),
+    }
+
+
+def _statement(service: str, names: Sequence[str]) -> str:
+    actions = ", ".join(f"{service}:{name}" for name in names)
+    return (
+        f"Add an IAM statement to the role's policy that allows {actions} on the repository's ARN; "
+        "a repository of another account needs it in its own policy too."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ SDKs read too, names another address.
 import os
 import re
 import time
-from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from soci_pipeline.aws.client import AwsRefused, AwsUnreachable
+from soci_pipeline.capacity.instance import Interruption
 
 ENDPOINT = "http://169.254.169.254"
 VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
@@ -24,14 +24,6 @@ _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 
 class _InstanceAction(BaseModel):
-    action: str
-    time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Interruption:
-    """EC2 takes the spot instance back: ``action`` is terminate, stop or hibernate, ``time`` when it will."""
-
     action: str
     time: datetime
 

@@ -5,9 +5,8 @@ import re
 from soci_pipeline.aws.client import AwsRefused, calling, config, session
 from soci_pipeline.errors import InvalidInput
 
-_ARN = re.compile(
-    r"arn:(?P<partition>aws[a-z-]*):secretsmanager:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):secret:(?P<name>[\w/+=.@-]+)\Z"
-)
+# The exclamation mark is in the names that AWS itself gives to secrets which it manages, such as rds!db-….
+_ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:(?P<region>[a-z0-9-]+):[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+\Z")
 
 
 def is_secret_arn(text: str) -> bool:
@@ -27,9 +26,11 @@ def read_secret(arn: str, *, endpoint_url: str | None = None) -> bytes:
             f"not the ARN of a secret: {arn[:120]!r}",
             advice="It is written arn:aws:secretsmanager:<region>:<account>:secret:<name>.",
         )
-    client = session().client("secretsmanager", region_name=found["region"], endpoint_url=endpoint_url, config=config())
     try:
         with calling("secretsmanager:GetSecretValue", on=arn):
+            client = session().client(
+                "secretsmanager", region_name=found["region"], endpoint_url=endpoint_url, config=config()
+            )
             answer = client.get_secret_value(SecretId=arn)
     except AwsRefused as error:
         if error.code == "ResourceNotFoundException":

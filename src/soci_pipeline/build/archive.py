@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from soci_pipeline.build.tar_members import Span, clean_name, read_table
+from soci_pipeline.build.tar_members import BLOCK, Span, clean_name, is_tar, read_table
 from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput
 
 if TYPE_CHECKING:
@@ -80,6 +80,9 @@ def open_archive(path: Path, *, scratch: Path | None = None, limits: ArchiveLimi
                 raise InvalidInput(f"{path} is compressed with {name}", advice="Give it as a plain or gzipped tar.")
         if start.startswith(_GZIP):
             file = stack.enter_context(_inflated(file, scratch, limits or ArchiveLimits()))
+        file.seek(0)
+        if not is_tar(file.read(BLOCK)):
+            raise InvalidInput(f"{path} is no tar archive", advice="Give an image as a folder, or as a tar of one.")
         try:
             archive = TarArchive(file)
         except (DamagedContent, HostileArchive) as error:

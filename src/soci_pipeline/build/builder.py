@@ -8,12 +8,19 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from soci_pipeline.build.errors import BuilderUnavailable, NotSupportedByBuilder
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, SociPipelineError
 from soci_pipeline.process import logger
+
+if TYPE_CHECKING:
+    from soci_pipeline.registry.client import RegistryClient
+    from soci_pipeline.registry.reference import ImageReference
+
+Connect = Callable[["ImageReference"], "RegistryClient"]
+"""Opens the registry of an image that is there already; who calls it closes the client."""
 
 
 class BuilderName(StrEnum):
@@ -51,18 +58,24 @@ BUILDERS: dict[BuilderName, tuple[str, str]] = {
 """Module and class of each builder, loaded when it is chosen."""
 
 
-def load(name: BuilderName, env: Mapping[str, str] | None = None) -> Builder:
-    """The builder of that name. ``env`` is the environment in which its programs run and its engine is found."""
+def load(name: BuilderName, env: Mapping[str, str] | None = None, *, connect: Connect | None = None) -> Builder:
+    """The builder of that name. ``env`` is the environment in which its programs run and its engine is found.
+
+    ``connect`` is for `prebuilt`; without it, registries are read without credentials.
+    """
     module, symbol = BUILDERS[name]
-    make: Callable[[Mapping[str, str] | None], Builder] = getattr(importlib.import_module(module), symbol)
-    return make(env)
+    make: Callable[[Any], Builder] = getattr(importlib.import_module(module), symbol)
+    return make(connect if name is BuilderName.PREBUILT else env)
 
 
-def choose(name: str, request: BuildRequest, *, env: Mapping[str, str] | None = None) -> Builder:
+def choose(
+    name: str, request: BuildRequest, *, env: Mapping[str, str] | None = None, connect: Connect | None = None
+) -> Builder:
     """The builder for a request, checked: nothing that can be known beforehand stands against it.
 
     ``auto`` takes ``prebuilt`` where the request names an archive, else ``buildx``, else ``docker``. Raises
-    `InvalidInput` for an unknown name or a bad request, `EngineUnavailable` where no engine answers.
+    `InvalidInput` for an unknown name or a bad request, `EngineUnavailable` where no engine answers. ``env`` and
+    ``connect`` are those of `load`.
     """
     env = os.environ if env is None else env
     try:
@@ -70,15 +83,15 @@ def choose(name: str, request: BuildRequest, *, env: Mapping[str, str] | None = 
     except ValueError as error:
         raise InvalidInput(f"unknown builder {name!r}", advice=f"Choose from {', '.join(BuilderName)}.") from error
     if wanted is BuilderName.AUTO:
-        return _automatic(request, env)
-    builder = load(wanted, env)
+        return _automatic(request, env, connect)
+    builder = load(wanted, env, connect=connect)
     builder.check(request)
     return builder
 
 
-def _automatic(request: BuildRequest, env: Mapping[str, str]) -> Builder:
+def _automatic(request: BuildRequest, env: Mapping[str, str], connect: Connect | None) -> Builder:
     if request.prebuilt is not None:
-        return choose(BuilderName.PREBUILT, request, env=env)
+        return choose(BuilderName.PREBUILT, request, connect=connect)
     refusals: list[str] = []
     usable: list[Builder] = []
     for name in (BuilderName.BUILDX, BuilderName.DOCKER):

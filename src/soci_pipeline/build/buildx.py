@@ -17,10 +17,10 @@ from pathlib import Path
 from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.build.errors import BuilderUnavailable, build_failure
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.build.versions import find_version, require_version
-from soci_pipeline.build.working_folder import BUILDER_RECORD, PREFIX
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.process import find, logger, run
+from soci_pipeline.tool_versions import find_version, require_version
+from soci_pipeline.working_folder import BUILDER_RECORD, PREFIX
 
 MINIMUM_BUILDX = (0, 10, 0)
 """The first that hands SOURCE_DATE_EPOCH on and knows ``--provenance`` and ``--sbom``."""

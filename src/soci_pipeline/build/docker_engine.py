@@ -6,34 +6,33 @@ here: files and the config carry the time of the build, so digests do not repeat
 
 import errno
 import os
-import socket
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import docker
 import requests
-from docker.errors import APIError, DockerException, ImageNotFound
-from docker.utils import kwargs_from_env
+from docker.errors import APIError, ImageNotFound
 
 from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.build.buildx import has_containerd_store
+from soci_pipeline.build.engine_client import engine_client
 from soci_pipeline.build.errors import NotSupportedByBuilder, build_failure
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.build.versions import require_version
-from soci_pipeline.errors import DiskFull, EngineUnavailable
+from soci_pipeline.errors import DiskFull
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.progress import meter
+from soci_pipeline.tool_versions import require_version
 
 MINIMUM_ENGINE = (20, 10, 0)
 _ARCHIVE = "image.tar"
 _CHUNK = 1 << 20
 _TAIL = 30
-_ANSWER_SECONDS = 60.0
-_DEFAULT_HOST = "unix:///var/run/docker.sock"
+_ANSWER_SECONDS = 600
 LABEL = "io.soci-pipeline.build"
 
 
@@ -86,27 +85,8 @@ class DockerBuilder:
                 _remove(client, tag)
         return archive
 
-    @contextmanager
-    def _client(self) -> Iterator[docker.APIClient]:
-        try:
-            _probe(self._env.get("DOCKER_HOST") or _DEFAULT_HOST)
-            # The file of credentials is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
-            settings = kwargs_from_env(environment=self._env)
-            client = docker.APIClient(version="auto", timeout=600, **settings)
-        except (DockerException, requests.RequestException, OSError) as error:
-            raise EngineUnavailable(f"the Docker engine does not answer: {error}") from error
-        try:
-            yield client
-        finally:
-            client.close()
-
-
-def _probe(host: str) -> None:
-    """Knock at a local engine's socket first: the SDK leaves its own socket open when nobody answers."""
-    if host.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(_ANSWER_SECONDS)
-            probe.connect(host.removeprefix("unix://"))
+    def _client(self) -> AbstractContextManager[docker.APIClient]:
+        return engine_client(self._env, timeout=_ANSWER_SECONDS)
 
 
 def _refuse_foreign(own: Platform, platform: Platform) -> None:
@@ -142,7 +122,7 @@ def _options(request: BuildRequest, tag: str) -> dict[str, Any]:
 
 
 def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=_TAIL)
     error = None
     for event in events:
         # The engine says nothing after it; its answer is read to the end, which gives the connection back.
@@ -152,7 +132,7 @@ def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
             lines.append(text)
             logger().info("%s", text.rstrip())
     if error is not None:
-        raise build_failure(request.platform, f"{error}\n" + "".join(lines[-_TAIL:]))
+        raise build_failure(request.platform, f"{error}\n" + "".join(lines))
 
 
 def _save(client: docker.APIClient, tag: str, archive: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable, InvalidInput, ToolMissing
+from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable, InvalidInput
 from soci_pipeline.oci.platform import Platform
 
 
@@ -32,10 +32,6 @@ class NotSupportedByBuilder(InvalidInput):
     """The chosen builder cannot do what the request asks for."""
 
     default_advice: ClassVar[str | None] = "Choose the builder `buildx`."
-
-
-class ToolTooOld(ToolMissing):
-    """A program is there, but its version lacks what is needed."""
 
 
 class BuilderUnavailable(EngineUnavailable):

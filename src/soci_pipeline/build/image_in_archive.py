@@ -10,6 +10,7 @@ from typing import Any
 
 from soci_pipeline.build.archive import Archive
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, PlatformMismatch
+from soci_pipeline.oci.annotations import REFERENCE_DIGEST, REFERENCE_TYPE
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import diff_ids_of_config, platform_of_config
@@ -28,8 +29,6 @@ from soci_pipeline.oci.platform import Platform
 
 _MAX_DEPTH = 4
 _MAX_DOCUMENTS = 1000
-_REFERENCE_TYPE = "vnd.docker.reference.type"
-_REFERENCE_DIGEST = "vnd.docker.reference.digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +123,9 @@ class _OciLayout:
     def _below(self, index: ImageManifest | ImageIndex, wanted: Platform, *, depth: int) -> Iterator[FoundImage]:
         if depth > _MAX_DEPTH:
             raise HostileArchive(f"the image index of the archive is nested deeper than {_MAX_DEPTH}")
-        attestations = [item for item in index.children if item.annotations.get(_REFERENCE_TYPE)]
+        attestations = [item for item in index.children if item.annotations.get(REFERENCE_TYPE)]
         for item in index.children:
-            if item.digest in self._seen or item.annotations.get(_REFERENCE_TYPE):
+            if item.digest in self._seen or item.annotations.get(REFERENCE_TYPE):
                 continue
             self._seen.add(item.digest)
             if len(self._seen) > _MAX_DOCUMENTS:
@@ -159,7 +158,7 @@ class _OciLayout:
             manifest=manifest,
             manifest_bytes=data,
             attestations=tuple(
-                each for each in attestations if each.annotations.get(_REFERENCE_DIGEST) == str(item.digest)
+                each for each in attestations if each.annotations.get(REFERENCE_DIGEST) == str(item.digest)
             ),
         )
 

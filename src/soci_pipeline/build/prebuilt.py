@@ -1,23 +1,18 @@
 """Images that something else has built: taken from a path, an http(s) address or a registry."""
 
-import errno
-import hashlib
-import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urldefrag, urlsplit, urlunsplit
+from urllib.parse import urldefrag
 
-import httpx
-
-from soci_pipeline.build.builder import BuilderName
+from soci_pipeline.build.builder import BuilderName, Connect
 from soci_pipeline.build.request import BuildRequest, inside
-from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput, SourceError
+from soci_pipeline.download import NotFetched, check_address, fetch
+from soci_pipeline.errors import InvalidInput, SourceError
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.process import logger
+from soci_pipeline.registry.errors import redacted
 
 MAX_DOWNLOAD_BYTES = 64 << 30
-_CHUNK = 1 << 20
 _DOCKER = "docker://"
 _FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})\Z")
 
@@ -29,8 +24,8 @@ class PrebuiltBuilder:
     compresses = False
     trusted = False
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self._env = dict(os.environ if env is None else env)
+    def __init__(self, connect: Connect | None = None) -> None:
+        self._connect = connect
 
     def check(self, request: BuildRequest) -> None:
         """Raise where the request names nothing, a file that is missing, or an address that cannot be meant."""
@@ -54,7 +49,6 @@ class PrebuiltBuilder:
         return _local(request, place)
 
     def _pull(self, text: str, request: BuildRequest, destination: Path) -> Path:
-        from soci_pipeline.registry.auth import default_credentials
         from soci_pipeline.registry.client import RegistryClient
         from soci_pipeline.registry.pull import pull_graph
         from soci_pipeline.registry.reference import ImageReference
@@ -62,7 +56,7 @@ class PrebuiltBuilder:
         reference = ImageReference.parse(text)
         layout = Layout.create(destination / "layout")
         wanted = reference.digest or reference.tag or "latest"
-        with RegistryClient(reference.registry, credentials=default_credentials()) as client:
+        with RegistryClient(reference.registry) if self._connect is None else self._connect(reference) as client:
             root = pull_graph(client, reference.repository, wanted, layout, platforms=[request.platform])
         layout.set_roots([root])
         return layout.path
@@ -75,43 +69,14 @@ def download(address: str, destination: Path) -> Path:
     `DamagedContent` where it is not what the fragment says; a partial file is never left.
     """
     expected = _expected(address)
-    url, shown = urldefrag(address).url, _redacted(address)
     destination.mkdir(parents=True, exist_ok=True)
     target = destination / "prebuilt.tar"
-    logger().info("fetching the prebuilt image from %s", shown)
-    whole = False
+    logger().info("fetching the prebuilt image from %s", redacted(address))
     try:
-        found = _fetched(url, shown, target)
-        if expected is not None and found != expected:
-            raise DamagedContent(f"{shown} hashes to sha256:{found}, not to sha256:{expected}")
-        whole = True
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        raise SourceError(f"{shown} answered with status {status}", temporary=status >= 500) from error
-    except httpx.HTTPError as error:
-        raise SourceError(f"{shown} cannot be fetched: {error}", temporary=True) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left on the disk of {destination} while fetching {shown}") from error
-        raise
-    finally:
-        if not whole:
-            target.unlink(missing_ok=True)
+        fetch(address, target, limit=MAX_DOWNLOAD_BYTES, sha256=expected)
+    except NotFetched as error:
+        raise SourceError(error.reason, temporary=error.temporary) from error
     return target
-
-
-def _fetched(url: str, shown: str, target: Path) -> str:
-    """Write what the address answers to ``target``; returns the hex digits of its sha256."""
-    state, size = hashlib.sha256(), 0
-    with httpx.stream("GET", url, follow_redirects=True, timeout=60.0) as response, target.open("wb") as file:
-        response.raise_for_status()
-        for chunk in response.iter_bytes(_CHUNK):
-            size += len(chunk)
-            if size > MAX_DOWNLOAD_BYTES:
-                raise InvalidInput(f"{shown} is larger than {MAX_DOWNLOAD_BYTES} bytes")
-            state.update(chunk)
-            file.write(chunk)
-    return state.hexdigest()
 
 
 def _place(request: BuildRequest) -> str:
@@ -128,14 +93,13 @@ def _is_address(place: str) -> bool:
 
 
 def _expected(address: str) -> str | None:
-    if not urlsplit(address).hostname:
-        raise InvalidInput(f"not an address: {_redacted(address)!r}")
+    check_address(address)
     fragment = urldefrag(address).fragment
     if not fragment:
         return None
     match = _FRAGMENT.match(fragment)
     if match is None:
-        raise InvalidInput(f"the fragment of {_redacted(address)!r} is not sha256= and 64 lower-case hex digits")
+        raise InvalidInput(f"the fragment of {redacted(address)!r} is not sha256= and 64 lower-case hex digits")
     return match[1]
 
 
@@ -148,10 +112,3 @@ def _local(request: BuildRequest, place: str) -> Path:
             advice="A relative path starts at the top of the source; an absolute one is read on the worker.",
         )
     return path
-
-
-def _redacted(address: str) -> str:
-    """An address without user, password, query and fragment, any of which may be a secret."""
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    return urlunsplit((parts.scheme, host if parts.port is None else f"{host}:{parts.port}", parts.path, "", ""))

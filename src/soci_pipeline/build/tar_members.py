@@ -91,6 +91,14 @@ def read_table(archive: BinaryIO, length: int) -> TarTable:
     return table
 
 
+def is_tar(start: bytes) -> bool:
+    """Whether the first block of a file can be a tar's: no entry, or a header whose checksum is right."""
+    try:
+        return len(start) == BLOCK and (not start.strip(b"\0") or _has_its_sum(start))
+    except DamagedContent:
+        return False
+
+
 def clean_name(name: str) -> str:
     """A member's name without ``./`` and a final slash; raises `HostileArchive` for one that leads out."""
     if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
@@ -210,8 +218,12 @@ def _number(raw: bytes) -> int:
 
 
 def _check_sum(header: bytes, position: int) -> None:
-    if sum(header) - sum(header[148:156]) + 8 * 0x20 != _number(header[148:156]):
-        raise DamagedContent(f"not a tar archive, or a damaged one: the header at byte {position} has a wrong checksum")
+    if not _has_its_sum(header):
+        raise DamagedContent(f"the header at byte {position} of the archive has a wrong checksum")
+
+
+def _has_its_sum(header: bytes) -> bool:
+    return sum(header) - sum(header[148:156]) + 8 * 0x20 == _number(header[148:156])
 
 
 def _block_at(archive: BinaryIO, position: int) -> bytes:

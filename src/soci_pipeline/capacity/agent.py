@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from soci_pipeline.aws.auto_scaling import GroupInstance
-from soci_pipeline.aws.instance_metadata import InstanceMetadata
+from soci_pipeline.capacity.instance import Instance, Metadata
 from soci_pipeline.capacity.machine import Machine
 from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.prefect_api import RunState
@@ -43,8 +42,8 @@ class _Notice:
 class Agent:
     """Looks after one instance. ``folder`` is where the notice is kept."""
 
-    metadata: InstanceMetadata
-    instance: GroupInstance
+    metadata: Metadata
+    instance: Instance
     machine: Machine
     runs: Runs
     folder: Path

@@ -33,7 +33,7 @@ class Group(Protocol):
 
 
 class Queue(Protocol):
-    """Where runs wait; `soci_pipeline.prefect_api` asks Prefect."""
+    """Where runs wait; `soci_pipeline.capacity.prefect_queue` asks Prefect."""
 
     def demand(self, pool: str) -> Demand: ...
 

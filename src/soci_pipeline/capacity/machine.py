@@ -5,22 +5,19 @@ the systemd units), and a flow run's processes have the run's id there too. So n
 back, and a run that was killed is gone at the next look.
 """
 
-import contextlib
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from soci_pipeline.errors import StackError
+from soci_pipeline.marked_processes import Mark
 
 WORK_FOLDER = "SOCI_PIPELINE_WORK_FOLDER"
 RUN_ID = "PREFECT__FLOW_RUN_ID"
-_PROC = Path("/proc")
 _KILL_SECONDS = 15.0
-_EXEC_PAUSES = (0.005, 0.02, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +40,8 @@ class Machine:
 
     def processes(self) -> Iterator[Process]:
         """The worker, its flow runs, and what those have started."""
-        for entry in _PROC.iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                environment = _environment(entry)
-                if self._owns(environment):
-                    yield Process(int(entry.name), _run_id(environment))
+        for process in self._mark.processes():
+            yield Process(process.pid, _run_id(process.environment.get(RUN_ID, "")))
 
     def end_everything(self) -> frozenset[str]:
         """Kill the worker first and then its flow runs, so that nobody reports what happens to them.
@@ -62,54 +56,18 @@ class Machine:
                 left = ", ".join(str(process.pid) for process in found)
                 raise StackError(f"processes {left} do not end, though they were killed", temporary=True)
             for process in found:
-                _kill(process.pid, self._owns)
+                self._mark.send(process.pid, signal.SIGKILL)
             ended |= {process.run for process in found if process.run is not None}
             time.sleep(0.05)
         return frozenset(ended)
 
-    def _owns(self, environment: Mapping[bytes, bytes]) -> bool:
-        return environment.get(WORK_FOLDER.encode()) == str(self.work_folder).encode()
+    @property
+    def _mark(self) -> Mark:
+        return Mark(WORK_FOLDER, str(self.work_folder))
 
 
-def _run_id(environment: Mapping[bytes, bytes]) -> str | None:
-    text = environment.get(RUN_ID.encode(), b"").decode(errors="replace")
+def _run_id(text: str) -> str | None:
     try:
         return str(UUID(text))
     except ValueError:
         return None
-
-
-def _environment(process: Path) -> dict[bytes, bytes]:
-    words = _environment_bytes(process).split(b"\0")
-    return {name: value for name, _, value in (word.partition(b"=") for word in words)}
-
-
-def _environment_bytes(process: Path) -> bytes:
-    """What the kernel shows of it: nothing for a process that has ended, and for a moment of one that runs `exec`.
-
-    Prefect's supervisor becomes the engine by `exec`. So a process that has a program and no environment is looked at
-    again; one that really has none costs a look more.
-    """
-    found = b""
-    for pause in _EXEC_PAUSES:
-        try:
-            found = (process / "environ").read_bytes()
-            # Fails for the kernel's own threads, and with them the second look.
-            (process / "exe").readlink()
-        except OSError:
-            break
-        if found:
-            break
-        time.sleep(pause)
-    return found
-
-
-def _kill(pid: int, owned: Callable[[Mapping[bytes, bytes]], bool]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        handle = os.pidfd_open(pid)
-        try:
-            # The handle pins the process; only now is it sure that the id was not given to another one.
-            if owned(_environment(_PROC / str(pid))):
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-        finally:
-            os.close(handle)

@@ -5,12 +5,18 @@ belong inside the module: only the chosen command is imported.
 """
 
 import argparse
+import errno
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from soci_pipeline.errors import ExitCode
+from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says where a disk, or a user's share of it, is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,25 @@ class CommandResult:
             return
         shown = json.dumps(self.json, indent=2) if as_json else self.text
         if shown:
-            print(shown, flush=True)
+            write_out(f"{shown}\n".encode())
+
+
+def write_out(data: bytes) -> None:
+    """Write to standard output, at once; raises `DiskFull` or `InvalidInput` where it takes no more.
+
+    A reader that has gone away is a `BrokenPipeError`, as ever.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is still in the buffer is lost; Python would complain of it once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        kind = DiskFull if error.errno in FULL else InvalidInput
+        raise kind(f"standard output cannot be written: {error.strerror}", advice="Send it elsewhere.") from error
 
 
 SWITCHES: Mapping[str, str] = {

@@ -222,6 +222,9 @@ def _rates(words: Sequence[str] | None) -> list[tuple[float, float]]:
         except ValueError:
             raise InvalidInput(f"--rate {word!r} is not of the form N:HOURS", advice="As in 10:4.") from None
         if not (0 < pair[0] <= 10_000 and 0 < pair[1] <= 1000):
-            raise InvalidInput(f"--rate {word!r}: up to 10000 publications an hour, for up to 1000 hours")
+            raise InvalidInput(
+                f"--rate {word!r} is out of range",
+                advice="More than 0 and up to 10,000 publications an hour, for more than 0 and up to 1,000 hours.",
+            )
         found.append(pair)
     return found

@@ -23,7 +23,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.records import IndexVersion
 from soci_pipeline.soci.ztoc import BUILD_TOOL
 from soci_pipeline.soci.ztoc_store import CacheFolder
 
@@ -99,16 +99,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 def describe(result: Conversion) -> dict[str, object]:
     """The JSON answer: the image index, and per platform its manifest, SOCI index and layers with their reasons."""
-    return {"index": str(result.root.digest), "platforms": [_platform(image) for image in result.images]}
-
-
-def _platform(image: PlatformImage) -> dict[str, object]:
-    return {
-        "platform": str(image.platform),
-        "manifest": str(image.manifest.digest),
-        "soci_index": None if image.soci_index is None else str(image.soci_index.digest),
-        "layers": [layer.model_dump(mode="json", exclude={"media_type"}) for layer in image.layers],
-    }
+    return {"index": str(result.root.digest), "platforms": [image.summary() for image in result.images]}
 
 
 def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
@@ -128,10 +119,23 @@ def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def _source(path: Path, scratch: Path) -> Iterator[Layout]:
+    if not path.exists():
+        raise _no_source(path)
     if path.is_dir():
         yield Layout.open(path)
     else:
         yield unpacked(path, scratch / "source")
+
+
+def _no_source(path: Path) -> InvalidInput:
+    """What the user had in mind, where it shows: an address, or an image that is in a registry."""
+    advice = "Give a folder with an OCI layout, or a tar of one."
+    host = path.parts[0].removesuffix(":") if len(path.parts) > 1 else ""
+    if host in {"http", "https", "docker", "oci"}:
+        advice = "Fetch it first: this command reads files alone."
+    elif "." in host.strip(".") or ":" in host:
+        advice = f"An image that is in a registry is indexed there: `soci-pipeline index {path}`."
+    return InvalidInput(f"there is no {path}", advice=advice)
 
 
 @contextlib.contextmanager

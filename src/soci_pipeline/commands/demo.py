@@ -25,10 +25,10 @@ from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolMissing
 from soci_pipeline.local.demonstration import Plan, demonstrate
 from soci_pipeline.local.demonstration_text import as_json, as_text
 from soci_pipeline.local.engine import Engine, running_engine
-from soci_pipeline.local.stack import project_folder
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
+from soci_pipeline.project import project_folder
 
 _BUILDERS = ("auto", "buildx", "docker", "prebuilt")
 _TOOLCHAINS = ("native", "containerd")
@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
         with contextlib.suppress(Ended):
             signal.pause()
+    logger().info("its data stay in %s until the next demo", folder)
     return CommandResult(json=None)
 
 

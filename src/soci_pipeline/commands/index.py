@@ -17,9 +17,9 @@ from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for
 from soci_pipeline.publish.existing.index import IndexedImage, Settings, index_existing
 from soci_pipeline.publish.registries import prepare
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings as MachineSettings
-from soci_pipeline.soci.records import PlatformImage
 from soci_pipeline.soci.ztoc_store import CacheFolder
 
 
@@ -33,8 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reuse-from", metavar="TAG", help="use the zTOCs of this tag's layers again")
     parser.add_argument(
         "--verify",
-        choices=("sample", "all", "off"),
-        default="sample",
+        choices=[mode.value for mode in VerifyMode],
+        default=VerifyMode.SAMPLE.value,
         help="what is read through before the tag moves: some spans of each layer, everything, or nothing",
     )
     parser.add_argument(
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             soci=soci,
             suffix=arguments.suffix,
             mutability=prepare(reference, machine),
-            verify=arguments.verify,
+            verify=VerifyMode(arguments.verify),
             jobs=arguments.jobs,
             dry_run=arguments.dry_run,
         )
@@ -67,24 +67,12 @@ def _json(found: IndexedImage) -> dict[str, Any]:
         "index": str(found.index),
         "changed": found.changed,
         "up_to_date": found.up_to_date,
-        "platforms": [_platform(image) for image in found.platforms],
+        "platforms": [image.summary() for image in found.platforms],
         "tags": [record.tag for record in found.tags],
         "bytes_fetched": found.bytes_fetched,
         "bytes_to_fetch": found.bytes_to_fetch,
         "lazy_layer_bytes": found.lazy_layer_bytes,
         "dry_run": found.dry_run,
-    }
-
-
-def _platform(image: PlatformImage) -> dict[str, Any]:
-    return {
-        "platform": str(image.platform),
-        "manifest": str(image.manifest.digest),
-        "soci_index": str(image.soci_index.digest) if image.soci_index else None,
-        "layers": [
-            {"digest": layer.digest, "size": layer.size, "ztoc": layer.ztoc, "reason": layer.reason}
-            for layer in image.layers
-        ],
     }
 
 

@@ -17,9 +17,8 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.collect import collect
+from soci_pipeline.publish.collect import collect, reader
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.joined import reader
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
@@ -55,14 +54,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     images = tuple(sorted(images, key=lambda image: image.platform))
     answer = {
         "index": str(index.descriptor.digest),
-        "platforms": [
-            {
-                "platform": str(image.platform),
-                "manifest": str(image.manifest.digest),
-                "soci_index": str(image.soci_index.digest) if image.soci_index else None,
-            }
-            for image in images
-        ],
+        "platforms": [image.digests() for image in images],
         "tags": [reference.tag] if reference.tag else [],
         "bytes_uploaded": uploaded,
         "bytes_skipped": 0 if uploaded else size,

@@ -1,4 +1,4 @@
-"""Numbers on the command line: how options take them, and how an answer counts.
+"""Numbers on the command line: how options take them.
 
 What `whole`, `size` and `quantity` return goes to argparse as ``type``: what cannot be meant is then a wrong call that
 names its option.
@@ -52,8 +52,3 @@ def quantity(what: str, *, least: float, most: float) -> Callable[[str], float]:
         return taken
 
     return take
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """``1 tag``, ``2 tags``; ``many`` where it is more than an s behind ``one``."""
-    return f"{number} {one if number == 1 else many or f'{one}s'}"

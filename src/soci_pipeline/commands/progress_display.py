@@ -44,26 +44,37 @@ def draws_bars(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 class BarDisplay:
-    """A bar for each step, with its bytes, its rate and the time that is left; all stay to be read at the end."""
+    """A bar for each step, with its bytes, its rate and the time that is left.
+
+    A bar stays where it was drawn once no other is running any more, so that what comes later stands below it.
+    """
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
+        self._running = 0
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def meter(self, step: str, total: int | None) -> Iterator[Advance]:
         """Draw a bar while the block runs."""
-        progress = self._started()
+        with self._lock:
+            progress = self._started()
+            self._running += 1
         task = progress.add_task(step, total=total)
         try:
             yield lambda count: progress.advance(task, count)
         finally:
             progress.stop_task(task)
-            progress.refresh()
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    self.close()
 
     def close(self) -> None:
         """Leave the bars as they are."""
         if self._progress is not None:
             self._progress.stop()
+            self._progress = None
 
     def _started(self) -> "Progress":
         if self._progress is None:
@@ -72,7 +83,9 @@ class BarDisplay:
             from rich.progress import TransferSpeedColumn as RateColumn
 
             columns = (TextColumn("{task.description:<8}"), BarColumn(), DownloadColumn(), RateColumn())
-            self._progress = Progress(*columns, TimeRemainingColumn(compact=True), console=Console(stderr=True))
+            # What is printed above the bars is not broken into lines: people copy commands and references.
+            console = Console(stderr=True, soft_wrap=True)
+            self._progress = Progress(*columns, TimeRemainingColumn(compact=True), console=console)
             self._progress.start()
         return self._progress
 

@@ -16,17 +16,18 @@ plan was made, and nothing was deleted.
 
 import argparse
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.numbers import counted, quantity, whole
+from soci_pipeline.commands.numbers import quantity, whole
 from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.retention.plan import MOST_DAYS, KeepRules, PrunePlan, plan
-from soci_pipeline.publish.retention.prune import execute, read_repository
-from soci_pipeline.publish.retention.repository_use import in_use_by_ecs, remover_for, untagged
+from soci_pipeline.publish.retention.plan import MOST_DAYS, KeepRules
+from soci_pipeline.publish.retention.prune import Pruned, prune
+from soci_pipeline.publish.retention.repository_use import in_use_by_ecs
 
 _DAYS = quantity("days", least=0.001, most=MOST_DAYS)
 
@@ -76,26 +77,15 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             younger_than=_days(arguments.keep_days),
             digests=in_use_by_ecs(client, reference, arguments.in_use_ecs) | set(_digests(arguments.keep_in_use)),
         )
-        consider = [*_digests(arguments.consider), *untagged(reference, _days(arguments.untagged_days))]
-        graph = read_repository(
+        done = prune(
             client,
-            reference.repository,
-            # What is in use and has no tag any more shares parts with what has one.
-            also=[*consider, *sorted(rules.digests)],
-            ages=bool(rules.latest or rules.younger_than),
+            reference,
+            rules,
+            consider=_digests(arguments.consider),
+            untagged_for=_days(arguments.untagged_days),
+            dry_run=arguments.dry_run,
         )
-        made = plan(graph, rules, now=datetime.now(UTC))
-        made.refuse_emptying(reference.name)
-        left = {}
-        if not arguments.dry_run:
-            left = execute(client, reference.repository, graph, made, remover=remover_for(client, reference))
-    answer = {
-        "kept": [*made.kept, *left],
-        "deleted": [each for each in made.deleted if each not in left],
-        "reasons": dict(made.reasons) | left,
-        "dry_run": arguments.dry_run,
-    }
-    return CommandResult(json=answer, text=_text(made, left, dry_run=arguments.dry_run))
+    return CommandResult(json=done.model_dump(mode="json"), text=_text(done))
 
 
 def _days(count: float | None) -> timedelta | None:
@@ -113,11 +103,11 @@ def _digests(path: Path | None) -> list[Digest]:
     return [Digest(line.rpartition("@")[2]) for line in wanted if line and not line.startswith("#")]
 
 
-def _text(made: PrunePlan, left: dict[str, str], *, dry_run: bool) -> str:
-    verb = "would go" if dry_run else "gone"
-    lines = [f"kept      {name}  ({made.reasons[name]})" for name in made.kept]
-    lines += [f"kept      {name}  ({why})" for name, why in left.items()]
-    lines += [f"{verb:<9} {name}  ({made.reasons[name]})" for name in made.deleted if name not in left]
-    tags = sum(name not in left for name in (*made.untag, *made.deleted_tags))
-    manifests = sum(digest not in left for digest in made.manifests)
+def _text(done: Pruned) -> str:
+    verb = "would go" if done.dry_run else "gone"
+    lines = [f"kept      {name}  ({done.reasons[name]})" for name in done.kept]
+    lines += [f"{verb:<9} {name}  ({done.reasons[name]})" for name in done.deleted]
+    # A digest has a colon, and no tag has one.
+    manifests = sum(":" in name for name in done.deleted)
+    tags = len(done.deleted) - manifests
     return "\n".join([*lines, f"{counted(tags, 'tag')} and {counted(manifests, 'manifest')} {verb}"])

@@ -8,6 +8,7 @@ Exit statuses: 0 interrupted; 3 options that do not fit together; 22 the address
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -52,9 +53,17 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         settings=settings,
         tls_cert=arguments.tls_cert,
         tls_key=arguments.tls_key,
-        on_ready=lambda address: print(f"listening on {address}", file=sys.stderr, flush=True),
+        on_ready=partial(_tell, as_json=arguments.json),
     )
-    return CommandResult()
+    return CommandResult(json=None)
+
+
+def _tell(address: str, *, as_json: bool) -> None:
+    """Where it listens, at once: a program that starts this with ``--json`` waits for it."""
+    if as_json:
+        CommandResult({"address": address}).show(as_json=True)
+    else:
+        print(f"listening on {address}", file=sys.stderr, flush=True)
 
 
 def _login(arguments: argparse.Namespace) -> Login | None:

@@ -6,7 +6,7 @@ Afterwards `prefect --no-prompt deploy --all` deploys the flows.
 With --worker-python flow runs begin seconds sooner: Prefect need not start a process that looks for the Python first.
 
 Exit statuses: 0 everything is there; 3 a path, a block or an address of Prefect that cannot be meant; 8 Prefect refused
-or does not answer; 22 this is no checkout of the project.
+something; 12 it wants a login, or another one; 22 it does not answer, or this is no checkout of the project.
 """
 
 import argparse
@@ -17,11 +17,12 @@ from pathlib import Path
 
 from soci_pipeline import process
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.errors import InvalidInput, ToolFailed
+from soci_pipeline.errors import CredentialsRefused, InvalidInput, SociPipelineError, StackError, ToolFailed
 from soci_pipeline.process import logger
-from soci_pipeline.publish.release import home
+from soci_pipeline.project import project_folder
 
 _SECONDS = 180.0
+_REFUSALS = {int(each.exit_code): each for each in (InvalidInput, CredentialsRefused, StackError)}
 _LABELS = {
     "work_pools": "work pool",
     "limits": "limit",
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     # Prefect is imported in a process of its own: the library and its command do without it.
     environment = dict(os.environ) | {"PREFECT_SERVER_EPHEMERAL_ENABLED": "false"}
     try:
-        answer = process.run(argv, cwd=home(), env=environment, timeout=_SECONDS)
+        answer = process.run(argv, cwd=project_folder(), env=environment, timeout=_SECONDS)
     except ToolFailed as error:
         refusal = _refusal(error.reason)
         if refusal is not None:
@@ -95,11 +96,12 @@ def _absolute(path: str) -> str:
     return path
 
 
-def _refusal(reason: str) -> InvalidInput | None:
+def _refusal(reason: str) -> SociPipelineError | None:
     """What `deployments.install` refused before it changed anything: it says so in a line of JSON."""
     for line in reversed(reason.splitlines()):
-        if line.startswith('{"reason": '):
-            return InvalidInput(**json.loads(line))
+        if line.startswith('{"refused": '):
+            said = json.loads(line)
+            return _REFUSALS[said["refused"]](said["reason"], advice=said["advice"])
     return None
 
 

@@ -10,12 +10,14 @@ other credentials; 17 something is wrong, and every fault is named.
 
 import argparse
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.numbers import counted, whole
+from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for, target_of
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.verification.verify import Mode, VerificationReport, verify
+from soci_pipeline.publish.verification.mode import VerifyMode
+from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.reference import ImageReference
 
 
@@ -38,7 +40,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             client,
             reference.repository,
             target,
-            mode=Mode.ALL if arguments.all else Mode.SAMPLE,
+            mode=VerifyMode.ALL if arguments.all else VerifyMode.SAMPLE,
             platforms=platforms,
             jobs=arguments.jobs,
         )

@@ -9,12 +9,25 @@ limit.
 import argparse
 from pathlib import Path
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.numbers import counted, size
+from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.media_types import (
+    DOCKER_LAYER,
+    DOCKER_LAYER_GZIP,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    Compression,
+    is_foreign_layer,
+    layer_compression,
+)
+from soci_pipeline.soci.layer_reader import GZIP_MAGIC
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE
 from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
+
+_GZIPPED = {OCI_LAYER: OCI_LAYER_GZIP, DOCKER_LAYER: DOCKER_LAYER_GZIP}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +72,8 @@ def limits_of(arguments: argparse.Namespace) -> Limits:
 def run(arguments: argparse.Namespace) -> CommandResult:
     """Build the zTOC and write it."""
     if not arguments.layer.is_file():
-        raise InvalidInput(f"there is no file {arguments.layer}")
+        raise InvalidInput(f"there is no file {arguments.layer}", advice="Give the layer's file, then the options.")
+    _check_type(arguments.layer, arguments.media_type)
     built = build_ztoc(
         arguments.layer,
         arguments.media_type,
@@ -74,9 +88,29 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     return CommandResult(json=fields, text=text)
 
 
+def _check_type(layer: Path, media_type: str) -> None:
+    """Refuse a type that no layer has, and one that this file cannot have: read as such it would seem damaged."""
+    compression = layer_compression(media_type)
+    if compression is Compression.UNKNOWN and not is_foreign_layer(media_type):
+        raise InvalidInput(
+            f"{media_type!r} is not the media type of a layer",
+            advice=f"Give {OCI_LAYER_GZIP}, or {OCI_LAYER} for a plain tar.",
+        )
+    with layer.open("rb") as file:
+        start = file.read(len(GZIP_MAGIC))
+    if compression is Compression.NONE and start == GZIP_MAGIC:
+        raise InvalidInput(
+            f"{layer} is gzipped, and {media_type} is a plain tar", advice=f"Give {_GZIPPED[media_type]}."
+        )
+    if compression is Compression.GZIP and start and start != GZIP_MAGIC:
+        raise InvalidInput(f"{layer} is not gzipped, as {media_type} says", advice=f"A plain tar is {OCI_LAYER}.")
+
+
 def write_output(path: Path, data: bytes) -> None:
     """Write the result where the user wants it."""
     try:
         path.write_bytes(data)
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error.strerror}") from error
+        raise InvalidInput(
+            f"{path} cannot be written: {error.strerror}", advice="Name a file in a folder that is there."
+        ) from error

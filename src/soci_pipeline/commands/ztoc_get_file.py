@@ -8,10 +8,9 @@ Exit statuses: 0 read; 3 no such file, or no regular one, or a layer of another 
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands import CommandResult, write_out
 from soci_pipeline.commands.ztoc import write_output
 from soci_pipeline.commands.ztoc_info import read_ztoc
 from soci_pipeline.errors import InvalidInput
@@ -37,7 +36,10 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     try:
         layer = arguments.layer.open("rb")
     except OSError as error:
-        raise InvalidInput(f"{arguments.layer} cannot be read: {error.strerror}") from error
+        raise InvalidInput(
+            f"{arguments.layer} cannot be read: {error.strerror}",
+            advice="Give the layer's file; the order is ZTOC LAYER PATH.",
+        ) from error
     with layer:
         size = os.fstat(layer.fileno()).st_size
         if size != ztoc.compressed_size:
@@ -55,8 +57,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
         content = b"".join(file_chunks(ztoc, entry, read_range))
     if arguments.output is None:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        write_out(content)
     else:
         write_output(arguments.output, content)
     spans = ztoc.spans_of(entry.offset, entry.offset + entry.size)

@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.numbers import counted
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.entries import Entry

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from soci_pipeline.build.versions import require_version
 from soci_pipeline.errors import EngineUnavailable, ToolFailed
 from soci_pipeline.process import logger, run
+from soci_pipeline.tool_versions import require_version
 
 MINIMUM_CTR = (1, 5, 0)
 PACKAGE = "containerd"

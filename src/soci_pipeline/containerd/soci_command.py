@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from soci_pipeline.build.versions import Version, require_version
 from soci_pipeline.errors import ToolFailed
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import find, run
 from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.tool_versions import Version, require_version
 
 PACKAGE = "soci-snapshotter"
 MINIMUM_SOCI = (0, 4, 0)

@@ -4,7 +4,6 @@ The archive is compared with its sha256 before anything in it is read, and only 
 """
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -13,13 +12,12 @@ import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
-import httpx
-
+from soci_pipeline.download import NotFetched, check_address, fetch
 from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput, ToolMissing
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
+from soci_pipeline.registry.errors import redacted
 
 DEFAULT_BASE_URL = "https://github.com/awslabs/soci-snapshotter/releases/download"
 MAX_ARCHIVE_BYTES = 512 << 20
@@ -37,8 +35,7 @@ def release_address(version: str, platform: Platform, *, base_url: str = DEFAULT
         raise InvalidInput(f"not a version of soci: {version[:50]!r}", advice="Write it as 0.15.0.")
     if platform.os != "linux":
         raise InvalidInput(f"soci is released for linux, not for {platform}")
-    if urlsplit(base_url).scheme not in ("http", "https"):
-        raise InvalidInput(f"not an address to fetch soci from: {base_url[:100]!r}")
+    check_address(base_url)
     plain = match[1]
     name = f"soci-snapshotter-{plain}-linux-{platform.normalised().architecture}.tar.gz"
     return f"{base_url.rstrip('/')}/v{plain}/{name}"
@@ -87,32 +84,15 @@ def environment_with_soci(
 
 
 def _fetch(address: str, target: Path, sha256: str) -> None:
-    shown = _redacted(address)
-    logger().info("fetching soci from %s", shown)
-    state, size = hashlib.sha256(), 0
+    logger().info("fetching soci from %s", redacted(address))
     try:
-        with httpx.stream("GET", address, follow_redirects=True, timeout=60.0) as response, target.open("wb") as file:
-            response.raise_for_status()
-            for chunk in response.iter_raw(_CHUNK):
-                size += len(chunk)
-                if size > MAX_ARCHIVE_BYTES:
-                    raise DamagedContent(f"{shown} is larger than {MAX_ARCHIVE_BYTES} bytes")
-                state.update(chunk)
-                file.write(chunk)
-    except httpx.HTTPStatusError as error:
+        fetch(address, target, limit=MAX_ARCHIVE_BYTES, sha256=sha256)
+    except NotFetched as error:
         raise ToolMissing(
-            f"soci cannot be fetched: {shown} answered with status {error.response.status_code}",
-            advice="Check the version and the base address, or install the package soci-snapshotter.",
-            temporary=error.response.status_code >= 500,
+            f"soci is missing: {error.reason}",
+            advice="Check the version, the base address and the network, or install the package soci-snapshotter.",
+            temporary=error.temporary,
         ) from error
-    except httpx.HTTPError as error:
-        raise ToolMissing(
-            f"soci cannot be fetched from {shown}: {error}",
-            advice="Check the base address and the network, or install the package soci-snapshotter.",
-            temporary=True,
-        ) from error
-    if state.hexdigest() != sha256:
-        raise DamagedContent(f"{shown} hashes to sha256:{state.hexdigest()}, not to sha256:{sha256}")
 
 
 def _unpack(archive: Path, target: Path) -> Path:
@@ -133,9 +113,3 @@ def _unpack(archive: Path, target: Path) -> Path:
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DamagedContent(f"the archive of the soci release cannot be read: {error}") from error
     raise DamagedContent("the archive of the soci release holds no program `soci`")
-
-
-def _redacted(address: str) -> str:
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    return urlunsplit((parts.scheme, host if parts.port is None else f"{host}:{parts.port}", parts.path, "", ""))

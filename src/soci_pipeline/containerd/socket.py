@@ -12,19 +12,22 @@ USUAL = (
     Path("/run/docker/containerd/containerd.sock"),
     Path("/var/run/docker/containerd/containerd.sock"),
 )
-"""containerd's own place, and the one below the Docker engine's default exec root."""
+"""containerd's own place, and the one below the Docker engine's default exec root.
+
+The engine, too, takes the first where there is one, and starts a containerd of its own only elsewhere.
+"""
 
 _ADVICE = "Start containerd or the Docker engine, set CONTAINERD_ADDRESS, or choose the toolchain `native`."
 
 
 def find_socket(
-    address: str | Path | None = None, *, env: Mapping[str, str] | None = None, usual: Iterable[Path] = USUAL
+    address: str | Path | None = None, *, env: Mapping[str, str] | None = None, usual: Iterable[Path] | None = None
 ) -> Path:
     """The socket of a containerd that answers.
 
-    Looked for in this order: ``address``, ``CONTAINERD_ADDRESS``, the usual places, and below the exec root of the
-    Docker engine that ``DOCKER_HOST`` names. What is named and does not answer is an error, never passed over. Raises
-    `EngineUnavailable`.
+    Looked for in this order: ``address``, ``CONTAINERD_ADDRESS``, the ``usual`` places (`USUAL`), and below the exec
+    root of the Docker engine that ``DOCKER_HOST`` names. What is named and does not answer is an error, never passed
+    over. Raises `EngineUnavailable`.
     """
     env = os.environ if env is None else env
     named = str(address) if address is not None else env.get("CONTAINERD_ADDRESS")
@@ -34,7 +37,7 @@ def find_socket(
         if reason is not None:
             raise EngineUnavailable(f"containerd does not answer at {path}: {reason}", advice=_ADVICE)
         return path
-    tried = [*usual, *_beside_docker(env.get("DOCKER_HOST", ""))]
+    tried = [*(USUAL if usual is None else usual), *_beside_docker(env.get("DOCKER_HOST", ""))]
     refusals = [(path, _refusal(path)) for path in tried]
     for path, reason in refusals:
         if reason is None:

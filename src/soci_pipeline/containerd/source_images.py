@@ -4,25 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soci_pipeline.errors import InvalidInput, ToolFailed
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST, REFERENCE_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import (
-    DOCKER_CONFIG,
-    IMAGE_MANIFESTS,
-    OCI_CONFIG,
-    Compression,
-    is_foreign_layer,
-    layer_compression,
-)
+from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
+from soci_pipeline.soci.layers import reason_in
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import LayerRecord, SociOptions
-
-IMAGE_LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +54,7 @@ def take_over(source: Layout, parts: Iterable[Descriptor], target: Layout) -> No
     """Bring whole graphs from one layout to another; a layer that registries do not hold may be in neither."""
     for part in parts:
         for node in source.walk(part):
-            if source.has(node) or not is_foreign_layer(node.media_type):
+            if source.has(node) or not node.may_be_elsewhere:
                 target.link_from(source, node)
 
 
@@ -78,16 +70,16 @@ def index_of(images: Sequence[Descriptor], others: Sequence[Descriptor]) -> Imag
 
 
 def layer_records(
-    layers: Sequence[Descriptor], ztocs: Mapping[Digest, Digest], options: SociOptions
+    layout: Layout, layers: Sequence[Descriptor], ztocs: Mapping[Digest, Digest], options: SociOptions
 ) -> tuple[LayerRecord, ...]:
-    """One record a layer, with its zTOC or the reason for having none."""
+    """One record a layer of an image in ``layout``, with its zTOC or the reason for having none."""
     return tuple(
         LayerRecord(
             digest=layer.digest,
             size=layer.size,
             media_type=layer.media_type,
             ztoc=ztocs.get(layer.digest),
-            reason=None if layer.digest in ztocs else _reason(layer, options),
+            reason=None if layer.digest in ztocs else _reason(layout, layer, options),
         )
         for layer in layers
     )
@@ -99,14 +91,11 @@ def ztocs_by_layer(soci_index: ImageManifest) -> dict[Digest, Digest]:
     return {Digest(layer.annotations[IMAGE_LAYER_DIGEST]): layer.digest for layer in annotated}
 
 
-def _reason(layer: Descriptor, options: SociOptions) -> Reason:
+def _reason(layout: Layout, layer: Descriptor, options: SociOptions) -> Reason:
     """Why the programs left a layer out; they say so in words only, and their rules are few."""
-    if is_foreign_layer(layer.media_type):
-        return Reason.FOREIGN
-    if layer.size < options.min_layer_size:
-        return Reason.TOO_SMALL
-    if layer_compression(layer.media_type) is Compression.ZSTD:
-        return Reason.ZSTD
+    reason = reason_in(layout, layer, options.min_layer_size)
+    if reason is not None:
+        return reason
     raise ToolFailed(
         f"soci left layer {layer.digest} without a zTOC for a reason that is not known",
         advice="Choose the toolchain `native`, which records a reason for each layer.",

@@ -16,16 +16,15 @@ from soci_pipeline.containerd.source_images import (
     ztocs_by_layer,
 )
 from soci_pipeline.errors import DamagedContent
+from soci_pipeline.oci.annotations import SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import SOCI_INDEX_V2, is_foreign_layer
+from soci_pipeline.oci.media_types import SOCI_INDEX_V2
 from soci_pipeline.soci.attestations import follow
 from soci_pipeline.soci.convert import Conversion
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
-
-_INDEX_DIGEST = "com.amazon.soci.index-digest"
 
 
 def convert_standalone(
@@ -68,7 +67,7 @@ def _verify_into(made: Layout, result: Layout, source: Layout) -> None:
     for node in made.walk(made.root()):
         if source.has(node):
             result.link_from(source, node)
-        elif made.has(node) or not is_foreign_layer(node.media_type):
+        elif made.has(node) or not node.may_be_elsewhere:
             with made.open_blob(node) as blob:
                 result.add_chunks(iter(partial(blob.read, 1 << 20), b""), node)
 
@@ -98,7 +97,7 @@ def _finished(
                 soci_index=soci_index,
                 soci_version=IndexVersion.V2,
                 attestations=attestations_of(image, attestations),
-                layers=layer_records(image.manifest.layers, _ztocs(result, soci_index), options),
+                layers=layer_records(result, image.manifest.layers, _ztocs(result, soci_index), options),
             )
         )
     root = result.add_document(index_of([image.descriptor for image in images], [*attestations, *indexes.values()]))
@@ -107,7 +106,7 @@ def _finished(
 
 
 def _named(manifest: ImageManifest) -> Digest | None:
-    name = manifest.annotations.get(_INDEX_DIGEST)
+    name = manifest.annotations.get(SOCI_INDEX_DIGEST)
     return None if name is None else Digest(name)
 
 

@@ -5,14 +5,11 @@ back, and the same client as everywhere publishes it. The answer is that of the 
 """
 
 import os
-import tarfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-from soci_pipeline.build.working_folder import CONTAINERD_RECORD, PREFIX, working_folder
 from soci_pipeline.containerd.ctr import Containerd, purged_afterwards
 from soci_pipeline.containerd.soci_command import find_soci
 from soci_pipeline.containerd.socket import find_socket
@@ -30,12 +27,14 @@ from soci_pipeline.errors import ToolFailed
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
+from soci_pipeline.oci.layout_archive import write_archive
+from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.soci.convert import Conversion
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.working_folder import CONTAINERD_RECORD, PREFIX, working_folder
 
 _REPOSITORY = "soci-pipeline/image"
 _NAME = "io.containerd.image.name"
@@ -94,7 +93,7 @@ class _Run:
             purged_afterwards(self.containerd),
         ):
             references = {image.descriptor.digest: f"{address}/{_REPOSITORY}:{image.platform.slug}" for image in images}
-            archive = write_archive(layout, images, references, self.folder / "image.tar")
+            archive = write_archive(layout, self.folder / "image.tar", roots=_named(images, references))
             self.containerd.import_archive(archive)
             archive.unlink()
             records = []
@@ -127,7 +126,7 @@ class _Run:
             manifest=image.descriptor,
             soci_index=soci_index,
             soci_version=IndexVersion.V1,
-            layers=layer_records(image.manifest.layers, ztocs, self.options),
+            layers=layer_records(result, image.manifest.layers, ztocs, self.options),
         )
 
 
@@ -141,26 +140,6 @@ def _fetched(client: RegistryClient, listed: Descriptor, result: Layout) -> tupl
     return result.add_bytes(data, found.media_type), manifest
 
 
-def write_archive(layout: Layout, images: Sequence[SourceImage], references: Mapping[Digest, str], path: Path) -> Path:
-    """The OCI archive of some images, each under the name that containerd shall give it."""
-    named = [image.descriptor.annotated(annotations={_NAME: references[image.descriptor.digest]}) for image in images]
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
-        _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        _add(archive, "index.json", ImageIndex(manifests=tuple(named)).encode())
-        written: set[Digest] = set()
-        for image in images:
-            for node in layout.walk(image.descriptor):
-                if node.digest in written or not layout.has(node):
-                    continue
-                written.add(node.digest)
-                info = tarfile.TarInfo(f"blobs/sha256/{node.digest.hex}")
-                info.size = node.size
-                with layout.open_blob(node) as blob:
-                    archive.addfile(info, blob)
-    return path
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    archive.addfile(info, BytesIO(data))
+def _named(images: Sequence[SourceImage], references: Mapping[Digest, str]) -> list[Descriptor]:
+    """Each image under the name that containerd shall give it."""
+    return [image.descriptor.annotated(annotations={_NAME: references[image.descriptor.digest]}) for image in images]

@@ -5,10 +5,9 @@ import shlex
 import sys
 from typing import Any
 
+from soci_pipeline.amounts import sized
 from soci_pipeline.local.demonstration import Demonstration
 from soci_pipeline.soci.records import PlatformImage
-
-_MIB = 1 << 20
 
 
 def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:
@@ -17,7 +16,7 @@ def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:
     return {
         "reference": publication.reference,
         "index": str(publication.index),
-        "platforms": [_platform(record) for record in publication.platforms],
+        "platforms": [record.summary() for record in publication.platforms],
         "tags": list(publication.tags),
         "duration_s": round(seconds, 1),
         "publish_s": round(publication.seconds, 1),
@@ -65,35 +64,14 @@ def _to_try(result: Demonstration) -> list[str]:
     return [run, *pull, f"  verify:   {shlex.quote(sys.executable)} -m soci_pipeline verify --all {reference}"]
 
 
-def _platform(record: PlatformImage) -> dict[str, Any]:
-    return {
-        "platform": str(record.platform),
-        "manifest": str(record.manifest.digest),
-        "soci_index": str(record.soci_index.digest) if record.soci_index else None,
-        "layers": [
-            {
-                "digest": str(layer.digest),
-                "size": layer.size,
-                "ztoc": str(layer.ztoc) if layer.ztoc else None,
-                "reason": layer.reason.value if layer.reason else None,
-            }
-            for layer in record.layers
-        ],
-    }
-
-
 def _platform_lines(record: PlatformImage) -> list[str]:
     lines = [f"  {record.platform!s:<14}{record.manifest.digest}"]
     if record.soci_index is not None:
         lines.append(f"  {'  SOCI index':<14}{record.soci_index.digest}")
     for layer in record.layers:
         state = "indexed" if layer.ztoc else f"not indexed: {layer.reason.value if layer.reason else 'unknown'}"
-        lines.append(f"  {'  layer':<14}{layer.digest}  {_size(layer.size):>10}  {state}")
+        lines.append(f"  {'  layer':<14}{layer.digest}  {sized(layer.size):>10}  {state}")
     return lines
-
-
-def _size(count: int) -> str:
-    return f"{count / _MIB:.1f} MiB" if count >= _MIB // 10 else f"{count / 1024:.1f} KiB"
 
 
 def _headline(page: str) -> str:

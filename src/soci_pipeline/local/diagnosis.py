@@ -13,18 +13,17 @@ from soci_pipeline.errors import SociPipelineError, ToolFailed, ToolMissing
 from soci_pipeline.local.binfmt import can_run
 from soci_pipeline.local.debian_packages import Release
 from soci_pipeline.local.engine import find_engine
-from soci_pipeline.local.ports import answers
-from soci_pipeline.local.prefect_address import check_api_address
+from soci_pipeline.local.prefect_access import check_access
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.prefect_api import login_of
 from soci_pipeline.process import find, run
-from soci_pipeline.registry.auth import Environment
+from soci_pipeline.registry.auth import Environment, docker_config
 from soci_pipeline.registry.errors import redacted
 from soci_pipeline.soci import inflate
 
 _MINIMUM_FREE_BYTES = 5 << 30
 _SECONDS = 30.0
-_SET_API_URL = "Set PREFECT_API_URL to your server's API; the demo starts one of its own."
 _LOG_IN = (
     "Run `docker login`, or set SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and "
     "public registries need none."
@@ -148,8 +147,7 @@ def _emulation(_: Mapping[str, str]) -> str:
 
 
 def _registry_credentials(_: Mapping[str, str]) -> str:
-    folder = os.environ.get("DOCKER_CONFIG")
-    path = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+    path = docker_config()
     if Environment().credentials_for(os.environ.get(Environment.PREFIX, "")) is not None:
         return "in the environment"
     if not path.exists():
@@ -166,12 +164,8 @@ def _prefect(_: Mapping[str, str]) -> str:
 
 
 def _prefect_api(_: Mapping[str, str]) -> str:
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        raise ToolMissing("PREFECT_API_URL is not set", advice=_SET_API_URL)
-    check_api_address(url)
-    if not answers(f"{url.rstrip('/')}/health"):
-        raise ToolFailed(f"no Prefect server answers at {redacted(url)}", advice=_SET_API_URL)
+    url = os.environ.get("PREFECT_API_URL", "")
+    check_access(url, login_of(os.environ))
     return redacted(url)
 
 

@@ -10,28 +10,25 @@ import contextlib
 import json
 import os
 import shlex
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import docker
-import docker.errors
+from docker.errors import DockerException
 
-from soci_pipeline.errors import EngineUnavailable, StackError, ToolMissing
+from soci_pipeline.build.buildx import has_containerd_store
+from soci_pipeline.build.engine_client import docker_host, engine_client
+from soci_pipeline.containerd.socket import find_socket
+from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.local.cgroups import cgroup_mounts, in_own_mounts
 from soci_pipeline.local.footprint import Footprint, footprint
+from soci_pipeline.local.ports import wait_until
 from soci_pipeline.local.toolchain import ENGINE, Toolchain
 from soci_pipeline.process import background, logger
 
-_DEFAULT_SOCKET = Path("/var/run/docker.sock")
-_CONTAINERD_SOCKETS = (
-    Path("/run/docker/containerd/containerd.sock"),
-    Path("/run/containerd/containerd.sock"),
-)
+_ANSWER_SECONDS = 10
 _START_SECONDS = 120.0
 # The kernel takes 107 bytes for a socket's path, and containerd's own below ours need about 40.
 _LONGEST_RUNTIME_FOLDER = 60
@@ -78,8 +75,7 @@ def find_engine(environment: Mapping[str, str] | None = None) -> Engine | None:
     """
     env = dict(os.environ if environment is None else environment)
     named = env.get("DOCKER_HOST")
-    host = named or f"unix://{_DEFAULT_SOCKET}"
-    engine = _engine_at(host, env, containerd=_containerd_socket(env), private=False)
+    engine = _engine_of(env, containerd=_containerd_socket(env), private=False)
     if engine is None and named:
         raise EngineUnavailable(
             f"no Docker engine answers at DOCKER_HOST={named}",
@@ -169,57 +165,41 @@ def _configuration(folder: Path, runtime: Path) -> dict[str, object]:
 
 
 def _wait(child: subprocess.Popen[bytes], env: Mapping[str, str], log: Path) -> Engine:
-    deadline = time.monotonic() + _START_SECONDS
     containerd = Path(env["CONTAINERD_ADDRESS"])
-    while time.monotonic() < deadline and child.poll() is None:
-        engine = _engine_at(env["DOCKER_HOST"], env, containerd=containerd, private=True)
-        if engine is not None:
-            return engine
-        time.sleep(0.1)
-    state = "ended while starting" if child.poll() is not None else f"did not answer within {_START_SECONDS:g} s"
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise StackError(f"the private Docker engine {state}\n{tail}", advice=f"Its whole log is {log}.")
+    return wait_until(
+        lambda: _engine_of(env, containerd=containerd, private=True),
+        what="the private Docker engine",
+        child=child,
+        log=log,
+        seconds=_START_SECONDS,
+    )
 
 
-def _engine_at(host: str, env: Mapping[str, str], *, containerd: Path | None, private: bool) -> Engine | None:
-    if not _listens(host):
-        return None
+def _engine_of(env: Mapping[str, str], *, containerd: Path | None, private: bool) -> Engine | None:
     try:
-        client = docker.from_env(environment=dict(env) | {"DOCKER_HOST": host}, timeout=10)
-    except docker.errors.DockerException:
+        with engine_client(env, timeout=_ANSWER_SECONDS) as client:
+            information = client.info()
+    except (EngineUnavailable, DockerException, OSError):
         return None
-    try:
-        information = client.info()
-    except (docker.errors.DockerException, OSError):
-        return None
-    finally:
-        client.close()
-    status = dict(pair for pair in information.get("DriverStatus") or () if len(pair) == 2)
-    environment = dict(env) | {"DOCKER_HOST": host}
+    environment = dict(env) | {"DOCKER_HOST": docker_host(env)}
     if containerd is not None:
         environment["CONTAINERD_ADDRESS"] = str(containerd)
     return Engine(
-        docker_host=host,
+        docker_host=environment["DOCKER_HOST"],
         containerd_socket=containerd,
         version=str(information.get("ServerVersion", "")),
-        containerd_image_store="containerd" in str(status.get("driver-type", "")),
+        containerd_image_store=has_containerd_store(information),
         private=private,
         env=environment,
     )
 
 
-def _listens(host: str) -> bool:
-    """Whether a connection can be made; the client leaves its socket open where none can."""
-    if not host.startswith("unix://"):
-        return True
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(5)
-        return probe.connect_ex(host.removeprefix("unix://")) == 0
-
-
 def _containerd_socket(env: Mapping[str, str]) -> Path | None:
     named = env.get("CONTAINERD_ADDRESS")
     if named:
-        return Path(named)
-    # Access first: to look into a folder of root's is an error for others.
-    return next((path for path in _CONTAINERD_SOCKETS if os.access(path, os.W_OK) and path.is_socket()), None)
+        # Whoever needs it says that it does not answer.
+        return Path(named.removeprefix("unix://"))
+    try:
+        return find_socket(env=env)
+    except EngineUnavailable:
+        return None

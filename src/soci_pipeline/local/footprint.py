@@ -2,28 +2,25 @@
 
 Every process of a stack carries a random mark in its environment, and mounts, folders and kernel registrations are
 recorded in a file before they are made. Leaving the ``with`` block undoes them; if the stack itself was killed, the
-next one in the same folder does. A foreign process never has the mark, so a process id that was given out again is
-safe.
+next one in the same folder does.
 """
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from soci_pipeline.local.cgroups import mounted_filesystems, remove_cgroups, unmount
 from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.marked_processes import Mark
 from soci_pipeline.process import logger
 
 VARIABLE = "SOCI_PIPELINE_STACK"
 """The environment variable that carries the mark."""
 
-_PROC = Path("/proc")
 _GRACE_SECONDS = 10.0
 
 
@@ -98,41 +95,13 @@ def footprint(folder: Path) -> Iterator[Footprint]:
 
 def marked_processes(mark: str) -> Iterator[int]:
     """The ids of all processes whose environment has the mark, without the calling one."""
-    wanted = f"{VARIABLE}={mark}".encode()
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid() and wanted in _environ(entry):
-            yield int(entry.name)
-
-
-def _environ(process: Path) -> list[bytes]:
-    try:
-        return (process / "environ").read_bytes().split(b"\0")
-    except OSError:
-        # It has ended, or it is somebody else's.
-        return []
+    return (process.pid for process in Mark(VARIABLE, mark).processes())
 
 
 def _end_marked(mark: str) -> None:
-    _signal_marked(mark, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_SECONDS
-    while any(marked_processes(mark)):
-        # Killed again and again, since a process may be started by one that is being ended.
-        if time.monotonic() > deadline:
-            _signal_marked(mark, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def _signal_marked(mark: str, number: signal.Signals) -> None:
-    wanted = f"{VARIABLE}={mark}".encode()
-    for pid in marked_processes(mark):
-        with contextlib.suppress(ProcessLookupError):
-            handle = os.pidfd_open(pid)
-            try:
-                # The handle pins the process; only now is it sure that the id was not given to another one.
-                if wanted in _environ(_PROC / str(pid)):
-                    signal.pidfd_send_signal(handle, number)
-            finally:
-                os.close(handle)
+    left = Mark(VARIABLE, mark).end(grace=_GRACE_SECONDS)
+    if left:
+        logger().warning("processes %s of the stack do not end, though they were killed", ", ".join(map(str, left)))
 
 
 def _remove(folder: Path) -> None:

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from soci_pipeline.errors import DamagedContent
@@ -83,21 +82,6 @@ def link_member(name: str, target: str, *, moment: int = 0) -> Member:
     header = tarfile.TarInfo(name)
     header.type, header.linkname, header.mode, header.mtime = tarfile.SYMTYPE, target, 0o777, moment
     return header, b""
-
-
-def write_archive(layout: Layout, path: Path) -> None:
-    """Write a layout as an OCI archive: one tar file, the same bytes for the same layout."""
-    names = ["oci-layout", "index.json", *sorted(str(blob.relative_to(layout.path)) for blob in _blobs(layout))]
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
-        for name in names:
-            header = tarfile.TarInfo(name)
-            header.size = (layout.path / name).stat().st_size
-            with (layout.path / name).open("rb") as file:
-                archive.addfile(header, file)
-
-
-def _blobs(layout: Layout) -> Iterable[Path]:
-    return (layout.path / "blobs").glob("sha256/*")
 
 
 class _Packed(io.RawIOBase):

@@ -5,12 +5,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
 from soci_pipeline.errors import StackError
 
 LOOPBACK = "127.0.0.1"
+_Answer = TypeVar("_Answer")
 
 
 def free_port() -> int:
@@ -38,16 +40,17 @@ def listens(port: int) -> bool:
 
 
 def wait_until(
-    ready: Callable[[], bool], *, what: str, child: subprocess.Popen[bytes], log: Path, seconds: float
-) -> None:
-    """Wait until a program that was started answers.
+    ready: Callable[[], _Answer | None], *, what: str, child: subprocess.Popen[bytes], log: Path, seconds: float
+) -> _Answer:
+    """Wait until a program that was started answers; returns what ``ready`` says then.
 
     Raises `StackError` with the last lines of its log when it ends, or is not ready after ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while child.poll() is None and time.monotonic() < deadline:
-        if ready():
-            return
+        answer = ready()
+        if answer:
+            return answer
         time.sleep(0.1)
     state = "ended while starting" if child.poll() is not None else f"was not ready within {seconds:g} s"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""

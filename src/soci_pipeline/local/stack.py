@@ -26,6 +26,7 @@ from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.local.workers import CONTROL_POOL, Isolation, Worker, pool_of, wait_for, worker
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger, run
+from soci_pipeline.project import project_folder
 
 Database = Literal["sqlite", "postgres"]
 PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
@@ -72,67 +73,106 @@ def local_stack(
     """
     folder = folder.absolute()
     tools = toolchain or Toolchain()
-    project = _project()
+    project = project_folder()
     started = time.monotonic()
-    with footprint(folder) as traces, contextlib.ExitStack() as stack:
-        # What an earlier run published would be there already.
-        for name in ("registry", "git", "postgres", "prefect", "workers"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+    with footprint(folder) as traces, contextlib.ExitStack() as stack, _telling_its_end():
+        _forget(folder)
         base = dict(engine.env if engine else tools.environment()) | traces.environment
-        logger().info("starting a registry, a git server and a Prefect server")
-        serving = embedded_registry if registry == "embedded" else docker_registry
-        address = stack.enter_context(serving(folder / "registry", env=base))
-        git = stack.enter_context(git_server(folder / "git", env=base))
-        url = None
-        if database == "postgres":
-            url = stack.enter_context(postgres(folder / "postgres", traces, toolchain=tools, env=base))
-        server = stack.enter_context(prefect_server(folder / "prefect", env=base, database=url))
-        flows = git.serve_snapshot(project, "flows", message="The flows that this stack runs")
-        _deploy(server, project, flows, worker_python=worker_python)
-        logger().info("starting a worker for each of %s", ", ".join(_pools(platforms)))
-        environment = base | _worker_environment(engine, flows) | dict(extra or {})
-        hiding = _isolation(folder, project, tools, traces) if isolated else None
-        workers = {
-            pool: stack.enter_context(
-                worker(
-                    pool,
-                    folder / "workers" / pool,
-                    server.api_url,
-                    env=environment,
-                    isolation=hiding,
-                    limit=(limits or {}).get(pool),
-                )
+        servers = stack.enter_context(
+            _servers(folder, traces, registry=registry, database=database, toolchain=tools, env=base)
+        )
+        flows = servers.git.serve_snapshot(project, "flows", message="The flows that this stack runs")
+        _deploy(servers.prefect, project, flows, worker_python=worker_python)
+        workers = stack.enter_context(
+            _workers(
+                folder / "workers",
+                _pools(platforms),
+                servers.prefect,
+                env=base | _worker_environment(engine, flows) | dict(extra or {}),
+                isolation=_isolation(folder, project, tools, traces) if isolated else None,
+                limits=limits or {},
             )
-            for pool in _pools(platforms)
-        }
-        wait_for(tuple(workers.values()), server.api_url)
-        logger().info("the stack is ready after %.0f s; Prefect's UI: %s", time.monotonic() - started, server.ui_url)
+        )
+        logger().info(
+            "the stack is ready after %.0f s; Prefect's UI: %s", time.monotonic() - started, servers.prefect.ui_url
+        )
         yield Stack(
             folder=folder,
-            prefect_api_url=server.api_url,
-            prefect_ui_url=server.ui_url,
-            registry=address,
+            prefect_api_url=servers.prefect.api_url,
+            prefect_ui_url=servers.prefect.ui_url,
+            registry=servers.registry,
             docker_host=engine.docker_host if engine else None,
-            git=git,
+            git=servers.git,
             workers=workers,
-            env=server.env,
+            env=servers.prefect.env,
         )
+
+
+@contextlib.contextmanager
+def _telling_its_end() -> Iterator[None]:
+    """Say that the stack is being stopped, which takes seconds, before it is; whatever ended it."""
+    try:
+        yield
+    finally:
         logger().info("stopping the stack")
 
 
-def project_folder() -> Path:
-    """The project's clone: the flows and `prefect.yaml` are in no wheel. Raises `StackError` where there is none."""
-    return _project()
+def _forget(folder: Path) -> None:
+    """Remove what an earlier run published: it would be there already."""
+    for name in ("registry", "git", "postgres", "prefect", "workers"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _project() -> Path:
-    candidates = (Path(__file__).absolute().parents[3], Path.cwd())
-    for candidate in candidates:
-        if (candidate / "prefect.yaml").exists() and (candidate / "flows").is_dir():
-            return candidate
-    raise StackError(
-        "the flows and prefect.yaml are not here", advice="Run this from a clone of the project, after `make install`."
-    )
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    registry: str
+    git: GitServer
+    prefect: PrefectServer
+
+
+@contextlib.contextmanager
+def _servers(
+    folder: Path,
+    traces: Footprint,
+    *,
+    registry: Literal["embedded", "docker"],
+    database: Database,
+    toolchain: Toolchain,
+    env: Mapping[str, str],
+) -> Iterator[_Servers]:
+    logger().info("starting a registry, a git server and a Prefect server")
+    serving = embedded_registry if registry == "embedded" else docker_registry
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(serving(folder / "registry", env=env))
+        git = stack.enter_context(git_server(folder / "git", env=env))
+        url = None
+        if database == "postgres":
+            url = stack.enter_context(postgres(folder / "postgres", traces, toolchain=toolchain, env=env))
+        prefect = stack.enter_context(prefect_server(folder / "prefect", env=env, database=url))
+        yield _Servers(address, git, prefect)
+
+
+@contextlib.contextmanager
+def _workers(
+    folder: Path,
+    pools: Sequence[str],
+    server: PrefectServer,
+    *,
+    env: Mapping[str, str],
+    isolation: Isolation | None,
+    limits: Mapping[str, int],
+) -> Iterator[dict[str, Worker]]:
+    """A worker for each pool, in folders below ``folder``; all of them poll."""
+    logger().info("starting a worker for each of %s", ", ".join(pools))
+    with contextlib.ExitStack() as stack:
+        workers = {
+            pool: stack.enter_context(
+                worker(pool, folder / pool, server.api_url, env=env, isolation=isolation, limit=limits.get(pool))
+            )
+            for pool in pools
+        }
+        wait_for(tuple(workers.values()), server.api_url)
+        yield workers
 
 
 def _pools(platforms: Sequence[Platform]) -> tuple[str, ...]:

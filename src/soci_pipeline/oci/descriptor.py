@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.canonical_json import sorted_map
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.media_types import is_foreign_layer
 from soci_pipeline.oci.platform import Platform
 
 
@@ -63,6 +64,11 @@ class Descriptor(BaseModel):
     def annotated(self, **changes: Any) -> Self:
         """A copy with some fields replaced."""
         return self.model_copy(update=changes)
+
+    @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether registries and layouts may do without it: it has addresses of its own, or is not distributed."""
+        return bool(self.urls) or is_foreign_layer(self.media_type)
 
     @property
     def plain(self) -> "Descriptor":

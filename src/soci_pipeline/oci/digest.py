@@ -54,11 +54,6 @@ class Digest(str):
         """The hex digits alone."""
         return self[7:]
 
-    @property
-    def short(self) -> str:
-        """The first twelve hex digits, for people."""
-        return self[7:19]
-
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> "core_schema.CoreSchema":
         # Here, since indexing a layer needs digests and no pydantic, whose import is half of its start.

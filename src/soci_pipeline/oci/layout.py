@@ -18,7 +18,14 @@ from typing import BinaryIO, Self
 from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
-from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse, parse_image_index
+from soci_pipeline.oci.manifest import (
+    MAX_DEPTH,
+    MAX_MANIFEST_BYTES,
+    ImageIndex,
+    ImageManifest,
+    parse,
+    parse_image_index,
+)
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 
 _LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
@@ -240,8 +247,8 @@ class Layout:
     def _walk(self, node: Descriptor, seen: set[Digest], *, depth: int) -> Iterator[Descriptor]:
         if node.digest in seen:
             return
-        if depth > 8:
-            raise InvalidInput(f"the image index in layout {self.path} is nested deeper than 8")
+        if depth > MAX_DEPTH:
+            raise InvalidInput(f"the image index in layout {self.path} is nested deeper than {MAX_DEPTH}")
         seen.add(node.digest)
         if node.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
             for child in self.read_document(node).children:

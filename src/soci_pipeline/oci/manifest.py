@@ -27,6 +27,9 @@ MAX_LISTED = 1000
 """An image has some dozens of manifests, with all its platforms. More entries than this are not followed: 4 MiB hold
 20,000, and each may lead to as many more."""
 
+MAX_DEPTH = 8
+"""How deep image indexes may lie in each other; one is usual, and two are seen."""
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -18,6 +18,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 DOCKER_FOREIGN_LAYER_GZIP = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
 SOCI_INDEX_V1 = "application/vnd.amazon.soci.index.v1+json"
@@ -48,7 +49,7 @@ _COMPRESSIONS = {
     OCI_LAYER_ZSTD: Compression.ZSTD,
     DOCKER_LAYER: Compression.NONE,
     DOCKER_LAYER_GZIP: Compression.GZIP,
-    "application/vnd.docker.image.rootfs.diff.tar.zstd": Compression.ZSTD,
+    DOCKER_LAYER_ZSTD: Compression.ZSTD,
 }
 
 

@@ -1,40 +1,24 @@
-"""Annotation keys that tie the parts of a published image together, and the ones that say where it came from.
-
-SOCI's keys are those of soci-snapshotter (docs/soci-index-manifest-v2.md), Docker's those of BuildKit
-(docs/attestations/attestation-storage.md), the others the image-spec's (annotations.md, "Pre-Defined Annotation Keys").
-"""
+"""What an image index says of where it came from: annotations that repeat with the commit, and hold no secret."""
 
 from datetime import UTC, datetime
 from urllib.parse import urlsplit, urlunsplit
 
-from soci_pipeline.soci import index as soci
+from soci_pipeline.oci.annotations import CREATED, REVISION, SOURCE
+from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.registry.reference import is_loopback
 
-SOCI_INDEX_DIGEST = soci.INDEX_DIGEST
-"""On an image manifest (and its descriptor): the digest of its v2 SOCI index."""
 
-IMAGE_MANIFEST_DIGEST = soci.IMAGE_MANIFEST_DIGEST
-"""On the descriptor of a v2 SOCI index: the digest of the image manifest that it belongs to."""
+def index_annotations(source: ResolvedSource) -> dict[str, str]:
+    """The annotations of the image index; an address that means nothing on another machine is left out.
 
-IMAGE_LAYER_DIGEST = soci.IMAGE_LAYER_DIGEST
-"""On the descriptor of a zTOC: the digest of its layer."""
-
-IMAGE_LAYER_MEDIA_TYPE = soci.IMAGE_LAYER_MEDIA_TYPE
-"""On the descriptor of a zTOC: the media type of its layer."""
-
-SPAN_SIZE = soci.SPAN_SIZE
-"""On the descriptor of a zTOC: the span size in bytes, as text."""
-
-REFERENCE_DIGEST = "vnd.docker.reference.digest"
-"""On the descriptor of a BuildKit attestation: the digest of the image manifest that it speaks of."""
-
-REFERENCE_TYPE = "vnd.docker.reference.type"
-"""On the descriptor of a BuildKit attestation: `ATTESTATION_TYPE`."""
-
-ATTESTATION_TYPE = "attestation-manifest"
-
-REVISION = "org.opencontainers.image.revision"
-SOURCE = "org.opencontainers.image.source"
-CREATED = "org.opencontainers.image.created"
+    The local stack serves its source on a port that changes, and the digest must not change with it.
+    """
+    found = commit_annotations(
+        revision=source.commit, source=source.url, committed=datetime.fromtimestamp(source.commit_time, UTC)
+    )
+    if source.url.startswith(("/", "file:")) or is_loopback(urlsplit(source.url).netloc.rpartition("@")[2]):
+        del found[SOURCE]
+    return found
 
 
 def commit_annotations(*, revision: str, source: str, committed: datetime) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The work for one platform, step by step: source, build, import, index, push by digest.
 
 Each step is a function of a `Branch` and can be run again: it starts from what the step before it left in the run's
-folder, and clears its own leavings first. Prefect's tasks call them one by one; `publish_branch` runs them all.
+folder, and clears its own leavings first. Prefect's tasks call them one by one.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from soci_pipeline.build.builder import choose
+from soci_pipeline.build.builder import Connect, choose
 from soci_pipeline.build.import_image import import_image
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.containerd.soci_release import environment_with_soci
@@ -24,7 +24,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.process import concealing, logger
-from soci_pipeline.publish import source
+from soci_pipeline.publish import registries, source
 from soci_pipeline.publish.git import GitCredentials
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
@@ -37,10 +37,6 @@ from soci_pipeline.soci.ztoc_store import CacheFolder, ZtocStore
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""
-
-
-class Stopped(SociPipelineError):
-    """An upload beside another step was given up because that step failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +92,13 @@ def check_out(branch: Branch, *, credentials: GitCredentials | None = None) -> P
         return source.check_out(branch.request.source, branch.fresh("source"), credentials=credentials)
 
 
-def build(branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = None) -> Built:
+def build(
+    branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = None, connect: Connect | None = None
+) -> Built:
     """Run the chosen builder on the files; answers with the archive or layout that it made.
 
     ``secrets`` are files by the ids of the build secrets; what they hold is left out of the builder's output.
+    ``connect`` opens the registry of a prebuilt image; None means with what this machine has.
     """
     asked, settings = branch.request, branch.settings.build
     request = BuildRequest(
@@ -120,7 +119,8 @@ def build(branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = No
         network=settings.network,
     )
     with branch.timed("build"), concealing(path.read_bytes() for path in request.secrets.values()):
-        builder = choose(asked.builder.value, request)
+        opened = connect or partial(registries.connect, settings=branch.settings)
+        builder = choose(asked.builder.value, request, connect=opened)
         logger().info("building %s with %s", asked.platform, builder.name)
         path = builder.build(request, branch.fresh("built"))
     return Built(path, compress=builder.compresses, check_diff_ids=not builder.trusted)
@@ -176,7 +176,8 @@ def upload_layers(
 ) -> "Uploaded":
     """Upload the layers of the imported image, largest first, while another thread indexes them.
 
-    Indexing changes manifests, never layers, so nothing is uploaded in vain. ``stop`` ends it with `Stopped`.
+    Indexing changes manifests, never layers, so nothing is uploaded in vain. ``stop`` ends it with
+    `soci_pipeline.registry.settings.Stopped`.
     """
     layers = sorted(_layers(layout), key=lambda layer: layer.size, reverse=True)
     total, done = sum(layer.size for layer in layers), 0
@@ -184,8 +185,6 @@ def upload_layers(
 
     def moved(count: int) -> None:
         nonlocal done
-        if stop.is_set():
-            raise Stopped("the upload was given up, because the run is ending")
         done += count
         if on_progress is not None:
             on_progress(done, total)
@@ -193,9 +192,8 @@ def upload_layers(
     with branch.timed("upload"):
         for layer in layers:
             before = done
-            moved(0)
             opener = partial(layout.open_blob, layer)
-            if client.upload_blob(branch.request.image.repository, layer, opener, on_bytes=moved):
+            if client.upload_blob(branch.request.image.repository, layer, opener, on_bytes=moved, stop=stop):
                 uploaded.append(layer.size)
             moved(before + layer.size - done)
     return Uploaded(sum(uploaded), total - sum(uploaded), len(uploaded))
@@ -226,26 +224,13 @@ def push(
     )
 
 
-def publish_branch(
-    branch: Branch,
-    client: RegistryClient,
-    *,
-    credentials: GitCredentials | None = None,
-    secrets: Mapping[str, Path] | None = None,
-) -> PlatformImage:
-    """All steps in order, for callers without an orchestrator."""
-    tree = check_out(branch, credentials=credentials)
-    layout = import_built(branch, build(branch, tree, secrets=secrets))
-    return push(branch, index(branch, layout, client), client)
-
-
 def _layers(layout: Layout) -> list[Descriptor]:
     found: dict[str, Descriptor] = {}
     for node in layout.walk(layout.root()):
         if node.media_type.endswith("manifest.v1+json"):
             document = layout.read_document(node)
             if isinstance(document, ImageManifest):
-                found |= {layer.digest: layer for layer in document.layers if not layer.urls}
+                found |= {layer.digest: layer for layer in document.layers if not layer.may_be_elsewhere}
     return list(found.values())
 
 

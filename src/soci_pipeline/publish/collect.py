@@ -1,16 +1,28 @@
-"""Find what branches have published: from digests in a registry to the records that a join takes."""
+"""What a join takes from a registry: the records of what branches have published, and the bytes behind them."""
 
 from collections.abc import Sequence
 
 from soci_pipeline.errors import JoinRefused
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST, IMAGE_MANIFEST_DIGEST, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.media_types import SOCI_INDEX_V2
-from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST, IMAGE_MANIFEST_DIGEST, SOCI_INDEX_DIGEST
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, SOCI_INDEX_V2
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageNode, SociIndexNode, read_graph
+from soci_pipeline.publish.join import Read
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import IndexVersion, LayerRecord, PlatformImage
+
+
+def reader(client: RegistryClient, repository: str) -> Read:
+    """Reads manifests and small blobs of one repository, verified."""
+
+    def read(descriptor: Descriptor) -> bytes:
+        if descriptor.media_type in IMAGE_MANIFESTS | IMAGE_INDEXES:
+            return client.get_manifest(repository, descriptor.digest)[1]
+        return client.read_blob(repository, descriptor)
+
+    return read
 
 
 def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) -> tuple[PlatformImage, ...]:
@@ -38,7 +50,7 @@ def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) 
 
 
 def _check_blobs(client: RegistryClient, repository: str, image: ImageNode, findings: Findings) -> None:
-    blobs = [("layer", layer) for layer in image.manifest.layers if not layer.urls]
+    blobs = [("layer", layer) for layer in image.manifest.layers if not layer.may_be_elsewhere]
     blobs += [("zTOC", ztoc) for soci in image.soci_indexes for ztoc in soci.manifest.layers]
     for kind, blob in blobs:
         if not client.has_blob(repository, blob):

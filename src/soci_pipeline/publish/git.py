@@ -11,6 +11,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 
 from soci_pipeline import process
 from soci_pipeline.aws.codecommit import CodeCommitSource
-from soci_pipeline.errors import SourceError, ToolFailed
+from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
 from soci_pipeline.process import logger
 
 if TYPE_CHECKING:
@@ -206,12 +207,11 @@ def _write(path: Path, text: str, *, mode: int = 0o600) -> None:
 
 def _understood(error: ToolFailed) -> SourceError:
     said = error.reason.lower()
-    status = _HTTP_STATUS.search(said)
-    answer = status[1] if status else None
-    if answer == "403" or any(mark in said for mark in _REFUSALS):
+    status = int(found[1]) if (found := _HTTP_STATUS.search(said)) else None
+    if status == HTTPStatus.FORBIDDEN or any(mark in said for mark in _REFUSALS):
         advice = "Name a block with credentials in `source_credentials`, or give the worker's user access."
         return SourceRefused(f"the git server refused the credentials\n{error.reason}", advice=advice)
-    if answer in ("502", "503") or any(mark in said for mark in _SILENCE):
+    if status in TEMPORARY_STATUSES or any(mark in said for mark in _SILENCE):
         advice = "Check the address and the network of the worker."
         return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
     if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):

@@ -7,19 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.annotations import (
+    IMAGE_MANIFEST_DIGEST,
+    REFERENCE_DIGEST,
+    SOCI_INDEX_DIGEST,
+    is_attestation,
+)
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse, parse_image_manifest
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, SOCI_INDEX_V1, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import (
-    ATTESTATION_TYPE,
-    IMAGE_MANIFEST_DIGEST,
-    REFERENCE_DIGEST,
-    REFERENCE_TYPE,
-    SOCI_INDEX_DIGEST,
-)
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import IndexVersion
@@ -65,11 +64,6 @@ class ImageGraph:
     def index(self) -> ImageIndex | None:
         """The image index, or None where the reference is one image."""
         return self.document if isinstance(self.document, ImageIndex) else None
-
-
-def is_attestation(entry: Descriptor) -> bool:
-    """Whether an index's entry is a BuildKit attestation."""
-    return entry.annotations.get(REFERENCE_TYPE) == ATTESTATION_TYPE
 
 
 def is_soci_index(entry: Descriptor) -> bool:

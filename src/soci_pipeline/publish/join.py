@@ -9,13 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soci_pipeline.errors import InvalidInput, JoinRefused, SociPipelineError
-from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.image_config import platform_of_config
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
-from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2
-from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import (
+from soci_pipeline.oci.annotations import (
     ATTESTATION_TYPE,
     IMAGE_LAYER_DIGEST,
     IMAGE_MANIFEST_DIGEST,
@@ -23,6 +17,12 @@ from soci_pipeline.publish.annotations import (
     REFERENCE_TYPE,
     SOCI_INDEX_DIGEST,
 )
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import platform_of_config
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
+from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 
 Read = Callable[[Descriptor], bytes]

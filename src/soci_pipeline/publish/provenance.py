@@ -8,20 +8,20 @@ is a referrer of the index; a run that finds one of the same commit there adds n
 
 import base64
 import binascii
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.canonical_json import encode
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import IN_TOTO, OCI_EMPTY
 from soci_pipeline.process import logger
-from soci_pipeline.publish.annotations import REVISION, without_credentials
+from soci_pipeline.publish.annotations import without_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
@@ -100,10 +100,10 @@ def attach(
     made_for = dict(origin.made_for) | signed_for(client, repository, images)
     told = replace(origin, made_for=made_for)
     data = statement(name or f"{client.registry}/{repository}", index, images, told)
-    layer = _upload(client, repository, data, IN_TOTO)
+    layer = client.upload_bytes(repository, data, IN_TOTO)
     manifest = ImageManifest(
         artifact_type=IN_TOTO,
-        config=_upload(client, repository, _EMPTY, OCI_EMPTY),
+        config=client.upload_bytes(repository, _EMPTY, OCI_EMPTY),
         layers=(layer.annotated(annotations={PREDICATE_TYPE: PREDICATE}),),
         subject=index.plain,
         annotations={PREDICATE_TYPE: PREDICATE, REVISION: origin.revision},
@@ -198,9 +198,3 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_sorted(each) for each in value]
     return value
-
-
-def _upload(client: RegistryClient, repository: str, data: bytes, media_type: str) -> Descriptor:
-    descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
-    client.upload_blob(repository, descriptor, lambda: io.BytesIO(data))
-    return descriptor

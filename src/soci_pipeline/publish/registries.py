@@ -1,9 +1,11 @@
 """The registry of a publication: one client with this machine's settings and credentials, and the rule of its tags."""
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from soci_pipeline.aws.ecr import EcrCredentials, EcrRegistry
+from soci_pipeline.aws.ecr import PART_BYTES, EcrCredentials, EcrRegistry, permissions
 from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.oci.descriptor import Descriptor
@@ -11,7 +13,9 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.process import logger
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.connection import is_plain
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.registry.tag_mutability import MutabilityMode, TagMutability
 from soci_pipeline.settings import EcrSettings, Settings
 
@@ -19,12 +23,31 @@ if TYPE_CHECKING:
     import boto3
 
 
-def credentials_for(image: ImageReference, *, aws: "boto3.Session | None" = None) -> CredentialProvider:
-    """What this machine has for the registry of an image: environment, Docker's configuration, and ECR's tokens.
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How a registry is reached, by a client of ours or a program; ``ca_file`` (PEM) is trusted besides the system's.
 
-    An ``aws`` session that was chosen for ECR comes before what happens to be on the machine.
+    ``credentials`` None means none of ours: a program takes what `docker login` left on this machine.
     """
-    if EcrRegistry.parse(image.registry) is None:
+
+    credentials: CredentialProvider | None = None
+    plain_http: bool = False
+    ca_file: Path | None = None
+
+
+def connection_to(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> Connection:
+    """How this machine reaches the registry of ``image``.
+
+    Credentials come from the environment, Docker's configuration, and ECR's tokens. An ``aws`` session that was chosen
+    for ECR comes before what happens to be on the machine.
+    """
+    wanted = settings.registry
+    plain = image.registry in wanted.plain_http or is_plain(image.registry, ca_file=wanted.ca_file)
+    return Connection(_credentials(image.registry, aws), plain, wanted.ca_file)
+
+
+def _credentials(registry: str, aws: "boto3.Session | None") -> CredentialProvider:
+    if EcrRegistry.parse(registry) is None:
         return default_credentials()
     tokens = EcrCredentials(aws)
     return CredentialChain(default_credentials(), tokens) if aws is None else tokens
@@ -32,11 +55,14 @@ def credentials_for(image: ImageReference, *, aws: "boto3.Session | None" = None
 
 def connect(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> RegistryClient:
     """A client for the registry of ``image``, with this machine's settings and credentials."""
+    way, ecr = connection_to(image, settings, aws=aws), EcrRegistry.parse(image.registry)
     return RegistryClient(
         image.registry,
-        credentials=credentials_for(image, aws=aws),
-        plain_http=True if image.registry in settings.registry.plain_http else None,
-        ca_file=settings.registry.ca_file,
+        credentials=way.credentials,
+        plain_http=way.plain_http,
+        ca_file=way.ca_file,
+        settings=ClientSettings() if ecr is None else ClientSettings(part_size=PART_BYTES),
+        permissions=None if ecr is None else permissions(ecr),
     )
 
 

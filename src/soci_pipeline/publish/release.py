@@ -10,35 +10,20 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from soci_pipeline import __version__
 from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.project import HOME, project_folder
 from soci_pipeline.publish import git_address, source
 from soci_pipeline.settings import Settings
 
-HOME = "SOCI_PIPELINE_HOME"
 REPOSITORY = "SOCI_PIPELINE_REPOSITORY"
 COMMIT = "SOCI_PIPELINE_COMMIT"
 RELEASE = "SOCI_PIPELINE_RELEASE"
 """The identity that a parent expects of its branches."""
 
 _PARTS = ("flows", "tasks")
-
-
-def home(environment: Mapping[str, str] | None = None) -> Path:
-    """The project's folder on this machine; raises `StackError` where there is none."""
-    given = os.environ if environment is None else environment
-    # parents[3] is the repository when the package is installed from a work tree.
-    choices = [Path(given[HOME])] if given.get(HOME) else [Path.cwd(), Path(__file__).resolve().parents[3]]
-    for folder in choices:
-        if (folder / "prefect.yaml").is_file() and (folder / "flows").is_dir():
-            return folder
-    raise StackError(
-        f"no folder with prefect.yaml and flows: {', '.join(map(str, choices))}",
-        advice=f"Set {HOME} to a checkout of the project, or {REPOSITORY} and {COMMIT} to get one.",
-    )
 
 
 def identity(folder: Path) -> str:
@@ -59,7 +44,7 @@ def enter(repository: str | None = None, commit: str | None = None) -> dict[str,
     """
     repository = os.environ.get(REPOSITORY) or repository
     commit = os.environ.get(COMMIT) or commit
-    folder = home() if not repository or os.environ.get(HOME) else _fetched(repository, commit)
+    folder = project_folder() if not repository or os.environ.get(HOME) else _fetched(repository, commit)
     here, expected = identity(folder), os.environ.get(RELEASE)
     if expected and expected != here:
         raise StackError(

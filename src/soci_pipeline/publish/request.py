@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from soci_pipeline.aws.secrets import is_secret_arn
 from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
@@ -19,14 +20,13 @@ from soci_pipeline.parameters import Parameters
 from soci_pipeline.publish.git_address import CONTROL, check_ref, check_url
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.tag_names import check_templates
+from soci_pipeline.publish.verification.mode import VERIFY_MEANING, VerifyMode
 from soci_pipeline.registry.reference import ImageReference, is_tag
 from soci_pipeline.soci.records import SociOptions
 
 _ARG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _SECRET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-_SECRET_PLACE = re.compile(
-    r"(?:[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_-]*|arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:\S+)\Z"
-)
+_BLOCK = re.compile(r"[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _LOOKS_SECRET = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|secret|secrets|token|api_?key|access_?key|private_?key|credentials?)(?:_|$)", re.I
 )
@@ -37,20 +37,6 @@ class ToolchainName(StrEnum):
 
     NATIVE = "native"
     CONTAINERD = "containerd"
-
-
-class VerifyMode(StrEnum):
-    """How much of what was pushed is read again before a tag moves."""
-
-    SAMPLE = "sample"
-    ALL = "all"
-    OFF = "off"
-
-
-VERIFY_MEANING = (
-    "How much of what was pushed is read again before a tag moves. sample: every manifest and zTOC, and some spans of "
-    "each layer. all: every byte. off: nothing."
-)
 
 
 class BuildInputs(Parameters):
@@ -153,7 +139,7 @@ class BuildInputs(Parameters):
             if not _SECRET_ID.match(name):
                 raise ValueError(f"{name[:100]!r} is not an id of a build secret")
             # The value is not shown: whoever misunderstood the parameter may have put the secret itself here.
-            if not _SECRET_PLACE.match(place):
+            if not _is_secret_place(place):
                 raise ValueError(
                     f"the build secret {name} must name a Prefect block (secret/npm-token) or the ARN of a secret"
                 )
@@ -162,7 +148,7 @@ class BuildInputs(Parameters):
     @field_validator("source_credentials")
     @classmethod
     def _credentials_are_the_name_of_a_place(cls, place: str | None) -> str | None:
-        if place and not _SECRET_PLACE.match(place):
+        if place and not _is_secret_place(place):
             raise ValueError("source_credentials must name a Prefect block (secret/git-token) or the ARN of a secret")
         return place or None
 
@@ -173,6 +159,10 @@ class BuildInputs(Parameters):
         if self.prebuilt and (CONTROL.search(self.prebuilt) or self.prebuilt.startswith("-")):
             raise ValueError("prebuilt is not a path or an address")
         return self
+
+
+def _is_secret_place(text: str) -> bool:
+    return _BLOCK.match(text) is not None or is_secret_arn(text)
 
 
 def _inside(path: str) -> str:

@@ -7,12 +7,13 @@ content changes them, and what runs is the same.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from soci_pipeline.oci.annotations import CREATED, IMAGE_LAYER_DIGEST, REVISION
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.annotations import CREATED, IMAGE_LAYER_DIGEST, REVISION
 from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.image_graph import ImageNode, read_graph
+from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, read_graph
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown
 
@@ -22,17 +23,31 @@ _OF_THE_BUILD = frozenset({"Image", "Hostname", "Domainname"})
 _LABELS_OF_THE_BUILD = frozenset({CREATED, REVISION})
 
 
-def difference(client: RegistryClient, repository: str, index: Digest, tag: str) -> str | None:
-    """What is not the same in ``index`` and in what the tag holds; None where nothing is.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a tag held when it was read, None where there is no such tag; and what is not the same, None for nothing."""
+
+    there: Digest | None
+    difference: str | None
+
+
+def compare(client: RegistryClient, repository: str, index: Digest, tag: str) -> Comparison:
+    """Compare ``index`` with what the tag holds, which is read once: it may move at any time.
 
     Whatever cannot be read whole counts as different: publishing again is what mends it.
     """
     findings = Findings()
     try:
-        there = {each.platform: each for each in read_graph(client, repository, tag, findings).images}
+        there = read_graph(client, repository, tag, findings)
     except ManifestUnknown:
-        return f"there is no tag {tag}"
-    made = {each.platform: each for each in read_graph(client, repository, index, findings).images}
+        return Comparison(None, f"there is no tag {tag}")
+    made = read_graph(client, repository, index, findings)
+    return Comparison(there.root.digest, _difference(made, there, findings, tag))
+
+
+def _difference(new: ImageGraph, old: ImageGraph, findings: Findings, tag: str) -> str | None:
+    made = {each.platform: each for each in new.images}
+    there = {each.platform: each for each in old.images}
     if findings.found:
         return str(findings.found[0])
     if made.keys() != there.keys():

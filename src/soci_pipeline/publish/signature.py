@@ -18,12 +18,12 @@ from pydantic import SecretStr
 from soci_pipeline import process
 from soci_pipeline.errors import InvalidInput, ToolFailed
 from soci_pipeline.process import logger
-from soci_pipeline.registry.auth import CredentialProvider
+from soci_pipeline.publish.registries import Connection
+from soci_pipeline.registry.auth import HUB_KEY, CredentialProvider
 from soci_pipeline.registry.reference import DOCKER_HUB, ImageReference
 
 _SECONDS = 300.0
 _PASSWORD_VARIABLE = "COSIGN_PASSWORD"  # noqa: S105 - its name
-_HUB_KEY = "https://index.docker.io/v1/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,6 @@ class SigningKey:
         if self.password is not None:
             return self.password.get_secret_value().encode()
         return os.environ.get(_PASSWORD_VARIABLE, "").encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """How cosign reaches the registry; ``credentials`` None means what `docker login` left on this machine."""
-
-    credentials: CredentialProvider | None = None
-    plain_http: bool = False
-    ca_file: Path | None = None
 
 
 def sign(reference: ImageReference, key: SigningKey, connection: Connection | None = None) -> bool:
@@ -107,7 +98,7 @@ def _login(registry: str, provider: CredentialProvider | None) -> dict[str, obje
     found = provider.credentials_for(registry) if provider is not None else None
     if found is None:
         return None
-    name = _HUB_KEY if registry == DOCKER_HUB else registry
+    name = HUB_KEY if registry == DOCKER_HUB else registry
     if (basic := found.basic()) is not None:
         return {"auths": {name: {"auth": basic.removeprefix("Basic ")}}}
     if found.identity_token is not None:

@@ -2,9 +2,8 @@
 
 A tag that has the digest already is left alone, whatever the repository's rule; another digest under an immutable tag,
 and a newer commit under a mutable one, are conflicts, found for all tags, those of single platforms too, before the
-first is written. Registries have
-no compare-and-swap, so each tag is read again right before it is written, and the caller holds the limit of one
-publication for an image reference at a time.
+first is written. Registries have no compare-and-swap, so each tag is read again right before it is written, and the
+caller holds the limit of one publication for an image reference at a time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +12,11 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from soci_pipeline.errors import InvalidInput, TagConflict
+from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import parse
 from soci_pipeline.process import logger
-from soci_pipeline.publish.annotations import REVISION
 from soci_pipeline.publish.tag_names import check_tag
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.tag_mutability import TagMutability
@@ -31,14 +30,6 @@ class Outcome(StrEnum):
 
     WRITTEN = "written"
     UNCHANGED = "unchanged"
-    KEPT_NEWER = "kept-newer"
-
-
-class OnNewer(StrEnum):
-    """What to do where a tag holds a newer commit: fail, or leave that tag and move the others."""
-
-    FAIL = "fail"
-    KEEP = "keep"
 
 
 class TagRecord(BaseModel):
@@ -61,7 +52,6 @@ def move_tags(
     mutability: TagMutability | None = None,
     ancestry: Ancestry | None = None,
     force: bool = False,
-    on_newer: OnNewer = OnNewer.FAIL,
     others: Mapping[str, Descriptor] | None = None,
 ) -> tuple[TagRecord, ...]:
     """Point ``tags`` at a manifest that is in the repository; returns one record a tag, in the order given.
@@ -78,7 +68,7 @@ def move_tags(
     targets = _targets(index, tags, others or {})
     manifests = {each.digest: client.get_manifest(repository, each.digest) for each in (index, *targets.values())}
     revision = _revision(manifests[index.digest][1])
-    gate = _Gate(client, repository, rule, revision, None if force else ancestry, on_newer)
+    gate = _Gate(client, repository, rule, revision, None if force else ancestry)
     before = {tag: gate.current(tag) for tag in targets}
     _raise_conflicts([line for tag, each in targets.items() if (line := gate.conflict(tag, before[tag], each.digest))])
     records = {}
@@ -109,8 +99,6 @@ def _move(gate: "_Gate", tag: str, descriptor: Descriptor, data: bytes) -> TagRe
         return TagRecord(tag=tag, digest=descriptor.digest, previous=previous, outcome=Outcome.UNCHANGED)
     if line := gate.conflict(tag, current, descriptor.digest):
         _raise_conflicts([line])
-    if current is not None and gate.is_newer(current):
-        return TagRecord(tag=tag, digest=current.digest, previous=previous, outcome=Outcome.KEPT_NEWER)
     gate.client.put_manifest(gate.repository, tag, data, descriptor.media_type)
     return TagRecord(tag=tag, digest=descriptor.digest, previous=previous, outcome=Outcome.WRITTEN)
 
@@ -124,7 +112,6 @@ def check_tags_before_build(
     mutability: TagMutability | None = None,
     ancestry: Ancestry | None = None,
     force: bool = False,
-    on_newer: OnNewer = OnNewer.FAIL,
 ) -> None:
     """Raise `TagConflict` where it is plain before the build that a tag cannot be moved afterwards.
 
@@ -132,7 +119,7 @@ def check_tags_before_build(
     digest. A repository that is not there yet has no tags.
     """
     rule = mutability or TagMutability()
-    gate = _Gate(client, repository, rule, revision, None if force else ancestry, on_newer)
+    gate = _Gate(client, repository, rule, revision, None if force else ancestry)
     lines = []
     for tag in dict.fromkeys(check_tag(tag) for tag in tags):
         current = gate.current(tag)
@@ -156,14 +143,12 @@ class _Gate:
         rule: TagMutability,
         revision: str | None,
         ancestry: Ancestry | None,
-        on_newer: OnNewer,
     ) -> None:
         self.client = client
         self.repository = repository
         self._rule = rule
         self._revision = revision
         self._ancestry = ancestry
-        self._on_newer = on_newer
         self._known: dict[Digest, str | None] = {}
 
     def current(self, tag: str) -> Descriptor | None:
@@ -180,7 +165,7 @@ class _Gate:
 
     def newer_conflict(self, tag: str, current: Descriptor) -> str | None:
         """That the tag holds a newer commit, where that is a conflict."""
-        if self._on_newer is not OnNewer.FAIL or not self.is_newer(current):
+        if not self.is_newer(current):
             return None
         there = self.revision_of(current)
         return f"{tag} holds {current.digest} of commit {there}, which is newer than {self._revision}"

@@ -1,6 +1,6 @@
 """The folder of one run on a worker, and the reaper for what killed runs left behind.
 
-A run owns its folder for as long as it holds the lock in it (`soci_pipeline.build.working_folder`); the kernel lets go
+A run owns its folder for as long as it holds the lock in it (`soci_pipeline.working_folder`); the kernel lets go
 of the lock when the process dies, however it dies. So a lock that can be had means that nobody needs the folder any
 more, nor the processes that carry its path in their environment. Live runs are never touched. The temporary files of a
 run and of the programs that it starts, credentials for git among them, lie in its folder and go the same way.
@@ -9,16 +9,15 @@ run and of the programs that it starts, credentials for git among them, lie in i
 import contextlib
 import os
 import re
-import signal
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from soci_pipeline.build import reaper
-from soci_pipeline.build.working_folder import PREFIX, abandoned, working_folder
 from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.marked_processes import Mark
 from soci_pipeline.process import logger
+from soci_pipeline.publish import reaper
+from soci_pipeline.working_folder import PREFIX, abandoned, working_folder
 
 RUN_VARIABLE = "SOCI_PIPELINE_RUN"
 """Names the run's folder in the environment of everything that the run starts."""
@@ -82,30 +81,12 @@ def _private(root: Path) -> Path:
 
 
 def _end_processes(folder: Path) -> None:
-    found = _processes_of(folder)
-    if found:
-        logger().info("ending processes %s of a run that was killed", ", ".join(map(str, found)))
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, number)
-        deadline = time.monotonic() + _GRACE_SECONDS
-        while found and time.monotonic() < deadline:
-            time.sleep(0.05)
-            found = _processes_of(folder)
-        if not found:
-            return
-
-
-def _processes_of(folder: Path) -> list[int]:
-    mark = f"{RUN_VARIABLE}={folder}".encode()
+    mark = Mark(RUN_VARIABLE, str(folder))
     spared = {os.getpid(), os.getppid()}
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or int(entry.name) in spared:
-            continue
-        with contextlib.suppress(OSError):
-            # Zombies have an empty environment, so one that only waits to be collected does not count.
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+    found = [process.pid for process in mark.processes() if process.pid not in spared]
+    if not found:
+        return
+    logger().info("ending processes %s of a run that was killed", ", ".join(map(str, found)))
+    left = mark.end(grace=_GRACE_SECONDS, spared=spared)
+    if left:
+        logger().warning("processes %s do not end, though they were killed", ", ".join(map(str, left)))

@@ -20,7 +20,8 @@ from soci_pipeline import process
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, ToolFailed
 from soci_pipeline.registry.reference import DOCKER_HUB
 
-_HUB_KEY = "https://index.docker.io/v1/"
+HUB_KEY = "https://index.docker.io/v1/"
+"""What Docker's configuration calls Docker Hub."""
 _HELPER_SECONDS = 60.0
 _IDENTITY_USER = "<token>"
 
@@ -108,16 +109,20 @@ class Environment(_Stored):
         return None
 
 
+def docker_config() -> Path:
+    """Where the Docker command keeps its configuration: ``$DOCKER_CONFIG`` or ``~/.docker``, there or not."""
+    folder = os.environ.get("DOCKER_CONFIG")
+    return (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+
+
 class DockerConfig(_Stored):
     """``config.json`` of the Docker command: ``credHelpers``, then ``credsStore``, then ``auths``.
 
-    ``path`` defaults to ``$DOCKER_CONFIG/config.json`` or ``~/.docker/config.json``. A missing file means no
-    credentials; a broken one raises `InvalidInput`.
+    ``path`` defaults to `docker_config`. A missing file means no credentials; a broken one raises `InvalidInput`.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        folder = os.environ.get("DOCKER_CONFIG")
-        self._path = path or (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+        self._path = path or docker_config()
 
     def credentials_for(self, registry: str) -> Credentials | None:
         """What `docker login` left for that registry."""
@@ -208,7 +213,7 @@ def _from_helper(helper: str, key: str) -> Credentials | None:
 
 
 def _keys(registry: str) -> tuple[str, ...]:
-    return (_HUB_KEY, DOCKER_HUB, "index.docker.io") if registry == DOCKER_HUB else (registry, f"https://{registry}")
+    return (HUB_KEY, DOCKER_HUB, "index.docker.io") if registry == DOCKER_HUB else (registry, f"https://{registry}")
 
 
 def _host_of(key: str) -> str:

@@ -49,7 +49,13 @@ class Authorizer:
         self._challenge: Challenge | None = None
         self._basic: str | None = None
         self._origin: str | None = None
+        self._has_login = False
         self._tokens: dict[frozenset[str], _Token] = {}
+
+    @property
+    def has_login(self) -> bool:
+        """Whether the headers stand for somebody's credentials; a token may be for everybody too."""
+        return self._has_login
 
     def header(self, scopes: frozenset[str]) -> str | None:
         """The header for a request that needs these scopes; None as long as the registry has asked for nothing."""
@@ -117,6 +123,7 @@ class Authorizer:
     def _credentials(self) -> Credentials | None:
         found = None if self._provider is None else self._provider.credentials_for(self._registry)
         self._origin = None if found is None else found.origin
+        self._has_login = found is not None
         return found
 
     def _advice(self) -> str | None:

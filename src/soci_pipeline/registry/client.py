@@ -5,11 +5,12 @@ is temporary is tried again inside it (`ClientSettings`).
 """
 
 import contextlib
+import io
 import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -24,7 +25,7 @@ from soci_pipeline.oci.media_types import MANIFESTS
 from soci_pipeline.registry import download, referrers, scopes
 from soci_pipeline.registry.addresses import address
 from soci_pipeline.registry.auth import CredentialProvider
-from soci_pipeline.registry.connection import connect
+from soci_pipeline.registry.connection import connect, is_plain
 from soci_pipeline.registry.errors import (
     BlobUnknown,
     BrokenAnswer,
@@ -33,7 +34,7 @@ from soci_pipeline.registry.errors import (
     RegistryError,
     redacted,
 )
-from soci_pipeline.registry.reference import is_loopback, is_tag
+from soci_pipeline.registry.reference import is_tag
 from soci_pipeline.registry.settings import ClientSettings, Deadline, with_retries
 from soci_pipeline.registry.transport import Answer, Call, Transport, is_size
 from soci_pipeline.registry.upload import Upload
@@ -53,6 +54,7 @@ class RegistryClient:
     """A client for one registry (``host[:port]``); repositories are named without the host.
 
     ``plain_http`` None means https, except on loopback. ``ca_file`` (PEM) is trusted besides the system's authorities.
+    ``permissions`` says for ``pull``, ``push`` and ``delete`` how this registry permits it, for who lacks it.
     """
 
     def __init__(
@@ -63,16 +65,17 @@ class RegistryClient:
         plain_http: bool | None = None,
         ca_file: Path | None = None,
         settings: ClientSettings | None = None,
+        permissions: Mapping[str, str] | None = None,
     ) -> None:
         self.registry = registry
         self.settings = settings or ClientSettings()
-        clear = (is_loopback(registry) and ca_file is None) if plain_http is None else plain_http
         self._transport = Transport(
             registry,
             credentials=credentials,
-            plain_http=clear,
+            plain_http=is_plain(registry, ca_file=ca_file) if plain_http is None else plain_http,
             http=connect(registry, self.settings, ca_file=ca_file),
             settings=self.settings,
+            permissions=permissions,
         )
         self._recent: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
@@ -229,13 +232,20 @@ class RegistryClient:
         ``open_source`` opens the local copy, once for each session. ``on_bytes`` gets the bytes sent since its last
         call; a negative number takes back what has to be sent again. Setting ``stop`` ends the upload with `Stopped`.
         """
+        deadline = self._deadline(descriptor.size, stop)
+        deadline.check()
         if self.has_blob(repository, descriptor):
             return False
-        deadline = self._deadline(descriptor.size, stop)
         upload = Upload(self._transport, repository, descriptor, open_source, deadline, on_bytes=on_bytes)
         sent = upload.run(mount_from=mount_from)
         self._remember(repository, descriptor.digest)
         return sent
+
+    def upload_bytes(self, repository: str, data: bytes, media_type: str) -> Descriptor:
+        """Bring a small blob to a repository, unless it is there; returns its descriptor."""
+        descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
+        self.upload_blob(repository, descriptor, lambda: io.BytesIO(data))
+        return descriptor
 
     def referrers(self, repository: str, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
         """The manifests that refer to a digest: by the API, or the fallback tag where there is no API."""

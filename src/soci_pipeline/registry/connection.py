@@ -12,6 +12,11 @@ from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.registry.settings import ClientSettings
 
 
+def is_plain(registry: str, *, ca_file: Path | None) -> bool:
+    """Whether a registry is spoken to without TLS where nobody says so: on loopback, unless an authority is given."""
+    return is_loopback(registry) and ca_file is None
+
+
 def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) -> httpx.Client:
     """A connection pool. ``ca_file`` (PEM) is trusted besides the system's authorities.
 
@@ -19,7 +24,7 @@ def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) ->
     """
     limits = httpx.Limits(max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections)
     # Reading the system's authorities takes a tenth of a second, which plain http on loopback does not need.
-    later = is_loopback(registry) and ca_file is None
+    later = is_plain(registry, ca_file=ca_file)
     return httpx.Client(
         # A context that trusts nobody: https goes through the mounted transport alone.
         verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if later else _tls(ca_file),

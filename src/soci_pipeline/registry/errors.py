@@ -10,12 +10,18 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from soci_pipeline.errors import CredentialsRefused, DamagedContent, ExitCode, SociPipelineError, TagConflict
+from soci_pipeline.errors import (
+    TEMPORARY_STATUSES,
+    CredentialsRefused,
+    DamagedContent,
+    ExitCode,
+    SociPipelineError,
+    TagConflict,
+)
 
 MAX_ERROR_BYTES = 64 << 10
 """How much of an error's body is read."""
 
-_TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TEMPORARY_CODES = frozenset({"TOOMANYREQUESTS", "UNAVAILABLE"})
 _SHOWN = 300
 
@@ -81,9 +87,12 @@ class RegistryUnreachable(RegistryError):
 
     exit_code = ExitCode.REGISTRY_UNREACHABLE
     default_advice = (
-        "Check the address and the network. A certificate authority of your own needs --ca-file "
-        "(SOCI_PIPELINE_REGISTRY_CA_FILE on a worker), a registry without TLS --plain-http "
-        "(SOCI_PIPELINE_REGISTRY_PLAIN_HTTP)."
+        "Check the address, and that the registry runs and can be reached from this machine; a name without a registry "
+        "means Docker Hub."
+    )
+    tls_advice = (
+        "A certificate authority of your own needs --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE on a worker), a registry "
+        "without TLS --plain-http (SOCI_PIPELINE_REGISTRY_PLAIN_HTTP)."
     )
 
 
@@ -133,7 +142,7 @@ def from_answer(
         code=code,
         status=status,
         url=address,
-        temporary=status in _TEMPORARY_STATUSES or code in _TEMPORARY_CODES,
+        temporary=status in TEMPORARY_STATUSES or code in _TEMPORARY_CODES,
         retry_after=_retry_after(headers.get("retry-after"), now=now),
     )
 

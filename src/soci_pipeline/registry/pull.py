@@ -6,17 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from soci_pipeline.errors import InvalidInput, PlatformMismatch
+from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import MAX_LISTED, ImageIndex, ImageManifest, parse
-from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, is_foreign_layer
+from soci_pipeline.oci.manifest import MAX_DEPTH, MAX_LISTED, ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ContentMismatch
 
-_BELONGS_TO = ("vnd.docker.reference.digest", "com.amazon.soci.image-manifest-digest")
-_MAX_DEPTH = 8
+_BELONGS_TO = (REFERENCE_DIGEST, IMAGE_MANIFEST_DIGEST)
 
 
 def pull_graph(
@@ -59,14 +59,14 @@ class _Pull:
 
     def manifests(self, document: ImageManifest | ImageIndex, depth: int = 0) -> None:
         """Fetch everything below a document that is a manifest itself."""
-        if depth > _MAX_DEPTH:
-            raise InvalidInput(f"an image index of {self.repository} is nested deeper than {_MAX_DEPTH}")
+        if depth > MAX_DEPTH:
+            raise InvalidInput(f"an image index of {self.repository} is nested deeper than {MAX_DEPTH}")
         if isinstance(document, ImageIndex):
             document.check_listed()
         for child in document.children:
             if child.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
                 self._manifest(child, depth)
-            elif not child.urls and not is_foreign_layer(child.media_type):
+            elif not child.may_be_elsewhere:
                 self.blobs.setdefault(child.digest, child)
 
     def _manifest(self, child: Descriptor, depth: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, is_foreign_layer
+from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.referrers import subject_of
@@ -23,7 +23,7 @@ _MANIFESTS = IMAGE_INDEXES | IMAGE_MANIFESTS
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What a push did; bytes count blobs and manifests, what was there already or could be mounted is skipped."""
+    """What a push did; bytes count blobs and manifests, what was there already is skipped."""
 
     root: Descriptor
     bytes_uploaded: int
@@ -49,11 +49,10 @@ class _Tally:
 
 
 class _Push:
-    def __init__(self, layout: Layout, client: RegistryClient, repository: str, mount_from: str | None) -> None:
+    def __init__(self, layout: Layout, client: RegistryClient, repository: str) -> None:
         self.layout = layout
         self.client = client
         self.repository = repository
-        self.mount_from = mount_from
         self.stop = threading.Event()
 
     def blob(self, node: Descriptor, tally: _Tally) -> None:
@@ -68,7 +67,6 @@ class _Push:
             self.repository,
             node,
             lambda: self.layout.open_blob(node),
-            mount_from=self.mount_from,
             on_bytes=count,
             stop=self.stop,
         )
@@ -102,7 +100,6 @@ def push_graph(
     tag: str | None = None,
     jobs: int = 4,
     extra_roots: Sequence[Descriptor] = (),
-    mount_from: str | None = None,
 ) -> PushReport:
     """Push ``root`` with everything below it, and ``extra_roots`` (referrers such as v1 SOCI indexes) after it.
 
@@ -112,7 +109,7 @@ def push_graph(
     nodes = _graph(layout, (root, *extra_roots))
     blobs = [node for node in nodes if node.media_type not in _MANIFESTS]
     manifests = [node for node in nodes if node.media_type in _MANIFESTS]
-    push = _Push(layout, client, repository, mount_from)
+    push = _Push(layout, client, repository)
     with meter("push", sum(node.size for node in nodes)) as advance:
         tally = _Tally(advance)
         _side_by_side(push, sorted(blobs, key=lambda node: node.size, reverse=True), tally, jobs)
@@ -137,8 +134,7 @@ def _graph(layout: Layout, roots: Iterable[Descriptor]) -> list[Descriptor]:
     found: dict[Digest, Descriptor] = {}
     for root in roots:
         for node in layout.walk(root):
-            absent = (node.urls or is_foreign_layer(node.media_type)) and not layout.has(node)
-            if not absent:
+            if layout.has(node) or not node.may_be_elsewhere:
                 found.setdefault(node.digest, node)
     return list(found.values())
 

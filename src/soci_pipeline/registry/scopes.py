@@ -18,6 +18,16 @@ def delete(repository: str) -> frozenset[str]:
     return frozenset({f"repository:{repository}:delete,pull"})
 
 
+def object_of(scopes: Iterable[str]) -> tuple[str, str] | None:
+    """What a call with these scopes does to which repository: ``delete``, ``push`` or else ``pull``; None for none."""
+    actions = {resource: wanted.split(",") for resource, _, wanted in (scope.rpartition(":") for scope in scopes)}
+    for action in ("delete", "push", "pull"):
+        for resource in sorted(actions):
+            if action in actions[resource]:
+                return action, resource.removeprefix("repository:")
+    return None
+
+
 def merged(scopes: Iterable[str]) -> tuple[str, ...]:
     """One scope for each resource, with the actions of all; sorted."""
     actions: dict[str, set[str]] = {}

@@ -1,7 +1,6 @@
 """How patient and how careful the registry client is. All times are in seconds, all sizes in bytes."""
 
 import random
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from soci_pipeline.process import logger
 from soci_pipeline.registry.errors import RegistryError
 
 _Result = TypeVar("_Result")
-_ECR = re.compile(r"\d{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.(amazonaws\.com(\.cn)?|on\.aws)\Z")
 # Of its own: a generator that others seed would let many clients wait equally long.
 _CHANCE = random.SystemRandom()
 
@@ -33,17 +31,11 @@ class ClientSettings:
     read_timeout: float = 60.0
     part_size: int = 256 << 20
     """A blob larger than this goes up in parts of this size, each of which can be resumed. After each the registry
-    writes out what it has, so they are as large as what is worth sending again."""
-    ecr_part_size: int = 10 << 20
-    """ECR takes parts of 5 to 10 MiB, the last one excepted."""
+    writes out what it has, so they are as large as what is worth sending again. Registries may want less."""
     read_size: int = 1 << 20
     max_connections: int = 32
     settle_time: float = 20.0
     """How long "not found" is doubted for what this client has just pushed (ECR is consistent only eventually)."""
-
-    def part_size_for(self, registry: str) -> int:
-        """The size of an upload's parts at one registry."""
-        return self.ecr_part_size if _ECR.match(registry) else self.part_size
 
     def backoff(self, attempt: int) -> float:
         """Full jitter: anything up to the exponential bound, so that many clients do not knock at once."""
@@ -110,5 +102,5 @@ def retry_pause(error: SociPipelineError, settings: ClientSettings, attempt: int
     if isinstance(error, RegistryError) and error.retry_after is not None:
         # A little jitter on top, or all who were told the same come back together.
         pause = error.retry_after + min(pause, 1.0)
-    logger().debug("trying again in %.1f s: %s", pause, error.reason)
+    logger().info("trying again in %.1f s: %s", pause, error.reason)
     return pause

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import httpx
 
 from soci_pipeline.process import logger
+from soci_pipeline.registry import scopes
 from soci_pipeline.registry.addresses import address
 from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.authorizer import Authorizer, bounded, secrets_of
 from soci_pipeline.registry.errors import (
     MAX_ERROR_BYTES,
+    AccessRefused,
     BrokenAnswer,
     RegistryError,
     RegistryUnreachable,
@@ -70,8 +72,10 @@ class Transport:
         plain_http: bool,
         http: httpx.Client,
         settings: ClientSettings,
+        permissions: Mapping[str, str] | None = None,
     ) -> None:
         self.registry = registry
+        self._permissions = permissions or {}
         self.settings = settings
         host = "registry-1.docker.io" if registry == DOCKER_HUB else registry
         self.base = httpx.URL(f"{'http' if plain_http else 'https'}://{host}/v2/")
@@ -100,7 +104,7 @@ class Transport:
         response = self._authorized(call, deadline)
         try:
             if response.status_code not in call.expect:
-                raise self._error(response, deadline)
+                raise self._error(response, call, deadline)
             yield response
         finally:
             response.close()
@@ -123,8 +127,8 @@ class Transport:
     def _renew(self, response: httpx.Response, call: Call, sent: str | None, deadline: Deadline) -> None:
         """ECR answers 403 to a token that is too old; any other 403 is raised."""
         with contextlib.closing(response):
-            error = self._error(response, deadline)
-        if "expired" not in error.reason.lower() or not self._authorizer.renewed(call.scopes, sent=sent):
+            error = self._error(response, call, deadline)
+        if not _is_expired(error) or not self._authorizer.renewed(call.scopes, sent=sent):
             raise error
 
     def _redirected(self, call: Call, authorization: str | None, deadline: Deadline) -> httpx.Response:
@@ -191,7 +195,7 @@ class Transport:
             raise BrokenAnswer(f"{where} leads to plain http at {url.host}; not followed", url=where)
         return url
 
-    def _error(self, response: httpx.Response, deadline: Deadline) -> RegistryError:
+    def _error(self, response: httpx.Response, call: Call, deadline: Deadline) -> RegistryError:
         data = bytearray()
         with contextlib.suppress(httpx.HTTPError):
             for chunk in response.iter_raw():
@@ -200,7 +204,7 @@ class Transport:
                 if len(data) >= MAX_ERROR_BYTES or deadline.left <= 0:
                     break
         request = response.request
-        return from_answer(
+        error = from_answer(
             request.method,
             str(request.url),
             response.status_code,
@@ -209,6 +213,28 @@ class Transport:
             now=time.time(),
             secrets=secrets_of(request.headers.get("authorization")),
         )
+        lacking = scopes.object_of(call.scopes)
+        if lacking is not None and self._is_lack_of_permission(error, response):
+            error.advice = self._how_to_permit(*lacking)
+        return error
+
+    def _is_lack_of_permission(self, error: RegistryError, response: httpx.Response) -> bool:
+        """Whether a refusal is not of the login: who has none, or a wrong one, is asked for another (401)."""
+        if not isinstance(error, AccessRefused) or not self._authorizer.has_login:
+            return False
+        if "authorization" not in response.request.headers or _is_expired(error):
+            return False
+        # A token server takes the login first, and gives a token of less scope to who may not have more.
+        too_little = "insufficient_scope" in response.headers.get("www-authenticate", "")
+        return error.status == 403 or error.code == "DENIED" or too_little
+
+    def _how_to_permit(self, action: str, repository: str) -> str:
+        way = self._permissions.get(action, "Give its user that in the registry, or log in as one who has it.")
+        return f"The login was accepted, but lacks the permission to {action} on {repository}. {way}"
+
+
+def _is_expired(error: RegistryError) -> bool:
+    return "expired" in error.reason.lower()
 
 
 def is_size(text: str) -> bool:
@@ -232,4 +258,7 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
     except httpx.HTTPError as error:
         detail = f"{error!s:.200}" or type(error).__name__
         lasting = "CERTIFICATE_VERIFY_FAILED" in detail
-        raise RegistryUnreachable(f"{method} {where}: {detail}", url=where, temporary=not lasting) from error
+        advice = RegistryUnreachable.tls_advice if "SSL" in detail else None
+        raise RegistryUnreachable(
+            f"{method} {where}: {detail}", url=where, temporary=not lasting, advice=advice
+        ) from error

@@ -113,7 +113,7 @@ class Upload:
         return self._transport.call(Call("POST", url, scopes, expect), self._deadline)
 
     def _session(self, answer: Answer) -> _Session:
-        size = self._settings.part_size_for(self._transport.registry)
+        size = self._settings.part_size
         least = answer.headers.get("oci-chunk-min-length", "")
         if least.isdecimal() and len(least) < 16:
             size = max(size, int(least))

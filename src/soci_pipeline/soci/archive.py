@@ -7,11 +7,10 @@ from soci_pipeline.build.archive import Archive, open_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout, parse_roots
-from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
+from soci_pipeline.oci.manifest import MAX_DEPTH, MAX_MANIFEST_BYTES
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.progress import Advance, meter
 
-_DEPTH = 8
 _CHUNK = 1 << 20
 
 
@@ -41,8 +40,8 @@ def unpacked(path: Path, folder: Path) -> Layout:
 
 
 def _take(archive: Archive, node: Descriptor, layout: Layout, advance: Advance, *, depth: int) -> None:
-    if depth > _DEPTH:
-        raise InvalidInput(f"the image index is nested deeper than {_DEPTH}")
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"the image index is nested deeper than {MAX_DEPTH}")
     name = f"blobs/sha256/{node.digest.hex}"
     if layout.has(node):
         return

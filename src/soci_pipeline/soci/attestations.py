@@ -11,23 +11,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from soci_pipeline.oci import canonical_json
+from soci_pipeline.oci.annotations import REFERENCE_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageManifest
 from soci_pipeline.oci.media_types import IN_TOTO
 
-REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
-REFERENCE_TYPE: Final = "vnd.docker.reference.type"
-ATTESTATION: Final = "attestation-manifest"
-
 _MOST_STATEMENT_BYTES: Final = 16 * MAX_MANIFEST_BYTES
 """An SBOM of a large image has tens of megabytes; a larger statement is left as it is."""
-
-
-def is_attestation(descriptor: Descriptor) -> bool:
-    """Whether a child of an image index is an attestation manifest."""
-    return descriptor.annotations.get(REFERENCE_TYPE) == ATTESTATION
 
 
 def follow(descriptor: Descriptor, renamed: Mapping[Digest, Digest], source: Layout, target: Layout) -> Descriptor:

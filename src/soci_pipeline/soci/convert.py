@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, SOCI_INDEX_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
@@ -22,12 +23,11 @@ from soci_pipeline.oci.media_types import (
     OCI_MANIFEST,
     SOCI_INDEX_V1,
     SOCI_INDEX_V2,
-    is_foreign_layer,
 )
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
-from soci_pipeline.soci.attestations import REFERENCE_DIGEST, follow, is_attestation
-from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, IndexedLayer, soci_index
+from soci_pipeline.soci.attestations import follow
+from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IndexedLayer, soci_index
 from soci_pipeline.soci.layers import LayerIndexer, LayerKey, layer_key
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
@@ -182,9 +182,9 @@ def _rewrite(
     soci_digest = document.descriptor.digest if document is not None else None
     annotations = dict(manifest.annotations)
     if image.chosen:
-        annotations.pop(INDEX_DIGEST, None)
+        annotations.pop(SOCI_INDEX_DIGEST, None)
     if soci_digest is not None:
-        annotations[INDEX_DIGEST] = str(soci_digest)
+        annotations[SOCI_INDEX_DIGEST] = str(soci_digest)
     config_type = OCI_CONFIG if manifest.config.media_type == DOCKER_CONFIG else manifest.config.media_type
     new = manifest.replaced(
         media_type=OCI_MANIFEST, config=manifest.config.annotated(media_type=config_type), annotations=annotations
@@ -192,7 +192,7 @@ def _rewrite(
     if not indexed and new == manifest:
         return old, None
     stored = work.target.add_document(new)
-    own = {key: value for key, value in old.annotations.items() if key != INDEX_DIGEST}
+    own = {key: value for key, value in old.annotations.items() if key != SOCI_INDEX_DIGEST}
     descriptor = old.annotated(
         media_type=OCI_MANIFEST, digest=stored.digest, size=stored.size, annotations=own | annotations
     )
@@ -285,7 +285,7 @@ def _take_over(source: Layout, target: Layout, root: Descriptor, more: Iterable[
             continue
         seen.add(node.digest)
         if not target.has(node):
-            if not source.has(node) and (is_foreign_layer(node.media_type) or node.media_type in IMAGE_MANIFESTS):
+            if not source.has(node) and (node.may_be_elsewhere or node.media_type in IMAGE_MANIFESTS):
                 continue
             target.link_from(source, node)
         if node.media_type in IMAGE_MANIFESTS or node.media_type == OCI_INDEX:

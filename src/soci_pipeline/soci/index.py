@@ -10,22 +10,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from soci_pipeline.oci import canonical_json
+from soci_pipeline.oci.annotations import (
+    BUILD_TOOL_IDENTIFIER,
+    DISABLE_XATTRS,
+    IMAGE_LAYER_DIGEST,
+    IMAGE_LAYER_MEDIA_TYPE,
+    SPAN_SIZE,
+)
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER, SOCI_PREFETCH
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, LayerRecord
-
-INDEX_DIGEST: Final = "com.amazon.soci.index-digest"
-"""On an image manifest and its descriptor (v2): the digest of its SOCI index."""
-IMAGE_MANIFEST_DIGEST: Final = "com.amazon.soci.image-manifest-digest"
-"""On the descriptor of a SOCI index (v2): the digest of its image manifest."""
-IMAGE_LAYER_DIGEST: Final = "com.amazon.soci.image-layer-digest"
-IMAGE_LAYER_MEDIA_TYPE: Final = "com.amazon.soci.image-layer-mediaType"
-SPAN_SIZE: Final = "com.amazon.soci.span-size"
-DISABLE_XATTRS: Final = "com.amazon.soci.disable-xattrs"
-BUILD_TOOL_IDENTIFIER: Final = "com.amazon.soci.build-tool-identifier"
 
 CONFIG: Final = b"{}"
 CONFIG_TYPES: Final = {IndexVersion.V1: SOCI_INDEX_V1, IndexVersion.V2: SOCI_INDEX_V2}

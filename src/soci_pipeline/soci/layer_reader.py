@@ -16,7 +16,7 @@ from soci_pipeline.soci.inflate import BLOCK, BUFFER_ERROR, GZIP, NO_FLUSH, OK, 
 from soci_pipeline.soci.limits import Limits
 from soci_pipeline.soci.reasons import Reason
 
-_GZIP_MAGIC: Final = b"\x1f\x8b"
+GZIP_MAGIC: Final = b"\x1f\x8b"
 _BUFFER_BYTES: Final = 1 << 20
 _BUFFERS: Final = 4
 _PATIENCE: Final = 64
@@ -116,7 +116,7 @@ class _GzipReader:
         while True:
             slot = self.files.next()
             size = _fill(self.source, slot.buffer)
-            if self.total_in == 0 and slot.buffer.data[:2] != _GZIP_MAGIC[:size]:
+            if self.total_in == 0 and slot.buffer.data[:2] != GZIP_MAGIC[:size]:
                 raise Damaged("it does not begin as a gzip stream does")
             if size == 0:
                 break
@@ -198,7 +198,7 @@ class _GzipReader:
         raise Damaged(f"inflating it fails after {self.total_in} bytes: {self.inflater.message}")
 
     def _cut_short(self) -> None:
-        if self.member_start and self.total_in - self.member_start < len(_GZIP_MAGIC):
+        if self.member_start and self.total_in - self.member_start < len(GZIP_MAGIC):
             self._trailing()
         raise Damaged(f"it is cut off after {self.total_in} bytes")
 

@@ -10,15 +10,15 @@ from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, is_foreign_layer, layer_compression
+from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, layer_compression
 from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.soci import entries as kinds
 from soci_pipeline.soci.extract import normalised
 from soci_pipeline.soci.index import IndexedLayer, SpanRange, prefetch_document
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
-from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.ztoc import build_ztoc, refuse_by_type
+from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
+from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
 from soci_pipeline.soci.ztoc_sample import check_sample
 from soci_pipeline.soci.ztoc_store import ZtocStore
@@ -79,12 +79,10 @@ class LayerIndexer:
 
     def index_layer(self, layer: Descriptor, *, on_bytes: Advance | None = None) -> IndexedLayer:
         """Index one layer: its zTOC is in ``target`` afterwards, or the answer says why there is none."""
-        if is_foreign_layer(layer.media_type):
-            return IndexedLayer(layer, reason=Reason.FOREIGN)
-        if layer.size < self.min_layer_size:
-            return IndexedLayer(layer, reason=Reason.TOO_SMALL)
+        reason = reason_in(self.source, layer, self.min_layer_size)
+        if reason is not None:
+            return IndexedLayer(layer, reason=reason)
         try:
-            refuse_by_type(layer.media_type)
             data, toc, needs_xattrs = self._ztoc_of(layer, on_bytes)
         except LayerNotIndexable as error:
             return IndexedLayer(layer, reason=Reason(error.code))
@@ -137,6 +135,12 @@ class LayerIndexer:
 def _read_range(blob: BinaryIO, start: int, end: int) -> bytes:
     blob.seek(start)
     return blob.read(end - start)
+
+
+def reason_in(layout: Layout, layer: Descriptor, min_layer_size: int) -> Reason | None:
+    """As `reason_by_descriptor`; as with the reference, a layer's addresses do not matter where ``layout`` has it."""
+    asked = layer.annotated(urls=()) if layout.has(layer) else layer
+    return reason_by_descriptor(asked, min_layer_size)
 
 
 def layer_key(layer: Descriptor) -> LayerKey:

@@ -4,6 +4,7 @@ All records are frozen and go through JSON.
 """
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +28,10 @@ class Record(BaseModel):
 
 
 class SociOptions(Parameters):
-    """How layers are indexed. Sizes are in bytes of the compressed layer; the defaults are the reference's."""
+    """How layers are indexed; the defaults are the reference's.
+
+    ``span_size`` is in bytes of the uncompressed layer, ``min_layer_size`` in bytes of the layer as it is stored.
+    """
 
     version: IndexVersion = Field(
         default=IndexVersion.V2,
@@ -39,7 +43,7 @@ class SociOptions(Parameters):
         ge=1,
         le=LARGEST_SPAN_SIZE,
         title="Span size",
-        description="Bytes between checkpoints of a layer.",
+        description="Bytes between checkpoints of a layer, uncompressed.",
     )
     min_layer_size: int = Field(
         default=10 << 20, ge=0, title="Smallest layer", description="Layers of fewer bytes are pulled whole."
@@ -78,3 +82,16 @@ class PlatformImage(Record):
     timings: dict[str, float] = Field(default_factory=dict)
     bytes_uploaded: int = 0
     bytes_skipped: int = 0
+
+    def digests(self) -> dict[str, Any]:
+        """Platform, manifest and SOCI index (None where there is none), as the answers in JSON give them."""
+        return {
+            "platform": str(self.platform),
+            "manifest": str(self.manifest.digest),
+            "soci_index": str(self.soci_index.digest) if self.soci_index else None,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The digests, and each layer's digest, size, zTOC and reason."""
+        layers = [layer.model_dump(mode="json", exclude={"media_type"}) for layer in self.layers]
+        return self.digests() | {"layers": layers}

@@ -15,11 +15,11 @@ from typing import BinaryIO
 from soci_pipeline import __version__
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.media_types import Compression, is_foreign_layer, layer_compression
+from soci_pipeline.oci.media_types import Compression, layer_compression
 from soci_pipeline.soci.checkpoints import Checkpoint, Checkpoints, GzipCheckpoints, TarSpans
 from soci_pipeline.soci.layer_reader import Content, Damaged, Event, Stored, read_gzip, read_plain
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
-from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.reasons import Reason, reason_by_type
 from soci_pipeline.soci.span_digests import GzipSpanDigests, SpanDigests, TarSpanDigests
 from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE
 from soci_pipeline.soci.tar_headers import BadHeader
@@ -46,13 +46,12 @@ class BuiltZtoc:
     uncompressed_size: int
 
 
-def refuse_by_type(media_type: str) -> None:
-    """Raise `LayerNotIndexable` for a layer whose media type already says that no zTOC can describe it."""
-    compression = layer_compression(media_type)
-    if compression is Compression.ZSTD:
-        raise LayerNotIndexable(Reason.ZSTD, "the zTOC format knows gzip and uncompressed layers only")
-    if is_foreign_layer(media_type) or compression is Compression.UNKNOWN:
-        raise LayerNotIndexable(Reason.FOREIGN, f"the media type {media_type[:100]} is not that of a layer to index")
+def _refuse_by_type(media_type: str) -> None:
+    reason = reason_by_type(media_type)
+    if reason is Reason.ZSTD:
+        raise LayerNotIndexable(reason, "the zTOC format knows gzip and uncompressed layers only")
+    if reason is not None:
+        raise LayerNotIndexable(reason, f"the media type {media_type[:100]} is not that of a layer to index")
 
 
 def build_ztoc(
@@ -76,7 +75,7 @@ def build_ztoc(
     """
     if not 1 <= span_size < 1 << 63:
         raise InvalidInput(f"a span of {span_size} bytes; it must be at least 1 and fit into 63 bits")
-    refuse_by_type(media_type)
+    _refuse_by_type(media_type)
     with _opened(source) as stream:
         one_pass = _Pass(
             layer_compression(media_type), span_size, limits, checked=layer_digest is not None, on_bytes=on_bytes

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, fie
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of
-from soci_pipeline.prefect_api import credentials_header
+from soci_pipeline.prefect_api import basic, bearer
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.secret_values import SecretSource
@@ -146,8 +146,10 @@ class PrefectSettings(_Section):
     def authorization(self) -> dict[str, str]:
         """The headers that authenticate a call, from the secret as it is now; raises `InvalidInput` without one."""
         if self.api_key is not None:
-            return credentials_header(key=self.api_key.read_text())
-        return credentials_header(auth=self.auth_string.read() if self.auth_string is not None else None)
+            return bearer(self.api_key.read_text())
+        if self.auth_string is not None:
+            return basic(self.auth_string.read())
+        return {}
 
 
 class Limits(_Section):

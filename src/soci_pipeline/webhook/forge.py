@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import httpx
 
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput
 from soci_pipeline.webhook.configuration import GitHubSource, GitLabSource, StatusSettings
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
 
-_TRY_LATER = frozenset({403, 408, 425, 429, 500, 502, 503, 504})  # 403 is how GitHub says "slow down"
+_TRY_LATER = TEMPORARY_STATUSES | {403}  # 403 is how GitHub says "slow down"
 _TIMEOUT_S = 15.0
 
 

@@ -225,7 +225,7 @@ class Outbox:
 
     def set_outcome(self, run: OutboxRun, outcome: str) -> None:
         """What Prefect says of the run: the type of its state."""
-        self._update(run, outcome=outcome, next_report=self._clock())
+        self._update(run, outcome=outcome, next_report=self._clock(), report_attempts=0)
 
     def to_report(self, limit: int = 50) -> list[OutboxRun]:
         """Runs whose commit status is not what the forge was told last, and due."""

@@ -33,12 +33,13 @@ class QueuePoller:
         self._metrics = metrics
         self._url = str(source.queue_url)
         self._failures = 0
-        self._client: SQSClient = session().client(
-            "sqs",
-            region_name=source.region,
-            endpoint_url=str(source.endpoint_url) if source.endpoint_url else None,
-            config=config(read_timeout_s=source.wait_s + 15.0),
-        )
+        with calling("sqs:ReceiveMessage", on=self._url):
+            self._client: SQSClient = session().client(
+                "sqs",
+                region_name=source.region,
+                endpoint_url=str(source.endpoint_url) if source.endpoint_url else None,
+                config=config(read_timeout_s=source.wait_s + 15.0),
+            )
 
     def step(self) -> float:
         """One long poll; returns the seconds to wait before the next."""

@@ -52,7 +52,10 @@ class SecretSource(BaseModel):
             with path.open("rb") as file:
                 return file.read(_MAX_BYTES)
         except OSError as error:
-            raise InvalidInput(f"the secret in {self} cannot be read: {error.strerror}") from error
+            raise InvalidInput(
+                f"the secret in {self} cannot be read: {error.strerror}",
+                advice="Make the file, readable for the receiver; `openssl rand -hex 32` makes a key.",
+            ) from error
 
     def __str__(self) -> str:
         return f"the variable {self.env}" if self.env is not None else f"the file {self.file}"

@@ -1,11 +1,13 @@
 """The whole receiver: the outbox, its threads and the HTTP server, started together and stopped together."""
 
 import contextlib
+import fcntl
 import logging
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -57,6 +59,7 @@ class Service:
         with contextlib.ExitStack() as stack:
             settings = self.configuration.prefect
             self.outbox = stack.enter_context(Outbox(self.configuration.outbox))
+            stack.enter_context(_alone_with(self.configuration.outbox))
             reclaimed = self.outbox.reclaim()
             if reclaimed:
                 log("runs of the last receiver are pending again", runs=reclaimed)
@@ -123,6 +126,27 @@ def _prefect(settings: PrefectSettings) -> PrefectApi:
     return PrefectApi(
         str(settings.api_url), authorization=settings.authorization, timeout_s=settings.timeout_s, patience_s=0
     )
+
+
+@contextlib.contextmanager
+def _alone_with(outbox: Path) -> Iterator[None]:
+    """Hold the outbox's lock, which ends with its holder; raises `StackError` where another receiver has it.
+
+    Two would take each other's runs for those of a receiver that has died.
+    """
+    try:
+        file = outbox.with_name(f"{outbox.name}.lock").open("w")
+    except OSError as error:
+        raise OutboxUnavailable(f"the outbox {outbox} cannot be locked: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StackError(
+                f"another receiver works with the outbox {outbox}",
+                advice="Stop it first, or name another outbox in the configuration.",
+            ) from error
+        yield
 
 
 def check_secrets(configuration: Configuration) -> None:

@@ -1,11 +1,16 @@
 """What AWS refuses becomes an error that names the action and the next step, before anything was made."""
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, session
+from soci_pipeline.aws import auto_scaling
+from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, calling, config, session
+from soci_pipeline.aws.ecr import EcrCredentials
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
+from soci_pipeline.aws.secrets import read_secret
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, ToolMissing
 from tests.support.aws import REGISTRY, answering, refusal
 
@@ -115,3 +120,59 @@ def test_without_boto3_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ToolMissing, match="boto3") as caught:
         session()
     assert "soci-pipeline[aws]" in str(caught.value.advice)
+
+
+def test_without_boto3_a_call_names_the_extra_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("boto3", "botocore"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ToolMissing, match="boto3"), calling("ecr:DescribeRepositories", on=REGISTRY):
+        session()
+
+
+@pytest.mark.parametrize("named", [None, "nobody"])
+def test_a_session_of_a_profile_that_is_not_there_names_it(named: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_PROFILE", "nobody" if named is None else "")
+    with pytest.raises(CredentialsRefused, match=r"no AWS credentials.*nobody") as caught:
+        session(named)
+    assert "AWS_PROFILE" in str(caught.value.advice)
+
+
+def test_a_configuration_of_aws_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "config"
+    broken.write_text("region = eu-west-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(broken))
+    with pytest.raises(InvalidInput, match=str(broken)):
+        session()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: EcrCredentials().credentials_for(REGISTRY),
+        lambda: read_secret("arn:aws:secretsmanager:eu-west-1:123456789012:secret:npm"),
+        auto_scaling.client,
+    ],
+)
+def test_a_missing_profile_is_an_error_of_ours_whatever_is_asked_for(
+    ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(CredentialsRefused, match="nobody"):
+        ask()
+
+
+def test_half_of_a_key_is_no_credentials_for_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(CredentialsRefused, match="secretsmanager:GetSecretValue"):
+        read_secret("arn:aws:secretsmanager:eu-west-1:123456789012:secret:npm")
+
+
+@pytest.mark.parametrize("attempts", ["many", "0", "-1", "1.5", "99999"])
+def test_a_number_of_attempts_that_is_none_is_named(attempts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", attempts)
+    with pytest.raises(InvalidInput, match=f"AWS_MAX_ATTEMPTS is '{attempts}', and no number"):
+        config()
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "")
+    assert vars(config())["_user_provided_options"]["retries"] == {"mode": "standard", "total_max_attempts": 5}

@@ -13,9 +13,14 @@ from pydantic import SecretStr
 from soci_pipeline.cli import main
 from soci_pipeline.errors import CredentialsRefused, ExitCode
 from soci_pipeline.oci.manifest import parse_image_index
+from soci_pipeline.publish import branch
+from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.registries import check_push, connect
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.registry.server import Login, ServerSettings, serving
+from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, serving
 from soci_pipeline.settings import RegistrySettings, Settings
 from tests.support.aws import REGION, REGISTRY
 from tests.support.ecr_name import named_as_ecr
@@ -71,6 +76,23 @@ def test_images_are_pushed_joined_and_verified_with_the_token_of_the_role(
     assert {str(each.digest) for each in parse_image_index(data).manifests} >= set(digests)
 
 
+def test_a_prebuilt_image_that_is_on_ecr_is_read_with_the_token_of_the_role(
+    aws: str, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trusted = start(_emulated_password())
+    made = image_layout(tmp_path / "image", AMD64)
+    assert main(["push", str(tmp_path / "image"), f"{IMAGE.name}:v1", "--ca-file", str(trusted)]) == 0
+    asked = {"image": "registry.example.com/app", "source": "https://git.example.com/app.git", "builder": "prebuilt"}
+    request = PublishRequest.check(asked | {"prebuilt": f"docker://{IMAGE.name}:v1"})
+    commit = ResolvedSource(url=request.source, ref="refs/heads/main", commit="a" * 40, commit_time=1)
+    settings = Settings(registry=RegistrySettings(ca_file=trusted))
+    work = Branch(request.branch(AMD64, commit), tmp_path / "run", settings)
+
+    built = branch.build(work, tmp_path)
+
+    assert branch.import_built(work, built).root().digest == made.root().digest
+
+
 def test_a_token_that_the_registry_does_not_take_is_refused_with_the_next_step_and_stays_secret(
     aws: str, start: Start, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -89,3 +111,46 @@ def test_a_token_that_the_registry_does_not_take_is_refused_with_the_next_step_a
     encoded = base64.b64encode(f"AWS:{password}".encode()).decode()
     said = shown.out + shown.err + repr(caught.value) + caplog.text
     assert [secret for secret in (password, encoded) if secret in said] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "action", "work", "statement"),
+    [
+        (
+            "GET",
+            "pull",
+            lambda client: client.get_manifest(IMAGE.repository, "v1"),
+            ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+        ),
+        (
+            "POST",
+            "push",
+            lambda client: check_push(client, IMAGE.repository),
+            ["ecr:InitiateLayerUpload", "ecr:PutImage"],
+        ),
+    ],
+)
+def test_a_role_that_lacks_a_permission_is_told_the_statement_that_gives_it(
+    method: str,
+    action: str,
+    work: Callable[[RegistryClient], object],
+    statement: list[str],
+    aws: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker"))
+    plan = FaultPlan([Fault(method, "/v2/team/app/", times=9, status=403, code="DENIED")])
+    login = ServerSettings(login=Login("AWS", SecretStr(_emulated_password())))
+    with (
+        serving(tmp_path / "registry", settings=login, faults=plan) as address,
+        named_as_ecr(address, tmp_path, monkeypatch) as authority,
+        connect(IMAGE, Settings(registry=RegistrySettings(ca_file=authority))) as client,
+    ):
+        client.ping()
+        with pytest.raises(CredentialsRefused) as caught:
+            work(client)
+    advice = str(caught.value.advice)
+    assert f"lacks the permission to {action} on {IMAGE.repository}" in advice
+    assert [name for name in statement if name not in advice] == []
+    assert "IAM" in advice

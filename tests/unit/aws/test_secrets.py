@@ -28,7 +28,10 @@ def _made(name: str, **value: object) -> str:
 def test_an_arn_is_told_from_other_texts() -> None:
     assert is_secret_arn(ARN)
     assert is_secret_arn(ARN.replace("arn:aws:", "arn:aws-cn:"))
-    for other in ("my-block", ARN + "\n", "arn:aws:s3:::bucket", ARN.replace("123456789012", "1")):
+    # The names that AWS gives to secrets which it manages for RDS, and those of EventBridge's connections.
+    assert is_secret_arn(ARN.replace("npm-token", "rds!db-1"))
+    assert is_secret_arn(ARN.replace("npm-token", "events!connection/shop_+=.@-"))
+    for other in ("my-block", ARN + "\n", "arn:aws:s3:::bucket", ARN.replace("123456789012", "1"), ARN + "ä"):
         assert not is_secret_arn(other)
 
 

@@ -12,9 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from soci_pipeline.build.docker_engine import DockerBuilder
-from soci_pipeline.build.errors import NotSupportedByBuilder, ToolTooOld
+from soci_pipeline.build.errors import NotSupportedByBuilder
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable
+from soci_pipeline.tool_versions import ToolTooOld
 from tests.support.images import AMD64, ARM64
 
 CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
@@ -132,6 +133,14 @@ def test_a_step_that_fails_is_shown_with_the_lines_before_it(tmp_path: Path, eng
     assert "linux/amd64" in caught.value.reason
     assert "returned a non-zero code: 2\nStep 2/2 : RUN make\nno rule to make target" in caught.value.reason
     assert not any(path.endswith("/get") for path in engine.paths("GET")), "nothing is saved of it"
+
+
+def test_of_a_long_build_that_fails_the_last_lines_are_shown(tmp_path: Path, engine: Engine) -> None:
+    engine.events = [{"stream": f"line {number}.\n"} for number in range(100)] + [{"error": "it failed"}]
+    with pytest.raises(BuildFailed) as caught:
+        _builder(engine, tmp_path).build(_request(tmp_path), tmp_path / "out")
+    assert "it failed\nline 70.\n" in caught.value.reason
+    assert caught.value.reason.endswith("line 99.\n")
 
 
 def test_an_engine_whose_disk_is_full_is_told_from_a_bad_dockerfile(tmp_path: Path, engine: Engine) -> None:

@@ -236,7 +236,7 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path, part: str) -> None:
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "notes.tar"
     path.write_bytes(data)
-    with pytest.raises((DamagedContent, HostileArchive), match=r"notes\.tar: .*archive"):
+    with pytest.raises(InvalidInput, match=r"notes\.tar is no tar archive"):
         imported(path, tmp_path)
 
 

@@ -20,7 +20,9 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    with serving_files({"/image.tar": (200, BODY), "/broken": (503, b""), "/linux-arm64.tar": (200, BODY)}) as files:
+    with serving_files(
+        {"/image.tar": (200, BODY), "/broken": (503, b""), "/busy": (429, b""), "/linux-arm64.tar": (200, BODY)}
+    ) as files:
         yield files
 
 
@@ -75,7 +77,7 @@ def test_another_content_than_promised_is_damage_and_leaves_nothing(tmp_path: Pa
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize(("path", "temporary"), [("/missing", False), ("/broken", True)])
+@pytest.mark.parametrize(("path", "temporary"), [("/missing", False), ("/broken", True), ("/busy", True)])
 def test_a_refusal_is_named_and_says_whether_to_try_again(
     tmp_path: Path, server: FileServer, path: str, temporary: bool
 ) -> None:
@@ -92,7 +94,10 @@ def test_an_address_that_nobody_serves_is_temporary_and_shows_no_secret(tmp_path
     assert "http://127.0.0.1:9/image.tar" in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["http://", "https://host/x#sha256=abc", "https://host/x#md5=abc"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://", "https://host:99999/x", "https://host:port/x", "https://host/x#sha256=abc", "https://host/x#md5=abc"],
+)
 def test_an_address_that_cannot_be_meant_is_refused_beforehand(tmp_path: Path, address: str) -> None:
     with pytest.raises(InvalidInput):
         PrebuiltBuilder().check(request(tmp_path, address))

@@ -176,6 +176,26 @@ def test_what_is_no_layout_is_refused(tmp_path: Path) -> None:
         assert main(["convert", str(path), str(tmp_path / "result")]) == ExitCode.INVALID_INPUT
 
 
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ("127.0.0.1:5000/shop/web:1.4", "`soci-pipeline index 127.0.0.1:5000/shop/web:1.4`"),
+        ("registry.example.com/web", "`soci-pipeline index registry.example.com/web`"),
+        ("https://example.com/image.tar", "Fetch it first"),
+        ("missing/image.tar", "Give a folder with an OCI layout, or a tar of one."),
+        ("../missing.tar", "Give a folder with an OCI layout, or a tar of one."),
+    ],
+)
+def test_a_source_that_is_not_there_comes_with_what_was_probably_meant(
+    source: str, advice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", source, str(tmp_path / "out")]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert "there is no " in said
+    assert advice in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_v1_leaves_the_image_index_as_it_is(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = converted(source, tmp_path / "one", capsys, "--index-version", "v1", "--min-layer-size", "0")
     assert answer["index"] == Layout.open(source).root().digest

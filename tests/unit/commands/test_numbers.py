@@ -1,4 +1,4 @@
-"""Numbers as people write them on a command line, and as an answer counts."""
+"""Numbers as people write them on a command line."""
 
 from argparse import ArgumentTypeError
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soci_pipeline.commands.numbers import counted, quantity, size, whole
+from soci_pipeline.commands.numbers import quantity, size, whole
 
 
 @given(st.integers(min_value=0, max_value=10**9), st.sampled_from([("", 1), ("KiB", 1024), ("MiB", 1024**2)]))
@@ -47,8 +47,3 @@ def test_a_quantity_out_of_its_range_is_refused(text: str) -> None:
 def test_both_ends_of_a_range_are_taken() -> None:
     take = quantity("seconds", least=1, most=3600)
     assert [take("1"), take("2.5"), take("3600")] == [1, 2.5, 3600]
-
-
-def test_one_is_counted_without_an_s() -> None:
-    assert [counted(number, "tag") for number in (0, 1, 2)] == ["0 tags", "1 tag", "2 tags"]
-    assert [counted(number, "entry", "entries") for number in (1, 2)] == ["1 entry", "2 entries"]

@@ -80,6 +80,27 @@ def test_in_ci_and_in_a_dumb_terminal_nothing_is_drawn(
     assert not _ESCAPE.search(drawn)
 
 
+def test_what_is_printed_stays_whole_and_a_bar_that_is_done_stays_above_what_follows() -> None:
+    script = (
+        "import sys\n"
+        "from soci_pipeline.commands.progress_display import progress_shown\n"
+        "from soci_pipeline.progress import meter\n"
+        "with progress_shown():\n"
+        "    with meter('push', 10) as advance:\n"
+        "        print('docker pull ' + 'x' * 300, file=sys.stderr)\n"
+        "        advance(10)\n"
+        "    print('the stack stays up', file=sys.stderr)\n"
+        "    with meter('verify', 10) as advance:\n"
+        "        advance(10)\n"
+    )
+    _, drawn = _in_a_terminal([sys.executable, "-c", script], COLUMNS="80")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    assert "docker pull " + "x" * 300 in plain
+    after = plain.partition("the stack stays up")[2]
+    assert "push" not in after
+    assert "verify" in after
+
+
 def test_quiet_draws_nothing_even_in_a_terminal(tmp_path: Path, address: str) -> None:
     layout = index_layout(tmp_path / "layout").path
     _, drawn = _in_a_terminal([*_push(layout, address), "--quiet"])

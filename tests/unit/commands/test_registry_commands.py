@@ -87,6 +87,17 @@ def test_push_takes_a_login_from_the_environment_and_an_authority_from_a_file(
     assert LOGIN.password.get_secret_value() not in "".join(capfd.readouterr())
 
 
+def test_a_certificate_that_is_not_trusted_comes_with_advice_about_authorities(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    own, other = certificate(tmp_path), certificate(tmp_path / "other")
+    with serving(tmp_path / "r", tls_cert=own.certificate, tls_key=own.key) as address:
+        command = ["inspect", f"{address}/team/app:v1", "--ca-file", str(other.certificate)]
+        assert main(command) == ExitCode.REGISTRY_UNREACHABLE
+    assert "next: A certificate authority of your own needs --ca-file" in capsys.readouterr().err
+
+
 def test_inspect_shows_platforms_layers_and_attestations(
     tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +169,33 @@ def test_a_served_folder_takes_a_push_and_ends_well_when_interrupted(tmp_path: P
         assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == 0
         child.send_signal(signal.SIGINT)
         assert child.wait(20) == 0
+
+
+def test_a_program_is_told_in_json_where_a_folder_is_served(tmp_path: Path) -> None:
+    argv = [
+        sys.executable,
+        "-m",
+        "soci_pipeline",
+        "registry",
+        "serve",
+        str(tmp_path / "served"),
+        "--port",
+        "0",
+        "--json",
+    ]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        answer = json.loads("".join(iter(child.stdout.readline, "}\n")) + "}")
+        with RegistryClient(answer["address"]) as client:
+            client.ping()
+        child.send_signal(signal.SIGINT)
+        assert (child.stdout.read(), child.wait(20)) == ("", 0)
+
+
+def test_an_address_that_cannot_be_had_leaves_no_folder(tmp_path: Path) -> None:
+    command = ["registry", "serve", str(tmp_path / "served"), "--host", "203.0.113.9"]
+    assert main(command) == ExitCode.STACK
+    assert not (tmp_path / "served").exists()
 
 
 def test_a_served_folder_can_ask_for_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

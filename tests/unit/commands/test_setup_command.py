@@ -93,7 +93,8 @@ def prefect_without_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
 
     def answer(request: Recorded) -> tuple[int, Any]:
         asked.append(request.path)
-        return (200, True) if request.path == "/api/health" else (404, {"detail": "Not Found"})
+        sound = {"/api/health": (200, True), "/api/work_pools/filter": (200, [])}
+        return sound.get(request.path, (404, {"detail": "Not Found"}))
 
     monkeypatch.setenv("SOCI_PIPELINE_HOME", str(REPOSITORY))
     with loopback(answer) as url:
@@ -121,7 +122,47 @@ def test_a_block_that_prefect_does_not_have_is_to_be_made_first(
     what, next_step = capsys.readouterr().err.splitlines()
     assert what == "soci-pipeline: Prefect has no block slack-webhook/nope"
     assert "Make that block first" in next_step
-    assert not [path for path in asked if "work_pools" in path]
+    assert [path for path in asked if "work_pools" in path] == ["/api/work_pools/filter"]
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "reason"),
+    [
+        ("", ExitCode.INVALID_INPUT, "PREFECT_API_URL is not set"),
+        ("127.0.0.1:4200", ExitCode.INVALID_INPUT, "PREFECT_API_URL is no address that begins with http"),
+        ("http://127.0.0.1:1/api", ExitCode.STACK, "no Prefect server answers at http://127.0.0.1:1/api"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_named_with_the_cause(
+    url: str,
+    status: ExitCode,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SOCI_PIPELINE_HOME", str(REPOSITORY))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    assert main(["setup"]) == status
+    said = capsys.readouterr().err
+    assert said.startswith(f"soci-pipeline: {reason}")
+    assert "http://127.0.0.1:4200/api" in said or "`prefect server start`" in said
+    assert "Error:" not in said
+
+
+def test_a_login_that_the_server_does_not_take_is_what_setup_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOCI_PIPELINE_HOME", str(REPOSITORY))
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "u:do-not-show")
+    with loopback(lambda _: (401, {"exception_message": "Unauthorized"})) as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        assert main(["setup"]) == ExitCode.CREDENTIALS
+    what, next_step = capsys.readouterr().err.splitlines()
+    assert what == f"soci-pipeline: the Prefect server at {url}/api does not take the login"
+    assert "Correct PREFECT_API_AUTH_STRING" in next_step
+    assert "do-not-show" not in what + next_step
 
 
 def test_words_that_are_no_traceback_are_shown_whole(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The commands `ztoc`, `ztoc-info` and `ztoc-get-file`: answers, files and exit statuses."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -64,6 +65,34 @@ def test_a_layer_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captu
     arguments = ["ztoc", str(tmp_path / "none"), "--media-type", OCI_LAYER_GZIP, "--output", str(tmp_path / "out")]
     assert main(arguments) == ExitCode.INVALID_INPUT
     assert "none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("media_type", "said"),
+    [
+        ("application/vnd.oci.image.layer.v1.tar", "is gzipped, and application/vnd.oci.image.layer.v1.tar is a plain"),
+        ("application/vnd.docker.image.rootfs.diff.tar", "Give application/vnd.docker.image.rootfs.diff.tar.gzip."),
+        ("gzip", "'gzip' is not the media type of a layer"),
+    ],
+)
+def test_a_sound_layer_is_not_called_damaged_for_a_wrong_media_type(
+    layer: Path, tmp_path: Path, media_type: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "x.ztoc"
+    command = ["ztoc", str(layer), "--media-type", media_type, "--output", str(output)]
+    assert main(command) == ExitCode.INVALID_INPUT
+    assert said in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_plain_tar_is_not_called_damaged_where_a_gzipped_one_was_promised(
+    layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = tmp_path / "layer.tar"
+    plain.write_bytes(gzip.decompress(layer.read_bytes()))
+    command = ["ztoc", str(plain), "--media-type", "application/vnd.oci.image.layer.v1.tar+gzip", "--output", "x"]
+    assert main(command) == ExitCode.INVALID_INPUT
+    assert "is not gzipped" in capsys.readouterr().err
 
 
 def test_ztoc_info_shows_spans_and_entries(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:

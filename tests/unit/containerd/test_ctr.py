@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.build.errors import ToolTooOld
 from soci_pipeline.containerd.ctr import Containerd, purged_afterwards
 from soci_pipeline.errors import EngineUnavailable, ToolFailed
+from soci_pipeline.tool_versions import ToolTooOld
 from tests.support.fake_programs import Programs
 
 

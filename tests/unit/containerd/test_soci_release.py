@@ -49,7 +49,7 @@ def test_what_is_no_version_is_refused(version: str) -> None:
         release_address(version, AMD64)
 
 
-@pytest.mark.parametrize("base_url", ["file:///etc", "mirror.example", ""])
+@pytest.mark.parametrize("base_url", ["file:///etc", "mirror.example", "", "https://", "https://mirror.example:99999"])
 def test_what_is_no_address_is_refused(base_url: str) -> None:
     with pytest.raises(InvalidInput, match="not an address"):
         release_address("0.15.0", AMD64, base_url=base_url)
@@ -79,7 +79,7 @@ def test_a_sha256_that_is_none_is_refused(server: FileServer, tmp_path: Path) ->
         fetched(server, tmp_path, sha256="../../x")
 
 
-@pytest.mark.parametrize(("status", "temporary"), [(404, False), (503, True)])
+@pytest.mark.parametrize(("status", "temporary"), [(404, False), (408, True), (429, True), (503, True)])
 def test_a_refusal_names_the_address_and_the_package(
     server: FileServer, tmp_path: Path, status: int, temporary: bool
 ) -> None:

@@ -6,11 +6,12 @@ from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
-from soci_pipeline.oci.media_types import SOCI_INDEX_V2
+from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD, SOCI_INDEX_V2
+from soci_pipeline.soci.convert import convert
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from tests.support.fake_programs import Programs
-from tests.support.images import AMD64, gzip_layer, image_layout, index_layout
+from tests.support.images import AMD64, Layer, gzip_layer, image_layout, index_layout, only_manifest
 from tests.support.tars import noise, text
 
 OPTIONS = SociOptions(version=IndexVersion.V2, min_layer_size=10_000)
@@ -80,6 +81,36 @@ def test_nothing_large_enough_leaves_the_image_as_it_is(programs: Programs, imag
     assert record.soci_index is None
     assert [layer.reason for layer in record.layers] == [Reason.TOO_SMALL] * 2
     assert isinstance(result.layout.read_document(result.root), ImageIndex)
+
+
+def test_a_small_layer_of_another_kind_has_the_reason_that_the_native_toolchain_names(
+    programs: Programs, tmp_path: Path
+) -> None:
+    programs.add_python("soci", CONVERT)
+    layers = [
+        gzip_layer({"large": noise(50_000)}),
+        Layer(b"\x28\xb5\x2f\xfd" * 20, OCI_LAYER_ZSTD),
+        Layer(b"?" * 80, "text/plain"),
+    ]
+    source = image_layout(tmp_path / "image", AMD64, layers)
+    result = index_with_containerd(source, tmp_path / "out", options=OPTIONS, env=programs.env)
+    native = convert(source, tmp_path / "native", options=OPTIONS)
+    reasons = [layer.reason for layer in result.images[0].layers]
+    assert reasons == [None, Reason.ZSTD, Reason.FOREIGN] == [layer.reason for layer in native.images[0].layers]
+
+
+def test_a_small_layer_that_has_an_address_and_is_there_is_too_small_with_either_toolchain(
+    programs: Programs, image: Layout, tmp_path: Path
+) -> None:
+    programs.add_python("soci", CONVERT)
+    manifest = only_manifest(image)
+    small = manifest.layers[1].annotated(urls=("https://example.com/base",))
+    addressed = image.add_document(manifest.replaced(layers=(manifest.layers[0], small)))
+    image.set_roots([addressed.annotated(platform=AMD64)])
+    result = index_with_containerd(image, tmp_path / "out", options=OPTIONS, env=programs.env)
+    native = convert(image, tmp_path / "native", options=OPTIONS)
+    reasons = [layer.reason for layer in result.images[0].layers]
+    assert reasons == [None, Reason.TOO_SMALL] == [layer.reason for layer in native.images[0].layers]
 
 
 def test_attestations_follow_the_converted_image(programs: Programs, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from soci_pipeline.build import engine_client
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.local import engine
 from soci_pipeline.local.diagnosis import Check, diagnose
 from soci_pipeline.local.ports import free_port
 from soci_pipeline.local.toolchain import VARIABLE, Toolchain
@@ -67,7 +67,7 @@ def test_an_engine_that_is_named_and_silent_is_a_lack(tmp_path: Path, monkeypatc
 
 def test_a_machine_without_an_engine_is_told_to_install_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.setattr(engine, "_DEFAULT_SOCKET", tmp_path / "none.sock")
+    monkeypatch.setattr(engine_client, "DEFAULT_HOST", f"unix://{tmp_path}/none.sock")
     check = _checks(tmp_path)["docker engine"]
     assert not check.ok
     assert str(check.advice).startswith("Install Docker, or start it")
@@ -82,11 +82,14 @@ def test_a_user_without_a_password_is_no_credential(tmp_path: Path, monkeypatch:
     assert str(check.advice).startswith("Set SOCI_PIPELINE_REGISTRY_PASSWORD as well")
 
 
+_PREFECT: dict[str, tuple[int, Any]] = {"/api/health": (200, True), "/api/work_pools/filter": (200, [])}
+
+
 def test_a_prefect_server_whose_address_lacks_api_is_named_with_the_right_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(request: Recorded) -> tuple[int, Any]:
-        return (200, True) if request.path == "/api/health" else (404, {"detail": "Not Found"})
+        return _PREFECT.get(request.path, (404, {"detail": "Not Found"}))
 
     with loopback(answer) as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
@@ -119,7 +122,42 @@ def test_a_prefect_server_that_is_not_there_is_a_lack(tmp_path: Path, monkeypatc
     check = _checks(tmp_path)["prefect API"]
     assert not check.ok
     assert check.detail.startswith("no Prefect server answers at ")
-    assert "Set PREFECT_API_URL" in str(check.advice)
+    assert "set PREFECT_API_URL" in str(check.advice)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "advice"),
+    [
+        ({}, "wants a login, and there is none", "Set PREFECT_API_AUTH_STRING to its user:password"),
+        ({"PREFECT_API_AUTH_STRING": "u:wrong"}, "does not take the login", "Correct PREFECT_API_AUTH_STRING"),
+        ({"PREFECT_API_KEY": "wrong"}, "does not take the login", "or PREFECT_API_KEY, which comes first"),
+    ],
+)
+def test_a_prefect_server_that_wants_another_login_is_a_lack(
+    given: dict[str, str], reason: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Recorded) -> tuple[int, Any]:
+        sound = request.headers.get("authorization") == "Basic dTpyaWdodA=="
+        return (200, []) if sound else (401, {"exception_message": "Unauthorized"})
+
+    with loopback(answer) as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        check = _checks(tmp_path)["prefect API"]
+        assert (check.ok, check.detail) == (False, f"the Prefect server at {url}/api {reason}")
+        assert advice in str(check.advice)
+        monkeypatch.delenv("PREFECT_API_KEY", raising=False)
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "u:right")
+        assert _checks(tmp_path)["prefect API"].ok
+
+
+def test_something_else_that_answers_is_no_prefect_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with loopback(lambda _: (404, {"errors": []})) as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        check = _checks(tmp_path)["prefect API"]
+    assert not check.ok
+    assert check.detail.startswith(f"what answers at {url}/api is no Prefect server")
 
 
 def test_no_credential_is_ever_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from soci_pipeline.containerd import socket as containerd_socket
+from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
-from soci_pipeline.local import engine
 from soci_pipeline.local.engine import find_engine, private_engine
 
 INFORMATION = {"ServerVersion": "28.0.1", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
@@ -79,14 +81,47 @@ def test_an_ordinary_user_is_told_what_to_do_instead_of_a_private_engine(tmp_pat
     assert "prebuilt" in str(caught.value.advice)
 
 
+def test_a_named_containerd_socket_may_be_written_as_a_url() -> None:
+    with _engine(INFORMATION) as address:
+        found = find_engine({"DOCKER_HOST": address, "CONTAINERD_ADDRESS": "unix:///run/c.sock"})
+    assert found is not None
+    assert found.containerd_socket == Path("/run/c.sock")
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield
+
+
+def test_the_containerd_of_an_engine_is_the_one_that_the_toolchain_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, first, second = (tmp_path / name for name in ("dead.sock", "first.sock", "second.sock"))
+    with _listening(dead):
+        pass
+    monkeypatch.setattr(containerd_socket, "USUAL", (dead, first, second))
+    with _engine(INFORMATION) as host, _listening(first), _listening(second):
+        found = find_engine({"DOCKER_HOST": host})
+        assert found is not None
+        assert found.containerd_socket == find_socket(env={"DOCKER_HOST": host}) == first
+        assert found.env["CONTAINERD_ADDRESS"] == str(first)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a moment")
 def test_a_containerd_in_a_folder_of_root_s_is_none_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = tmp_path / "run"
     closed.mkdir(mode=0o700)
-    (closed / "containerd.sock").touch()
-    monkeypatch.setattr(engine, "_CONTAINERD_SOCKETS", (closed / "containerd.sock",))
-    with _engine(INFORMATION) as host, _somebody_else():
-        found = find_engine({"DOCKER_HOST": host, "HOME": "/", "PATH": os.environ["PATH"]})
+    monkeypatch.setattr(containerd_socket, "USUAL", (closed / "containerd.sock",))
+    environment = {"HOME": "/", "PATH": os.environ["PATH"]}
+    with _engine(INFORMATION) as host, _listening(closed / "containerd.sock"):
+        own = find_engine({"DOCKER_HOST": host, **environment})
+        with _somebody_else():
+            found = find_engine({"DOCKER_HOST": host, **environment})
+    assert own is not None
+    assert own.containerd_socket == closed / "containerd.sock"
     assert found is not None
     assert found.containerd_socket is None
 

@@ -7,7 +7,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from soci_pipeline.local.plain_image import add_image, add_layer, file_member, link_member, write_archive
+from soci_pipeline.local.plain_image import add_image, add_layer, file_member, link_member
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.platform import Platform
@@ -50,17 +50,3 @@ def test_the_image_names_its_platform_in_descriptor_and_config(tmp_path: Path) -
     config = json.loads(layout.read(manifest.config))
     assert (config["architecture"], config["os"], config["created"]) == ("arm64", "linux", "1970-01-01T00:00:00Z")
     assert config["rootfs"]["diff_ids"] == [layer.diff_id]
-
-
-def test_an_archive_of_the_same_layout_has_the_same_bytes(tmp_path: Path) -> None:
-    archives = []
-    for number in (1, 2):
-        layout = Layout.create(tmp_path / str(number))
-        layer = add_layer(layout, [file_member("x", b"x")], created_by="test")
-        layout.set_roots([add_image(layout, [layer], ARM, created=0, config={})])
-        write_archive(layout, tmp_path / f"{number}.tar")
-        archives.append((tmp_path / f"{number}.tar").read_bytes())
-    assert archives[0] == archives[1]
-    with tarfile.open(fileobj=io.BytesIO(archives[0])) as archive:
-        assert "index.json" in archive.getnames()
-        assert "oci-layout" in archive.getnames()

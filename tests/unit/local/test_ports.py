@@ -49,3 +49,9 @@ def test_a_program_that_never_answers_is_reported_after_the_time(
 def test_waiting_ends_as_soon_as_it_answers(tmp_path: Path, sleeper: "subprocess.Popen[bytes]") -> None:
     states = iter([False, True])
     wait_until(lambda: next(states), what="the thing", child=sleeper, log=tmp_path / "none", seconds=30)
+
+
+def test_what_it_answers_with_is_handed_on(tmp_path: Path, sleeper: "subprocess.Popen[bytes]") -> None:
+    answers = iter([None, "28.0.1"])
+    found = wait_until(lambda: next(answers), what="the thing", child=sleeper, log=tmp_path / "none", seconds=30)
+    assert found == "28.0.1"

@@ -7,7 +7,7 @@ import pytest
 
 from soci_pipeline.errors import StackError
 from soci_pipeline.local.ports import listens
-from soci_pipeline.local.stack import local_stack, project_folder
+from soci_pipeline.local.stack import local_stack
 from soci_pipeline.local.toolchain import Toolchain
 from tests.support.prefect_command import PrefectCommand
 
@@ -54,7 +54,3 @@ def _environment(process: Path) -> bytes:
         return (process / "environ").read_bytes()
     except OSError:
         return b""
-
-
-def test_the_projects_folder_is_the_one_with_the_flows() -> None:
-    assert (project_folder() / "flows" / "publish_image.py").is_file()

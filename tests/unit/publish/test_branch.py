@@ -11,13 +11,16 @@ from soci_pipeline.errors import PlatformMismatch, SociPipelineError
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish import branch, source
-from soci_pipeline.publish.branch import Branch, Stopped, publish_branch
+from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.settings import Stopped
 from soci_pipeline.settings import Settings
+from soci_pipeline.soci.records import PlatformImage
 from tests.support.git_repositories import repository
-from tests.support.images import AMD64, ARM64, image_layout
+from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
 from tests.support.registries import REPOSITORY, registry
+from tests.support.tars import noise
 
 
 @pytest.fixture
@@ -48,10 +51,16 @@ def _branch(tmp_path: Path, client: RegistryClient, platform: Platform = AMD64, 
     return Branch(request.branch(platform, source.resolve(str(application))), folder, settings)
 
 
+def _published(work: Branch, client: RegistryClient) -> PlatformImage:
+    """All steps in order, as the flow runs them."""
+    layout = branch.import_built(work, branch.build(work, branch.check_out(work)))
+    return branch.push(work, branch.index(work, layout, client), client)
+
+
 def test_a_branch_ends_with_an_indexed_image_under_its_digest_and_no_tag(
     tmp_path: Path, client: RegistryClient
 ) -> None:
-    image = publish_branch(_branch(tmp_path, client), client)
+    image = _published(_branch(tmp_path, client), client)
     assert image.platform == AMD64
     assert [layer.ztoc is not None for layer in image.layers] == [True, True]
     assert image.soci_index is not None
@@ -65,8 +74,8 @@ def test_a_branch_ends_with_an_indexed_image_under_its_digest_and_no_tag(
 def test_the_same_commit_again_gives_the_same_digests_and_uploads_nothing(
     tmp_path: Path, client: RegistryClient
 ) -> None:
-    first = publish_branch(_branch(tmp_path, client), client)
-    again = publish_branch(_branch(tmp_path, client), client)
+    first = _published(_branch(tmp_path, client), client)
+    again = _published(_branch(tmp_path, client), client)
     assert (again.manifest, again.soci_index) == (first.manifest, first.soci_index)
     assert again.bytes_uploaded == 0
     assert again.bytes_skipped == first.bytes_uploaded
@@ -74,7 +83,7 @@ def test_the_same_commit_again_gives_the_same_digests_and_uploads_nothing(
 
 def test_a_v1_index_is_a_referrer_of_the_image_as_it_was_built(tmp_path: Path, client: RegistryClient) -> None:
     work = _branch(tmp_path, client, version="v1")
-    image = publish_branch(work, client)
+    image = _published(work, client)
     built = Layout.open(tmp_path / "prebuilt" / AMD64.slug).root()
     assert image.manifest.digest == built.digest
     assert image.soci_index is not None
@@ -98,13 +107,25 @@ def test_layers_that_went_up_beside_the_indexing_are_counted_once(tmp_path: Path
     assert (image.bytes_uploaded, image.bytes_skipped) == (everything, 0)
 
 
-def test_an_upload_ends_when_the_step_beside_it_has_failed(tmp_path: Path, client: RegistryClient) -> None:
+@pytest.mark.parametrize("there", [False, True], ids=["nothing is there", "all is there"])
+def test_an_upload_ends_when_the_step_beside_it_has_failed(tmp_path: Path, client: RegistryClient, there: bool) -> None:
     work = _branch(tmp_path, client)
     layout = branch.import_built(work, branch.build(work, branch.check_out(work)))
     stop = threading.Event()
+    if there:
+        branch.upload_layers(work, layout, client, stop)
     stop.set()
     with pytest.raises(Stopped):
         branch.upload_layers(work, layout, client, stop)
+    assert client.has_blob(REPOSITORY, layout.read_document(layout.root()).children[-1]) is there
+
+
+def test_an_upload_that_has_begun_is_given_up_within_its_layer(tmp_path: Path, client: RegistryClient) -> None:
+    work = _branch(tmp_path, client)
+    image_layout(tmp_path / "large", AMD64, [gzip_layer({"noise": noise(5 << 20)})])
+    layout, stop = Layout.open(tmp_path / "large"), threading.Event()
+    with pytest.raises(Stopped):
+        branch.upload_layers(work, layout, client, stop, lambda _done, _total: stop.set())
     assert client.has_blob(REPOSITORY, layout.read_document(layout.root()).children[-1]) is False
 
 
@@ -113,17 +134,17 @@ def test_an_image_of_another_platform_than_asked_for_is_refused(tmp_path: Path, 
     (tmp_path / "prebuilt" / ARM64.slug).rename(tmp_path / "prebuilt" / "kept")
     (tmp_path / "prebuilt" / AMD64.slug).rename(tmp_path / "prebuilt" / ARM64.slug)
     with pytest.raises(PlatformMismatch):
-        publish_branch(work, client)
+        _published(work, client)
 
 
 def test_every_step_can_run_twice(tmp_path: Path, client: RegistryClient) -> None:
     work = _branch(tmp_path, client)
-    first = publish_branch(work, client)
-    assert publish_branch(work, client).manifest == first.manifest
+    first = _published(work, client)
+    assert _published(work, client).manifest == first.manifest
 
 
 def test_a_missing_prebuilt_image_is_named(tmp_path: Path, client: RegistryClient) -> None:
     work = _branch(tmp_path, client)
     (tmp_path / "prebuilt" / AMD64.slug).rename(tmp_path / "elsewhere")
     with pytest.raises(SociPipelineError, match=AMD64.slug):
-        publish_branch(work, client)
+        _published(work, client)

@@ -10,13 +10,14 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, parse_image_manifest
-from soci_pipeline.publish.collect import collect
+from soci_pipeline.oci.media_types import DOCKER_FOREIGN_LAYER_GZIP
+from soci_pipeline.publish.collect import collect, reader
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.joined import reader
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.push import push_graph
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2
-from tests.support.images import AMD64, ARM64
+from tests.support.images import AMD64, ARM64, image_layout, only_manifest
 from tests.support.published import REPOSITORY, registry, stored, upload
 
 
@@ -100,6 +101,18 @@ def test_everything_that_is_missing_is_named(client: RegistryClient, layout: Lay
     assert f"{nothing}: " in caught.value.reason
 
 
+def test_a_layer_that_no_registry_holds_is_not_missed(client: RegistryClient, layout: Layout) -> None:
+    plain = branch_plain(layout, AMD64)
+    document = parse_image_manifest(layout.read(plain.manifest))
+    foreign = Descriptor(media_type=DOCKER_FOREIGN_LAYER_GZIP, digest=Digest.of(b"windows"), size=7)
+    manifest = layout.add_document(document.model_copy(update={"layers": (*document.layers, foreign)}))
+    push_graph(layout, manifest, client, REPOSITORY)
+
+    [found] = collect(client, REPOSITORY, [manifest.digest])
+
+    assert found.manifest.digest == manifest.digest
+
+
 def test_an_index_without_an_image_and_a_soci_index_are_refused(client: RegistryClient, layout: Layout) -> None:
     image = published(client, layout, branch_v2(layout, AMD64))
     empty = layout.add_document(ImageIndex())
@@ -111,3 +124,13 @@ def test_an_index_without_an_image_and_a_soci_index_are_refused(client: Registry
 
     assert f"{empty.digest}: there is no image in it" in caught.value.reason
     assert "is an artifact of type application/vnd.amazon.soci.index.v2+json" in caught.value.reason
+
+
+def test_manifests_and_configs_are_read_back_from_the_registry(tmp_path: Path) -> None:
+    layout = image_layout(tmp_path / "layout")
+    with registry(tmp_path / "registry") as client:
+        push_graph(layout, layout.root(), client, REPOSITORY)
+        read = reader(client, REPOSITORY)
+        assert read(layout.root()) == layout.read(layout.root())
+        config = only_manifest(layout).config
+        assert read(config) == layout.read(config)

@@ -9,18 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soci_pipeline.errors import InvalidInput, JoinRefused, SociPipelineError
+from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import (
-    IMAGE_MANIFEST_DIGEST,
-    REFERENCE_DIGEST,
-    SOCI_INDEX_DIGEST,
-    commit_annotations,
-)
+from soci_pipeline.publish.annotations import commit_annotations
 from soci_pipeline.publish.join import join
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2, soci_index

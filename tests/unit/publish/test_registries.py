@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import CredentialsRefused
-from soci_pipeline.publish.registries import check_push, connect, prepare
+from soci_pipeline.publish.registries import check_push, connect, connection_to, prepare
 from soci_pipeline.registry.errors import RegistryUnreachable
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import ServerSettings
 from soci_pipeline.registry.tag_mutability import TagMutability
-from soci_pipeline.settings import Settings
+from soci_pipeline.settings import RegistrySettings, Settings
+from tests.support.certificates import certificate
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, registry
 
 
@@ -37,3 +38,45 @@ def test_a_registry_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatc
 
 def test_registries_other_than_ecr_let_every_tag_move() -> None:
     assert prepare(ImageReference.parse("registry.example.com/app"), Settings()) == TagMutability()
+
+
+@pytest.mark.parametrize(
+    ("registry", "settings", "plain"),
+    [
+        ("127.0.0.1:5000", RegistrySettings(), True),
+        ("127.0.0.1:5000", RegistrySettings(ca_file=Path("/ca.pem")), False),
+        ("registry.example.com", RegistrySettings(), False),
+        ("registry.example.com", RegistrySettings(plain_http=("registry.example.com",)), True),
+    ],
+)
+def test_programs_are_told_of_plain_http_exactly_where_the_client_speaks_it(
+    registry: str, settings: RegistrySettings, plain: bool, tmp_path: Path
+) -> None:
+    if settings.ca_file is not None:
+        authority = certificate(tmp_path, "127.0.0.1").certificate
+        settings = settings.model_copy(update={"ca_file": authority})
+    image = ImageReference.parse(f"{registry}/team/app")
+    way = connection_to(image, Settings(registry=settings))
+    with connect(image, Settings(registry=settings)) as client:
+        assert client._transport.base.scheme == ("http" if plain else "https")
+    assert (way.plain_http, way.ca_file) == (plain, settings.ca_file)
+
+
+@pytest.mark.parametrize(
+    ("host", "ecr"),
+    [
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", True),
+        ("123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", True),
+        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", True),
+        ("123456789012.dkr-ecr.eu-central-1.on.aws", True),
+        ("123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn", True),
+        ("123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu", True),
+        ("123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov", True),
+        ("public.ecr.aws", True),
+        ("registry.example.com", False),
+        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com.example.com", False),
+    ],
+)
+def test_parts_for_ecr_are_within_its_limits(host: str, ecr: bool) -> None:
+    with connect(ImageReference.parse(f"{host}/team/app"), Settings()) as client:
+        assert (5 << 20 <= client.settings.part_size <= 10 << 20) is ecr

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput, SociPipelineError, SourceError, StackError
+from soci_pipeline.project import HOME
 from soci_pipeline.publish import release
 from tests.support.git_repositories import Repository, repository, served
 
@@ -19,7 +20,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
 
 
 def test_the_folder_is_the_one_that_the_environment_names(project: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(release.HOME, str(project.path))
+    monkeypatch.setenv(HOME, str(project.path))
     assert release.enter() == {"directory": str(project.path)}
 
 
@@ -27,11 +28,11 @@ def test_the_current_folder_is_taken_where_it_is_a_checkout(
     project: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.path)
-    assert release.home() == project.path
+    assert release.enter() == {"directory": str(project.path)}
 
 
 def test_a_folder_without_flows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(release.HOME, str(tmp_path))
+    monkeypatch.setenv(HOME, str(tmp_path))
     with pytest.raises(StackError, match="no folder with prefect"):
         release.enter()
 
@@ -72,7 +73,7 @@ def test_a_commit_that_is_none_is_refused(project: Repository, commit: str) -> N
 def test_flows_of_another_version_than_the_parents_do_not_run(
     project: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(release.HOME, str(project.path))
+    monkeypatch.setenv(HOME, str(project.path))
     monkeypatch.setenv(release.RELEASE, release.identity(project.path))
     assert release.enter()
     project.commit({"tasks/b.py": "B = 2\n"})

@@ -1,18 +1,29 @@
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import pytest
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.publish.existing.index import Settings, index_existing
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import AccessRefused, RegistryError, RegistryUnreachable
+from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.server.faults import Fault, Kind
+from soci_pipeline.registry.server.serving import serving
+from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.soci.convert import Conversion, convert
 from soci_pipeline.soci.records import SociOptions
 from soci_pipeline.soci.ztoc_codec import decode, encode
 from tests.support.images import image_layout
 from tests.support.published import REPOSITORY, flip, registry, stored, tag
 
+Reuse = Callable[[RegistryClient, Layout, Path], None]
 OPTIONS = SociOptions(span_size=64 << 10, min_layer_size=0)
 
 
@@ -97,3 +108,53 @@ def test_a_ztoc_that_is_damaged_in_the_registry_is_built_again(tmp_path: Path) -
         again = convert(source, tmp_path / "again", options=OPTIONS, ztocs=store)
     assert again.root == first.root
     assert len(made_here.made) == 1
+
+
+@contextmanager
+def _faulty(folder: Path, fault: Fault) -> Iterator[RegistryClient]:
+    """The registry in a folder with one fault, and a client that asks once."""
+    patience = ClientSettings(attempts=1, settle_time=0)
+    with serving(folder, faults=[fault]) as address, RegistryClient(address, settings=patience) as client:
+        yield client
+
+
+def _reuse_in_build(client: RegistryClient, source: Layout, folder: Path) -> None:
+    store = RepositoryZtocs(client, REPOSITORY, "latest", cache=Memory())
+    convert(source, folder, options=OPTIONS, ztocs=store)
+
+
+def _reuse_in_registry(client: RegistryClient, source: Layout, folder: Path) -> None:
+    options = OPTIONS.model_copy(update={"reuse_from": "latest"})
+    image = ImageReference.parse(f"{client.registry}/{REPOSITORY}:plain")
+    assert index_existing(client, image, Settings(soci=options, folder=folder.parent)).changed
+
+
+@pytest.mark.parametrize("reuse", [_reuse_in_build, _reuse_in_registry])
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_a_tag_that_cannot_be_read_is_no_reason_to_fail(tmp_path: Path, reuse: Reuse, status: int) -> None:
+    source = image_layout(tmp_path / "image")
+    with registry(tmp_path / "registry") as client:
+        _published(client, source, tmp_path / "first")
+        tag(client, source, source.root(), "plain")
+    fault = Fault("GET", "manifests/latest", times=9, status=status, code="")
+    with _faulty(tmp_path / "registry", fault) as client:
+        reuse(client, source, tmp_path / "again")
+
+
+@pytest.mark.parametrize("reuse", [_reuse_in_build, _reuse_in_registry])
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (Fault("GET", "manifests/latest", times=9, status=403, code="DENIED"), AccessRefused),
+        (Fault("GET", "manifests/latest", times=9, kind=Kind.LOST_ANSWER), RegistryUnreachable),
+    ],
+)
+def test_a_registry_that_refuses_the_login_or_is_gone_fails_before_the_work(
+    tmp_path: Path, reuse: Reuse, fault: Fault, expected: type[RegistryError]
+) -> None:
+    source = image_layout(tmp_path / "image")
+    with registry(tmp_path / "registry") as client:
+        _published(client, source, tmp_path / "first")
+        tag(client, source, source.root(), "plain")
+    with _faulty(tmp_path / "registry", fault) as client, pytest.raises(expected):
+        reuse(client, source, tmp_path / "again")

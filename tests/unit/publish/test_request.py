@@ -98,6 +98,17 @@ def test_a_dockerfile_may_lie_beside_its_context_within_the_source() -> None:
 def test_secrets_are_named_by_block_or_arn() -> None:
     places = {"npm": "secret/npm-token", "pip": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:pip-AbCdEf"}
     assert PublishRequest.check(GIVEN | {"build_secrets": places}).build_secrets == places
+    managed = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:rds!db-1-AbCdEf"
+    assert PublishRequest.check(GIVEN | {"source_credentials": managed}).source_credentials == managed
+
+
+@pytest.mark.parametrize("name", ["a{b}", "ä", "a:b"])
+def test_an_arn_that_no_secret_can_have_is_refused_at_the_form(name: str) -> None:
+    place = f"arn:aws:secretsmanager:eu-west-1:123456789012:secret:{name}"
+    with pytest.raises(InvalidInput, match="ARN of a secret"):
+        PublishRequest.check(GIVEN | {"source_credentials": place})
+    with pytest.raises(InvalidInput, match="ARN of a secret"):
+        PublishRequest.check(GIVEN | {"build_secrets": {"npm": place}})
 
 
 def test_a_branch_is_told_one_platform_and_one_commit_and_survives_json() -> None:

@@ -11,7 +11,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.same_images import difference
+from soci_pipeline.publish.same_images import compare
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.images import AMD64, ARM64, Layer, add_attestation, add_image, gzip_layer
 from tests.support.indexed import indexed, some_layers
@@ -59,7 +59,7 @@ def under(
 
 
 def said(client: RegistryClient, made: Descriptor) -> str | None:
-    return difference(client, REPOSITORY, made.digest, "nightly")
+    return compare(client, REPOSITORY, made.digest, "nightly").difference
 
 
 def _set(path: str, value: Any) -> Change:

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from soci_pipeline.aws.ecr import EcrCredentials
 from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.signature import Connection, SigningKey, sign
+from soci_pipeline.publish.registries import Connection
+from soci_pipeline.publish.signature import SigningKey, sign
 from soci_pipeline.registry.auth import Credentials, FixedCredentials
 from soci_pipeline.registry.reference import ImageReference
 from tests.support.aws import REGISTRY, answering, give_credentials

@@ -90,7 +90,7 @@ def test_a_web_server_that_does_not_answer_is_a_temporary_error() -> None:
     assert raised.value.temporary
 
 
-@pytest.mark.parametrize("status", [502, 503])
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_a_web_server_that_cannot_just_now_is_a_temporary_error(status: int) -> None:
     with answering(status) as address, pytest.raises(SourceError, match="does not answer") as raised:
         source.resolve(f"{address}/app.git")

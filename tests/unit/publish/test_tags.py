@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput, TagConflict
+from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
-from soci_pipeline.publish.annotations import REVISION
-from soci_pipeline.publish.tags import OnNewer, Outcome, check_tags_before_build, move_tags
+from soci_pipeline.publish.tags import Outcome, check_tags_before_build, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ImmutableTag, ManifestUnknown
 from soci_pipeline.registry.server import FaultPlan, ServerSettings, serving
@@ -155,11 +155,6 @@ def test_an_older_commit_does_not_replace_a_newer_one_unless_told_to(client: Reg
     with pytest.raises(TagConflict, match="newer than"):
         move_tags(client, REPOSITORY, old, ["main", "v1"], ancestry=ancestry)
     assert tags_of(client) == {"main": new.digest}
-    kept = move_tags(client, REPOSITORY, old, ["main", "v1"], ancestry=ancestry, on_newer=OnNewer.KEEP)
-    assert [(each.outcome, each.digest) for each in kept] == [
-        (Outcome.KEPT_NEWER, new.digest),
-        (Outcome.WRITTEN, old.digest),
-    ]
     forced = move_tags(client, REPOSITORY, old, ["main"], ancestry=ancestry, force=True)
     assert forced[0].outcome is Outcome.WRITTEN
 
@@ -240,7 +235,6 @@ def test_conflicts_that_can_be_known_are_named_before_the_build(client: Registry
     check(NEW, ["v1", "main", "v2"])
     check(OTHER, ["main"])
     check(OLD, ["main"], force=True)
-    check(OLD, ["main"], on_newer=OnNewer.KEEP)
     with pytest.raises(TagConflict, match="v1 is immutable"):
         check(OTHER, ["v1"])
     with pytest.raises(TagConflict, match=r"main holds .* newer than"):

@@ -11,7 +11,6 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer, RepositoryUnknown
 from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings
 from soci_pipeline.registry.server.faults import Kind
-from soci_pipeline.registry.settings import ClientSettings
 from tests.support.registries import (
     CREDENTIALS,
     LOGIN,
@@ -70,22 +69,6 @@ def test_parts_are_as_large_as_the_registry_wants_them(tmp_path: Path) -> None:
     with registry(tmp_path, faults=plan, server=ServerSettings(least_part=300_000), settings=settings) as client:
         upload(client, DATA)
     assert methods(plan) == ["POST", "PATCH", "PATCH", "PATCH", "PUT"]
-
-
-@pytest.mark.parametrize(
-    ("host", "ecr"),
-    [
-        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", True),
-        ("123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", True),
-        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", True),
-        ("123456789012.dkr-ecr.eu-central-1.on.aws", True),
-        ("registry.example.com", False),
-        ("123456789012.dkr.ecr.eu-central-1.amazonaws.com.example.com", False),
-    ],
-)
-def test_parts_for_ecr_are_within_its_limits(host: str, ecr: bool) -> None:
-    size = ClientSettings().part_size_for(host)
-    assert (5 << 20 <= size <= 10 << 20) is ecr
 
 
 def test_a_local_copy_that_is_damaged_is_named_and_not_tried_again(tmp_path: Path) -> None:

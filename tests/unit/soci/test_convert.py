@@ -10,16 +10,15 @@ import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import DamagedContent, ExitCode, HostileArchive, InvalidInput
+from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.attestations import REFERENCE_DIGEST, is_attestation
 from soci_pipeline.soci.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.index import IMAGE_MANIFEST_DIGEST
 from soci_pipeline.soci.limits import Limits
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
@@ -106,6 +105,33 @@ def test_one_layer_that_cannot_be_indexed_leaves_the_others_indexed(tmp_path: Pa
     assert image.soci_index is not None
     soci_index = manifest_of(result.layout, image.soci_index)
     assert [layer.digest for layer in soci_index.layers] == [layer.ztoc for layer in image.layers if layer.ztoc]
+
+
+def test_a_small_layer_that_no_size_would_help_has_the_lasting_reason(tmp_path: Path) -> None:
+    layers = [Layer(b"\x28\xb5\x2f\xfd" * 20, OCI_LAYER_ZSTD), Layer(b"?" * 80, "text/plain")]
+    result = convert(image_layout(tmp_path / "source", layers=layers), tmp_path / "result", options=SociOptions())
+    assert [layer.reason for layer in result.images[0].layers] == ["zstd", "foreign"]
+
+
+def with_addresses(layout: Layout, layers: list[Layer]) -> None:
+    """The only image of a layout, with an address for its first layer."""
+    manifest = manifest_of(layout, add_image(layout, AMD64, layers))
+    first = manifest.layers[0].annotated(urls=("https://example.com/base",))
+    image = layout.add_document(manifest.replaced(layers=(first, *manifest.layers[1:])))
+    layout.set_roots([image.annotated(platform=AMD64)])
+
+
+@pytest.mark.parametrize(("there", "reason"), [(True, None), (False, "foreign")])
+def test_a_layer_with_an_address_is_indexed_where_it_is_there_too(
+    tmp_path: Path, there: bool, reason: str | None
+) -> None:
+    layers = [gzip_layer({"base": text(200_000)}), gzip_layer({"app": text(90_000)})]
+    source = Layout.create(tmp_path / "source")
+    with_addresses(source, layers)
+    if not there:
+        source.blob_path(layers[0].digest).unlink()
+    result = convert(source, tmp_path / "result", options=SMALL)
+    assert [layer.reason for layer in result.images[0].layers] == [reason, None]
 
 
 def test_an_image_without_a_layer_to_index_stays_as_it_is(tmp_path: Path) -> None:

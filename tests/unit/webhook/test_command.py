@@ -114,6 +114,20 @@ def test_serve_logs_json_without_secrets_and_ends_on_sigterm(tmp_path: Path) -> 
     assert support.SECRET.decode() not in log.read_text()
 
 
+def test_a_second_receiver_on_the_same_outbox_is_refused_before_it_sends_anything(tmp_path: Path) -> None:
+    config, log = tmp_path / "webhook.yaml", tmp_path / "log"
+    config.write_text(yaml.safe_dump(support.document(tmp_path)))
+    argv = [sys.executable, "-m", "soci_pipeline", "webhook", "serve", "--config", str(config)]
+    with _serving(config, log):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == ExitCode.STACK
+    assert f"another receiver works with the outbox {tmp_path / 'outbox' / 'events.sqlite3'}" in done.stderr
+    assert "postponed" not in done.stderr
+    # The lock ended with its holder, which was killed.
+    with _serving(config, log) as (address, _):
+        support.send(address, support.github_push())
+
+
 def test_a_port_in_use_comes_with_the_place_where_another_is_taken(tmp_path: Path) -> None:
     config = tmp_path / "webhook.yaml"
     with socket.create_server(("127.0.0.1", 0)) as taken:

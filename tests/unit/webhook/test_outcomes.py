@@ -181,3 +181,20 @@ def test_prefect_being_down_changes_nothing(rig: Rig) -> None:
     rig.prefect.faults = [(503, "database is locked")]
     assert rig.watcher.step() == 1
     assert rig.outbox.unfinished()
+
+
+def test_a_newer_outcome_has_all_its_tries(rig: Rig) -> None:
+    key = rig.dispatched()
+    rig.forge.faults = [(502, {})] * 14
+    rig.becomes(key, "RUNNING")
+    for _ in range(8):
+        rig.now += 1000
+        rig.watcher.step()
+    rig.now += 1000
+    rig.becomes(key, "COMPLETED")
+    for _ in range(8):
+        rig.now += 1000
+        rig.watcher.step()
+    assert rig.states[-1] == "success"
+    assert len(rig.forge.requests) == 15
+    assert rig.outbox.to_report() == []

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from soci_pipeline.errors import CredentialsRefused
 from soci_pipeline.webhook.configuration import QueueSource
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox
@@ -206,3 +207,16 @@ def test_the_service_polls_its_queues(rig: Rig, tmp_path: Path) -> None:
 def test_a_queue_that_is_gone_is_waited_for(rig: Rig) -> None:
     rig.client.delete_queue(QueueUrl=rig.url)
     assert rig.poller.step() > 0
+
+
+def test_a_profile_of_aws_that_is_not_there_is_named_at_the_start(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    rules = [support.rule(sources=["aws"], repositories=["shop"])]
+    configuration = support.configuration(tmp_path, sources=[rig.source], rules=rules)
+    queue = configuration.sources[0]
+    assert isinstance(queue, QueueSource)
+    with pytest.raises(CredentialsRefused, match="nobody"):
+        QueuePoller(queue, Receiver(configuration, rig.outbox, rig.metrics), rig.metrics)

@@ -7,14 +7,14 @@ is left in there, to be pushed. Entries keep their places; new SOCI indexes stan
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, SOCI_INDEX_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, SOCI_INDEX_V2
-from soci_pipeline.publish.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, SOCI_INDEX_DIGEST
 from soci_pipeline.publish.existing.plan import ImagePlan
-from soci_pipeline.publish.image_graph import ImageGraph, is_attestation, is_soci_index
+from soci_pipeline.publish.image_graph import ImageGraph, is_soci_index
 from soci_pipeline.soci.attestations import follow
 from soci_pipeline.soci.index import CONFIG, IndexedLayer, soci_index
 from soci_pipeline.soci.records import IndexVersion, PlatformImage

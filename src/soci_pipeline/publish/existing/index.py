@@ -9,7 +9,6 @@ An image that is indexed with the same settings is left alone. So the push event
 with the suffix, start no loop.
 """
 
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,7 @@ from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from soci_pipeline.build.working_folder import working_folder
-from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict, VerificationFailed
+from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
@@ -35,17 +33,19 @@ from soci_pipeline.publish.existing.assembly import Assembled, assemble
 from soci_pipeline.publish.existing.plan import ImagePlan, Known, LayerPlan, plan_image, to_fetch
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageGraph, read_graph
+from soci_pipeline.publish.repository_ztocs import known_under
 from soci_pipeline.publish.tag_names import check_tag
 from soci_pipeline.publish.tags import Outcome, TagRecord, move_tags
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.errors import ManifestUnknown
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
 from soci_pipeline.soci.ztoc_store import ZtocStore
+from soci_pipeline.working_folder import working_folder
 
 
 class IndexedImage(BaseModel):
@@ -81,7 +81,7 @@ class Settings:
     suffix: str = ""
     build_tool: str = BUILD_TOOL
     mutability: TagMutability = field(default_factory=TagMutability)
-    verify: str = "sample"
+    verify: VerifyMode = VerifyMode.SAMPLE
     jobs: int = 1
     dry_run: bool = False
     folder: Path | None = None
@@ -174,13 +174,7 @@ class _Work:
         return [plan_image(image, self.settings.soci, usable) for image in graph.images]
 
     def _known_under(self, tag: str, *, level: int) -> Known:
-        try:
-            graph = read_graph(self.client, self.repository, tag, Findings())
-        except (ManifestUnknown, InvalidInput, DamagedContent) as error:
-            # A tag to reuse from is an offer, not a condition.
-            logger().log(level, "nothing is reused from the tag %s of %s: %s", tag, self.repository, error.reason)
-            return Known({})
-        return Known.of(graph, self.settings.soci.span_size)
+        return known_under(self.client, self.repository, tag, self.settings.soci.span_size, level=level)
 
     def not_at_hand(self, layers: Mapping[Digest, Descriptor]) -> dict[Digest, Descriptor]:
         """Those layers whose zTOC is not in the store either; looking there counts as a use of what is found."""
@@ -216,7 +210,7 @@ class _Work:
                 self.ztocs.put(*key, data)
         else:
             advance(layer.size)
-        ztoc = self._upload(data, SOCI_LAYER)
+        ztoc = self.client.upload_bytes(self.repository, data, SOCI_LAYER)
         return LayerPlan(layer, ztoc=ztoc)
 
     def _stream(self, layer: Descriptor, advance: Advance) -> bytes:
@@ -285,11 +279,9 @@ class _Work:
     ) -> IndexedImage:
         """Verify what was pushed, and move the tag if it still is where it was."""
         index = assembled.index
-        if self.settings.verify != "off":
+        if self.settings.verify is not VerifyMode.OFF:
             report = verify(self.client, self.repository, index.digest, mode=self.settings.verify)
-            if not report.ok:
-                lines = "\n".join(f"  - {finding}" for finding in report.findings)
-                raise VerificationFailed(f"{self.reference.name}@{index.digest} is not as it should be:\n{lines}")
+            report.raise_for_findings(f"{self.reference.name}@{index.digest}")
         records: tuple[TagRecord, ...] = ()
         if self.target_tag is not None:
             with self.alone():
@@ -319,7 +311,7 @@ class _Work:
         *,
         to_fetch: Mapping[Digest, Descriptor] | None = None,
     ) -> IndexedImage:
-        """What there is to say where nothing was written."""
+        """What there is to say of the image as it was read; what `release` writes comes on top of it."""
         needed = sum(layer.size for layer in (to_fetch or {}).values())
         lazy = sum(
             {each.layer.digest: each.layer.size for plan in plans for each in plan.layers if not each.reason}.values()
@@ -335,11 +327,6 @@ class _Work:
             lazy_layer_bytes=lazy,
             dry_run=self.settings.dry_run,
         )
-
-    def _upload(self, data: bytes, media_type: str) -> Descriptor:
-        descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
-        self.client.upload_blob(self.repository, descriptor, partial(io.BytesIO, data))
-        return descriptor
 
 
 def _with(plan: ImagePlan, found: Mapping[Digest, LayerPlan]) -> ImagePlan:

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST, SPAN_SIZE
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.media_types import Compression, is_foreign_layer, layer_compression
-from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST, SPAN_SIZE
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
-from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
 from soci_pipeline.soci.records import IndexVersion, LayerRecord, SociOptions
 
 
@@ -91,7 +90,7 @@ def to_fetch(plans: Iterable[ImagePlan]) -> dict[Digest, Descriptor]:
 
 
 def _plan_layer(layer: Descriptor, options: SociOptions, known: Known) -> LayerPlan:
-    reason = _reason_by_descriptor(layer, options)
+    reason = reason_by_descriptor(layer, options.min_layer_size)
     if reason is not None:
         return LayerPlan(layer, reason=reason)
     ztoc = known.ztocs.get(layer.digest)
@@ -106,15 +105,6 @@ def _left_out(image: ImageNode, own: Mapping[Digest, Descriptor]) -> set[Digest]
     if least is None:
         return set()
     return {layer.digest for layer in image.manifest.layers if layer.size >= least and layer.digest not in own}
-
-
-def _reason_by_descriptor(layer: Descriptor, options: SociOptions) -> Reason | None:
-    compression = layer_compression(layer.media_type)
-    if compression is Compression.ZSTD:
-        return Reason.ZSTD
-    if layer.urls or is_foreign_layer(layer.media_type) or compression is Compression.UNKNOWN:
-        return Reason.FOREIGN
-    return Reason.TOO_SMALL if layer.size < options.min_layer_size else None
 
 
 def _listed(

@@ -6,21 +6,29 @@ nothing names, never a tag that misses a part. Hand their digests to the next ru
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
 
 from soci_pipeline.errors import DamagedContent, InvalidInput, TagConflict
+from soci_pipeline.oci.annotations import CREATED, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.process import logger
-from soci_pipeline.publish.annotations import CREATED, SOCI_INDEX_DIGEST
-from soci_pipeline.publish.retention.plan import Node, PrunePlan, RepositoryGraph
+from soci_pipeline.publish.retention.plan import KeepRules, Node, PrunePlan, RepositoryGraph, plan
+from soci_pipeline.publish.retention.remover import OneByOne, Remover
+from soci_pipeline.publish.retention.repository_use import remover_for, untagged
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
+from soci_pipeline.registry.reference import ImageReference
+
+if TYPE_CHECKING:
+    import boto3
 
 _NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
 # Reproducible builds often write the epoch, or the oldest date that zip knows; neither says when an image was made.
@@ -33,37 +41,51 @@ class RepositoryChanged(TagConflict):
     default_advice = "Plan again, and prune while no publication of this image is running."
 
 
-class Remover(Protocol):
-    """What deletes: the distribution API (`OneByOne`), or the registry's own (`aws.ecr_images.EcrImages`)."""
+class Pruned(BaseModel):
+    """Tags and digests that stay and that go, each with its reason; in a dry run nothing went."""
 
-    def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> Mapping[Digest, str]:
-        """Delete manifests, none a part of another, with their tags; those that are gone already are fine.
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-        Returns those that had to stay, with the reason.
-        """
-
-    def delete_tag(self, repository: str, tag: str) -> None:
-        """Take a tag off a manifest that stays; a `RegistryError` of status 405 says that it cannot be done."""
+    kept: tuple[str, ...]
+    deleted: tuple[str, ...]
+    reasons: dict[str, str]
+    dry_run: bool
 
 
-@dataclass(frozen=True, slots=True)
-class OneByOne:
-    """Deletes by the distribution API."""
+def prune(
+    client: RegistryClient,
+    image: ImageReference,
+    rules: KeepRules,
+    *,
+    consider: Iterable[Digest] = (),
+    untagged_for: timedelta | None = None,
+    aws: "boto3.Session | None" = None,
+    dry_run: bool = False,
+) -> Pruned:
+    """Delete what no rule keeps from the repository of ``image``; a dry run only says what that is.
 
-    client: RegistryClient
-
-    def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> Mapping[Digest, str]:
-        """One request a manifest."""
-        for digest in digests:
-            try:
-                self.client.delete_manifest(repository, digest)
-            except ManifestUnknown:
-                logger().debug("%s is gone already", digest)
-        return {}
-
-    def delete_tag(self, repository: str, tag: str) -> None:
-        """One request."""
-        self.client.delete_tag(repository, tag)
+    ``consider`` are digests without a tag to look at too, and so is what ECR lists as pushed longer than
+    ``untagged_for`` ago. Raises `InvalidInput` where the rules keep nothing, and what `read_repository` and `execute`
+    raise.
+    """
+    graph = read_repository(
+        client,
+        image.repository,
+        # What is in use and has no tag any more shares parts with what has one.
+        also=[*consider, *untagged(image, untagged_for, aws=aws), *sorted(rules.digests)],
+        ages=bool(rules.latest or rules.younger_than),
+    )
+    made = plan(graph, rules, now=datetime.now(UTC))
+    made.refuse_emptying(image.name)
+    left: dict[str, str] = {}
+    if not dry_run:
+        left = execute(client, image.repository, graph, made, remover=remover_for(client, image, aws=aws))
+    return Pruned(
+        kept=(*made.kept, *left),
+        deleted=tuple(name for name in made.deleted if name not in left),
+        reasons=dict(made.reasons) | left,
+        dry_run=dry_run,
+    )
 
 
 def read_repository(

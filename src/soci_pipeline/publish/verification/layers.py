@@ -7,7 +7,6 @@ streams the layer once, makes its zTOC again with the same settings, and compare
 from typing import BinaryIO, cast
 
 from soci_pipeline.errors import DamagedContent, HostileArchive, LayerNotIndexable
-from soci_pipeline.oci.media_types import is_foreign_layer
 from soci_pipeline.progress import Advance
 from soci_pipeline.publish.blob_reader import BlobReader, open_blob
 from soci_pipeline.publish.findings import Findings
@@ -50,7 +49,7 @@ class LayerVerifier:
 
     def all(self, item: LayerToCheck) -> None:
         """Read the layer once, whole: its digest, its diff id, and everything that its zTOC says."""
-        if item.layer.urls or is_foreign_layer(item.layer.media_type):
+        if item.layer.may_be_elsewhere:
             self._findings.count("layers_held_elsewhere")
             return
         ztoc = self._ztoc(item)

@@ -5,29 +5,30 @@ the zTOCs, and every layer without a zTOC whole. Spans are not counted: they are
 container first reads a file in them. A full pull is the image index, the manifest, the config and every layer.
 """
 
-from dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict
 
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import IMAGE_LAYER_DIGEST
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
 
 
-@dataclass(frozen=True, slots=True)
-class StartCost:
-    """Bytes of one platform."""
+class PlatformCost(BaseModel):
+    """Bytes of one platform to fetch before a container starts, lazily and in all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     platform: Platform
     lazy_bytes: int
     total_bytes: int
 
 
-def start_costs(graph: ImageGraph) -> tuple[StartCost, ...]:
+def start_costs(graph: ImageGraph) -> tuple[PlatformCost, ...]:
     """The cost of each platform, in the images' order."""
     above = graph.root.size if graph.index is not None else 0
     return tuple(_cost(image, above) for image in graph.images)
 
 
-def _cost(image: ImageNode, above: int) -> StartCost:
+def _cost(image: ImageNode, above: int) -> PlatformCost:
     small = above + image.descriptor.size + image.manifest.config.size
     layers = {layer.digest: layer.size for layer in image.manifest.layers}
     soci = image.soci_indexes[0] if image.soci_indexes else None
@@ -38,7 +39,7 @@ def _cost(image: ImageNode, above: int) -> StartCost:
         index_size = soci.descriptor.size + soci.manifest.config.size
         index_size += sum({ztoc.digest: ztoc.size for ztoc in soci.manifest.layers}.values())
     whole = sum(size for digest, size in layers.items() if digest not in indexed)
-    return StartCost(
+    return PlatformCost(
         platform=image.platform,
         lazy_bytes=small + index_size + whole,
         total_bytes=small + sum(layers.values()),

@@ -6,21 +6,22 @@ No layer and no zTOC is read here; what is to be read is answered as a list of `
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.image_config import diff_ids_of_config
-from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER, is_foreign_layer
-from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import (
+from soci_pipeline.oci.annotations import (
     IMAGE_LAYER_DIGEST,
     IMAGE_LAYER_MEDIA_TYPE,
     IMAGE_MANIFEST_DIGEST,
     REFERENCE_DIGEST,
     SOCI_INDEX_DIGEST,
     SPAN_SIZE,
+    is_attestation,
 )
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import diff_ids_of_config
+from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, SociIndexNode, is_attestation, is_soci_index
+from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, SociIndexNode, is_soci_index
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import IndexVersion
 
@@ -173,7 +174,7 @@ def _diff_ids(image: ImageNode, findings: Findings) -> tuple[Digest, ...]:
 
 def _check_blobs(client: RegistryClient, repository: str, layers: Iterable[LayerToCheck], findings: Findings) -> None:
     for each in layers:
-        if not (each.layer.urls or is_foreign_layer(each.layer.media_type)):
+        if not each.layer.may_be_elsewhere:
             _check_blob(client, repository, each.where, each.layer, findings)
             findings.count("layers")
         if each.ztoc is not None:

@@ -8,38 +8,21 @@ are read by the annotation of their manifest, as the snapshotter does; others by
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.errors import DamagedContent, InvalidInput, VerificationFailed
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.progress import meter
 from soci_pipeline.publish.findings import Finding, Findings
 from soci_pipeline.publish.image_graph import ImageGraph, read_graph
 from soci_pipeline.publish.verification.layers import LayerVerifier
-from soci_pipeline.publish.verification.lazy_bytes import start_costs
+from soci_pipeline.publish.verification.lazy_bytes import PlatformCost, start_costs
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.verification.structure import LayerToCheck, check_structure
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer
-
-
-class Mode(StrEnum):
-    """How much is read; see the module."""
-
-    SAMPLE = "sample"
-    ALL = "all"
-
-
-class PlatformCost(BaseModel):
-    """Bytes to fetch before a container starts; `verification.lazy_bytes` says what is counted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    platform: Platform
-    lazy_bytes: int
-    total_bytes: int
 
 
 class VerificationReport(BaseModel):
@@ -55,35 +38,40 @@ class VerificationReport(BaseModel):
     total_bytes: int = 0
     platforms: tuple[PlatformCost, ...] = ()
 
+    def raise_for_findings(self, name: str) -> None:
+        """Raise `VerificationFailed` with every finding where there is one; ``name`` is what was read."""
+        if not self.ok:
+            lines = "\n".join(f"  - {finding}" for finding in self.findings)
+            raise VerificationFailed(f"{name} is not as it should be:\n{lines}")
+
 
 def verify(
     client: RegistryClient,
     repository: str,
     reference: str | Digest,
     *,
-    mode: str = Mode.SAMPLE,
+    mode: str = VerifyMode.SAMPLE,
     platforms: Sequence[Platform] | None = None,
     jobs: int = 2,
 ) -> VerificationReport:
-    """Read an image through, as ``mode`` says; ``platforms`` must all be there. ``jobs`` layers are read at once.
+    """Read an image through, as ``mode`` says (``sample`` or ``all``); ``platforms`` must all be there.
 
-    Content that is wrong or missing is a finding. Raises `ManifestUnknown` where the reference is not there at all,
-    `InvalidInput` where it is no image, and whatever says nothing about the content: no route, no permission.
+    ``jobs`` layers are read at once. Content that is wrong or missing is a finding. Raises `ManifestUnknown` where the
+    reference is not there at all, `InvalidInput` where it is no image or the mode reads nothing, and whatever says
+    nothing about the content: no route, no permission.
     """
+    if mode not in (VerifyMode.SAMPLE, VerifyMode.ALL):
+        raise InvalidInput(f"a verification with the mode {mode!r} cannot be meant", advice="Choose sample or all.")
     findings = Findings()
-    chosen = Mode(mode)
     graph = _read(client, repository, reference, findings)
     if graph is None:
         return VerificationReport(ok=False, findings=findings.found, checked=findings.checked)
     layers = check_structure(client, repository, graph, platforms, findings)
-    whole = sum(item.layer.size for item in layers) if chosen is Mode.ALL else None
+    whole = sum(item.layer.size for item in layers) if mode == VerifyMode.ALL else None
     with meter("verify", whole) as advance:
         verifier = LayerVerifier(client, repository, findings, on_bytes=advance)
-        _check_layers(verifier.sample if chosen is Mode.SAMPLE else verifier.all, layers, jobs)
-    costs = tuple(
-        PlatformCost(platform=each.platform, lazy_bytes=each.lazy_bytes, total_bytes=each.total_bytes)
-        for each in start_costs(graph)
-    )
+        _check_layers(verifier.sample if mode == VerifyMode.SAMPLE else verifier.all, layers, jobs)
+    costs = start_costs(graph)
     return VerificationReport(
         ok=not findings.found,
         index=graph.root.digest,

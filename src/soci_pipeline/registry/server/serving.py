@@ -100,10 +100,12 @@ def serving(
     tls_key: Path | None = None,
 ) -> Iterator[str]:
     """Serve a folder from a thread while the block runs; yields the address, ``host:port``. Port 0 takes a free one."""
-    app = create_app(folder, faults=faults, settings=settings)
-    # Answers that are cut on purpose are no news.
-    server = make_server(app, tls_cert=tls_cert, tls_key=tls_key, log_level="error" if faults is None else "critical")
+    # The folder is made once the address is had.
     with listen(host, port) as listener:
+        app = create_app(folder, faults=faults, settings=settings)
+        # Answers that are cut on purpose are no news.
+        level = "error" if faults is None else "critical"
+        server = make_server(app, tls_cert=tls_cert, tls_key=tls_key, log_level=level)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="registry", daemon=True)
         thread.start()
         try:
@@ -138,9 +140,8 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a folder from this thread until SIGINT or SIGTERM."""
-    app = create_app(folder, settings=settings)
-    server = make_server(app, tls_cert=tls_cert, tls_key=tls_key)
     with listen(host, port) as listener:
+        server = make_server(create_app(folder, settings=settings), tls_cert=tls_cert, tls_key=tls_key)
         if on_ready is not None:
             on_ready(_address(host, listener))
         # uvicorn hands the signal on once it has stopped; here that is the wanted end.

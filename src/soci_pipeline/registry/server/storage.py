@@ -19,7 +19,6 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
-from soci_pipeline.oci.media_types import is_foreign_layer
 from soci_pipeline.registry.reference import is_repository
 from soci_pipeline.registry.referrers import entry_of, of_type
 
@@ -72,7 +71,7 @@ class Repository:
         known = {entry.digest for entry in self._entries()}
         if isinstance(document, ImageIndex):
             return tuple(child.digest for child in document.children if child.digest not in known)
-        wanted = (child for child in document.children if not child.urls and not is_foreign_layer(child.media_type))
+        wanted = (child for child in document.children if not child.may_be_elsewhere)
         return tuple(child.digest for child in wanted if not self.layout.has(child))
 
     def put_manifest(

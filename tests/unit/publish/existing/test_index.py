@@ -15,6 +15,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, OCI_LAYER_ZSTD
 from soci_pipeline.publish.existing.index import IndexedImage, Settings, index_existing
+from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
@@ -28,7 +29,7 @@ from tests.support.published import REPOSITORY, flip, registry, tag
 from tests.support.tars import Entry, gzipped, noise, tar
 
 OPTIONS = SociOptions(span_size=SPAN, min_layer_size=1000)
-SETTINGS = Settings(soci=OPTIONS, verify="all")
+SETTINGS = Settings(soci=OPTIONS, verify=VerifyMode.ALL)
 SMALL = gzip_layer({"small": b"1"})
 # A PAX global header, as git archive writes it, cannot be in a zTOC.
 UNSUPPORTED = Layer(

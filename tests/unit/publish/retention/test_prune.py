@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.annotations import CREATED
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_EMPTY
-from soci_pipeline.publish.annotations import CREATED
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.retention.plan import KeepRules, RepositoryGraph, plan
 from soci_pipeline.publish.retention.prune import RepositoryChanged, execute, read_repository

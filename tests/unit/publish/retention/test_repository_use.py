@@ -8,7 +8,7 @@ import pytest
 
 from soci_pipeline.aws.ecr_images import EcrImages
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.retention.prune import OneByOne
+from soci_pipeline.publish.retention.remover import OneByOne
 from soci_pipeline.publish.retention.repository_use import in_use_by_ecs, remover_for, untagged
 from soci_pipeline.registry.reference import ImageReference
 from tests.support.aws import emulated_aws, unique

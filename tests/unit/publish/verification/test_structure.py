@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST, IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_MANIFEST, SOCI_INDEX_V2, SOCI_LAYER
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.annotations import (
-    IMAGE_LAYER_DIGEST,
-    IMAGE_MANIFEST_DIGEST,
-    REFERENCE_DIGEST,
-    SOCI_INDEX_DIGEST,
-)
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import read_graph
 from soci_pipeline.publish.join import join

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.errors import InvalidInput, VerificationFailed
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD
+from soci_pipeline.publish.findings import Finding
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.client import RegistryClient
@@ -335,6 +336,23 @@ def test_a_reference_that_is_not_there_or_no_image_is_an_error(client: RegistryC
         verify(client, REPOSITORY, image.soci_index.digest, mode="sample")
     with pytest.raises(InvalidInput, match="cannot be meant"):
         verify(client, REPOSITORY, image.manifest.digest, mode="sample", jobs=0)
+
+
+@pytest.mark.parametrize("mode", ["off", "some"])
+def test_a_mode_that_reads_nothing_is_refused(client: RegistryClient, layout: Layout, mode: str) -> None:
+    digest = published(client, layout, indexed(layout, AMD64))
+    with pytest.raises(InvalidInput, match=mode):
+        verify(client, REPOSITORY, digest, mode=mode)
+
+
+def test_a_report_fails_with_every_finding_or_not_at_all() -> None:
+    findings = (Finding(where="linux/amd64", what="no zTOC"), Finding(where="linux/arm64", what="no config"))
+    with pytest.raises(VerificationFailed) as caught:
+        VerificationReport(ok=False, findings=findings).raise_for_findings("shop/web at v1")
+    assert caught.value.reason == (
+        "shop/web at v1 is not as it should be:\n  - linux/amd64: no zTOC\n  - linux/arm64: no config"
+    )
+    VerificationReport(ok=True).raise_for_findings("shop/web at v1")
 
 
 def test_a_registry_out_of_reach_says_nothing_about_the_image(tmp_path: Path, layout: Layout) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.build.reaper import reap
-from soci_pipeline.build.working_folder import BUILDER_RECORD, CONTAINERD_RECORD, LOCK, PREFIX, working_folder
+from soci_pipeline.publish.reaper import reap
+from soci_pipeline.working_folder import BUILDER_RECORD, CONTAINERD_RECORD, LOCK, PREFIX, working_folder
 from tests.support.fake_programs import Programs
 
 
@@ -49,7 +49,7 @@ def test_folders_that_come_and_go_are_never_taken_for_left_ones(tmp_path: Path) 
     """Several runs of one worker: each looks for left-overs while others begin and end."""
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from soci_pipeline.build.working_folder import working_folder
+        from soci_pipeline.working_folder import working_folder
         for _ in range(100):
             with working_folder(Path({str(tmp_path)!r})) as folder:
                 for number in range(30):
@@ -70,7 +70,7 @@ def test_the_folder_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys, time
         from pathlib import Path
-        from soci_pipeline.build.working_folder import working_folder
+        from soci_pipeline.working_folder import working_folder
         with working_folder(Path({str(tmp_path)!r})) as folder:
             print(folder, flush=True)
             time.sleep(300)

@@ -2,11 +2,15 @@
 
 import re
 
-from soci_pipeline.build.errors import ToolTooOld
+from soci_pipeline.errors import ToolMissing
 
 _VERSION = re.compile(r"(?<![\w.])v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 Version = tuple[int, int, int]
+
+
+class ToolTooOld(ToolMissing):
+    """A program is there, but its version lacks what is needed."""
 
 
 def find_version(text: str) -> Version | None:

@@ -1,7 +1,6 @@
 import pytest
 
-from soci_pipeline.build.errors import ToolTooOld
-from soci_pipeline.build.versions import find_version, require_version
+from soci_pipeline.tool_versions import ToolTooOld, find_version, require_version
 
 
 @pytest.mark.parametrize(

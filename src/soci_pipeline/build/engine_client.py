@@ -1,0 +1,48 @@
+"""A connection to the Docker engine's API, through the Docker SDK."""
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import docker
+import requests
+from docker.errors import DockerException
+from docker.utils import kwargs_from_env
+
+from soci_pipeline.errors import EngineUnavailable
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+_KNOCK_SECONDS = 60.0
+
+
+def docker_host(env: Mapping[str, str]) -> str:
+    """Where an environment has its engine: at ``DOCKER_HOST``, else at the usual socket."""
+    return env.get("DOCKER_HOST") or DEFAULT_HOST
+
+
+@contextmanager
+def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.APIClient]:
+    """Ask the engine of an environment; ``timeout`` is in seconds, for each answer.
+
+    Raises `EngineUnavailable` where none answers.
+    """
+    try:
+        host = docker_host(env)
+        _knock(host, min(timeout, _KNOCK_SECONDS))
+        # The file of credentials is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
+        settings = kwargs_from_env(environment={**env, "DOCKER_HOST": host})
+        client = docker.APIClient(version="auto", timeout=timeout, **settings)
+    except (DockerException, requests.RequestException, OSError) as error:
+        raise EngineUnavailable(f"the Docker engine does not answer: {error}") from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _knock(host: str, seconds: float) -> None:
+    """Connect to a local engine's socket first: the SDK leaves its own socket open when nobody answers."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(seconds)
+            probe.connect(host.removeprefix("unix://"))

@@ -1,0 +1,75 @@
+"""Files from an http(s) address: bounded, hashed on the way, and never left half."""
+
+import errno
+import hashlib
+from pathlib import Path
+
+import httpx
+
+from soci_pipeline.errors import TEMPORARY_STATUSES, DamagedContent, DiskFull, InvalidInput, SociPipelineError
+from soci_pipeline.registry import addresses
+from soci_pipeline.registry.errors import redacted
+
+_CHUNK = 1 << 20
+_SECONDS = 60.0
+_LAST_PORT = 65_535
+# Beside every 5xx: what a server asks to be spared with for the moment.
+
+
+class NotFetched(SociPipelineError):
+    """An address answered with a refusal, or not at all; who asked says what that means."""
+
+
+def check_address(text: str) -> None:
+    """Raises `InvalidInput` for a text that is no http(s) address."""
+    url = addresses.address(text)
+    if url is None or url.scheme not in ("http", "https") or not url.host or (url.port or 0) > _LAST_PORT:
+        raise InvalidInput(f"not an address: {redacted(text)[:200]!r}", advice="It is written https://host/path.")
+
+
+def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) -> None:
+    """Write what an address answers to the file ``target``, byte for byte; redirects are followed.
+
+    ``limit`` is in bytes, ``sha256`` in lower-case hex. Raises `NotFetched`, `DamagedContent` where it is not what
+    ``sha256`` says, `InvalidInput` for what is no address or larger than the limit, `DiskFull`; nothing is left then.
+    """
+    check_address(address)
+    shown = redacted(address)
+    whole = False
+    try:
+        found = _written(address, shown, target, limit)
+        if sha256 is not None and found != sha256:
+            raise DamagedContent(f"{shown} hashes to sha256:{found}, not to sha256:{sha256}")
+        whole = True
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        temporary = status in TEMPORARY_STATUSES
+        raise NotFetched(f"{shown} answered with status {status}", temporary=temporary) from error
+    except httpx.HTTPError as error:
+        raise NotFetched(f"{shown} cannot be fetched: {error}", temporary=True) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left on the disk of {target.parent} while fetching {shown}") from error
+        raise
+    finally:
+        if not whole:
+            target.unlink(missing_ok=True)
+
+
+def _written(address: str, shown: str, target: Path, limit: int) -> str:
+    """The hex digits of the sha256 of what was written."""
+    state, size = hashlib.sha256(), 0
+    # What is compared with a sha256 must come as it is stored.
+    headers = {"Accept-Encoding": "identity"}
+    with (
+        httpx.stream("GET", address, headers=headers, follow_redirects=True, timeout=_SECONDS) as response,
+        target.open("wb") as file,
+    ):
+        response.raise_for_status()
+        for chunk in response.iter_raw(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise InvalidInput(f"{shown} is larger than {limit} bytes")
+            state.update(chunk)
+            file.write(chunk)
+    return state.hexdigest()

@@ -1,0 +1,74 @@
+"""Whether a Prefect server is there, lets us in, and is named by the address of its API, with ``/api`` at its end."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import httpx
+
+from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
+from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, no_url
+from soci_pipeline.registry.errors import redacted
+
+_LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api, or unset it."
+_START = "Start the server (`prefect server start`), or set PREFECT_API_URL to the one that is meant."
+_REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
+
+
+def check_access(url: str, authorization: Mapping[str, str]) -> None:
+    """Ask the server at ``url`` for something that needs the login; ``authorization`` are the headers of one.
+
+    Raises `InvalidInput` for what is no address, and with the right one where a server is healthy at ``url/api``;
+    `StackError` where no server of Prefect answers; `CredentialsRefused` where it wants a login, or another one.
+    """
+    _check_address(url)
+    shown = redacted(url)
+    try:
+        with PrefectApi(url, authorization=lambda: authorization, timeout_s=5, patience_s=0) as api:
+            api.ask("POST", "/work_pools/filter", {"limit": 1})
+    except PrefectUnavailable as error:
+        raise StackError(f"no Prefect server answers at {shown}: {error.reason}", advice=_START) from error
+    except PrefectRefused as error:
+        if error.status in _REFUSALS:
+            raise _login_refused(shown, given=bool(authorization)) from error
+        raise StackError(f"what answers at {shown} is no Prefect server: {error.reason}", advice=_START) from error
+
+
+def _login_refused(shown: str, *, given: bool) -> CredentialsRefused:
+    if given:
+        return CredentialsRefused(
+            f"the Prefect server at {shown} does not take the login",
+            advice="Correct PREFECT_API_AUTH_STRING (user:password), or PREFECT_API_KEY, which comes first.",
+        )
+    return CredentialsRefused(
+        f"the Prefect server at {shown} wants a login, and there is none",
+        advice="Set PREFECT_API_AUTH_STRING to its user:password, or PREFECT_API_KEY for Prefect Cloud.",
+    )
+
+
+def _check_address(url: str) -> None:
+    if not url:
+        raise no_url()
+    base = url.rstrip("/")
+    try:
+        parts = urlsplit(base)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise InvalidInput("PREFECT_API_URL is no address that begins with http:// or https://", advice=_LIKE)
+        # A server that has `api` in its path already is not asked.
+        if "api" in parts.path.split("/") or not _is_healthy(f"{base}/api/health"):
+            return
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InvalidInput("PREFECT_API_URL is no address", advice=_LIKE) from error
+    shown = redacted(base)
+    raise InvalidInput(
+        f"a Prefect server answers at {shown}, and its API at {shown}/api",
+        advice=f"Give Prefect's own address, with /api at its end: set PREFECT_API_URL to {shown}/api.",
+    )
+
+
+def _is_healthy(url: str) -> bool:
+    """Whether a Prefect server says so: it answers ``true``, without a login, which another server would hardly do."""
+    try:
+        response = httpx.get(url, timeout=5, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return response.is_success and response.content.strip() == b"true"

@@ -1,0 +1,38 @@
+"""An OCI image layout as one tar file."""
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex
+
+
+def write_archive(layout: Layout, path: Path, *, roots: Sequence[Descriptor] | None = None) -> Path:
+    """Write what ``roots`` (default: those of the layout) reach, as far as it is there; returns ``path``.
+
+    The same layout gives the same bytes.
+    """
+    tops = layout.roots() if roots is None else tuple(roots)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        _add(archive, "oci-layout", (layout.path / "oci-layout").read_bytes())
+        _add(archive, "index.json", ImageIndex(manifests=tops).encode())
+        for blob in _blobs(layout, tops):
+            info = tarfile.TarInfo(str(layout.blob_path(blob.digest).relative_to(layout.path)))
+            info.size = blob.size
+            with layout.open_blob(blob) as content:
+                archive.addfile(info, content)
+    return path
+
+
+def _blobs(layout: Layout, roots: Sequence[Descriptor]) -> Iterator[Descriptor]:
+    found = {node.digest: node for root in roots for node in layout.walk(root) if layout.has(node)}
+    return (found[digest] for digest in sorted(found))
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, BytesIO(data))

@@ -1,0 +1,27 @@
+"""Where the project lies: the flows and `prefect.yaml` are in no wheel, so they are run from a checkout."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from soci_pipeline.errors import StackError
+
+HOME = "SOCI_PIPELINE_HOME"
+"""Names the checkout; what it names is never passed over."""
+
+
+def project_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """The checkout that `HOME` names, else the current folder, else the work tree that the package is installed from.
+
+    Raises `StackError` where there is none.
+    """
+    named = (os.environ if environment is None else environment).get(HOME)
+    choices = [Path(named).absolute()] if named else [Path.cwd(), Path(__file__).resolve().parents[2]]
+    for folder in choices:
+        if (folder / "prefect.yaml").is_file() and (folder / "flows").is_dir():
+            return folder
+    raise StackError(
+        f"no folder with prefect.yaml and flows: {', '.join(map(str, choices))}",
+        advice=f"Run this from a clone of the project, or set {HOME} to one. A worker can get it from git as well: "
+        "SOCI_PIPELINE_REPOSITORY and SOCI_PIPELINE_COMMIT.",
+    )

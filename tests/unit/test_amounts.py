@@ -1,0 +1,13 @@
+"""Amounts as people read them."""
+
+from soci_pipeline.amounts import counted, sized
+
+
+def test_one_is_counted_without_an_s() -> None:
+    assert [counted(number, "tag") for number in (0, 1, 2)] == ["0 tags", "1 tag", "2 tags"]
+    assert [counted(number, "entry", "entries") for number in (1, 2)] == ["1 entry", "2 entries"]
+
+
+def test_sizes_are_for_people() -> None:
+    assert (sized(512), sized(3 << 20)) == ("0.5 KiB", "3.0 MiB")
+    assert (sized(200 << 10), sized(1 << 20)) == ("200.0 KiB", "1.0 MiB")

@@ -1,0 +1,82 @@
+"""Files from an address, from a server on loopback: what is left, and what is said where they cannot be had."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.download import NotFetched, check_address, fetch
+from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from tests.support.file_server import FileServer, serving_files
+
+BODY = b"an archive"
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with serving_files({"/file": (200, BODY)}) as files:
+        yield files
+
+
+def test_a_file_is_fetched_and_compared(server: FileServer, tmp_path: Path) -> None:
+    fetch(f"{server.address}/file", tmp_path / "file", limit=len(BODY), sha256=SHA256)
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+def test_another_content_and_too_large_a_one_leave_nothing(server: FileServer, tmp_path: Path) -> None:
+    with pytest.raises(DamagedContent, match=SHA256):
+        fetch(f"{server.address}/file", tmp_path / "file", limit=100, sha256="0" * 64)
+    with pytest.raises(InvalidInput, match=f"larger than {len(BODY) - 1} bytes"):
+        fetch(f"{server.address}/file", tmp_path / "file", limit=len(BODY) - 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "temporary"),
+    [(401, False), (403, False), (404, False), (408, True), (425, True), (429, True), (500, True), (503, True)],
+)
+def test_a_refusal_says_whether_it_passes(server: FileServer, tmp_path: Path, status: int, temporary: bool) -> None:
+    server.answers["/file"] = (status, b"no")
+    with pytest.raises(NotFetched, match=f"answered with status {status}") as caught:
+        fetch(f"{server.address}/file", tmp_path / "file", limit=100)
+    assert caught.value.temporary is temporary
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_secret_of_an_address_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(NotFetched) as caught:
+        fetch("http://user:hush@127.0.0.1:9/file?token=hush#hush", tmp_path / "file", limit=100)
+    assert caught.value.temporary
+    assert "http://127.0.0.1:9/file" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_full_disk_is_named(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "file").symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match=str(tmp_path)):
+        fetch(f"{server.address}/file", tmp_path / "file", limit=100)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "host/file",
+        "ftp://host/file",
+        "file:///etc/passwd",
+        "http://",
+        "https://user:hush@host:99999/file",
+        "https://user:hush@host:port/file",
+        "http://[::1/file",
+        "http://a b/file",
+    ],
+)
+def test_what_is_no_address_is_refused_before_anything_is_sent(address: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="not an address") as caught:
+        check_address(address)
+    assert "hush" not in str(caught.value)
+    with pytest.raises(InvalidInput, match="not an address"):
+        fetch(address, tmp_path / "file", limit=100)
