@@ -55,4 +55,6 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     if not Path(sys.argv[1]).is_dir():
         sys.exit(f"there is no folder {sys.argv[1]}")
+    if sys.argv[2].count("/") != 1:
+        sys.exit(f"{sys.argv[2]} is no platform: write it as linux/amd64")
     main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

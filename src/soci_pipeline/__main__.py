@@ -1,5 +1,40 @@
-"""``python -m soci_pipeline`` is the `soci-pipeline` command, for processes that start another one of it."""
+"""``python -m soci_pipeline`` and the console script: the `soci-pipeline` command, quiet from its first moment on.
 
-from soci_pipeline.cli import entry
+While the command is still being imported nothing is open yet, so Ctrl-C ends the process then and there. An exception
+would come up in the midst of other modules, some of which swallow it or take it for a fault of their own.
+"""
 
-entry()
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+_INTERRUPTED = 128 + signal.SIGINT
+_ANSWER = b'{\n  "error": "Interrupted",\n  "reason": "interrupted",\n  "advice": null,\n  "exit_code": 130\n}\n'
+
+
+def entry() -> NoReturn:
+    """Run the command and exit with its status."""
+    # A shell has it ignored in what it starts in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+    from soci_pipeline import cli
+
+    cli.entry(imported=_raise_from_now_on)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    if "--json" in sys.argv:
+        os.write(1, _ANSWER)
+    os.write(2, b"interrupted\n")
+    os._exit(_INTERRUPTED)
+
+
+def _raise_from_now_on() -> None:
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if __name__ == "__main__":
+    entry()

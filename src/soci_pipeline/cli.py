@@ -11,12 +11,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
-from soci_pipeline.commands import FULL, Command, add_switches
+from soci_pipeline.commands import FULL, Command, add_switches, write_out
 from soci_pipeline.commands.progress_display import progress_shown
-from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.spelling import did_you_mean
 
@@ -100,11 +99,11 @@ def configure(parser: argparse.ArgumentParser, command: Command) -> None:
     command.configure(parser)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status."""
+def main(argv: Sequence[str] | None = None, *, imported: Callable[[], None] = lambda: None) -> int:
+    """Run one command; returns its exit status. ``imported`` is called before it runs, once its module is there."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(given)
+        return _run(given, imported)
     except KeyboardInterrupt:
         if "--json" in given:
             _print_failure("Interrupted", "interrupted", None, _INTERRUPTED)
@@ -112,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
-def _run(given: Sequence[str]) -> int:
+def _run(given: Sequence[str], imported: Callable[[], None]) -> int:
     name = next((word for word in given if not word.startswith("-")), None)
     try:
         if name is None:
@@ -123,25 +122,34 @@ def _run(given: Sequence[str]) -> int:
             advice = _meant(name, [*COMMANDS, "--version"]) or "`soci-pipeline --help` lists the commands."
             raise UsageError(f"there is no command {name!r}", usage=_overview().format_usage(), advice=advice)
         position = given.index(name)
-        # The command's module is imported here.
-        with ending_on_signals(signal.SIGINT):
-            arguments = parser_of(name).parse_args([*given[:position], *given[position + 1 :]])
+        arguments = parser_of(name).parse_args([*given[:position], *given[position + 1 :]])
     except UsageError as error:
         print(error.usage, end="", file=sys.stderr)
         return _report(error, name=name, as_json="--json" in given)
     _log_to_stderr(verbose=arguments.verbose, quiet=arguments.quiet)
+    imported()
     return _answer(name, arguments)
 
 
-def entry() -> None:
-    """The console script."""
+def entry(*, imported: Callable[[], None] = lambda: None) -> NoReturn:
+    """Run the command that the process was called with, and exit with its status."""
     try:
-        status = main()
-        sys.stdout.flush()
+        try:
+            status = main(imported=imported)
+        except SystemExit as end:
+            # argparse, once it has printed a help or the version.
+            status = int(end.code or 0)
+        write_out(b"")
+    except SociPipelineError as error:
+        status = _report(error, name=None, as_json=False)
     except BrokenPipeError:
         # Whoever read the answer has seen enough; Python would complain once more when it closes the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
+    if status == _INTERRUPTED:
+        # Python itself ends by the signal where that came up while it ran a text of code (it does so for data classes).
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 
@@ -177,7 +185,7 @@ def _about_a_file(error: OSError) -> SociPipelineError:
 
 def _report(error: SociPipelineError, *, name: str | None, as_json: bool) -> int:
     advice = error.advice
-    if advice is None and isinstance(error, InvalidInput):
+    if advice is None and name is not None and isinstance(error, InvalidInput):
         advice = f"`soci-pipeline {name} --help` shows what it takes."
     if as_json:
         _print_failure(type(error).__name__, error.reason, advice, error.exit_code)

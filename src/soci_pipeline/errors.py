@@ -116,7 +116,10 @@ class CredentialsRefused(SociPipelineError):
     """No credentials, or ones that the registry does not take."""
 
     exit_code = ExitCode.CREDENTIALS
-    default_advice = "Log in with `docker login`, or check the permissions of the role on the repository."
+    default_advice = (
+        "Log in: `docker login`, or SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD; for ECR, "
+        "check the permissions of the role on the repository."
+    )
 
 
 class SourceError(SociPipelineError):

@@ -20,6 +20,7 @@ from soci_pipeline.spelling import did_you_mean
 PREFIX = "SOCI_PIPELINE_"
 # Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.
 _NOT_SETTINGS = frozenset({"registry_username", "registry_password", "registry_token"})
+_LOGINS = frozenset(f"{PREFIX}{name}".lower() for name in _NOT_SETTINGS)
 
 
 class _Section(BaseModel):
@@ -173,6 +174,11 @@ def _no_such(variable: str) -> InvalidInput:
     known = {name.removeprefix(PREFIX): name for name in _variables()}
     advice = did_you_mean(variable.removeprefix(PREFIX), known) or _known()
     return InvalidInput(f"there is no setting {variable}", advice=advice)
+
+
+def variables_set(environment: Mapping[str, str]) -> list[str]:
+    """The names of the settings that an environment has a value for; logins are none."""
+    return [name for name in _variables() if environment.get(name) and name.lower() not in _LOGINS]
 
 
 def _known() -> str:

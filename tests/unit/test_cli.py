@@ -216,7 +216,10 @@ def test_an_interruption_while_the_command_is_still_being_imported_is_one_too(tm
     assert json.loads(done.stdout)["exit_code"] == INTERRUPTED
 
 
-@pytest.mark.parametrize("words", [["doctor"], ["doctor", "--json"], ["completion", "bash"]])
+@pytest.mark.parametrize(
+    "words",
+    [["doctor"], ["doctor", "--json"], ["completion", "bash"], ["--help"], ["--version"], ["convert", "--help"]],
+)
 def test_an_answer_that_standard_output_does_not_take_is_a_full_disk(words: list[str]) -> None:
     command = [sys.executable, "-m", "soci_pipeline", *words]
     with Path("/dev/full").open("wb") as full:
@@ -275,7 +278,9 @@ def test_the_overview_lists_every_command_with_what_it_does(capsys: pytest.Captu
     assert {f"{name} {text}" for name, (_, text) in COMMANDS.items()} <= lines
 
 
-@pytest.mark.parametrize("program", [["-m", "soci_pipeline"], ["-c", "from soci_pipeline.cli import entry; entry()"]])
+@pytest.mark.parametrize(
+    "program", [["-m", "soci_pipeline"], ["-c", "from soci_pipeline.__main__ import entry; entry()"]]
+)
 def test_the_program_tells_its_version(program: list[str]) -> None:
     done = subprocess.run([sys.executable, *program, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"soci-pipeline {__version__}\n"

@@ -9,6 +9,7 @@ Exit statuses: 0 written; 3 a source or platform that cannot be meant, or DESTIN
 
 import argparse
 import contextlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -104,6 +105,11 @@ def describe(result: Conversion) -> dict[str, object]:
 
 def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
     """Refuse what would be lost: anything without ``--force``, and with it what is neither a layout nor empty."""
+    if destination.parts[:1] and destination.parts[0].endswith(":"):
+        raise InvalidInput(
+            f"{_as_address(destination)} is an address",
+            advice="Name a folder for the result; `soci-pipeline push` sends it to a registry.",
+        )
     if destination.resolve() == source.resolve():
         raise InvalidInput(f"{destination} is the source too", advice="Choose another folder for the result.")
     if not destination.exists():
@@ -135,7 +141,12 @@ def _no_source(path: Path) -> InvalidInput:
         advice = "Fetch it first: this command reads files alone."
     elif "." in host.strip(".") or ":" in host:
         advice = f"An image that is in a registry is indexed there: `soci-pipeline index {path}`."
-    return InvalidInput(f"there is no {path}", advice=advice)
+    return InvalidInput(f"there is no {_as_address(path)}", advice=advice)
+
+
+def _as_address(path: Path) -> str:
+    """As the user wrote it: a path has no two slashes."""
+    return re.sub(r"\A([a-z]+):/", r"\1://", str(path))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,9 @@ from soci_pipeline.settings import Settings
 def add_options(parser: argparse.ArgumentParser) -> None:
     """``--plain-http`` and ``--ca-file``."""
     parser.add_argument(
-        "--plain-http", action="store_true", help="speak to the registry without TLS (loopback ones always)"
+        "--plain-http",
+        action="store_true",
+        help="speak to the registry without TLS (loopback ones are, without --ca-file)",
     )
     parser.add_argument("--ca-file", type=Path, metavar="PEM", help="trust these certificates besides the system's")
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -12,19 +11,15 @@ class Ended(BaseException):
 
 
 @contextlib.contextmanager
-def ending_on_signals(*chosen: signal.Signals) -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped; or the ``chosen`` signals do."""
-    if threading.current_thread() is not threading.main_thread():
-        # Signals never arrive in another thread.
-        yield
-        return
+def ending_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         # Not KeyboardInterrupt: raised while Python runs a text of code (it does so for data classes), that one makes
         # the interpreter end by SIGINT even if it was caught.
         raise Ended
 
-    wanted = chosen or (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # nohup has SIGHUP ignored, and a shell SIGINT of what it starts in the background.
     numbers = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
     earlier = {number: signal.signal(number, end) for number in numbers}

@@ -12,6 +12,7 @@ from soci_pipeline.commands import CommandResult
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.entries import Entry
+from soci_pipeline.soci.layer_reader import GZIP_MAGIC
 from soci_pipeline.soci.ztoc_codec import InvalidZtoc, Ztoc, decode
 
 
@@ -39,7 +40,12 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 def read_ztoc(path: Path) -> Ztoc:
     """The zTOC in a file that the user named; raises `InvalidInput`, and `InvalidZtoc` with the file's name."""
     try:
-        return decode(path.read_bytes())
+        data = path.read_bytes()
+        if data.startswith(GZIP_MAGIC):
+            raise InvalidInput(
+                f"{path} is gzipped, which no zTOC is", advice="`soci-pipeline ztoc` makes one of a layer."
+            )
+        return decode(data)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
     except InvalidZtoc as error:

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.errors import SociPipelineError, ToolFailed, ToolMissing
 from soci_pipeline.local.binfmt import can_run
 from soci_pipeline.local.debian_packages import Release
 from soci_pipeline.local.engine import find_engine
-from soci_pipeline.local.prefect_access import check_access
+from soci_pipeline.local.prefect_access import active_profile, check_access
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_api import login_of
 from soci_pipeline.process import find, run
-from soci_pipeline.registry.auth import Environment, docker_config
+from soci_pipeline.registry.auth import DockerConfig, Environment, docker_config
 from soci_pipeline.registry.errors import redacted
+from soci_pipeline.settings import Settings, variables_set
 from soci_pipeline.soci import inflate
 
 _MINIMUM_FREE_BYTES = 5 << 30
@@ -152,7 +154,13 @@ def _registry_credentials(_: Mapping[str, str]) -> str:
         return "in the environment"
     if not path.exists():
         raise ToolMissing(f"no {path}, and none in the environment", advice=_LOG_IN)
+    DockerConfig(path).check()
     return f"Docker's configuration {path}"
+
+
+def _settings(_: Mapping[str, str]) -> str:
+    Settings.from_environment()
+    return counted(len(variables_set(os.environ)), "setting") + " in the environment"
 
 
 def _prefect(_: Mapping[str, str]) -> str:
@@ -164,8 +172,9 @@ def _prefect(_: Mapping[str, str]) -> str:
 
 
 def _prefect_api(_: Mapping[str, str]) -> str:
-    url = os.environ.get("PREFECT_API_URL", "")
-    check_access(url, login_of(os.environ))
+    given = active_profile(os.environ) | dict(os.environ)
+    url = given.get("PREFECT_API_URL", "")
+    check_access(url, login_of(given))
     return redacted(url)
 
 
@@ -201,6 +210,7 @@ _PROBES = (
         "Needed for RUN steps of a foreign architecture alone: install qemu-user-static, or use workers of each "
         "architecture.",
     ),
+    _Probe("settings", _settings),
     _Probe("registry credentials", _registry_credentials),
     _Probe("prefect", _prefect, "Install soci-pipeline[prefect]; the library itself works without."),
     _Probe("prefect API", _prefect_api),

@@ -1,6 +1,8 @@
 """Whether a Prefect server is there, lets us in, and is named by the address of its API, with ``/api`` at its end."""
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -12,6 +14,27 @@ from soci_pipeline.registry.errors import redacted
 _LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api, or unset it."
 _START = "Start the server (`prefect server start`), or set PREFECT_API_URL to the one that is meant."
 _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
+
+
+def active_profile(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings of Prefect's active profile, as variables: what counts where the environment has none.
+
+    Read as Prefect reads them (``profiles.toml`` below ``PREFECT_HOME``) without importing it, which takes seconds.
+    """
+    home = Path(environment.get("PREFECT_HOME") or Path.home() / ".prefect")
+    path = Path(environment.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"Prefect's profiles in {path} cannot be read: {error}", advice="Correct the file."
+        ) from error
+    name = environment.get("PREFECT_PROFILE") or document.get("active")
+    profiles = document.get("profiles")
+    found = profiles.get(name) if isinstance(profiles, dict) else None
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def check_access(url: str, authorization: Mapping[str, str]) -> None:

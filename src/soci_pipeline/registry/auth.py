@@ -23,6 +23,7 @@ from soci_pipeline.registry.reference import DOCKER_HUB
 HUB_KEY = "https://index.docker.io/v1/"
 """What Docker's configuration calls Docker Hub."""
 _HELPER_SECONDS = 60.0
+_NEW_CONFIG = "Correct or remove the file; `docker login` writes a new one."
 _IDENTITY_USER = "<token>"
 
 
@@ -138,15 +139,21 @@ class DockerConfig(_Stored):
         entry = next((auths[_host_of(key)] for key in keys if _host_of(key) in auths), None)
         return self._from_entry(_mapping(entry)) if entry else None
 
+    def check(self) -> None:
+        """Raise `InvalidInput` for a file that is there and cannot be read."""
+        self._read()
+
     def _read(self) -> Mapping[str, Any]:
         try:
             config = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise InvalidInput(f"{self._path} is not readable as Docker's configuration") from error
+            raise InvalidInput(f"{self._path} is not readable as Docker's configuration", advice=_NEW_CONFIG) from error
         if not isinstance(config, dict):
-            raise InvalidInput(f"{self._path} is not a JSON object, as Docker's configuration should be")
+            raise InvalidInput(
+                f"{self._path} is not a JSON object, as Docker's configuration should be", advice=_NEW_CONFIG
+            )
         return config
 
     def _from_entry(self, entry: Mapping[str, Any]) -> Credentials | None:

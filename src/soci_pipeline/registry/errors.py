@@ -90,6 +90,10 @@ class RegistryUnreachable(RegistryError):
         "Check the address, and that the registry runs and can be reached from this machine; a name without a registry "
         "means Docker Hub."
     )
+    plain_advice = (
+        "A registry on loopback is spoken to without TLS; --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE) with its "
+        "authority turns TLS on."
+    )
     tls_advice = (
         "A certificate authority of your own needs --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE on a worker), a registry "
         "without TLS --plain-http (SOCI_PIPELINE_REGISTRY_PLAIN_HTTP)."

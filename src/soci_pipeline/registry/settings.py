@@ -1,16 +1,19 @@
 """How patient and how careful the registry client is. All times are in seconds, all sizes in bytes."""
 
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from soci_pipeline.errors import DeadlineExceeded, SociPipelineError
 from soci_pipeline.process import logger
 from soci_pipeline.registry.errors import RegistryError
 
+_QUIET_SECONDS = 5.0
 _Result = TypeVar("_Result")
 # Of its own: a generator that others seed would let many clients wait equally long.
 _CHANCE = random.SystemRandom()
@@ -102,5 +105,25 @@ def retry_pause(error: SociPipelineError, settings: ClientSettings, attempt: int
     if isinstance(error, RegistryError) and error.retry_after is not None:
         # A little jitter on top, or all who were told the same come back together.
         pause = error.retry_after + min(pause, 1.0)
-    logger().info("trying again in %.1f s: %s", pause, error.reason)
+    logger().log(_TOLD.level(error), "trying again in %.1f s: %s", pause, error.reason)
     return pause
+
+
+class _Told:
+    """What was said lately: many blobs at once fail for one cause, and one line of it is enough for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def level(self, error: SociPipelineError) -> int:
+        """INFO for a cause that was not told in the last seconds, DEBUG for the others."""
+        cause = type(error).__name__, urlsplit(error.url).netloc if isinstance(error, RegistryError) else ""
+        now = time.monotonic()
+        with self._lock:
+            # What is older does not count, so no more is kept than fails within these seconds.
+            self._last = {each: at for each, at in self._last.items() if now - at < _QUIET_SECONDS}
+            return logging.DEBUG if self._last.setdefault(cause, now) < now else logging.INFO
+
+
+_TOLD = _Told()

@@ -259,6 +259,13 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
         detail = f"{error!s:.200}" or type(error).__name__
         lasting = "CERTIFICATE_VERIFY_FAILED" in detail
         advice = RegistryUnreachable.tls_advice if "SSL" in detail else None
+        if (
+            isinstance(error, httpx.RemoteProtocolError)
+            and url.scheme == "http"
+            and is_loopback(url.netloc.decode("ascii"))
+        ):
+            # Bytes that are no HTTP, or none at all: so a server answers that expects TLS.
+            advice = RegistryUnreachable.plain_advice
         raise RegistryUnreachable(
             f"{method} {where}: {detail}", url=where, temporary=not lasting, advice=advice
         ) from error

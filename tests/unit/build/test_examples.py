@@ -31,3 +31,16 @@ def test_the_dockerfiles_are_where_the_readmes_say(name: str) -> None:
     asked = BuildRequest(source=EXAMPLES.parent, context=f"examples/{name}", platform=AMD64, source_date_epoch=1)
     asked.check()
     assert f'"context": "examples/{name}"' in (EXAMPLES / name / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "platform", "said"),
+    [("nowhere", "linux/amd64", "there is no folder nowhere"), (".", "amd64", "write it as linux/amd64")],
+)
+def test_the_script_says_in_a_line_what_it_cannot_mean(folder: str, platform: str, said: str, tmp_path: Path) -> None:
+    script = EXAMPLES / "prebuilt-script" / "make_image.py"
+    command = [sys.executable, str(script), folder, platform, "a.tar"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -196,6 +196,17 @@ def test_a_source_that_is_not_there_comes_with_what_was_probably_meant(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("destination", ["https://example.com/x", "oci://out"])
+def test_an_address_is_no_destination(
+    source: Path, destination: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert main(["convert", str(source), destination]) == ExitCode.INVALID_INPUT
+    assert f"soci-pipeline: {destination} is an address" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_v1_leaves_the_image_index_as_it_is(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = converted(source, tmp_path / "one", capsys, "--index-version", "v1", "--min-layer-size", "0")
     assert answer["index"] == Layout.open(source).root().digest

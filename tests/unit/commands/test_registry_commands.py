@@ -98,6 +98,17 @@ def test_a_certificate_that_is_not_trusted_comes_with_advice_about_authorities(
     assert "next: A certificate authority of your own needs --ca-file" in capsys.readouterr().err
 
 
+def test_a_loopback_registry_with_tls_comes_with_the_option_that_turns_it_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = certificate(tmp_path)
+    with serving(tmp_path / "r", tls_cert=own.certificate, tls_key=own.key) as address:
+        assert main(["inspect", f"{address}/team/app:v1"]) == ExitCode.REGISTRY_UNREACHABLE
+        said = capsys.readouterr().err
+        assert "next: A registry on loopback is spoken to without TLS; --ca-file" in said
+        assert said.count("trying again") < 5
+
+
 def test_inspect_shows_platforms_layers_and_attestations(
     tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

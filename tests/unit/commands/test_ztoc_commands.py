@@ -106,9 +106,16 @@ def test_ztoc_info_shows_spans_and_entries(layer: Path, capsys: pytest.CaptureFi
     assert "link -> usr/text" in capsys.readouterr().out
 
 
-def test_ztoc_info_refuses_what_is_no_ztoc_by_its_name(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ztoc-info", str(layer)]) == ExitCode.DAMAGED_CONTENT
-    assert f"{layer}: not a zTOC" in capsys.readouterr().err
+def test_ztoc_info_refuses_what_is_no_ztoc_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = tmp_path / "notes.ztoc"
+    notes.write_bytes(CONTENT)
+    assert main(["ztoc-info", str(notes)]) == ExitCode.DAMAGED_CONTENT
+    assert f"{notes}: not a zTOC" in capsys.readouterr().err
+
+
+def test_ztoc_info_of_a_layer_says_what_it_was_given(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ztoc-info", str(layer)]) == ExitCode.INVALID_INPUT
+    assert "is gzipped, which no zTOC is\n  next: `soci-pipeline ztoc` makes one" in capsys.readouterr().err
 
 
 def test_ztoc_get_file_reads_one_file(layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from tests.support.webhook import Recorded, loopback
 
 NAMES = {
     *("python", "git", "disk space", "root", "docker engine", "buildx", "containerd socket", "ctr", "soci"),
-    *("zlib-ng", "emulation", "registry credentials", "prefect", "prefect API"),
+    *("zlib-ng", "emulation", "settings", "registry credentials", "prefect", "prefect API"),
 }
 
 
@@ -115,6 +115,43 @@ def test_what_is_no_address_of_prefect_is_a_lack(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PREFECT_API_URL", "http://[::1")
     check = _checks(tmp_path)["prefect API"]
     assert (check.ok, check.detail) == (False, "PREFECT_API_URL is no address")
+
+
+def test_the_address_and_login_of_prefects_active_profile_count_as_they_do_for_prefect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Recorded) -> tuple[int, Any]:
+        return (200, []) if request.headers.get("authorization") == "Bearer pnu_1" else (401, {})
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with loopback(answer) as url:
+        profile = f'PREFECT_API_URL = "{url}/api"\nPREFECT_API_KEY = "pnu_1"\n'
+        (tmp_path / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\n{profile}[profiles.other]\n')
+        assert _checks(tmp_path)["prefect API"].detail == f"{url}/api"
+        monkeypatch.setenv("PREFECT_PROFILE", "other")
+        assert _checks(tmp_path)["prefect API"].detail == "PREFECT_API_URL is not set"
+    (tmp_path / "profiles.toml").write_text("active = ")
+    check = _checks(tmp_path)["prefect API"]
+    assert (check.ok, check.advice) == (False, "Correct the file.")
+
+
+def test_a_setting_that_a_worker_would_refuse_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_JOBS", "3")
+    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", "do-not-count")
+    assert _checks(tmp_path)["settings"].detail == "1 setting in the environment"
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_JOBS", "many")
+    check = _checks(tmp_path)["settings"]
+    assert (check.ok, check.detail) == (False, "setting SOCI_PIPELINE_WORK_JOBS: is no whole number")
+
+
+def test_a_broken_configuration_of_docker_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text("{bad")
+    check = _checks(tmp_path)["registry credentials"]
+    assert not check.ok
+    assert check.detail.endswith("is not readable as Docker's configuration")
+    assert check.advice == "Correct or remove the file; `docker login` writes a new one."
 
 
 def test_a_prefect_server_that_is_not_there_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
