@@ -142,7 +142,7 @@ def test_exactly_the_commit_is_fetched_from_a_server_with_times_and_modes_of_its
 def test_a_server_that_gives_no_single_commits_is_fetched_from_whole(
     work_tree: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="soci_pipeline")
     # Over version 2 of the protocol a server gives every commit, whatever it is told.
     (tmp_path / ".gitconfig").write_text("[protocol]\n\tversion = 0\n")
     monkeypatch.setenv("HOME", str(tmp_path))
