@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -17,16 +18,28 @@ def folder_lock(folder: Path) -> Iterator[None]:
     The holder may remove the folder: whoever waited for it then locks the one that takes its place.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             file = (folder / ".lock").open("w")
         except FileNotFoundError:
+            continue
+        except FileExistsError:
+            if _is_in_the_way(folder):
+                raise
             continue
         with file:
             _wait_for(file, folder)
             if _is_still_there(file, folder / ".lock"):
                 yield
                 return
+
+
+def _is_in_the_way(path: Path) -> bool:
+    """Whether it is no folder; one that was removed just after it was found is not there now, or is again."""
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for(file: TextIO, folder: Path) -> None:

@@ -1,9 +1,11 @@
 """The lock of a folder, between processes."""
 
+import contextlib
 import logging
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,30 @@ def test_the_lock_is_free_again_after_the_block(tmp_path: Path) -> None:
     for _ in range(2):
         with folder_lock(tmp_path / "folder"):
             pass
+
+
+def test_a_file_in_the_place_of_the_folder_is_no_reason_to_wait(tmp_path: Path) -> None:
+    (tmp_path / "folder").touch()
+    with pytest.raises(FileExistsError), folder_lock(tmp_path / "folder"):
+        pytest.fail("nothing was locked")
+
+
+def test_a_folder_that_comes_and_goes_is_locked_in_the_end(tmp_path: Path) -> None:
+    folder, over = tmp_path / "folder", threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                folder.mkdir()
+                folder.rmdir()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(300):
+            with folder_lock(folder):
+                pass
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        over.set()
+        other.join()
