@@ -69,9 +69,10 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         answer = CommandResult(as_json(result, elapsed), as_text(result, elapsed, still_up=arguments.keep))
         if not arguments.keep:
             return answer
-        answer.show(as_json=arguments.json)
-        logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
+        # From the answer on, Ctrl-C is the end that is wanted.
         with contextlib.suppress(Ended):
+            answer.show(as_json=arguments.json)
+            logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
             signal.pause()
     logger().info("its data stay in %s until the next demo", folder)
     return CommandResult(json=None)
