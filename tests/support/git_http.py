@@ -75,15 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def served_over_http(root: Path, check: Check) -> Iterator[str]:
     """The address under which the repositories below ``root`` are found."""
-    server = _Server(root, check)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with _running(_Server(root, check)) as address:
+        yield address
 
 
 @contextmanager
@@ -101,7 +94,14 @@ def answering(status: int) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Stay quiet."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+        yield address
+
+
+@contextmanager
+def _running(server: ThreadingHTTPServer) -> Iterator[str]:
+    """The address of a server that answers from a thread while the block runs."""
+    with server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

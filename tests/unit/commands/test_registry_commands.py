@@ -153,19 +153,14 @@ def test_inspect_of_nothing_is_refused(address: str, capsys: pytest.CaptureFixtu
     assert main(["inspect", f"{address}/team/app"]) == ExitCode.INVALID_INPUT
 
 
+def _serve(tmp_path: Path, *options: str) -> list[str]:
+    folder = str(tmp_path / "served")
+    return [sys.executable, "-m", "soci_pipeline", "registry", "serve", folder, "--port", "0", *options]
+
+
 @contextmanager
 def served(tmp_path: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    argv = [
-        sys.executable,
-        "-m",
-        "soci_pipeline",
-        "registry",
-        "serve",
-        str(tmp_path / "served"),
-        "--port",
-        "0",
-        *options,
-    ]
+    argv = _serve(tmp_path, *options)
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as child:
         assert child.stderr is not None
         try:
@@ -183,18 +178,7 @@ def test_a_served_folder_takes_a_push_and_ends_well_when_interrupted(tmp_path: P
 
 
 def test_a_program_is_told_in_json_where_a_folder_is_served(tmp_path: Path) -> None:
-    argv = [
-        sys.executable,
-        "-m",
-        "soci_pipeline",
-        "registry",
-        "serve",
-        str(tmp_path / "served"),
-        "--port",
-        "0",
-        "--json",
-    ]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(_serve(tmp_path, "--json"), stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         answer = json.loads("".join(iter(child.stdout.readline, "}\n")) + "}")
         with RegistryClient(answer["address"]) as client:
