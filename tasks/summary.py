@@ -23,7 +23,7 @@ WHY: Mapping[Reason, str] = {
     Reason.UNSUPPORTED_ENTRY: "has an entry that lazy loading would show wrongly",
     Reason.HARDLINK_WITH_SIZE: "has a hard link with contents of its own, which lazy loading would show wrongly",
     Reason.TRAILING_BYTES: "has bytes behind the end of its compressed stream",
-    Reason.FOREIGN: "is kept by another server, not by this registry",
+    Reason.FOREIGN: "is kept by another server than this registry, or is of a type that SOCI does not know",
 }
 """What each reason means to whoever built the image."""
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
-from soci_pipeline.commands import FULL, Command, add_switches, write_out
+from soci_pipeline.commands import FULL, Command, add_switches, drop_output, write_out
 from soci_pipeline.commands.progress_display import progress_shown
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.spelling import did_you_mean
@@ -143,8 +143,8 @@ def entry(*, imported: Callable[[], None] = lambda: None) -> NoReturn:
     except SociPipelineError as error:
         status = _report(error, name=None, as_json=False)
     except BrokenPipeError:
-        # Whoever read the answer has seen enough; Python would complain once more when it closes the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the answer has seen enough.
+        drop_output()
         status = 128 + signal.SIGPIPE
     if status == _INTERRUPTED:
         # Python itself ends by the signal where that came up while it ran a text of code (it does so for data classes).

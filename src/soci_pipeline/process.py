@@ -112,12 +112,11 @@ def run(
     stdin: bytes | None = None,
     timeout: float | None = None,
     stream: bool = False,
-    on_line: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return what it printed.
 
-    ``stream`` logs each line of both outputs as it comes (``on_line`` gets them too). ``timeout`` is in seconds. What
-    the program leaves running is listened to for a second more, within the timeout. Raises `ToolMissing`, `ToolFailed`
+    ``stream`` logs each line of both outputs as it comes. ``timeout`` is in seconds. What the program leaves running
+    is listened to for a second more, within the timeout. Raises `ToolMissing`, `ToolFailed`
     for an exit status other than 0 or a signal, `DeadlineExceeded`.
     """
     program = find(str(argv[0]), package=package, env=env)
@@ -131,7 +130,7 @@ def run(
         contextlib.ExitStack() as pipes,
         _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, prepare=_end_with_parent) as child,
     ):
-        report = _reporter(stream=stream, on_line=on_line)
+        report = _reporter(stream=stream)
         readers = [
             pipes.enter_context(_reading(child.stdout, output, report)),
             pipes.enter_context(_reading(child.stderr, tail, report)),
@@ -263,15 +262,13 @@ class _Collector:
         return "".join(list(self._lines)[-count:])
 
 
-def _reporter(*, stream: bool, on_line: Callable[[str], None] | None) -> Callable[[str], None]:
+def _reporter(*, stream: bool) -> Callable[[str], None]:
     # Threads do not inherit the context, so the logger is taken here.
     sink = logger()
 
     def report(line: str) -> None:
         if stream and line.strip():
             sink.info("%s", line.rstrip())
-        if on_line is not None:
-            on_line(line)
 
     return report
 

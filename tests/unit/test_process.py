@@ -1,4 +1,5 @@
 import contextlib
+import contextvars
 import logging
 import os
 import signal
@@ -7,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from soci_pipeline import process
 from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
-from soci_pipeline.process import concealing, run
+from soci_pipeline.process import LOGGER, concealing, run
 
 
 @pytest.fixture
@@ -27,6 +29,33 @@ def program(folder: Path, name: str, script: str) -> None:
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
+
+
+class _Lines(logging.Handler):
+    def __init__(self, first_takes: float) -> None:
+        super().__init__()
+        self.first_takes = first_takes
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.seen:
+            time.sleep(self.first_takes)
+        self.seen.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _logging(first_takes: float = 0) -> Iterator[list[str]]:
+    """What is logged in the block; the first line takes so many seconds."""
+    lines = _Lines(first_takes)
+    sink = logging.getLogger("lines of programs")
+    sink.setLevel(logging.INFO)
+    sink.addHandler(lines)
+    token = LOGGER.set(sink)
+    try:
+        yield lines.seen
+    finally:
+        LOGGER.reset(token)
+        sink.removeHandler(lines)
 
 
 def _alive(pid: int) -> bool:
@@ -114,16 +143,10 @@ def test_a_daemon_that_keeps_the_output_open_lives_on_and_holds_nothing_up(fake:
 
 def test_all_that_a_program_printed_comes_back_however_late_it_is_read(fake: Path, daemon: Path) -> None:
     program(fake, "connect", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; seq 8000; printf end")
-    seen: list[str] = []
-
-    def read_slowly(line: str) -> None:
-        if not seen:
-            time.sleep(2)
-        seen.append(line)
-
-    whole = "".join(f"{number}\n" for number in range(1, 8001)) + "end"
-    assert process.run(["connect"], on_line=read_slowly).stdout == whole
-    assert "".join(seen) == whole
+    lines = [*map(str, range(1, 8001)), "end"]
+    with _logging(first_takes=2) as seen:
+        assert process.run(["connect"], stream=True).stdout == "\n".join(lines)
+    assert seen == lines
 
 
 def test_a_daemon_that_goes_on_printing_holds_nothing_up(fake: Path) -> None:
@@ -200,11 +223,16 @@ def test_a_program_ends_when_the_process_that_waits_for_it_is_killed(fake: Path)
         time.sleep(0.01)
 
 
-def test_lines_are_handed_over_while_the_program_runs(fake: Path) -> None:
-    program(fake, "lines", "echo one; echo two >&2")
-    seen: list[str] = []
-    process.run(["lines"], on_line=seen.append)
-    assert sorted(seen) == ["one\n", "two\n"]
+def test_lines_are_logged_while_the_program_runs(fake: Path) -> None:
+    program(fake, "lines", f"echo one; echo two >&2; while ! [ -e {fake}/seen ]; do sleep 0.01; done")
+    with _logging() as seen, ThreadPoolExecutor() as pool:
+        running = pool.submit(contextvars.copy_context().run, process.run, ["lines"], stream=True, timeout=60)
+        while len(seen) < 2 and not running.done():
+            time.sleep(0.01)
+        assert not running.done()
+        (fake / "seen").touch()
+        running.result()
+    assert sorted(seen) == ["one", "two"]
 
 
 def test_a_program_that_prints_a_secret_shows_it_neither_in_the_log_nor_in_its_error(

@@ -143,7 +143,7 @@ def calling(action: str, *, on: str, region: str | None = None) -> Iterator[None
     """Wrap one call: ``action`` is the IAM action (``ecr:CreateRepository``), ``on`` what it was asked for.
 
     Raises `CredentialsRefused` naming the action, `AwsUnreachable`, `AwsRefused` with AWS's code, or `InvalidInput`
-    for a parameter that cannot be meant, and where nothing answers in a ``region`` without such a service;
+    for a parameter or a profile that cannot be meant, and where nothing answers in a ``region`` without such a service;
     `ToolMissing` where the extra is not installed.
     """
     exceptions = _exceptions()
@@ -164,6 +164,11 @@ def calling(action: str, *, on: str, region: str | None = None) -> Iterator[None
     ) as error:
         raise CredentialsRefused(
             f"the AWS credentials to call {action} on {on} cannot be had ({type(error).__name__})", advice=_RENEW
+        ) from error
+    except exceptions.InvalidConfigError as error:
+        # A profile that names another one is followed only when credentials are wanted.
+        raise InvalidInput(
+            f"AWS's configuration: {error}", advice="Correct the profile in the file, or AWS_PROFILE."
         ) from error
     except exceptions.ParamValidationError as error:
         raise InvalidInput(f"{action} on {on}: {error}") from error

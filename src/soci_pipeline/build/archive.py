@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from soci_pipeline.build.tar_members import BLOCK, Span, clean_name, is_tar, read_table
 from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput
+from soci_pipeline.oci.media_types import GZIP_MAGIC, ZSTD_MAGIC
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 CHUNK = 1 << 20
 
-_GZIP = b"\x1f\x8b"
-_OTHER_COMPRESSIONS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zX": "xz", b"BZh": "bzip2"}
+_OTHER_COMPRESSIONS = {ZSTD_MAGIC: "zstd", b"\xfd7zX": "xz", b"BZh": "bzip2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def open_archive(path: Path, *, scratch: Path | None = None, limits: ArchiveLimi
         for magic, name in _OTHER_COMPRESSIONS.items():
             if start.startswith(magic):
                 raise InvalidInput(f"{path} is compressed with {name}", advice="Give it as a plain or gzipped tar.")
-        if start.startswith(_GZIP):
+        if start.startswith(GZIP_MAGIC):
             file = stack.enter_context(_inflated(file, scratch, limits or ArchiveLimits()))
         file.seek(0)
         if not is_tar(file.read(BLOCK)):

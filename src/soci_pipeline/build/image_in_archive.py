@@ -17,6 +17,7 @@ from soci_pipeline.oci.image_config import diff_ids_of_config, platform_of_confi
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import (
     DOCKER_CONFIG,
+    GZIP_MAGIC,
     IMAGE_INDEXES,
     IMAGE_MANIFESTS,
     OCI_CONFIG,
@@ -24,6 +25,7 @@ from soci_pipeline.oci.media_types import (
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
+    ZSTD_MAGIC,
 )
 from soci_pipeline.oci.platform import Platform
 
@@ -185,10 +187,10 @@ def _docker_images(archive: Archive) -> Iterator[FoundImage]:
 
 def _sniffed(archive: Archive, name: str) -> str:
     with archive.open(name) as file:
-        start = file.read(4)
-    if start.startswith(b"\x1f\x8b"):
+        start = file.read(len(ZSTD_MAGIC))
+    if start.startswith(GZIP_MAGIC):
         return OCI_LAYER_GZIP
-    return OCI_LAYER_ZSTD if start == b"\x28\xb5\x2f\xfd" else OCI_LAYER
+    return OCI_LAYER_ZSTD if start == ZSTD_MAGIC else OCI_LAYER
 
 
 def _facts(config: bytes, layers: int) -> tuple[Platform, tuple[Digest, ...]]:

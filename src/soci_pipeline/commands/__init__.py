@@ -51,10 +51,14 @@ def write_out(data: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        # What is still in the buffer is lost; Python would complain of it once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         kind = DiskFull if error.errno in FULL else InvalidInput
         raise kind(f"standard output cannot be written: {error.strerror}", advice="Send it elsewhere.") from error
+
+
+def drop_output() -> None:
+    """Send to nowhere what standard output still holds: Python would complain of it once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 SWITCHES: Mapping[str, str] = {

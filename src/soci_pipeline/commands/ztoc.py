@@ -16,13 +16,13 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.media_types import (
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
+    GZIP_MAGIC,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     Compression,
     is_foreign_layer,
     layer_compression,
 )
-from soci_pipeline.soci.layer_reader import GZIP_MAGIC
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE
 from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc

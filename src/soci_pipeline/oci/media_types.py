@@ -43,6 +43,12 @@ class Compression(StrEnum):
     UNKNOWN = "unknown"
 
 
+GZIP_MAGIC = b"\x1f\x8b"
+"""What a gzip stream begins with (RFC 1952, section 2.3.1)."""
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+"""What a zstd frame begins with (RFC 8878, section 3.1.1)."""
+
+
 _COMPRESSIONS = {
     OCI_LAYER: Compression.NONE,
     OCI_LAYER_GZIP: Compression.GZIP,

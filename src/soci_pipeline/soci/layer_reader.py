@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from soci_pipeline.errors import HostileArchive, LayerNotIndexable
+from soci_pipeline.oci.media_types import GZIP_MAGIC
 from soci_pipeline.soci.checkpoints import WINDOW, Checkpoint
 from soci_pipeline.soci.inflate import BLOCK, BUFFER_ERROR, GZIP, NO_FLUSH, OK, STREAM_END, Buffer, Inflater
 from soci_pipeline.soci.limits import Limits
 from soci_pipeline.soci.reasons import Reason
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
 _BUFFER_BYTES: Final = 1 << 20
 _BUFFERS: Final = 4
 _PATIENCE: Final = 64

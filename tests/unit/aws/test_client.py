@@ -73,6 +73,20 @@ def test_a_profile_that_is_not_there_is_no_credentials(monkeypatch: pytest.Monke
         ensure_repository(REGISTRY, "team/app")
 
 
+def test_a_profile_of_a_role_whose_source_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    config = tmp_path / "config"
+    config.write_text("[profile build]\nrole_arn = arn:aws:iam::123456789012:role/build\nsource_profile = gone\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "build")
+    with pytest.raises(InvalidInput, match='source_profile "gone"') as caught:
+        ensure_repository(REGISTRY, "team/app")
+    assert "AWS_PROFILE" in str(caught.value.advice)
+
+
 def test_a_region_without_the_service_is_named() -> None:
     with pytest.raises(InvalidInput, match="ecr in the region eu-nowhere-9"):
         ensure_repository(
