@@ -15,19 +15,18 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
 
 from soci_pipeline.errors import CredentialsRefused
-from soci_pipeline.registry.auth import CredentialChain, Credentials, Environment, FixedCredentials
+from soci_pipeline.registry.auth import Credentials, Environment, FixedCredentials
 from soci_pipeline.registry.authorizer import Authorizer
 from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import connect
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryError
-from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, create_app, serving
+from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, serving
 from soci_pipeline.registry.server.faults import Kind
-from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, leftovers, push_image, registry, upload
+from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, push_image, registry, upload
 from tests.support.strange import strange
 
 BASIC = replace(LOGIN, bearer=False)
@@ -114,113 +113,6 @@ def test_a_token_that_expires_in_mid_upload_is_refreshed(tmp_path: Path) -> None
     with registry(tmp_path, faults=plan, server=ServerSettings(login=LOGIN), credentials=CREDENTIALS) as client:
         upload(client, b"x" * 900_000)
     assert plan.struck
-
-
-class Keeping:
-    """A provider that keeps its token until it is told to forget it, as ECR's does."""
-
-    def __init__(self) -> None:
-        self.made = 0
-        self._kept: Credentials | None = None
-
-    def credentials_for(self, registry: str) -> Credentials:
-        if self._kept is None:
-            self.made += 1
-            self._kept = Credentials("AWS", SecretStr(f"token-{self.made}"))
-        return self._kept
-
-    def forget(self, registry: str) -> None:
-        self._kept = None
-
-
-FIRST = Credentials("AWS", SecretStr("token-1")).basic()
-EXPIRED = {"errors": [{"code": "DENIED", "message": "Your authorization token has expired. Reauthenticate."}]}
-
-
-@pytest.mark.parametrize("status", [401, 403], ids=["401", "ECR's 403"])
-def test_a_kept_token_that_is_refused_is_forgotten_and_asked_for_anew(status: int) -> None:
-    async def answer(request: Request) -> Response:
-        given = request.headers.get("authorization")
-        if given in (None, FIRST):
-            challenge = {"WWW-Authenticate": 'Basic realm="x"'}
-            return JSONResponse(EXPIRED, status_code=401 if given is None else status, headers=challenge)
-        return JSONResponse({"name": "a", "tags": ["v1"]})
-
-    provider = Keeping()
-    with strange(answer) as address, RegistryClient(address, settings=QUICK, credentials=provider) as client:
-        assert client.list_tags("a") == ("v1",)
-        assert client.list_tags("a") == ("v1",)
-    assert provider.made == 2
-
-
-def test_a_kept_token_that_the_token_address_refuses_is_forgotten_and_asked_for_anew() -> None:
-    async def token(request: Request) -> Response:
-        if request.headers.get("authorization") == FIRST:
-            return Response(status_code=401)
-        return JSONResponse({"token": "bearer"})
-
-    async def answer(request: Request) -> Response:
-        if request.headers.get("authorization") != "Bearer bearer":
-            realm = f"http://{request.headers['host']}/token"
-            return Response(status_code=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
-        return JSONResponse({"name": "a", "tags": ["v1"]})
-
-    provider = Keeping()
-    routes = [Route("/token", token), Route("/{rest:path}", answer)]
-    with (
-        strange(Starlette(routes=routes)) as address,
-        RegistryClient(address, settings=QUICK, credentials=provider) as client,
-    ):
-        assert client.list_tags("a") == ("v1",)
-    assert provider.made == 2
-
-
-def test_a_kept_token_that_is_refused_in_mid_upload_is_replaced_and_the_upload_goes_on(tmp_path: Path) -> None:
-    """The registry takes the first token for one part, and from then on another one alone."""
-    registry_app = create_app(tmp_path)
-    parts = 0
-
-    async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal parts
-        given = dict(scope["headers"]).get(b"authorization", b"").decode()
-        parts += scope["method"] == "PATCH"
-        if not given or (given == FIRST and parts > 1):
-            await Response(status_code=401, headers={"WWW-Authenticate": "Basic realm=x"})(scope, receive, send)
-            return
-        await registry_app(scope, receive, send)
-
-    provider, data = Keeping(), b"x" * 900_000
-    app = Starlette(routes=[Mount("", app=front)])
-    with strange(app) as address, RegistryClient(address, settings=QUICK, credentials=provider) as client:
-        assert client.read_blob(REPOSITORY, upload(client, data)) == data
-    assert provider.made == 2
-    assert leftovers(tmp_path) == []
-
-
-def test_a_provider_without_another_token_is_asked_once_more_and_no_oftener() -> None:
-    class Stubborn(Keeping):
-        def forget(self, registry: str) -> None:
-            self.made += 1
-
-    async def answer(request: Request) -> Response:
-        return Response(status_code=401, headers={"WWW-Authenticate": "Basic realm=x"})
-
-    provider = Stubborn()
-    with (
-        strange(answer) as address,
-        RegistryClient(address, settings=QUICK, credentials=provider) as client,
-        pytest.raises(AccessRefused, match="does not take"),
-    ):
-        client.ping()
-    assert provider.made == 2
-
-
-def test_a_chain_tells_every_provider() -> None:
-    kept = Keeping()
-    chain = CredentialChain(FixedCredentials(Credentials("a"), registry="elsewhere"), kept)
-    first = chain.credentials_for("here")
-    chain.forget("here")
-    assert chain.credentials_for("here") != first
 
 
 @contextmanager
@@ -373,87 +265,3 @@ def test_the_token_address_of_the_embedded_registry_reads_no_form_to_its_end(tmp
     with serving(tmp_path, settings=ServerSettings(login=LOGIN)) as address:
         answer = httpx.post(f"http://{address}/token", content=b"scope=" + b"x" * 70_000, trust_env=False)
     assert answer.status_code == 413
-
-
-@pytest.mark.parametrize(
-    ("work", "method", "action"),
-    [
-        (lambda client: client.get_manifest(REPOSITORY, "v1"), "GET", "pull"),
-        (lambda client: upload(client, b"x"), "POST", "push"),
-        (lambda client: client.delete_manifest(REPOSITORY, "v1"), "DELETE", "delete"),
-    ],
-)
-@pytest.mark.parametrize("login", [LOGIN, BASIC], ids=["bearer", "basic"])
-def test_a_login_that_is_taken_and_may_not_is_told_what_it_lacks(
-    tmp_path: Path, login: Login, work: Callable[[RegistryClient], object], method: str, action: str
-) -> None:
-    plan = FaultPlan([Fault(method, f"/v2/{REPOSITORY}/", times=9, status=403, code="DENIED")])
-    server = ServerSettings(login=login)
-    with registry(tmp_path, faults=plan, server=server, credentials=CREDENTIALS) as client:
-        client.ping()
-        with pytest.raises(AccessRefused) as caught:
-            work(client)
-    assert f"login was accepted, but lacks the permission to {action} on {REPOSITORY}" in str(caught.value.advice)
-    assert "docker login" not in str(caught.value.advice)
-
-
-def _of_a_token(error: str, code: str) -> Starlette:
-    """A registry that gives everybody a token and then says why it is not enough."""
-
-    async def token(request: Request) -> Response:
-        return JSONResponse({"token": "given"})
-
-    async def answer(request: Request) -> Response:
-        challenge = f'Bearer realm="http://{request.headers["host"]}/token",error="{error}"'
-        body = {"errors": [{"code": code, "message": "requested access to the resource is denied"}]}
-        return JSONResponse(body, 401, headers={"WWW-Authenticate": challenge})
-
-    return Starlette(routes=[Route("/token", token), Route("/{rest:path}", answer, methods=["GET", "POST"])])
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "accepted"),
-    [
-        ("insufficient_scope", "UNAUTHORIZED", True),
-        ("", "DENIED", True),
-        ("invalid_token", "UNAUTHORIZED", False),
-        ("", "UNAUTHORIZED", False),
-    ],
-)
-def test_a_token_of_too_little_scope_is_a_lack_of_permission(error: str, code: str, accepted: bool) -> None:
-    with (
-        strange(_of_a_token(error, code)) as address,
-        RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client,
-        pytest.raises(AccessRefused) as caught,
-    ):
-        client.get_manifest(REPOSITORY, "v1")
-    assert ("lacks the permission to pull on team/app" in str(caught.value.advice)) is accepted
-    assert ("docker login" in str(caught.value.advice)) is not accepted
-
-
-def test_without_a_login_a_refusal_asks_for_one(tmp_path: Path) -> None:
-    plan = FaultPlan([Fault("GET", "/manifests/", times=9, status=403, code="DENIED")])
-    with (
-        strange(_of_a_token("insufficient_scope", "DENIED")) as address,
-        RegistryClient(address, settings=QUICK) as stranger,
-        registry(tmp_path, faults=plan) as client,
-    ):
-        for each in (stranger, client):
-            with pytest.raises(AccessRefused) as caught:
-                each.get_manifest(REPOSITORY, "v1")
-            assert "docker login" in str(caught.value.advice)
-
-
-def test_a_token_that_stays_too_old_is_not_called_accepted() -> None:
-    async def answer(request: Request) -> Response:
-        if "authorization" in request.headers:
-            return JSONResponse(EXPIRED, 403)
-        return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="ecr"'})
-
-    with (
-        strange(answer) as address,
-        RegistryClient(address, settings=QUICK, credentials=Keeping()) as client,
-        pytest.raises(AccessRefused, match="expired") as caught,
-    ):
-        client.get_manifest(REPOSITORY, "v1")
-    assert "docker login" in str(caught.value.advice)
