@@ -13,7 +13,6 @@ from soci_pipeline.registry.errors import redacted
 _CHUNK = 1 << 20
 _SECONDS = 60.0
 _LAST_PORT = 65_535
-# Beside every 5xx: what a server asks to be spared with for the moment.
 
 
 class NotFetched(SociPipelineError):
@@ -44,7 +43,8 @@ def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) 
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         temporary = status in TEMPORARY_STATUSES
-        raise NotFetched(f"{shown} answered with status {status}", temporary=temporary) from error
+        # Not as a cause: httpx's words have the whole address, and the one that it was sent on to.
+        raise NotFetched(f"{shown} answered with status {status}", temporary=temporary) from None
     except httpx.HTTPError as error:
         raise NotFetched(f"{shown} cannot be fetched: {error}", temporary=True) from error
     except OSError as error:

@@ -6,6 +6,7 @@ neither: they are resolved on the worker from blocks or secret stores.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from soci_pipeline.spelling import did_you_mean
 PREFIX = "SOCI_PIPELINE_"
 # Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.
 _NOT_SETTINGS = frozenset({"registry_username", "registry_password", "registry_token"})
+# Kubernetes, "Environment variables" of a Service: those of its own form, and those of Docker's links.
+_OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)\Z|_PORT(_[0-9]+_[A-Z]+(_(PROTO|PORT|ADDR))?)?\Z")
 _LOGINS = frozenset(f"{PREFIX}{name}".lower() for name in _NOT_SETTINGS)
 
 
@@ -52,7 +55,7 @@ class RegistrySettings(_Section):
     ca_file: Path | None = None
     """CA certificates (PEM) for registries with certificates of their own."""
     plain_http: tuple[str, ...] = ()
-    """Registries (host or host:port) that are spoken to without TLS; loopback ones always are."""
+    """Registries (host or host:port) that are spoken to without TLS; loopback ones are where there is no `ca_file`."""
     jobs: int = Field(default=4, ge=1, le=64)
     """How many blobs are uploaded at once."""
     create_repository: bool = False
@@ -130,14 +133,15 @@ class Settings(_Section):
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Read ``SOCI_PIPELINE_<SECTION>_<FIELD>``; raises `InvalidInput` that names the variable.
 
-        Variables of one word, such as ``SOCI_PIPELINE_HOME``, are no settings and are left to those that read them.
+        Variables of one word, such as ``SOCI_PIPELINE_HOME``, are no settings and are left to those that read them; and
+        so are those that Kubernetes sets in every pod for a Service whose name begins as they do.
         """
         given = os.environ if environment is None else environment
         sections: dict[str, dict[str, Any]] = {name: {} for name in cls.model_fields}
         for variable, text in given.items():
             name = variable.removeprefix(PREFIX).lower()
             section, _, field = name.partition("_")
-            if not variable.startswith(PREFIX) or name in _NOT_SETTINGS:
+            if not variable.startswith(PREFIX) or name in _NOT_SETTINGS or _OF_A_SERVICE.search(variable):
                 continue
             if not field or not text:
                 continue
@@ -150,13 +154,14 @@ class Settings(_Section):
         try:
             return cls.model_validate(sections)
         except ValidationError as error:
+            # Not as a cause: pydantic's words quote the value, which may be a password under a misspelt name.
             fault = faults_of(error)[0]
             variable = PREFIX + "_".join(str(part) for part in fault.place[:2]).upper()
             if fault.kind == "extra_forbidden":
-                raise _no_such(variable) from error
+                raise _no_such(variable) from None
             raise InvalidInput(
                 f"setting {variable}: {fault.text}", advice="Correct it, or unset it: all settings have defaults."
-            ) from error
+            ) from None
 
 
 def _value(section: str, field: str, text: str) -> str | list[str]:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FileServer:
-    """Its address, the answers by path (status, body), and the paths that were asked for."""
+    """Its address, the answers by path (status, body; for a redirect, where to), and the paths that were asked for."""
 
     address: str
     answers: dict[str, tuple[int, bytes]]
@@ -25,6 +25,8 @@ def serving_files(answers: Mapping[str, tuple[int, bytes]]) -> Iterator[FileServ
             files.asked.append(self.path)
             status, body = files.answers.get(self.path.partition("?")[0], (404, b"not found"))
             self.send_response(status)
+            if status in (301, 302, 307):
+                self.send_header("Location", body.decode())
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

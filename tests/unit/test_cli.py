@@ -230,6 +230,14 @@ def test_an_answer_that_standard_output_does_not_take_is_a_full_disk(words: list
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize(("words", "status"), [("--version", 0), ("completion bash", 0), ("inspect UPPER:1", 3)])
+def test_a_closed_standard_output_changes_no_exit_status(words: str, status: int) -> None:
+    command = f"{sys.executable} -m soci_pipeline {words} >&-"
+    done = subprocess.run(["bash", "-c", command], check=False, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
 def test_an_error_of_the_program_itself_is_not_hidden(probe: Callable[..., None]) -> None:
     """A traceback is what a bug report needs."""
     probe(_raising(RuntimeError("a bug")))

@@ -1,6 +1,7 @@
 """Files from an address, from a server on loopback: what is left, and what is said where they cannot be had."""
 
 import hashlib
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_no_secret_of_an_address_is_shown(tmp_path: Path) -> None:
     assert caught.value.temporary
     assert "http://127.0.0.1:9/file" in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_refusal_shows_no_secret_of_an_address_nor_of_the_one_it_was_sent_on_to(
+    server: FileServer, tmp_path: Path, status: int
+) -> None:
+    address = f"{server.address}/file?token=hush".replace("http://", "http://user:hush@")
+    server.answers |= {"/file": (302, b"/store?signature=hush"), "/store": (status, b"no")}
+    with pytest.raises(NotFetched, match=f"answered with status {status}") as caught:
+        fetch(address, tmp_path / "file", limit=100)
+    assert server.asked == ["/file?token=hush", "/store?signature=hush"]
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_full_disk_is_named(server: FileServer, tmp_path: Path) -> None:

@@ -1,11 +1,33 @@
 """Settings: every section from the environment, and a wrong one named by its variable."""
 
+import traceback
 from pathlib import Path
 
 import pytest
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.settings import Settings
+
+
+def test_the_value_of_a_misspelt_name_is_in_no_traceback() -> None:
+    value = "hunter2-secret"
+    for name in ("SOCI_PIPELINE_REGISTRY_PASWORD", "SOCI_PIPELINE_WORK_JOBS", "SOCI_PIPELINE_REGISTY_PASSWORD"):
+        with pytest.raises(InvalidInput, match=name) as caught:
+            Settings.from_environment({name: value})
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_setting() -> None:
+    given = {
+        "SOCI_PIPELINE_WEBHOOK_SERVICE_HOST": "10.0.0.7",
+        "SOCI_PIPELINE_WEBHOOK_SERVICE_PORT": "4300",
+        "SOCI_PIPELINE_WEBHOOK_SERVICE_PORT_HTTP": "4300",
+        "SOCI_PIPELINE_REGISTRY_PORT": "tcp://10.0.0.8:5000",
+        "SOCI_PIPELINE_REGISTRY_PORT_5000_TCP": "tcp://10.0.0.8:5000",
+        "SOCI_PIPELINE_REGISTRY_PORT_5000_TCP_PROTO": "tcp",
+        "SOCI_PIPELINE_REGISTRY_PORT_5000_TCP_ADDR": "10.0.0.8",
+    }
+    assert Settings.from_environment(given) == Settings.from_environment({})
 
 
 def test_without_variables_the_defaults_hold() -> None:

@@ -44,6 +44,9 @@ def write_out(data: bytes) -> None:
 
     A reader that has gone away is a `BrokenPipeError`, as ever.
     """
+    if sys.stdout is None:
+        # Python has none where it was closed before the program began (``>&-``).
+        return
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)

@@ -53,8 +53,9 @@ _NEXT = re.compile(r"<([^<>]{1,4096})>\s*;\s*rel=\"?next\"?")
 class RegistryClient:
     """A client for one registry (``host[:port]``); repositories are named without the host.
 
-    ``plain_http`` None means https, except on loopback. ``ca_file`` (PEM) is trusted besides the system's authorities.
-    ``permissions`` says for ``pull``, ``push`` and ``delete`` how this registry permits it, for who lacks it.
+    ``plain_http`` None means https, except on loopback without a ``ca_file``. ``ca_file`` (PEM) is trusted besides the
+    system's authorities. ``permissions`` says for ``pull``, ``push`` and ``delete`` how this registry permits it, for
+    who lacks it.
     """
 
     def __init__(

@@ -27,7 +27,10 @@ _SHOWN = 300
 
 
 class RegistryError(SociPipelineError):
-    """A registry refused a request; ``code`` is the spec's (may be empty), ``retry_after`` is in seconds."""
+    """A registry refused a request; ``code`` is the spec's (may be empty), ``retry_after`` is in seconds.
+
+    ``message`` is what the registry said beside the code.
+    """
 
     exit_code = ExitCode.REGISTRY_REFUSED
 
@@ -36,6 +39,7 @@ class RegistryError(SociPipelineError):
         reason: str,
         *,
         code: str = "",
+        message: str = "",
         status: int = 0,
         url: str = "",
         advice: str | None = None,
@@ -44,6 +48,7 @@ class RegistryError(SociPipelineError):
     ) -> None:
         super().__init__(reason, advice=advice, temporary=temporary)
         self.code = code
+        self.message = message
         self.status = status
         self.url = redacted(url)
         self.retry_after = retry_after
@@ -144,6 +149,7 @@ def from_answer(
     return kind(
         reason,
         code=code,
+        message=message,
         status=status,
         url=address,
         temporary=status in TEMPORARY_STATUSES or code in _TEMPORARY_CODES,

@@ -34,7 +34,8 @@ class ClientSettings:
     read_timeout: float = 60.0
     part_size: int = 256 << 20
     """A blob larger than this goes up in parts of this size, each of which can be resumed. After each the registry
-    writes out what it has, so they are as large as what is worth sending again. Registries may want less."""
+    writes out what it has, so they are as large as what is worth sending again. Registries may want
+    less; `publish.registries.connect` knows what ECR takes."""
     read_size: int = 1 << 20
     max_connections: int = 32
     settle_time: float = 20.0

@@ -234,7 +234,8 @@ class Transport:
 
 
 def _is_expired(error: RegistryError) -> bool:
-    return "expired" in error.reason.lower()
+    # Not of the whole reason: that has the address, and a repository may be called so.
+    return "expired" in f"{error.code} {error.message}".lower()
 
 
 def is_size(text: str) -> bool:

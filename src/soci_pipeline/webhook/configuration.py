@@ -238,7 +238,8 @@ def load(path: Path) -> Configuration:
         own = [each for each in faults if each.kind != "too_short" or not _has_inner(each.place, places)]
         lines = [f"  - {_place(each.place, document)}: {each.text}" for each in own[:20]]
         reason = f"the configuration {path} is not valid:\n" + "\n".join(lines)
-        raise InvalidInput(reason, advice=_DESCRIBED) from error
+        # Not as a cause: pydantic's words quote what was given, and somebody may have written a secret itself.
+        raise InvalidInput(reason, advice=_DESCRIBED) from None
 
 
 def _document(path: Path) -> dict[Any, Any]:

@@ -44,7 +44,7 @@ MOUNTED = noise(6_000, seed=5)
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing that a publisher does, and the request in it that a fault is planned for."""
+    """One thing that the client can do, and the request in it that a fault is planned for."""
 
     name: str
     method: str

@@ -1,6 +1,7 @@
 """The configuration file: what it refuses, and what its secrets, patterns and templates mean."""
 
 import re
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
 def test_a_fault_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(InvalidInput, match=fault):
         support.configuration(tmp_path, **changes)
+
+
+def test_a_secret_that_was_written_itself_is_not_shown(tmp_path: Path) -> None:
+    source = {"kind": "github", "name": "github", "secrets": ["marked-secret"]}
+    with pytest.raises(InvalidInput, match="secrets") as caught:
+        support.configuration(tmp_path, sources=[source])
+    assert "marked-secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_fault_of_a_rule_is_not_said_twice(tmp_path: Path) -> None:
