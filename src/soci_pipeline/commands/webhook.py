@@ -20,11 +20,6 @@ from soci_pipeline.commands import CommandResult, as_action
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.webhook.configuration import Configuration, Source, load
 
-_DEFAULT_HEADERS = {
-    "github": ("x-github-event", "push"),
-    "gitlab": ("x-gitlab-event", "Push Hook"),
-}
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -56,7 +51,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 def _check(configuration: Configuration, arguments: argparse.Namespace) -> CommandResult:
     from soci_pipeline.webhook.errors import EventRefused
     from soci_pipeline.webhook.events import Ignored
-    from soci_pipeline.webhook.receiver import parse
     from soci_pipeline.webhook.rules import plan
 
     source = _source(configuration, arguments.source)
@@ -64,9 +58,9 @@ def _check(configuration: Configuration, arguments: argparse.Namespace) -> Comma
         body = arguments.event.read_bytes()
     except OSError as error:
         raise InvalidInput(f"the event {arguments.event} cannot be read: {error.strerror}") from error
-    name, default = _DEFAULT_HEADERS.get(source.kind, ("", ""))
+    name, default = source.push_header or ("", "")
     try:
-        event = parse(source, {name: arguments.event_header or default}, body)
+        event = source.parse({name: arguments.event_header or default}, body)
     except EventRefused as error:
         raise EventRefused(f"{arguments.event}: {error.reason}", advice=error.advice) from error
     if isinstance(event, Ignored):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, field_validator, model_validator
+from pydantic import Field, HttpUrl, ValidationError, field_validator, model_validator
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of
@@ -19,83 +19,25 @@ from soci_pipeline.prefect_api import basic, bearer
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.secret_values import SecretSource
-from soci_pipeline.webhook.sources.standard import TOLERANCE_S
+from soci_pipeline.webhook.sources.eventbridge import QueueSource
+from soci_pipeline.webhook.sources.generic import GenericSource
+from soci_pipeline.webhook.sources.github import GitHubSource
+from soci_pipeline.webhook.sources.gitlab import GitLabSource
+from soci_pipeline.webhook.sources.source import NAME, Section
 from soci_pipeline.webhook.templates import placeholders
 
-_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 _DESCRIBED = "docs/triggers.md describes the file, with an example."
-Keys = Annotated[tuple[SecretSource, ...], Field(min_length=1, max_length=2)]
-"""One secret, or two while the sender changes from one to the other."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StatusSettings(_Section):
-    """How the outcome goes back to the forge: a token that may write commit statuses, and nothing else."""
-
-    token: SecretSource
-    api_url: HttpUrl
-    context: str = Field(default="soci-pipeline", min_length=1, max_length=100)
-
-
-class GitHubSource(_Section):
-    """A repository's or organisation's webhook, with a secret, content type application/json."""
-
-    kind: Literal["github"]
-    name: str = Field(pattern=_NAME)
-    secrets: Keys
-    status: StatusSettings | None = None
-
-
-class GitLabSource(_Section):
-    """A project's or group's webhook: signing tokens, or the classic secret tokens; not both."""
-
-    kind: Literal["gitlab"]
-    name: str = Field(pattern=_NAME)
-    signing_tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
-    tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
-    status: StatusSettings | None = None
-
-    @model_validator(mode="after")
-    def _one_of_the_two_schemes_is_used(self) -> Self:
-        if bool(self.signing_tokens) == bool(self.tokens):
-            raise ValueError("give either signing_tokens or tokens: with both, the weaker one would decide")
-        return self
-
-
-class GenericSource(_Section):
-    """Signed JSON in the Standard Webhooks scheme."""
-
-    kind: Literal["generic"]
-    name: str = Field(pattern=_NAME)
-    secrets: Keys
-    tolerance_s: float = Field(default=TOLERANCE_S, gt=0, le=3600)
-
-
-class QueueSource(_Section):
-    """An SQS queue that EventBridge writes to; whoever else may write to it is trusted as well."""
-
-    kind: Literal["sqs"]
-    name: str = Field(pattern=_NAME)
-    queue_url: HttpUrl
-    region: str = Field(pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]$")
-    endpoint_url: HttpUrl | None = None
-    wait_s: int = Field(default=20, ge=1, le=20)
-
-
 Source = Annotated[GitHubSource | GitLabSource | GenericSource | QueueSource, Field(discriminator="kind")]
 
 
-class Rule(_Section):
+class Rule(Section):
     """Which events start which deployment, with which parameters.
 
     All given filters have to fit. Patterns: ``*`` stays inside a path segment, ``**`` does not, ``!pattern`` takes out
     again. A push has to fit ``branches`` or ``tags``; an image has to fit ``tags``.
     """
 
-    name: str = Field(pattern=_NAME)
+    name: str = Field(pattern=NAME)
     sources: tuple[str, ...] = Field(min_length=1)
     on: Literal["push", "image"] = "push"
     repositories: Patterns
@@ -132,7 +74,7 @@ class Rule(_Section):
         return self
 
 
-class PrefectSettings(_Section):
+class PrefectSettings(Section):
     """The Prefect server, or a Cloud workspace, whose deployments are started."""
 
     api_url: HttpUrl
@@ -152,7 +94,7 @@ class PrefectSettings(_Section):
         return {}
 
 
-class Limits(_Section):
+class Limits(Section):
     """Bounds of what a sender may cost."""
 
     body_bytes: int = Field(default=5 << 20, ge=1024, le=25 << 20)
@@ -164,7 +106,7 @@ class Limits(_Section):
     """Verified events of a source that are new and start something."""
 
 
-class Listen(_Section):
+class Listen(Section):
     """Where HTTP is served; TLS belongs to the proxy in front, unless both files are given."""
 
     host: str = "127.0.0.1"
@@ -175,7 +117,7 @@ class Listen(_Section):
     """Addresses whose X-Forwarded-For is believed."""
 
 
-class Configuration(_Section):
+class Configuration(Section):
     """The whole file."""
 
     outbox: Path
@@ -279,7 +221,7 @@ def _place(place: tuple[int | str, ...], document: Any) -> str:
 
 def _name_of(entry: Any) -> str | None:
     name = entry.get("name") if isinstance(entry, dict) else None
-    return name if isinstance(name, str) and re.fullmatch(_NAME, name) else None
+    return name if isinstance(name, str) and re.fullmatch(NAME, name) else None
 
 
 def _has_inner(place: tuple[int | str, ...], places: Sequence[tuple[int | str, ...]]) -> bool:

@@ -8,9 +8,11 @@ from urllib.parse import quote
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput
-from soci_pipeline.webhook.configuration import GitHubSource, GitLabSource, StatusSettings
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
+from soci_pipeline.webhook.sources.github import GitHubSource
+from soci_pipeline.webhook.sources.gitlab import GitLabSource
+from soci_pipeline.webhook.sources.source import StatusSettings
 
 _TRY_LATER = TEMPORARY_STATUSES | {403}  # 403 is how GitHub says "slow down"
 _TIMEOUT_S = 15.0

@@ -3,15 +3,9 @@
 from typing import Any
 
 from soci_pipeline import __version__
-from soci_pipeline.webhook.configuration import (
-    Configuration,
-    GenericSource,
-    GitHubSource,
-    GitLabSource,
-    QueueSource,
-    Source,
-)
+from soci_pipeline.webhook.configuration import Configuration
 from soci_pipeline.webhook.events import ImageEvent, PushEvent
+from soci_pipeline.webhook.sources.source import HttpSource, Schema
 
 _ERRORS = {
     "400": "The body is not whole.",
@@ -28,7 +22,7 @@ _ERRORS = {
 
 def document(configuration: Configuration) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    sources = [each for each in configuration.sources if not isinstance(each, QueueSource)]
+    sources = [each for each in configuration.sources if isinstance(each, HttpSource)]
     paths: dict[str, Any] = {f"/webhooks/{each.name}": {"post": _operation(each)} for each in sources}
     paths["/healthz"] = {"get": _health()}
     paths["/metrics"] = {"get": _metrics()}
@@ -40,37 +34,21 @@ def document(configuration: Configuration) -> dict[str, Any]:
     }
 
 
-def _operation(source: Source) -> dict[str, Any]:
+def _operation(source: HttpSource) -> dict[str, Any]:
     return {
         "operationId": f"receive-{source.name}",
         "summary": f"Receive an event of the source {source.name} ({source.kind}).",
-        "parameters": [_header(name, schema) for name, schema in _headers(source).items()],
+        "parameters": [_header(name, schema) for name, schema in source.header_schemas.items()],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _SHAPES.get(source.kind, {"type": "object"})}},
+            "content": {"application/json": {"schema": source.body_schema}},
         },
         "responses": {"202": _response("Stored, known already, or of no interest.", "Accepted")}
         | {status: _response(text, "Error") for status, text in _ERRORS.items()},
     }
 
 
-def _headers(source: Source) -> dict[str, dict[str, Any]]:
-    match source:
-        case GitHubSource():
-            signature = {"type": "string", "pattern": "^sha256=[0-9a-f]{64}$"}
-            return {"X-Hub-Signature-256": signature, "X-GitHub-Event": {"type": "string", "enum": ["push", "ping"]}}
-        case GitLabSource() if source.tokens:
-            event = {"type": "string", "enum": ["Push Hook", "Tag Push Hook"]}
-            return {"X-Gitlab-Token": {"type": "string", "minLength": 1}, "X-Gitlab-Event": event}
-        case GitLabSource():
-            return _STANDARD | {"X-Gitlab-Event": {"type": "string", "enum": ["Push Hook", "Tag Push Hook"]}}
-        case GenericSource():
-            return _STANDARD
-        case QueueSource():
-            return {}
-
-
-def _header(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _header(name: str, schema: Schema) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": True, "schema": schema}
 
 
@@ -102,53 +80,6 @@ def _event(model: type[PushEvent | ImageEvent]) -> dict[str, Any]:
     return schema | {"required": ["kind", *schema["required"]]}
 
 
-_STANDARD: dict[str, dict[str, Any]] = {
-    "webhook-id": {"type": "string", "minLength": 1, "maxLength": 256},
-    "webhook-timestamp": {"type": "string", "pattern": "^[0-9]{1,12}$"},
-    "webhook-signature": {"type": "string", "pattern": "^v1,[A-Za-z0-9+/]{43}=$"},
-}
-_TEXTS = {"type": "array", "items": {"type": "string"}}
-_COMMITS = {
-    "type": "array",
-    "items": {"type": "object", "properties": {"added": _TEXTS, "removed": _TEXTS, "modified": _TEXTS}},
-}
-_SHAPES: dict[str, dict[str, Any]] = {
-    "github": {
-        "type": "object",
-        "required": ["ref", "after", "repository"],
-        "properties": {
-            "ref": {"type": "string"},
-            "after": {"type": "string"},
-            "repository": {
-                "type": "object",
-                "required": ["full_name", "clone_url"],
-                "properties": {"full_name": {"type": "string"}, "clone_url": {"type": "string"}},
-            },
-            "commits": _COMMITS,
-        },
-    },
-    "gitlab": {
-        "type": "object",
-        "required": ["object_kind", "ref", "after", "project"],
-        "properties": {
-            "object_kind": {"type": "string"},
-            "ref": {"type": "string"},
-            "after": {"type": "string"},
-            "checkout_sha": {"type": ["string", "null"]},
-            "project": {
-                "type": "object",
-                "required": ["id", "path_with_namespace", "git_http_url"],
-                "properties": {
-                    "id": {"type": "integer"},
-                    "path_with_namespace": {"type": "string"},
-                    "git_http_url": {"type": "string"},
-                },
-            },
-            "commits": _COMMITS,
-        },
-    },
-    "generic": {"oneOf": [{"$ref": "#/components/schemas/Push"}, {"$ref": "#/components/schemas/Image"}]},
-}
 _SCHEMAS: dict[str, Any] = {
     "Push": _event(PushEvent),
     "Image": _event(ImageEvent),

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, calling, config, session
 from soci_pipeline.errors import CredentialsRefused
 from soci_pipeline.webhook.backoff import delay_s
-from soci_pipeline.webhook.configuration import QueueSource
 from soci_pipeline.webhook.errors import EventRefused, OutboxUnavailable
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.receiver import Receiver
-from soci_pipeline.webhook.sources import eventbridge
+from soci_pipeline.webhook.sources.eventbridge import QueueSource, parse
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -66,7 +65,7 @@ class QueuePoller:
         body = message.get("Body", "").encode()
         try:
             # EventBridge's id and time are in the body, so a second delivery of one event has the same bytes.
-            answer = self._receiver.accept(self._source, body, eventbridge.parse(body))
+            answer = self._receiver.accept(self._source, body, parse(body))
         except EventRefused as error:
             self._count("left")
             reason = "message left for the dead-letter queue: " + error.reason

@@ -13,14 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.webhook.configuration import (
-    Configuration,
-    GenericSource,
-    GitHubSource,
-    GitLabSource,
-    QueueSource,
-    Source,
-)
+from soci_pipeline.webhook.configuration import Configuration, Source
 from soci_pipeline.webhook.errors import EventRefused, OutboxUnavailable, SignatureRefused
 from soci_pipeline.webhook.events import Event, Ignored, PushEvent
 from soci_pipeline.webhook.json_logs import log
@@ -28,8 +21,9 @@ from soci_pipeline.webhook.limits import RateLimit
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, StatusTarget
 from soci_pipeline.webhook.rules import plan
-from soci_pipeline.webhook.secret_values import SecretSource
-from soci_pipeline.webhook.sources import Headers, generic, github, gitlab
+from soci_pipeline.webhook.sources.github import GitHubSource
+from soci_pipeline.webhook.sources.gitlab import GitLabSource
+from soci_pipeline.webhook.sources.source import HttpSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,37 +33,6 @@ class Answer:
     status: int
     body: dict[str, Any]
     headers: dict[str, str] = field(default_factory=dict)
-
-
-def verify(source: Source, headers: Headers, body: bytes, now: float) -> bytes:
-    """What identifies a verified event; raises `SignatureRefused`."""
-    match source:
-        case GitHubSource():
-            return github.verify(headers, body, _keys(source.secrets), now)
-        case GitLabSource() if source.signing_tokens:
-            return gitlab.verify_signing_token(headers, body, _keys(source.signing_tokens), now)
-        case GitLabSource():
-            return gitlab.verify_token(headers, body, _keys(source.tokens), now)
-        case GenericSource():
-            return generic.verify(headers, body, _keys(source.secrets), now, tolerance_s=source.tolerance_s)
-        case QueueSource():
-            raise SignatureRefused("a queue is not delivered to over HTTP")
-
-
-def parse(source: Source, headers: Headers, body: bytes) -> Event | Ignored:
-    """What an event says; raises `EventRefused`."""
-    match source:
-        case GitHubSource():
-            return github.parse(headers, body)
-        case GitLabSource():
-            return gitlab.parse(headers, body)
-        case GenericSource():
-            return generic.parse(headers, body)
-        case QueueSource():
-            # boto3 and EventBridge's models are only needed by those who have a queue.
-            from soci_pipeline.webhook.sources import eventbridge
-
-            return eventbridge.parse(body)
 
 
 class Receiver:
@@ -95,7 +58,7 @@ class Receiver:
     def admit(self, name: str, client: str) -> Answer | None:
         """Whether a request to a source may be read at all: None, or the answer that ends it."""
         source = self.configuration.source(name)
-        if source is None or isinstance(source, QueueSource):
+        if not isinstance(source, HttpSource):
             return self._end("unknown", 404, "no-such-source", "There is no such source.")
         wait = self._requests.wait_s((name, client))
         return None if wait == 0 else self._slow_down(name, wait)
@@ -103,10 +66,10 @@ class Receiver:
     def receive(self, name: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Verify, read and store the body of an admitted request."""
         source = self.configuration.source(name)
-        if source is None or isinstance(source, QueueSource):
+        if not isinstance(source, HttpSource):
             return self._end("unknown", 404, "no-such-source", "There is no such source.")
         try:
-            identity = verify(source, headers, body, self._clock())
+            identity = source.verify(headers, body, self._clock())
         except SignatureRefused as error:
             log("refused: " + error.reason, level=logging.WARNING, source=name)
             return self._end(name, 401, "unauthorized", "The credentials are absent or wrong.")
@@ -116,7 +79,7 @@ class Receiver:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return self._end(name, 415, "unsupported-media-type", "Events are application/json.")
         try:
-            return self.accept(source, identity, parse(source, headers, body))
+            return self.accept(source, identity, source.parse(headers, body))
         except EventRefused as error:
             log("refused: " + error.reason, level=logging.WARNING, source=name)
             return self._end(name, 422, "refused", error.reason)
@@ -135,7 +98,7 @@ class Receiver:
         digest = hashlib.sha256(name.encode() + b"\0" + identity).digest()
         # Whoever replays an event, or sends what starts nothing, must not use up what a new one needs. A queue is read
         # at a pace of its own.
-        if not isinstance(source, QueueSource) and not self._outbox.has(digest):
+        if isinstance(source, HttpSource) and not self._outbox.has(digest):
             wait = self._events.wait_s(name)
             if wait > 0:
                 return self._slow_down(name, wait)
@@ -170,19 +133,6 @@ class Receiver:
         if status == 401:
             headers["WWW-Authenticate"] = "Signature"
         return Answer(status, {"error": code, "detail": text}, headers)
-
-
-def _keys(secrets: tuple[SecretSource, ...]) -> list[bytes]:
-    keys: list[bytes] = []
-    for secret in secrets:
-        try:
-            keys.append(secret.read())
-        except InvalidInput as error:
-            # While secrets change, one of two files may be away; with none left nothing can be verified.
-            log(error.reason, level=logging.ERROR)
-            if secret is secrets[-1] and not keys:
-                raise
-    return keys
 
 
 def _target(source: Source, event: Event) -> StatusTarget | None:

@@ -3,13 +3,16 @@
 A file is read again for every use, so a rotation needs no restart; a variable keeps its value until the next start.
 """
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.webhook.json_logs import log
 
 _MAX_BYTES = 64 << 10
 MIN_KEY_BYTES = 16
@@ -59,3 +62,17 @@ class SecretSource(BaseModel):
 
     def __str__(self) -> str:
         return f"the variable {self.env}" if self.env is not None else f"the file {self.file}"
+
+
+def read_keys(secrets: Sequence[SecretSource]) -> list[bytes]:
+    """The keys that can be read just now; raises `InvalidInput` where there is none."""
+    keys: list[bytes] = []
+    for secret in secrets:
+        try:
+            keys.append(secret.read())
+        except InvalidInput as error:
+            # While secrets change, one of two files may be away; with none left nothing can be verified.
+            log(error.reason, level=logging.ERROR)
+            if secret is secrets[-1] and not keys:
+                raise
+    return keys

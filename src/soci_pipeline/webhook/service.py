@@ -16,15 +16,7 @@ from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.prefect_api import PrefectApi
 from soci_pipeline.webhook.app import create_app
 from soci_pipeline.webhook.backoff import Loop
-from soci_pipeline.webhook.configuration import (
-    Configuration,
-    GenericSource,
-    GitHubSource,
-    GitLabSource,
-    PrefectSettings,
-    QueueSource,
-    Source,
-)
+from soci_pipeline.webhook.configuration import Configuration, PrefectSettings
 from soci_pipeline.webhook.dispatch import Dispatcher
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.forge import Forge
@@ -34,7 +26,11 @@ from soci_pipeline.webhook.metrics import Labels, Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.outcomes import OutcomeWatcher
 from soci_pipeline.webhook.receiver import Receiver
-from soci_pipeline.webhook.secret_values import MIN_KEY_BYTES, SecretSource
+from soci_pipeline.webhook.secret_values import MIN_KEY_BYTES
+from soci_pipeline.webhook.sources.eventbridge import QueueSource
+from soci_pipeline.webhook.sources.github import GitHubSource
+from soci_pipeline.webhook.sources.gitlab import GitLabSource
+from soci_pipeline.webhook.sources.source import HttpSource
 from soci_pipeline.webhook.sources.standard import key_bytes
 
 _START_S = 20.0
@@ -152,7 +148,7 @@ def _alone_with(outbox: Path) -> Iterator[None]:
 def check_secrets(configuration: Configuration) -> None:
     """Read every secret once; raises `InvalidInput` for one that is missing, too short to be a key, or not a key."""
     for source in configuration.sources:
-        for secret in _secrets(source):
+        for secret in source.keys if isinstance(source, HttpSource) else ():
             value = secret.read()
             try:
                 length = len(key_bytes(value))
@@ -238,16 +234,6 @@ def _address(server: uvicorn.Server, thread: threading.Thread, host: str) -> str
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     return f"http://{host}:{port}"
-
-
-def _secrets(source: Source) -> tuple[SecretSource, ...]:
-    match source:
-        case GitHubSource() | GenericSource():
-            return source.secrets
-        case GitLabSource():
-            return source.signing_tokens or source.tokens
-        case QueueSource():
-            return ()
 
 
 def _forges(configuration: Configuration) -> Iterator[tuple[GitHubSource | GitLabSource, Forge]]:

@@ -21,11 +21,11 @@ from soci_pipeline.aws.secrets import read_secret
 from soci_pipeline.publish.registries import prepare
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import EcrSettings, RegistrySettings, Settings
-from soci_pipeline.webhook.configuration import QueueSource
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.queue import QueuePoller
 from soci_pipeline.webhook.receiver import Receiver
+from soci_pipeline.webhook.sources.eventbridge import QueueSource
 from tests.support import webhook as support
 from tests.support.aws import ACCOUNT, REGION, REGISTRY, put_image
 from tests.support.cloudformation import template

@@ -9,13 +9,15 @@ import pytest
 from pydantic import HttpUrl
 
 from soci_pipeline.prefect_api import PrefectApi
-from soci_pipeline.webhook.configuration import GitHubSource, GitLabSource, StatusSettings
 from soci_pipeline.webhook.forge import Forge
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, StatusTarget
 from soci_pipeline.webhook.outcomes import OutcomeWatcher
 from soci_pipeline.webhook.rules import PlannedRun
 from soci_pipeline.webhook.secret_values import SecretSource
+from soci_pipeline.webhook.sources.github import GitHubSource
+from soci_pipeline.webhook.sources.gitlab import GitLabSource
+from soci_pipeline.webhook.sources.source import StatusSettings
 from tests.support.webhook import COMMIT, FakePrefect, Recorded, fake_prefect, loopback
 
 

@@ -82,7 +82,7 @@ def test_a_push_with_one_value_changed_is_refused_or_stored_with_valid_parameter
 def test_a_ref_that_is_taken_is_one_that_git_takes(ref: str) -> None:
     body = json.dumps(support.generic_push(ref=ref)).encode()
     try:
-        event = generic.parse({}, body)
+        event = generic.parse(body)
     except EventRefused:
         return
     assert isinstance(event, PushEvent)
@@ -96,7 +96,7 @@ def test_no_signed_document_raises_anything_but_a_refusal(headers: dict[str, str
     from soci_pipeline.webhook.sources import github, gitlab
 
     data = json.dumps(body).encode()
-    for parse in (github.parse, gitlab.parse, generic.parse):
+    for parse in (github.parse, gitlab.parse, lambda _, body: generic.parse(body)):
         with contextlib.suppress(EventRefused):
             event = parse(headers | {"x-github-event": "push", "x-gitlab-event": "Push Hook"}, data)
             assert isinstance(event, Ignored | PushEvent)

@@ -11,12 +11,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from soci_pipeline.errors import CredentialsRefused
-from soci_pipeline.webhook.configuration import QueueSource
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.queue import QueuePoller
 from soci_pipeline.webhook.receiver import Receiver
 from soci_pipeline.webhook.service import serving
+from soci_pipeline.webhook.sources.eventbridge import QueueSource
 from tests.support import webhook as support
 
 DIGEST = "sha256:" + "7f" * 32

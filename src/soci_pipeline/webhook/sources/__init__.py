@@ -1,8 +1,7 @@
 """One module a kind of sender: what proves that an event is its own, and how it is read.
 
-Each has ``verify(headers, body, keys, now)``, which returns the signed content (what replays are recognised by) or
-raises `SignatureRefused`, and ``parse(headers, body)``, which returns an `Event` or `Ignored`, or raises
-`EventRefused`. Header names are lower-case. Nothing is parsed before it is verified.
+Each is a section of the configuration (`source.EventSource`). Header names are lower-case. Nothing is parsed before it
+is verified.
 """
 
 import hmac

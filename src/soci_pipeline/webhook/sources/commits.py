@@ -1,8 +1,16 @@
 """The commits that a push of GitHub or GitLab lists, which both write in one form."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+COMMITS_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "object", "properties": {"added": _TEXTS, "removed": _TEXTS, "modified": _TEXTS}},
+}
+"""JSON schema of the commits of a push."""
 
 
 class Fields(BaseModel):

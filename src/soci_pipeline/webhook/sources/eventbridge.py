@@ -3,15 +3,32 @@
 `soci_pipeline.aws.events` knows the payloads; here they become the receiver's events.
 """
 
-from pydantic import ValidationError
+from typing import Literal
+
+from pydantic import Field, HttpUrl, ValidationError
 
 from soci_pipeline.aws.events import CodeCommitEvent, EcrPushEvent, parse_event
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.events import Event, Ignored, ImageEvent, PushEvent, refuse
+from soci_pipeline.webhook.sources import Headers
+from soci_pipeline.webhook.sources.source import EventSource
 
 # SOCI artefacts of an image are pushed by digest or under fallback tags like these; they are no images.
 _FALLBACK_TAG_PREFIX = "sha256-"
+
+
+class QueueSource(EventSource):
+    """An SQS queue that EventBridge writes to; whoever else may write to it is trusted as well."""
+
+    kind: Literal["sqs"]
+    queue_url: HttpUrl
+    region: str = Field(pattern=r"^[a-z]{2,4}(-[a-z]+)+-[0-9]$")
+    endpoint_url: HttpUrl | None = None
+    wait_s: int = Field(default=20, ge=1, le=20)
+
+    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:  # noqa: ARG002 - a message has none
+        return parse(body)
 
 
 def parse(body: bytes) -> Event | Ignored:

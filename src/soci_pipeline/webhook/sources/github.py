@@ -6,17 +6,58 @@ shape to expect, and replays are recognised by the body alone. There is no times
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
 from soci_pipeline.webhook.errors import SignatureRefused
 from soci_pipeline.webhook.events import Event, Ignored, PushEvent, refuse
+from soci_pipeline.webhook.secret_values import SecretSource, read_keys
 from soci_pipeline.webhook.sources import Headers, any_equal, header
-from soci_pipeline.webhook.sources.commits import Commit, Fields, changed_paths
+from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commit, Fields, changed_paths
+from soci_pipeline.webhook.sources.source import HttpSource, Keys, Schema, StatusSettings
 
 # What GitHub lists of one push; beyond it, what changed is not known.
 _MAX_COMMITS = 2048
+
+
+class GitHubSource(HttpSource):
+    """A repository's or organisation's webhook, with a secret, content type application/json."""
+
+    kind: Literal["github"]
+    secrets: Keys
+    status: StatusSettings | None = None
+    push_header: ClassVar[tuple[str, str]] = ("x-github-event", "push")
+    body_schema: ClassVar[Schema] = {
+        "type": "object",
+        "required": ["ref", "after", "repository"],
+        "properties": {
+            "ref": {"type": "string"},
+            "after": {"type": "string"},
+            "repository": {
+                "type": "object",
+                "required": ["full_name", "clone_url"],
+                "properties": {"full_name": {"type": "string"}, "clone_url": {"type": "string"}},
+            },
+            "commits": COMMITS_SCHEMA,
+        },
+    }
+
+    @property
+    def keys(self) -> tuple[SecretSource, ...]:
+        return self.secrets
+
+    @property
+    def header_schemas(self) -> Mapping[str, Schema]:
+        signature = {"type": "string", "pattern": "^sha256=[0-9a-f]{64}$"}
+        return {"X-Hub-Signature-256": signature, "X-GitHub-Event": {"type": "string", "enum": ["push", "ping"]}}
+
+    def verify(self, headers: Headers, body: bytes, now: float) -> bytes:  # noqa: ARG002 - there is no timestamp
+        return verify(headers, body, read_keys(self.keys))
+
+    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
+        return parse(headers, body)
 
 
 class _Repository(Fields):
@@ -44,7 +85,7 @@ def sign(secret: bytes, body: bytes) -> str:
     return "sha256=" + hmac.digest(secret, body, hashlib.sha256).hex()
 
 
-def verify(headers: Headers, body: bytes, secrets: Sequence[bytes], now: float) -> bytes:  # noqa: ARG001 - no timestamp
+def verify(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
     """Check the signature; returns the body, which is all that is signed."""
     given = header(headers, "x-hub-signature-256").encode("latin-1", "replace")
     if not any_equal(given, [sign(secret, body).encode() for secret in secrets]):

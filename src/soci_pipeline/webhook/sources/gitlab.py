@@ -5,16 +5,74 @@ token is sent as a plain header: it proves that the sender knows it and nothing 
 signing token. A source with signing tokens never falls back to the classic one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from soci_pipeline.webhook.errors import SignatureRefused
 from soci_pipeline.webhook.events import Event, Ignored, PushEvent, refuse
+from soci_pipeline.webhook.secret_values import SecretSource, read_keys
 from soci_pipeline.webhook.sources import Headers, any_equal, header, standard
-from soci_pipeline.webhook.sources.commits import Commit, Fields, changed_paths
+from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commit, Fields, changed_paths
+from soci_pipeline.webhook.sources.source import HttpSource, Schema, StatusSettings
 
 _PUSHES = {"Push Hook": "push", "Tag Push Hook": "tag_push"}
+
+
+class GitLabSource(HttpSource):
+    """A project's or group's webhook: signing tokens, or the classic secret tokens; not both."""
+
+    kind: Literal["gitlab"]
+    signing_tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
+    tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
+    status: StatusSettings | None = None
+    push_header: ClassVar[tuple[str, str]] = ("x-gitlab-event", "Push Hook")
+    body_schema: ClassVar[Schema] = {
+        "type": "object",
+        "required": ["object_kind", "ref", "after", "project"],
+        "properties": {
+            "object_kind": {"type": "string"},
+            "ref": {"type": "string"},
+            "after": {"type": "string"},
+            "checkout_sha": {"type": ["string", "null"]},
+            "project": {
+                "type": "object",
+                "required": ["id", "path_with_namespace", "git_http_url"],
+                "properties": {
+                    "id": {"type": "integer"},
+                    "path_with_namespace": {"type": "string"},
+                    "git_http_url": {"type": "string"},
+                },
+            },
+            "commits": COMMITS_SCHEMA,
+        },
+    }
+
+    @model_validator(mode="after")
+    def _one_of_the_two_schemes_is_used(self) -> Self:
+        if bool(self.signing_tokens) == bool(self.tokens):
+            raise ValueError("give either signing_tokens or tokens: with both, the weaker one would decide")
+        return self
+
+    @property
+    def keys(self) -> tuple[SecretSource, ...]:
+        return self.signing_tokens or self.tokens
+
+    @property
+    def header_schemas(self) -> Mapping[str, Schema]:
+        event = {"X-Gitlab-Event": {"type": "string", "enum": list(_PUSHES)}}
+        if self.tokens:
+            return {"X-Gitlab-Token": {"type": "string", "minLength": 1}} | event
+        return standard.HEADER_SCHEMAS | event
+
+    def verify(self, headers: Headers, body: bytes, now: float) -> bytes:
+        if self.tokens:
+            return verify_token(headers, body, read_keys(self.tokens))
+        return standard.verify(headers, body, read_keys(self.signing_tokens), now)
+
+    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
+        return parse(headers, body)
 
 
 class _Project(Fields):
@@ -34,12 +92,7 @@ class _Push(Fields):
     total_commits_count: int = 0
 
 
-def verify_signing_token(headers: Headers, body: bytes, secrets: Sequence[bytes], now: float) -> bytes:
-    """Check the Standard Webhooks signature; returns the signed id and body."""
-    return standard.verify(headers, body, secrets, now)
-
-
-def verify_token(headers: Headers, body: bytes, secrets: Sequence[bytes], now: float) -> bytes:  # noqa: ARG001 - no timestamp
+def verify_token(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
     """Compare the classic token in constant time; returns the body, although nothing signs it."""
     given = header(headers, "x-gitlab-token").encode("latin-1", "replace")
     if not any_equal(given, secrets):

@@ -13,11 +13,20 @@ from collections.abc import Sequence
 
 from soci_pipeline.webhook.errors import SignatureRefused
 from soci_pipeline.webhook.sources import Headers, any_equal, header
+from soci_pipeline.webhook.sources.source import Schema
 
 _PREFIX = b"whsec_"
 _MAX_SIGNATURES = 10
 TOLERANCE_S = 300.0
 """How far the signed timestamp may be from now, where a source says nothing else."""
+
+
+HEADER_SCHEMAS: dict[str, Schema] = {
+    "webhook-id": {"type": "string", "minLength": 1, "maxLength": 256},
+    "webhook-timestamp": {"type": "string", "pattern": "^[0-9]{1,12}$"},
+    "webhook-signature": {"type": "string", "pattern": "^v1,[A-Za-z0-9+/]{43}=$"},
+}
+"""JSON schemas of the headers of a message."""
 
 
 def key_bytes(secret: bytes) -> bytes:

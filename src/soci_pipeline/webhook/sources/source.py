@@ -1,0 +1,70 @@
+"""What every sender is to the receiver: a section of the configuration that knows how its events are verified and read.
+
+A new one is a module beside this with such a section, and its name in `soci_pipeline.webhook.configuration.Source`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+
+from soci_pipeline.webhook.events import Event, Ignored
+from soci_pipeline.webhook.secret_values import SecretSource
+from soci_pipeline.webhook.sources import Headers
+
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+Schema = Mapping[str, Any]
+Keys = Annotated[tuple[SecretSource, ...], Field(min_length=1, max_length=2)]
+"""One secret, or two while the sender changes from one to the other."""
+
+
+class Section(BaseModel):
+    """A part of the configuration; refuses keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StatusSettings(Section):
+    """How the outcome goes back to the forge: a token that may write commit statuses, and nothing else."""
+
+    token: SecretSource
+    api_url: HttpUrl
+    context: str = Field(default="soci-pipeline", min_length=1, max_length=100)
+
+
+class EventSource(Section, ABC):
+    """A sender of events."""
+
+    kind: str
+    name: str = Field(pattern=NAME)
+    push_header: ClassVar[tuple[str, str] | None] = None
+    """The header (lower-case) that names an event, and its value for a push; None where the body says it."""
+
+    @abstractmethod
+    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
+        """What a verified event says; raises `EventRefused`."""
+
+
+class HttpSource(EventSource, ABC):
+    """A sender whose events come over HTTP, each with a proof that it is this sender's."""
+
+    body_schema: ClassVar[Schema] = {"type": "object"}
+    """JSON schema of an event's body, for the OpenAPI description."""
+
+    @property
+    @abstractmethod
+    def keys(self) -> tuple[SecretSource, ...]:
+        """What proofs are made with."""
+
+    @property
+    @abstractmethod
+    def header_schemas(self) -> Mapping[str, Schema]:
+        """JSON schemas of the headers that an event needs, by their names."""
+
+    @abstractmethod
+    def verify(self, headers: Headers, body: bytes, now: float) -> bytes:
+        """What a verified event is recognised by when it comes again.
+
+        ``now`` is in seconds since the epoch. Raises `SignatureRefused`, and `InvalidInput` where no key can be read.
+        """
