@@ -4,7 +4,7 @@ import gzip
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soci_pipeline.oci.descriptor import Descriptor
@@ -29,10 +29,11 @@ CREATED = "2023-11-14T22:13:20Z"
 
 @dataclass(frozen=True)
 class Layer:
-    """The stored bytes of one layer and their media type; ``tar`` is what they hold, for the diff id."""
+    """The stored bytes of one layer, their media type and addresses; ``tar`` is what they hold, for the diff id."""
 
     data: bytes
     media_type: str = OCI_LAYER_GZIP
+    urls: tuple[str, ...] = ()
 
     @property
     def tar(self) -> bytes:
@@ -49,6 +50,11 @@ def gzip_layer(files: Mapping[str, bytes], *, level: int = 6) -> Layer:
 
 def tar_layer(files: Mapping[str, bytes]) -> Layer:
     return Layer(tar_of(files), OCI_LAYER)
+
+
+def with_address(layer: Layer) -> Layer:
+    """The same layer, which registries may do without."""
+    return replace(layer, urls=("https://example.com/base",))
 
 
 def default_layers(platform: Platform) -> list[Layer]:
@@ -79,7 +85,7 @@ def add_image(
     }
     manifest = ImageManifest(
         config=layout.add_bytes(json.dumps(config).encode(), OCI_CONFIG),
-        layers=tuple(layout.add_bytes(layer.data, layer.media_type) for layer in chosen),
+        layers=tuple(layout.add_bytes(layer.data, layer.media_type).annotated(urls=layer.urls) for layer in chosen),
         annotations=dict(annotations or {}),
     )
     return layout.add_document(manifest).annotated(platform=platform)

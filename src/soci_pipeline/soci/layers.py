@@ -138,9 +138,8 @@ def _read_range(blob: BinaryIO, start: int, end: int) -> bytes:
 
 
 def reason_in(layout: Layout, layer: Descriptor, min_layer_size: int) -> Reason | None:
-    """As `reason_by_descriptor`; as with the reference, a layer's addresses do not matter where ``layout`` has it."""
-    asked = layer.annotated(urls=()) if layout.has(layer) else layer
-    return reason_by_descriptor(asked, min_layer_size)
+    """As `reason_by_descriptor`, for a layer that may be in ``layout``."""
+    return reason_by_descriptor(layer, min_layer_size, is_here=layout.has(layer))
 
 
 def layer_key(layer: Descriptor) -> LayerKey:

@@ -28,14 +28,15 @@ def reason_by_type(media_type: str) -> Reason | None:
     return Reason.FOREIGN if is_foreign_layer(media_type) or compression is Compression.UNKNOWN else None
 
 
-def reason_by_descriptor(layer: "Descriptor", min_layer_size: int) -> Reason | None:
+def reason_by_descriptor(layer: "Descriptor", min_layer_size: int, *, is_here: bool = False) -> Reason | None:
     """Why a layer gets no zTOC by what its descriptor says; None where only its bytes can say more.
 
-    A layer with addresses of its own may be nowhere else; who has its bytes asks without them. ``min_layer_size`` is
-    in bytes of the stored layer, and comes last: what is wrong with the type stays wrong with another size.
+    A layer with addresses of its own may be nowhere else; they do not matter where it ``is_here`` for certain, as with
+    the reference. ``min_layer_size`` is in bytes of the stored layer, and comes last: what is wrong with the type stays
+    wrong with another size.
     """
     reason = reason_by_type(layer.media_type)
-    if reason is None and layer.urls:
+    if reason is None and layer.urls and not is_here:
         reason = Reason.FOREIGN
     if reason is None and layer.size < min_layer_size:
         reason = Reason.TOO_SMALL

@@ -33,6 +33,7 @@ from tests.support.images import (
     image_layout,
     index_layout,
     tar_layer,
+    with_address,
 )
 from tests.support.tars import gzipped, tar_of, text
 
@@ -113,21 +114,12 @@ def test_a_small_layer_that_no_size_would_help_has_the_lasting_reason(tmp_path: 
     assert [layer.reason for layer in result.images[0].layers] == ["zstd", "foreign"]
 
 
-def with_addresses(layout: Layout, layers: list[Layer]) -> None:
-    """The only image of a layout, with an address for its first layer."""
-    manifest = manifest_of(layout, add_image(layout, AMD64, layers))
-    first = manifest.layers[0].annotated(urls=("https://example.com/base",))
-    image = layout.add_document(manifest.replaced(layers=(first, *manifest.layers[1:])))
-    layout.set_roots([image.annotated(platform=AMD64)])
-
-
 @pytest.mark.parametrize(("there", "reason"), [(True, None), (False, "foreign")])
 def test_a_layer_with_an_address_is_indexed_where_it_is_there_too(
     tmp_path: Path, there: bool, reason: str | None
 ) -> None:
-    layers = [gzip_layer({"base": text(200_000)}), gzip_layer({"app": text(90_000)})]
-    source = Layout.create(tmp_path / "source")
-    with_addresses(source, layers)
+    layers = [with_address(gzip_layer({"base": text(200_000)})), gzip_layer({"app": text(90_000)})]
+    source = image_layout(tmp_path / "source", layers=layers)
     if not there:
         source.blob_path(layers[0].digest).unlink()
     result = convert(source, tmp_path / "result", options=SMALL)

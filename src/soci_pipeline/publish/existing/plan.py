@@ -90,10 +90,11 @@ def to_fetch(plans: Iterable[ImagePlan]) -> dict[Digest, Descriptor]:
 
 
 def _plan_layer(layer: Descriptor, options: SociOptions, known: Known) -> LayerPlan:
-    reason = reason_by_descriptor(layer, options.min_layer_size)
+    ztoc = known.ztocs.get(layer.digest)
+    # Who made the zTOC had the layer, and brought it to the repository with it.
+    reason = reason_by_descriptor(layer, options.min_layer_size, is_here=ztoc is not None)
     if reason is not None:
         return LayerPlan(layer, reason=reason)
-    ztoc = known.ztocs.get(layer.digest)
     if ztoc is not None:
         return LayerPlan(layer, ztoc=ztoc)
     # Which of the reasons it was is not recorded anywhere; this is by far the most common.

@@ -41,6 +41,11 @@ class LayerToCheck:
         said = self.ztoc.annotations.get(SPAN_SIZE, "") if self.ztoc else ""
         return int(said) if said.isdecimal() else None
 
+    @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether the registry may do without the layer; never with a zTOC, since spans are read from the registry."""
+        return self.ztoc is None and self.layer.may_be_elsewhere
+
 
 def check_structure(
     client: RegistryClient,
@@ -174,7 +179,7 @@ def _diff_ids(image: ImageNode, findings: Findings) -> tuple[Digest, ...]:
 
 def _check_blobs(client: RegistryClient, repository: str, layers: Iterable[LayerToCheck], findings: Findings) -> None:
     for each in layers:
-        if not each.layer.may_be_elsewhere:
+        if not each.may_be_elsewhere:
             _check_blob(client, repository, each.where, each.layer, findings)
             findings.count("layers")
         if each.ztoc is not None:

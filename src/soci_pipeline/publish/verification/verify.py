@@ -2,8 +2,9 @@
 
 ``sample`` reads every manifest, config and zTOC, and a few spans of each indexed layer: it finds a wrong bit in a
 manifest, in a zTOC's digest or form, and in the spans it read. ``all`` streams every layer once and makes its zTOC
-again beside it: it finds a wrong bit anywhere. Either names all faults, with their place. Images with a v2 SOCI index
-are read by the annotation of their manifest, as the snapshotter does; others by their v1 referrers.
+again beside it: it finds a wrong bit anywhere. Not read is a layer without a zTOC that has addresses of its own or is
+not distributed: runtimes need not take it from the registry. Either names all faults, with their place. Images with a
+v2 SOCI index are read by the annotation of their manifest, as the snapshotter does; others by their v1 referrers.
 """
 
 from collections.abc import Callable, Sequence

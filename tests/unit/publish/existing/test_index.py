@@ -23,7 +23,7 @@ from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
-from tests.support.images import AMD64, ARM64, Layer, add_attestation, add_image, gzip_layer, tar_layer
+from tests.support.images import AMD64, ARM64, Layer, add_attestation, add_image, gzip_layer, tar_layer, with_address
 from tests.support.indexed import SPAN, indexed, some_layers
 from tests.support.published import REPOSITORY, flip, registry, tag
 from tests.support.tars import Entry, gzipped, noise, tar
@@ -142,6 +142,42 @@ def test_an_image_that_a_publication_indexed_is_left_alone(client: RegistryClien
 
     assert (found.changed, found.bytes_fetched, found.index) == (False, 0, root.digest)
     assert found.platforms[0].soci_index == image.soci_index
+
+
+def test_an_indexed_layer_that_has_an_address_keeps_its_ztoc(client: RegistryClient, layout: Layout) -> None:
+    first, second = some_layers()
+    image = indexed(layout, AMD64, [with_address(first), second])
+    assert image.soci_index is not None
+    root = published(client, layout, image.manifest, image.soci_index)
+
+    found = indexed_again(client)
+
+    assert (found.changed, found.up_to_date, found.index) == (False, True, root.digest)
+    assert all(layer.ztoc and layer.reason is None for layer in found.platforms[0].layers)
+
+
+def test_a_layer_that_has_an_address_and_no_ztoc_is_not_fetched(client: RegistryClient, layout: Layout) -> None:
+    first, second = some_layers()
+    published(client, layout, add_image(layout, AMD64, [with_address(first), second, with_address(SMALL)]))
+
+    found = indexed_again(client)
+
+    assert [layer.reason for layer in found.platforms[0].layers] == [Reason.FOREIGN, None, Reason.FOREIGN]
+    assert found.bytes_fetched == layer_sizes(second)
+
+
+def test_an_indexed_layer_that_is_now_too_small_loses_its_ztoc_whatever_addresses_it_has(
+    client: RegistryClient, layout: Layout
+) -> None:
+    large, small = some_layers()[0], gzip_layer({"small": noise(2000)})
+    image = indexed(layout, AMD64, [large, with_address(small)])
+    assert image.soci_index is not None
+    published(client, layout, image.manifest, image.soci_index)
+
+    found = indexed_again(client, soci=OPTIONS.model_copy(update={"min_layer_size": len(small.data) + 1}))
+
+    assert [layer.reason for layer in found.platforms[0].layers] == [None, Reason.TOO_SMALL]
+    assert len(index_of(client).manifests) == 2
 
 
 def test_other_settings_index_it_anew_in_place(client: RegistryClient, layout: Layout) -> None:

@@ -22,7 +22,7 @@ from soci_pipeline.publish.verification.structure import LayerToCheck, check_str
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2, soci_index
-from tests.support.images import AMD64, ARM64
+from tests.support.images import AMD64, ARM64, default_layers, with_address
 from tests.support.published import REPOSITORY, flip, registry, stored, upload
 
 OTHER = Digest.of(b"something else")
@@ -180,6 +180,20 @@ def test_a_missing_layer_ztoc_config_and_child_are_all_named(
     assert f"zTOC {ztoc.digest}: the blob {ztoc.digest} is not in the repository" in found
     assert f"config {arm_config.digest}" in found
     assert "there is no image for linux/arm64" in found
+
+
+def test_a_missing_layer_that_has_a_ztoc_is_named_whatever_addresses_it_has(
+    client: RegistryClient, layout: Layout, tmp_path: Path
+) -> None:
+    layers = [with_address(layer) for layer in default_layers(AMD64)]
+    root = published(client, layout, branch_v2(layout, AMD64, layers=layers))
+    stored(tmp_path / "registry").blob_path(layers[0].digest).unlink()
+
+    _, found = checked(client, root)
+
+    assert [line for line in found if "is not in the repository" in line] == [
+        f"linux/amd64 layer {layers[0].digest}: the blob {layers[0].digest} is not in the repository {REPOSITORY}"
+    ]
 
 
 def test_a_flipped_bit_in_a_manifest_a_config_and_a_soci_index_is_named(

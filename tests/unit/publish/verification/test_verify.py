@@ -23,7 +23,7 @@ from soci_pipeline.soci.checkpoints import Checkpoint
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
 from soci_pipeline.soci.ztoc_sample import MOST_IN_MEMORY
-from tests.support.images import AMD64, ARM64, Layer, gzip_layer, tar_layer
+from tests.support.images import AMD64, ARM64, Layer, gzip_layer, tar_layer, with_address
 from tests.support.indexed import indexed, some_layers, with_checkpoint, with_entry
 from tests.support.published import REPOSITORY, flip, registry, upload
 from tests.support.tars import directory, gzipped, hardlink, symlink, tar, text
@@ -181,6 +181,35 @@ def test_a_flipped_bit_in_a_ztoc_is_found_by_its_digest(
 
     assert f"zTOC {toc.digest}: blob {toc.digest}" in found
     assert f"zTOC {checkpoint.digest}: blob {checkpoint.digest}" in found
+
+
+def test_damage_to_an_indexed_layer_that_has_an_address_is_found_by_all(
+    client: RegistryClient, layout: Layout, kept: Layout
+) -> None:
+    image = indexed(layout, AMD64, [with_address(layer) for layer in some_layers()])
+    digest = published(client, layout, image)
+    sound = verified(client, digest)
+    layer, ztoc = layers_of(layout, image)[0], ztocs_of(layout, image)[1]
+    flip(kept.blob_path(layer.digest), 20_000)
+    flip(kept.blob_path(ztoc.digest), -100)
+
+    found = faults(client, digest)
+
+    assert sound.findings == ()
+    assert sound.checked["bytes"] == sum(each.size for each in layers_of(layout, image))
+    assert f"{layer.digest} of {REPOSITORY} hashes to" in found
+    assert f"zTOC {ztoc.digest}: blob {ztoc.digest}" in found
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_layer_that_has_an_address_and_no_ztoc_is_not_missed(
+    client: RegistryClient, layout: Layout, kept: Layout, mode: str
+) -> None:
+    elsewhere = with_address(gzip_layer({"base": text(5000)}))
+    digest = published(client, layout, indexed(layout, AMD64, [*some_layers(), elsewhere], indexed_layers=[0, 1]))
+    kept.blob_path(elsewhere.digest).unlink()
+
+    assert faults(client, digest, mode) == ""
 
 
 @pytest.mark.parametrize(
