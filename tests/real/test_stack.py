@@ -83,9 +83,13 @@ def test_a_kept_demo_answers_while_its_stack_is_up_and_says_what_it_could_not_bu
         reference = ImageReference.parse(answer["reference"])
         with RegistryClient(reference.registry) as registry:
             published, _ = registry.get_manifest(reference.repository, reference.tag or "")
+            second = subprocess.run(DEMO, check=False, capture_output=True, text=True, timeout=60)
+            assert second.returncode == ExitCode.STACK
+            assert "another demo is at work" in second.stderr
+            assert registry.get_manifest(reference.repository, reference.tag or "")[0] == published
         mark = _mark(FOLDER / "stack")
         demo.send_signal(signal.SIGINT)
-        assert (demo.stdout.read(), demo.wait(60)) == (b"", ExitCode.OK)
+        assert (demo.stdout.read(), demo.wait(60)) == (b"", ExitCode.OK), said.read_text()[-5000:]
     assert str(published.digest) == answer["index"]
     assert [each["platform"] for each in answer["platforms"]] == ["linux/amd64", "linux/arm64"]
     assert all(each["soci_index"] for each in answer["platforms"])

@@ -7,7 +7,7 @@ answer says so. With --database postgres the server keeps its state in PostgreSQ
 server does, instead of SQLite. Everything that was started is stopped again; fetched tools stay in .toolchain.
 
 Exit statuses: 0 published; 7 a tool is missing; 9 the engine does not answer; 20 the flow run failed; 22 a part of the
-stack did not start; 130 interrupted.
+stack did not start, or another demo is at work; 130 interrupted.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from pathlib import Path
 
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.signals import Ended, ending_on_signals
-from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolMissing
+from soci_pipeline.errors import EngineUnavailable, InvalidInput, StackError, ToolMissing
 from soci_pipeline.local.demonstration import Plan, demonstrate
 from soci_pipeline.local.demonstration_text import as_json, as_text
 from soci_pipeline.local.engine import Engine, running_engine
+from soci_pipeline.local.folder_lock import folder_lock
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
@@ -50,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> CommandResult:
     started = time.monotonic()
     folder = project_folder() / ".local" / "demo"
-    with _removed(folder, keep=arguments.keep), ending_on_signals(), contextlib.ExitStack() as stack:
+    with _alone_in(folder), _removed(folder, keep=arguments.keep), ending_on_signals(), contextlib.ExitStack() as stack:
         engine, missing = _engine(arguments.builder, folder, stack)
         plan = Plan(
             folder=folder,
@@ -97,6 +98,19 @@ def _for_this_machine_alone(plan: Plan) -> Plan:
     reason = f"on this engine the builder `docker` builds for {native} alone; `buildx` builds for both platforms"
     logger().warning("%s", reason)
     return replace(plan, platforms=(native,), not_built=reason)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder; raises `StackError` where another demo has it, which may be kept for hours."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(folder_lock(folder, wait=False))
+        except BlockingIOError as error:
+            raise StackError(
+                f"another demo is at work in {folder}", advice="Let it end, or end it with Ctrl-C in its terminal."
+            ) from error
+        yield
 
 
 @contextlib.contextmanager

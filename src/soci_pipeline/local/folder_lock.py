@@ -12,9 +12,10 @@ from soci_pipeline.process import logger
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the exclusive lock of a folder, which is made when missing; waits for another holder and says so.
 
+    Raises `BlockingIOError` where another one holds it and ``wait`` is false.
     The holder may remove the folder: whoever waited for it then locks the one that takes its place.
     """
     while True:
@@ -28,7 +29,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 raise
             continue
         with file:
-            _wait_for(file, folder)
+            _take(file, folder, wait=wait)
             if _is_still_there(file, folder / ".lock"):
                 yield
                 return
@@ -42,10 +43,12 @@ def _is_in_the_way(path: Path) -> bool:
         return False
 
 
-def _wait_for(file: TextIO, folder: Path) -> None:
+def _take(file: TextIO, folder: Path, *, wait: bool) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if not wait:
+            raise
         logger().info("waiting for another process that works in %s", folder)
         fcntl.flock(file, fcntl.LOCK_EX)
 

@@ -85,6 +85,15 @@ def test_whoever_waits_says_so_and_has_the_folder_when_it_is_free(tmp_path: Path
     assert (folder / "mine").exists()
 
 
+def test_whoever_does_not_want_to_wait_is_told_that_it_is_taken(tmp_path: Path) -> None:
+    with folder_lock(tmp_path, wait=False):
+        with pytest.raises(BlockingIOError), folder_lock(tmp_path, wait=False):
+            pass
+        assert (tmp_path / ".lock").exists()
+    with folder_lock(tmp_path, wait=False):
+        pass
+
+
 def test_an_error_in_the_block_is_the_callers(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="of the block"), folder_lock(tmp_path):
         raise FileNotFoundError("of the block")
