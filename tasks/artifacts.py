@@ -98,9 +98,10 @@ def _row(number: int, layer: LayerRecord) -> dict[str, str | int]:
 
 def _branch_description(image: ImageReference, branch: PlatformImage) -> str:
     steps = ", ".join(f"{text(step)} {seconds:.1f} s" for step, seconds in branch.timings.items())
-    soci = code(branch.soci_index.digest) if branch.soci_index else "none"
+    kept = branch.soci_index
+    soci = f"SOCI index {code(kept.digest)} ({branch.soci_version.value})" if kept else "no SOCI index"
     return (
         f"**{text(branch.platform)}** of {code(image)}\n\n"
-        f"Image {code(branch.manifest.digest)}, SOCI index {soci} ({branch.soci_version.value}). "
+        f"Image {code(branch.manifest.digest)}, {soci}. "
         f"Uploaded {sized(branch.bytes_uploaded)}, there already {sized(branch.bytes_skipped)}. Times: {steps}."
     )

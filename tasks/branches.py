@@ -154,7 +154,7 @@ def _give_up(
     idle = {waiting.left[run_id]: run_id for run_id in waiting.idle if run_id in waiting.left}
     taken = {waiting.left[run_id]: run_id for run_id in waiting.pending_since if run_id in waiting.left}
     for platform, reason in watch.abandoned(partial(why_no_worker, client), list(idle), list(taken)).items():
-        hopeless[(idle | taken)[platform]] = f"NoWorker: {reason}"
+        hopeless[(idle | taken)[platform]] = f"NoWorker: {reason}. {watch.advice(platform)}"
     for run_id, since in waiting.pending_since.items():
         if run_id in waiting.left and now - since > settings.start_timeout:
             hopeless[run_id] = f"a worker took it and did not start it within {settings.start_timeout:g} s"

@@ -4,6 +4,7 @@ import threading
 
 from prefect import task
 
+from soci_pipeline.amounts import counted, sized
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.publish import branch
 from soci_pipeline.registry.client import RegistryClient
@@ -22,7 +23,8 @@ def upload_layers(
     with run_log() as log:
         progress = Progress(f"Upload of {work.request.platform}")
         done = branch.upload_layers(work, layout, client, stop, progress.report)
-        log.info("uploaded %d bytes in %d blobs; %d bytes were there", done.sent, done.blobs_sent, done.skipped)
+        blobs = counted(done.blobs_sent, "blob")
+        log.info("uploaded %s in %s; %s were there", sized(done.sent), blobs, sized(done.skipped))
         return done
 
 

@@ -91,12 +91,20 @@ def _facts(shown: Shown) -> list[str]:
         ref = "" if source.ref == source.commit else f" ({text(source.ref)})"
         rows.append(["Commit", code(source.commit) + ref])
     if report is not None:
-        checked = ", ".join(f"{count} {text(what.replace('_', ' '))}" for what, count in report.checked.items())
-        rows.append(["Verified", f"yes: {checked}" if checked else "yes"])
+        done = text(checks(report))
+        rows.append(["Verified", f"yes: {done}" if done else "yes"])
     else:
         rows.append(["Verified", "yes" if published.verified else "no, it was not asked for"])
     rows.append(["Time", f"{shown.seconds:.1f} s"])
     return table(["Image", code(shown.image.name)], rows)
+
+
+def checks(report: VerificationReport) -> str:
+    """What the gate read, by kind."""
+    return ", ".join(
+        sized(count) if what == "bytes" else f"{count} {what.replace('_', ' ')}"
+        for what, count in report.checked.items()
+    )
 
 
 def saved(report: VerificationReport | None) -> list[str]:

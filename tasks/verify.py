@@ -14,6 +14,7 @@ from soci_pipeline.registry.reference import ImageReference
 from tasks.artifacts import show_verification
 from tasks.policies import STEP
 from tasks.run_log import run_log
+from tasks.summary import checks
 
 
 @task(name="verify", task_run_name="verify", **STEP)
@@ -31,5 +32,5 @@ def verify(
         for finding in report.findings:
             log.error("%s: %s", finding.where, finding.what)
         report.raise_for_findings(f"{image.name} at {reference}")
-        log.info("verified: %s", ", ".join(f"{count} {what}" for what, count in report.checked.items()))
+        log.info("verified: %s", checks(report))
         return report

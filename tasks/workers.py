@@ -85,6 +85,10 @@ class Watch:
         self._alone_since: dict[str, float] = {}
         self._next = 0.0
 
+    def advice(self, platform: Platform) -> str:
+        """What brings a platform's pool a worker."""
+        return _ADVICE.format(pool=self._pools[platform])
+
     def abandoned(self, look: Look, waiting: Sequence[Platform], taken: Sequence[Platform] = ()) -> dict[Platform, str]:
         """The platforms whose pool has had no worker for too long, and why.
 

@@ -9,5 +9,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def sized(count: int) -> str:
-    """A number of bytes: ``0.5 KiB``, ``3.0 MiB``."""
+    """A number of bytes: ``512 B``, ``1.5 KiB``, ``3.0 MiB``."""
+    if count < 1024:
+        return f"{count} B"
     return f"{count / _MIB:.1f} MiB" if count >= _MIB else f"{count / 1024:.1f} KiB"

@@ -9,5 +9,5 @@ def test_one_is_counted_without_an_s() -> None:
 
 
 def test_sizes_are_for_people() -> None:
-    assert (sized(512), sized(3 << 20)) == ("0.5 KiB", "3.0 MiB")
+    assert [sized(count) for count in (0, 512, 1536, 3 << 20)] == ["0 B", "512 B", "1.5 KiB", "3.0 MiB"]
     assert (sized(200 << 10), sized(1 << 20)) == ("200.0 KiB", "1.0 MiB")

@@ -62,7 +62,8 @@ def _check(configuration: Configuration, arguments: argparse.Namespace) -> Comma
     try:
         event = source.parse({name: arguments.event_header or default}, body)
     except EventRefused as error:
-        raise EventRefused(f"{arguments.event}: {error.reason}", advice=error.advice) from error
+        advice = error.advice or f"The file holds the body as the source {source.name} ({source.kind}) sends it."
+        raise EventRefused(f"{arguments.event}: {error.reason}", advice=advice) from error
     if isinstance(event, Ignored):
         return _nothing({"source": source.name, "ignored": event.reason, "runs": [], "skipped": {}}, event.reason)
     made = plan(configuration, source.name, event)

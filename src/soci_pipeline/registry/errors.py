@@ -116,6 +116,9 @@ class ContentMismatch(RegistryError, DamagedContent):
     default_advice = "The copy in the registry, or the way to it, is damaged: publish that content again."
 
 
+_OUTAGE = "The fault is the registry's, or a proxy's before it: try again later; its own log says why."
+
+
 def redacted(url: str) -> str:
     """A URL without user, query and fragment: tokens and signatures travel in those."""
     if "://" not in url:
@@ -148,6 +151,7 @@ def from_answer(
     kind = _kind(status, code, message, address)
     return kind(
         reason,
+        advice=_OUTAGE if status >= 500 else None,
         code=code,
         message=message,
         status=status,

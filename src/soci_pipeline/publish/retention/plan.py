@@ -65,7 +65,10 @@ class KeepRules(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            advice = "Say what to keep: a pattern of tags, a number of the latest, an age in days, or digests in use."
+            advice = (
+                "Say what to keep: a pattern of tags (`keep`), a number of the latest (`keep-latest`), an age in days "
+                "(`keep-days`), or digests in use (`keep-in-use`)."
+            )
             raise InvalidInput(f"not a rule of retention: {in_one_line(faults_of(error))}", advice=advice) from error
 
 

@@ -60,7 +60,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
-        advice = "Take an address of this machine, and a port that is free: 0 finds one."
+        advice = "Take an address of this machine (`--host`), and a port that is free (`--port`): 0 finds one."
         raise StackError(f"cannot listen on {host}:{port}: {error.strerror}", advice=advice) from error
 
 
