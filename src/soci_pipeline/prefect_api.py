@@ -33,6 +33,7 @@ _ADVICE = {
     404: "Deploy it: `prefect --no-prompt deploy --all` from the project's folder.",
 }
 _NO_POOL = "Check its name; `soci-pipeline setup` makes the pools of the project."
+_LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api, or unset it."
 _MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
 
 Authorization = Callable[[], Mapping[str, str]]
@@ -110,6 +111,19 @@ def no_url() -> InvalidInput:
     )
 
 
+def checked_url(url: str) -> str:
+    """The address of a Prefect API without a slash at its end; raises `InvalidInput` for what cannot be one."""
+    try:
+        parts = urlsplit(url)
+        # Reading the port says whether it is one, and encoding the name whether it can be looked up.
+        _ = parts.port, httpx.URL(url).raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InvalidInput("PREFECT_API_URL is no address", advice=_LIKE) from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidInput("PREFECT_API_URL is no address that begins with http:// or https://", advice=_LIKE)
+    return url.rstrip("/")
+
+
 def _nobody() -> Mapping[str, str]:
     return {}
 
@@ -118,7 +132,7 @@ class PrefectApi:
     """A client of one server or Cloud workspace, ``api_url`` with ``/api`` at its end; thread-safe, a context manager.
 
     A call that fails for a while is made again for ``patience_s`` seconds, and then raises `PrefectUnavailable`.
-    Everything else that is no success raises `PrefectRefused`.
+    Everything else that is no success raises `PrefectRefused`. Raises `InvalidInput` for what is no address.
     """
 
     def __init__(
@@ -126,20 +140,21 @@ class PrefectApi:
     ) -> None:
         self._authorization = authorization
         self._patience_s = patience_s
+        url = checked_url(api_url)
         self._client = httpx.Client(
-            base_url=api_url.rstrip("/"),
+            base_url=url,
             timeout=timeout_s,
             headers={"User-Agent": "soci-pipeline", "Accept": "application/json"},
             follow_redirects=False,
             # A proxy of the environment cannot reach a server on this machine's loopback.
-            trust_env=not is_loopback(urlsplit(api_url).netloc.rpartition("@")[2]),
+            trust_env=not is_loopback(urlsplit(url).netloc.rpartition("@")[2]),
         )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """A client of the server that ``PREFECT_API_URL`` names, with the login that Prefect itself would take.
 
-        Raises `InvalidInput` where it names none.
+        Raises `InvalidInput` where it names none, or what cannot be one.
         """
         given = os.environ if environment is None else environment
         url = given.get("PREFECT_API_URL", "")

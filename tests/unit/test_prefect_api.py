@@ -209,3 +209,22 @@ def test_a_server_that_is_busy_is_asked_again() -> None:
     with _prefect(answers) as (url, requests), PrefectApi(url) as api:
         assert api.state("r1").kind == "RUNNING"
     assert len(requests) == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:42o0/api", "http://127.0.0.1:99999/api", "http://[::1", f"http://{'a' * 64}.example/api"],
+    ids=["letter", "too-large", "bracket", "long-name"],
+)
+def test_what_is_no_address_is_invalid_input_without_its_password(url: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        PrefectApi.from_environment({"PREFECT_API_URL": url.replace("://", "://user:do-not-show@")})
+    assert caught.value.reason == "PREFECT_API_URL is no address"
+    assert "http://127.0.0.1:4200/api" in str(caught.value.advice)
+    assert "do-not-show" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/api", "localhost:4200/api", "127.0.0.1:4200/api", "http:///api"])
+def test_an_address_that_is_not_of_http_is_invalid_input(url: str) -> None:
+    with pytest.raises(InvalidInput, match="no address that begins with http:// or https://"):
+        PrefectApi(url)

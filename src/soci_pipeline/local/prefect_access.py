@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
-from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, no_url
+from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, checked_url, no_url
 from soci_pipeline.registry.errors import redacted
 
-_LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api, or unset it."
 _START = "Start the server (`prefect server start`), or set PREFECT_API_URL to the one that is meant."
 _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 
@@ -71,16 +70,10 @@ def _login_refused(shown: str, *, given: bool) -> CredentialsRefused:
 def _check_address(url: str) -> None:
     if not url:
         raise no_url()
-    base = url.rstrip("/")
-    try:
-        parts = urlsplit(base)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidInput("PREFECT_API_URL is no address that begins with http:// or https://", advice=_LIKE)
-        # A server that has `api` in its path already is not asked.
-        if "api" in parts.path.split("/") or not _is_healthy(f"{base}/api/health"):
-            return
-    except (httpx.InvalidURL, ValueError) as error:
-        raise InvalidInput("PREFECT_API_URL is no address", advice=_LIKE) from error
+    base = checked_url(url)
+    # A server that has `api` in its path already is not asked.
+    if "api" in urlsplit(base).path.split("/") or not _is_healthy(f"{base}/api/health"):
+        return
     shown = redacted(base)
     raise InvalidInput(
         f"a Prefect server answers at {shown}, and its API at {shown}/api",

@@ -130,6 +130,7 @@ def test_a_block_that_prefect_does_not_have_is_to_be_made_first(
     [
         ("", ExitCode.INVALID_INPUT, "PREFECT_API_URL is not set"),
         ("127.0.0.1:4200", ExitCode.INVALID_INPUT, "PREFECT_API_URL is no address that begins with http"),
+        ("http://127.0.0.1:42o0/api", ExitCode.INVALID_INPUT, "PREFECT_API_URL is no address"),
         ("http://127.0.0.1:1/api", ExitCode.STACK, "no Prefect server answers at http://127.0.0.1:1/api"),
     ],
 )

@@ -111,9 +111,14 @@ def test_another_server_is_not_taken_for_prefect(
     assert "do-not-show" not in check.detail
 
 
-def test_what_is_no_address_of_prefect_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://[::1")
-    check = _checks(tmp_path)["prefect API"]
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:42o0/api", "http://127.0.0.1:99999/api"])
+def test_what_is_no_address_of_prefect_is_one_lack_among_all_checks(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    checks = _checks(tmp_path)
+    assert set(checks) == NAMES
+    check = checks["prefect API"]
     assert (check.ok, check.detail) == (False, "PREFECT_API_URL is no address")
 
 
