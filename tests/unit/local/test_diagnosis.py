@@ -13,6 +13,7 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.local.diagnosis import Check, diagnose
 from soci_pipeline.local.ports import free_port
 from soci_pipeline.local.toolchain import VARIABLE, Toolchain
+from tests.support.certificates import certificate
 from tests.support.programs import write_program
 from tests.support.webhook import Recorded, loopback
 
@@ -120,6 +121,30 @@ def test_what_is_no_address_of_prefect_is_one_lack_among_all_checks(
     assert set(checks) == NAMES
     check = checks["prefect API"]
     assert (check.ok, check.detail) == (False, "PREFECT_API_URL is no address")
+
+
+def test_a_prefect_server_whose_authority_the_active_profile_names_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Recorded) -> tuple[int, Any]:
+        return _PREFECT.get(request.path, (404, {"detail": "Not Found"}))
+
+    own = certificate(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    profiles = tmp_path / "profiles.toml"
+    with loopback(answer, own=own) as url:
+        for trust in (
+            f'PREFECT_API_SSL_CERT_FILE = "{own.certificate}"',
+            "PREFECT_API_TLS_INSECURE_SKIP_VERIFY = true",
+        ):
+            profiles.write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}/api"\n{trust}\n')
+            assert _checks(tmp_path)["prefect API"].ok
+            # Without /api the server is asked whether it is healthy, which needs the same trust.
+            profiles.write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n{trust}\n')
+            assert f"its API at {url}/api" in _checks(tmp_path)["prefect API"].detail
+        profiles.write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}/api"\n')
+        assert "CERTIFICATE_VERIFY_FAILED" in _checks(tmp_path)["prefect API"].detail
 
 
 def test_the_address_and_login_of_prefects_active_profile_count_as_they_do_for_prefect(
