@@ -18,7 +18,8 @@ _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 def active_profile(environment: Mapping[str, str]) -> dict[str, str]:
     """The settings of Prefect's active profile, as variables: what counts where the environment has none.
 
-    Read as Prefect reads them (``profiles.toml`` below ``PREFECT_HOME``) without importing it, which takes seconds.
+    Read as Prefect reads them (``profiles.toml`` below ``PREFECT_HOME``) without importing it, which takes seconds. A
+    ``~`` in a variable is no home folder, since Prefect's client would not find the profile there either.
     """
     home = Path(environment.get("PREFECT_HOME") or Path.home() / ".prefect")
     path = Path(environment.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
