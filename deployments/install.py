@@ -24,7 +24,6 @@ from prefect.settings import get_current_settings
 
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
 from soci_pipeline.local.prefect_access import check_access
-from soci_pipeline.prefect_api import login_of
 
 FOLDER = Path(__file__).resolve().parent
 NOTIFICATION = "notify-failed-publications"
@@ -61,16 +60,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _install(*, notify_block: str | None, worker_python: str | None) -> Report:
     report = Report()
-    api = get_current_settings().api
-    login = {"PREFECT_API_KEY": api.key, "PREFECT_API_AUTH_STRING": api.auth_string}
     # What cannot be meant is found before anything is changed.
-    check_access(api.url or "", login_of({name: each.get_secret_value() for name, each in login.items() if each}))
+    check_access(_api_settings())
     with get_client(sync_client=True) as client:
         block = None if notify_block is None else find_block(client, notify_block)
         install_pools(client, report, worker_python=worker_python)
         install_automations(client, report, notify_block=block)
     install_blocks(report)
     return report
+
+
+def _api_settings() -> dict[str, str]:
+    """How Prefect's client would reach the server, as the variables that say so; left out are those without a value."""
+    api = get_current_settings().api
+    found = {
+        "PREFECT_API_URL": api.url,
+        "PREFECT_API_KEY": api.key and api.key.get_secret_value(),
+        "PREFECT_API_AUTH_STRING": api.auth_string and api.auth_string.get_secret_value(),
+        "PREFECT_API_SSL_CERT_FILE": api.ssl_cert_file,
+        "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": str(api.tls_insecure_skip_verify),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def find_block(client: SyncPrefectClient, name: str) -> UUID:

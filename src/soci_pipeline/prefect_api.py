@@ -7,6 +7,7 @@ it made the first time.
 
 import base64
 import os
+import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ _ADVICE = {
     404: "Deploy it: `prefect --no-prompt deploy --all` from the project's folder.",
 }
 _NO_POOL = "Check its name; `soci-pipeline setup` makes the pools of the project."
+_LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api, or unset it."
+_TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
 
 Authorization = Callable[[], Mapping[str, str]]
@@ -110,6 +113,38 @@ def no_url() -> InvalidInput:
     )
 
 
+def checked_url(url: str) -> str:
+    """The address of a Prefect API without a slash at its end; raises `InvalidInput` for what cannot be one."""
+    try:
+        parts = urlsplit(url)
+        # Reading the port says whether it is one, and encoding the name whether it can be looked up.
+        _ = parts.port, httpx.URL(url).raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InvalidInput("PREFECT_API_URL is no address", advice=_LIKE) from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidInput("PREFECT_API_URL is no address that begins with http:// or https://", advice=_LIKE)
+    return url.rstrip("/")
+
+
+def verification_of(url: str, environment: Mapping[str, str]) -> ssl.SSLContext | bool:
+    """How Prefect itself would verify the server's certificate with these variables; True where they say nothing.
+
+    Raises `InvalidInput` for a file of certificates that cannot be read.
+    """
+    if urlsplit(url).scheme != "https":
+        return True
+    if environment.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() in _TRUE:
+        return False
+    file = environment.get("PREFECT_API_SSL_CERT_FILE") or environment.get("SSL_CERT_FILE")
+    try:
+        return ssl.create_default_context(cafile=file) if file else True
+    except OSError as error:
+        raise InvalidInput(
+            f"the certificates for Prefect in {file} cannot be read: {error.strerror}",
+            advice="Have PREFECT_API_SSL_CERT_FILE (or SSL_CERT_FILE) name a file of certificates (PEM), or unset it.",
+        ) from error
+
+
 def _nobody() -> Mapping[str, str]:
     return {}
 
@@ -118,34 +153,53 @@ class PrefectApi:
     """A client of one server or Cloud workspace, ``api_url`` with ``/api`` at its end; thread-safe, a context manager.
 
     A call that fails for a while is made again for ``patience_s`` seconds, and then raises `PrefectUnavailable`.
-    Everything else that is no success raises `PrefectRefused`.
+    Everything else that is no success raises `PrefectRefused`. The variables of ``environment``, those of this process
+    where it is None, say how the server's certificate is verified. Raises `InvalidInput` for an address or a file of
+    certificates that cannot be meant.
     """
 
     def __init__(
-        self, api_url: str, *, authorization: Authorization = _nobody, timeout_s: float = 30, patience_s: float = 120
+        self,
+        api_url: str,
+        *,
+        authorization: Authorization = _nobody,
+        timeout_s: float = 30,
+        patience_s: float = 120,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._authorization = authorization
         self._patience_s = patience_s
+        self._csrf: dict[str, str] = {}
+        url = checked_url(api_url)
         self._client = httpx.Client(
-            base_url=api_url.rstrip("/"),
+            base_url=url,
+            verify=verification_of(url, os.environ if environment is None else environment),
             timeout=timeout_s,
             headers={"User-Agent": "soci-pipeline", "Accept": "application/json"},
             follow_redirects=False,
             # A proxy of the environment cannot reach a server on this machine's loopback.
-            trust_env=not is_loopback(urlsplit(api_url).netloc.rpartition("@")[2]),
+            trust_env=not is_loopback(urlsplit(url).netloc.rpartition("@")[2]),
         )
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, *, timeout_s: float = 30, patience_s: float = 120
+    ) -> Self:
         """A client of the server that ``PREFECT_API_URL`` names, with the login that Prefect itself would take.
 
-        Raises `InvalidInput` where it names none.
+        Raises `InvalidInput` where it names none, or what cannot be one.
         """
         given = os.environ if environment is None else environment
         url = given.get("PREFECT_API_URL", "")
         if not url:
             raise no_url()
-        return cls(url, authorization=lambda: login_of(given))
+        return cls(
+            url,
+            authorization=lambda: login_of(given),
+            timeout_s=timeout_s,
+            patience_s=patience_s,
+            environment=given,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -255,20 +309,19 @@ class PrefectApi:
                 time.sleep(_PAUSE_S)
 
     def _once(self, method: str, path: str, body: Any, missing: Any) -> Any:
-        headers = self._credentials()
         try:
-            response = self._client.request(method, path, json=body, headers=headers)
+            response = self._send(method, path, body)
             status = response.status_code
             if status == httpx.codes.NOT_FOUND and missing is not None:
                 return missing
             if response.is_success:
                 return response.json()
         except httpx.TransportError as error:
-            raise PrefectUnavailable(f"Prefect does not answer ({type(error).__name__})") from error
+            raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from error
         except ValueError as error:
             raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
         detail = response.text[:300].replace("\n", " ")
-        if status in TEMPORARY_STATUSES:
+        if status in TEMPORARY_STATUSES or _lacks_csrf_token(response):
             raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}")
         raise PrefectRefused(
             f"Prefect answered {status} to {method} {path}: {detail}",
@@ -277,6 +330,23 @@ class PrefectApi:
             status=status,
         )
 
+    def _send(self, method: str, path: str, body: Any) -> httpx.Response:
+        """Send a request, and once more with a new CSRF token where the server wants one, or another one."""
+        response = self._client.request(method, path, json=body, headers=self._credentials() | self._csrf)
+        # Reading needs no token, nor does asking for one.
+        if method == "GET" or not _lacks_csrf_token(response):
+            return response
+        self._csrf = self._new_csrf_token()
+        return self._client.request(method, path, json=body, headers=self._credentials() | self._csrf)
+
+    def _new_csrf_token(self) -> dict[str, str]:
+        # A server has one token for each client: with a name of its own, no thread's token replaces another's.
+        client = str(uuid.uuid4())
+        answer = self._once("GET", f"/csrf-token?client={client}", None, None)
+        if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
+            raise PrefectUnavailable("Prefect's answer has no CSRF token; something else may listen there")
+        return {"Prefect-Csrf-Token": answer["token"], "Prefect-Csrf-Client": client}
+
     def _credentials(self) -> dict[str, str]:
         try:
             return dict(self._authorization())
@@ -284,6 +354,17 @@ class PrefectApi:
             raise PrefectRefused(
                 f"the credentials for Prefect: {error.reason}", advice=error.advice, temporary=True
             ) from error
+
+
+def _lacks_csrf_token(response: httpx.Response) -> bool:
+    """Whether a server that protects itself from CSRF misses its token, or has forgotten it."""
+    return response.status_code == httpx.codes.FORBIDDEN and "CSRF token" in response.text
+
+
+def _cause(error: httpx.TransportError) -> str:
+    """What the network said, as that a name is not known; what others say could repeat a header, so the kind alone."""
+    said = str(error) if isinstance(error, httpx.NetworkError | httpx.ProxyError) else ""
+    return said or type(error).__name__
 
 
 def _id(document: Any) -> str:

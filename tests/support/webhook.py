@@ -1,6 +1,7 @@
 """Events, signatures, configurations and loopback servers for the tests of the receiver."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from soci_pipeline.webhook.configuration import Configuration, load
 from soci_pipeline.webhook.outbox import OutboxRun
 from soci_pipeline.webhook.service import Service
 from soci_pipeline.webhook.sources import github, standard
+from tests.support.certificates import Pair
 
 SECRET = b"an old secret of 32 characters.."
 NEW_SECRET = b"a new secret of 32 characters..."
@@ -197,8 +199,11 @@ Answering = Callable[[Recorded], tuple[int, Any]]
 
 
 @contextmanager
-def loopback(answer: Answering, *, port: int = 0) -> Iterator[str]:
-    """A JSON server on loopback that answers each request with ``answer(request)``; yields its address."""
+def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> Iterator[str]:
+    """A JSON server on loopback that answers each request with ``answer(request)``; yields its address.
+
+    With a certificate and its key, its ``own``, it speaks TLS.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -224,10 +229,14 @@ def loopback(answer: Answering, *, port: int = 0) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
+    if own is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own.certificate, own.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{'https' if own else 'http'}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

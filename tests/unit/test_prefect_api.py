@@ -4,16 +4,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.local.ports import free_port
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
-from tests.support.webhook import Recorded, loopback
+from tests.support.certificates import certificate
+from tests.support.webhook import Answering, Recorded, loopback
 
 BUSY = "database is locked"
 MOVED = "moved"
@@ -209,3 +212,141 @@ def test_a_server_that_is_busy_is_asked_again() -> None:
     with _prefect(answers) as (url, requests), PrefectApi(url) as api:
         assert api.state("r1").kind == "RUNNING"
     assert len(requests) == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:42o0/api", "http://127.0.0.1:99999/api", "http://[::1", f"http://{'a' * 64}.example/api"],
+    ids=["letter", "too-large", "bracket", "long-name"],
+)
+def test_what_is_no_address_is_invalid_input_without_its_password(url: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        PrefectApi.from_environment({"PREFECT_API_URL": url.replace("://", "://user:do-not-show@")})
+    assert caught.value.reason == "PREFECT_API_URL is no address"
+    assert "http://127.0.0.1:4200/api" in str(caught.value.advice)
+    assert "do-not-show" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/api", "localhost:4200/api", "127.0.0.1:4200/api", "http:///api"])
+def test_an_address_that_is_not_of_http_is_invalid_input(url: str) -> None:
+    with pytest.raises(InvalidInput, match="no address that begins with http:// or https://"):
+        PrefectApi(url)
+
+
+def test_a_server_that_cannot_be_reached_comes_with_the_cause() -> None:
+    url = "http://user:do-not-show@nowhere.invalid/api"
+    with (
+        PrefectApi(url, patience_s=0) as api,
+        pytest.raises(PrefectUnavailable, match=r"does not answer \(\[Errno -\d+\] \w+ \w+") as caught,
+    ):
+        api.state("r1")
+    assert "do-not-show" not in caught.value.reason
+
+
+def test_a_header_that_cannot_be_sent_is_not_shown() -> None:
+    with (
+        _prefect({}) as (url, _),
+        PrefectApi(url, authorization=lambda: {"Authorization": "Bearer do-not-show\n"}, patience_s=0) as api,
+        pytest.raises(PrefectUnavailable, match=r"LocalProtocolError\)") as caught,
+    ):
+        api.state("r1")
+    assert "do-not-show" not in caught.value.reason
+
+
+@pytest.mark.parametrize("variable", ["PREFECT_API_SSL_CERT_FILE", "SSL_CERT_FILE"])
+def test_an_authority_of_ones_own_is_trusted_as_by_prefect(variable: str, tmp_path: Path) -> None:
+    own = certificate(tmp_path)
+    with loopback(lambda _: (200, []), own=own) as url:
+        given = {"PREFECT_API_URL": f"{url}/api"}
+        with PrefectApi.from_environment(given | {variable: str(own.certificate)}, patience_s=0) as api:
+            assert api.online_workers("soci-amd64") == ()
+        with (
+            PrefectApi.from_environment(given, patience_s=0) as api,
+            pytest.raises(PrefectUnavailable, match="CERTIFICATE_VERIFY_FAILED"),
+        ):
+            api.online_workers("soci-amd64")
+
+
+def test_the_environment_of_the_process_says_whom_to_trust_where_no_other_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = certificate(tmp_path)
+    monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(own.certificate))
+    with loopback(lambda _: (200, []), own=own) as url, PrefectApi(f"{url}/api", patience_s=0) as api:
+        assert api.online_workers("soci-amd64") == ()
+
+
+@pytest.mark.parametrize(("value", "verified"), [("true", False), ("1", False), ("True", False), ("false", True)])
+def test_no_certificate_is_verified_where_prefect_would_not(value: str, verified: bool, tmp_path: Path) -> None:
+    with loopback(lambda _: (200, []), own=certificate(tmp_path)) as url:
+        given = {"PREFECT_API_URL": f"{url}/api", "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": value}
+        with PrefectApi.from_environment(given, patience_s=0) as api:
+            if verified:
+                with pytest.raises(PrefectUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+                    api.online_workers("soci-amd64")
+            else:
+                assert api.online_workers("soci-amd64") == ()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "other"])
+def test_a_file_that_holds_no_certificates_is_named(content: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    given = {"PREFECT_API_SSL_CERT_FILE": str(file)}
+    with pytest.raises(InvalidInput, match=str(file)) as caught:
+        PrefectApi.from_environment(given | {"PREFECT_API_URL": "https://127.0.0.1:1/api"})
+    assert "None" not in caught.value.reason
+    assert "PREFECT_API_SSL_CERT_FILE" in str(caught.value.advice)
+    # Without TLS there is nothing to verify.
+    PrefectApi.from_environment(given | {"PREFECT_API_URL": "http://127.0.0.1:1/api"}).close()
+
+
+def _protected(requests: list[Recorded], valid: dict[str, str]) -> Answering:
+    """A server with CSRF protection, as Prefect's: tokens by client, each wanted by everything but reading."""
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        requests.append(request)
+        url = httpx.URL(request.path)
+        if url.path == "/csrf-token":
+            client = url.params["client"]
+            valid[client] = f"token-{len(requests)}"
+            return 200, {"token": valid[client], "client": client, "expiration": "2100-01-01T00:00:00Z"}
+        token = request.headers.get("prefect-csrf-token")
+        if request.method == "GET":
+            return 200, {"state_type": "RUNNING"}
+        if token is None:
+            return 403, {"detail": "Missing CSRF token."}
+        if valid.get(request.headers["prefect-csrf-client"]) != token:
+            return 403, {"detail": "Invalid CSRF token or client identifier."}
+        return 200, []
+
+    return answer
+
+
+def test_a_server_with_csrf_protection_is_given_its_token() -> None:
+    requests: list[Recorded] = []
+    valid: dict[str, str] = {}
+    login = {"Authorization": "Bearer x"}
+    with (
+        loopback(_protected(requests, valid)) as url,
+        PrefectApi(url, authorization=lambda: login, patience_s=0) as api,
+    ):
+        assert api.state("r1").kind == "RUNNING"
+        assert len(requests) == 1
+        assert api.children("r1") == {}
+        assert api.children("r1") == {}
+        # Asked for once, and kept.
+        assert [request.method for request in requests] == ["GET", "POST", "GET", "POST", "POST"]
+        valid.clear()
+        assert api.children("r1") == {}
+    assert {request.headers.get("authorization") for request in requests} == {"Bearer x"}
+
+
+@pytest.mark.parametrize("token", [(403, {"detail": "Missing CSRF token."}), (200, {"token": "x"}), (200, [])])
+def test_a_token_that_is_not_to_be_had_is_a_temporary_error(token: tuple[int, Any]) -> None:
+    def answer(request: Recorded) -> tuple[int, Any]:
+        return token if request.path.startswith("/csrf-token") else (403, {"detail": "Invalid CSRF token."})
+
+    with loopback(answer) as url, PrefectApi(url, patience_s=0) as api, pytest.raises(PrefectUnavailable, match="CSRF"):
+        api.children("r1")

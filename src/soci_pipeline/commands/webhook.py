@@ -7,8 +7,9 @@
 never given as arguments. docs/triggers.md describes the file.
 
 Exit statuses: 0 fine (check: at least one rule fits); 3 the configuration or the event is not valid; 7 boto3 is missing
-for a queue; 21 the outbox cannot be written; 22 the address cannot be listened on; 24 (check) a valid event that
-starts nothing; 130 or 143 (serve) a signal ended it, after what it had in hand was done.
+for a queue; 12 (serve) the AWS profile for a queue is not there; 21 the outbox cannot be written; 22 (serve) the
+address cannot be listened on, or another receiver works with the outbox; 24 (check) a valid event that starts nothing;
+130 or 143 (serve) a signal ended it, after what it had in hand was done.
 """
 
 import argparse

@@ -17,7 +17,6 @@ from soci_pipeline.local.engine import find_engine
 from soci_pipeline.local.prefect_access import active_profile, check_access
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import login_of
 from soci_pipeline.process import find, run
 from soci_pipeline.registry.auth import DockerConfig, Environment, docker_config
 from soci_pipeline.registry.errors import redacted
@@ -173,9 +172,8 @@ def _prefect(_: Mapping[str, str]) -> str:
 
 def _prefect_api(_: Mapping[str, str]) -> str:
     given = active_profile(os.environ) | dict(os.environ)
-    url = given.get("PREFECT_API_URL", "")
-    check_access(url, login_of(given))
-    return redacted(url)
+    check_access(given)
+    return redacted(given["PREFECT_API_URL"])
 
 
 _PROBES = (

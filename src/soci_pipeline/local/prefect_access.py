@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
-from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, no_url
+from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, login_of, verification_of
 from soci_pipeline.registry.errors import redacted
 
-_LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api, or unset it."
 _START = "Start the server (`prefect server start`), or set PREFECT_API_URL to the one that is meant."
 _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 
@@ -19,7 +18,8 @@ _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 def active_profile(environment: Mapping[str, str]) -> dict[str, str]:
     """The settings of Prefect's active profile, as variables: what counts where the environment has none.
 
-    Read as Prefect reads them (``profiles.toml`` below ``PREFECT_HOME``) without importing it, which takes seconds.
+    Read as Prefect reads them (``profiles.toml`` below ``PREFECT_HOME``) without importing it, which takes seconds. A
+    ``~`` in a variable is no home folder, since Prefect's client would not find the profile there either.
     """
     home = Path(environment.get("PREFECT_HOME") or Path.home() / ".prefect")
     path = Path(environment.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
@@ -37,23 +37,24 @@ def active_profile(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def check_access(url: str, authorization: Mapping[str, str]) -> None:
-    """Ask the server at ``url`` for something that needs the login; ``authorization`` are the headers of one.
+def check_access(given: Mapping[str, str]) -> None:
+    """Ask the server that these variables of Prefect name for something that needs the login, with theirs.
 
     Raises `InvalidInput` for what is no address, and with the right one where a server is healthy at ``url/api``;
     `StackError` where no server of Prefect answers; `CredentialsRefused` where it wants a login, or another one.
     """
-    _check_address(url)
-    shown = redacted(url)
-    try:
-        with PrefectApi(url, authorization=lambda: authorization, timeout_s=5, patience_s=0) as api:
+    url = given.get("PREFECT_API_URL", "")
+    with PrefectApi.from_environment(given, timeout_s=5, patience_s=0) as api:
+        _check_path(url, given)
+        shown = redacted(url)
+        try:
             api.ask("POST", "/work_pools/filter", {"limit": 1})
-    except PrefectUnavailable as error:
-        raise StackError(f"no Prefect server answers at {shown}: {error.reason}", advice=_START) from error
-    except PrefectRefused as error:
-        if error.status in _REFUSALS:
-            raise _login_refused(shown, given=bool(authorization)) from error
-        raise StackError(f"what answers at {shown} is no Prefect server: {error.reason}", advice=_START) from error
+        except PrefectUnavailable as error:
+            raise StackError(f"no Prefect server answers at {shown}: {error.reason}", advice=_START) from error
+        except PrefectRefused as error:
+            if error.status in _REFUSALS:
+                raise _login_refused(shown, given=bool(login_of(given))) from error
+            raise StackError(f"what answers at {shown} is no Prefect server: {error.reason}", advice=_START) from error
 
 
 def _login_refused(shown: str, *, given: bool) -> CredentialsRefused:
@@ -68,19 +69,11 @@ def _login_refused(shown: str, *, given: bool) -> CredentialsRefused:
     )
 
 
-def _check_address(url: str) -> None:
-    if not url:
-        raise no_url()
+def _check_path(url: str, given: Mapping[str, str]) -> None:
     base = url.rstrip("/")
-    try:
-        parts = urlsplit(base)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidInput("PREFECT_API_URL is no address that begins with http:// or https://", advice=_LIKE)
-        # A server that has `api` in its path already is not asked.
-        if "api" in parts.path.split("/") or not _is_healthy(f"{base}/api/health"):
-            return
-    except (httpx.InvalidURL, ValueError) as error:
-        raise InvalidInput("PREFECT_API_URL is no address", advice=_LIKE) from error
+    # A server that has `api` in its path already is not asked.
+    if "api" in urlsplit(base).path.split("/") or not _is_healthy(f"{base}/api/health", given):
+        return
     shown = redacted(base)
     raise InvalidInput(
         f"a Prefect server answers at {shown}, and its API at {shown}/api",
@@ -88,10 +81,10 @@ def _check_address(url: str) -> None:
     )
 
 
-def _is_healthy(url: str) -> bool:
+def _is_healthy(url: str, given: Mapping[str, str]) -> bool:
     """Whether a Prefect server says so: it answers ``true``, without a login, which another server would hardly do."""
     try:
-        response = httpx.get(url, timeout=5, trust_env=False)
+        response = httpx.get(url, timeout=5, trust_env=False, verify=verification_of(url, given))
     except httpx.HTTPError:
         return False
     return response.is_success and response.content.strip() == b"true"

@@ -9,6 +9,7 @@ import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from tests.support.certificates import certificate
 from tests.support.webhook import Recorded, loopback
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -125,11 +126,33 @@ def test_a_block_that_prefect_does_not_have_is_to_be_made_first(
     assert [path for path in asked if "work_pools" in path] == ["/api/work_pools/filter"]
 
 
+def test_a_server_with_an_authority_of_its_own_and_csrf_protection_is_set_up_as_prefects_client_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(request: Recorded) -> tuple[int, Any]:
+        if request.path.startswith("/api/csrf-token"):
+            return 200, {"token": "t", "client": "c", "expiration": "2100-01-01T00:00:00Z"}
+        if request.method == "POST":
+            token = request.headers.get("prefect-csrf-token")
+            return (200, []) if token == "t" else (403, {"detail": "Missing CSRF token."})
+        return 404, {"detail": "Not Found"}
+
+    own = certificate(tmp_path)
+    monkeypatch.setenv("SOCI_PIPELINE_HOME", str(REPOSITORY))
+    monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(own.certificate))
+    with loopback(answer, own=own) as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        # What it says is Prefect's own client's answer: the server was reached.
+        assert main(["setup", "--notify-block", "slack-webhook/nope"]) == ExitCode.INVALID_INPUT
+    assert capsys.readouterr().err.startswith("soci-pipeline: Prefect has no block slack-webhook/nope")
+
+
 @pytest.mark.parametrize(
     ("url", "status", "reason"),
     [
         ("", ExitCode.INVALID_INPUT, "PREFECT_API_URL is not set"),
         ("127.0.0.1:4200", ExitCode.INVALID_INPUT, "PREFECT_API_URL is no address that begins with http"),
+        ("http://127.0.0.1:42o0/api", ExitCode.INVALID_INPUT, "PREFECT_API_URL is no address"),
         ("http://127.0.0.1:1/api", ExitCode.STACK, "no Prefect server answers at http://127.0.0.1:1/api"),
     ],
 )

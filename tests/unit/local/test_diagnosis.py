@@ -1,6 +1,8 @@
 """The doctor's checks, with a PATH on which there is nothing or what a test puts there."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.local.diagnosis import Check, diagnose
 from soci_pipeline.local.ports import free_port
+from soci_pipeline.local.prefect_access import active_profile
 from soci_pipeline.local.toolchain import VARIABLE, Toolchain
+from tests.support.certificates import certificate
 from tests.support.programs import write_program
 from tests.support.webhook import Recorded, loopback
 
@@ -111,10 +115,39 @@ def test_another_server_is_not_taken_for_prefect(
     assert "do-not-show" not in check.detail
 
 
-def test_what_is_no_address_of_prefect_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://[::1")
-    check = _checks(tmp_path)["prefect API"]
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:42o0/api", "http://127.0.0.1:99999/api"])
+def test_what_is_no_address_of_prefect_is_one_lack_among_all_checks(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    checks = _checks(tmp_path)
+    assert set(checks) == NAMES
+    check = checks["prefect API"]
     assert (check.ok, check.detail) == (False, "PREFECT_API_URL is no address")
+
+
+def test_a_prefect_server_whose_authority_the_active_profile_names_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Recorded) -> tuple[int, Any]:
+        return _PREFECT.get(request.path, (404, {"detail": "Not Found"}))
+
+    own = certificate(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    profiles = tmp_path / "profiles.toml"
+    with loopback(answer, own=own) as url:
+        for trust in (
+            f'PREFECT_API_SSL_CERT_FILE = "{own.certificate}"',
+            "PREFECT_API_TLS_INSECURE_SKIP_VERIFY = true",
+        ):
+            profiles.write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}/api"\n{trust}\n')
+            assert _checks(tmp_path)["prefect API"].ok
+            # Without /api the server is asked whether it is healthy, which needs the same trust.
+            profiles.write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n{trust}\n')
+            assert f"its API at {url}/api" in _checks(tmp_path)["prefect API"].detail
+        profiles.write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}/api"\n')
+        assert "CERTIFICATE_VERIFY_FAILED" in _checks(tmp_path)["prefect API"].detail
 
 
 def test_the_address_and_login_of_prefects_active_profile_count_as_they_do_for_prefect(
@@ -134,6 +167,36 @@ def test_the_address_and_login_of_prefects_active_profile_count_as_they_do_for_p
     (tmp_path / "profiles.toml").write_text("active = ")
     check = _checks(tmp_path)["prefect API"]
     assert (check.ok, check.advice) == (False, "Correct the file.")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PREFECT_HOME", "{home}/own"),
+        ("PREFECT_HOME", "~/own"),
+        ("PREFECT_PROFILES_PATH", "{home}/own/profiles.toml"),
+        ("PREFECT_PROFILES_PATH", "~/own/profiles.toml"),
+    ],
+)
+def test_the_profile_is_looked_for_where_prefect_itself_looks(
+    variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own").mkdir()
+    profile = 'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
+    (tmp_path / "own" / "profiles.toml").write_text(profile)
+    environment = {"HOME": str(tmp_path), "PATH": os.defpath, variable: value.format(home=tmp_path)}
+    code = "from prefect.settings import get_current_settings; print(get_current_settings().api.url or '')"
+    asked = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert active_profile(environment).get("PREFECT_API_URL", "") == asked.stdout.strip()
 
 
 def test_a_setting_that_a_worker_would_refuse_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
