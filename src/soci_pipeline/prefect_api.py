@@ -92,7 +92,8 @@ class WorkPool:
 def login_of(environment: Mapping[str, str]) -> dict[str, str]:
     """The headers of the login that Prefect itself would take from these variables; none where there is none."""
     key, auth = environment.get("PREFECT_API_KEY"), environment.get("PREFECT_API_AUTH_STRING")
-    return bearer(key) if key else basic(auth.encode()) if auth else {}
+    # With both, Prefect's client takes the user and password.
+    return basic(auth.encode()) if auth else bearer(key) if key else {}
 
 
 def bearer(key: str) -> dict[str, str]:

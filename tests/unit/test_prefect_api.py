@@ -69,7 +69,7 @@ def _prefect(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any
         ({}, None),
         ({"PREFECT_API_KEY": "pnu_1"}, "Bearer pnu_1"),
         ({"PREFECT_API_AUTH_STRING": "admin:pass"}, "Basic YWRtaW46cGFzcw=="),
-        ({"PREFECT_API_KEY": "pnu_1", "PREFECT_API_AUTH_STRING": "admin:pass"}, "Bearer pnu_1"),
+        ({"PREFECT_API_KEY": "pnu_1", "PREFECT_API_AUTH_STRING": "admin:pass"}, "Basic YWRtaW46cGFzcw=="),
     ],
     ids=["nobody", "key", "auth-string", "both"],
 )

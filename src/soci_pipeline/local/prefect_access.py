@@ -61,7 +61,7 @@ def _login_refused(shown: str, *, given: bool) -> CredentialsRefused:
     if given:
         return CredentialsRefused(
             f"the Prefect server at {shown} does not take the login",
-            advice="Correct PREFECT_API_AUTH_STRING (user:password), or PREFECT_API_KEY, which comes first.",
+            advice="Correct PREFECT_API_AUTH_STRING (user:password), which comes first, or PREFECT_API_KEY.",
         )
     return CredentialsRefused(
         f"the Prefect server at {shown} wants a login, and there is none",

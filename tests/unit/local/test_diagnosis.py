@@ -230,7 +230,7 @@ def test_a_prefect_server_that_is_not_there_is_a_lack(tmp_path: Path, monkeypatc
     [
         ({}, "wants a login, and there is none", "Set PREFECT_API_AUTH_STRING to its user:password"),
         ({"PREFECT_API_AUTH_STRING": "u:wrong"}, "does not take the login", "Correct PREFECT_API_AUTH_STRING"),
-        ({"PREFECT_API_KEY": "wrong"}, "does not take the login", "or PREFECT_API_KEY, which comes first"),
+        ({"PREFECT_API_KEY": "wrong"}, "does not take the login", "which comes first, or PREFECT_API_KEY"),
     ],
 )
 def test_a_prefect_server_that_wants_another_login_is_a_lack(
