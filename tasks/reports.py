@@ -23,7 +23,10 @@ def verification(image: ImageReference, target: str | Digest, report: Verificati
     """Every finding, what was read, and what lazy loading saves."""
     said = "as it should be" if report.ok else f"**not as it should be**: {counted(len(report.findings), 'finding')}"
     rows = [["Image index", code(report.index) if report.index else "could not be read"]]
-    rows += [[text(kind.replace("_", " ")), str(count)] for kind, count in report.checked.items()]
+    rows += [
+        [text(kind.replace("_", " ")), sized(count) if kind == "bytes" else str(count)]
+        for kind, count in report.checked.items()
+    ]
     lines = [f"## {text(image.repository)}", "", f"{code(target)} is {said}.", ""]
     if report.findings:
         found = [[text(finding.where), text(finding.what)] for finding in report.findings]

@@ -108,8 +108,8 @@ def checks(report: VerificationReport) -> str:
 
 
 def saved(report: VerificationReport | None) -> list[str]:
-    """A section on the bytes before a container starts; no lines where nothing is known."""
-    if report is None or not report.total_bytes:
+    """A section on the bytes before a container starts; no lines where nothing is known, or nothing is saved."""
+    if report is None or report.lazy_bytes >= report.total_bytes:
         return []
     costs = report.platforms
     lines = ["### What lazy loading saves", ""]

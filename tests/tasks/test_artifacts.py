@@ -85,6 +85,12 @@ def test_an_image_without_any_index_says_so_first() -> None:
     assert "lazy loading on linux/amd64; linux/arm64 has no layer that qualified" in said
 
 
+def test_where_nothing_is_saved_nothing_is_said_of_it() -> None:
+    nothing = REPORT.model_copy(update={"lazy_bytes": REPORT.total_bytes})
+    assert "saves" in summary(shown(LAZY))
+    assert "saves" not in summary(replace(shown(WHOLE), report=nothing))
+
+
 def test_a_publication_without_verification_says_so() -> None:
     full = shown(LAZY)
     unverified = replace(full, report=None, published=full.published.model_copy(update={"verified": False}))
