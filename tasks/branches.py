@@ -32,7 +32,7 @@ from soci_pipeline.publish.release import RELEASE
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import PublishSettings
 from tasks.clock import Clock
-from tasks.workers import Watch, why_no_worker
+from tasks.workers import Watch, lack_of
 
 _OUTAGE_SECONDS = 300.0
 _UNFINISHED = [kind for kind in StateType if kind not in TERMINAL_STATES]
@@ -153,8 +153,8 @@ def _give_up(
     hopeless: dict[UUID, str] = {}
     idle = {waiting.left[run_id]: run_id for run_id in waiting.idle if run_id in waiting.left}
     taken = {waiting.left[run_id]: run_id for run_id in waiting.pending_since if run_id in waiting.left}
-    for platform, reason in watch.abandoned(partial(why_no_worker, client), list(idle), list(taken)).items():
-        hopeless[(idle | taken)[platform]] = f"NoWorker: {reason}. {watch.advice(platform)}"
+    for platform, lack in watch.abandoned(partial(lack_of, client), list(idle), list(taken)).items():
+        hopeless[(idle | taken)[platform]] = f"NoWorker: {lack.reason}. {lack.advice}"
     for run_id, since in waiting.pending_since.items():
         if run_id in waiting.left and now - since > settings.start_timeout:
             hopeless[run_id] = f"a worker took it and did not start it within {settings.start_timeout:g} s"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
@@ -12,11 +13,19 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from tasks.clock import Clock
 
-_ADVICE = "Start one with `prefect worker start --pool {pool}` on a machine of that platform, or raise `worker_wait`."
 _LOOK_SECONDS = 2.0
 _LATE_BEAT_SECONDS = 30.0  # a worker that lives may be taken for dead for one beat
-Look = Callable[[str], str | None]
-"""Why nobody would take a run from a pool now; None where a worker polls it."""
+
+
+class Lack(NamedTuple):
+    """Why nobody would take a run from a pool, and what helps."""
+
+    reason: str
+    advice: str
+
+
+Look = Callable[[str], Lack | None]
+"""What a pool lacks now; None where a worker polls it."""
 
 
 def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
@@ -37,16 +46,17 @@ def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
     return pools
 
 
-def why_no_worker(client: SyncPrefectClient, pool: str) -> str | None:
+def lack_of(client: SyncPrefectClient, pool: str) -> Lack | None:
     """Why nobody would take a run from a pool now, or None where a worker polls it."""
     try:
         if client.read_work_pool(pool).is_paused:
-            return f"the work pool {pool} is paused"
+            return Lack(f"the work pool {pool} is paused", f"Resume it with `prefect work-pool resume {pool}`.")
     except ObjectNotFound:
-        return f"there is no work pool {pool}"
+        return Lack(f"there is no work pool {pool}", "Make it with `soci-pipeline setup`.")
     online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
     if not client.read_workers_for_work_pool(pool, worker_filter=online):
-        return f"no worker polls the work pool {pool}"
+        advice = f"Start one with `prefect worker start --pool {pool}` on a machine of that platform."
+        return Lack(f"no worker polls the work pool {pool}", advice)
     return None
 
 
@@ -55,21 +65,23 @@ def wait_for_workers(pools: Mapping[Platform, str], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     with get_client(sync_client=True) as client:
         while True:
-            missing = {pool: reason for pool in set(pools.values()) if (reason := why_no_worker(client, pool))}
+            missing = {pool: lack for pool in set(pools.values()) if (lack := lack_of(client, pool))}
             if not missing:
                 return
             if time.monotonic() >= deadline:
                 raise _no_worker(pools, missing, seconds)
-            logger().info("waiting for workers: %s", "; ".join(missing.values()))
+            logger().info("waiting for workers: %s", "; ".join(lack.reason for lack in missing.values()))
             time.sleep(min(_LOOK_SECONDS, max(0.1, deadline - time.monotonic())))
 
 
-def _no_worker(pools: Mapping[Platform, str], missing: Mapping[str, str], seconds: float) -> NoWorker:
+def _no_worker(pools: Mapping[Platform, str], missing: Mapping[str, Lack], seconds: float) -> NoWorker:
     lines = []
-    for pool, reason in sorted(missing.items()):
+    for pool, lack in sorted(missing.items()):
         platforms = ", ".join(str(platform) for platform, name in pools.items() if name == pool)
-        lines.append(f"{platforms}: {reason}" + (f", and none came within {seconds:g} s" if seconds else ""))
-    return NoWorker("; ".join(lines), advice=_ADVICE.format(pool=min(missing)))
+        lines.append(f"{platforms}: {lack.reason}" + (f", and none came within {seconds:g} s" if seconds else ""))
+    return NoWorker(
+        "; ".join(lines), advice=f"{missing[min(missing)].advice} `worker_wait` is how long one is waited for."
+    )
 
 
 class Watch:
@@ -85,11 +97,9 @@ class Watch:
         self._alone_since: dict[str, float] = {}
         self._next = 0.0
 
-    def advice(self, platform: Platform) -> str:
-        """What brings a platform's pool a worker."""
-        return _ADVICE.format(pool=self._pools[platform])
-
-    def abandoned(self, look: Look, waiting: Sequence[Platform], taken: Sequence[Platform] = ()) -> dict[Platform, str]:
+    def abandoned(
+        self, look: Look, waiting: Sequence[Platform], taken: Sequence[Platform] = ()
+    ) -> dict[Platform, Lack]:
         """The platforms whose pool has had no worker for too long, and why.
 
         Those in ``waiting`` have the patience that was asked for; those in ``taken``, whose branch a worker has taken
@@ -103,9 +113,10 @@ class Watch:
         patience = dict.fromkeys(waiting, self._patience) | dict.fromkeys(taken, _LATE_BEAT_SECONDS)
         for platform, seconds in patience.items():
             pool = self._pools[platform]
-            reason = look(pool)
-            if reason is None:
+            lack = look(pool)
+            if lack is None:
                 self._alone_since.pop(pool, None)
             elif now - self._alone_since.setdefault(pool, now) >= seconds:
-                found[platform] = f"{reason}, since the one that took it is gone" if platform in taken else reason
+                gone = ", since the one that took it is gone" if platform in taken else ""
+                found[platform] = lack._replace(reason=lack.reason + gone)
         return found

@@ -139,9 +139,9 @@ def verification_of(url: str, environment: Mapping[str, str]) -> ssl.SSLContext 
     file = environment.get("PREFECT_API_SSL_CERT_FILE") or environment.get("SSL_CERT_FILE")
     try:
         return ssl.create_default_context(cafile=file) if file else True
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InvalidInput(
-            f"the certificates for Prefect in {file} cannot be read: {error.strerror}",
+            f"the certificates for Prefect in {file!r} cannot be read: {getattr(error, 'strerror', error)}",
             advice="Have PREFECT_API_SSL_CERT_FILE (or SSL_CERT_FILE) name a file of certificates (PEM), or unset it.",
         ) from error
 
@@ -316,11 +316,12 @@ class PrefectApi:
             if status == httpx.codes.NOT_FOUND and missing is not None:
                 return missing
             if response.is_success:
-                return response.json()
+                return _content(response)
+        except httpx.LocalProtocolError as error:
+            # Its words quote the header that cannot be sent, which may be the login.
+            raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from None
         except httpx.TransportError as error:
             raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from error
-        except ValueError as error:
-            raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
         detail = response.text[:300].replace("\n", " ")
         if status in TEMPORARY_STATUSES or _lacks_csrf_token(response):
             raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}")
@@ -350,11 +351,23 @@ class PrefectApi:
 
     def _credentials(self) -> dict[str, str]:
         try:
-            return dict(self._authorization())
+            headers = dict(self._authorization())
+            "".join(headers.values()).encode("ascii")
         except InvalidInput as error:
             raise PrefectRefused(
                 f"the credentials for Prefect: {error.reason}", advice=error.advice, temporary=True
             ) from error
+        except UnicodeEncodeError:
+            # Not as a cause: its words quote them.
+            raise PrefectRefused("the credentials for Prefect: no header can carry them", advice=_ADVICE[401]) from None
+        return headers
+
+
+def _content(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
 
 
 def _lacks_csrf_token(response: httpx.Response) -> bool:

@@ -131,7 +131,8 @@ def test_all_branches_are_waited_for_where_one_has_failed(pool: Pool) -> None:
 
 def test_a_branch_that_nobody_takes_fails_when_patience_is_at_its_end(pool: Pool) -> None:
     waiting = _run(AMD64, Scheduled())
-    with pytest.raises(BranchFailed, match=f"linux/amd64: NoWorker: no worker polls the work pool {pool.name}"):
+    start = rf"\. Start one with `prefect worker start --pool {pool.name}`"
+    with pytest.raises(BranchFailed, match=f"linux/amd64: NoWorker: no worker polls the work pool {pool.name}{start}"):
         _wait(waiting, pool=pool)
     assert _state(waiting) == "CANCELLED"
 
@@ -187,8 +188,9 @@ def test_a_pool_without_a_worker_is_named_with_its_platform_and_what_to_do(pool:
     pool.worker()
     wait_for_workers({ARM64: pool.name}, 0)
     pool.pause()
-    with pytest.raises(NoWorker, match="is paused"):
+    with pytest.raises(NoWorker, match="is paused") as caught:
         wait_for_workers({ARM64: pool.name}, 0)
+    assert f"prefect work-pool resume {pool.name}" in str(caught.value.advice)
 
 
 def test_a_pool_or_deployment_that_does_not_exist_is_named() -> None:

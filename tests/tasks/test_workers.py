@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from soci_pipeline.oci.platform import Platform
-from tasks.workers import Watch
+from tasks.workers import Lack, Watch
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 POOLS = {AMD64: "pool-amd64", ARM64: "pool-arm64"}
@@ -20,9 +20,9 @@ class Pools:
     def clock(self) -> float:
         return self.now
 
-    def look(self, pool: str) -> str | None:
+    def look(self, pool: str) -> Lack | None:
         self.asked.append(pool)
-        return f"no worker polls {pool}" if pool in self.without else None
+        return Lack(f"no worker polls {pool}", "Start one.") if pool in self.without else None
 
 
 def test_a_branch_that_waits_has_the_patience_that_was_asked_for() -> None:
@@ -32,7 +32,7 @@ def test_a_branch_that_waits_has_the_patience_that_was_asked_for() -> None:
         pools.now += seconds
         assert watch.abandoned(pools.look, [AMD64, ARM64]) == {}
     pools.now += 2
-    assert watch.abandoned(pools.look, [AMD64, ARM64]) == {ARM64: "no worker polls pool-arm64"}
+    assert watch.abandoned(pools.look, [AMD64, ARM64]) == {ARM64: Lack("no worker polls pool-arm64", "Start one.")}
 
 
 def test_a_worker_that_comes_back_ends_the_count() -> None:
@@ -53,7 +53,7 @@ def test_a_branch_whose_worker_is_gone_before_it_began_has_the_patience_for_a_la
         pools.now += seconds
         assert watch.abandoned(pools.look, [], [ARM64]) == {}
     pools.now += 3
-    gone = "no worker polls pool-arm64, since the one that took it is gone"
+    gone = Lack("no worker polls pool-arm64, since the one that took it is gone", "Start one.")
     assert watch.abandoned(pools.look, [], [ARM64]) == {ARM64: gone}
 
 

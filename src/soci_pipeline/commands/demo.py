@@ -12,7 +12,6 @@ stack did not start, or another demo is at work; 130 interrupted.
 
 import argparse
 import contextlib
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from soci_pipeline.errors import EngineUnavailable, InvalidInput, StackError, To
 from soci_pipeline.local.demonstration import Plan, demonstrate
 from soci_pipeline.local.demonstration_text import as_json, as_text
 from soci_pipeline.local.engine import Engine, running_engine
-from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.local.folder_lock import folder_lock, remove_held
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
@@ -120,7 +119,7 @@ def _removed(folder: Path, *, keep: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_held(folder)
         raise
     if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_held(folder)

@@ -3,12 +3,15 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from soci_pipeline.process import logger
+
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -21,7 +24,7 @@ def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = (folder / ".lock").open("w")
+            file = (folder / _LOCK).open("w")
         except FileNotFoundError:
             continue
         except FileExistsError:
@@ -30,9 +33,22 @@ def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
             continue
         with file:
             _take(file, folder, wait=wait)
-            if _is_still_there(file, folder / ".lock"):
+            if _is_still_there(file, folder / _LOCK):
                 yield
                 return
+
+
+def remove_held(folder: Path) -> None:
+    """Remove a folder whose lock one holds, the lock last: nobody has the folder before all in it is gone."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink(missing_ok=True)
+    (folder / _LOCK).unlink(missing_ok=True)
+    # Another one may have it by now, or something could not be removed.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _is_in_the_way(path: Path) -> bool:

@@ -50,8 +50,11 @@ def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) 
 
 
 def _check_blobs(client: RegistryClient, repository: str, image: ImageNode, findings: Findings) -> None:
-    blobs = [("layer", layer) for layer in image.manifest.layers if not layer.may_be_elsewhere]
-    blobs += [("zTOC", ztoc) for soci in image.soci_indexes for ztoc in soci.manifest.layers]
+    ztocs = [ztoc for soci in image.soci_indexes for ztoc in soci.manifest.layers]
+    # Spans are read from the registry, so an indexed layer has to be there, whatever addresses it has.
+    indexed = {ztoc.annotations.get(IMAGE_LAYER_DIGEST) for ztoc in ztocs}
+    layers = [each for each in image.manifest.layers if not each.may_be_elsewhere or str(each.digest) in indexed]
+    blobs = [("layer", layer) for layer in layers] + [("zTOC", ztoc) for ztoc in ztocs]
     for kind, blob in blobs:
         if not client.has_blob(repository, blob):
             findings.add(image.where, f"its {kind} {blob.digest} is not in the repository {repository}")

@@ -151,7 +151,7 @@ def from_answer(
     kind = _kind(status, code, message, address)
     return kind(
         reason,
-        advice=_OUTAGE if status >= 500 else None,
+        advice=_OUTAGE if kind is RegistryError and status in TEMPORARY_STATUSES and status >= 500 else None,
         code=code,
         message=message,
         status=status,

@@ -5,6 +5,7 @@ registry alone, never to another host that it redirects to.
 """
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _MAX_REDIRECTS = 5
 _MAX_LOGINS = 2
 _MAX_LOCATION = 8 << 10
 _MAX_DIGITS = 18
+# As in ECR's "Your authorization token has expired".
+_EXPIRED = re.compile(r"token[^.]*\bexpired\b|expired[ _-]?token", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +237,8 @@ class Transport:
 
 
 def _is_expired(error: RegistryError) -> bool:
-    # Not of the whole reason: that has the address, and a repository may be called so.
-    return "expired" in f"{error.code} {error.message}".lower()
+    # Not the word alone: messages and their details name the repository, which may be called so.
+    return _EXPIRED.search(f"{error.code} {error.message}") is not None
 
 
 def is_size(text: str) -> bool:

@@ -15,7 +15,7 @@ from pydantic import Field, HttpUrl, ValidationError, field_validator, model_val
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of
-from soci_pipeline.prefect_api import basic, bearer
+from soci_pipeline.prefect_api import basic, bearer, checked_url
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.secret_values import SecretSource
@@ -84,6 +84,15 @@ class PrefectSettings(Section):
     timeout_s: float = Field(default=15, gt=0, le=120)
     give_up_after_s: float = Field(default=24 * 3600, gt=0)
     poll_outcomes_every_s: float = Field(default=10, ge=0.05, le=600)
+
+    @field_validator("api_url")
+    @classmethod
+    def _api_url_is_one(cls, url: HttpUrl) -> HttpUrl:
+        try:
+            checked_url(str(url))
+        except InvalidInput as error:
+            raise ValueError("no address that can be looked up") from error
+        return url
 
     def authorization(self) -> dict[str, str]:
         """The headers that authenticate a call, from the secret as it is now; raises `InvalidInput` without one."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.local.folder_lock import folder_lock, remove_held
 from soci_pipeline.process import LOGGER
 
 WAITER = """
 import sys
 from pathlib import Path
-from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.local.folder_lock import folder_lock, remove_held
 print("waiting", flush=True)
 with folder_lock(Path(sys.argv[1])):
     (Path(sys.argv[1]) / "mine").touch()
@@ -38,7 +38,7 @@ def test_whoever_waits_for_a_folder_that_is_removed_locks_the_one_in_its_place(t
 HOLDER = """
 import shutil, sys
 from pathlib import Path
-from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.local.folder_lock import folder_lock, remove_held
 with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -92,6 +92,26 @@ def test_whoever_does_not_want_to_wait_is_told_that_it_is_taken(tmp_path: Path) 
         assert (tmp_path / ".lock").exists()
     with folder_lock(tmp_path, wait=False):
         pass
+
+
+def test_a_folder_that_is_held_is_removed_with_its_lock_last(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with folder_lock(folder):
+        (folder / "stack" / "deep").mkdir(parents=True)
+        (folder / "file").touch()
+        (folder / "link").symlink_to(tmp_path)
+        (folder / "stack" / "deep").chmod(0o700)
+        remove_held(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_one_makes_in_the_place_of_a_removed_folder_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with folder_lock(folder):
+        remove_held(folder)
+        with folder_lock(folder, wait=False):
+            (folder / "mine").touch()
+    assert (folder / "mine").exists()
 
 
 def test_an_error_in_the_block_is_the_callers(tmp_path: Path) -> None:

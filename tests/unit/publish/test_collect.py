@@ -17,7 +17,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2
-from tests.support.images import AMD64, ARM64, image_layout, only_manifest
+from tests.support.images import AMD64, ARM64, default_layers, image_layout, only_manifest, with_address
 from tests.support.published import REPOSITORY, registry, stored, upload
 
 
@@ -111,6 +111,18 @@ def test_a_layer_that_no_registry_holds_is_not_missed(client: RegistryClient, la
     [found] = collect(client, REPOSITORY, [manifest.digest])
 
     assert found.manifest.digest == manifest.digest
+
+
+def test_an_indexed_layer_is_missed_whatever_addresses_it_has(
+    client: RegistryClient, layout: Layout, tmp_path: Path
+) -> None:
+    image = branch_v2(layout, AMD64, layers=[with_address(layer) for layer in default_layers(AMD64)])
+    published(client, layout, image)
+    [record] = collect(client, REPOSITORY, [image.manifest.digest])
+    indexed = next(layer.digest for layer in record.layers if layer.ztoc)
+    stored(tmp_path / "registry").blob_path(indexed).unlink()
+    with pytest.raises(JoinRefused, match=f"its layer {indexed} is not in the repository"):
+        collect(client, REPOSITORY, [image.manifest.digest])
 
 
 def test_an_index_without_an_image_and_a_soci_index_are_refused(client: RegistryClient, layout: Layout) -> None:

@@ -75,15 +75,33 @@ def test_a_token_of_too_little_scope_is_a_lack_of_permission(error: str, code: s
     assert ("docker login" in str(caught.value.advice)) is not accepted
 
 
-def test_a_repository_that_is_called_expired_is_no_expired_token(tmp_path: Path) -> None:
-    plan = FaultPlan([Fault("GET", "/manifests/", times=9, status=403, code="DENIED")])
-    with registry(tmp_path, faults=plan, server=ServerSettings(login=LOGIN), credentials=CREDENTIALS) as client:
-        client.ping()
-        before = len(plan.requests)
-        with pytest.raises(AccessRefused) as caught:
-            client.get_manifest("team/expired-cards", "v1")
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "DENIED", "message": "denied", "detail": [{"Type": "repository", "Name": "team/expired-cards"}]},
+        {
+            "code": "DENIED",
+            "message": "User is not authorized on resource: arn:aws:ecr:x:1:repository/team/expired-cards",
+        },
+    ],
+    ids=["distribution", "ECR"],
+)
+def test_a_repository_that_is_called_expired_is_no_expired_token(error: dict[str, object]) -> None:
+    asked: list[str] = []
+
+    async def answer(request: Request) -> Response:
+        if "authorization" not in request.headers:
+            return Response(status_code=401, headers={"WWW-Authenticate": "Basic realm=x"})
+        asked.append(request.url.path)
+        return JSONResponse({"errors": [error]}, 403)
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client,
+        pytest.raises(AccessRefused) as caught,
+    ):
+        client.get_manifest("team/expired-cards", "v1")
     assert "lacks the permission to pull on team/expired-cards" in str(caught.value.advice)
-    asked = [each for each in plan.requests[before:] if "/manifests/" in str(each)]
     assert len(asked) == 1, "another token would not help"
 
 

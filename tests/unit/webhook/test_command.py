@@ -81,6 +81,12 @@ def test_check_says_in_plain_words_what_is_wrong_with_an_event(
     assert f"{event}: the event is of no known shape: event: {fault}" in capsys.readouterr().err
 
 
+def _served(config: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A receiver that ends by itself: a process of its own, since it changes how its process logs."""
+    argv = [sys.executable, "-m", "soci_pipeline", "webhook", "serve", "--config", config]
+    return subprocess.run(argv, env=os.environ | environment, check=False, capture_output=True, text=True, timeout=60)
+
+
 @contextmanager
 def _serving(config: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The command as a process; yields its address once it listens."""
@@ -140,17 +146,15 @@ def test_a_port_in_use_comes_with_the_place_where_another_is_taken(tmp_path: Pat
     assert "a port that is free: 0 finds one" in done.stderr
 
 
-def test_a_queue_whose_aws_profile_is_not_there_is_a_matter_of_credentials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_queue_whose_aws_profile_is_not_there_is_a_matter_of_credentials(tmp_path: Path) -> None:
     config = tmp_path / "webhook.yaml"
     document = support.document(tmp_path)
     queue = "https://sqs.eu-west-1.amazonaws.com/1/events"
     document["sources"].append({"kind": "sqs", "name": "queue", "queue_url": queue, "region": "eu-west-1"})
     config.write_text(yaml.safe_dump(document))
-    monkeypatch.setenv("AWS_PROFILE", "nope")
-    assert main(["webhook", "serve", "--config", str(config)]) == ExitCode.CREDENTIALS
-    assert "nope" in capsys.readouterr().err
+    done = _served(str(config), AWS_PROFILE="nope")
+    assert done.returncode == ExitCode.CREDENTIALS
+    assert "nope" in done.stderr
 
 
 @pytest.mark.parametrize("status", ["12 (serve) the AWS profile", "or another receiver works with the outbox"])
@@ -203,4 +207,6 @@ def test_a_full_disk_is_answered_with_503_and_what_was_answered_with_202_is_kept
 
 
 def test_serve_refuses_to_start_without_its_secrets(files: tuple[str, Path]) -> None:
-    assert main(["webhook", "serve", "--config", files[0]]) == ExitCode.INVALID_INPUT
+    done = _served(files[0])
+    assert done.returncode == ExitCode.INVALID_INPUT
+    assert "NOT_SET_FOR_A_CHECK" in done.stderr
