@@ -57,6 +57,8 @@ _SHORTEST_SECRET = 4
 _CONCEALED = "***"
 _TAIL_LINES = 30
 _GRACE_SECONDS = 10.0
+_KILLED_SECONDS = 1.0
+_LOOK_SECONDS = 0.005
 # For the last words of what a program has left running.
 _LAST_WORDS_SECONDS = 1.0
 _INT_BYTES = 4
@@ -195,7 +197,10 @@ def _started(
 
 
 def end_group(child: subprocess.Popen[bytes], *, grace: float = _GRACE_SECONDS) -> None:
-    """End a child and everything in its process group: SIGTERM, then SIGKILL after ``grace`` seconds."""
+    """End a child and everything in its process group: SIGTERM, then SIGKILL after ``grace`` seconds.
+
+    All of it has ended then, so that its ports are free, but for what hangs in the kernel longer than another second.
+    """
     if child.poll() is None:
         _signal_group(child.pid, signal.SIGTERM)
         try:
@@ -204,6 +209,29 @@ def end_group(child: subprocess.Popen[bytes], *, grace: float = _GRACE_SECONDS) 
             logger().warning("process %d did not end on SIGTERM within %g s; killing it", child.pid, grace)
     _signal_group(child.pid, signal.SIGKILL)
     child.wait()
+    deadline = time.monotonic() + _KILLED_SECONDS
+    while _runs(child.pid) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+
+
+def _runs(group: int) -> bool:
+    """Whether a process group has a process that has not ended; one that only waits to be collected has."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return any(_is_of(entry, group) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+
+
+def _is_of(process: Path, group: int) -> bool:
+    try:
+        # proc_pid_stat(5): after the name in parentheses, which may hold anything, come state, parent and group.
+        state, _, found = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
+    except (OSError, ValueError):
+        return False
+    return int(found) == group and state not in "ZX"
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -132,6 +132,19 @@ def test_a_call_ends_with_its_program_though_a_child_of_it_keeps_the_output_open
     assert _has_ended(int(pidfile.read_text())), "it is in the program's process group"
 
 
+def test_all_of_a_program_in_the_background_has_ended_when_the_block_is_left(fake: Path) -> None:
+    pidfile = fake / "pids"
+    program(fake, "deaf", f"trap '' TERM; echo $$ >> {pidfile}; exec sleep 600")
+    program(fake, "serve", "for each in $(seq 40); do deaf & done; wait")
+    with process.background(["serve"]):
+        pids: list[int] = []
+        while len(pids) < 40:
+            time.sleep(0.01)
+            pids = [int(line) for line in pidfile.read_text().split()] if pidfile.exists() else []
+        assert all(_alive(pid) for pid in pids)
+    assert not any(_alive(pid) for pid in pids)
+
+
 def test_a_daemon_that_keeps_the_output_open_lives_on_and_holds_nothing_up(fake: Path, daemon: Path) -> None:
     program(fake, "connect", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; echo hi; echo err >&2")
     threads, files = threading.active_count(), _open_files()
