@@ -34,7 +34,7 @@ _ADVICE = {
     404: "Deploy it: `prefect --no-prompt deploy --all` from the project's folder.",
 }
 _NO_POOL = "Check its name; `soci-pipeline setup` makes the pools of the project."
-_LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api, or unset it."
+_LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api (a port is a number), or unset it."
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
 

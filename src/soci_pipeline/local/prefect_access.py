@@ -11,7 +11,10 @@ from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, login_of, verification_of
 from soci_pipeline.registry.errors import redacted
 
-_START = "Start the server (`prefect server start`), or set PREFECT_API_URL to the one that is meant."
+_START = (
+    "Start the server (`prefect server start`) and wait until it listens, or set PREFECT_API_URL to the one that is "
+    "meant."
+)
 _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 
 
