@@ -116,7 +116,7 @@ def wait(
         lines = [f"{platform}: {reason}" for platform, reason in sorted(waiting.failures.items())]
         raise BranchFailed(
             "nothing was published, because of\n" + "\n".join(lines),
-            advice="Mend what each names; its flow run has the whole log. Publishing again reuses what is in the registry.",
+            advice="Mend what each names; its flow run has its whole log. Publishing again reuses what is there.",
         )
 
 
