@@ -69,7 +69,7 @@ class KeepRules(BaseModel):
                 "Say what to keep: a pattern of tags (`keep`), a number of the latest (`keep-latest`), an age in days "
                 "(`keep-days`), or digests in use (`keep-in-use`)."
             )
-            raise InvalidInput(f"no sound rules: {in_one_line(faults_of(error))}", advice=advice) from error
+            raise InvalidInput(f"not a rule of retention: {in_one_line(faults_of(error))}", advice=advice) from error
 
 
 @dataclass(frozen=True, slots=True)

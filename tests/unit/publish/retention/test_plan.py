@@ -165,7 +165,7 @@ def test_a_kept_referrer_keeps_its_subject() -> None:
 def test_no_rule_at_all_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
         KeepRules.of()
-    assert caught.value.reason == ("no sound rules: no rule says what to keep, so everything would be deleted")
+    assert caught.value.reason == ("not a rule of retention: no rule says what to keep, so everything would be deleted")
 
 
 @st.composite
