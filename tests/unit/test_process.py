@@ -15,7 +15,8 @@ import pytest
 
 from soci_pipeline import process
 from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
-from soci_pipeline.process import LOGGER, concealing, run
+from soci_pipeline.process import concealing, run
+from tests.support.logs import logging_to
 
 
 @pytest.fixture
@@ -47,15 +48,8 @@ class _Lines(logging.Handler):
 def _logging(first_takes: float = 0) -> Iterator[list[str]]:
     """What is logged in the block; the first line takes so many seconds."""
     lines = _Lines(first_takes)
-    sink = logging.getLogger("lines of programs")
-    sink.setLevel(logging.INFO)
-    sink.addHandler(lines)
-    token = LOGGER.set(sink)
-    try:
+    with logging_to(lines):
         yield lines.seen
-    finally:
-        LOGGER.reset(token)
-        sink.removeHandler(lines)
 
 
 def _alive(pid: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.local.folder_lock import folder_lock, remove_held
-from soci_pipeline.process import LOGGER
+from tests.support.logs import logging_to
 
 WAITER = """
 import sys
@@ -38,7 +38,7 @@ def test_whoever_waits_for_a_folder_that_is_removed_locks_the_one_in_its_place(t
 HOLDER = """
 import shutil, sys
 from pathlib import Path
-from soci_pipeline.local.folder_lock import folder_lock, remove_held
+from soci_pipeline.local.folder_lock import folder_lock
 with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -70,16 +70,8 @@ def test_whoever_waits_says_so_and_has_the_folder_when_it_is_free(tmp_path: Path
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         release = _Release(holder)
-        sink = logging.getLogger("of whoever waits")
-        sink.setLevel(logging.INFO)
-        sink.addHandler(release)
-        token = LOGGER.set(sink)
-        try:
-            with folder_lock(folder):
-                (folder / "mine").touch()
-        finally:
-            LOGGER.reset(token)
-            sink.removeHandler(release)
+        with logging_to(release), folder_lock(folder):
+            (folder / "mine").touch()
         assert holder.wait(30) == 0
     assert release.heard == [f"waiting for another process that works in {folder}"]
     assert (folder / "mine").exists()

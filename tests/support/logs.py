@@ -1,0 +1,21 @@
+"""What the library logs, to a handler of the test's own."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from soci_pipeline.process import LOGGER
+
+
+@contextlib.contextmanager
+def logging_to(handler: logging.Handler) -> Iterator[None]:
+    """Hand what is logged in the block, from INFO on, to a handler."""
+    sink = logging.getLogger("of a test")
+    sink.setLevel(logging.INFO)
+    sink.addHandler(handler)
+    token = LOGGER.set(sink)
+    try:
+        yield
+    finally:
+        LOGGER.reset(token)
+        sink.removeHandler(handler)
