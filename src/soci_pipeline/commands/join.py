@@ -26,7 +26,9 @@ from soci_pipeline.registry.reference import ImageReference
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REFERENCE", help="the repository, with a tag if the index shall have one")
-    parser.add_argument("digests", metavar="DIGEST", nargs="+", help="an image of the same repository")
+    parser.add_argument(
+        "digests", metavar="DIGEST", nargs="+", help="an image of the same repository, as `push` and `inspect` show it"
+    )
     parser.add_argument(
         "--platform", action="append", metavar="P", help="a platform that must be there, and no other; can be repeated"
     )

@@ -1,7 +1,7 @@
 """Serve a folder as an OCI registry (distribution spec 1.1): one OCI layout for each repository, no other state.
 
 `serve FOLDER` listens until it is interrupted. Without a login it is open to everyone who reaches it, so it listens on
-loopback unless told otherwise; beyond loopback it should have TLS and a login.
+loopback unless told otherwise; beyond loopback it should have TLS and a login. Several may serve one folder at once.
 
 Exit statuses: 0 interrupted; 3 options that do not fit together; 22 the address cannot be had.
 """
