@@ -11,10 +11,11 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.markdown import code, text
 from tasks.reports import indexing_plan, retention, verification
-from tasks.summary import Shown, pulled, summary, why_not
+from tasks.summary import Shown, pulled, summary
 
 if TYPE_CHECKING:
     from soci_pipeline.publish.existing.index import IndexedImage

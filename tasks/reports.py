@@ -7,8 +7,9 @@ from soci_pipeline.amounts import counted, sized
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.reasons import why_not
 from tasks.markdown import code, table, text
-from tasks.summary import indexed, saved, why_not
+from tasks.summary import indexed, saved
 
 if TYPE_CHECKING:
     # Not for a publication's process, which would import all that indexing and retention need.

@@ -1,6 +1,6 @@
 """The run at a glance, as markdown: what was published, is it indexed, why not, what it saves, and how to pull it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soci_pipeline.amounts import sized
@@ -11,26 +11,11 @@ from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from tasks.markdown import code, link, table, text
 
 _MOST_LAYERS = 100
-
-WHY: Mapping[Reason, str] = {
-    Reason.TOO_SMALL: "smaller than the smallest layer that is indexed; fetching it whole is quicker",
-    Reason.ZSTD: "compressed with zstd, which SOCI cannot index; build with gzip",
-    Reason.UNSUPPORTED_ENTRY: "has an entry that lazy loading would show wrongly",
-    Reason.HARDLINK_WITH_SIZE: "has a hard link with contents of its own, which lazy loading would show wrongly",
-    Reason.TRAILING_BYTES: "has bytes behind the end of its compressed stream",
-    Reason.FOREIGN: "is kept by another server than this registry, or is of a type that SOCI does not know",
-}
-"""What each reason means to whoever built the image."""
-
-
-def why_not(reason: Reason) -> str:
-    """A reason, with what it means."""
-    return f"{reason.value}: {WHY[reason]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Amounts as people read them, in an answer, a log or a page."""
 
-_MIB = 1 << 20
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -8,8 +8,9 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
-def sized(count: int) -> str:
-    """A number of bytes: ``512 B``, ``1.5 KiB``, ``3.0 MiB``."""
+def sized(count: float) -> str:
+    """A number of bytes: ``512 B``, ``1.5 KiB``, ``3.0 MiB``, and GiB and TiB."""
     if count < 1024:
-        return f"{count} B"
-    return f"{count / _MIB:.1f} MiB" if count >= _MIB else f"{count / 1024:.1f} KiB"
+        return f"{count:.0f} B"
+    power = min(int(count).bit_length() - 1, 10 * len(_UNITS)) // 10
+    return f"{count / (1 << 10 * power):.1f} {_UNITS[power - 1]}"

@@ -10,10 +10,10 @@ from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.reasons import Reason
+from soci_pipeline.soci.reasons import WHY, Reason
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.artifacts import key_of
-from tasks.summary import WHY, Shown, summary
+from tasks.summary import Shown, summary
 from tests.support.images import AMD64, ARM64
 
 IMAGE = ImageReference.parse("registry.example.com/team-x/app")

@@ -11,3 +11,10 @@ def test_one_is_counted_without_an_s() -> None:
 def test_sizes_are_for_people() -> None:
     assert [sized(count) for count in (0, 512, 1536, 3 << 20)] == ["0 B", "512 B", "1.5 KiB", "3.0 MiB"]
     assert (sized(200 << 10), sized(1 << 20)) == ("200.0 KiB", "1.0 MiB")
+    assert [sized(count) for count in (1023 << 20, 1 << 30, 5 << 40, 2000 << 40)] == [
+        "1023.0 MiB",
+        "1.0 GiB",
+        "5.0 TiB",
+        "2000.0 TiB",
+    ]
+    assert [sized(count) for count in (999.6, 2560.0)] == ["1000 B", "2.5 KiB"]

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult, soci_options
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.ztoc import add_limits, limits_of
@@ -24,6 +25,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.reasons import explained
 from soci_pipeline.soci.records import IndexVersion
 from soci_pipeline.soci.ztoc import BUILD_TOOL
 from soci_pipeline.soci.ztoc_store import CacheFolder
@@ -92,7 +94,11 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     indexed = any(layer.ztoc for image in result.images for layer in image.layers)
     failed = arguments.require_index and not indexed
     if failed:
-        logger().error("no layer was indexed, which --require-index asks for; %s is the image as it was", destination)
+        logger().error(
+            "no layer was indexed, which --require-index asks for; %s is the image as it was\n"
+            "next: do as the reasons say, or lower --min-layer-size, and replace it with --force",
+            destination,
+        )
     return CommandResult(
         json=describe(result), text=_text(result), exit_code=ExitCode.NOT_INDEXABLE if failed else ExitCode.OK
     )
@@ -115,7 +121,9 @@ def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
     if not destination.exists():
         return
     if not force:
-        raise InvalidInput(f"{destination} exists", advice="Choose another folder, or replace it with --force.")
+        raise InvalidInput(
+            f"the destination {destination} exists", advice="Choose another folder, or replace it with --force."
+        )
     if not destination.is_dir() or not ((destination / "oci-layout").is_file() or not any(destination.iterdir())):
         raise InvalidInput(
             f"{destination} is no OCI layout, and --force replaces nothing else",
@@ -178,7 +186,9 @@ def _text(result: Conversion) -> str:
         soci = "no SOCI index" if image.soci_index is None else f"SOCI index {image.soci_index.digest}"
         lines.append(f"{image.platform}: manifest {image.manifest.digest}, {soci}")
         lines += (
-            f"  layer {layer.digest} ({layer.size} bytes): {layer.ztoc or f'not indexed: {layer.reason}'}"
+            f"  layer {layer.digest} ({sized(layer.size)}): "
+            + (f"zTOC {layer.ztoc}" if layer.ztoc else f"not indexed: {layer.reason}")
             for layer in image.layers
         )
+    lines += explained(layer.reason for image in result.images for layer in image.layers)
     return "\n".join(lines)

@@ -12,6 +12,7 @@ tag stayed; 18 the tag may not move, or moved meanwhile.
 import argparse
 from typing import Any
 
+from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult, soci_options
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for
@@ -20,6 +21,7 @@ from soci_pipeline.publish.registries import prepare
 from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings as MachineSettings
+from soci_pipeline.soci.reasons import explained
 from soci_pipeline.soci.ztoc_store import CacheFolder
 
 
@@ -79,30 +81,31 @@ def _json(found: IndexedImage) -> dict[str, Any]:
 def _text(found: IndexedImage) -> str:
     """What was or would be done, and each layer that gets no zTOC with its reason."""
     left_out = (
-        f"  {image.platform} layer {layer.digest} ({layer.size:,} bytes): not indexed: {layer.reason}"
+        f"  {image.platform} layer {layer.digest} ({sized(layer.size)}): not indexed: {layer.reason}"
         for image in found.platforms
         for layer in image.layers
         if layer.reason
     )
-    return "\n".join([_headline(found), *left_out])
+    why = explained(layer.reason for image in found.platforms for layer in image.layers)
+    return "\n".join([_headline(found), *left_out, *why])
 
 
 def _headline(found: IndexedImage) -> str:
     if found.up_to_date and found.lazy_layer_bytes:
-        return f"{found.reference}: is indexed with these settings already, nothing to do, {found.index}"
+        return f"{found.reference} is indexed with these settings already, nothing to do: {found.index}"
     if found.dry_run and not found.lazy_layer_bytes:
         return f"{found.reference}: no layer would get a zTOC: none qualifies, for example by --min-layer-size"
     if found.dry_run and not found.bytes_to_fetch:
         return (
             f"{found.reference}: no layer would be fetched, since their zTOCs are known; "
-            f"a container can then start without {found.lazy_layer_bytes:,} bytes of them"
+            f"a container can then start without fetching {sized(found.lazy_layer_bytes)} of them"
         )
     if found.dry_run:
         return (
-            f"{found.reference}: {found.bytes_to_fetch:,} bytes of layers would be fetched; "
-            f"a container could then start without {found.lazy_layer_bytes:,}"
+            f"{found.reference}: {sized(found.bytes_to_fetch)} of layers would be fetched; "
+            f"a container could then start without fetching {sized(found.lazy_layer_bytes)} of them"
         )
     if not found.changed:
         return f"{found.reference}: nothing to do, {found.index}"
     tags = ", ".join(record.tag for record in found.tags) or "no tag"
-    return f"{found.reference}: indexed as {found.index} ({tags}), {found.bytes_fetched:,} bytes fetched"
+    return f"{found.reference}: indexed as {found.index} ({tags}), {sized(found.bytes_fetched)} fetched"

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.registry_access import add_options, client_for, target_of
 from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST
@@ -86,10 +87,10 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {answer.get('index') or answer['manifest']}  {answer['media_type']}"
     yield from _referrer_lines(answer, "  ")
     for image in answer["platforms"]:
-        yield f"  {image['platform']}  {image['manifest']}  {image['size']} bytes"
+        yield f"  {image['platform']}  {image['manifest']}  {sized(image['size'])}"
         for layer in image["layers"]:
-            ztoc = f"zTOC {layer['ztoc']}, {layer['ztoc_size']} bytes" if layer["ztoc"] else "no zTOC"
-            yield f"    layer {layer['digest']}  {layer['size']} bytes  {ztoc}"
+            ztoc = f"zTOC {layer['ztoc']}, {sized(layer['ztoc_size'])}" if layer["ztoc"] else "no zTOC"
+            yield f"    layer {layer['digest']}  {sized(layer['size'])}  {ztoc}"
         if image["soci_index"]:
             yield f"    SOCI index {image['soci_version']}  {image['soci_index']}"
         for digest in image["attestations"]:

@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
+from soci_pipeline.amounts import sized
 from soci_pipeline.progress import Advance, Display, shown_by
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 LINE_SECONDS = 5.0
 """A line each this often at most: a log that is kept should stay readable."""
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 @contextlib.contextmanager
@@ -79,15 +78,28 @@ class BarDisplay:
     def _started(self) -> "Progress":
         if self._progress is None:
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-            from rich.progress import TransferSpeedColumn as RateColumn
+            from rich.progress import Progress
 
-            columns = (TextColumn("{task.description:<8}"), BarColumn(), DownloadColumn(), RateColumn())
             # What is printed above the bars is not broken into lines: people copy commands and references.
             console = Console(stderr=True, soft_wrap=True)
-            self._progress = Progress(*columns, TimeRemainingColumn(compact=True), console=console)
+            self._progress = Progress(*_columns(), console=console)
             self._progress.start()
         return self._progress
+
+
+def _columns() -> "list[ProgressColumn]":
+    from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        """As rich's own, which knows powers of 1000 alone."""
+
+        def render(self, task: Task) -> Text:
+            rate = task.finished_speed or task.speed
+            return Text("" if rate is None else f"{sized(rate)}/s", style="progress.data.speed")
+
+    amount, left = DownloadColumn(binary_units=True), TimeRemainingColumn(compact=True)
+    return [TextColumn("{task.description:<8}"), BarColumn(), amount, RateColumn(), left]
 
 
 class LineDisplay:
@@ -118,19 +130,11 @@ class LineDisplay:
 
 
 def progress_line(step: str, done: int, total: int | None, seconds: float) -> str:
-    """``push: 1.2 GB of 3.0 GB (40 %), 35.2 MB/s``."""
-    rate = f"{amount(done / seconds if seconds > 0 else 0)}/s"
+    """``push: 1.2 GiB of 3.0 GiB (40 %), 35.2 MiB/s``."""
+    rate = f"{sized(done / seconds if seconds > 0 else 0)}/s"
     if total is None:
-        return f"{step}: {amount(done)}, {rate}"
-    return f"{step}: {amount(done)} of {amount(total)} ({done * 100 // max(1, total)} %), {rate}"
-
-
-def amount(count: float) -> str:
-    """Bytes in the unit that suits them, in powers of 1000."""
-    power = 0
-    while count >= 1000 and power < len(_UNITS) - 1:
-        count, power = count / 1000, power + 1
-    return f"{count:.0f} B" if power == 0 else f"{count:.1f} {_UNITS[power]}"
+        return f"{step}: {sized(done)}, {rate}"
+    return f"{step}: {sized(done)} of {sized(total)} ({done * 100 // max(1, total)} %), {rate}"
 
 
 if TYPE_CHECKING:

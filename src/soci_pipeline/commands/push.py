@@ -12,6 +12,7 @@ reach, or wants other credentials; 18 the tag may not move; 23 it took too long.
 import argparse
 from pathlib import Path
 
+from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for
@@ -56,5 +57,5 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         "bytes_skipped": report.bytes_skipped,
     }
     tagged = f", tagged {reference.tag}" if reference.tag else ""
-    text = f"{answer['reference']}{tagged}  {report.bytes_uploaded} bytes uploaded, {report.bytes_skipped} were there"
-    return CommandResult(json=answer, text=text)
+    moved = f"{sized(report.bytes_uploaded)} uploaded, {sized(report.bytes_skipped)} were there"
+    return CommandResult(json=answer, text=f"{answer['reference']}{tagged}  {moved}")

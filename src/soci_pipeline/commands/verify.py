@@ -10,7 +10,7 @@ other credentials; 17 something is wrong, and every fault is named.
 
 import argparse
 
-from soci_pipeline.amounts import counted
+from soci_pipeline.amounts import counted, sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for, target_of
@@ -56,9 +56,9 @@ def _text(reference: ImageReference, report: VerificationReport) -> str:
     lines += [f"  - {finding}" for finding in report.findings]
     lines.append("checked: " + ", ".join(f"{kind} {number}" for kind, number in report.checked.items()))
     lines += [
-        f"{each.platform}: {each.lazy_bytes:,} bytes to fetch before a lazy start, {each.total_bytes:,} without"
+        f"{each.platform}: {sized(each.lazy_bytes)} to fetch before a lazy start, {sized(each.total_bytes)} without"
         if each.lazy_bytes != each.total_bytes
-        else f"{each.platform}: no layer is indexed; all {each.total_bytes:,} bytes are fetched before a start"
+        else f"{each.platform}: no layer is indexed; all {sized(each.total_bytes)} are fetched before a start"
         for each in report.platforms
     ]
     return "\n".join(lines)

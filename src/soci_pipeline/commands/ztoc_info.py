@@ -1,6 +1,6 @@
 """Show what a zTOC says: sizes, spans, and the table of contents.
 
-Exit statuses: 0 shown; 3 no such file; 5 the file is no zTOC.
+Exit statuses: 0 shown; 3 no such file, or a layer in place of its zTOC; 5 the file is no zTOC.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from typing import Any
 
 from soci_pipeline.amounts import sized
 from soci_pipeline.local.demonstration import Demonstration
+from soci_pipeline.soci.reasons import explained
 from soci_pipeline.soci.records import PlatformImage
 
 
@@ -37,6 +38,8 @@ def as_text(result: Demonstration, seconds: float, *, still_up: bool = False) ->
     ]
     for record in publication.platforms:
         lines += _platform_lines(record)
+    why = explained(layer.reason for record in publication.platforms for layer in record.layers)
+    lines += ["", *(f"  {line}" for line in why)] if why else []
     lines += [
         "",
         f"  tags:     {', '.join(publication.tags)}",

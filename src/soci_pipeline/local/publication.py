@@ -20,9 +20,10 @@ from soci_pipeline.soci.records import PlatformImage
 DEPLOYMENT = "publish-image/default"
 _LOOK_SECONDS = 1.0
 _PATIENCE_SECONDS = 3600.0
-# What Prefect says of every task and every process.
+# What Prefect says of every task and every process, and what BuildKit says of every moment of a download.
 _DULL = re.compile(
     r"Finished in state Completed|Worker '|Running \d+ deployment pull|(Executing d|D)eployment step|All dep"
+    r"|#\d+ (sha256:[0-9a-f]{64} \S+ / |\.\.\.)"
 )
 
 

@@ -5,6 +5,7 @@ knows whether the same call may succeed later. Codes: distribution-spec, "Error 
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -24,6 +25,7 @@ MAX_ERROR_BYTES = 64 << 10
 
 _TEMPORARY_CODES = frozenset({"TOOMANYREQUESTS", "UNAVAILABLE"})
 _SHOWN = 300
+_MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)\Z")
 
 
 class RegistryError(SociPipelineError):
@@ -149,6 +151,8 @@ def from_answer(
     said = ": ".join(part for part in (code, message) if part)
     reason = f"{method} {address} was answered with status {status}" + (f" ({said})" if said else "")
     kind = _kind(status, code, message, address)
+    if kind is ManifestUnknown:
+        reason = f"{_lacking(address)}: {reason}"
     return kind(
         reason,
         advice=_OUTAGE if kind is RegistryError and status in TEMPORARY_STATUSES and status >= 500 else None,
@@ -159,6 +163,14 @@ def from_answer(
         temporary=status in TEMPORARY_STATUSES or code in _TEMPORARY_CODES,
         retry_after=_retry_after(headers.get("retry-after"), now=now),
     )
+
+
+def _lacking(address: str) -> str:
+    """What a manifest's address asked for in vain, as people call it (distribution-spec, "Pulling manifests")."""
+    found = _MANIFEST.search(address)
+    if found is None:
+        return "there is no such repository"
+    return f"{found['name']} has no {'manifest' if ':' in found['reference'] else 'tag'} {found['reference']}"
 
 
 def _kind(status: int, code: str, message: str, url: str) -> type[RegistryError]:

@@ -78,6 +78,8 @@ class ImageReference:
         """Read a reference; raises `InvalidInput` where it is none."""
         if "://" in text:
             raise InvalidInput(f"not an image reference: {text[:200]!r}", advice=f"Leave the scheme out. {_ADVICE}")
+        if not text.strip():
+            raise InvalidInput("an image reference is empty", advice=_ADVICE)
         rest, _, digest = text.strip().partition("@")
         name, colon, tag = rest.rpartition(":")
         if not colon or "/" in tag:

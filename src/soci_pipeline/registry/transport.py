@@ -260,7 +260,7 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
         reason = f"{method} {where}: what was to be sent is not HTTP"
         raise RegistryUnreachable(reason, url=where, temporary=True) from None
     except httpx.HTTPError as error:
-        detail = f"{error!s:.200}" or type(error).__name__
+        detail = _detail(error)
         lasting = "CERTIFICATE_VERIFY_FAILED" in detail
         advice = RegistryUnreachable.tls_advice if "SSL" in detail else None
         if (
@@ -273,3 +273,9 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
         raise RegistryUnreachable(
             f"{method} {where}: {detail}", url=where, temporary=not lasting, advice=advice
         ) from error
+
+
+def _detail(error: httpx.HTTPError) -> str:
+    """What happened, as the system puts it; without its number, where there is one."""
+    words = re.sub(r"\A\[Errno -?\d+\] ", "", f"{error!s:.200}")
+    return words or type(error).__name__

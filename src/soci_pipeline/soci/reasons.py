@@ -1,5 +1,6 @@
 """Why a sound layer has no zTOC. Apart from the records, so that indexing needs no pydantic."""
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,28 @@ class Reason(StrEnum):
     HARDLINK_WITH_SIZE = "hardlink-with-size"
     TRAILING_BYTES = "trailing-bytes"
     FOREIGN = "foreign"
+
+
+WHY: Mapping[Reason, str] = {
+    Reason.TOO_SMALL: "smaller than the smallest layer that is indexed; fetching it whole is quicker",
+    Reason.ZSTD: "compressed with zstd, which SOCI cannot index; build with gzip",
+    Reason.UNSUPPORTED_ENTRY: "has an entry that lazy loading would show wrongly",
+    Reason.HARDLINK_WITH_SIZE: "has a hard link with contents of its own, which lazy loading would show wrongly",
+    Reason.TRAILING_BYTES: "has bytes behind the end of its compressed stream",
+    Reason.FOREIGN: "is kept by another server than this registry, or is of a type that SOCI does not know",
+}
+"""What each reason means to whoever built the image."""
+
+
+def why_not(reason: Reason) -> str:
+    """A reason, with what it means."""
+    return f"{reason.value}: {WHY[reason]}"
+
+
+def explained(reasons: Iterable[Reason | None]) -> list[str]:
+    """A line for each reason that there is, in their own order."""
+    found = set(reasons)
+    return [why_not(reason) for reason in Reason if reason in found]
 
 
 def reason_by_type(media_type: str) -> Reason | None:

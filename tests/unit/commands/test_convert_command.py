@@ -102,7 +102,9 @@ def test_nothing_to_index_is_a_failure_only_where_an_index_is_required(
     status = main(["convert", str(source), str(tmp_path / "two"), "--require-index"])
     assert status == ExitCode.NOT_INDEXABLE
     assert Layout.open(tmp_path / "two").root().digest == answer["index"]
-    assert "too-small" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "not indexed: too-small" in said
+    assert said.endswith("too-small: smaller than the smallest layer that is indexed; fetching it whole is quicker\n")
     assert any("--require-index" in said for said in caplog.messages)
 
 

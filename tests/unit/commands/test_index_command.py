@@ -94,7 +94,7 @@ def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys:
     assert main([*command, "--dry-run", "--min-layer-size", "1000000000"]) == 0
     said = capsys.readouterr().out
     assert "no layer would get a zTOC" in said
-    assert "bytes): not indexed: too-small" in said
+    assert "B): not indexed: too-small" in said
     assert main(command) == 0
     assert "indexed as sha256:" in capsys.readouterr().out
     assert main(command) == 0

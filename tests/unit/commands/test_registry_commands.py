@@ -55,7 +55,7 @@ def test_push_of_one_image_answers_with_its_manifest(
     assert main(["push", str(layout.path), f"{address}/team/app@{layout.root().digest}"]) == 0
     assert "tagged" not in capsys.readouterr().out
     assert main(["push", str(layout.path), f"{address}/team/app:v2"]) == 0
-    assert f"team/app@{layout.root().digest}, tagged v2  0 bytes uploaded" in capsys.readouterr().out
+    assert f"team/app@{layout.root().digest}, tagged v2  0 B uploaded" in capsys.readouterr().out
     other = f"sha256:{'0' * 64}"
     assert main(["push", str(layout.path), f"{address}/team/app@{other}"]) == ExitCode.INVALID_INPUT
 

@@ -74,6 +74,13 @@ def image(tmp_path: Path, client: RegistryClient) -> Layout:
     return layout
 
 
+BUILDKIT = [
+    (20, f"#5 sha256:{'1a' * 32} 8.39MB / 21.72MB 0.2s"),
+    (20, "#5 ..."),
+    (20, f"#5 sha256:{'1a' * 32} done"),
+]
+
+
 def _record(layout: Layout, platform: Platform) -> str:
     return PlatformImage(platform=platform, manifest=layout.root()).model_dump_json()
 
@@ -106,12 +113,12 @@ def test_what_was_published_is_read_from_the_registry_and_from_the_branches(
     assert made.run_url == f"http://ui/runs/flow-run/{RUN}"
 
 
-def test_every_line_of_the_run_and_its_branches_is_shown_once_without_what_prefect_always_says(
+def test_every_line_of_the_run_and_its_branches_is_shown_once_without_what_prefect_and_buildkit_always_say(
     tmp_path: Path, client: RegistryClient, image: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs = {
         RUN: [(20, "resolved main to 1234"), (20, "Finished in state Completed()")],
-        AMD_RUN: [(20, "Worker 'soci-amd64-local' took it"), (30, "a layer is too small")],
+        AMD_RUN: [(20, "Worker 'soci-amd64-local' took it"), (30, "a layer is too small"), *BUILDKIT],
         ARM_RUN: [(20, "pushed the image")],
     }
     prefect = Prefect([("RUNNING", ""), ("RUNNING", ""), ("COMPLETED", "")], [_record(image, AMD64)], logs)
@@ -121,6 +128,7 @@ def test_every_line_of_the_run_and_its_branches_is_shown_once_without_what_prefe
     assert shown == [
         (20, "  publish      resolved main to 1234"),
         (30, "  linux/amd64  a layer is too small"),
+        (20, f"  linux/amd64  {BUILDKIT[-1][1]}"),
         (20, "  linux/arm64  pushed the image"),
     ]
 

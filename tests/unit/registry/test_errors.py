@@ -50,6 +50,18 @@ def test_an_answer_becomes_the_error_that_it_means(
     assert (error.status, error.code, error.temporary) == (status, code, False)
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/b/manifests/1.5", "a/b has no tag 1.5: GET https://"),
+        (f"/manifests/sha256:{'0' * 64}", f"a has no manifest sha256:{'0' * 64}: GET https://"),
+        ("/tags/list", "there is no such repository: GET https://"),
+    ],
+)
+def test_what_is_not_there_is_named_as_people_call_it(path: str, words: str) -> None:
+    assert answered(404, path=path).reason.startswith(words)
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_status_that_may_pass_is_temporary(status: int) -> None:
     assert answered(status).temporary

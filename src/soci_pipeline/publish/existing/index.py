@@ -20,6 +20,7 @@ from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -229,7 +230,12 @@ class _Work:
                 raise DamagedContent(f"layer {layer.digest} of {self.reference}: {error.reason}") from error
             finally:
                 self.taken.append(blob.taken)
-        logger().info("layer %s: a zTOC of %d entries and %d spans", layer.digest, built.entries, built.spans)
+        logger().info(
+            "layer %s: a zTOC of %s and %s",
+            layer.digest,
+            counted(built.entries, "entry", "entries"),
+            counted(built.spans, "span"),
+        )
         return built.data
 
     def push(self, graph: ImageGraph, plans: Sequence[ImagePlan]) -> Assembled:
