@@ -21,7 +21,8 @@ def resolve_source(request: PublishRequest) -> source.ResolvedSource:
         built = request.builder is not BuilderName.PREBUILT
         files = (request.context, request.dockerfile_in_source) if built else ()
         found = source.resolve(request.source, request.ref, files=files, credentials=credentials)
-        log.info("%s of %s is commit %s", found.ref, found.url, found.commit)
+        named = "" if found.ref == found.commit else f"{found.ref}, "
+        log.info("the source is %s, %scommit %s", found.url, named, found.commit)
         return found
 
 

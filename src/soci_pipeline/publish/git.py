@@ -130,7 +130,8 @@ class Git:
         for line in self.run("ls-remote", "--symref", "--", url).splitlines():
             value, _, name = line.partition("\t")
             if value.startswith("ref: "):
-                refs["ref: HEAD"] = value.removeprefix("ref: ")
+                # A clone has a HEAD of its own for each remote as well.
+                refs |= {"ref: HEAD": value.removeprefix("ref: ")} if name == "HEAD" else {}
             elif name:
                 refs[name] = value
         return refs

@@ -29,6 +29,19 @@ def test_the_default_branch_is_resolved_to_its_commit_and_time(work_tree: Reposi
     )
 
 
+def test_the_default_branch_of_a_clone_is_the_one_that_is_checked_out_there(
+    work_tree: Repository, tmp_path: Path
+) -> None:
+    work_tree.git("clone", "--quiet", ".", str(tmp_path / "clone"))
+    clone = Repository(tmp_path / "clone")
+    clone.git("checkout", "--quiet", "-b", "feature")
+    commit = clone.commit({"new": "x"})
+
+    found = source.resolve(str(clone.path))
+
+    assert (found.ref, found.commit) == ("refs/heads/feature", commit)
+
+
 def test_a_branch_a_tag_a_commit_and_a_short_commit_mean_the_same(work_tree: Repository) -> None:
     commit = work_tree.git("rev-parse", "HEAD")
     work_tree.git("tag", "--annotate", "--message", "release", "v1.2.0")
