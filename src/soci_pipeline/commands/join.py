@@ -2,7 +2,7 @@
 
 Each DIGEST is an image manifest, or the image index of one platform's branch; its SOCI index and attestations come with
 it. The index is put there by digest, and under the tag where REFERENCE has one. Joining the same images again writes
-the same bytes, in whatever order they are given.
+the same bytes, in whatever order they are given. A platform that the tag had and loses is named.
 
 Exit statuses: 0 joined; 3 a reference, digest or platform that cannot be meant; 10 to 12 the registry refused, is out
 of reach, or wants other credentials; 16 the images do not fit together, every reason is named and nothing was
@@ -17,7 +17,10 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import logger
 from soci_pipeline.publish.collect import collect, reader
+from soci_pipeline.publish.findings import Findings
+from soci_pipeline.publish.image_graph import read_graph
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.registry.client import RegistryClient
@@ -51,7 +54,10 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     with client_for(arguments, reference) as client:
         images = collect(client, reference.repository, digests)
         index = join(images, annotations=annotations, read=reader(client, reference.repository), platforms=platforms)
+        before = _platforms_under_tag(client, reference)
         uploaded = _put(client, reference, index)
+    for platform in sorted(before - {image.platform for image in images}):
+        logger().warning("%s was under the tag %s before, and is not any more", platform, reference.tag)
     size = index.descriptor.size
     images = tuple(sorted(images, key=lambda image: image.platform))
     answer = {
@@ -63,6 +69,19 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     }
     named = f"{reference.name}@{index.descriptor.digest}"
     return CommandResult(json=answer, text=f"{named}  {', '.join(str(image.platform) for image in images)}")
+
+
+def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> set[Platform]:
+    """The platforms that the tag has now; none where it is new, or no image."""
+    current = None if reference.tag is None else client.head_manifest(reference.repository, reference.tag)
+    if current is None:
+        return set()
+    # What is wrong with the old image is no reason not to replace it.
+    findings = Findings()
+    with findings.catching(str(reference)):
+        graph = read_graph(client, reference.repository, current.digest, findings)
+        return {image.platform for image in graph.images}
+    return set()
 
 
 def _put(client: RegistryClient, reference: ImageReference, index: ImageIndex) -> int:

@@ -57,6 +57,32 @@ def test_joining_digests_puts_one_index_and_then_the_tag(
     assert client.head_manifest(REPOSITORY, "v1") == expected
 
 
+def test_a_platform_that_the_tag_loses_is_named(
+    client: RegistryClient, images: list[PlatformImage], caplog: pytest.LogCaptureFixture
+) -> None:
+    arm, amd = (str(image.manifest.digest) for image in images)
+    name = f"{client.registry}/{REPOSITORY}:v1"
+    assert main(["join", name, arm, amd]) == 0
+    assert "before" not in caplog.text
+
+    assert main(["join", name, amd]) == 0
+
+    assert "linux/arm64 was under the tag v1 before, and is not any more" in caplog.text
+
+
+def test_a_tag_of_something_that_is_no_image_is_replaced(client: RegistryClient, images: list[PlatformImage]) -> None:
+    arm = images[0]
+    assert arm.soci_index is not None
+    artifact, data = client.get_manifest(REPOSITORY, arm.soci_index.digest)
+    client.put_manifest(REPOSITORY, "v1", data, artifact.media_type)
+
+    assert main(["join", f"{client.registry}/{REPOSITORY}:v1", str(arm.manifest.digest)]) == 0
+
+    moved = client.head_manifest(REPOSITORY, "v1")
+    assert moved is not None
+    assert moved.digest != artifact.digest
+
+
 def test_without_a_tag_the_index_is_there_by_digest_alone(
     client: RegistryClient, images: list[PlatformImage], capsys: pytest.CaptureFixture[str]
 ) -> None:
