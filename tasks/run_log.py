@@ -1,4 +1,8 @@
-"""Hands the run's logger to the library, whose lines then appear in the Prefect UI while a step works."""
+"""Hands the run's logger to the library, whose lines then appear in the Prefect UI while a step works.
+
+An error that the library raises on purpose says itself what happened and what to do: Prefect's lines about it come
+without the traceback, unless the level is DEBUG.
+"""
 
 import contextlib
 import logging
@@ -7,6 +11,7 @@ from collections.abc import Iterator
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
+from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.process import LOGGER, Logger
 
 
@@ -22,3 +27,14 @@ def run_log() -> Iterator[Logger]:
         yield found
     finally:
         LOGGER.reset(token)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, SociPipelineError) and not logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+        record.exc_info = None
+    return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(_without_traceback)
