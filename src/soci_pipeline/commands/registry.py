@@ -1,13 +1,16 @@
 """Serve a folder as an OCI registry (distribution spec 1.1): one OCI layout for each repository, no other state.
 
 `serve FOLDER` listens until it is interrupted. Without a login it is open to everyone who reaches it, so it listens on
-loopback unless told otherwise; beyond loopback it should have TLS and a login. Several may serve one folder at once.
+loopback unless told otherwise; beyond loopback it should have TLS and a login, and warns of what is missing.
+
+Several may serve one folder at once.
 
 Exit statuses: 0 interrupted; 3 options that do not fit together; 22 the address cannot be had.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from pydantic import SecretStr
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.process import logger
+from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.registry.server import Login, ServerSettings
 from soci_pipeline.registry.server.serving import serve
 
@@ -53,9 +58,28 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         settings=settings,
         tls_cert=arguments.tls_cert,
         tls_key=arguments.tls_key,
-        on_ready=partial(_tell, as_json=arguments.json),
+        on_ready=partial(_ready, arguments),
     )
     return CommandResult(json=None)
+
+
+def _ready(arguments: argparse.Namespace, address: str) -> None:
+    if not is_loopback(address):
+        for lack in _open_to_all(arguments):
+            logger().warning("%s: %s", address, lack)
+    _tell(address, as_json=arguments.json)
+
+
+def _open_to_all(arguments: argparse.Namespace) -> Iterator[str]:
+    """What a registry that others can reach should not leave open, and the options that close it."""
+    if arguments.username is None:
+        yield (
+            "whoever reaches it may pull, push and delete without a login; set --username and --password-file, "
+            "or listen on loopback alone"
+        )
+    if arguments.tls_cert is None:
+        what = "images cross" if arguments.username is None else "the password and images cross"
+        yield f"{what} the network unencrypted; set --tls-cert and --tls-key, or put a proxy with TLS in front"
 
 
 def _tell(address: str, *, as_json: bool) -> None:

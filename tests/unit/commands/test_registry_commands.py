@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,37 @@ def test_a_served_folder_takes_a_push_and_ends_well_when_interrupted(tmp_path: P
         assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == 0
         child.send_signal(signal.SIGINT)
         assert child.wait(20) == 0
+
+
+_NO_LOGIN = "may pull, push and delete without a login; set --username and --password-file"
+_NO_TLS = "the network unencrypted; set --tls-cert and --tls-key"
+
+
+def _warnings(tmp_path: Path, *options: str) -> str:
+    """What a folder that is served says before its address."""
+    with subprocess.Popen(_serve(tmp_path, *options), stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        said = list(takewhile(lambda line: not line.startswith("listening on "), child.stderr))
+        child.kill()
+    return "".join(said)
+
+
+def test_a_folder_that_others_can_reach_says_what_is_open_and_how_to_close_it(tmp_path: Path) -> None:
+    password, own = tmp_path / "password", certificate(tmp_path)
+    password.write_text("opensesame\n")
+    login = ["--username", "robot", "--password-file", str(password)]
+    tls = ["--tls-cert", str(own.certificate), "--tls-key", str(own.key)]
+    found = []
+    for options in ([], login, tls, [*login, *tls]):
+        said = _warnings(tmp_path, "--host", "0.0.0.0", "--quiet", *options)
+        assert "opensesame" not in said
+        found.append((_NO_LOGIN in said, _NO_TLS in said, said.count("\n")))
+    assert found == [(True, True, 2), (False, True, 1), (True, False, 1), (False, False, 0)]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_folder_on_loopback_warns_of_nothing(tmp_path: Path, host: str) -> None:
+    assert _warnings(tmp_path, "--host", host) == ""
 
 
 def test_a_program_is_told_in_json_where_a_folder_is_served(tmp_path: Path) -> None:
