@@ -25,7 +25,7 @@ from soci_pipeline.commands.numbers import quantity, whole
 from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.retention.plan import MOST_DAYS, KeepRules
+from soci_pipeline.publish.retention.plan import MOST_DAYS, UNDATED, KeepRules
 from soci_pipeline.publish.retention.prune import Pruned, prune
 from soci_pipeline.publish.retention.repository_use import in_use_by_ecs
 
@@ -110,4 +110,13 @@ def _text(done: Pruned) -> str:
     # A digest has a colon, and no tag has one.
     manifests = sum(":" in name for name in done.deleted)
     tags = len(done.deleted) - manifests
-    return "\n".join([*lines, f"{counted(tags, 'tag')} and {counted(manifests, 'manifest')} {verb}"])
+    lines.append(f"{counted(tags, 'tag')} and {counted(manifests, 'manifest')} {verb}")
+    undated = sum(done.reasons[name] == UNDATED for name in done.kept)
+    return "\n".join([*lines, _about_undated(undated)] if undated else lines)
+
+
+def _about_undated(tags: int) -> str:
+    return (
+        f"the rules by age (--keep-latest, --keep-days) had no effect on {counted(tags, 'tag')}: nothing says when "
+        "the images were created; to have some of them go, leave these rules out and name what stays with --keep"
+    )

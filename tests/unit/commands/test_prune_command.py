@@ -11,7 +11,8 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import ImageIndex, parse_image_index
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_index
+from soci_pipeline.oci.media_types import OCI_CONFIG
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.aws import emulated_aws, unique
@@ -174,6 +175,24 @@ def test_a_pattern_that_keeps_nothing_deletes_nothing_and_names_the_tags(
     assert main(pruned(client, "--keep", "v3*", *mode)) == ExitCode.INVALID_INPUT
     assert "the tags there are: v1, v2" in capsys.readouterr().err
     assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+
+
+def test_tags_that_no_rule_by_age_can_judge_are_counted_at_the_end_with_what_to_do(
+    client: RegistryClient, releases: dict[str, Descriptor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.create(tmp_path / "undated")
+    for name in ("u1", "u2"):
+        config = layout.add_bytes(json.dumps({"without a time": name}).encode(), OCI_CONFIG)
+        tag(client, layout, layout.add_document(ImageManifest(config=config)), name)
+    command = ["prune", f"{client.registry}/{REPOSITORY}", "--dry-run", "--keep-latest", "1"]
+
+    assert main(command) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "had no effect on 2 tags: nothing says when the images were created" in last
+    assert "name what stays with --keep" in last
+
+    assert main([*command, "--keep", "u*"]) == 0
+    assert "had no effect" not in capsys.readouterr().out
 
 
 def test_a_tag_in_place_of_a_repository_is_refused() -> None:

@@ -18,6 +18,8 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of, in_one_line
 from soci_pipeline.oci.digest import Digest
 
+UNDATED = "nothing says when it was created"
+"""The reason of a tag that a rule by age keeps since it cannot judge it."""
 MOST_DAYS = 100_000
 """The highest age that a rule may name: more would be before any calendar that Python has."""
 _SHOWN = 10
@@ -66,8 +68,9 @@ class KeepRules(BaseModel):
             return cls(**values)
         except ValidationError as error:
             advice = (
-                "Say what to keep: a pattern of tags (`keep`), a number of the latest (`keep-latest`), an age in days "
-                "(`keep-days`), or digests in use (`keep-in-use`)."
+                "Say what to keep: a pattern of tags (`--keep`), a number of the latest (`--keep-latest`), an age in "
+                "days (`--keep-days`), or digests in use (`--keep-in-use`); a flow's parameters are `keep`, "
+                "`keep_latest`, `keep_days` and `keep_in_use`."
             )
             raise InvalidInput(f"not a rule of retention: {in_one_line(faults_of(error))}", advice=advice) from error
 
@@ -165,7 +168,7 @@ def _why_kept(tag: str, node: Node | None, rules: KeepRules, now: datetime) -> s
         return None
     # An image whose age nobody knows may be the newest of all.
     if node is None or node.created is None:
-        return "nothing says when it was created"
+        return UNDATED
     if rules.younger_than is not None and now - node.created < rules.younger_than:
         return f"younger than {rules.younger_than}"
     return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from soci_pipeline.amounts import counted
 from soci_pipeline.errors import DamagedContent, InvalidInput, TagConflict
 from soci_pipeline.oci.annotations import CREATED, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
@@ -121,11 +122,9 @@ def execute(
         raise RepositoryChanged(f"the tags of {repository} changed after the plan was made")
     hand: Remover = remover or OneByOne(client)
     left: dict[str, str] = {}
-    untagged = 0
     for tag in plan.untag:
         try:
             hand.delete_tag(repository, tag)
-            untagged += 1
         except RegistryError as error:
             if error.temporary or error.status not in _NO_SUCH_OPERATION:
                 raise
@@ -139,8 +138,16 @@ def execute(
         done += len(each) - len(stayed)
         left |= {str(digest): why for digest, why in stayed.items()}
         left |= {tag: stayed[digest] for tag, digest in graph.tags.items() if digest in stayed}
-    logger().info("%s: manifests deleted: %d; tags taken off manifests that stay: %d", repository, done, untagged)
+    logger().info("%s: %s", repository, _said_of(plan, left, done))
     return left
+
+
+def _said_of(plan: PrunePlan, left: Mapping[str, str], manifests: int) -> str:
+    """How much went, counted as the answer counts it: a manifest takes its own tags along."""
+    untagged = sum(tag not in left for tag in plan.untag)
+    tags = untagged + sum(tag not in left for tag in plan.deleted_tags)
+    of_kept = f", {untagged} of them off manifests that stay" if untagged else ""
+    return f"deleted {counted(manifests, 'manifest')} and {counted(tags, 'tag')}{of_kept}"
 
 
 def _cut_short(error: RegistryError, repository: str, plan: PrunePlan, done: int) -> RegistryError:

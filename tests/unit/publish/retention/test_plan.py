@@ -1,5 +1,6 @@
 """The plan of a retention run, and a simulator that deletes by it step by step on random repositories."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -166,6 +167,9 @@ def test_no_rule_at_all_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
         KeepRules.of()
     assert caught.value.reason == ("not a rule of retention: no rule says what to keep, so everything would be deleted")
+    for option in ("--keep", "--keep-latest", "--keep-days", "--keep-in-use"):
+        parameter = option.removeprefix("--").replace("-", "_")
+        assert {f"`{option}`", f"`{parameter}`"} <= set(re.findall("`[^`]+`", str(caught.value.advice)))
 
 
 @st.composite

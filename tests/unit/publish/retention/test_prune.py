@@ -15,9 +15,10 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_EMPTY
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.retention.plan import KeepRules, RepositoryGraph, plan
-from soci_pipeline.publish.retention.prune import RepositoryChanged, execute, read_repository
+from soci_pipeline.publish.retention.prune import RepositoryChanged, execute, prune, read_repository
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
+from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.referrers import fallback_tag
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_v1, branch_v2
@@ -104,6 +105,22 @@ def test_a_tag_on_a_manifest_that_is_needed_is_only_taken_off(client: RegistryCl
 
     assert "v1-amd64" not in client.list_tags(REPOSITORY)
     assert client.head_manifest(REPOSITORY, image.manifest.digest) is not None
+
+
+def test_what_went_is_logged_in_the_numbers_of_the_answer(
+    client: RegistryClient, layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = branch_v2(layout, AMD64)
+    kept, old = release(client, layout, "v1", image), release(client, layout, "v0", image)
+    for name, root in (("v1-amd64", image.manifest), ("latest", kept), ("oldest", old)):
+        tag(client, layout, root, name)
+
+    with caplog.at_level("INFO"):
+        done = prune(client, ImageReference(client.registry, REPOSITORY), KeepRules.of(tags=["v1"]))
+
+    assert done.deleted == ("latest", "v1-amd64", "oldest", "v0", old.digest)
+    said = f"{REPOSITORY}: deleted 1 manifest and 4 tags, 2 of them off manifests that stay"
+    assert said in caplog.messages
 
 
 def test_a_registry_that_cannot_delete_tags_keeps_them_with_a_reason(client: RegistryClient, layout: Layout) -> None:
