@@ -1,7 +1,8 @@
 """Say what this machine can do, and what to do about each lack. Nothing is changed.
 
-A lack that only narrows the choice (no engine: nothing can be built here, but prebuilt images can be published) is
-reported and is no failure.
+Each check is marked: `ok`; `LACKING`, without which nothing can be published; `no`, which takes away what the last line
+says (no engine: nothing can be built here, but prebuilt images can be published); `-`, a lack that there is another way
+around. Only `LACKING` is a failure.
 
 Exit statuses: 0 everything essential is there; 7 something essential (Python, git, disk space) is lacking.
 """
@@ -10,7 +11,7 @@ import argparse
 
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.local.diagnosis import Check, diagnose
+from soci_pipeline.local.diagnosis import Check, diagnose, summary
 
 
 def configure(_: argparse.ArgumentParser) -> None:
@@ -23,14 +24,19 @@ def run(_: argparse.Namespace) -> CommandResult:
     failed = any(each.essential and not each.ok for each in checks)
     return CommandResult(
         json={"checks": fields},
-        text="\n".join(line for each in checks for line in _lines(each)),
+        text="\n".join([*(line for each in checks for line in _lines(each)), summary(checks)]),
         exit_code=ExitCode.TOOL_MISSING if failed else ExitCode.OK,
     )
 
 
+def _mark(check: Check) -> str:
+    if check.ok:
+        return "ok"
+    return "LACKING" if check.essential else "-" if check.narrows else "no"
+
+
 def _lines(check: Check) -> list[str]:
-    mark = "ok" if check.ok else "LACKING" if check.essential else "no"
-    lines = [f"{mark:<8} {check.name:<21} {check.detail}"]
+    lines = [f"{_mark(check):<8} {check.name:<21} {check.detail}"]
     if check.advice:
         lines.append(f"{'':<8} {'':<21} -> {check.advice}")
     return lines

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,18 +29,28 @@ _LOG_IN = (
     "Run `docker login`, or set SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and "
     "public registries need none."
 )
+_USES = {
+    "build images": ("docker engine",),
+    "log in to registries": ("registry credentials",),
+    "run the flows": ("settings", "prefect", "prefect API"),
+}
+"""What needs more than the essential, and which checks."""
 _NO_ENGINE = "without an engine only the builder `prebuilt` works."
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. ``essential`` ones are needed for anything at all; the others widen what can be done."""
+    """One finding. ``essential`` ones are needed for anything at all; the others widen what can be done.
+
+    A lack of one that ``narrows`` takes nothing away, since there is another way: it narrows the choice among them.
+    """
 
     name: str
     ok: bool
     detail: str
     advice: str | None = None
     essential: bool = False
+    narrows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +60,32 @@ class _Probe:
     """Returns what was found; a `SociPipelineError` is a lack."""
     advice: str | None = None
     essential: bool = False
+    narrows: bool = False
 
 
 def diagnose(toolchain: Toolchain | None = None) -> Iterator[Check]:
     """Every check in turn, with the unpacked tools of a toolchain folder on the PATH."""
     env = (toolchain or Toolchain()).environment()
     for probe in _PROBES:
+        ok, advice = True, None
         try:
             detail = probe.look(env)
         except SociPipelineError as error:
-            advice = probe.advice or error.advice
-            reason = error.reason.splitlines()[0]
-            yield Check(probe.name, ok=False, detail=reason, advice=advice, essential=probe.essential)
-        else:
-            yield Check(probe.name, ok=True, detail=detail, essential=probe.essential)
+            ok, detail, advice = False, error.reason.splitlines()[0], probe.advice or error.advice
+        yield Check(probe.name, ok, detail, advice, probe.essential, probe.narrows)
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """What these findings let the machine do, and what not, in one line."""
+    lacks = {each.name for each in checks if not each.ok}
+    essential = [each.name for each in checks if each.essential and not each.ok]
+    if essential:
+        return f"this machine cannot publish anything as it is (lacking: {', '.join(essential)})"
+    wanting = {use: [name for name in needs if name in lacks] for use, needs in _USES.items()}
+    *most, last = ["index", "publish prebuilt images", *(use for use, lacking in wanting.items() if not lacking)]
+    cannot = [f"{use} (lacking: {', '.join(lacking)})" for use, lacking in wanting.items() if lacking]
+    can = f"this machine can {', '.join(most)} and {last}"
+    return f"{can}; it cannot {', '.join(cannot)}" if cannot else can
 
 
 def _python(_: Mapping[str, str]) -> str:
@@ -180,33 +202,40 @@ _PROBES = (
     _Probe("python", _python, "Install Python 3.11 or newer.", essential=True),
     _Probe("git", _program("git", package="git"), "Install the package git.", essential=True),
     _Probe("disk space", _disk_space, "Free space, or point TMPDIR at a larger disk.", essential=True),
-    _Probe("root", _root, "Only a private engine and the toolchain `containerd` need root."),
+    _Probe("root", _root, "Only a private engine and the toolchain `containerd` need root.", narrows=True),
     _Probe("docker engine", _docker_engine),
     _Probe(
         "buildx",
         _buildx,
         "Install the package docker-buildx; without it the builder `docker` is used.",
+        narrows=True,
     ),
     _Probe(
-        "containerd socket", _containerd_socket, "Needed by the toolchain `containerd` alone; `native` does without."
+        "containerd socket",
+        _containerd_socket,
+        "Needed by the toolchain `containerd` alone; `native` does without.",
+        narrows=True,
     ),
     _Probe(
         "ctr",
         _program("ctr", package="containerd"),
         "Install the package containerd; the toolchain `containerd` alone needs it.",
+        narrows=True,
     ),
     _Probe(
         "soci",
         _program("soci", package="soci-snapshotter"),
         "Install soci-snapshotter, or set SOCI_PIPELINE_CONTAINERD_SOCI_VERSION and "
         "SOCI_PIPELINE_CONTAINERD_SOCI_SHA256 to have a release fetched; the toolchain `containerd` alone needs it.",
+        narrows=True,
     ),
-    _Probe("zlib-ng", _zlib_ng, "Install the Python package zlib-ng."),
+    _Probe("zlib-ng", _zlib_ng, "Install the Python package zlib-ng.", narrows=True),
     _Probe(
         "emulation",
         _emulation,
         "Needed for RUN steps of a foreign architecture alone: install qemu-user-static, or use workers of each "
         "architecture.",
+        narrows=True,
     ),
     _Probe("settings", _settings),
     _Probe("registry credentials", _registry_credentials),

@@ -12,7 +12,7 @@ import pytest
 from soci_pipeline.build import engine_client
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.local.diagnosis import Check, diagnose
+from soci_pipeline.local.diagnosis import Check, diagnose, summary
 from soci_pipeline.local.ports import free_port
 from soci_pipeline.local.prefect_access import active_profile
 from soci_pipeline.local.toolchain import VARIABLE, Toolchain
@@ -284,4 +284,41 @@ def test_a_lack_of_something_essential_is_the_exit_status(
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["doctor"]) == ExitCode.TOOL_MISSING
-    assert "LACKING  git" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "LACKING  git" in said
+    assert said.splitlines()[-1] == "this machine cannot publish anything as it is (lacking: git)"
+
+
+def test_a_lack_that_there_is_another_way_around_is_marked_apart_from_one_that_takes_something_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_program(tmp_path, "git", "echo git version 2")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "toolchain"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    for name, value in (("PATH", str(tmp_path)), ("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}")):
+        monkeypatch.setenv(name, value)
+    assert main(["doctor"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "\n-        ctr " in said
+    assert "\nno       prefect API " in said
+    last = said.splitlines()[-1]
+    assert last.startswith("this machine can index")
+    assert "run the flows (lacking: prefect API)" in last
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        (
+            {"ctr", "soci"},
+            "this machine can index, publish prebuilt images, build images, log in to registries and run the flows",
+        ),
+        (
+            {"docker engine", "registry credentials", "prefect", "prefect API"},
+            "this machine can index and publish prebuilt images; it cannot build images (lacking: docker engine), "
+            "log in to registries (lacking: registry credentials), run the flows (lacking: prefect, prefect API)",
+        ),
+    ],
+)
+def test_the_last_line_says_what_the_machine_can_do_and_what_not(lacks: set[str], said: str) -> None:
+    assert summary([Check(name, ok=name not in lacks, detail="") for name in sorted(NAMES)]) == said
