@@ -76,13 +76,13 @@ def _check(configuration: Configuration, arguments: argparse.Namespace) -> Comma
         ],
         "skipped": made.skipped,
     }
+    reasons = [f"{rule}: {each.detail}" for rule, each in made.mismatches.items()]
     if not made.runs:
-        reasons = "; ".join(f"{rule}: {reason}" for rule, reason in made.skipped.items())
-        return _nothing(answer, f"no rule fits ({reasons})")
+        return _nothing(answer, f"no rule fits ({'; '.join(reasons)})")
     lines = [f"{each.rule} -> {each.deployment}" for each in made.runs]
     for each in made.runs:
         lines += [f"  {key}: {value!r}" for key, value in each.parameters.items()]
-    lines += [f"{rule}: {reason}" for rule, reason in made.skipped.items()]
+    lines += reasons
     return CommandResult(json=answer, text="\n".join(lines))
 
 

@@ -1,5 +1,6 @@
 """From an event to the runs that it starts: filters, parameters, validation. Pure; nothing is stored or sent here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,12 @@ from soci_pipeline.webhook.configuration import Configuration, Rule
 from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.events import Event, ImageEvent, PushEvent
 from soci_pipeline.webhook.flow_parameters import check
+from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.templates import fill
+
+_KINDS = {"push": "a push", "image": "a pushed image"}
+_LONGEST = 100
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,47 +28,79 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Why a rule does not fit. ``reason`` may go to the sender; ``detail`` also says what the rule wants."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """The runs, and for each rule that does not fit the reason."""
+    """The runs, and for each rule that does not fit why."""
 
     runs: tuple[PlannedRun, ...]
-    skipped: dict[str, str]
+    mismatches: dict[str, Mismatch]
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """The reason for each rule that does not fit; holds nothing of the configuration but its names."""
+        return {rule: each.reason for rule, each in self.mismatches.items()}
 
 
 def plan(configuration: Configuration, source: str, event: Event) -> Plan:
     """What the rules make of an event; raises `EventRefused` where a rule fits and its parameters do not."""
     runs: list[PlannedRun] = []
-    skipped: dict[str, str] = {}
+    mismatches: dict[str, Mismatch] = {}
     for rule in configuration.rules:
-        reason = _why_not(rule, source, event)
-        if reason is None:
+        mismatch = _why_not(rule, source, event)
+        if mismatch is None:
             runs.append(_run(rule, event))
         else:
-            skipped[rule.name] = reason
-    return Plan(tuple(runs), skipped)
+            mismatches[rule.name] = mismatch
+    return Plan(tuple(runs), mismatches)
 
 
-def _why_not(rule: Rule, source: str, event: Event) -> str | None:
+def _why_not(rule: Rule, source: str, event: Event) -> Mismatch | None:
     if source not in rule.sources:
-        return "another source"
+        return _another("source", source, _listed(rule.sources))
     if rule.on != event.kind:
-        return f"not {'a push' if rule.on == 'push' else 'a pushed image'}"
+        reason = f"not {_KINDS[rule.on]}"
+        return Mismatch(reason, f"the event is {_KINDS[event.kind]}, wanted {_KINDS[rule.on]}")
     if not rule.repositories.fit(event.repository):
-        return "another repository"
+        return _another("repository", event.repository, _wanted(rule.repositories))
     if isinstance(event, ImageEvent):
-        return None if rule.tags.fit(event.tag) else "another tag"
+        return None if rule.tags.fit(event.tag) else _another("tag", event.tag, _wanted(rule.tags))
     return _why_not_push(rule, event)
 
 
-def _why_not_push(rule: Rule, event: PushEvent) -> str | None:
+def _why_not_push(rule: Rule, event: PushEvent) -> Mismatch | None:
     if event.branch is not None and not rule.branches.fit(event.branch):
-        return "another branch"
+        return _another("branch", event.branch, _wanted(rule.branches))
     if event.tag is not None and not rule.tags.fit(event.tag):
-        return "another tag"
+        return _another("tag", event.tag, _wanted(rule.tags))
     # Where the sender does not say what changed, a build too many is better than one too few.
     if rule.paths and event.paths is not None and not any(rule.paths.fit(path) for path in event.paths):
-        return "no such path changed"
+        return Mismatch("no such path changed", f"no path that changed fits, wanted {_wanted(rule.paths)}")
     return None
+
+
+def _another(what: str, came: str, wanted: str) -> Mismatch:
+    # What came is the sender's: it is quoted, and cut off where a long one would bury the rest.
+    shown = repr(came[:_LONGEST]) + ("…" if len(came) > _LONGEST else "")
+    return Mismatch(f"another {what}", f"the {what} is {shown}, wanted {wanted}")
+
+
+def _wanted(patterns: Patterns) -> str:
+    left_out = [each.removeprefix("!") for each in patterns.root if each.startswith("!")]
+    taken = _listed([each for each in patterns.root if not each.startswith("!")])
+    return f"{taken}, without {_listed(left_out)}" if left_out else taken
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of some names, quoted; ``none`` where there are none."""
+    shown = [repr(each) for each in names[:_SHOWN]] + ["…"] * (len(names) > _SHOWN)
+    return " or ".join(shown) or "none"
 
 
 def _run(rule: Rule, event: Event) -> PlannedRun:

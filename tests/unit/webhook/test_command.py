@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -44,8 +45,39 @@ def test_check_says_why_an_event_starts_nothing(files: tuple[str, Path], capsys:
     config, event = files
     event.write_text(json.dumps(support.github_push(ref="refs/heads/other")))
     assert main(["webhook", "check", config, str(event)]) == ExitCode.NOTHING_STARTED
-    assert "another branch" in capsys.readouterr().out
+    said = "starts nothing: no rule fits (shop: the branch is 'other', wanted 'main' or 'release/*')\n"
+    assert capsys.readouterr().out == said
+    assert main(["webhook", "check", config, str(event), "--json"]) == ExitCode.NOTHING_STARTED
+    assert json.loads(capsys.readouterr().out)["skipped"] == {"shop": "another branch"}
     assert main(["webhook", "check", config, str(event), "--event-header", "ping"]) == ExitCode.NOTHING_STARTED
+
+
+@pytest.mark.parametrize(
+    ("event", "rule", "said"),
+    [
+        ({"ref": "refs/tags/nightly"}, {}, "the tag is 'nightly', wanted 'v*'"),
+        ({"ref": "refs/tags/v1"}, {"tags": []}, "the tag is 'v1', wanted none"),
+        ({}, {"repositories": ["other/*"]}, "the repository is 'team/shop', wanted 'other/*'"),
+        ({}, {"branches": ["*", "!main", "!next"]}, "the branch is 'main', wanted '*', without 'main' or 'next'"),
+        ({}, {"paths": ["docs/**"]}, "no path that changed fits, wanted 'docs/**'"),
+        (
+            {"ref": f"refs/heads/{'x' * 200}"},
+            {"branches": list("abcdefg")},
+            f"the branch is '{'x' * 100}'…, wanted 'a' or 'b' or 'c' or 'd' or 'e' or …",
+        ),
+        ({}, {"on": "image", "branches": []}, "the event is a push, wanted a pushed image"),
+    ],
+)
+def test_check_says_what_came_and_what_the_rule_wants(
+    event: dict[str, Any], rule: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, body = tmp_path / "webhook.yaml", tmp_path / "event.json"
+    parameters = {"image": "registry.example/team/shop:main"}
+    changes = {"deployment": "index-image/default", "parameters": parameters} | rule
+    config.write_text(yaml.safe_dump(support.document(tmp_path, rules=[support.rule(**changes)])))
+    body.write_text(json.dumps(support.github_push(**event)))
+    assert main(["webhook", "check", str(config), str(body)]) == ExitCode.NOTHING_STARTED
+    assert capsys.readouterr().out == f"starts nothing: no rule fits (shop: {said})\n"
 
 
 @pytest.mark.parametrize("text", ["{", "{}", json.dumps(support.github_push(ref="refs/heads/$(id)"))])
