@@ -72,11 +72,22 @@ class Parser(argparse.ArgumentParser):
         _, found, choice = message.partition("invalid choice: '")
         if found:
             meant = _meant(choice.partition("'")[0], self._words())
+        if message.startswith("the following arguments are required: "):
+            meant = self._sample()
         option, lacking, _ = message.removeprefix("argument ").partition(": expected one argument")
         if lacking:
             meant = f"Give it one; where it begins with a hyphen, join the two: `{option.rpartition('/')[2]}=-…`."
         advice = meant or f"`{self.prog} --help` shows what it takes."
         raise UsageError(message, usage=self.format_usage(), advice=advice)
+
+    def _sample(self) -> str | None:
+        """A whole call, where one word of a few has to be chosen; an option that is required has no such value."""
+        required = [action for action in self._actions if action.required]
+        chosen = any(action.choices for action in required)
+        if not chosen or any(each.option_strings or isinstance(each.choices, dict) for each in required):
+            return None
+        words = [str(next(iter(each.choices)) if each.choices else each.metavar or each.dest) for each in required]
+        return f"For example `{' '.join([self.prog, *words])}`; `{self.prog} --help` shows what it takes."
 
     def _words(self) -> list[str]:
         """The words that stand for themselves: choices, and the names of actions."""

@@ -49,6 +49,19 @@ def test_a_shell_that_is_here_reads_its_script(shell: str, tmp_path: Path) -> No
     subprocess.run([shell, "-n", path], check=True)
 
 
+@pytest.mark.parametrize(("shell", "first"), [("bash", "# Made by"), ("zsh", "#compdef"), ("fish", "# Made by")])
+def test_a_script_names_no_other_place_for_itself_than_the_help(shell: str, first: str) -> None:
+    text = completion_script(shell)
+    assert text.startswith(first)
+    assert "`soci-pipeline completion --help` says where it goes" in text
+    assert not any(word in text for word in ("GENERATED", "Copy this", ".local/share", "# See also"))
+
+
+def test_a_call_without_a_shell_comes_with_a_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion"]) == 2
+    assert "next: For example `soci-pipeline completion bash`;" in capsys.readouterr().err
+
+
 def test_another_shell_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "dos"]) == 2
     assert "invalid choice: 'dos'" in capsys.readouterr().err

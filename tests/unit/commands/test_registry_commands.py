@@ -263,7 +263,9 @@ def test_a_password_file_that_is_not_there_is_told_from_an_empty_one(
 
 def test_an_action_that_is_left_out_is_named_as_the_help_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["registry"]) == ExitCode.USAGE
-    assert "arguments are required: serve, FOLDER" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "arguments are required: serve, FOLDER" in said
+    assert "next: For example `soci-pipeline registry serve FOLDER`;" in said
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
