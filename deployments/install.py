@@ -66,7 +66,7 @@ def _install(*, notify_block: str | None, worker_python: str | None) -> Report:
         block = None if notify_block is None else find_block(client, notify_block)
         install_pools(client, report, worker_python=worker_python)
         install_automations(client, report, notify_block=block)
-    install_blocks(report)
+        install_blocks(client, report)
     return report
 
 
@@ -201,7 +201,7 @@ def install_automations(
             report.note("automations", wanted.name, "brought up to date")
 
 
-def install_blocks(report: Report) -> None:
+def install_blocks(client: SyncPrefectClient, report: Report) -> None:
     """Let the UI offer the blocks that hold AWS credentials and secrets, where prefect-aws is installed."""
     try:
         from prefect_aws import AwsCredentials, AwsSecret
@@ -210,8 +210,25 @@ def install_blocks(report: Report) -> None:
         return
     kinds: tuple[type[Block], ...] = (AwsCredentials, AwsSecret)
     for kind in kinds:
+        slug = kind.get_block_type_slug()
+        before = _block_type(client, slug)
+        # It writes only what differs, and does not say whether anything did.
         kind.register_type_and_schema(_sync=True)  # type: ignore[call-arg]
-        report.note("blocks", kind.get_block_type_slug(), "registered")
+        if before is None:
+            report.note("blocks", slug, "registered")
+        else:
+            same = before == _block_type(client, slug)
+            report.note("blocks", slug, "unchanged" if same else "brought up to date")
+
+
+def _block_type(client: SyncPrefectClient, slug: str) -> tuple[dict[str, Any], UUID | None] | None:
+    """What Prefect has of a type of block, with its newest schema; None where it has no such type."""
+    try:
+        there = client.read_block_type_by_slug(slug)
+    except ObjectNotFound:
+        return None
+    schema = client.get_most_recent_block_schema_for_block_type(there.id)
+    return there.model_dump(exclude={"created", "updated"}), None if schema is None else schema.id
 
 
 def _same(there: AutomationCore, wanted: AutomationCore) -> bool:

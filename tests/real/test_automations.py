@@ -31,11 +31,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
         yield started
 
 
-def setup(server: PrefectServer, *arguments: str) -> dict[str, str]:
-    """Runs `soci-pipeline setup`; what became of each automation."""
+def setup(server: PrefectServer, *arguments: str, kind: str = "automations") -> dict[str, str]:
+    """Runs `soci-pipeline setup`; what became of each automation, or of each thing of another kind."""
     argv = [sys.executable, "-m", "soci_pipeline", "setup", "--json", *arguments]
     answer = run(argv, cwd=REPOSITORY, env=server.env, timeout=300)
-    found: dict[str, str] = json.loads(answer.stdout)["automations"]
+    found: dict[str, str] = json.loads(answer.stdout)[kind]
     return {name.removeprefix("soci-pipeline "): what for name, what in found.items()}
 
 
@@ -66,6 +66,19 @@ def test_setup_installs_them_once_and_leaves_out_what_nobody_is_to_be_told(serve
     assert first["crash silent runs"] == "made"
     assert second["crash silent runs"] == "unchanged"
     assert "no --notify-block" in second["notify failed publications"]
+
+
+def test_types_of_blocks_that_are_there_are_left_as_they_are(server: PrefectServer) -> None:
+    pytest.importorskip("prefect_aws")
+    setup(server)
+    assert setup(server, kind="blocks") == {"aws-credentials": "unchanged", "aws-secret": "unchanged"}
+    with httpx.Client(timeout=60, trust_env=False) as client:
+        known = client.get(f"{server.api_url}/block_types/slug/aws-secret").json()["id"]
+        older = {"description": "an older description"}
+        client.patch(f"{server.api_url}/block_types/{known}", json=older).raise_for_status()
+        assert setup(server, kind="blocks")["aws-secret"] == "brought up to date"
+        client.delete(f"{server.api_url}/block_types/{known}").raise_for_status()
+        assert setup(server, kind="blocks") == {"aws-credentials": "unchanged", "aws-secret": "registered"}
 
 
 def test_a_publication_that_fails_or_crashes_is_told_of_once_and_nothing_else_is(server: PrefectServer) -> None:
