@@ -1,7 +1,7 @@
 """Hands the run's logger to the library, whose lines then appear in the Prefect UI while a step works.
 
-An error that the library raises on purpose says itself what happened and what to do: Prefect's lines about it come
-without the traceback, unless the level is DEBUG.
+An error that the library raises on purpose says itself what happened and what to do: Prefect's lines about it have that
+in place of the traceback, unless the level is DEBUG.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ def run_log() -> Iterator[Logger]:
 def _without_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, SociPipelineError) and not logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
-        record.exc_info = None
+        # Prefect's own words have the error as Python writes it, without the advice, or not at all.
+        record.msg, record.args, record.exc_info = f"{record.getMessage()}\n{error}", None, None
     return True
 
 

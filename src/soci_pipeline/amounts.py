@@ -1,6 +1,6 @@
 """Amounts as people read them, in an answer, a log or a page."""
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -10,7 +10,9 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 def sized(count: float) -> str:
     """A number of bytes: ``512 B``, ``1.5 KiB``, ``3.0 MiB``, and GiB and TiB."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    power = min(int(count).bit_length() - 1, 10 * len(_UNITS)) // 10
-    return f"{count / (1 << 10 * power):.1f} {_UNITS[power - 1]}"
+    power, shown = 0, float(round(count))
+    # As it will be written: there is no 1024.0 KiB.
+    while shown >= 1024 and power < len(_UNITS) - 1:
+        power += 1
+        shown = round(count / 1024**power, 1)
+    return f"{shown:.1f} {_UNITS[power]}" if power else f"{shown:.0f} B"

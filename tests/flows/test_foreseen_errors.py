@@ -30,8 +30,8 @@ def logged_of(error: Exception, caplog: pytest.LogCaptureFixture, level: int = l
 
 
 def test_a_foreseen_error_is_logged_without_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    said = logged_of(SourceError("there is no such branch", advice="Push it first."), caplog)
-    assert "there is no such branch" in said
+    said = logged_of(SourceError("no such branch:\n  - 100 %s of main", advice="Push it first."), caplog)
+    assert "\nno such branch:\n  - 100 %s of main\n  next: Push it first.\n" in said
     assert "Traceback" not in said
 
 

@@ -17,4 +17,5 @@ def test_sizes_are_for_people() -> None:
         "5.0 TiB",
         "2000.0 TiB",
     ]
-    assert [sized(count) for count in (999.6, 2560.0)] == ["1000 B", "2.5 KiB"]
+    assert [sized(count) for count in (999.6, 1023.6, 2560.0)] == ["1000 B", "1.0 KiB", "2.5 KiB"]
+    assert [sized((1 << power) - 1) for power in (20, 30, 40)] == ["1.0 MiB", "1.0 GiB", "1.0 TiB"]

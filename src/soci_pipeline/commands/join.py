@@ -13,14 +13,13 @@ import argparse
 
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.registry_access import add_options, client_for
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.oci.manifest import ImageIndex, parse
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.publish.collect import collect, reader
-from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.image_graph import read_graph
+from soci_pipeline.publish.image_graph import is_image
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.registry.client import RegistryClient
@@ -56,8 +55,9 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         index = join(images, annotations=annotations, read=reader(client, reference.repository), platforms=platforms)
         before = _platforms_under_tag(client, reference)
         uploaded = _put(client, reference, index)
-    for platform in sorted(before - {image.platform for image in images}):
-        logger().warning("%s was under the tag %s before, and is not any more", platform, reference.tag)
+    for platform in before:
+        if not any(platform.matches(image.platform) for image in images):
+            logger().warning("%s was under the tag %s before, and is not any more", platform, reference.tag)
     size = index.descriptor.size
     images = tuple(sorted(images, key=lambda image: image.platform))
     answer = {
@@ -71,17 +71,21 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     return CommandResult(json=answer, text=f"{named}  {', '.join(str(image.platform) for image in images)}")
 
 
-def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> set[Platform]:
-    """The platforms that the tag has now; none where it is new, or no image."""
-    current = None if reference.tag is None else client.head_manifest(reference.repository, reference.tag)
-    if current is None:
-        return set()
-    # What is wrong with the old image is no reason not to replace it.
-    findings = Findings()
-    with findings.catching(str(reference)):
-        graph = read_graph(client, reference.repository, current.digest, findings)
-        return {image.platform for image in graph.images}
-    return set()
+def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> tuple[Platform, ...]:
+    """The platforms that the tag's image index lists now; none where the tag is new, or has no index.
+
+    What is wrong with the old image is no reason not to replace it.
+    """
+    try:
+        if reference.tag is None or client.head_manifest(reference.repository, reference.tag) is None:
+            return ()
+        document = parse(client.get_manifest(reference.repository, reference.tag)[1])
+    except SociPipelineError as error:
+        logger().warning("which platforms the tag %s had cannot be read: %s", reference.tag, error.reason)
+        return ()
+    if not isinstance(document, ImageIndex):
+        return ()
+    return tuple(entry.platform for entry in document.manifests if entry.platform is not None and is_image(entry))
 
 
 def _put(client: RegistryClient, reference: ImageReference, index: ImageIndex) -> int:

@@ -117,6 +117,6 @@ def _text(done: Pruned) -> str:
 
 def _about_undated(tags: int) -> str:
     return (
-        f"the rules by age (--keep-latest, --keep-days) had no effect on {counted(tags, 'tag')}: nothing says when "
-        "the images were created; to have some of them go, leave these rules out and name what stays with --keep"
+        f"kept though the rules by age (--keep-latest, --keep-days) cannot judge them: {counted(tags, 'tag')}, of "
+        "whose images nothing says when they were created; to have some go, name what stays with --keep instead"
     )

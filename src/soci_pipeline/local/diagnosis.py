@@ -30,6 +30,8 @@ _LOG_IN = (
     "public registries need none."
 )
 _USES = {
+    "index": ("settings",),
+    "publish prebuilt images": ("settings",),
     "build images": ("docker engine",),
     "log in to registries": ("registry credentials",),
     "run the flows": ("settings", "prefect", "prefect API"),
@@ -82,10 +84,15 @@ def summary(checks: Sequence[Check]) -> str:
     if essential:
         return f"this machine cannot publish anything as it is (lacking: {', '.join(essential)})"
     wanting = {use: [name for name in needs if name in lacks] for use, needs in _USES.items()}
-    *most, last = ["index", "publish prebuilt images", *(use for use, lacking in wanting.items() if not lacking)]
-    cannot = [f"{use} (lacking: {', '.join(lacking)})" for use, lacking in wanting.items() if lacking]
-    can = f"this machine can {', '.join(most)} and {last}"
-    return f"{can}; it cannot {', '.join(cannot)}" if cannot else can
+    able = [use for use, lacking in wanting.items() if not lacking]
+    unable = [f"{use} (lacking: {', '.join(lacking)})" for use, lacking in wanting.items() if lacking]
+    parts = [f"can {_enumerated(able)}"] * bool(able) + [f"cannot {', '.join(unable)}"] * bool(unable)
+    return f"this machine {'; it '.join(parts)}"
+
+
+def _enumerated(words: Sequence[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _python(_: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ MAX_ERROR_BYTES = 64 << 10
 
 _TEMPORARY_CODES = frozenset({"TOOMANYREQUESTS", "UNAVAILABLE"})
 _SHOWN = 300
-_MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)\Z")
+_CONTENT = re.compile(r"/v2/(?P<name>.+)/(?P<part>manifests|tags|blobs|referrers)/(?P<reference>.*)\Z")
 
 
 class RegistryError(SociPipelineError):
@@ -151,10 +151,8 @@ def from_answer(
     said = ": ".join(part for part in (code, message) if part)
     reason = f"{method} {address} was answered with status {status}" + (f" ({said})" if said else "")
     kind = _kind(status, code, message, address)
-    if kind is ManifestUnknown:
-        reason = f"{_lacking(address)}: {reason}"
     return kind(
-        reason,
+        _lacking(kind, method, address) + reason,
         advice=_OUTAGE if kind is RegistryError and status in TEMPORARY_STATUSES and status >= 500 else None,
         code=code,
         message=message,
@@ -165,12 +163,18 @@ def from_answer(
     )
 
 
-def _lacking(address: str) -> str:
-    """What a manifest's address asked for in vain, as people call it (distribution-spec, "Pulling manifests")."""
-    found = _MANIFEST.search(address)
-    if found is None:
-        return "there is no such repository"
-    return f"{found['name']} has no {'manifest' if ':' in found['reference'] else 'tag'} {found['reference']}"
+def _lacking(kind: type[RegistryError], method: str, address: str) -> str:
+    """What was asked for and is not there, as people call it; empty where the answer does not say that."""
+    found = _CONTENT.search(address)
+    if found is None or not issubclass(kind, ManifestUnknown):
+        return ""
+    name, reference = found["name"], found["reference"]
+    if kind is RepositoryUnknown or found["part"] == "tags":
+        return f"there is no repository {name}: "
+    # What is put is not there yet: the registry misses something else.
+    if found["part"] != "manifests" or method == "PUT":
+        return ""
+    return f"{name} has no {'manifest' if ':' in reference else 'tag'} {reference}: "
 
 
 def _kind(status: int, code: str, message: str, url: str) -> type[RegistryError]:

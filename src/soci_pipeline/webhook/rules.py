@@ -14,7 +14,6 @@ from soci_pipeline.webhook.templates import fill
 
 _KINDS = {"push": "a push", "image": "a pushed image"}
 _LONGEST = 100
-_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +97,8 @@ def _wanted(patterns: Patterns) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first of some names, quoted; ``none`` where there are none."""
-    shown = [repr(each) for each in names[:_SHOWN]] + ["…"] * (len(names) > _SHOWN)
-    return " or ".join(shown) or "none"
+    """Some names, quoted; ``none`` where there are none."""
+    return " or ".join(repr(each) for each in names) or "none"
 
 
 def _run(rule: Rule, event: Event) -> PlannedRun:

@@ -9,12 +9,13 @@ import pytest
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_v2
 from tests.support.images import AMD64, ARM64
-from tests.support.published import REPOSITORY, registry, upload
+from tests.support.published import REPOSITORY, flip, registry, upload
 
 
 @pytest.fixture
@@ -68,6 +69,37 @@ def test_a_platform_that_the_tag_loses_is_named(
     assert main(["join", name, amd]) == 0
 
     assert "linux/arm64 was under the tag v1 before, and is not any more" in caplog.text
+
+
+def test_a_platform_that_is_named_more_exactly_than_before_is_not_lost(
+    client: RegistryClient, layout: Layout, images: list[PlatformImage], caplog: pytest.LogCaptureFixture
+) -> None:
+    exact = branch_v2(layout, Platform.parse("linux/arm64/v8"))
+    assert exact.soci_index is not None
+    upload(client, layout, exact.manifest, exact.soci_index)
+    name = f"{client.registry}/{REPOSITORY}:v1"
+
+    assert main(["join", name, str(images[0].manifest.digest)]) == 0
+    assert main(["join", name, str(exact.manifest.digest)]) == 0
+
+    assert "before" not in caplog.text
+
+
+def test_an_old_image_that_cannot_be_read_is_replaced(
+    client: RegistryClient, images: list[PlatformImage], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arm, amd = (str(image.manifest.digest) for image in images)
+    name = f"{client.registry}/{REPOSITORY}:v1"
+    assert main(["join", name, arm, amd]) == 0
+    old = client.head_manifest(REPOSITORY, "v1")
+    assert old is not None
+    kept = Layout(tmp_path / "registry" / REPOSITORY.replace("/", "+"))
+    flip(kept.blob_path(old.digest), 20)
+
+    assert main(["join", name, amd]) == 0
+
+    assert "which platforms the tag v1 had cannot be read" in caplog.text
+    assert client.head_manifest(REPOSITORY, "v1") != old
 
 
 def test_a_tag_of_something_that_is_no_image_is_replaced(client: RegistryClient, images: list[PlatformImage]) -> None:

@@ -55,11 +55,22 @@ def test_an_answer_becomes_the_error_that_it_means(
     [
         ("/b/manifests/1.5", "a/b has no tag 1.5: GET https://"),
         (f"/manifests/sha256:{'0' * 64}", f"a has no manifest sha256:{'0' * 64}: GET https://"),
-        ("/tags/list", "there is no such repository: GET https://"),
+        ("/b/tags/list", "there is no repository a/b: GET https://"),
+        ("/blobs/sha256:1", "GET https://"),
+        ("/token", "GET https://"),
     ],
 )
 def test_what_is_not_there_is_named_as_people_call_it(path: str, words: str) -> None:
     assert answered(404, path=path).reason.startswith(words)
+
+
+def test_an_unknown_repository_is_named_whatever_was_asked_of_it() -> None:
+    assert answered(404, "NAME_UNKNOWN", path="/b/manifests/1.5").reason.startswith("there is no repository a/b: GET")
+
+
+def test_a_manifest_that_is_put_is_not_what_the_registry_lacks() -> None:
+    error = from_answer("PUT", f"{BASE}/manifests/v1", 404, {}, b"", now=0)
+    assert error.reason.startswith("PUT https://")
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

@@ -63,7 +63,7 @@ def test_check_says_why_an_event_starts_nothing(files: tuple[str, Path], capsys:
         (
             {"ref": f"refs/heads/{'x' * 200}"},
             {"branches": list("abcdefg")},
-            f"the branch is '{'x' * 100}'…, wanted 'a' or 'b' or 'c' or 'd' or 'e' or …",
+            f"the branch is '{'x' * 100}'…, wanted 'a' or 'b' or 'c' or 'd' or 'e' or 'f' or 'g'",
         ),
         ({}, {"on": "image", "branches": []}, "the event is a push, wanted a pushed image"),
     ],

@@ -153,7 +153,7 @@ def _kept_tags(graph: RepositoryGraph, deploy: Mapping[str, Digest], rules: Keep
         why = _why_kept(tag, graph.nodes.get(digest), rules, now)
         if why is None and digest in newest:
             why = f"one of the {rules.latest} newest images"
-        if why is None and digest in rules.digests:
+        if why in (None, UNDATED) and digest in rules.digests:
             why = "its digest is in use"
         if why is not None:
             reasons[tag] = why
