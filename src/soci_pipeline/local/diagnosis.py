@@ -86,13 +86,9 @@ def summary(checks: Sequence[Check]) -> str:
     wanting = {use: [name for name in needs if name in lacks] for use, needs in _USES.items()}
     able = [use for use, lacking in wanting.items() if not lacking]
     unable = [f"{use} (lacking: {', '.join(lacking)})" for use, lacking in wanting.items() if lacking]
-    parts = [f"can {_enumerated(able)}"] * bool(able) + [f"cannot {', '.join(unable)}"] * bool(unable)
-    return f"this machine {'; it '.join(parts)}"
-
-
-def _enumerated(words: Sequence[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
+    can = [f"can {' and '.join(filter(None, (', '.join(able[:-1]), able[-1])))}"] if able else []
+    cannot = [f"cannot {', '.join(unable)}"] if unable else []
+    return f"this machine {'; it '.join(can + cannot)}"
 
 
 def _python(_: Mapping[str, str]) -> str:

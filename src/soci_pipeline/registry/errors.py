@@ -93,9 +93,9 @@ class RegistryUnreachable(RegistryError):
     """No answer: the name does not resolve, nothing listens, the connection broke, or TLS failed."""
 
     exit_code = ExitCode.REGISTRY_UNREACHABLE
-    default_advice = (
-        "Check the address, and that the registry runs and can be reached from this machine; a name without a registry "
-        "means Docker Hub."
+    default_advice = "Check the address, and that the registry runs and can be reached from this machine."
+    hub_advice = (
+        "A name without a registry means Docker Hub: write the registry's address before it, or mend the network."
     )
     plain_advice = (
         "A registry on loopback is spoken to without TLS; --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE) with its "

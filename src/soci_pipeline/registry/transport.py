@@ -32,6 +32,7 @@ from soci_pipeline.registry.settings import ClientSettings, Deadline
 Body = Callable[[], Iterable[bytes]]
 """Makes the body anew for each try."""
 
+_HUB_HOST = "registry-1.docker.io"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _MAX_LOGINS = 2
@@ -80,7 +81,7 @@ class Transport:
         self.registry = registry
         self._permissions = permissions or {}
         self.settings = settings
-        host = "registry-1.docker.io" if registry == DOCKER_HUB else registry
+        host = _HUB_HOST if registry == DOCKER_HUB else registry
         self.base = httpx.URL(f"{'http' if plain_http else 'https'}://{host}/v2/")
         self._http = http
         self._authorizer = Authorizer(http, registry, credentials, plain_http=plain_http)
@@ -262,7 +263,8 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
     except httpx.HTTPError as error:
         detail = _detail(error)
         lasting = "CERTIFICATE_VERIFY_FAILED" in detail
-        advice = RegistryUnreachable.tls_advice if "SSL" in detail else None
+        advice = RegistryUnreachable.hub_advice if url.host == _HUB_HOST else None
+        advice = RegistryUnreachable.tls_advice if "SSL" in detail else advice
         if (
             isinstance(error, httpx.RemoteProtocolError)
             and url.scheme == "http"

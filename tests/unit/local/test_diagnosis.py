@@ -323,6 +323,17 @@ def test_a_lack_that_there_is_another_way_around_is_marked_apart_from_one_that_t
             "this machine can build images and log in to registries; it cannot index (lacking: settings), "
             "publish prebuilt images (lacking: settings), run the flows (lacking: settings)",
         ),
+        (
+            {"settings", "docker engine"},
+            "this machine can log in to registries; it cannot index (lacking: settings), publish prebuilt images "
+            "(lacking: settings), build images (lacking: docker engine), run the flows (lacking: settings)",
+        ),
+        (
+            {"settings", "docker engine", "registry credentials"},
+            "this machine cannot index (lacking: settings), publish prebuilt images (lacking: settings), build images "
+            "(lacking: docker engine), log in to registries (lacking: registry credentials), run the flows "
+            "(lacking: settings)",
+        ),
     ],
 )
 def test_the_last_line_says_what_the_machine_can_do_and_what_not(lacks: set[str], said: str) -> None:

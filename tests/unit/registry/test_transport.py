@@ -27,7 +27,7 @@ from soci_pipeline.registry.errors import (
     RegistryUnreachable,
 )
 from soci_pipeline.registry.server import ServerSettings, serving
-from soci_pipeline.registry.transport import Transport, is_size
+from soci_pipeline.registry.transport import Transport, is_size, network_errors
 from tests.support.certificates import certificate
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, described, push_image
 from tests.support.strange import strange
@@ -181,6 +181,14 @@ def test_a_web_server_that_is_no_registry_is_named() -> None:
         pytest.raises(BrokenAnswer, match="no OCI registry"),
     ):
         client.ping()
+
+
+@pytest.mark.parametrize(("host", "named"), [("registry-1.docker.io", True), ("registry.example.com", False)])
+def test_docker_hub_is_named_only_where_it_was_asked(host: str, named: bool) -> None:
+    with pytest.raises(RegistryUnreachable) as caught, network_errors("GET", httpx.URL(f"https://{host}/v2/")):
+        raise httpx.ConnectError("[Errno 111] Connection refused")
+    assert caught.value.reason == f"GET https://{host}/v2/: Connection refused"
+    assert ("means Docker Hub" in str(caught.value)) is named
 
 
 def test_nothing_that_listens_is_unreachable_and_may_come_back() -> None:
