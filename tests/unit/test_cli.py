@@ -26,6 +26,9 @@ INTERRUPTED = 130
 _INTERRUPTS_THE_IMPORT = """
 import os, signal, sys
 
+# As in a terminal: what a shell starts in the background has the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "soci_pipeline.commands.inspect":
