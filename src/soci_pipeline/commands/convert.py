@@ -120,14 +120,14 @@ def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
         raise InvalidInput(f"{destination} is the source too", advice="Choose another folder for the result.")
     if not destination.exists():
         return
+    if not destination.is_dir() or not ((destination / "oci-layout").is_file() or not any(destination.iterdir())):
+        raise InvalidInput(
+            f"the destination {destination} exists and is no OCI layout, and --force replaces nothing else",
+            advice="Choose another folder, or remove it yourself.",
+        )
     if not force:
         raise InvalidInput(
             f"the destination {destination} exists", advice="Choose another folder, or replace it with --force."
-        )
-    if not destination.is_dir() or not ((destination / "oci-layout").is_file() or not any(destination.iterdir())):
-        raise InvalidInput(
-            f"{destination} is no OCI layout, and --force replaces nothing else",
-            advice="Choose another folder, or remove it yourself.",
         )
 
 

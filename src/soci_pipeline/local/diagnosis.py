@@ -1,5 +1,6 @@
 """What this machine can do: one check after the other, none of which changes anything or needs the others."""
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from soci_pipeline.amounts import counted
 from soci_pipeline.containerd.socket import find_socket
-from soci_pipeline.errors import SociPipelineError, ToolFailed, ToolMissing
+from soci_pipeline.errors import InvalidInput, SociPipelineError, ToolFailed, ToolMissing
 from soci_pipeline.local.binfmt import can_run
 from soci_pipeline.local.debian_packages import Release
 from soci_pipeline.local.engine import find_engine
@@ -151,12 +152,21 @@ def _zlib_ng(_: Mapping[str, str]) -> str:
 
 
 def _disk_space(_: Mapping[str, str]) -> str:
-    folder = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - only measured
-    free = shutil.disk_usage(folder).free
-    text = f"{free / (1 << 30):.1f} GiB free in {folder}"
-    if free < _MINIMUM_FREE_BYTES:
+    free = {folder: shutil.disk_usage(folder).free for folder in _written_folders()}
+    text = ", ".join(f"{count / (1 << 30):.1f} GiB free in {folder}" for folder, count in free.items())
+    if min(free.values()) < _MINIMUM_FREE_BYTES:
         raise ToolMissing(f"only {text}")
     return text
+
+
+def _written_folders() -> list[Path]:
+    """Where temporary files and blobs go, each disk once."""
+    folders = [Path(os.environ.get("TMPDIR") or "/tmp")]  # noqa: S108 - only measured
+    # What is wrong with a setting is told by the check of them.
+    with contextlib.suppress(InvalidInput):
+        work = Settings.from_environment().work.folder.absolute()
+        folders.append(next(folder for folder in (work, *work.parents) if folder.exists()))
+    return list({folder.stat().st_dev: folder for folder in reversed(folders)}.values())[::-1]
 
 
 def _root(_: Mapping[str, str]) -> str:
@@ -204,7 +214,12 @@ def _prefect_api(_: Mapping[str, str]) -> str:
 _PROBES = (
     _Probe("python", _python, "Install Python 3.11 or newer.", essential=True),
     _Probe("git", _program("git", package="git"), "Install the package git.", essential=True),
-    _Probe("disk space", _disk_space, "Free space, or point TMPDIR at a larger disk.", essential=True),
+    _Probe(
+        "disk space",
+        _disk_space,
+        "Free space, or point TMPDIR and SOCI_PIPELINE_WORK_FOLDER at a larger disk.",
+        essential=True,
+    ),
     _Probe("root", _root, "Only a private engine and the toolchain `containerd` need root.", narrows=True),
     _Probe("docker engine", _docker_engine),
     _Probe(

@@ -156,10 +156,8 @@ class Git:
         """Raise `SourceError` for the first path that the fetched commit does not have."""
         for path in paths:
             if path != "." and not self.run("-C", str(folder), "ls-tree", "--name-only", commit, "--", path).strip():
-                raise SourceError(
-                    f"commit {commit[:12]} of {url} has no {path}",
-                    advice="Check the parameters `context` and `dockerfile`; paths start at the top of the repository.",
-                )
+                advice = "Check `context`, which starts at the top of the repository, and `dockerfile`, at the context."
+                raise SourceError(f"commit {commit[:12]} of {url} has no {path}", advice=advice)
 
     def history(self, folder: Path, url: str) -> None:
         """Fetch the commits of all branches and tags, without their files where the server can."""

@@ -66,8 +66,9 @@ def test_force_replaces_nothing_but_a_layout_or_an_empty_folder(
     home.mkdir()
     (home / "diary.txt").write_text("dear diary")
     for place in (home, home / "diary.txt"):
-        assert main(["convert", str(source), str(place), "--force"]) == ExitCode.INVALID_INPUT
-    assert "--force replaces nothing else" in capsys.readouterr().err
+        for force in ([], ["--force"]):
+            assert main(["convert", str(source), str(place), *force]) == ExitCode.INVALID_INPUT
+            assert "--force replaces nothing else" in capsys.readouterr().err
     assert (home / "diary.txt").read_text() == "dear diary"
     (tmp_path / "empty").mkdir()
     converted(source, tmp_path / "empty", capsys, "--force")

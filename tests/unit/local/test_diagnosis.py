@@ -306,6 +306,20 @@ def test_a_lack_that_there_is_another_way_around_is_marked_apart_from_one_that_t
     assert "run the flows (lacking: prefect API)" in last
 
 
+def test_the_disk_of_the_work_folder_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", "/proc/of-nobody/work")
+    check = _checks(tmp_path)["disk space"]
+    assert (check.ok, check.essential) == (False, True)
+    assert f"GiB free in {tmp_path}, 0.0 GiB free in /proc" in check.detail
+
+
+def test_one_disk_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work" / "below"))
+    assert _checks(tmp_path)["disk space"].detail.count("GiB free") == 1
+
+
 @pytest.mark.parametrize(
     ("lacks", "said"),
     [

@@ -173,8 +173,9 @@ def test_a_server_that_gives_no_single_commits_is_fetched_from_whole(
 def test_a_missing_dockerfile_is_known_without_fetching_files(work_tree: Repository) -> None:
     url = str(work_tree.path)
     assert source.resolve(url, files=(".", "bin", "Dockerfile")) == source.resolve(url)
-    with pytest.raises(SourceError, match="has no docker/Dockerfile"):
+    with pytest.raises(SourceError, match="has no docker/Dockerfile") as caught:
         source.resolve(url, files=(".", "docker/Dockerfile"))
+    assert "`dockerfile`, at the context" in str(caught.value)
 
 
 def test_ancestors_are_known_from_history_alone(work_tree: Repository) -> None:
