@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from soci_pipeline.amounts import counted
+from soci_pipeline.amounts import counted, sized
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.errors import InvalidInput, SociPipelineError, ToolFailed, ToolMissing
 from soci_pipeline.local.binfmt import can_run
@@ -153,7 +153,7 @@ def _zlib_ng(_: Mapping[str, str]) -> str:
 
 def _disk_space(_: Mapping[str, str]) -> str:
     free = {folder: shutil.disk_usage(folder).free for folder in _written_folders()}
-    text = ", ".join(f"{count / (1 << 30):.1f} GiB free in {folder}" for folder, count in free.items())
+    text = ", ".join(f"{sized(count)} free in {folder}" for folder, count in free.items())
     if min(free.values()) < _MINIMUM_FREE_BYTES:
         raise ToolMissing(f"only {text}")
     return text
@@ -165,7 +165,8 @@ def _written_folders() -> list[Path]:
     # What is wrong with a setting is told by the check of them.
     with contextlib.suppress(InvalidInput):
         work = Settings.from_environment().work.folder.absolute()
-        folders.append(next(folder for folder in (work, *work.parents) if folder.exists()))
+        # A Path raises where it may not look; what cannot be seen has the disk of what is above it.
+        folders.append(next(each for each in (work, *work.parents) if os.path.exists(each)))  # noqa: PTH110
     return list({folder.stat().st_dev: folder for folder in reversed(folders)}.values())[::-1]
 
 

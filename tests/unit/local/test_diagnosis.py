@@ -311,13 +311,16 @@ def test_the_disk_of_the_work_folder_is_looked_at_too(tmp_path: Path, monkeypatc
     monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", "/proc/of-nobody/work")
     check = _checks(tmp_path)["disk space"]
     assert (check.ok, check.essential) == (False, True)
-    assert f"GiB free in {tmp_path}, 0.0 GiB free in /proc" in check.detail
+    assert f" free in {tmp_path}, 0 B free in /proc" in check.detail
 
 
-def test_one_disk_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["work/below", "x" * 300], ids=["missing", "one that cannot be looked at"])
+def test_one_disk_is_named_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work" / "below"))
-    assert _checks(tmp_path)["disk space"].detail.count("GiB free") == 1
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / name))
+    detail = _checks(tmp_path)["disk space"].detail
+    assert detail.count(" free in ") == 1
+    assert detail.endswith(f" free in {tmp_path}")
 
 
 @pytest.mark.parametrize(
