@@ -4,7 +4,8 @@ Each check is marked: `ok`; `LACKING`, without which nothing can be published; `
 says (no engine: nothing can be built here, but prebuilt images can be published); `-`, a lack that there is another way
 around. Only `LACKING` is a failure.
 
-Exit statuses: 0 everything essential is there; 7 something essential (Python, git, disk space) is lacking.
+Exit statuses: 0 everything essential is there; 7 something essential is lacking (Python, git, disk space, settings that
+can be read).
 """
 
 import argparse
@@ -20,11 +21,15 @@ def configure(_: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace) -> CommandResult:
     checks = list(diagnose())
-    fields = [{"name": each.name, "ok": each.ok, "detail": each.detail, "advice": each.advice} for each in checks]
+    said = summary(checks)
+    fields = [
+        {"name": each.name, "ok": each.ok, "mark": _mark(each), "detail": each.detail, "advice": each.advice}
+        for each in checks
+    ]
     failed = any(each.essential and not each.ok for each in checks)
     return CommandResult(
-        json={"checks": fields},
-        text="\n".join([*(line for each in checks for line in _lines(each)), summary(checks)]),
+        json={"checks": fields, "summary": said},
+        text="\n".join([*(line for each in checks for line in _lines(each)), said]),
         exit_code=ExitCode.TOOL_MISSING if failed else ExitCode.OK,
     )
 

@@ -12,7 +12,7 @@ published; 18 the tag may not move.
 import argparse
 
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.registry_access import add_options, client_for
+from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
 from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex, parse
@@ -23,7 +23,7 @@ from soci_pipeline.publish.image_graph import is_image
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.reference import ImageReference, is_tag
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
-    reference = ImageReference.parse(arguments.reference)
+    reference = reference_of(arguments.reference)
     if reference.digest is not None:
         raise InvalidInput("the index gets its own digest", advice="Give a repository, with a tag or without.")
-    digests = [Digest(text) for text in arguments.digests]
+    digests = [_digest(text, reference) for text in arguments.digests]
     twice = sorted({digest for digest in digests if digests.count(digest) > 1})
     if twice:
         raise InvalidInput(f"{twice[0]} is given more than once", advice="Give one digest for each platform.")
@@ -55,14 +55,15 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         index = join(images, annotations=annotations, read=reader(client, reference.repository), platforms=platforms)
         before = _platforms_under_tag(client, reference)
         uploaded = _put(client, reference, index)
-    for platform in before:
-        if not any(platform.matches(image.platform) for image in images):
-            logger().warning("%s was under the tag %s before, and is not any more", platform, reference.tag)
+    lost = [each for each in before if not any(each.matches(image.platform) for image in images)]
+    for platform in lost:
+        logger().warning("%s was under the tag %s before, and is not any more", platform, reference.tag)
     size = index.descriptor.size
     images = tuple(sorted(images, key=lambda image: image.platform))
     answer = {
         "index": str(index.descriptor.digest),
         "platforms": [image.digests() for image in images],
+        "platforms_lost": [str(each) for each in lost],
         "tags": [reference.tag] if reference.tag else [],
         "bytes_uploaded": uploaded,
         "bytes_skipped": 0 if uploaded else size,
@@ -98,6 +99,18 @@ def _put(client: RegistryClient, reference: ImageReference, index: ImageIndex) -
     if reference.tag is not None:
         move_tags(client, reference.repository, descriptor, [reference.tag])
     return sent
+
+
+def _digest(text: str, reference: ImageReference) -> Digest:
+    try:
+        return Digest(text)
+    except InvalidInput as error:
+        if not is_tag(text):
+            raise
+        raise InvalidInput(
+            f"not a digest: {text!r}",
+            advice=f"Where it is a tag, `soci-pipeline inspect {reference.with_tag(text)}` shows its images' digests.",
+        ) from error
 
 
 def _annotation(text: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """The options by which a command reaches a registry, and the client that they make."""
 
 import argparse
+import os
 from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput
@@ -39,9 +40,22 @@ def target_of(reference: ImageReference) -> str | Digest:
     return reference.target
 
 
+def reference_of(text: str) -> ImageReference:
+    """What was given as REFERENCE; raises `InvalidInput` where it is none, with advice of its own for a path."""
+    try:
+        return ImageReference.parse(text)
+    except InvalidInput as error:
+        if not os.path.exists(text):  # noqa: PTH110 - a Path raises where it may not look
+            raise
+        raise InvalidInput(
+            f"{text} is on this machine, and an image in a registry is wanted",
+            advice="`soci-pipeline push FOLDER REFERENCE` puts an OCI layout into a registry.",
+        ) from error
+
+
 def repository_of(text: str) -> ImageReference:
     """A reference that must be a repository alone; raises `InvalidInput`."""
-    reference = ImageReference.parse(text)
+    reference = reference_of(text)
     if reference.target is not None:
         raise InvalidInput(f"a repository is wanted, and {reference} is one image of it", advice="Leave the tag out.")
     return reference

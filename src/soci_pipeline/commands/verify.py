@@ -13,7 +13,7 @@ import argparse
 from soci_pipeline.amounts import counted, sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
-from soci_pipeline.commands.registry_access import add_options, client_for, target_of
+from soci_pipeline.commands.registry_access import add_options, client_for, reference_of, target_of
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.verification.mode import VerifyMode
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
-    reference = ImageReference.parse(arguments.reference)
+    reference = reference_of(arguments.reference)
     target = target_of(reference)
     platforms = None if arguments.platform is None else [Platform.parse(text) for text in arguments.platform]
     with client_for(arguments, reference) as client:

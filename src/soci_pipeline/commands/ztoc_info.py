@@ -39,6 +39,10 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 def read_ztoc(path: Path) -> Ztoc:
     """The zTOC in a file that the user named; raises `InvalidInput`, and `InvalidZtoc` with the file's name."""
+    if path.is_dir():
+        raise InvalidInput(
+            f"{path} is a folder", advice="Name one zTOC: in an OCI layout it lies in blobs/sha256 under its digest."
+        )
     try:
         data = path.read_bytes()
         if data.startswith(GZIP_MAGIC):

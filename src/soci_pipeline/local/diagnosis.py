@@ -31,11 +31,11 @@ _LOG_IN = (
     "public registries need none."
 )
 _USES = {
-    "index": ("settings",),
-    "publish prebuilt images": ("settings",),
+    "index": (),
+    "publish prebuilt images": (),
     "build images": ("docker engine",),
     "log in to registries": ("registry credentials",),
-    "run the flows": ("settings", "prefect", "prefect API"),
+    "run the flows": ("prefect", "prefect API"),
 }
 """What needs more than the essential, and which checks."""
 _NO_ENGINE = "without an engine only the builder `prebuilt` works."
@@ -87,9 +87,8 @@ def summary(checks: Sequence[Check]) -> str:
     wanting = {use: [name for name in needs if name in lacks] for use, needs in _USES.items()}
     able = [use for use, lacking in wanting.items() if not lacking]
     unable = [f"{use} (lacking: {', '.join(lacking)})" for use, lacking in wanting.items() if lacking]
-    can = [f"can {' and '.join(filter(None, (', '.join(able[:-1]), able[-1])))}"] if able else []
-    cannot = [f"cannot {', '.join(unable)}"] if unable else []
-    return f"this machine {'; it '.join(can + cannot)}"
+    can = f"this machine can {', '.join(able[:-1])} and {able[-1]}"
+    return f"{can}; it cannot {', '.join(unable)}" if unable else can
 
 
 def _python(_: Mapping[str, str]) -> str:
@@ -195,7 +194,8 @@ def _registry_credentials(_: Mapping[str, str]) -> str:
 
 def _settings(_: Mapping[str, str]) -> str:
     Settings.from_environment()
-    return counted(len(variables_set(os.environ)), "setting") + " in the environment"
+    given = len(variables_set(os.environ))
+    return f"{counted(given, 'setting')} in the environment" if given else "all as they are by default"
 
 
 def _prefect(_: Mapping[str, str]) -> str:
@@ -256,7 +256,7 @@ _PROBES = (
         "architecture.",
         narrows=True,
     ),
-    _Probe("settings", _settings),
+    _Probe("settings", _settings, essential=True),
     _Probe("registry credentials", _registry_credentials),
     _Probe("prefect", _prefect, "Install soci-pipeline[prefect]; the library itself works without."),
     _Probe("prefect API", _prefect_api),

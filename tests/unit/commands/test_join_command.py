@@ -59,16 +59,28 @@ def test_joining_digests_puts_one_index_and_then_the_tag(
 
 
 def test_a_platform_that_the_tag_loses_is_named(
-    client: RegistryClient, images: list[PlatformImage], caplog: pytest.LogCaptureFixture
+    client: RegistryClient,
+    images: list[PlatformImage],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arm, amd = (str(image.manifest.digest) for image in images)
     name = f"{client.registry}/{REPOSITORY}:v1"
-    assert main(["join", name, arm, amd]) == 0
+    assert main(["join", name, arm, amd, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["platforms_lost"] == []
     assert "before" not in caplog.text
 
-    assert main(["join", name, amd]) == 0
+    assert main(["join", name, amd, "--json"]) == 0
 
     assert "linux/arm64 was under the tag v1 before, and is not any more" in caplog.text
+    assert json.loads(capsys.readouterr().out)["platforms_lost"] == ["linux/arm64"]
+
+
+def test_a_tag_in_place_of_a_digest_is_refused_with_the_way_to_its_digests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["join", "registry.test/shop/web:v1", "amd", "arm"]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert "not a digest: 'amd'" in said
+    assert "`soci-pipeline inspect registry.test/shop/web:amd` shows" in said
 
 
 def test_a_platform_that_is_named_more_exactly_than_before_is_not_lost(

@@ -128,3 +128,16 @@ def _publish(client: RegistryClient, layout: Layout, image: PlatformImage, name:
 )
 def test_a_reference_that_names_no_image_is_an_error(client: RegistryClient, target: str, status: ExitCode) -> None:
     assert main(["verify", f"{client.registry}/{REPOSITORY}{target}"]) == status
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "index", "prune"])
+def test_a_folder_in_place_of_a_reference_is_refused_with_the_way_into_a_registry(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.create(tmp_path / "layout")
+    assert main([command, str(layout.path)]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert f"{layout.path} is on this machine, and an image in a registry is wanted" in said
+    assert "`soci-pipeline push FOLDER REFERENCE`" in said
+    assert main([command, str(tmp_path / "missing")]) == ExitCode.INVALID_INPUT
+    assert "not a repository name" in capsys.readouterr().err

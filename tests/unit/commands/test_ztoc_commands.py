@@ -118,6 +118,11 @@ def test_ztoc_info_of_a_layer_says_what_it_was_given(layer: Path, capsys: pytest
     assert "is gzipped, which no zTOC is\n  next: `soci-pipeline ztoc` makes one" in capsys.readouterr().err
 
 
+def test_ztoc_info_of_a_folder_says_which_file_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ztoc-info", str(tmp_path)]) == ExitCode.INVALID_INPUT
+    assert f"{tmp_path} is a folder\n  next: Name one zTOC" in capsys.readouterr().err
+
+
 def test_ztoc_get_file_reads_one_file(layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(layer, capsys, "--span-size", "20000")
     output = tmp_path / "content"
