@@ -20,6 +20,9 @@ from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.reference import ImageReference
 
+_KINDS = {"ztocs": "zTOCs", "soci_indexes": "SOCI indexes"}
+"""What is called otherwise for people than in the object of ``--json``."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
@@ -54,7 +57,10 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 def _text(reference: ImageReference, report: VerificationReport) -> str:
     lines = [f"{reference}: {'all is well' if report.ok else counted(len(report.findings), 'fault')}"]
     lines += [f"  - {finding}" for finding in report.findings]
-    lines.append("checked: " + ", ".join(f"{kind} {number}" for kind, number in report.checked.items()))
+    counts = dict(report.checked)
+    read = sized(counts.pop("bytes", 0))
+    kinds = (f"{_KINDS.get(kind, kind.replace('_', ' '))} {number}" for kind, number in counts.items())
+    lines.append(f"checked: {', '.join(kinds)}, and {read} of layers")
     lines += [
         f"{each.platform}: {sized(each.lazy_bytes)} to fetch before a lazy start, {sized(each.total_bytes)} without"
         if each.lazy_bytes != each.total_bytes

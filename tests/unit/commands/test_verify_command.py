@@ -1,6 +1,7 @@
 """`soci-pipeline verify` from the command line to the registry."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_a_sound_image_is_exit_status_0_and_says_what_lazy_loading_saves(
     assert answer["platforms"][0]["platform"] == "linux/amd64"
 
     assert main(["verify", f"{client.registry}/{REPOSITORY}:good", "--platform", "linux/amd64"]) == 0
-    assert "all is well" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "all is well" in said
+    assert re.search(r"^checked: .*\bmanifests 3, SOCI indexes 1, .*, zTOCs 2, and [0-9.]+ KiB of layers$", said, re.M)
 
 
 def test_an_image_without_an_index_is_sound_and_said_to_have_none(

@@ -206,13 +206,15 @@ def test_only_a_new_layer_is_fetched_where_another_tag_has_the_others(client: Re
 
 
 def test_known_ztocs_come_from_the_cache_and_from_v1_indexes(
-    client: RegistryClient, layout: Layout, tmp_path: Path
+    client: RegistryClient, layout: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "soci_pipeline")
     cache = CacheFolder(tmp_path / "cache")
     published(client, layout, add_image(layout, AMD64, some_layers()))
     index_existing(client, image_at(client), SETTINGS, ztocs=cache)
     published(client, layout, add_image(layout, AMD64, some_layers(), env=("A=b",)), name="v2")
     by_cache = index_existing(client, image_at(client, "v2"), SETTINGS, ztocs=cache)
+    said = caplog.text.count("its zTOC is at hand already")
 
     old = indexed(layout, ARM64, version=IndexVersion.V1)
     assert old.soci_index is not None
@@ -220,7 +222,7 @@ def test_known_ztocs_come_from_the_cache_and_from_v1_indexes(
     tag(client, layout, old.soci_index, "v3-soci")
     by_referrer = indexed_again(client, "v3")
 
-    assert (by_cache.changed, by_cache.bytes_fetched) == (True, 0)
+    assert (by_cache.changed, by_cache.bytes_fetched, said) == (True, 0, len(some_layers()))
     assert (by_referrer.changed, by_referrer.bytes_fetched) == (True, 0)
     assert verify(client, REPOSITORY, "v3", mode="all").ok
 
