@@ -8,10 +8,12 @@ from pathlib import Path
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
+from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.registry.server.settings import ServerSettings
 from soci_pipeline.registry.settings import ClientSettings
+from soci_pipeline.soci.records import PlatformImage
 
 REPOSITORY = "team/app"
 
@@ -36,6 +38,15 @@ def upload(client: RegistryClient, layout: Layout, *roots: Descriptor, repositor
                 client.put_manifest(repository, each.digest, layout.read(each), each.media_type)
             else:
                 client.upload_blob(repository, each, partial(layout.open_blob, each))
+
+
+def upload_joined(client: RegistryClient, layout: Layout, *images: PlatformImage) -> Descriptor:
+    """Bring images with their SOCI indexes to the repository, and the image index of them all; without a tag."""
+    for image in images:
+        upload(client, layout, image.manifest, *([image.soci_index] if image.soci_index else []))
+    index = layout.add_document(join(images, annotations={}, read=layout.read))
+    upload(client, layout, index)
+    return index
 
 
 def tag(client: RegistryClient, layout: Layout, root: Descriptor, name: str, *, repository: str = REPOSITORY) -> None:

@@ -14,14 +14,13 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import parse_image_manifest
 from soci_pipeline.oci.media_types import IN_TOTO
-from soci_pipeline.publish.join import join
 from soci_pipeline.publish.provenance import PREDICATE, PREDICATE_TYPE, Origin, attach, signed_for, statement
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tests.support.branches import branch_v2
 from tests.support.images import AMD64, ARM64, add_attestation
-from tests.support.published import REPOSITORY, registry, upload
+from tests.support.published import REPOSITORY, registry, upload_joined
 
 ORIGIN = Origin(
     source="https://robot:hunter2@git.example.com/app.git",
@@ -59,14 +58,6 @@ def images_of(layout: Layout) -> list[PlatformImage]:
     return images
 
 
-def published(client: RegistryClient, layout: Layout, images: list[PlatformImage]) -> Descriptor:
-    for image in images:
-        upload(client, layout, image.manifest)
-    index = layout.add_document(join(images, annotations={}, read=layout.read))
-    upload(client, layout, index)
-    return index
-
-
 def statements(client: RegistryClient, index: Descriptor) -> list[dict[str, Any]]:
     found = []
     for entry in client.referrers(REPOSITORY, index.digest, IN_TOTO):
@@ -80,7 +71,7 @@ def test_the_statement_names_commit_tools_and_every_layer_with_its_ztoc_or_reaso
     client: RegistryClient, layout: Layout
 ) -> None:
     images = images_of(layout)
-    index = published(client, layout, images)
+    index = upload_joined(client, layout, *images)
 
     digest, added = attach(client, REPOSITORY, index, images, ORIGIN)
 
@@ -107,7 +98,7 @@ def test_the_statement_names_commit_tools_and_every_layer_with_its_ztoc_or_reaso
 
 def test_a_second_run_of_the_commit_adds_none_even_with_newer_tools(client: RegistryClient, layout: Layout) -> None:
     images = images_of(layout)
-    index = published(client, layout, images)
+    index = upload_joined(client, layout, *images)
     first, _ = attach(client, REPOSITORY, index, images, ORIGIN)
 
     again = attach(client, REPOSITORY, index, images, replace(ORIGIN, tools={"soci-pipeline": "0.2.0"}))
@@ -118,7 +109,7 @@ def test_a_second_run_of_the_commit_adds_none_even_with_newer_tools(client: Regi
 
 def test_another_commit_with_the_same_bytes_gets_its_own(client: RegistryClient, layout: Layout) -> None:
     images = images_of(layout)
-    index = published(client, layout, images)
+    index = upload_joined(client, layout, *images)
     attach(client, REPOSITORY, index, images, ORIGIN)
 
     assert attach(client, REPOSITORY, index, images, replace(ORIGIN, revision="cd" * 20))[1]
@@ -149,7 +140,7 @@ def test_a_signed_attestation_is_linked_to_the_digest_that_it_was_made_for(
     signed = add_attestation(layout, image.manifest, payload=json.dumps(envelope).encode())
     plain = add_attestation(layout, image.manifest)
     image = image.model_copy(update={"attestations": (signed, plain)})
-    index = published(client, layout, [image])
+    index = upload_joined(client, layout, image)
 
     assert signed_for(client, REPOSITORY, [image]) == {signed.digest: (before,)}
     attach(client, REPOSITORY, index, [image], ORIGIN)

@@ -16,14 +16,12 @@ from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_MANIFEST, SOCI_INDEX_V
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import read_graph
-from soci_pipeline.publish.join import join
 from soci_pipeline.publish.verification.lazy_bytes import start_costs
 from soci_pipeline.publish.verification.structure import LayerToCheck, check_structure
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2, soci_index
 from tests.support.images import AMD64, ARM64, default_layers, with_address
-from tests.support.published import REPOSITORY, flip, registry, stored, upload
+from tests.support.published import REPOSITORY, flip, registry, stored, upload, upload_joined
 
 OTHER = Digest.of(b"something else")
 
@@ -37,14 +35,6 @@ def layout(tmp_path: Path) -> Layout:
 def client(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RegistryClient]:
     with registry(tmp_path / "registry", referrers=request.param == "referrers API") as found:
         yield found
-
-
-def published(client: RegistryClient, layout: Layout, *images: PlatformImage) -> Descriptor:
-    for image in images:
-        upload(client, layout, image.manifest, *([image.soci_index] if image.soci_index else []))
-    index = layout.add_document(join(images, annotations={}, read=layout.read))
-    upload(client, layout, index)
-    return index
 
 
 def changed(client: RegistryClient, layout: Layout, index: Descriptor, *entries: Descriptor) -> Descriptor:
@@ -75,7 +65,7 @@ def entries_of(layout: Layout, index: Descriptor) -> tuple[Descriptor, ...]:
 
 
 def test_a_joined_image_of_both_index_versions_has_no_fault(client: RegistryClient, layout: Layout) -> None:
-    root = published(client, layout, branch_v2(layout, AMD64, attested=True), branch_v1(layout, ARM64))
+    root = upload_joined(client, layout, branch_v2(layout, AMD64, attested=True), branch_v1(layout, ARM64))
 
     layers, found = checked(client, root, AMD64, Platform("linux", "arm64", "v8"))
 
@@ -86,7 +76,7 @@ def test_a_joined_image_of_both_index_versions_has_no_fault(client: RegistryClie
 
 
 def test_a_missing_platform_and_a_second_image_of_one_are_named(client: RegistryClient, layout: Layout) -> None:
-    root = published(client, layout, branch_v2(layout, AMD64))
+    root = upload_joined(client, layout, branch_v2(layout, AMD64))
     second = branch_plain(layout, AMD64)
     upload(client, layout, second.manifest)
 
@@ -97,7 +87,7 @@ def test_a_missing_platform_and_a_second_image_of_one_are_named(client: Registry
 
 
 def test_a_descriptor_that_lies_about_its_platform_is_named(client: RegistryClient, layout: Layout) -> None:
-    root = published(client, layout, branch_plain(layout, AMD64))
+    root = upload_joined(client, layout, branch_plain(layout, AMD64))
     lying = entries_of(layout, root)[0].annotated(platform=ARM64)
 
     assert "its descriptor claims linux/arm64, and its config says linux/amd64" in problems(
@@ -106,7 +96,7 @@ def test_a_descriptor_that_lies_about_its_platform_is_named(client: RegistryClie
 
 
 def test_annotations_must_name_each_other(client: RegistryClient, layout: Layout) -> None:
-    root = published(client, layout, branch_v2(layout, AMD64, attested=True))
+    root = upload_joined(client, layout, branch_v2(layout, AMD64, attested=True))
     image, attestation, soci = entries_of(layout, root)
 
     backwards = problems(
@@ -131,7 +121,7 @@ def test_annotations_must_name_each_other(client: RegistryClient, layout: Layout
 
 
 def test_a_soci_index_that_the_image_index_does_not_list_is_named(client: RegistryClient, layout: Layout) -> None:
-    root = published(client, layout, branch_v2(layout, AMD64))
+    root = upload_joined(client, layout, branch_v2(layout, AMD64))
     image = entries_of(layout, root)[0]
     alone = layout.add_document(ImageIndex(manifests=(image,)))
     upload(client, layout, alone)
@@ -144,7 +134,7 @@ def test_a_soci_index_that_the_image_index_does_not_list_is_named(client: Regist
 def test_a_soci_entry_that_its_image_does_not_name_and_another_platforms_are_named(
     client: RegistryClient, layout: Layout
 ) -> None:
-    root = published(client, layout, branch_plain(layout, AMD64))
+    root = upload_joined(client, layout, branch_plain(layout, AMD64))
     image = entries_of(layout, root)[0]
     stray = soci_index(layout, image, SOCI_INDEX_V2)
     upload(client, layout, stray)
@@ -163,7 +153,7 @@ def test_a_missing_layer_ztoc_config_and_child_are_all_named(
     client: RegistryClient, layout: Layout, tmp_path: Path
 ) -> None:
     amd, arm = branch_v2(layout, AMD64), branch_v2(layout, ARM64)
-    root = published(client, layout, amd, arm)
+    root = upload_joined(client, layout, amd, arm)
     manifest = parse_image_manifest(layout.read(amd.manifest))
     assert amd.soci_index is not None
     assert arm.soci_index is not None
@@ -186,7 +176,7 @@ def test_a_missing_layer_that_has_a_ztoc_is_named_whatever_addresses_it_has(
     client: RegistryClient, layout: Layout, tmp_path: Path
 ) -> None:
     layers = [with_address(layer) for layer in default_layers(AMD64)]
-    root = published(client, layout, branch_v2(layout, AMD64, layers=layers))
+    root = upload_joined(client, layout, branch_v2(layout, AMD64, layers=layers))
     stored(tmp_path / "registry").blob_path(layers[0].digest).unlink()
 
     _, found = checked(client, root)
@@ -200,7 +190,7 @@ def test_a_flipped_bit_in_a_manifest_a_config_and_a_soci_index_is_named(
     client: RegistryClient, layout: Layout, tmp_path: Path
 ) -> None:
     amd, arm = branch_v2(layout, AMD64), branch_v2(layout, ARM64)
-    root = published(client, layout, amd, arm)
+    root = upload_joined(client, layout, amd, arm)
     assert amd.soci_index is not None
     kept = stored(tmp_path / "registry")
     config = parse_image_manifest(layout.read(arm.manifest)).config
@@ -217,7 +207,7 @@ def test_a_flipped_bit_in_a_manifest_a_config_and_a_soci_index_is_named(
 
 def test_a_layer_of_another_size_is_named(client: RegistryClient, layout: Layout, tmp_path: Path) -> None:
     image = branch_plain(layout, AMD64)
-    root = published(client, layout, image)
+    root = upload_joined(client, layout, image)
     layer = parse_image_manifest(layout.read(image.manifest)).layers[0]
     path = stored(tmp_path / "registry").blob_path(layer.digest)
     path.chmod(0o644)
@@ -272,7 +262,7 @@ def test_an_annotation_that_is_no_digest_is_named(client: RegistryClient, layout
 
 def test_lazy_bytes_are_all_that_a_start_waits_for(client: RegistryClient, layout: Layout) -> None:
     image = branch_v2(layout, AMD64)
-    root = published(client, layout, image, branch_plain(layout, ARM64))
+    root = upload_joined(client, layout, image, branch_plain(layout, ARM64))
 
     amd, arm = start_costs(read_graph(client, REPOSITORY, root.digest, Findings()))
 
