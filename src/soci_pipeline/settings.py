@@ -23,7 +23,6 @@ PREFIX = "SOCI_PIPELINE_"
 _NOT_SETTINGS = frozenset({"registry_username", "registry_password", "registry_token"})
 # Kubernetes, "Environment variables" of a Service: those of its own form, and those of Docker's links.
 _OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)\Z|_PORT(_[0-9]+_[A-Z]+(_(PROTO|PORT|ADDR))?)?\Z")
-_LOGINS = frozenset(f"{PREFIX}{name}".lower() for name in _NOT_SETTINGS)
 
 
 class _Section(BaseModel):
@@ -179,11 +178,6 @@ def _no_such(variable: str) -> InvalidInput:
     known = {name.removeprefix(PREFIX): name for name in _variables()}
     advice = did_you_mean(variable.removeprefix(PREFIX), known) or _known()
     return InvalidInput(f"there is no setting {variable}", advice=advice)
-
-
-def variables_set(environment: Mapping[str, str]) -> list[str]:
-    """The names of the settings that an environment has a value for; logins are none."""
-    return [name for name in _variables() if environment.get(name) and name.lower() not in _LOGINS]
 
 
 def _known() -> str:

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         with contextlib.suppress(Ended):
             answer.show(as_json=arguments.json)
             logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
-            logger().info("to speak to it from elsewhere: export PREFECT_API_URL=%s/api", result.ui)
+            logger().info("to speak to its API from another terminal: export PREFECT_API_URL=%s/api", result.ui)
             signal.pause()
     logger().info("its data stay in %s until the next demo", folder)
     return CommandResult(json=None)

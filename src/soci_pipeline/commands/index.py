@@ -15,7 +15,7 @@ from typing import Any
 from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult, soci_options
 from soci_pipeline.commands.numbers import whole
-from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
+from soci_pipeline.commands.registry_access import add_options, client_for, image_of
 from soci_pipeline.publish.existing.index import IndexedImage, Settings, index_existing
 from soci_pipeline.publish.registries import prepare
 from soci_pipeline.publish.verification.mode import VerifyMode
@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
-    reference = reference_of(arguments.reference)
+    reference, _ = image_of(arguments.reference)
     machine = MachineSettings.from_environment()
     soci = soci_options.options_of(arguments, reuse_from=arguments.reuse_from)
     with client_for(arguments, reference) as client:

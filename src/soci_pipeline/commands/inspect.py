@@ -13,7 +13,7 @@ from typing import Any
 
 from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.registry_access import add_options, client_for, reference_of, target_of
+from soci_pipeline.commands.registry_access import add_options, client_for, image_of
 from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -29,10 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
-    reference = reference_of(arguments.reference)
+    reference, target = image_of(arguments.reference)
     findings = Findings()
     with client_for(arguments, reference) as client:
-        graph = read_graph(client, reference.repository, target_of(reference), findings)
+        graph = read_graph(client, reference.repository, target, findings)
         answer = _answer(client, reference, graph)
     answer["findings"] = [{"where": each.where, "what": each.what} for each in findings.found]
     return CommandResult(json=answer, text="\n".join(_lines(answer)))

@@ -2,7 +2,8 @@
 
 Each DIGEST is an image manifest, or the image index of one platform's branch; its SOCI index and attestations come with
 it. The index is put there by digest, and under the tag where REFERENCE has one. Joining the same images again writes
-the same bytes, in whatever order they are given. A platform that the tag had and loses is named.
+the same bytes, in whatever order they are given. A platform that the tag had and loses is named; with --json in
+"platforms_lost", which is null where the tag's old image cannot be read.
 
 Exit statuses: 0 joined; 3 a reference, digest or platform that cannot be meant; 10 to 12 the registry refused, is out
 of reach, or wants other credentials; 16 the images do not fit together, every reason is named and nothing was
@@ -10,20 +11,25 @@ published; 18 the tag may not move.
 """
 
 import argparse
+import re
+from collections.abc import Iterable, Sequence
 
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
 from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.manifest import ImageIndex, parse
+from soci_pipeline.oci.image_config import platform_of_config
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.publish.collect import collect, reader
-from soci_pipeline.publish.image_graph import is_image
+from soci_pipeline.publish.image_graph import is_artifact, is_image
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference, is_tag
+
+_HEX_OF_A_DIGEST = re.compile(r"([0-9a-fA-F]{64}|[0-9a-fA-F]{128})\Z")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,15 +61,15 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         index = join(images, annotations=annotations, read=reader(client, reference.repository), platforms=platforms)
         before = _platforms_under_tag(client, reference)
         uploaded = _put(client, reference, index)
-    lost = [each for each in before if not any(each.matches(image.platform) for image in images)]
-    for platform in lost:
+    lost = None if before is None else _lost(before, [image.platform for image in images])
+    for platform in lost or ():
         logger().warning("%s was under the tag %s before, and is not any more", platform, reference.tag)
     size = index.descriptor.size
     images = tuple(sorted(images, key=lambda image: image.platform))
     answer = {
         "index": str(index.descriptor.digest),
         "platforms": [image.digests() for image in images],
-        "platforms_lost": [str(each) for each in lost],
+        "platforms_lost": lost,
         "tags": [reference.tag] if reference.tag else [],
         "bytes_uploaded": uploaded,
         "bytes_skipped": 0 if uploaded else size,
@@ -72,8 +78,8 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     return CommandResult(json=answer, text=f"{named}  {', '.join(str(image.platform) for image in images)}")
 
 
-def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> tuple[Platform, ...]:
-    """The platforms that the tag's image index lists now; none where the tag is new, or has no index.
+def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> tuple[Platform, ...] | None:
+    """The platforms of the tag's image now; none where the tag is new or has no image, None where it cannot be read.
 
     What is wrong with the old image is no reason not to replace it.
     """
@@ -81,12 +87,19 @@ def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> t
         if reference.tag is None or client.head_manifest(reference.repository, reference.tag) is None:
             return ()
         document = parse(client.get_manifest(reference.repository, reference.tag)[1])
+        if isinstance(document, ImageManifest):
+            if is_artifact(document):
+                return ()
+            return (platform_of_config(client.read_blob(reference.repository, document.config)),)
     except SociPipelineError as error:
         logger().warning("which platforms the tag %s had cannot be read: %s", reference.tag, error.reason)
-        return ()
-    if not isinstance(document, ImageIndex):
-        return ()
+        return None
     return tuple(entry.platform for entry in document.manifests if entry.platform is not None and is_image(entry))
+
+
+def _lost(before: Iterable[Platform], now: Sequence[Platform]) -> list[str]:
+    """Those that no image has now, each once."""
+    return list(dict.fromkeys(str(each) for each in before if not any(each.matches(platform) for platform in now)))
 
 
 def _put(client: RegistryClient, reference: ImageReference, index: ImageIndex) -> int:
@@ -105,11 +118,12 @@ def _digest(text: str, reference: ImageReference) -> Digest:
     try:
         return Digest(text)
     except InvalidInput as error:
-        if not is_tag(text):
+        if not is_tag(text) or _HEX_OF_A_DIGEST.match(text):
             raise
         raise InvalidInput(
             f"not a digest: {text!r}",
-            advice=f"Where it is a tag, `soci-pipeline inspect {reference.with_tag(text)}` shows its images' digests.",
+            advice=f"{error.advice} Where it is a tag, `soci-pipeline inspect {reference.with_tag(text)}` shows its "
+            "images' digests.",
         ) from error
 
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
-from soci_pipeline.commands.registry_access import add_options, client_for
+from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import IMAGE_INDEXES
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.registry.reference import ImageReference
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
-    reference = ImageReference.parse(arguments.reference)
+    reference = reference_of(arguments.reference)
     layout = Layout.open(arguments.layout)
     root = layout.root()
     if reference.digest not in (None, root.digest):

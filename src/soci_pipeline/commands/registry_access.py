@@ -33,24 +33,37 @@ def client_for(arguments: argparse.Namespace, reference: ImageReference) -> Regi
     return connect(reference, settings.model_copy(update={"registry": registry}))
 
 
-def target_of(reference: ImageReference) -> str | Digest:
-    """The tag or digest of a reference; raises `InvalidInput` where it has neither."""
-    if reference.target is None:
-        raise InvalidInput(f"{reference} names no image", advice="Add a tag or a digest: name:tag or name@sha256:….")
-    return reference.target
-
-
 def reference_of(text: str) -> ImageReference:
     """What was given as REFERENCE; raises `InvalidInput` where it is none, with advice of its own for a path."""
     try:
         return ImageReference.parse(text)
     except InvalidInput as error:
-        if not os.path.exists(text):  # noqa: PTH110 - a Path raises where it may not look
+        if not _is_here(text):
             raise
-        raise InvalidInput(
-            f"{text} is on this machine, and an image in a registry is wanted",
-            advice="`soci-pipeline push FOLDER REFERENCE` puts an OCI layout into a registry.",
-        ) from error
+        raise _on_this_machine(text) from error
+
+
+def image_of(text: str) -> tuple[ImageReference, str | Digest]:
+    """A reference that names an image, and its tag or digest; raises `InvalidInput` as `reference_of` does."""
+    reference = reference_of(text)
+    if reference.target is not None:
+        return reference, reference.target
+    if _is_here(text):
+        raise _on_this_machine(text)
+    raise InvalidInput(f"{reference} names no image", advice="Add a tag or a digest: name:tag or name@sha256:….")
+
+
+def _is_here(path: str) -> bool:
+    # A Path raises where it may not look.
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def _on_this_machine(path: str) -> InvalidInput:
+    made = "" if os.path.isdir(path) else "`soci-pipeline convert` makes an OCI layout of an archive, and "  # noqa: PTH112
+    return InvalidInput(
+        f"{path!r} is on this machine, and what is in a registry is wanted",
+        advice=f"{made}`soci-pipeline push LAYOUT REFERENCE` puts one into a registry.",
+    )
 
 
 def repository_of(text: str) -> ImageReference:

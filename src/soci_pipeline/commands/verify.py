@@ -9,11 +9,12 @@ other credentials; 17 something is wrong, and every fault is named.
 """
 
 import argparse
+from collections.abc import Iterator, Mapping
 
 from soci_pipeline.amounts import counted, sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
-from soci_pipeline.commands.registry_access import add_options, client_for, reference_of, target_of
+from soci_pipeline.commands.registry_access import add_options, client_for, image_of
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.verification.mode import VerifyMode
@@ -35,8 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
-    reference = reference_of(arguments.reference)
-    target = target_of(reference)
+    reference, target = image_of(arguments.reference)
     platforms = None if arguments.platform is None else [Platform.parse(text) for text in arguments.platform]
     with client_for(arguments, reference) as client:
         report = verify(
@@ -57,10 +57,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 def _text(reference: ImageReference, report: VerificationReport) -> str:
     lines = [f"{reference}: {'all is well' if report.ok else counted(len(report.findings), 'fault')}"]
     lines += [f"  - {finding}" for finding in report.findings]
-    counts = dict(report.checked)
-    read = sized(counts.pop("bytes", 0))
-    kinds = (f"{_KINDS.get(kind, kind.replace('_', ' '))} {number}" for kind, number in counts.items())
-    lines.append(f"checked: {', '.join(kinds)}, and {read} of layers")
+    lines.append(f"checked: {', '.join(_checked(report.checked)) or 'nothing'}")
     lines += [
         f"{each.platform}: {sized(each.lazy_bytes)} to fetch before a lazy start, {sized(each.total_bytes)} without"
         if each.lazy_bytes != each.total_bytes
@@ -68,3 +65,11 @@ def _text(reference: ImageReference, report: VerificationReport) -> str:
         for each in report.platforms
     ]
     return "\n".join(lines)
+
+
+def _checked(counts: Mapping[str, int]) -> Iterator[str]:
+    for kind, number in counts.items():
+        if kind != "bytes":
+            yield f"{_KINDS.get(kind, kind.replace('_', ' '))} {number}"
+    if counts.get("bytes"):
+        yield f"{sized(counts['bytes'])} of layers"

@@ -39,10 +39,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 
 def read_ztoc(path: Path) -> Ztoc:
     """The zTOC in a file that the user named; raises `InvalidInput`, and `InvalidZtoc` with the file's name."""
-    if path.is_dir():
-        raise InvalidInput(
-            f"{path} is a folder", advice="Name one zTOC: in an OCI layout it lies in blobs/sha256 under its digest."
-        )
     try:
         data = path.read_bytes()
         if data.startswith(GZIP_MAGIC):
@@ -50,6 +46,10 @@ def read_ztoc(path: Path) -> Ztoc:
                 f"{path} is gzipped, which no zTOC is", advice="`soci-pipeline ztoc` makes one of a layer."
             )
         return decode(data)
+    except IsADirectoryError as error:
+        raise InvalidInput(
+            f"{path} is a folder", advice="Name one zTOC: in an OCI layout it lies in blobs/sha256 under its digest."
+        ) from error
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
     except InvalidZtoc as error:

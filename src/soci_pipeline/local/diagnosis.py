@@ -21,7 +21,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import find, run
 from soci_pipeline.registry.auth import DockerConfig, Environment, docker_config
 from soci_pipeline.registry.errors import redacted
-from soci_pipeline.settings import Settings, variables_set
+from soci_pipeline.settings import Settings
 from soci_pipeline.soci import inflate
 
 _MINIMUM_FREE_BYTES = 5 << 30
@@ -193,8 +193,8 @@ def _registry_credentials(_: Mapping[str, str]) -> str:
 
 
 def _settings(_: Mapping[str, str]) -> str:
-    Settings.from_environment()
-    given = len(variables_set(os.environ))
+    settings = Settings.from_environment()
+    given = sum(len(getattr(settings, section).model_fields_set) for section in Settings.model_fields)
     return f"{counted(given, 'setting')} in the environment" if given else "all as they are by default"
 
 

@@ -88,7 +88,7 @@ def read_graph(client: RegistryClient, repository: str, reference: str | Digest,
     findings.count("manifests")
     if isinstance(document, ImageManifest):
         reader = _Reader(client, repository, findings, ())
-        if _is_artifact(document):
+        if is_artifact(document):
             raise InvalidInput(f"{reference} is an artifact of type {document.config.media_type}, not an image")
         image = reader.image_of(root, data, document)
         return ImageGraph(root=root, data=data, document=document, images=(image,) if image else ())
@@ -99,7 +99,8 @@ def read_graph(client: RegistryClient, repository: str, reference: str | Digest,
     return ImageGraph(root=root, data=data, document=document, images=tuple(each for each in images if each))
 
 
-def _is_artifact(manifest: ImageManifest) -> bool:
+def is_artifact(manifest: ImageManifest) -> bool:
+    """Whether a manifest is something else than an image, such as a SOCI index."""
     return bool(manifest.artifact_type) or manifest.config.media_type in {SOCI_INDEX_V1, SOCI_INDEX_V2}
 
 

@@ -76,6 +76,30 @@ def test_a_platform_that_the_tag_loses_is_named(
     assert json.loads(capsys.readouterr().out)["platforms_lost"] == ["linux/arm64"]
 
 
+def test_an_image_without_an_index_loses_its_platform_too(
+    client: RegistryClient,
+    layout: Layout,
+    images: list[PlatformImage],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arm, amd = images
+    client.put_manifest(REPOSITORY, "v1", layout.read(amd.manifest), amd.manifest.media_type)
+
+    assert main(["join", f"{client.registry}/{REPOSITORY}:v1", str(arm.manifest.digest), "--json"]) == 0
+
+    assert "linux/amd64 was under the tag v1 before" in caplog.text
+    assert json.loads(capsys.readouterr().out)["platforms_lost"] == ["linux/amd64"]
+
+
+@pytest.mark.parametrize("count", [64, 128])
+def test_the_hex_of_a_digest_is_no_tag(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["join", "registry.test/shop/web:v1", "a" * count]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert "next: Write it as sha256: and 64 lower-case hex digits." in said
+    assert "inspect" not in said
+
+
 def test_a_tag_in_place_of_a_digest_is_refused_with_the_way_to_its_digests(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["join", "registry.test/shop/web:v1", "amd", "arm"]) == ExitCode.INVALID_INPUT
     said = capsys.readouterr().err
@@ -98,7 +122,11 @@ def test_a_platform_that_is_named_more_exactly_than_before_is_not_lost(
 
 
 def test_an_old_image_that_cannot_be_read_is_replaced(
-    client: RegistryClient, images: list[PlatformImage], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    client: RegistryClient,
+    images: list[PlatformImage],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arm, amd = (str(image.manifest.digest) for image in images)
     name = f"{client.registry}/{REPOSITORY}:v1"
@@ -108,9 +136,10 @@ def test_an_old_image_that_cannot_be_read_is_replaced(
     kept = Layout(tmp_path / "registry" / REPOSITORY.replace("/", "+"))
     flip(kept.blob_path(old.digest), 20)
 
-    assert main(["join", name, amd]) == 0
+    assert main(["join", name, amd, "--json"]) == 0
 
     assert "which platforms the tag v1 had cannot be read" in caplog.text
+    assert json.loads(capsys.readouterr().out.partition("\n")[2])["platforms_lost"] is None
     assert client.head_manifest(REPOSITORY, "v1") != old
 
 

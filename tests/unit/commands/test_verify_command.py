@@ -45,7 +45,7 @@ def test_a_sound_image_is_exit_status_0_and_says_what_lazy_loading_saves(
     assert main(["verify", f"{client.registry}/{REPOSITORY}:good", "--platform", "linux/amd64"]) == 0
     said = capsys.readouterr().out
     assert "all is well" in said
-    assert re.search(r"^checked: .*\bmanifests 3, SOCI indexes 1, .*, zTOCs 2, and [0-9.]+ KiB of layers$", said, re.M)
+    assert re.search(r"^checked: .*\bmanifests 3, SOCI indexes 1, .*, zTOCs 2, [0-9.]+ KiB of layers$", said, re.M)
 
 
 def test_an_image_without_an_index_is_sound_and_said_to_have_none(
@@ -54,7 +54,9 @@ def test_an_image_without_an_index_is_sound_and_said_to_have_none(
     layout = Layout.create(tmp_path / "plain")
     tag(client, layout, add_image(layout, AMD64, some_layers()), "plain")
     assert main(["verify", f"{client.registry}/{REPOSITORY}:plain"]) == 0
-    assert "no layer is indexed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no layer is indexed" in said
+    assert "\nchecked: configs 1, images 1, layers 2, manifests 1\n" in said
 
 
 @pytest.mark.parametrize("more", [[], ["--all"]])
@@ -133,14 +135,36 @@ def test_a_reference_that_names_no_image_is_an_error(client: RegistryClient, tar
     assert main(["verify", f"{client.registry}/{REPOSITORY}{target}"]) == status
 
 
-@pytest.mark.parametrize("command", ["verify", "inspect", "index", "prune"])
+@pytest.mark.parametrize("command", ["verify", "inspect", "index", "prune", "push layout"])
 def test_a_folder_in_place_of_a_reference_is_refused_with_the_way_into_a_registry(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = Layout.create(tmp_path / "layout")
-    assert main([command, str(layout.path)]) == ExitCode.INVALID_INPUT
+    assert main([*command.split(), str(layout.path)]) == ExitCode.INVALID_INPUT
     said = capsys.readouterr().err
-    assert f"{layout.path} is on this machine, and an image in a registry is wanted" in said
-    assert "`soci-pipeline push FOLDER REFERENCE`" in said
-    assert main([command, str(tmp_path / "missing")]) == ExitCode.INVALID_INPUT
+    assert f"'{layout.path}' is on this machine, and what is in a registry is wanted" in said
+    assert "next: `soci-pipeline push LAYOUT REFERENCE`" in said
+    assert main([*command.split(), str(tmp_path / "missing")]) == ExitCode.INVALID_INPUT
     assert "not a repository name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "index"])
+def test_a_path_that_could_be_a_name_is_told_from_one(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "image.tar").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "image.tar"]) == ExitCode.INVALID_INPUT
+    assert "`soci-pipeline convert` makes an OCI layout of an archive, and" in capsys.readouterr().err
+    assert main([command, "another.tar"]) == ExitCode.INVALID_INPUT
+    assert "names no image" in capsys.readouterr().err
+
+
+def test_an_image_of_which_nothing_can_be_read_is_a_fault_and_nothing_checked(
+    client: RegistryClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = client.head_manifest(REPOSITORY, "good")
+    assert root is not None
+    flip(stored(tmp_path / "registry").blob_path(root.digest), 60)
+    assert main(["verify", f"{client.registry}/{REPOSITORY}:good"]) == ExitCode.VERIFICATION_FAILED
+    assert "\nchecked: nothing\n" in capsys.readouterr().out

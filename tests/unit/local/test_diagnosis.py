@@ -202,6 +202,7 @@ def test_the_profile_is_looked_for_where_prefect_itself_looks(
 def test_a_setting_that_a_worker_would_refuse_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOCI_PIPELINE_WORK_JOBS", "3")
     monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", "do-not-count")
+    monkeypatch.delenv("CONTAINERD_ADDRESS", raising=False)
     assert _checks(tmp_path)["settings"].detail == "1 setting in the environment"
     monkeypatch.setenv("SOCI_PIPELINE_WORK_JOBS", "many")
     check = _checks(tmp_path)["settings"]
@@ -213,7 +214,10 @@ def test_without_settings_the_defaults_are_named_beside_a_login_too(
 ) -> None:
     monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", "user")
     monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", "do-not-count")
+    monkeypatch.delenv("CONTAINERD_ADDRESS", raising=False)
     assert _checks(tmp_path)["settings"].detail == "all as they are by default"
+    monkeypatch.setenv("CONTAINERD_ADDRESS", "/run/another.sock")
+    assert _checks(tmp_path)["settings"].detail == "1 setting in the environment"
 
 
 def test_a_setting_that_registry_commands_refuse_is_essential(

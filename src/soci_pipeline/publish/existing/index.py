@@ -210,7 +210,7 @@ class _Work:
             if self.ztocs is not None:
                 self.ztocs.put(*key, data)
         else:
-            logger().info("layer %s: its zTOC is at hand already, and the layer is not fetched", layer.digest)
+            logger().info("layer %s: its zTOC is in the cache, and the layer is not fetched", layer.digest)
             advance(layer.size)
         ztoc = self.client.upload_bytes(self.repository, data, SOCI_LAYER)
         return LayerPlan(layer, ztoc=ztoc)

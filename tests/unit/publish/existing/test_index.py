@@ -214,7 +214,7 @@ def test_known_ztocs_come_from_the_cache_and_from_v1_indexes(
     index_existing(client, image_at(client), SETTINGS, ztocs=cache)
     published(client, layout, add_image(layout, AMD64, some_layers(), env=("A=b",)), name="v2")
     by_cache = index_existing(client, image_at(client, "v2"), SETTINGS, ztocs=cache)
-    said = caplog.text.count("its zTOC is at hand already")
+    said = caplog.text.count("its zTOC is in the cache")
 
     old = indexed(layout, ARM64, version=IndexVersion.V1)
     assert old.soci_index is not None
