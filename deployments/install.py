@@ -124,7 +124,7 @@ def install_pools(
                 )
             )
             report.note("work_pools", name, "made")
-            _note_limit(report, name, pool.get("concurrency_limit"))
+            _note_limit(report, name, pool.get("concurrency_limit"), planned=pool.get("concurrency_limit"))
             report.note("commands", name, _command(with_python(template, worker_python)))
             continue
         changed = with_environment(there.base_job_template, needed)
@@ -135,7 +135,7 @@ def install_pools(
         else:
             client.update_work_pool(name, WorkPoolUpdate(base_job_template=changed))
             report.note("work_pools", name, "brought up to date")
-        _note_limit(report, name, there.concurrency_limit)
+        _note_limit(report, name, there.concurrency_limit, planned=pool.get("concurrency_limit"))
         report.note("commands", name, _command(changed))
 
 
@@ -162,9 +162,13 @@ def with_python(template: Mapping[str, Any], python: str | None) -> dict[str, An
     return changed
 
 
-def _note_limit(report: Report, pool: str, limit: int | None) -> None:
+def _note_limit(report: Report, pool: str, limit: int | None, *, planned: int | None) -> None:
     if limit is not None:
         report.note("limits", pool, f"at most {limit} runs at once")
+    elif planned is not None:
+        # A worker that was started before makes the pool itself; or its operator took the limit away.
+        command = f"prefect work-pool set-concurrency-limit {pool} {planned}"
+        report.note("limits", pool, f"none; `{command}` sets that of a new pool")
 
 
 def _command(template: Mapping[str, Any]) -> str:

@@ -23,16 +23,15 @@ _MOST_ROWS = 200
 def verification(image: ImageReference, target: str | Digest, report: VerificationReport) -> str:
     """Every finding, what was read, and what lazy loading saves."""
     said = "as it should be" if report.ok else f"**not as it should be**: {counted(len(report.findings), 'finding')}"
-    rows = [["Image index", code(report.index) if report.index else "could not be read"]]
-    rows += [
-        [text(kind.replace("_", " ")), sized(count) if kind == "bytes" else str(count)]
-        for kind, count in report.checked.items()
+    rows = [
+        ["Image index", code(report.index) if report.index else "could not be read"],
+        ["Checked", text(report.checked_in_words())],
     ]
     lines = [f"## {text(image.repository)}", "", f"{code(target)} is {said}.", ""]
     if report.findings:
         found = [[text(finding.where), text(finding.what)] for finding in report.findings]
         lines += [*_long_table(["Where", "What"], found), ""]
-    return _page([*lines, *table(["Read", ""], rows), "", *saved(report)])
+    return _page([*lines, *table(["Image", code(image.name)], rows), "", *saved(report)])
 
 
 def retention(image: ImageReference, done: "Pruned") -> str:
@@ -67,7 +66,9 @@ def indexing_plan(image: ImageReference, found: "IndexedImage") -> str:
             f"A dry run: {sized(found.bytes_to_fetch)} of layers would be fetched and indexed, and a container could "
             f"start without {sized(found.lazy_layer_bytes)}. Nothing was written.",
             "",
-            *table(["Platform", "Layers indexed now"], [[text(e.platform), indexed(e)] for e in found.platforms]),
+            *table(
+                ["Platform", "Layers that keep their zTOC"], [[text(e.platform), indexed(e)] for e in found.platforms]
+            ),
             "",
             *(_long_table(["Platform", "Layer", "Size", "What"], rows) if rows else []),
         ]

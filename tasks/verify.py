@@ -14,7 +14,6 @@ from soci_pipeline.registry.reference import ImageReference
 from tasks.artifacts import show_verification
 from tasks.policies import STEP
 from tasks.run_log import run_log
-from tasks.summary import checks
 
 
 @task(name="verify", task_run_name="verify", **STEP)
@@ -32,5 +31,5 @@ def verify(
         for finding in report.findings:
             log.error("%s: %s", finding.where, finding.what)
         report.raise_for_findings(f"{image.name} at {reference}")
-        log.info("verified: %s", checks(report))
+        log.info("verified: %s", report.checked_in_words())
         return report

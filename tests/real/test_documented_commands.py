@@ -13,7 +13,8 @@ import pytest
 
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.git_server import git_server
-from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
+from soci_pipeline.local.ports import free_port
+from soci_pipeline.local.prefect_server import PrefectServer, client_environment, prefect_server
 from soci_pipeline.prefect_api import PrefectApi
 from soci_pipeline.process import background, find, run
 from soci_pipeline.publish.verification.verify import verify
@@ -65,6 +66,17 @@ def installed(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Itera
         with PrefectApi(server.api_url) as api:
             until(lambda: all(api.online_workers(pool) for pool in _POOLS), seconds=300)
         yield Installed(server=server, registry=registry, env=env)
+
+
+def test_the_readmes_server_is_waited_for_as_it_says(tmp_path: Path) -> None:
+    start = "PREFECT_SERVER_ANALYTICS_ENABLED=false .venv/bin/prefect server start"
+    assert f"`{start}`" in (REPOSITORY / "README.md").read_text()
+    if not (REPOSITORY / _VENV / "prefect").exists():
+        pytest.skip("the README's commands are in .venv, and these tests run from elsewhere")
+    port = free_port()
+    env = client_environment(f"http://127.0.0.1:{port}/api", tmp_path / "home") | {"PREFECT_SERVER_API_PORT": str(port)}
+    with background(["bash", "-c", f"exec env {start}"], cwd=REPOSITORY, env=env, log=tmp_path / "server.log"):
+        documented("README.md", ".venv/bin/soci-pipeline setup").run(REPOSITORY, env=env, timeout=600)
 
 
 def _shop(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import WHY, Reason
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.artifacts import key_of
+from tasks.reports import verification
 from tasks.summary import Shown, summary
 from tests.support.images import AMD64, ARM64
 
@@ -71,6 +72,12 @@ def test_the_summary_says_how_to_pull_what_is_indexed_and_what_that_saves() -> N
     assert "3.0 MiB" in said
     assert "| linux/amd64 | 1.0 MiB | 20.0 MiB | 95.0 % |" in said
     assert "12.3 s" in said
+    assert "| Verified | yes: 2 SOCI indexes |" in said
+
+
+def test_a_verification_says_in_words_what_was_checked() -> None:
+    said = verification(IMAGE, "1.0", REPORT.model_copy(update={"checked": {"bytes": 2048, "layers": 1, "ztocs": 3}}))
+    assert "| Checked | 1 layer, 3 zTOCs, 2.0 KiB of layers |" in said
 
 
 def test_each_layer_that_is_pulled_whole_has_its_reason_in_words() -> None:

@@ -95,10 +95,14 @@ class InstanceMetadata:
             raise AwsUnreachable(f"the instance metadata service does not answer ({type(error).__name__})") from error
 
 
+_WHERE = "Run it on an EC2 instance, with the instance metadata service switched on (IMDSv2)."
+
+
 def _refused(answer: httpx.Response, what: str) -> AwsRefused:
     temporary = answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error
     return AwsRefused(
         f"the instance metadata service answered {answer.status_code} to {what}",
         code=str(answer.status_code),
         temporary=temporary,
+        advice=None if temporary else _WHERE,
     )

@@ -152,8 +152,7 @@ class _Play:
             raise InvalidInput("by chance no publication comes in this time", advice="Simulate more hours.")
         self._chance = chance
         self._groups = {
-            pool.name: SimulatedGroup(f"group of {pool.name}", scenario.bounds, scenario.boot_s)
-            for pool in scenario.pools
+            pool.name: SimulatedGroup(f"{pool.name}-group", scenario.bounds, scenario.boot_s) for pool in scenario.pools
         }
         self._controller = Controller(backend, self._groups, scenario.policy)
         self._next_look = 0.0

@@ -10,8 +10,8 @@ and to AWS with boto3's own credentials; they run until they are stopped. The bo
 maximum size. docs/capacity.md describes them.
 
 Exit statuses: 0 fine; 3 no such group, or a setting that cannot be meant; 7 boto3 is missing; 10 to 12 AWS refuses an
-action, is out of reach, or wants other credentials; 22 Prefect refuses or does not answer
-(with --once); 130 interrupted.
+action, is out of reach, or wants other credentials; 22 Prefect refuses or does not answer (with --once); 130
+interrupted.
 """
 
 import argparse

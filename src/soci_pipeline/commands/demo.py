@@ -7,8 +7,8 @@ answer says so. With --database postgres the server keeps its state in PostgreSQ
 server does, instead of SQLite. Everything that was started is stopped again; fetched tools stay in .toolchain.
 
 Exit statuses: 0 published; 7 a tool is missing; 9 the engine does not answer; 20 the flow run failed; 22 a part of the
-stack did not start, or another demo is at work; 130 interrupted (with --keep, Ctrl-C after the answer is the
-end that is wanted: 0).
+stack did not start, or another demo is at work; 130 interrupted (with --keep, Ctrl-C after the answer is the end that
+is wanted: 0).
 """
 
 import argparse

@@ -105,6 +105,6 @@ def _headline(found: IndexedImage) -> str:
             f"a container could then start without fetching {sized(found.lazy_layer_bytes)} of them"
         )
     if not found.changed:
-        return f"{found.reference}: nothing to do, {found.index}"
+        return f"{found.reference} stays as it is, since no layer gets a zTOC that it lacks: {found.index}"
     tags = ", ".join(record.tag for record in found.tags) or "no tag"
     return f"{found.reference}: indexed as {found.index} ({tags}), {sized(found.bytes_fetched)} fetched"

@@ -9,7 +9,6 @@ other credentials; 17 something is wrong, and every fault is named.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
 
 from soci_pipeline.amounts import counted, sized
 from soci_pipeline.commands import CommandResult
@@ -20,9 +19,6 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.reference import ImageReference
-
-_KINDS = {"ztocs": "zTOCs", "soci_indexes": "SOCI indexes"}
-"""What is called otherwise for people than in the object of ``--json``."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +53,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 def _text(reference: ImageReference, report: VerificationReport) -> str:
     lines = [f"{reference}: {'all is well' if report.ok else counted(len(report.findings), 'fault')}"]
     lines += [f"  - {finding}" for finding in report.findings]
-    lines.append(f"checked: {', '.join(_checked(report.checked)) or 'nothing'}")
+    lines.append(f"checked: {report.checked_in_words()}")
     lines += [
         f"{each.platform}: {sized(each.lazy_bytes)} to fetch before a lazy start, {sized(each.total_bytes)} without"
         if each.lazy_bytes != each.total_bytes
@@ -65,11 +61,3 @@ def _text(reference: ImageReference, report: VerificationReport) -> str:
         for each in report.platforms
     ]
     return "\n".join(lines)
-
-
-def _checked(counts: Mapping[str, int]) -> Iterator[str]:
-    for kind, number in counts.items():
-        if kind != "bytes":
-            yield f"{_KINDS.get(kind, kind.replace('_', ' '))} {number}"
-    if counts.get("bytes"):
-        yield f"{sized(counts['bytes'])} of layers"

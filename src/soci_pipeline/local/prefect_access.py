@@ -12,8 +12,8 @@ from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavail
 from soci_pipeline.registry.errors import redacted
 
 _START = (
-    "Start the server (`prefect server start`) and wait until it listens, or set PREFECT_API_URL to the one that is "
-    "meant."
+    "Start the server (`prefect server start`); `prefect server status --wait` returns when it answers, which is later "
+    "than its banner. Or set PREFECT_API_URL to the one that is meant."
 )
 _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 

@@ -69,6 +69,7 @@ def test_a_refusal_says_whether_to_ask_again(
     with pytest.raises(AwsRefused) as caught:
         metadata.interruption()
     assert caught.value.temporary is temporary
+    assert (caught.value.advice is None) is temporary
 
 
 @pytest.mark.parametrize("text", ["", "<html>", '{"action": "terminate"}'])

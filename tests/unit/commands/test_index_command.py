@@ -98,7 +98,9 @@ def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys:
     assert main(command) == 0
     assert "indexed as sha256:" in capsys.readouterr().out
     assert main(command) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    again = capsys.readouterr()
+    assert "nothing to do" in again.out
+    assert again.err == ""
     assert main([*command, "--dry-run"]) == 0
     assert "is indexed with these settings already, nothing to do" in capsys.readouterr().out
 

@@ -109,7 +109,7 @@ def index_existing(
     missing = to_fetch(plans)
     if all(plan.is_done for plan in plans):
         indexed = any(layer.ztoc for plan in plans for layer in plan.layers)
-        logger().info("%s %s", reference, "is indexed already" if indexed else "has no layer that can be indexed")
+        logger().debug("%s %s", reference, "is indexed already" if indexed else "has no layer that can be indexed")
         return work.answer(graph, plans)
     if settings is not None and settings.dry_run:
         return work.answer(graph, plans, to_fetch=work.not_at_hand(missing))
@@ -117,7 +117,6 @@ def index_existing(
     done = [_with(plan, found) for plan in plans]
     assembled = work.push(graph, done)
     if not assembled.changed:
-        logger().info("%s stays as it is: with these settings no layer gets a zTOC that it lacks", reference)
         return work.answer(graph, done, to_fetch=missing)
     return work.release(graph, assembled, done, missing)
 

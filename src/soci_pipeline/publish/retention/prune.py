@@ -138,7 +138,7 @@ def execute(
         done += len(each) - len(stayed)
         left |= {str(digest): why for digest, why in stayed.items()}
         left |= {tag: stayed[digest] for tag, digest in graph.tags.items() if digest in stayed}
-    logger().info("%s: %s", repository, _said_of(plan, left, done))
+    logger().debug("%s: %s", repository, _said_of(plan, left, done))
     return left
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel, ConfigDict
 
+from soci_pipeline.amounts import counted, sized
 from soci_pipeline.errors import DamagedContent, InvalidInput, VerificationFailed
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
@@ -24,6 +25,22 @@ from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.publish.verification.structure import LayerToCheck, check_structure
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer
+
+_KINDS = {
+    "configs": ("config", "configs"),
+    "diff_ids": ("diff id", "diff ids"),
+    "diff_ids_unread": ("diff id that cannot be read", "diff ids that cannot be read"),
+    "entries": ("entry", "entries"),
+    "images": ("image", "images"),
+    "layers": ("layer", "layers"),
+    "layers_held_elsewhere": ("layer held elsewhere", "layers held elsewhere"),
+    "manifests": ("manifest", "manifests"),
+    "soci_indexes": ("SOCI index", "SOCI indexes"),
+    "spans": ("span", "spans"),
+    "spans_too_large": ("span too large for a sample", "spans too large for a sample"),
+    "ztocs": ("zTOC", "zTOCs"),
+}
+"""The kinds of `VerificationReport.checked` for people: one of them, and many."""
 
 
 class VerificationReport(BaseModel):
@@ -38,6 +55,13 @@ class VerificationReport(BaseModel):
     lazy_bytes: int = 0
     total_bytes: int = 0
     platforms: tuple[PlatformCost, ...] = ()
+
+    def checked_in_words(self) -> str:
+        """What was checked, for people: ``2 images, 1 SOCI index, 3 zTOCs, 1.5 MiB of layers``, or ``nothing``."""
+        counts = dict(self.checked)
+        read = counts.pop("bytes", 0)
+        said = [counted(number, *_KINDS.get(kind, (kind, None))) for kind, number in counts.items()]
+        return ", ".join([*said, f"{sized(read)} of layers"] if read else said) or "nothing"
 
     def raise_for_findings(self, name: str) -> None:
         """Raise `VerificationFailed` with every finding where there is one; ``name`` is what was read."""

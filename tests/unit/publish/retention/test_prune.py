@@ -115,7 +115,7 @@ def test_what_went_is_logged_in_the_numbers_of_the_answer(
     for name, root in (("v1-amd64", image.manifest), ("latest", kept), ("oldest", old)):
         tag(client, layout, root, name)
 
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG", "soci_pipeline"):
         done = prune(client, ImageReference(client.registry, REPOSITORY), KeepRules.of(tags=["v1"]))
 
     assert done.deleted == ("latest", "v1-amd64", "oldest", "v0", old.digest)

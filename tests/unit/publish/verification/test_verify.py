@@ -120,3 +120,29 @@ def test_a_registry_out_of_reach_says_nothing_about_the_image(tmp_path: Path, la
     impatient = ClientSettings(attempts=2, backoff_base=0.01)
     with RegistryClient(client.registry, settings=impatient) as late, pytest.raises(RegistryUnreachable):
         verify(late, REPOSITORY, digest, mode="sample")
+
+
+def test_what_was_checked_is_said_in_words() -> None:
+    checked = {
+        "bytes": 1536,
+        "configs": 1,
+        "diff_ids_unread": 2,
+        "entries": 1,
+        "layers": 2,
+        "soci_indexes": 1,
+        "ztocs": 2,
+    }
+    said = VerificationReport(ok=True, checked=checked).checked_in_words()
+    assert said == (
+        "1 config, 2 diff ids that cannot be read, 1 entry, 2 layers, 1 SOCI index, 2 zTOCs, 1.5 KiB of layers"
+    )
+    assert VerificationReport(ok=False).checked_in_words() == "nothing"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_kind_that_is_counted_has_words(client: RegistryClient, layout: Layout, mode: str) -> None:
+    zstd = Layer(b"\x28\xb5\x2f\xfd and so on", OCI_LAYER_ZSTD)
+    report = verified(
+        client, published(client, layout, indexed(layout, AMD64, [*some_layers(), zstd], indexed_layers=[0])), mode
+    )
+    assert "_" not in report.checked_in_words()
