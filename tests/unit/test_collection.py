@@ -1,0 +1,22 @@
+"""That pytest finds every test: a folder which it passes over looks like one whose tests pass."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_no_file_of_tests_is_passed_over(tmp_path: Path) -> None:
+    """Collected with the project's settings, from files with one test each in place of the real ones: in a second."""
+    wanted = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    for name in wanted:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("def test_it(): pass\n")
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    found = {line.partition("::")[0] for line in done.stdout.splitlines() if line.endswith("::test_it")}
+    assert found == wanted
+    assert Path(__file__).relative_to(REPOSITORY).as_posix() in found
