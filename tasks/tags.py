@@ -12,7 +12,7 @@ from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from soci_pipeline.errors import DeadlineExceeded
 from soci_pipeline.oci.descriptor import Descriptor
@@ -41,8 +41,7 @@ def limit_of(image: ImageReference) -> str:
 def alone(image: ImageReference) -> Iterator[None]:
     """No other publication moves tags of the image meanwhile; raises `DeadlineExceeded` after a quarter of an hour."""
     name = limit_of(image)
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1, active=True))
+    _make_limit(name)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(
@@ -53,6 +52,16 @@ def alone(image: ImageReference) -> Iterator[None]:
                 f"other publications of {image} held its tags for {_WAIT_SECONDS:g} s", temporary=True
             ) from error
         yield
+
+
+def _make_limit(name: str) -> None:
+    """The limit, where there is none: a server answers a second one with a conflict, and logs that with a traceback."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            with contextlib.suppress(ObjectAlreadyExists):  # another publication has made it since
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1, active=True))
 
 
 @task(name="tag", task_run_name="tag", **STEP)
