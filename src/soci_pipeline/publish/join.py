@@ -67,7 +67,7 @@ def join(
     if problems:
         raise JoinRefused(
             "the images do not add up to one image index:\n" + "\n".join(f"  - {line}" for line in problems),
-            advice="Nothing was published. Run the platforms that are named again, or ask for fewer.",
+            advice="Nothing was published. Make the named images again, leave them out, or ask for what is there.",
         )
     ordered = sorted(checked, key=lambda item: (item.platform.normalised(), item.image.digest))
     return ImageIndex(

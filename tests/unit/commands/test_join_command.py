@@ -156,6 +156,20 @@ def test_a_tag_of_something_that_is_no_image_is_replaced(client: RegistryClient,
     assert moved.digest != artifact.digest
 
 
+def test_an_image_that_was_not_asked_for_is_to_be_left_out_or_asked_for(
+    client: RegistryClient, images: list[PlatformImage], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = [str(image.manifest.digest) for image in images]
+    command = ["join", f"{client.registry}/{REPOSITORY}:v1", *digests, "--platform", "linux/amd64"]
+
+    assert main(command) == ExitCode.JOIN_REFUSED
+
+    said = capsys.readouterr().err
+    assert "linux/arm64: nobody asked for this platform" in said
+    assert "leave them out, or ask for what is there" in said
+    assert client.head_manifest(REPOSITORY, "v1") is None
+
+
 def test_without_a_tag_the_index_is_there_by_digest_alone(
     client: RegistryClient, images: list[PlatformImage], capsys: pytest.CaptureFixture[str]
 ) -> None:
