@@ -14,11 +14,11 @@ export UV_CACHE_DIR := $(TOOLCHAIN)/cache/uv
 export PIP_CACHE_DIR := $(TOOLCHAIN)/cache/pip
 export UV_SYSTEM_CERTS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PYTHONDONTWRITEBYTECODE := 1
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
-PYTEST := $(VENV)/bin/python -m pytest -p no:cacheprovider
+PYTEST := $(VENV)/bin/python -m pytest -p no:cacheprovider --durations=10
 
-.PHONY: help prerequisites install development demo test test-unit screenshots check format coverage docs bench fuzz lock clean
+.PHONY: help prerequisites install development demo test test-unit test-service test-real test-deep screenshots check format coverage docs bench fuzz lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,15 +56,29 @@ development: $(VENV)/installed-runtime $(VENV)/installed-development
 demo: $(VENV)/installed-runtime ## Publish an example for two platforms with a local stack, and show it
 	@$(VENV)/bin/soci-pipeline demo $(DEMO_ARGS)
 
-test: test-unit ## All tests: units, then the real engines, registries and Prefect server
-	@$(PYTEST) --real -m real --durations=20 $(TEST_ARGS)
+test: test-unit test-service test-real ## The tests to run before you propose a change
 
-# A process for each core. A file stays in one, in the order of the rings: see `_ring` in tests/conftest.py.
-test-unit: development ## The tests that need nothing but Python
-	@$(PYTEST) -m 'not real' -n auto --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+test-unit: development ## The library alone: no Prefect, no AWS, no engine
+	@$(PYTEST) tests/unit -n auto --dist worksteal $(TEST_ARGS)
+
+# A module stays in one process, and so do the tests that share an account or an engine: see the tiers' conftest.py.
+GROUPED := --dist loadgroup --no-loadscope-reorder
+
+test-service: development ## Flows, tasks, webhook and AWS code, with one Prefect server and one emulated AWS
+	@$(PYTEST) tests/service -n auto $(GROUPED) $(TEST_ARGS)
+
+test-real: development ## Engines, registries, lazy pull and Prefect's UI, with one local stack
+	@$(PYTEST) tests/real -n $(REAL_PROCESSES) $(GROUPED) $(TEST_ARGS)
+
+# Most real tests wait for other programs, so one more process than cores keeps the cores busy.
+REAL_PROCESSES ?= $(shell expr $$(nproc) + 1)
+
+THIRD ?=
+test-deep: development ## What is expensive and rarely affected; THIRD=1, 2 or 3 runs a part of it
+	@$(PYTEST) tests/deep -n 2 $(GROUPED) $(if $(THIRD),--third $(THIRD)) $(TEST_ARGS)
 
 screenshots: development ## Take the README's pictures of Prefect's UI again
-	@$(PYTEST) --real tests/real/test_ui.py --screenshots docs/images $(TEST_ARGS)
+	@$(PYTEST) tests/real/test_ui.py --screenshots docs/images $(TEST_ARGS)
 
 check: development ## Formatting, lint and types
 	@$(VENV)/bin/ruff format --check .
@@ -102,4 +116,4 @@ lock: $(UV) ## Resolve the pins in requirements/ again
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) .toolchain .local .cache .mypy_cache .ruff_cache .hypothesis build-output
-	@find src -name __pycache__ -prune -exec rm -rf {} +
+	@find src tests tasks flows deployments benchmarks -name __pycache__ -prune -exec rm -rf {} +

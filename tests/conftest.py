@@ -1,12 +1,14 @@
-"""The tiers, and the real things that the real tier shares.
+"""The tiers, and what their tests share.
 
-``--real`` adds the tests that start engines, registries and Prefect. A tool that this machine cannot have skips its
+A folder is a tier, and says what its tests need: `unit` nothing but the library, `service` Prefect and an emulated AWS,
+`real` engines, registries and a browser, `deep` the same for longer. A tool that this machine cannot have skips its
 tests; with ``CI=true`` or ``--require-tools`` it fails them, so that a green gate means that they ran.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -15,11 +17,17 @@ import pytest
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.local import registry as local_registry
 from soci_pipeline.local.engine import Engine, running_engine
-from soci_pipeline.local.stack import Stack, local_stack
+from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
+from tests.support.once_per_run import OncePerRun
+from tests.support.registries import AT_ONCE, registry
+from tests.support.stacks import deployed_database, shared_stack
+from tests.support.tiers import NOT_IN_UNIT, TIERS, forbid, forbidden_import, tier_of
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+_ONCE = pytest.StashKey[OncePerRun]()
 
 # No test is timed: a busy machine is no defect. The gate tries the same examples each time; people get new ones.
 hypothesis.settings.register_profile(
@@ -35,40 +43,46 @@ hypothesis.settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("soci-pipeline")
-    group.addoption("--real", action="store_true", help="also run the tests with real engines, registries and Prefect")
     group.addoption("--screenshots", metavar="FOLDER", help="also write the README's pictures of the UI there")
-    group.addoption("--require-tools", action="store_true", help="a tool that cannot be had is a failure, not a skip")
+    group.addoption("--require-tools", action="store_true", help="a missing tool fails its tests instead of skipping")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"real tier: {'on' if config.getoption('--real') else 'off'}, missing tools: {_on_missing(config)}"
+    return f"a test whose tool is missing: {_on_missing(config)}s"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=_ring)
-    if config.getoption("--real"):
-        return
-    skip = pytest.mark.skip(reason="needs --real")
-    for item in items:
-        if item.get_closest_marker("real"):
-            item.add_marker(skip)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.args and {tier_of(Path(each.partition("::")[0])) for each in config.args} == {"unit"}:
+        forbid(NOT_IN_UNIT)
 
 
-def _ring(item: pytest.Item) -> int:
-    """From the library outwards, and what is cheap to find first.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tiers in their order, where several run in one process.
 
     Prefect's client leaves threads behind that draw from the shared random generator, which hypothesis holds against
     the test that it is drawing for; so no flow may have run before the library's property tests.
     """
-    if item.get_closest_marker("real"):
-        return 2
-    return 0 if (REPOSITORY / "tests" / "unit") in item.path.parents else 1
+    items.sort(key=lambda item: TIERS.index(tier_of(item.path)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # No fixture does this: waiting for the other processes must not count as some test's time.
+    if (once := session.config.stash.get(_ONCE, None)) is not None:
+        once.close()
+
+
+@pytest.fixture(autouse=True)
+def only_the_library() -> Iterator[None]:
+    """No unit test imports what belongs to the service tier, not even one that catches the error."""
+    yield
+    if (why := forbidden_import()) is not None:
+        pytest.fail(why)
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """No test sees the machine's credentials, AWS profile or Docker configuration."""
-    if request.node.get_closest_marker("real"):
+    """No test sees the machine's credentials, AWS profile or Docker configuration, unless it needs real tools."""
+    if tier_of(request.path) in ("real", "deep"):
         return
     for name in list(os.environ):
         if (
@@ -76,6 +90,32 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
             and name != "AWS_CA_BUNDLE"
         ):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """An empty layout to make images in."""
+    return Layout.create(tmp_path / "layout")
+
+
+@pytest.fixture
+def referrers_api() -> bool:
+    """Whether the registry of `client` has the referrers API; modules override it to run their tests on both kinds."""
+    return True
+
+
+@pytest.fixture
+def client(tmp_path: Path, referrers_api: bool) -> Iterator[RegistryClient]:
+    """An empty embedded registry that keeps its content in ``tmp_path / "registry"``, and a client for it."""
+    with registry(tmp_path / "registry", referrers=referrers_api, settings=AT_ONCE) as made:
+        yield made
+
+
+@pytest.fixture
+def embedded_registry(tmp_path: Path) -> Iterator[str]:
+    """The address of an embedded registry of the test's own."""
+    with serving(tmp_path / "registry") as address:
+        yield address
 
 
 @contextmanager
@@ -94,53 +134,51 @@ def _on_missing(config: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def or_skip(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
-    """For fixtures that need a tool: within the block its lack is a skip, or a failure where tools are required."""
+    """For fixtures: where a tool is missing, the block skips the test, or fails it if tools are required."""
     return lambda: _or_skip(request.config)
 
 
 @pytest.fixture(scope="session")
-def toolchain(request: pytest.FixtureRequest) -> Toolchain:
+def once_per_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OncePerRun:
+    """What all pytest processes of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return request.config.stash.setdefault(_ONCE, OncePerRun(folder))
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> Toolchain:
     """The unpacked tools, shared with `make demo`: under the repository, quick the second time."""
     return Toolchain()
 
 
 @pytest.fixture(scope="session")
-def engine(
-    request: pytest.FixtureRequest, toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Engine]:
-    """A Docker engine for the whole session: the machine's own, else a private one."""
-    with ExitStack() as stack:
-        with _or_skip(request.config):
-            started = stack.enter_context(running_engine(tmp_path_factory.mktemp("engine"), toolchain=toolchain))
-        yield started
+def engine(once_per_run: OncePerRun, toolchain: Toolchain, request: pytest.FixtureRequest) -> Engine:
+    """A Docker engine for the whole run: the machine's own, else a private one."""
+    with _or_skip(request.config):
+        return once_per_run.get("engine", partial(running_engine, toolchain=toolchain))
 
 
 @pytest.fixture(scope="session")
-def docker_registry(
-    request: pytest.FixtureRequest, toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The address of Debian's docker-registry, empty at the session's start."""
-    with ExitStack() as stack:
-        with _or_skip(request.config):
-            folder = tmp_path_factory.mktemp("docker-registry")
-            address = stack.enter_context(local_registry.docker_registry(folder, toolchain=toolchain))
-        yield address
+def docker_registry(once_per_run: OncePerRun, toolchain: Toolchain, request: pytest.FixtureRequest) -> str:
+    """The address of Debian's docker-registry, empty when the run starts."""
+    with _or_skip(request.config):
+        return once_per_run.get("docker-registry", partial(local_registry.docker_registry, toolchain=toolchain))
 
 
-@pytest.fixture
-def embedded_registry(tmp_path: Path) -> Iterator[str]:
-    """The address of an embedded registry of the test's own."""
-    with serving(tmp_path / "registry") as address:
-        yield address
+@pytest.fixture(scope="session")
+def prepared(once_per_run: OncePerRun) -> Path:
+    """A Prefect database in which the pools are made and the flows deployed, for stacks to start from."""
+    return once_per_run.get("database", deployed_database)
 
 
 @pytest.fixture(scope="session")
 def stack(
-    request: pytest.FixtureRequest, engine: Engine, toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    """A whole local stack for the session; each worker sees nothing of the others' folders."""
-    with ExitStack() as block:
-        with _or_skip(request.config):
-            folder = tmp_path_factory.mktemp("stack")
-            started = block.enter_context(local_stack(folder, engine=engine, toolchain=toolchain, isolated=True))
-        yield started
+    once_per_run: OncePerRun, engine: Engine, toolchain: Toolchain, prepared: Path, request: pytest.FixtureRequest
+) -> Stack:
+    """A whole local stack for the run; no worker sees the others' folders, and each has ctr and soci on its PATH.
+
+    A test that kills a worker starts one of its own, in a pool of its own.
+    """
+    with _or_skip(request.config):
+        return once_per_run.get("stack", partial(shared_stack, engine=engine, toolchain=toolchain, prepared=prepared))

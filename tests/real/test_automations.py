@@ -14,8 +14,6 @@ from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.process import run
 from tests.support.webhook import Recorded, loopback, until
 
-pytestmark = pytest.mark.real
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 BLOCK = """
 import sys

@@ -38,7 +38,7 @@ from tests.support.images import gzip_layer, image_layout, only_manifest
 from tests.support.shell_root import add_shell
 from tests.support.tars import noise
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 EPOCH = 1_700_000_000
 HERE = Platform.native()

@@ -43,7 +43,7 @@ from tests.support.file_server import serving_files
 from tests.support.images import Layer, gzip_layer, image_layout, index_layout
 from tests.support.tars import gzipped, noise, tar_of, text
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 HERE = Platform.native()
 V1 = SociOptions(version=IndexVersion.V1, span_size=1 << 20, min_layer_size=1 << 20)

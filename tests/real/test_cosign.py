@@ -16,10 +16,10 @@ from soci_pipeline.publish.registries import Connection
 from soci_pipeline.publish.signature import SigningKey, sign
 from soci_pipeline.registry.reference import ImageReference
 from tests.support.images import AMD64, add_image
-from tests.support.published import REPOSITORY, registry, upload
+from tests.support.published import REPOSITORY, upload
+from tests.support.registries import AT_ONCE, registry
 
 
-@pytest.mark.real
 def test_an_index_is_signed_once_by_key_and_cosign_verifies_it(
     tmp_path: Path,
     toolchain: Toolchain,
@@ -34,7 +34,7 @@ def test_an_index_is_signed_once_by_key_and_cosign_verifies_it(
     index = layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64),)))
     process.run(["cosign", "generate-key-pair"], cwd=tmp_path, stdin=b"test only")
     key = SigningKey(str(tmp_path / "cosign.key"), SecretStr("test only"))
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         upload(client, layout, index)
         reference = ImageReference.parse(f"{client.registry}/{REPOSITORY}@{index.digest}")
         connection = Connection(plain_http=True)

@@ -24,8 +24,6 @@ from tests.support.images import index_layout
 from tests.support.registries import described, noise, push_image, upload
 from tests.support.releases import release
 
-pytestmark = pytest.mark.real
-
 SETTINGS = ClientSettings(attempts=3, backoff_base=0.01, part_size=1 << 20, settle_time=0.2)
 
 

@@ -22,8 +22,6 @@ from tests.support.ecr_name import named_as_ecr
 from tests.support.images import AMD64, gzip_layer, image_layout
 from tests.support.tars import noise
 
-pytestmark = pytest.mark.real
-
 IMAGE = ImageReference.parse(f"{REGISTRY}/team/app")
 EXPIRES_AFTER = 700_000
 """Bytes that were sent, of a push of 1.6 MB."""

@@ -26,7 +26,6 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 
 pytestmark = [
-    pytest.mark.real,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a private engine"),
 ]
 

@@ -26,8 +26,6 @@ from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from tests.support.images import AMD64, ARM64
 from tests.support.snapshotter import PrivateContainerd
 
-pytestmark = pytest.mark.real
-
 PLATFORMS = (AMD64, ARM64)
 
 

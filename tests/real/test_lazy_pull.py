@@ -27,8 +27,6 @@ from tests.support.images import AMD64, ARM64
 from tests.support.snapshotter import PrivateContainerd, private_containerd
 from tests.support.tls_registry import RecordingRegistry, tls_registry
 
-pytestmark = pytest.mark.real
-
 NAME = "registry.test"
 # A large text in the middle of the layer.
 READ_FILE = "pydoc_data/topics.py"

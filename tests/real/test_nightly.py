@@ -15,8 +15,6 @@ from soci_pipeline.registry.client import RegistryClient
 from tests.support import publications as seen
 from tests.support.images import Layer, gzip_layer, image_layout
 
-pytestmark = pytest.mark.real
-
 REPOSITORY = "nightly/shop"
 APPLICATION = gzip_layer({"app/main": b"print()\n"})
 

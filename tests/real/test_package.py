@@ -15,8 +15,6 @@ from soci_pipeline.registry.server import serving
 from tests.support.documentation import REPOSITORY, documented
 from tests.support.images import indexable_archive
 
-pytestmark = pytest.mark.real
-
 _UV = REPOSITORY / ".toolchain" / "uv" / "bin"
 
 

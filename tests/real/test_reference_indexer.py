@@ -29,8 +29,6 @@ from tests.support.images import AMD64, ARM64, Layer, image_layout
 from tests.support.snapshotter import PrivateContainerd
 from tests.support.tars import Entry, directory, gzipped, hardlink, noise, symlink, tar, text
 
-pytestmark = pytest.mark.real
-
 REFERENCE_TOOL = "AWS SOCI CLI v0.1"
 SPAN_SIZES = (4 << 20, 1 << 20, 100_000)
 # Installed for the tests: pure Python, compiled modules and much data, in thousands of files.

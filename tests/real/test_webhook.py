@@ -19,8 +19,6 @@ from tests.support.images import image_layout
 from tests.support.switch import Switch
 from tests.support.webhook import Recorded, loopback, runs_of, send, stored_run, until
 
-pytestmark = pytest.mark.real
-
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

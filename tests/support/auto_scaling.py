@@ -1,25 +1,14 @@
 """An Auto Scaling group in an emulated AWS that is spoken to over HTTP."""
 
 import contextlib
-import functools
 from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 
 GROUP = "soci-arm64-workers"
 _IMAGE = "ami-12c6146b"
 _LAUNCHED = "workers"
-
-
-@functools.cache
-def emulated_aws() -> str:
-    """The address of the emulator: one for the whole session, since it takes seconds to fill itself."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    return f"http://{host}:{port}"
 
 
 def make_group(url: str, *, desired: int = 0, most: int = 4, protected: bool = True) -> Any:

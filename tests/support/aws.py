@@ -5,20 +5,23 @@ The emulator's tokens are expired since 2015 and it refuses nobody, so life time
 
 import base64
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
+from soci_pipeline.local.ports import LOOPBACK, free_port, listens, wait_until
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.process import background
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
@@ -35,29 +38,18 @@ def give_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def emulator() -> Iterator[str]:
-    """The address of an emulated AWS."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-
-
-@contextmanager
-def emulated_aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The same, set in the environment for clients that are not told where their service is."""
-    give_credentials(monkeypatch)
-    with emulator() as url:
-        monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        yield url
+def emulator(folder: Path) -> Iterator[str]:
+    """The address of an emulated AWS, in a process of its own that logs into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), folder / "log"
+    argv = [sys.executable, "-m", "moto.server", "--host", LOOPBACK, "--port", str(port)]
+    with background(argv, log=log) as child:
+        wait_until(lambda: listens(port), what="the emulated AWS", child=child, log=log, seconds=120)
+        yield f"http://{LOOPBACK}:{port}"
 
 
 def unique(word: str) -> str:
-    """A name that no other test has used: all emulators of a process share what they know."""
+    """A name that no other test has used: the emulator remembers what the others have made."""
     return f"{word}-{uuid4().hex[:10]}"
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHELL_LANGUAGES = frozenset({"console", "sh", "bash", "shell"})
 
-# By document and heading: sections whose commands `tests/unit/aws/test_operations_page.py` runs in their order. It has
-# the reasons for the few that it leaves out.
+# By document and heading: sections whose commands `tests/service/aws/test_operations_page.py` runs in their order. It
+# has the reasons for the few that it leaves out.
 SECTIONS_RUN_IN_ORDER = (
     ("docs/operations.md", "From an empty AWS account to the first tag"),
     ("docs/operations.md", "Running it on AWS"),

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from soci_pipeline.local.ports import answers, wait_until
 from soci_pipeline.local.stack import Stack
-from soci_pipeline.local.workers import Worker
+from soci_pipeline.local.workers import StartedWorker, Worker, wait_for, worker
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_api import PrefectApi, RunState
 from soci_pipeline.process import background, run
 from soci_pipeline.soci.records import PlatformImage
@@ -120,11 +122,35 @@ def kill(pids: Sequence[int]) -> None:
             continue
 
 
-def kill_machine(worker: Worker) -> None:
+def kill_machine(worker: StartedWorker) -> None:
     """End a worker and all that it has started, as when its machine loses power."""
     home = str(worker.home)
     kill(processes(lambda _, environment: environment.get("HOME") == home))
     worker.process.wait()
+
+
+@contextmanager
+def worker_of_its_own(stack: Stack, folder: Path, platform: Platform) -> Iterator[StartedWorker]:
+    """A worker that alone builds for one more platform, in a work pool of its own: a test may kill it.
+
+    It has what the stack's worker for amd64 has, so that the platform must be one that this machine can run.
+    """
+    known = ask(stack, "/work_pools/soci-amd64")
+    pool = f"soci-{platform.slug.partition('-')[2]}-{uuid4().hex[:8]}"
+    ask(stack, "/work_pools/", {"name": pool, "type": "process", "base_job_template": known["base_job_template"]})
+    copy_deployment(stack, "build-platform/linux-amd64", name=platform.slug, pool=pool)
+    environment = environment_of(stack.workers["soci-amd64"])
+    with worker(pool, folder, stack.prefect_api_url, env=environment) as started:
+        wait_for([started], stack.prefect_api_url)
+        yield started
+
+
+def copy_deployment(stack: Stack, original: str, *, name: str, pool: str) -> str:
+    """Deploy the flow of a deployment once more, under another name and in another work pool; returns the id."""
+    known = ask(stack, f"/deployments/name/{original}")
+    same = ("flow_id", "entrypoint", "path", "pull_steps", "enforce_parameter_schema", "parameter_openapi_schema")
+    made = ask(stack, "/deployments/", {key: known[key] for key in same} | {"name": name, "work_pool_name": pool})
+    return str(made["id"])
 
 
 def kill_server(stack: Stack) -> tuple[list[str], dict[str, str]]:
@@ -157,7 +183,7 @@ def server_again(
 
 
 @contextmanager
-def started_again(worker: Worker, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def started_again(worker: StartedWorker, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """The same worker once more, in the same home, with the environment that `environment_of` took from it."""
     argv = worker.process.args
     assert isinstance(argv, list)
@@ -167,7 +193,7 @@ def started_again(worker: Worker, environment: Mapping[str, str]) -> Iterator[su
 
 def environment_of(worker: Worker) -> dict[str, str]:
     """What a worker that runs was started with."""
-    return dict(word.partition("=")[::2] for word in _words(_PROC / str(worker.process.pid) / "environ"))
+    return dict(word.partition("=")[::2] for word in _words(_PROC / str(worker.pid) / "environ"))
 
 
 def _words(file: Path) -> list[str]:

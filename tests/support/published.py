@@ -1,7 +1,5 @@
-"""A registry on loopback for tests, and the shortest way to bring a layout into it."""
+"""The shortest way to bring a layout into a registry, and what the registry has stored of it."""
 
-import contextlib
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,24 +8,9 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.server.serving import serving
-from soci_pipeline.registry.server.settings import ServerSettings
-from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.soci.records import PlatformImage
 
 REPOSITORY = "team/app"
-
-
-@contextlib.contextmanager
-def registry(
-    folder: Path, *, referrers: bool = True, settings: ServerSettings | None = None
-) -> Iterator[RegistryClient]:
-    """The embedded registry on a free port, and a client for it."""
-    chosen = settings or ServerSettings(referrers=referrers)
-    # What this client pushed is deleted and damaged by tests, and must not be waited for as if it were yet to appear.
-    patience = ClientSettings(settle_time=0)
-    with serving(folder, settings=chosen) as address, RegistryClient(address, settings=patience) as client:
-        yield client
 
 
 def upload(client: RegistryClient, layout: Layout, *roots: Descriptor, repository: str = REPOSITORY) -> None:

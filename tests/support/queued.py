@@ -15,6 +15,7 @@ from soci_pipeline.local.prebuilt_images import served
 from soci_pipeline.local.stack import PLATFORMS, Stack
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.layout_archive import write_archive
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_api import FINAL_STATES, PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.publications import ask
@@ -42,10 +43,10 @@ class Queued:
     """By part of the stack: server, database, workers, runs."""
 
 
-def write_tiny_images(folder: Path) -> Path:
+def write_tiny_images(folder: Path, platforms: Sequence[Platform] = PLATFORMS) -> Path:
     """Write an image of a few bytes for each platform into a new folder, as ``linux-amd64.tar`` and its like."""
     folder.mkdir(parents=True)
-    for platform in PLATFORMS:
+    for platform in platforms:
         layout = Layout.create(folder / f"layout-{platform.slug}")
         layer = add_layer(layout, [file_member("note.txt", str(platform).encode())], created_by="a note")
         layout.set_roots([add_image(layout, [layer], platform, created=_CREATED, config={"Cmd": ["/note.txt"]})])

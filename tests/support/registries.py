@@ -4,8 +4,10 @@ import io
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
 from soci_pipeline.oci.descriptor import Descriptor
@@ -31,6 +33,15 @@ QUICK = ClientSettings(
     read_size=64 << 10,
     settle_time=2.0,
 )
+# For tests that delete or damage what was pushed: a missing manifest is reported at once, not waited for.
+AT_ONCE = replace(QUICK, settle_time=0)
+
+
+@pytest.fixture(params=[True, False], ids=["referrers API", "fallback tag"])
+def with_and_without_referrers(request: pytest.FixtureRequest) -> bool:
+    """Assign it to ``referrers_api`` in a module whose tests must pass on both kinds of registry."""
+    supported: bool = request.param
+    return supported
 
 
 @contextmanager
@@ -39,12 +50,19 @@ def registry(
     *,
     faults: FaultPlan | Iterable[Fault] | None = None,
     server: ServerSettings | None = None,
+    referrers: bool | None = None,
     settings: ClientSettings = QUICK,
     credentials: CredentialProvider | None = None,
 ) -> Iterator[RegistryClient]:
-    """A client of an embedded registry that serves ``folder`` while the block runs."""
+    """A client of an embedded registry that serves ``folder`` while the block runs.
+
+    ``referrers`` says whether it has the referrers API, whatever ``server`` says.
+    """
+    chosen = server or ServerSettings()
+    if referrers is not None:
+        chosen = replace(chosen, referrers=referrers)
     with (
-        serving(folder, faults=faults, settings=server) as address,
+        serving(folder, faults=faults, settings=chosen) as address,
         RegistryClient(address, settings=settings, credentials=credentials) as client,
     ):
         yield client

@@ -9,6 +9,7 @@ from soci_pipeline.oci.media_types import OCI_EMPTY
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import IndexVersion
+from tests.support.branches import branch_v2
 from tests.support.images import AMD64, ARM64, Layer, add_attestation, gzip_layer
 from tests.support.indexed import indexed, some_layers
 from tests.support.published import REPOSITORY, tag, upload
@@ -42,3 +43,15 @@ def release(client: RegistryClient, layout: Layout, name: str, *, repository: st
     signed = layout.add_document(signature)
     upload(client, layout, signed, repository=repository)
     return Release(index, (index, new.manifest, new.soci_index, *new.attestations, signed))
+
+
+def two_releases(client: RegistryClient, layout: Layout) -> dict[str, Descriptor]:
+    """Publish an image of one platform under the tags v1 and v2 each; the image indexes by their tags."""
+    made = {}
+    for name in ("v1", "v2"):
+        image = branch_v2(layout, AMD64, layers=[gzip_layer({"release": name.encode()})])
+        assert image.soci_index is not None
+        upload(client, layout, image.manifest, image.soci_index)
+        made[name] = layout.add_document(join([image], annotations={}, read=layout.read))
+        tag(client, layout, made[name], name)
+    return made

@@ -20,25 +20,25 @@ from tests.support.documentation import (
 
 # By document and the beginning of a line: the blocks that no test can run, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
-    ("README.md", "make demo"): "`tests/real/test_stack.py` runs what the target runs",
+    ("README.md", "make demo"): "`tests/real/test_demo.py` runs what the target runs",
     ("README.md", "make test"): "it would run itself; the gate runs it",
     ("examples/docker-classic/README.md", "prefect deployment run"): (
         "it needs workers with the classic builder; `tests/real/test_builders.py` builds the example with it"
     ),
     ("examples/hello-web/README.md", "docker build"): (
-        "its base image is on a public registry; `tests/real/test_stack.py` builds it on one of its own and runs it"
+        "its base image is on a public registry; `tests/real/test_demo.py` builds it on one of its own and runs it"
     ),
     ("deployments/worker-image/README.md", ".venv/bin/prefect deployment run"): (
-        "its base image is on a public registry; `tests/real/test_worker_image.py` publishes it on one of its own"
+        "its base image is on a public registry; `tests/deep/test_worker_image.py` publishes it on one of its own"
     ),
     ("deployments/worker-image/README.md", "--group-add"): (
-        "it hands the machine's engine over; `tests/real/test_worker_image.py` runs the image without one"
+        "it hands the machine's engine over; `tests/deep/test_worker_image.py` runs the image without one"
     ),
     ("docs/capacity.md", "prefect work-pool create"): (
-        "its workers need a cluster of ECS; `tests/deployments/test_ecs_pools.py` checks the templates"
+        "its workers need a cluster of ECS; `tests/service/deployments/test_ecs_pools.py` checks the templates"
     ),
     ("docs/triggers.md", "prefect deployment run publish-image/nightly"): (
-        "it starts the flow that `tests/real/test_documented_commands.py` starts by the README's command"
+        "it starts the flow that `tests/deep/test_documented_commands.py` starts by the README's command"
     ),
     ("docs/triggers.md", "prefect cloud webhook create"): "it needs an account of Prefect Cloud",
 }

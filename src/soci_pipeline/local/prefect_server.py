@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,16 +30,24 @@ class PrefectServer:
 
 @contextlib.contextmanager
 def prefect_server(
-    folder: Path, *, env: Mapping[str, str] | None = None, database: str | None = None
+    folder: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    database: str | None = None,
+    deployed: Path | None = None,
 ) -> Iterator[PrefectServer]:
     """Start a server with its home in ``folder``; raises `StackError`.
 
-    ``database`` is a connection URL without a password (`soci_pipeline.local.postgres`); else SQLite in its home.
+    ``database`` is a connection URL without a password (`soci_pipeline.local.postgres`); else SQLite in its home, which
+    begins as a copy of the file ``deployed`` where that is given.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    home = folder / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    if deployed is not None:
+        shutil.copyfile(deployed, database_of(home))
     port = free_port()
     base = f"http://{LOOPBACK}:{port}"
-    environment = client_environment(f"{base}/api", folder / "home", env=env)
+    environment = client_environment(f"{base}/api", home, env=env)
     serving = environment | {
         "PREFECT_SERVER_API_HOST": LOOPBACK,
         "PREFECT_SERVER_API_PORT": str(port),
@@ -54,6 +63,11 @@ def prefect_server(
         url = f"{base}/api/health"
         wait_until(lambda: answers(url), what="the Prefect server", child=child, log=log, seconds=_START_SECONDS)
         yield PrefectServer(api_url=f"{base}/api", ui_url=base, env=environment)
+
+
+def database_of(home: Path) -> Path:
+    """The SQLite file of a server with this home, complete once the server has ended."""
+    return home / "prefect.db"
 
 
 def client_environment(api_url: str, home: Path, *, env: Mapping[str, str] | None = None) -> dict[str, str]:

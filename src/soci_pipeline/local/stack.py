@@ -23,7 +23,7 @@ from soci_pipeline.local.postgres import postgres
 from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.local.registry import docker_registry, embedded_registry
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.local.workers import CONTROL_POOL, Isolation, Worker, pool_of, wait_for, worker
+from soci_pipeline.local.workers import CONTROL_POOL, Isolation, StartedWorker, Worker, pool_of, wait_for, worker
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger, run
 from soci_pipeline.project import project_folder
@@ -58,6 +58,7 @@ def local_stack(
     toolchain: Toolchain | None = None,
     registry: Literal["embedded", "docker"] = "embedded",
     database: Database = "sqlite",
+    deployed: Path | None = None,
     limits: Mapping[str, int] | None = None,
     isolated: bool = False,
     worker_python: bool = True,
@@ -66,10 +67,11 @@ def local_stack(
     """Start everything, make the pools, deploy the flows, and wait until the workers poll.
 
     ``engine`` None gives workers that build nothing; ``database`` is what the Prefect server keeps its state in, and
-    PostgreSQL comes from Debian's package; ``limits`` says by pool how many runs its worker takes at once; ``isolated``
-    puts each into a mount namespace that hides the other folders; ``worker_python`` says whether the pools know the
-    Python of the workers, which starts runs sooner (`setup --worker-python`); ``extra`` is added to the workers'
-    environment. Raises `StackError`.
+    PostgreSQL comes from Debian's package; ``deployed`` is a copy of an SQLite database in which `deploy` has already
+    made the pools and deployments, so that the stack starts sooner; ``limits`` says by pool how many runs its worker
+    takes at once; ``isolated`` puts each into a mount namespace that hides the other folders; ``worker_python`` says
+    whether the pools know the Python of the workers, which starts runs sooner (`setup --worker-python`); ``extra`` is
+    added to the workers' environment. Raises `StackError`.
     """
     folder = folder.absolute()
     tools = toolchain or Toolchain()
@@ -79,10 +81,11 @@ def local_stack(
         _forget(folder)
         base = dict(engine.env if engine else tools.environment()) | traces.environment
         servers = stack.enter_context(
-            _servers(folder, traces, registry=registry, database=database, toolchain=tools, env=base)
+            _servers(folder, traces, registry=registry, database=database, deployed=deployed, toolchain=tools, env=base)
         )
         flows = servers.git.serve_snapshot(project, "flows", message="The flows that this stack runs")
-        _deploy(servers.prefect, project, flows, worker_python=worker_python)
+        if deployed is None:
+            deploy(servers.prefect, project, worker_python=worker_python)
         workers = stack.enter_context(
             _workers(
                 folder / "workers",
@@ -137,6 +140,7 @@ def _servers(
     *,
     registry: Literal["embedded", "docker"],
     database: Database,
+    deployed: Path | None,
     toolchain: Toolchain,
     env: Mapping[str, str],
 ) -> Iterator[_Servers]:
@@ -148,7 +152,7 @@ def _servers(
         url = None
         if database == "postgres":
             url = stack.enter_context(postgres(folder / "postgres", traces, toolchain=toolchain, env=env))
-        prefect = stack.enter_context(prefect_server(folder / "prefect", env=env, database=url))
+        prefect = stack.enter_context(prefect_server(folder / "prefect", env=env, database=url, deployed=deployed))
         yield _Servers(address, git, prefect)
 
 
@@ -161,7 +165,7 @@ def _workers(
     env: Mapping[str, str],
     isolation: Isolation | None,
     limits: Mapping[str, int],
-) -> Iterator[dict[str, Worker]]:
+) -> Iterator[dict[str, StartedWorker]]:
     """A worker for each pool, in folders below ``folder``; all of them poll."""
     logger().info("starting a worker for each of %s", ", ".join(pools))
     with contextlib.ExitStack() as stack:
@@ -179,8 +183,11 @@ def _pools(platforms: Sequence[Platform]) -> tuple[str, ...]:
     return (*dict.fromkeys(pool_of(platform) for platform in platforms), CONTROL_POOL)
 
 
-def _deploy(server: PrefectServer, project: Path, flows: Served, *, worker_python: bool) -> None:
-    env = dict(server.env) | _flows_environment(flows)
+def deploy(server: PrefectServer, project: Path, *, worker_python: bool = True) -> None:
+    """Make the work pools on a server and deploy the flows of a checkout; raises `StackError`.
+
+    Where the flows come from stays open in the deployments: each worker has it in its environment.
+    """
     known = ["--worker-python", sys.executable] if worker_python else []
     logger().info("making the work pools and deploying the flows")
     for what, argv in (
@@ -188,7 +195,7 @@ def _deploy(server: PrefectServer, project: Path, flows: Served, *, worker_pytho
         ("prefect deploy", [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]),
     ):
         try:
-            run(argv, env=env, cwd=project, timeout=600)
+            run(argv, env=server.env, cwd=project, timeout=600)
         except ToolFailed as error:
             raise StackError(f"{what} failed\n{error.reason}") from error
 

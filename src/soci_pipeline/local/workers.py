@@ -20,12 +20,19 @@ _START_SECONDS = 240.0
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that polls its pool. ``process`` leads the process group that its flow runs are started from."""
+    """A worker that polls its pool. Its process leads the process group that its flow runs are started from."""
 
     name: str
     pool: str
     home: Path
     log: Path
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartedWorker(Worker):
+    """A worker of this process, which can wait for its end."""
+
     process: subprocess.Popen[bytes]
 
 
@@ -53,7 +60,7 @@ def worker(
     env: Mapping[str, str],
     isolation: Isolation | None = None,
     limit: int | None = None,
-) -> Iterator[Worker]:
+) -> Iterator[StartedWorker]:
     """Start a worker of the type ``process`` for a pool, at home in ``folder``; `wait_for` tells when it polls.
 
     ``limit`` is how many runs it takes at once; as many as there are where nothing is said.
@@ -78,10 +85,10 @@ def worker(
     log = home / "worker.log"
     log.unlink(missing_ok=True)
     with background(argv, env=environment, cwd=home, log=log) as child:
-        yield Worker(name=name, pool=pool, home=home, log=log, process=child)
+        yield StartedWorker(name=name, pool=pool, home=home, log=log, pid=child.pid, process=child)
 
 
-def wait_for(workers: Sequence[Worker], api_url: str) -> None:
+def wait_for(workers: Sequence[StartedWorker], api_url: str) -> None:
     """Return when each worker polls its pool; raises `StackError` with the log of one that does not."""
     with PrefectApi(api_url) as api:
         for each in workers:

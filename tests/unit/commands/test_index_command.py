@@ -16,7 +16,8 @@ from soci_pipeline.process import run
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.images import AMD64, add_image, gzip_layer
 from tests.support.indexed import some_layers
-from tests.support.published import REPOSITORY, registry, tag
+from tests.support.published import REPOSITORY, tag
+from tests.support.registries import AT_ONCE, registry
 from tests.support.tars import noise
 
 
@@ -24,7 +25,7 @@ from tests.support.tars import noise
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryClient]:
     monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
     layout = Layout.create(tmp_path / "layout")
-    with registry(tmp_path / "registry") as found:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as found:
         image = add_image(layout, AMD64, some_layers())
         tag(found, layout, layout.add_document(ImageIndex(manifests=(image,))), "v1")
         yield found
@@ -117,7 +118,7 @@ def test_an_image_that_is_larger_than_the_disk_is_indexed(tmp_path: Path) -> Non
     layout = Layout.create(tmp_path / "large")
     layer = gzip_layer({f"data/{number}": noise(1 << 20, seed=number) for number in range(20)}, level=1)
     assert len(layer.data) > 20 << 20
-    with registry(tmp_path / "other") as client:
+    with registry(tmp_path / "other", settings=AT_ONCE) as client:
         tag(client, layout, layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64, [layer]),))), "v1")
         reference = f"{client.registry}/{REPOSITORY}:v1"
         command = [sys.executable, "-m", "soci_pipeline", "index", reference, "--no-cache", "--jobs", "1", "--json"]

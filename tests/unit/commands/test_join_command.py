@@ -1,7 +1,6 @@
 """`soci-pipeline join` from the command line to the registry."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_v2
 from tests.support.images import AMD64, ARM64
-from tests.support.published import REPOSITORY, flip, registry, upload
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry") as found:
-        yield found
+from tests.support.published import REPOSITORY, flip, upload
 
 
 @pytest.fixture

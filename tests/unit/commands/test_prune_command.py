@@ -1,10 +1,8 @@
 """`soci-pipeline prune` from the command line to the registry."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from soci_pipeline.cli import main
@@ -13,32 +11,15 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_index
 from soci_pipeline.oci.media_types import OCI_CONFIG
-from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
-from tests.support.aws import emulated_aws, unique
-from tests.support.branches import branch_v2
-from tests.support.images import AMD64, gzip_layer
-from tests.support.published import REPOSITORY, registry, tag, upload
-from tests.support.releases import release
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry") as found:
-        yield found
+from tests.support.published import REPOSITORY, tag
+from tests.support.registries import AT_ONCE, registry
+from tests.support.releases import release, two_releases
 
 
 @pytest.fixture
 def releases(client: RegistryClient, tmp_path: Path) -> dict[str, Descriptor]:
-    layout = Layout.create(tmp_path / "layout")
-    made = {}
-    for name in ("v1", "v2"):
-        image = branch_v2(layout, AMD64, layers=[gzip_layer({"release": name.encode()})])
-        assert image.soci_index is not None
-        upload(client, layout, image.manifest, image.soci_index)
-        made[name] = layout.add_document(join([image], annotations={}, read=layout.read))
-        tag(client, layout, made[name], name)
-    return made
+    return two_releases(client, Layout.create(tmp_path / "layout"))
 
 
 def pruned(client: RegistryClient, *arguments: str) -> list[str]:
@@ -69,7 +50,7 @@ def test_planned_pruned_and_what_is_left_is_read_to_the_last_byte(
     tmp_path: Path, referrers: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = Layout.create(tmp_path / "layout")
-    with registry(tmp_path / "registry", referrers=referrers) as client:
+    with registry(tmp_path / "registry", referrers=referrers, settings=AT_ONCE) as client:
         old, new = release(client, layout, "v1"), release(client, layout, "v2")
         before = set(client.list_tags(REPOSITORY))
 
@@ -122,27 +103,6 @@ def test_what_is_in_use_without_a_tag_keeps_the_parts_that_it_shares(
     assert client.list_tags(REPOSITORY) == ()
     assert client.head_manifest(REPOSITORY, releases["v1"].digest) is None
     assert client.head_manifest(REPOSITORY, image.digest) is not None
-
-
-def test_what_ecs_would_start_stays_by_its_tag(
-    client: RegistryClient, releases: dict[str, Descriptor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with emulated_aws(monkeypatch):
-        ecs, cluster = boto3.client("ecs"), unique("cluster")
-        ecs.create_cluster(clusterName=cluster)
-        images = (f"{client.registry}/{REPOSITORY}:{name}" for name in ("v1", "v0-that-is-gone"))
-        task = ecs.register_task_definition(
-            family=unique("shop"),
-            containerDefinitions=[{"name": f"c{n}", "memory": 64, "image": image} for n, image in enumerate(images)],
-        )
-        definition = task["taskDefinition"]["taskDefinitionArn"]
-        ecs.create_service(cluster=cluster, serviceName="shop", taskDefinition=definition, desiredCount=0)
-
-        assert main(pruned(client, "--in-use-ecs", "misspelt", "--keep", "nothing")) == ExitCode.INVALID_INPUT
-        assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
-        assert main(pruned(client, "--in-use-ecs", cluster)) == 0
-
-    assert client.list_tags(REPOSITORY) == ("v1",)
 
 
 def test_only_ecr_can_list_what_has_no_tag(client: RegistryClient, releases: dict[str, Descriptor]) -> None:

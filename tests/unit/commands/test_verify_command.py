@@ -17,14 +17,15 @@ from soci_pipeline.soci.checkpoints import Checkpoint
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.images import AMD64, add_image
 from tests.support.indexed import Tamper, indexed, some_layers, with_checkpoint, with_entry
-from tests.support.published import REPOSITORY, flip, registry, stored, tag, upload
+from tests.support.published import REPOSITORY, flip, stored, tag, upload
+from tests.support.registries import AT_ONCE, registry
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[RegistryClient]:
     layout = Layout.create(tmp_path / "layout")
     wrong = with_entry(3, lambda entry: entry._replace(mode=0o777))
-    with registry(tmp_path / "registry") as found:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as found:
         for name, image in (("good", indexed(layout, AMD64)), ("bad", indexed(layout, AMD64, tamper=wrong))):
             _publish(found, layout, image, name)
         yield found

@@ -1,8 +1,6 @@
 """The doctor's checks, with a PATH on which there is nothing or what a test puts there."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.local.diagnosis import Check, diagnose, summary
 from soci_pipeline.local.ports import free_port
-from soci_pipeline.local.prefect_access import active_profile
 from soci_pipeline.local.toolchain import VARIABLE, Toolchain
 from tests.support.certificates import certificate
 from tests.support.programs import write_program
@@ -167,36 +164,6 @@ def test_the_address_and_login_of_prefects_active_profile_count_as_they_do_for_p
     (tmp_path / "profiles.toml").write_text("active = ")
     check = _checks(tmp_path)["prefect API"]
     assert (check.ok, check.advice) == (False, "Correct the file.")
-
-
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("PREFECT_HOME", "{home}/own"),
-        ("PREFECT_HOME", "~/own"),
-        ("PREFECT_PROFILES_PATH", "{home}/own/profiles.toml"),
-        ("PREFECT_PROFILES_PATH", "~/own/profiles.toml"),
-    ],
-)
-def test_the_profile_is_looked_for_where_prefect_itself_looks(
-    variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "own").mkdir()
-    profile = 'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
-    (tmp_path / "own" / "profiles.toml").write_text(profile)
-    environment = {"HOME": str(tmp_path), "PATH": os.defpath, variable: value.format(home=tmp_path)}
-    code = "from prefect.settings import get_current_settings; print(get_current_settings().api.url or '')"
-    asked = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert active_profile(environment).get("PREFECT_API_URL", "") == asked.stdout.strip()
 
 
 def test_a_setting_that_a_worker_would_refuse_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """A publication followed to its end, against a server that answers as Prefect does and a registry of its own."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.images import AMD64, ARM64, image_layout
-from tests.support.published import registry, tag
+from tests.support.published import tag
 from tests.support.webhook import Recorded, loopback
 
 DEPLOYMENT, RUN, AMD_RUN, ARM_RUN = (str(UUID(int=number)) for number in range(1, 5))
@@ -58,12 +57,6 @@ class Prefect:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publication, "_LOOK_SECONDS", 0.01)
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry") as made:
-        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from soci_pipeline.errors import StackError
-from soci_pipeline.local.workers import Isolation, Worker, pool_of, wait_for, worker
+from soci_pipeline.local.workers import Isolation, StartedWorker, pool_of, wait_for, worker
 from soci_pipeline.oci.platform import Platform
 from tests.support.fake_programs import Programs
 from tests.support.prefect_command import PrefectCommand
@@ -24,7 +24,7 @@ def command(tmp_path: Path) -> PrefectCommand:
 
 
 @contextlib.contextmanager
-def _started(command: PrefectCommand, folder: Path, **settings: Any) -> Iterator[Worker]:
+def _started(command: PrefectCommand, folder: Path, **settings: Any) -> Iterator[StartedWorker]:
     env = command.env | {"PATH": os.defpath} | settings.pop("env", {})
     with worker("soci-arm64", folder, API, env=env, **settings) as started:
         until(lambda: command.has_started, seconds=60)

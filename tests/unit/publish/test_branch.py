@@ -1,7 +1,6 @@
 """One branch by the library alone: from a commit and a prebuilt image to manifests by digest in a real registry."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,8 @@ from soci_pipeline.settings import Settings
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.git_repositories import repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
-from tests.support.registries import REPOSITORY, registry
+from tests.support.registries import REPOSITORY
 from tests.support.tars import noise
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry") as found:
-        yield found
 
 
 def _branch(tmp_path: Path, client: RegistryClient, platform: Platform = AMD64, **soci: Any) -> Branch:

@@ -1,6 +1,5 @@
 """Collecting branches from a registry: what a join takes is what was published, or a refusal that names what is not."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,10 @@ from soci_pipeline.registry.push import push_graph
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64, default_layers, image_layout, only_manifest, with_address
-from tests.support.published import REPOSITORY, registry, stored, upload
+from tests.support.published import REPOSITORY, stored, upload
+from tests.support.registries import AT_ONCE, registry, with_and_without_referrers
 
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
-
-
-@pytest.fixture(params=["referrers API", "fallback tag"])
-def client(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry", referrers=request.param == "referrers API") as found:
-        yield found
+referrers_api = with_and_without_referrers
 
 
 def published(client: RegistryClient, layout: Layout, image: PlatformImage) -> PlatformImage:
@@ -140,7 +131,7 @@ def test_an_index_without_an_image_and_a_soci_index_are_refused(client: Registry
 
 def test_manifests_and_configs_are_read_back_from_the_registry(tmp_path: Path) -> None:
     layout = image_layout(tmp_path / "layout")
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         push_graph(layout, layout.root(), client, REPOSITORY)
         read = reader(client, REPOSITORY)
         assert read(layout.root()) == layout.read(layout.root())

@@ -1,7 +1,6 @@
 """The join: one image index from the branches, the same bytes for the same set, and every problem named at once."""
 
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -26,11 +25,6 @@ ARM64_V8 = Platform("linux", "arm64", "v8")
 ARM_V7 = Platform("linux", "arm", "v7")
 S390X = Platform("linux", "s390x")
 OTHER = Digest.of(b"something else")
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
 
 
 def joined(layout: Layout, *images: PlatformImage, platforms: tuple[Platform, ...] | None = None) -> ImageIndex:

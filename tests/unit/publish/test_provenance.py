@@ -2,12 +2,8 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -20,7 +16,8 @@ from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tests.support.branches import branch_v2
 from tests.support.images import AMD64, ARM64, add_attestation
-from tests.support.published import REPOSITORY, registry, upload_joined
+from tests.support.published import REPOSITORY, upload_joined
+from tests.support.registries import with_and_without_referrers
 
 ORIGIN = Origin(
     source="https://robot:hunter2@git.example.com/app.git",
@@ -31,15 +28,7 @@ ORIGIN = Origin(
 )
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
-
-
-@pytest.fixture(params=["referrers API", "fallback tag"])
-def client(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry", referrers=request.param == "referrers API") as found:
-        yield found
+referrers_api = with_and_without_referrers
 
 
 def images_of(layout: Layout) -> list[PlatformImage]:

@@ -21,7 +21,8 @@ from soci_pipeline.soci.convert import Conversion, convert
 from soci_pipeline.soci.records import SociOptions
 from soci_pipeline.soci.ztoc_codec import decode, encode
 from tests.support.images import image_layout
-from tests.support.published import REPOSITORY, flip, registry, stored, tag
+from tests.support.published import REPOSITORY, flip, stored, tag
+from tests.support.registries import AT_ONCE, registry
 
 Reuse = Callable[[RegistryClient, Layout, Path], None]
 OPTIONS = SociOptions(span_size=64 << 10, min_layer_size=0)
@@ -48,7 +49,7 @@ def _published(client: RegistryClient, source: Layout, folder: Path) -> Conversi
 
 def test_a_fresh_worker_takes_the_ztocs_of_the_published_image(tmp_path: Path) -> None:
     source = image_layout(tmp_path / "image")
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         first = _published(client, source, tmp_path / "first")
         made_here = Memory()
         store = RepositoryZtocs(client, REPOSITORY, "latest", cache=made_here)
@@ -60,7 +61,7 @@ def test_a_fresh_worker_takes_the_ztocs_of_the_published_image(tmp_path: Path) -
 def test_another_span_size_or_a_missing_tag_means_that_ztocs_are_built(tmp_path: Path) -> None:
     source = image_layout(tmp_path / "image")
     other = OPTIONS.model_copy(update={"span_size": 32 << 10})
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         _published(client, source, tmp_path / "first")
         for number, (name, options) in enumerate([("latest", other), ("never-pushed", OPTIONS)]):
             made_here = Memory()
@@ -71,7 +72,7 @@ def test_another_span_size_or_a_missing_tag_means_that_ztocs_are_built(tmp_path:
 
 def test_a_forged_ztoc_in_the_registry_is_built_again(tmp_path: Path) -> None:
     source = image_layout(tmp_path / "image")
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         first = convert(source, tmp_path / "first", options=OPTIONS)
         tag(client, first.layout, _with_forged_ztocs(first), "latest")
         made_here = Memory()
@@ -99,7 +100,7 @@ def _with_forged_ztocs(conversion: Conversion) -> Descriptor:
 
 def test_a_ztoc_that_is_damaged_in_the_registry_is_built_again(tmp_path: Path) -> None:
     source = image_layout(tmp_path / "image")
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         first = _published(client, source, tmp_path / "first")
         ztocs = [layer.ztoc for layer in first.images[0].layers if layer.ztoc]
         flip(stored(tmp_path / "registry").blob_path(ztocs[0]), position=100)
@@ -133,7 +134,7 @@ def _reuse_in_registry(client: RegistryClient, source: Layout, folder: Path) -> 
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_a_tag_that_cannot_be_read_is_no_reason_to_fail(tmp_path: Path, reuse: Reuse, status: int) -> None:
     source = image_layout(tmp_path / "image")
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         _published(client, source, tmp_path / "first")
         tag(client, source, source.root(), "plain")
     fault = Fault("GET", "manifests/latest", times=9, status=status, code="")
@@ -153,7 +154,7 @@ def test_a_registry_that_refuses_the_login_or_is_gone_fails_before_the_work(
     tmp_path: Path, reuse: Reuse, fault: Fault, expected: type[RegistryError]
 ) -> None:
     source = image_layout(tmp_path / "image")
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         _published(client, source, tmp_path / "first")
         tag(client, source, source.root(), "plain")
     with _faulty(tmp_path / "registry", fault) as client, pytest.raises(expected):

@@ -1,7 +1,7 @@
 """Whether a rebuild is the same images as a tag holds: content counts, and when or how it was made does not."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,10 @@ from soci_pipeline.publish.same_images import compare
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.images import AMD64, ARM64, Layer, add_attestation, add_image, gzip_layer
 from tests.support.indexed import indexed, some_layers
-from tests.support.published import REPOSITORY, flip, registry, stored, tag, upload
+from tests.support.published import REPOSITORY, flip, stored, tag, upload
 
 LAYERS = [gzip_layer({"etc/os-release": b"12.1"}), gzip_layer({"app/main": b"print()"})]
 Change = Callable[[dict[str, Any]], None]
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry") as found:
-        yield found
 
 
 def image(

@@ -1,51 +1,26 @@
 """Signing: what cosign is called with, and that no secret is on its command line. The real one is in tests/real."""
 
-import base64
 import json
-import logging
-import os
-import time
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from soci_pipeline.aws.ecr import EcrCredentials
 from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.registries import Connection
 from soci_pipeline.publish.signature import SigningKey, sign
 from soci_pipeline.registry.auth import Credentials, FixedCredentials
 from soci_pipeline.registry.reference import ImageReference
-from tests.support.aws import REGISTRY, answering, give_credentials
+from tests.support.cosign import fake_cosign
 
 IMAGE = ImageReference.parse(f"registry.example.com/app@{Digest.of(b'image')}")
 KEY = SigningKey("cosign.key", SecretStr("hunter2"))
 
-# Writes down how it was called; `verify` succeeds once `sign` was called.
-COSIGN = """#!/bin/sh
-echo "$@" >> "$RECORD/argv"
-cat > "$RECORD/password.$1"
-env > "$RECORD/environment"
-[ -z "$DOCKER_CONFIG" ] || cp "$DOCKER_CONFIG/config.json" "$RECORD/config.json"
-[ -z "$DOCKER_CONFIG" ] || stat -c %a "$DOCKER_CONFIG/config.json" > "$RECORD/mode"
-case "$1" in
-  sign) touch "$RECORD/signed" ;;
-  verify) [ -e "$RECORD/signed" ] || { echo "no signatures found" >&2; exit 10; } ;;
-esac
-exit "${FAIL:-0}"
-"""
-
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    program = tmp_path / "bin" / "cosign"
-    program.parent.mkdir()
-    program.write_text(COSIGN)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("RECORD", str(tmp_path))
-    return tmp_path
+    return fake_cosign(tmp_path, monkeypatch)
 
 
 def test_an_index_is_signed_once_by_its_digest(record: Path) -> None:
@@ -71,23 +46,6 @@ def test_the_password_and_the_login_are_not_on_the_command_line(record: Path) ->
     assert "--allow-http-registry --allow-insecure-registry --registry-cacert /ca.pem" in argv
     assert "hunter2" not in argv
     assert "letmein" not in argv
-
-
-def test_the_token_of_ecr_reaches_cosign_by_a_file_alone(
-    record: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    give_credentials(monkeypatch)
-    caplog.set_level(logging.DEBUG, "soci_pipeline")
-    token = base64.b64encode(b"AWS:marked-ecr-41bd").decode()
-    held = {"authorizationToken": token, "expiresAt": time.time() + 12 * 3600}
-    with answering((200, {"authorizationData": [held]})) as ecr:
-        credentials = EcrCredentials(endpoint_url=ecr.url)
-        sign(ImageReference.parse(f"{REGISTRY}/app@{IMAGE.digest}"), KEY, Connection(credentials))
-
-    assert json.loads((record / "config.json").read_text()) == {"auths": {REGISTRY: {"auth": token}}}
-    seen = [(record / "argv").read_text(), (record / "environment").read_text(), caplog.text, repr(credentials)]
-    assert all(seen)
-    assert not any(form in text for text in seen for form in ("marked-ecr", token))
 
 
 def test_a_failure_has_cosigns_last_words_and_no_secret(record: Path, monkeypatch: pytest.MonkeyPatch) -> None:

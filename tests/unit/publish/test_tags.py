@@ -1,6 +1,5 @@
 """Moving tags in a registry: what stays, what moves, what is refused, and in which order."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from soci_pipeline.registry.errors import ImmutableTag, ManifestUnknown
 from soci_pipeline.registry.server import FaultPlan, ServerSettings, serving
 from soci_pipeline.registry.tag_mutability import TagMutability
 from tests.support.images import AMD64, add_image, gzip_layer
-from tests.support.published import REPOSITORY, registry, stored, upload
+from tests.support.published import REPOSITORY, stored, upload
+from tests.support.registries import AT_ONCE, registry
 
 OLD, NEW, OTHER = "1" * 40, "2" * 40, "3" * 40
 IMMUTABLE = TagMutability.of("IMMUTABLE")
@@ -25,17 +25,6 @@ IMMUTABLE = TagMutability.of("IMMUTABLE")
 def ancestry(first: str, second: str) -> bool | None:
     """A history of two commits, and one that nobody knows."""
     return None if OTHER in (first, second) else (first, second) == (OLD, NEW)
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry") as found:
-        yield found
 
 
 def index_of(client: RegistryClient, layout: Layout, revision: str | None, note: str = "") -> Descriptor:
@@ -206,7 +195,7 @@ def test_a_tag_that_another_run_took_meanwhile_is_a_conflict(client: RegistryCli
 
 def test_a_registry_that_forbids_the_move_itself_is_a_conflict_too(tmp_path: Path, layout: Layout) -> None:
     settings = ServerSettings(immutable=lambda tag: tag == "v1")
-    with registry(tmp_path / "strict", settings=settings) as client:
+    with registry(tmp_path / "strict", server=settings, settings=AT_ONCE) as client:
         old, new = index_of(client, layout, OLD), index_of(client, layout, NEW)
         move_tags(client, REPOSITORY, old, ["v1"])
 

@@ -6,21 +6,17 @@ half-done may show, and no upload session may stay open.
 
 import io
 import itertools
-import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from soci_pipeline.errors import DeadlineExceeded, SociPipelineError
-from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.errors import DeadlineExceeded
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.media_types import OCI_CONFIG
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import (
     AccessRefused,
@@ -29,16 +25,12 @@ from soci_pipeline.registry.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from soci_pipeline.registry.pull import pull_graph
-from soci_pipeline.registry.push import push_graph
-from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings, serving
+from soci_pipeline.registry.server import Fault
 from soci_pipeline.registry.server.faults import Kind
-from soci_pipeline.registry.settings import ClientSettings
-from tests.support.images import index_layout
-from tests.support.registries import CREDENTIALS, LOGIN, QUICK, described, leftovers, noise, push_image, upload
+from tests.support.fault_plans import BLOB, LARGE, SESSION, Place, faulty_registry, run_random_plans
+from tests.support.registries import QUICK, described, noise, push_image, upload
 
 SMALL = noise(5_000, seed=3)
-LARGE = noise(900_000, seed=4)
 MOUNTED = noise(6_000, seed=5)
 
 
@@ -104,8 +96,6 @@ def delete_tag(client: RegistryClient, repository: str) -> None:
     assert client.list_tags(repository) == ("v1",)
 
 
-BLOB = r"/blobs/sha256:"
-SESSION = r"/blobs/uploads/."
 OPERATIONS = (
     Operation("look for a blob", "HEAD", BLOB, upload_small),
     Operation("open an upload", "POST", r"/blobs/uploads/$", upload_small),
@@ -136,34 +126,10 @@ PASSING = {
 }
 
 
-@dataclass(frozen=True)
-class Place:
-    """A running registry whose faults can be exchanged, and a repository of its own for one test."""
-
-    address: str
-    plan: FaultPlan
-    folder: Path
-    repository: str
-
-    @contextmanager
-    def client(self, settings: ClientSettings = QUICK) -> Iterator[RegistryClient]:
-        with RegistryClient(self.address, settings=settings, credentials=CREDENTIALS) as client:
-            # The challenge is answered first, so that a fault meets the operation and not its login.
-            client.ping()
-            yield client
-
-    def expect(self, fault: Fault, operation: Operation) -> None:
-        self.plan.replace([replace(fault, method=operation.method, path=operation.path)])
-
-    def leftovers(self) -> list[Path]:
-        return leftovers(self.folder, self.repository)
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder, plan = tmp_path_factory.mktemp("registry"), FaultPlan()
-    with serving(folder, faults=plan, settings=ServerSettings(login=LOGIN)) as address:
-        yield Place(address, plan, folder, "")
+    with faulty_registry(tmp_path_factory.mktemp("registry")) as place:
+        yield place
 
 
 NUMBERS = itertools.count()
@@ -186,7 +152,7 @@ def names(operation: Operation) -> str:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=names)
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_fault_that_passes_is_survived(place: Place, operation: Operation, fault: str) -> None:
-    place.expect(PASSING[fault], operation)
+    place.expect(PASSING[fault], operation.method, operation.path)
     # An answer to a deletion that was lost cannot be told from a tag that was never there.
     told_apart = operation.name != "delete a tag" or fault != "answer lost"
     with place.client() as client, nullcontext() if told_apart else pytest.raises(ManifestUnknown):
@@ -203,7 +169,7 @@ def test_a_fault_that_passes_is_survived(place: Place, operation: Operation, fau
 def test_a_fault_that_stays_ends_with_its_name(
     place: Place, operation: Operation, status: int, temporary: bool
 ) -> None:
-    place.expect(Fault("", "", status=status, code="X", times=10_000), operation)
+    place.expect(Fault("", "", status=status, code="X", times=10_000), operation.method, operation.path)
     if operation.name == "mount" or (operation.name == "list referrers" and status == 400):
         # There is another way to the same end, which is taken where it is open.
         return
@@ -216,7 +182,7 @@ def test_a_fault_that_stays_ends_with_its_name(
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=names)
 def test_a_refusal_of_access_is_not_tried_again(place: Place, operation: Operation) -> None:
-    place.expect(Fault("", "", status=403, code="DENIED", times=10_000), operation)
+    place.expect(Fault("", "", status=403, code="DENIED", times=10_000), operation.method, operation.path)
     with place.client() as client, pytest.raises(AccessRefused):
         operation.run(client, place.repository)
     # A mount that is refused becomes an upload first.
@@ -226,7 +192,7 @@ def test_a_refusal_of_access_is_not_tried_again(place: Place, operation: Operati
 
 @pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.content], ids=names)
 def test_a_flipped_bit_never_passes_for_content(place: Place, operation: Operation) -> None:
-    place.expect(Fault("", "", kind=Kind.CORRUPT, after_bytes=20), operation)
+    place.expect(Fault("", "", kind=Kind.CORRUPT, after_bytes=20), operation.method, operation.path)
     with place.client() as client, pytest.raises(ContentMismatch):
         operation.run(client, place.repository)
 
@@ -299,74 +265,10 @@ def count(place: Place, method: str) -> int:
     return len([each for each in place.plan.requests if each[0] == method])
 
 
-def random_plan(chance: random.Random) -> list[Fault]:
-    """One to six faults of any kind at any request."""
-    sorts = [
-        ("HEAD", BLOB),
-        ("POST", "/uploads/"),
-        ("PATCH", SESSION),
-        ("PUT", SESSION),
-        ("GET", SESSION),
-        ("PUT", "/manifests/"),
-        ("HEAD", "/manifests/"),
-        ("DELETE", SESSION),
-        ("*", ""),
-    ]
-    faults = []
-    for _ in range(chance.randint(1, 6)):
-        method, path = chance.choice(sorts)
-        status = chance.choice([400, 401, 403, 404, 408, 416, 429, 500, 502, 503, 504])
-        faults.append(
-            Fault(
-                method,
-                path,
-                nth=chance.randint(1, 6),
-                kind=chance.choice(list(Kind)),
-                times=chance.choice([1, 1, 1, 2, 50]),
-                status=status,
-                code=chance.choice(["", "UNKNOWN", "DENIED", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID"]),
-                retry_after=chance.choice([None, None, "0", "1", "3600"]),
-                seconds=0.01,
-                after_bytes=chance.choice([0, 1, 100, 50_000, 10**7]),
-            )
-        )
-    return faults
-
-
-def test_two_hundred_random_fault_plans_end_whole_or_with_a_name_and_an_unmoved_tag(
-    running: Place, tmp_path: Path
-) -> None:
-    layout = index_layout(tmp_path / "layout")
-    extra = layout.add_bytes(LARGE, OCI_CONFIG)
-    pulled = Layout.create(tmp_path / "pulled")
-    outcomes = {"whole": 0, "named": 0}
-    with running.client() as checker:
-        for seed in range(200):
-            repository = f"run/{seed}"
-            running.plan.replace([])
-            before, _ = push_image(checker, "v1", to=repository)
-            running.plan.replace(random_plan(random.Random(seed)))
-            failed = push_with_faults(running, layout, extra, repository)
-            running.plan.replace([])
-            tagged = checker.head_manifest(repository, "v1")
-            outcomes["whole" if failed is None else "named"] += 1
-            assert tagged is not None, seed
-            if failed is None or tagged.digest != before.digest:
-                # Where only the answer to the last request was lost, the tag has moved: then all of it must be there.
-                assert pull_graph(checker, repository, "v1", pulled).digest == layout.root().digest, seed
-    assert min(outcomes.values()) >= 40, outcomes
-
-
-def push_with_faults(place: Place, layout: Layout, extra: Descriptor, repository: str) -> SociPipelineError | None:
-    """The error that a push ended with, which must be one of ours with a reason, or None."""
-    settings = replace(QUICK, read_timeout=1.0, deadline=1.5, settle_time=0.1)
-    with RegistryClient(place.address, settings=settings, credentials=CREDENTIALS) as client:
-        try:
-            client.upload_blob(repository, extra, lambda: layout.open_blob(extra))
-            push_graph(layout, layout.root(), client, repository, tag="v1", jobs=3)
-        except SociPipelineError as error:
-            return error if error.reason else None
-    return None
+def test_random_fault_plans_end_whole_or_with_a_name_and_an_unmoved_tag(running: Place, tmp_path: Path) -> None:
+    """A sample; the deep tier runs two hundred."""
+    outcomes = run_random_plans(running, tmp_path, 16)
+    assert min(outcomes.values()) >= 4, outcomes
 
 
 def test_the_table_in_the_docs_names_every_fault_and_every_operation() -> None:

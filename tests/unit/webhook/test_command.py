@@ -178,17 +178,6 @@ def test_a_port_in_use_comes_with_the_place_where_another_is_taken(tmp_path: Pat
     assert "a port that is free: 0 finds one" in done.stderr
 
 
-def test_a_queue_whose_aws_profile_is_not_there_is_a_matter_of_credentials(tmp_path: Path) -> None:
-    config = tmp_path / "webhook.yaml"
-    document = support.document(tmp_path)
-    queue = "https://sqs.eu-west-1.amazonaws.com/1/events"
-    document["sources"].append({"kind": "sqs", "name": "queue", "queue_url": queue, "region": "eu-west-1"})
-    config.write_text(yaml.safe_dump(document))
-    done = _served(str(config), AWS_PROFILE="nope")
-    assert done.returncode == ExitCode.CREDENTIALS
-    assert "nope" in done.stderr
-
-
 @pytest.mark.parametrize("status", ["12 (serve) the AWS profile", "or another receiver works with the outbox"])
 def test_the_help_tells_what_a_receiver_that_does_not_start_can_lack(
     status: str, capsys: pytest.CaptureFixture[str]

@@ -1,7 +1,6 @@
 """Indexing images that are in a registry: what is fetched, what changes, and what is left alone."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from soci_pipeline.soci.records import IndexVersion, SociOptions
 from soci_pipeline.soci.ztoc_store import CacheFolder
 from tests.support.images import AMD64, ARM64, Layer, add_attestation, add_image, gzip_layer, tar_layer, with_address
 from tests.support.indexed import SPAN, indexed, some_layers
-from tests.support.published import REPOSITORY, flip, registry, tag
+from tests.support.published import REPOSITORY, flip, tag
 from tests.support.tars import Entry, gzipped, noise, tar
 
 OPTIONS = SociOptions(span_size=SPAN, min_layer_size=1000)
@@ -35,17 +34,6 @@ SMALL = gzip_layer({"small": b"1"})
 UNSUPPORTED = Layer(
     gzipped(tar([Entry("g", b"52 comment=" + b"0" * 40 + b"\n", kind=b"g"), Entry("f", noise(400_000))]))
 )
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry") as found:
-        yield found
 
 
 def image_at(client: RegistryClient, name: str = "v1") -> ImageReference:

@@ -1,6 +1,6 @@
 """Retention against a registry: both index versions, attestations, referrers by API and by fallback tag."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,20 +23,13 @@ from soci_pipeline.registry.referrers import fallback_tag
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.branches import branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64, add_image, gzip_layer
-from tests.support.published import REPOSITORY, registry, tag, upload
+from tests.support.published import REPOSITORY, tag, upload
+from tests.support.registries import AT_ONCE, registry, with_and_without_referrers
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
-
-
-@pytest.fixture(params=["referrers API", "fallback tag"])
-def client(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry", referrers=request.param == "referrers API") as found:
-        yield found
+referrers_api = with_and_without_referrers
 
 
 def release(client: RegistryClient, layout: Layout, name: str, *images: PlatformImage) -> Descriptor:
@@ -84,7 +77,7 @@ def test_what_is_left_is_whole_for_both_index_versions(client: RegistryClient, l
 
 
 def test_a_fallback_tag_goes_with_its_subject(tmp_path: Path, layout: Layout) -> None:
-    with registry(tmp_path / "old", referrers=False) as client:
+    with registry(tmp_path / "old", referrers=False, settings=AT_ONCE) as client:
         gone = release(client, layout, "v1", branch_v1(layout, AMD64))
         image = branch_v1(layout, ARM64)
         release(client, layout, "v2", image)

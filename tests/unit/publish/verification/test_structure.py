@@ -1,7 +1,6 @@
 """The gate's first part: what does not fit together in manifests, configs and annotations is named, all of it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,20 +20,13 @@ from soci_pipeline.publish.verification.structure import LayerToCheck, check_str
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.branches import branch_plain, branch_v1, branch_v2, soci_index
 from tests.support.images import AMD64, ARM64, default_layers, with_address
-from tests.support.published import REPOSITORY, flip, registry, stored, upload, upload_joined
+from tests.support.published import REPOSITORY, flip, stored, upload, upload_joined
+from tests.support.registries import with_and_without_referrers
 
 OTHER = Digest.of(b"something else")
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout.create(tmp_path / "layout")
-
-
-@pytest.fixture(params=["referrers API", "fallback tag"])
-def client(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RegistryClient]:
-    with registry(tmp_path / "registry", referrers=request.param == "referrers API") as found:
-        yield found
+referrers_api = with_and_without_referrers
 
 
 def changed(client: RegistryClient, layout: Layout, index: Descriptor, *entries: Descriptor) -> Descriptor:

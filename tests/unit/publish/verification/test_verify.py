@@ -16,7 +16,8 @@ from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.soci.records import IndexVersion
 from tests.support.images import AMD64, ARM64, Layer, gzip_layer
 from tests.support.indexed import indexed, some_layers
-from tests.support.published import REPOSITORY, flip, registry
+from tests.support.published import REPOSITORY, flip
+from tests.support.registries import AT_ONCE, registry
 from tests.support.tars import directory, gzipped, hardlink, symlink, tar
 from tests.support.verified import faults, layers_of, published, verified
 
@@ -115,7 +116,7 @@ def test_a_report_fails_with_every_finding_or_not_at_all() -> None:
 
 
 def test_a_registry_out_of_reach_says_nothing_about_the_image(tmp_path: Path, layout: Layout) -> None:
-    with registry(tmp_path / "registry") as client:
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         digest = published(client, layout, indexed(layout, AMD64))
     impatient = ClientSettings(attempts=2, backoff_base=0.01)
     with RegistryClient(client.registry, settings=impatient) as late, pytest.raises(RegistryUnreachable):

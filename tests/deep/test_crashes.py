@@ -1,0 +1,28 @@
+"""A publication by the library is killed at every step, at every request and in mid-upload, and then run again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.crashes import Shop, crash_shop, kill_after_steps, kill_at_requests
+
+# Some dozens of whole publications, each in a process of its own.
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with crash_shop(tmp_path) as made:
+        yield made
+
+
+def test_a_kill_after_any_step_leaves_nothing_that_the_next_run_does_not_mend(shop: Shop) -> None:
+    kill_after_steps(shop)
+
+
+@pytest.mark.parametrize("after_bytes", [None, 100], ids=["carried out", "in mid-upload"])
+def test_a_kill_at_any_request_that_writes_leaves_nothing_that_the_next_run_does_not_mend(
+    shop: Shop, after_bytes: int | None
+) -> None:
+    kill_at_requests(shop, after_bytes=after_bytes)

@@ -1,0 +1,119 @@
+"""What is declared in prefect.yaml and below deployments/, held against the flows, the pools and each other."""
+
+import importlib
+import json
+import shlex
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore
+from prefect.flows import Flow
+
+from deployments.install import with_environment, with_python
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.webhook.flow_parameters import FLOWS
+from tasks.branches import deployment_of
+
+ROOT = Path(__file__).resolve().parents[3]
+DECLARED = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+POOLS = yaml.safe_load((ROOT / "deployments" / "work-pools" / "pools.yaml").read_text())
+AUTOMATIONS = sorted((ROOT / "deployments" / "automations").glob("*.yaml"))
+NAMES = {
+    "publish-image/default": "soci-control",
+    "publish-image/nightly": "soci-control",
+    "build-platform/linux-amd64": "soci-amd64",
+    "build-platform/linux-arm64": "soci-arm64",
+    "verify-image/default": "soci-control",
+    "index-image/default": "soci-control",
+    "prune-repository/default": "soci-control",
+}
+
+
+def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
+    path, _, function = deployment["entrypoint"].partition(":")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    return cast("Flow[..., Any]", getattr(module, function))
+
+
+def full_name(deployment: dict[str, Any]) -> str:
+    return f"{flow_of(deployment).name}/{deployment['name']}"
+
+
+def test_the_deployments_are_the_documented_ones_each_in_its_pool() -> None:
+    assert {full_name(each): each["work_pool"]["name"] for each in DECLARED} == NAMES
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=full_name)
+def test_an_entrypoint_is_a_flow_that_takes_the_declared_parameters(deployment: dict[str, Any]) -> None:
+    flow = flow_of(deployment)
+    assert isinstance(flow, Flow)
+    assert (ROOT / deployment["entrypoint"].partition(":")[0]).is_file()
+    assert set(deployment["parameters"]) <= set(flow.parameters.properties)
+
+
+def test_every_pool_that_is_named_is_made_by_setup() -> None:
+    assert {each["work_pool"]["name"] for each in DECLARED} == {pool["name"] for pool in POOLS["pools"]}
+
+
+def test_a_publication_finds_the_deployment_of_every_default_platform() -> None:
+    names = {full_name(each) for each in DECLARED}
+    assert {deployment_of(Platform.parse(name)) for name in ("linux/amd64", "linux/arm64")} <= names
+
+
+def test_every_flow_that_an_event_may_start_is_deployed() -> None:
+    assert {f"{flow}/default" for flow in FLOWS} <= set(NAMES)
+
+
+def test_the_schedule_is_off_until_somebody_switches_it_on() -> None:
+    (nightly,) = [each for each in DECLARED if each.get("schedules")]
+    (schedule,) = nightly["schedules"]
+    assert schedule["active"] is False
+    assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"]).cron == schedule["cron"]
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=full_name)
+def test_a_deployment_fits_the_job_template_of_its_pool(deployment: dict[str, Any]) -> None:
+    template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
+    assert set(deployment["work_pool"]["job_variables"]) <= set(template["variables"]["properties"])
+
+
+def test_the_template_of_the_pools_has_the_environment_that_runs_need() -> None:
+    template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
+    assert with_environment(template, POOLS["environment"]) == template
+
+
+def test_a_known_python_becomes_the_command_of_the_pools_and_nothing_else_changes() -> None:
+    template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
+    changed = with_python(template, "/opt/the project/python")
+    assert shlex.split(changed["variables"]["properties"]["command"].pop("default")) == [
+        *("/opt/the project/python", "-m", "prefect.engine")
+    ]
+    assert template["variables"]["properties"]["command"].pop("default") is None
+    assert changed == template
+
+
+def test_without_a_known_python_the_command_is_left_to_prefect() -> None:
+    template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
+    assert with_python(template, None) == template
+
+
+def test_a_known_python_can_be_taken_back() -> None:
+    template = json.loads((ROOT / "deployments" / "work-pools" / POOLS["template"]).read_text())
+    assert with_python(with_python(template, "/nowhere/python"), "none") == template
+
+
+@pytest.mark.parametrize("path", AUTOMATIONS, ids=lambda path: path.stem)
+def test_an_automation_is_one_that_prefect_takes(path: Path) -> None:
+    text = path.read_text().replace("{{ notify_block }}", "11111111-2222-3333-4444-555555555555")
+    automation = AutomationCore.model_validate(yaml.safe_load(text))
+    assert automation.enabled
+    assert automation.actions
+
+
+def test_a_silent_run_is_given_up_after_three_missed_heartbeats() -> None:
+    beat = int(POOLS["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    automation = yaml.safe_load((ROOT / "deployments" / "automations" / "crash-silent-runs.yaml").read_text())
+    assert automation["trigger"]["within"] >= 3 * beat

@@ -1,0 +1,10 @@
+"""Every flow of this folder runs in the Prefect server of the run."""
+
+import pytest
+
+from soci_pipeline.local.prefect_server import PrefectServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_prefect(prefect: PrefectServer) -> None:
+    """Flows and clients of these tests speak to it."""

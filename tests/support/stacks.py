@@ -1,0 +1,78 @@
+"""The stack that a whole test run shares, and the database that stacks start from."""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from soci_pipeline.local.engine import Engine
+from soci_pipeline.local.prefect_server import database_of, prefect_server
+from soci_pipeline.local.stack import Stack, deploy, local_stack
+from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.local.workers import Worker
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_CACHE = REPOSITORY / ".cache" / "deployed"
+# What `soci-pipeline setup` and `prefect deploy` read; the first three hold the parameters of the flows.
+_SOURCES = ("src", "tasks", "flows", "deployments", "prefect.yaml", "requirements")
+
+
+@contextmanager
+def deployed_database(folder: Path) -> Iterator[Path]:
+    """An SQLite file of a Prefect server on which `setup` and `deploy --all` ran; kept from run to run.
+
+    It is made again once anything that the two commands read has changed.
+    """
+    kept = _CACHE / f"{_fingerprint()}.db"
+    if not kept.exists():
+        shutil.rmtree(_CACHE, ignore_errors=True)
+        _CACHE.mkdir(parents=True)
+        with prefect_server(folder) as server:
+            deploy(server, REPOSITORY)
+        fresh = kept.with_suffix(".new")
+        shutil.copyfile(database_of(folder / "home"), fresh)
+        fresh.replace(kept)
+    yield kept
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(sys.executable.encode())
+    for name in _SOURCES:
+        place = REPOSITORY / name
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+@contextmanager
+def shared_stack(folder: Path, *, engine: Engine, toolchain: Toolchain, prepared: Path) -> Iterator[Stack]:
+    """A stack with a worker for each pool, as any process of the run can use it."""
+    isolated = os.geteuid() == 0
+    with local_stack(
+        folder,
+        engine=with_containerd_tools(engine, toolchain),
+        toolchain=toolchain,
+        deployed=prepared,
+        isolated=isolated,
+        extra=containerd_address(engine),
+    ) as started:
+        workers = {
+            pool: Worker(name=each.name, pool=pool, home=each.home, log=each.log, pid=each.pid)
+            for pool, each in started.workers.items()
+        }
+        yield replace(started, workers=workers)
+
+
+def with_containerd_tools(engine: Engine, toolchain: Toolchain) -> Engine:
+    """The engine with ctr and soci on the PATH of its environment."""
+    return replace(engine, env=dict(engine.env) | {"PATH": toolchain.ensure(["containerd", "soci"])["PATH"]})
+
+
+def containerd_address(engine: Engine) -> dict[str, str]:
+    """The variable that leads ctr to the containerd below the engine, where there is one."""
+    return {} if engine.containerd_socket is None else {"CONTAINERD_ADDRESS": str(engine.containerd_socket)}
