@@ -25,7 +25,7 @@ from soci_pipeline.registry.server.serving import serving
 from tests.support.once_per_run import OncePerRun
 from tests.support.registries import AT_ONCE, registry
 from tests.support.stacks import deployed_database, shared_stack
-from tests.support.tiers import NOT_IN_UNIT, TIERS, forbid, forbidden_import, tier_of
+from tests.support.tiers import NOT_IN_UNIT, TIERS, forbid, forbidden_import, third_of, tier_of
 
 _ONCE = pytest.StashKey[OncePerRun]()
 
@@ -43,12 +43,15 @@ hypothesis.settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("soci-pipeline")
+    group.addoption("--third", type=int, choices=(1, 2, 3), help="of the deep tier, run only this third of the modules")
     group.addoption("--screenshots", metavar="FOLDER", help="also write the README's pictures of the UI there")
     group.addoption("--require-tools", action="store_true", help="a missing tool fails its tests instead of skipping")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"a test whose tool is missing: {_on_missing(config)}s"
+    third = config.getoption("--third")
+    part = "" if third is None else f"; of the deep tier: third {third} of 3"
+    return f"a test whose tool is missing: {_on_missing(config)}s{part}"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,13 +59,31 @@ def pytest_configure(config: pytest.Config) -> None:
         forbid(NOT_IN_UNIT)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tiers in their order, where several run in one process.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Outside of the unit tier a module stays in one process, and so do all tests of the one emulated AWS account.
+
+    Modules whose tests share nothing but what is started once per run are marked `independent`.
+    """
+    third = config.getoption("--third")
+    if third is not None:
+        kept = [item for item in items if tier_of(item.path) != "deep" or third_of(item.path) == third]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+    for item in items:
+        if tier_of(item.path) != "unit" and not item.get_closest_marker("independent"):
+            account = "emulated_account" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("aws" if account else item.path.stem))
+    _in_order_of_tiers(items)
+
+
+def _in_order_of_tiers(items: list[pytest.Item]) -> None:
+    """The tiers in their order, where several run in one process, and in each what takes longest before the rest.
 
     Prefect's client leaves threads behind that draw from the shared random generator, which hypothesis holds against
     the test that it is drawing for; so no flow may have run before the library's property tests.
     """
-    items.sort(key=lambda item: TIERS.index(tier_of(item.path)))
+    items.sort(key=lambda item: (TIERS.index(tier_of(item.path)), item.get_closest_marker("first") is None))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

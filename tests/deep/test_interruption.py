@@ -86,7 +86,7 @@ def test_another_worker_ends_what_an_interrupted_instance_began(
     source = stack.git.serve_snapshot(write_tiny_images(tmp_path / "images", [I386]), "source")
     with (
         seen.worker_of_its_own(stack, tmp_path / "worker", I386) as worker,
-        emulator(tmp_path / "aws") as address,
+        emulator() as address,
         held(tmp_path / "images" / "linux-386.tar") as archives,
         metadata_service() as service,
         InstanceMetadata(service.url) as metadata,

@@ -33,6 +33,7 @@ from tests.support.published import tag
 from tests.support.webhook import until
 
 pytestmark = [
+    pytest.mark.independent,
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate workers"),
 ]
@@ -158,6 +159,7 @@ def test_containerd_and_soci_publish_a_version_1_index_as_a_referrer(stack: Stac
     assert ztocs
 
 
+@pytest.mark.first
 def test_a_machine_that_dies_in_mid_build_fails_the_run_and_publishing_again_succeeds(
     stack: Stack, source: Source, tmp_path: Path
 ) -> None:

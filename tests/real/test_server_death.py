@@ -69,7 +69,7 @@ class SlowFile:
 
 
 def test_a_server_that_dies_in_mid_publish_and_comes_back_costs_nothing_or_a_failure_with_a_cause(
-    tmp_path: Path,
+    tmp_path: Path, prepared: Path
 ) -> None:
     archive = oci_archive(tmp_path / "image.tar", image_layout(tmp_path / "image", AMD64))
     image = SlowFile(archive.read_bytes())
@@ -77,7 +77,7 @@ def test_a_server_that_dies_in_mid_publish_and_comes_back_costs_nothing_or_a_fai
         address = later.enter_context(image.served())
         # What is started again is stopped after the workers, as the first server would be.
         again = later.enter_context(contextlib.ExitStack())
-        stack = later.enter_context(local_stack(tmp_path / "stack", engine=None, platforms=(AMD64,)))
+        stack = later.enter_context(local_stack(tmp_path / "stack", engine=None, platforms=(AMD64,), deployed=prepared))
         served = stack.git.serve(repository(tmp_path / "app").path, "app")
         parameters = {
             "image": f"{stack.registry}/{REPOSITORY}",

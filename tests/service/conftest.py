@@ -1,41 +1,34 @@
-"""One Prefect server and one emulated AWS for all tests of this tier, whichever process runs them."""
+"""One Prefect server and one emulated AWS for all tests of this tier."""
 
 from collections.abc import Iterator
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.context import refresh_global_settings_context
 
-from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
+from soci_pipeline.local.prefect_server import PrefectServer, client_environment, prefect_server
 from tests.support.aws import REGION, emulator, give_credentials, reset
 from tests.support.once_per_run import OncePerRun
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module stays in one process, and so do all tests of the one AWS account: each empties it."""
-    for item in items:
-        account = "emulated_account" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("aws" if account else item.path.stem))
-
-
 @pytest.fixture(scope="session")
-def prefect_home(once_per_run: OncePerRun) -> PrefectServer:
-    """The run's Prefect server; only `prefect` makes this process speak to it."""
-    return once_per_run.get("prefect", prefect_server)
-
-
-@pytest.fixture(scope="session")
-def prefect(prefect_home: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+def prefect(once_per_run: OncePerRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """The run's Prefect server, which every flow and client of this process speaks to."""
-    own = tmp_path_factory.mktemp("prefect-home")
-    with temporary_settings({PREFECT_API_URL: prefect_home.api_url, PREFECT_HOME: own}):
-        yield prefect_home
+    server = once_per_run.get("prefect", prefect_server)
+    settings = client_environment(server.api_url, tmp_path_factory.mktemp("prefect-home"), env={})
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        # Threads of Prefect's own have no other settings than these.
+        refresh_global_settings_context()
+        yield server
+    refresh_global_settings_context()
 
 
 @pytest.fixture(scope="session")
-def emulated_account(once_per_run: OncePerRun) -> str:
-    """The address of an emulated AWS, with what earlier tests have left in it."""
-    return once_per_run.get("aws", emulator)
+def emulated_account() -> Iterator[str]:
+    """The address of an emulated AWS, as earlier tests have left it; one process has all tests that use it."""
+    with emulator() as address:
+        yield address
 
 
 @pytest.fixture

@@ -5,23 +5,20 @@ The emulator's tokens are expired since 2015 and it refuses nobody, so life time
 
 import base64
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import httpx
 import pytest
+from moto.server import ThreadedMotoServer
 
-from soci_pipeline.local.ports import LOOPBACK, free_port, listens, wait_until
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.process import background
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
@@ -38,14 +35,15 @@ def give_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def emulator(folder: Path) -> Iterator[str]:
-    """The address of an emulated AWS, in a process of its own that logs into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    port, log = free_port(), folder / "log"
-    argv = [sys.executable, "-m", "moto.server", "--host", LOOPBACK, "--port", str(port)]
-    with background(argv, log=log) as child:
-        wait_until(lambda: listens(port), what="the emulated AWS", child=child, log=log, seconds=120)
-        yield f"http://{LOOPBACK}:{port}"
+def emulator() -> Iterator[str]:
+    """The address of an emulated AWS in this process, where tests can teach it what it does not know."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
 
 
 def unique(word: str) -> str:

@@ -1,8 +1,10 @@
 """The stack that a whole test run shares, and the database that stacks start from."""
 
+import contextlib
 import hashlib
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,9 +36,15 @@ def deployed_database(folder: Path) -> Iterator[Path]:
         with prefect_server(folder) as server:
             deploy(server, REPOSITORY)
         fresh = kept.with_suffix(".new")
-        shutil.copyfile(database_of(folder / "home"), fresh)
+        _copy_database(database_of(folder / "home"), fresh)
         fresh.replace(kept)
     yield kept
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """Copy an SQLite file together with what is still in its write-ahead log."""
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
+        old.backup(new)
 
 
 def _fingerprint() -> str:

@@ -66,7 +66,7 @@ def prefect_server(
 
 
 def database_of(home: Path) -> Path:
-    """The SQLite file of a server with this home, complete once the server has ended."""
+    """The SQLite file of a server with this home; beside it lies its write-ahead log."""
     return home / "prefect.db"
 
 

@@ -14,10 +14,8 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelling, Pending, Running, Scheduled
 
-from soci_pipeline.capacity.policy import Demand, Policy
+from soci_pipeline.capacity.policy import Demand
 from soci_pipeline.capacity.prefect_queue import PrefectQueue
-from soci_pipeline.capacity.simulated_queue import PrefectBackend
-from soci_pipeline.capacity.simulation import Pool, Scenario, simulate
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused
@@ -102,19 +100,6 @@ def test_a_run_that_was_to_be_cancelled_counts_as_cancelled(api: PrefectApi, dep
     run = _run(deployment, Running(), Cancelling())
     api.end_as_cancelled(run, "The instance goes.")
     assert api.state(run).kind == "CANCELLED"
-
-
-def test_the_simulation_loses_no_run_of_a_real_server(api: PrefectApi) -> None:
-    pools = (Pool(f"pool-{uuid4().hex}", 0.2, 120), Pool(f"pool-{uuid4().hex}", 0.1, 120))
-    backend = PrefectBackend(api)
-    for each in pools:
-        backend.add_pool(each.name)
-    outcome = simulate(Scenario(40, 0.2, pools, Policy(idle_s=60)), backend)
-    assert outcome.publishes == len(outcome.waits) > 3
-    for each in pools:
-        assert backend.demand(each.name) == Demand(0, 0)
-        answer = api.ask("POST", "/flow_runs/count", {"work_pools": {"name": {"any_": [each.name]}}})
-        assert answer == outcome.publishes
 
 
 def test_the_command_raises_a_group_while_runs_wait(

@@ -7,10 +7,9 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.index_image import index_image
-from soci_pipeline.local.prefect_server import prefect_server
+from soci_pipeline.local.prefect_server import PrefectServer
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.media_types import OCI_INDEX
 from soci_pipeline.publish.existing.index import IndexedImage
@@ -89,15 +88,16 @@ def test_the_limit_exists_afterwards_and_is_free() -> None:
     assert (limit.limit, limit.active, limit.active_slots) == (1, True, 0)
 
 
-def test_a_limit_that_exists_is_no_error_in_the_servers_log(tmp_path: Path) -> None:
+def test_a_limit_that_exists_is_no_error_in_the_servers_log(prefect: PrefectServer) -> None:
     image = _image()
-    with prefect_server(tmp_path) as server, temporary_settings({PREFECT_API_URL: server.api_url}):
-        for _ in range(2):
-            with alone(image):
-                pass
-        with get_client(sync_client=True) as client:
-            assert client.read_global_concurrency_limit_by_name(limit_of(image)).limit == 1
-    assert "concurrency_limit_v2" not in (tmp_path / "server.log").read_text()
+    for _ in range(2):
+        with alone(image):
+            pass
+    with get_client(sync_client=True) as client:
+        assert client.read_global_concurrency_limit_by_name(limit_of(image)).limit == 1
+    log = (Path(prefect.env["PREFECT_HOME"]).parent / "server.log").read_text()
+    assert log
+    assert "concurrency_limit_v2" not in log
 
 
 def test_all_tags_of_one_repository_share_the_limit() -> None:

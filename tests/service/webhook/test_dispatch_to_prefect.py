@@ -1,28 +1,26 @@
 """The receiver with a real Prefect server and no worker: a busy server makes no run twice and loses none."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from soci_pipeline.local.prefect_server import prefect_server
+from soci_pipeline.local.prefect_server import PrefectServer
 from soci_pipeline.webhook.service import Service, serving
 from tests.support import webhook as support
 from tests.support.webhook import runs_of, send, stored_run, until
 
 
 @pytest.fixture(scope="module")
-def bare_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bare_prefect(prefect: PrefectServer) -> str:
     """A Prefect server with one deployment and no worker: runs stay scheduled."""
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
-        flow = _posted(f"{server.api_url}/flows/", {"name": "publish-image"}).json()
-        schema = {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]}
-        deployment: dict[str, object] = {"name": "default", "flow_id": flow["id"], "parameter_openapi_schema": schema}
-        _posted(f"{server.api_url}/deployments/", deployment)
-        yield server.api_url
+    flow = _posted(f"{prefect.api_url}/flows/", {"name": "publish-image"}).json()
+    schema = {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]}
+    deployment: dict[str, object] = {"name": "default", "flow_id": flow["id"], "parameter_openapi_schema": schema}
+    _posted(f"{prefect.api_url}/deployments/", deployment)
+    return prefect.api_url
 
 
 def _posted(url: str, document: dict[str, object]) -> httpx.Response:

@@ -17,6 +17,7 @@ from soci_pipeline.webhook.receiver import Receiver
 from soci_pipeline.webhook.service import serving
 from soci_pipeline.webhook.sources.eventbridge import QueueSource
 from tests.support import webhook as support
+from tests.support.aws import unique
 
 DIGEST = "sha256:" + "7f" * 32
 
@@ -45,7 +46,7 @@ class Rig:
 @pytest.fixture
 def rig(emulated_account: str, credentials: None, tmp_path: Path) -> Iterator[Rig]:
     client = boto3.client("sqs", region_name="eu-west-1", endpoint_url=emulated_account)
-    name = tmp_path.name[-60:].replace("_", "-")
+    name = unique("events")
     dead = client.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
     arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": "2"})
