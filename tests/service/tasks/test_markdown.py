@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tasks.markdown import code, link, table, text
 
+pytestmark = pytest.mark.first
+
 HOSTILE = [
     "a|b",
     "`rm`",

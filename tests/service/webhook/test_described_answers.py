@@ -26,6 +26,7 @@ from soci_pipeline.webhook.service import serving
 from tests.support import webhook as support
 from tests.support.webhook import fake_prefect
 
+pytestmark = pytest.mark.first
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 EXAMPLES = settings(
     max_examples=25,
