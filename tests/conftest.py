@@ -6,6 +6,7 @@ tests; with ``CI=true`` or ``--require-tools`` it fails them, so that a green ga
 """
 
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from tests.support.registries import AT_ONCE, registry
 from tests.support.stacks import deployed_database, shared_stack
 from tests.support.tiers import NOT_IN_UNIT, TIERS, forbid, forbidden_import, third_of, tier_of
 
+_LONGEST_ID = 80
 _ONCE = pytest.StashKey[OncePerRun]()
 
 # No test is timed: a busy machine is no defect. The gate tries the same examples each time; people get new ones.
@@ -57,6 +59,14 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     if config.args and {tier_of(Path(each.partition("::")[0])) for each in config.args} == {"unit"}:
         forbid(NOT_IN_UNIT)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A long value is named by its length and checksum, so that every process gives it the same short name."""
+    if not isinstance(val, str | bytes) or len(val) <= _LONGEST_ID:
+        return None
+    data = val if isinstance(val, bytes) else val.encode(errors="surrogatepass")
+    return f"{argname}-{len(val)}-{zlib.crc32(data):08x}"
 
 
 @pytest.hookimpl(tryfirst=True)

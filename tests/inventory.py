@@ -1,12 +1,13 @@
 """Print every test with its tier: ``python -m tests.inventory [--against FILE]``.
 
 Each line is the tier, the test's name with its parameters, and its module, with tabs between them. ``--against`` takes
-the output of another commit and lists the names that only one of the two has; the exit status is 1 where one is gone.
+the output of another commit and lists the tests whose number of cases differs; the exit status is 1 where one is gone.
 """
 
 import argparse
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +50,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.against is None:
         print(*tests, sep="\n")
         return 0
-    earlier = {line.split("\t")[1] for line in chosen.against.read_text().splitlines()}
-    now = {test.name for test in tests}
-    for name in sorted(earlier - now):
-        print(f"gone\t{name}")
-    for name in sorted(now - earlier):
-        print(f"new\t{name}")
-    print(f"{len(tests)} tests, {len(earlier - now)} names gone, {len(now - earlier)} new", file=sys.stderr)
-    return 1 if earlier - now else 0
+    return _compare(Counter(line.split("\t")[1] for line in chosen.against.read_text().splitlines()), tests)
+
+
+def _compare(earlier: Counter[str], tests: Sequence[Test]) -> int:
+    """Print what differs by name and number of cases; the ids of cases depend on pytest's version."""
+    now = Counter(_function(test.name) for test in tests)
+    before: Counter[str] = Counter()
+    for name, count in earlier.items():
+        before[_function(name)] += count
+    for name in sorted(before.keys() | now.keys()):
+        if before[name] != now[name]:
+            print(f"{name}\t{before[name]} -> {now[name]} cases")
+    gone = before.keys() - now.keys()
+    print(f"{len(tests)} tests, {len(gone)} names gone, {len(now.keys() - before.keys())} new", file=sys.stderr)
+    return 1 if gone else 0
+
+
+def _function(name: str) -> str:
+    return name.partition("[")[0]
 
 
 if __name__ == "__main__":

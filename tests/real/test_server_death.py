@@ -24,7 +24,7 @@ from tests.support.git_repositories import repository
 from tests.support.images import AMD64, image_layout
 from tests.support.webhook import until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.first, pytest.mark.timeout(900)]
 
 REPOSITORY = "death/app"
 

@@ -21,7 +21,7 @@ from soci_pipeline.project import project_folder
 from tests.support import browser
 from tests.support import publications as seen
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.first, pytest.mark.timeout(900)]
 
 EXAMPLE = "examples/hello-web"
 expect.set_options(timeout=browser.PATIENCE_SECONDS * 1000)
