@@ -167,14 +167,19 @@ def plain_web_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def requiring_login(logins: list[str], *, status: int = 401) -> Iterator[str]:
-    """The address of a server, or with 407 of a proxy, that requires a login and records every one that it receives."""
+def requiring_login(logins: list[str], *, status: int = 401, requests: list[str] | None = None) -> Iterator[str]:
+    """The address of a server, or with 407 of a proxy, that requires a login and records every one that it receives.
+
+    The paths of all requests are recorded in ``requests``.
+    """
     received, required = ("Authorization", "WWW-Authenticate")
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         received, required = ("Proxy-Authorization", "Proxy-Authenticate")
 
     class Handler(BaseHTTPRequestHandler):
         def _any(self) -> None:
+            if requests is not None:
+                requests.append(self.path)
             sent = self.headers.get(received)
             if sent is not None:
                 logins.append(base64.b64decode(sent.removeprefix("Basic ")).decode())

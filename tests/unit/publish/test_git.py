@@ -238,6 +238,22 @@ def test_a_filter_that_runs_on_the_files_of_a_commit_has_no_login(app: Repositor
     assert set(seen.read_text().splitlines()) == {"none none"}
 
 
+def test_the_servers_of_submodules_are_not_contacted(app: Repository, tmp_path: Path) -> None:
+    logins: list[str] = []
+    requests: list[str] = []
+    with requiring_login(logins, requests=requests) as other, served_over_http(tmp_path / "root", _robot) as address:
+        commit = app.git("rev-parse", "HEAD")
+        (app.path / ".gitmodules").write_text(f'[submodule "lib"]\n\tpath = lib\n\turl = {other}/lib.git\n')
+        app.git("update-index", "--add", "--cacheinfo", f"160000,{commit},lib")
+        app.git("add", ".gitmodules")
+        app.git("commit", "--quiet", "--message", "submodule")
+        app.git("push", "--quiet", str(tmp_path / "root/app.git"), "main")
+        found = source.resolve(f"{address}/app.git", credentials=LOGIN)
+        tree = source.check_out(found, tmp_path / "tree", credentials=LOGIN)
+    assert (tree / ".gitmodules").exists()
+    assert (requests, logins) == ([], [])
+
+
 @contextmanager
 def _counted(home: Path) -> Iterator[list[Path]]:
     """The git processes that the block starts: one file each, listed when it ends."""
