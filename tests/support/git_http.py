@@ -25,12 +25,15 @@ Check = Callable[[str, str, str], bool]
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, root: Path, check: Check, renamed: Mapping[str, str], *, refuse_single_commits: bool) -> None:
+    def __init__(
+        self, root: Path, check: Check, renamed: Mapping[str, str], *, refuse_single_commits: bool, posts_to: str | None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
         self.check = check
         self.renamed = renamed
         self.refuse_single_commits = refuse_single_commits
+        self.posts_to = posts_to
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -57,6 +60,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not user or not self.server.check(parts.path, user, password):
             self.send_response(401 if not user else 403)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if self.command == "POST" and self.server.posts_to is not None:
+            self.send_response(307)
+            self.send_header("Location", f"{self.server.posts_to}{self.path}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -92,10 +101,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def served_over_http(
-    root: Path, check: Check, *, renamed: Mapping[str, str] | None = None, refuse_single_commits: bool = False
+    root: Path,
+    check: Check,
+    *,
+    renamed: Mapping[str, str] | None = None,
+    refuse_single_commits: bool = False,
+    posts_to: str | None = None,
 ) -> Iterator[str]:
-    """The address under which the repositories below ``root`` are found; ``renamed`` ones redirect on this server."""
-    with _running(_Server(root, check, renamed or {}, refuse_single_commits=refuse_single_commits)) as address:
+    """The address under which the repositories below ``root`` are found.
+
+    ``renamed`` ones redirect on this server. With ``posts_to`` every POST redirects to that server, after the login.
+    """
+    server = _Server(root, check, renamed or {}, refuse_single_commits=refuse_single_commits, posts_to=posts_to)
+    with _running(server) as address:
         yield address
 
 

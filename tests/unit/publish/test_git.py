@@ -67,6 +67,23 @@ def test_a_redirect_to_another_server_does_not_receive_the_login(status: int, lo
     assert "hunter2" not in str(raised.value)
 
 
+@pytest.mark.parametrize("followed", ["true", "initial"])
+def test_a_redirect_after_the_login_does_not_receive_it_either(
+    app: Repository, tmp_path: Path, home: Path, followed: str
+) -> None:
+    (home / ".gitconfig").write_text(f"[http]\n\tfollowRedirects = {followed}\n")
+    logins: list[str] = []
+    requests: list[str] = []
+    with (
+        requiring_login(logins, requests=requests) as other,
+        served_over_http(tmp_path / "root", _robot, posts_to=other) as address,
+        pytest.raises(SourceError),
+    ):
+        source.resolve(f"{address}/app.git", credentials=LOGIN)
+    assert logins == []
+    assert bool(requests) == (followed == "true")
+
+
 @pytest.mark.parametrize("change", [("127.0.0.1", "localhost"), ("//", "//robot@"), ("//", "//someone@")])
 def test_another_name_or_a_user_in_the_redirect_does_not_receive_the_login(change: tuple[str, str]) -> None:
     logins: list[str] = []
