@@ -9,6 +9,10 @@ not inherit the secrets that this process may have in its environment.
 A call ends with its program. What the program leaves running in its process group is ended then; a daemon, which has
 made a session of its own (ssh's shared connection, a helper that remembers credentials), lives on, and that it still
 has the output open holds nobody up.
+
+A program that `run` starts may have `MAX_PROCESSES` processes in its group; beyond that the whole group is killed. It
+stops programs that start copies of themselves without end. RLIMIT_NPROC cannot do that: it counts everything the user
+runs, and does not apply to root.
 """
 
 import contextlib
@@ -51,6 +55,9 @@ SECRET_VARIABLES = (
 Whatever program needs one is handed it in another way.
 """
 
+MAX_PROCESSES = 256
+"""How many processes a program that `run` starts may have in its process group."""
+
 _SECRETS: ContextVar[tuple[str, ...]] = ContextVar("_SECRETS", default=())
 # Shorter lines of a secret are words that stand in any output.
 _SHORTEST_SECRET = 4
@@ -59,9 +66,16 @@ _TAIL_LINES = 30
 _GRACE_SECONDS = 10.0
 _KILLED_SECONDS = 1.0
 _LOOK_SECONDS = 0.005
+_COUNT_SECONDS = 0.5
 # For the last words of what a program has left running.
 _LAST_WORDS_SECONDS = 1.0
 _INT_BYTES = 4
+
+
+class TooManyProcesses(ToolFailed):
+    """A program started more processes than it may have; all of them were killed."""
+
+    default_advice = "If the program really needs so many processes, report it; otherwise look for what it repeats."
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +128,13 @@ def run(
     stdin: bytes | None = None,
     timeout: float | None = None,
     stream: bool = False,
+    max_processes: int = MAX_PROCESSES,
 ) -> Completed:
     """Run a program to its end and return what it printed.
 
     ``stream`` logs each line of both outputs as it comes. ``timeout`` is in seconds. What the program leaves running
     is listened to for a second more, within the timeout. Raises `ToolMissing`, `ToolFailed`
-    for an exit status other than 0 or a signal, `DeadlineExceeded`.
+    for an exit status other than 0 or a signal, `DeadlineExceeded`, `TooManyProcesses` beyond ``max_processes``.
     """
     program = find(str(argv[0]), package=package, env=env)
     name = Path(str(argv[0])).name
@@ -140,8 +155,8 @@ def run(
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             _feed(child, stdin, deadline)
-            child.wait(_left(deadline))
-        except (subprocess.TimeoutExpired, TimeoutError) as error:
+            _wait(child, name, deadline, max_processes)
+        except TimeoutError as error:
             raise DeadlineExceeded(f"{name} did not end within {timeout:g} s and was stopped") from error
         _await_last_words(readers, deadline)
     last = tail.text() or output.tail(_TAIL_LINES)
@@ -222,7 +237,12 @@ def _runs(group: int) -> bool:
         return False
     except PermissionError:
         pass
-    return any(_is_of(entry, group) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return any(_members(group))
+
+
+def _members(group: int) -> Iterator[Path]:
+    """The processes of a group that have not ended."""
+    return (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _is_of(entry, group))
 
 
 def _is_of(process: Path, group: int) -> bool:
@@ -257,6 +277,21 @@ def _end_with_parent() -> None:
 def _left(deadline: float | None) -> float | None:
     """Seconds until a moment of the monotonic clock, none of them negative; None for no deadline."""
     return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _wait(child: subprocess.Popen[bytes], name: str, deadline: float | None, max_processes: int) -> None:
+    """Wait for a program to end; raises `TimeoutError` at the deadline, and `TooManyProcesses`."""
+    while True:
+        left = _left(deadline)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_COUNT_SECONDS if left is None else min(left, _COUNT_SECONDS))
+            return
+        if sum(1 for _ in _members(child.pid)) > max_processes:
+            # No SIGTERM first: in the time that it takes, more would be started.
+            _signal_group(child.pid, signal.SIGKILL)
+            raise TooManyProcesses(f"{name} started more than {max_processes} processes and was killed")
+        if _left(deadline) == 0:
+            raise TimeoutError
 
 
 def _feed(child: subprocess.Popen[bytes], data: bytes | None, deadline: float | None) -> None:

@@ -1,14 +1,22 @@
-"""Git repositories over HTTP with a password, by git's own CGI program; and a server that has only a status to say."""
+"""Git repositories over HTTP: with a password by git's own CGI program, and as plain files (dumb HTTP).
+
+Also servers that answer every request with a status or a redirect, and servers that record the logins they receive.
+"""
 
 import base64
 import os
+import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import httpx
 
 Check = Callable[[str, str, str], bool]
 """Takes path, user and password; answers whether they open the repository."""
@@ -17,10 +25,15 @@ Check = Callable[[str, str, str], bool]
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, root: Path, check: Check) -> None:
+    def __init__(
+        self, root: Path, check: Check, renamed: Mapping[str, str], *, refuse_single_commits: bool, posts_to: str | None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
         self.check = check
+        self.renamed = renamed
+        self.refuse_single_commits = refuse_single_commits
+        self.posts_to = posts_to
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -34,12 +47,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> None:
         parts = urlsplit(self.path)
+        for old, new in self.server.renamed.items():
+            if parts.path.startswith(old):
+                self.send_response(301)
+                self.send_header("Location", self.path.replace(old, new, 1))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
         user, _, password = (
             base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode().partition(":")
         )
         if not user or not self.server.check(parts.path, user, password):
             self.send_response(401 if not user else 403)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if self.command == "POST" and self.server.posts_to is not None:
+            self.send_response(307)
+            self.send_header("Location", f"{self.server.posts_to}{self.path}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -56,7 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(len(body)),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            "HTTP_GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            # Over version 2 of the protocol a server gives every commit that it has.
+            "HTTP_GIT_PROTOCOL": "" if self.server.refuse_single_commits else self.headers.get("Git-Protocol", ""),
         }
         done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=True)
         head, _, content = done.stdout.partition(b"\r\n\r\n")
@@ -73,10 +100,57 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served_over_http(root: Path, check: Check) -> Iterator[str]:
-    """The address under which the repositories below ``root`` are found."""
-    with _running(_Server(root, check)) as address:
+def served_over_http(
+    root: Path,
+    check: Check,
+    *,
+    renamed: Mapping[str, str] | None = None,
+    refuse_single_commits: bool = False,
+    posts_to: str | None = None,
+) -> Iterator[str]:
+    """The address under which the repositories below ``root`` are found.
+
+    ``renamed`` ones redirect on this server. With ``posts_to`` every POST redirects to that server, after the login.
+    """
+    server = _Server(root, check, renamed or {}, refuse_single_commits=refuse_single_commits, posts_to=posts_to)
+    with _running(server) as address:
         yield address
+
+
+@contextmanager
+def smart_until_fetched(root: Path) -> Iterator[str]:
+    """The address of a server that lists refs as git's own program does, and then is a plain web server."""
+    with served_over_http(root, lambda *_: True) as smart, plain_web_server(root) as plain:
+        listed: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def _any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                upstream = plain if listed else smart
+                headers = {
+                    name: value
+                    for name, value in self.headers.items()
+                    if name.lower() in ("content-type", "git-protocol")
+                }
+                headers["Authorization"] = "Basic " + base64.b64encode(b"any:any").decode()
+                answer = httpx.request(
+                    self.command, f"{upstream}{self.path}", content=body, headers=headers, trust_env=False
+                )
+                if self.command == "POST":
+                    listed.append(self.path)
+                self.send_response(answer.status_code)
+                self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+                self.send_header("Content-Length", str(len(answer.content)))
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            do_GET = do_POST = _any  # noqa: N815 - names of http.server
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Stay quiet."""
+
+        with _running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+            yield address
 
 
 @contextmanager
@@ -96,6 +170,81 @@ def answering(status: int) -> Iterator[str]:
 
     with _running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
         yield address
+
+
+@contextmanager
+def plain_web_server(folder: Path) -> Iterator[str]:
+    """The address of a web server over a folder of bare repositories; git calls that dumb HTTP."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Stay quiet."""
+
+    with _running(ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))) as address:
+        yield address
+
+
+@contextmanager
+def requiring_login(logins: list[str], *, status: int = 401, requests: list[str] | None = None) -> Iterator[str]:
+    """The address of a server, or with 407 of a proxy, that requires a login and records every one that it receives.
+
+    The paths of all requests are recorded in ``requests``.
+    """
+    received, required = ("Authorization", "WWW-Authenticate")
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        received, required = ("Proxy-Authorization", "Proxy-Authenticate")
+
+    class Handler(BaseHTTPRequestHandler):
+        def _any(self) -> None:
+            if requests is not None:
+                requests.append(self.path)
+            sent = self.headers.get(received)
+            if sent is not None:
+                logins.append(base64.b64decode(sent.removeprefix("Basic ")).decode())
+            self.send_response(status)
+            self.send_header(required, 'Basic realm="other"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST = do_CONNECT = _any  # noqa: N815 - names of http.server
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Stay quiet."""
+
+    with _running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+        yield address
+
+
+@contextmanager
+def redirecting(
+    target: str, *, status: int = 302, login_first: bool = False, tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """The address of a server that redirects every request to the same path below ``target``.
+
+    With ``login_first`` it requires a login before it redirects; it accepts any.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def _any(self) -> None:
+            rejected = login_first and "Authorization" not in self.headers
+            self.send_response(401 if rejected else status)
+            if rejected:
+                self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            else:
+                self.send_header("Location", f"{target}{self.path}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST = _any  # noqa: N815 - names of http.server
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Stay quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    with _running(server) as address:
+        yield address if tls is None else address.replace("http:", "https:")
 
 
 @contextmanager

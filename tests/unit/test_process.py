@@ -15,7 +15,7 @@ import pytest
 
 from soci_pipeline import process
 from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
-from soci_pipeline.process import concealing, run
+from soci_pipeline.process import TooManyProcesses, concealing, run
 from tests.support.logs import logging_to
 
 
@@ -106,6 +106,21 @@ def test_a_deadline_ends_the_program_and_its_children(fake: Path) -> None:
     with pytest.raises(DeadlineExceeded, match=r"slow did not end within 0\.5 s"):
         process.run(["slow"], timeout=0.5)
     assert _has_ended(int(pidfile.read_text()))
+
+
+def test_a_program_that_starts_copies_of_itself_without_end_is_killed_with_all_of_them(fake: Path) -> None:
+    pids = fake / "pids"
+    program(fake, "bomb", f"echo $$ >> {pids}\nbomb &\nsleep 0.02\nexec sleep 600")
+    with pytest.raises(TooManyProcesses, match="bomb started more than 20 processes and was killed"):
+        process.run(["bomb"], max_processes=20)
+    started = [int(line) for line in pids.read_text().split()]
+    assert len(started) > 20
+    assert all(_has_ended(pid) for pid in started)
+
+
+def test_a_program_that_starts_many_processes_one_after_the_other_is_left_alone(fake: Path) -> None:
+    program(fake, "loop", "for each in $(seq 100); do /bin/true; done; sleep 0.6; echo done")
+    assert process.run(["loop"], max_processes=5).stdout == "done\n"
 
 
 @pytest.fixture

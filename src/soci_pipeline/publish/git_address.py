@@ -1,10 +1,14 @@
 """Addresses of git repositories and names of refs, checked before git sees them.
 
-Either comes from strangers: from the parameters of a run, or from the event of a push.
+Either comes from strangers: from the parameters of a run (`check_url`), or from the event of a push
+(`check_event_url`, which allows less).
 """
 
+import ipaddress
 import re
-from urllib.parse import urlsplit
+import socket
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
 
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import InvalidInput
@@ -15,11 +19,68 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 COMMIT = r"^[0-9a-f]{40}(?:[0-9a-f]{24})?$"
 """The pattern of a whole commit id, of SHA-1 or SHA-256."""
 
+DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
+"""The schemes of remote repositories, and the port that a URL without one means."""
+
 _SCP = re.compile(r"(?:[A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![0-9]*/)[\w~][^\s:]*\Z")
 _HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
+# Shells, HTML and logs read these as more than text; no URL of a repository needs them, not even percent-encoded.
+_QUOTES = re.compile(r"[\"'`$\\]")
+_UNSAFE = re.compile(r"[\s\"'`$\\<>|;&(){}^*?#!]")
+# `javascript:x` looks like the scp form of ssh, with a host of that name.
+_SCHEMES_WITHOUT_HOST = frozenset(
+    {"about", "blob", "data", "file", "ftp", "http", "https", "jar", "javascript", "mailto", "ssh", "vbscript"}
+)
+_LOOPBACK_NAMES = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"})
+# Cloud providers' names of their link-local metadata service.
+_METADATA_NAMES = frozenset(
+    {"metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
+)
+_LINK_LOCAL = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")))
+_THIS_HOST = ipaddress.ip_network("0.0.0.0/8")
+# IPv4 addresses inside IPv6: NAT64 (RFC 6052), and the deprecated compatible form (RFC 4291).
+_EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96")))
 # What `git check-ref-format` forbids, and a leading dash.
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$|/\.|\.lock/|^@$")
 _ADVICE = "Give an https, ssh or git address, or the absolute path of a git work tree; credentials belong in a block."
+_EVENT_ADVICE = "The clone URL of an event must be an https, http, ssh, git or codecommit URL of a remote server."
+_LOOPBACK_ADVICE = "For local use, allow loopback hosts in the configuration of the receiver."
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port of a remote: what its credentials are bound to. ``host`` is in lower case."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+def origin_of(url: str) -> Origin | None:
+    """The server that git connects to for a URL (ssh for ``user@host:path``); None for a path of this machine.
+
+    Compare two of them to pin a source to a server. Raises `InvalidInput` for what is not a git address.
+    """
+    codecommit = CodeCommitSource.parse(url)
+    url = url if codecommit is None else codecommit.url
+    if url.startswith("/"):
+        return None
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        return Origin("ssh", url.partition(":")[0].rpartition("@")[2].lower(), DEFAULT_PORTS["ssh"])
+    if scheme == "file":
+        return None
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or scheme not in DEFAULT_PORTS:
+        raise InvalidInput("not a git address", advice=_ADVICE)
+    return Origin(scheme, f"[{host}]" if ":" in host else host, DEFAULT_PORTS[scheme] if port is None else port)
 
 
 def is_commit(text: str) -> bool:
@@ -28,21 +89,53 @@ def is_commit(text: str) -> bool:
 
 
 def check_url(url: str) -> str:
-    """The address itself; raises `InvalidInput` where git would take it for an option or run a command of it."""
+    """The address itself; raises `InvalidInput` where git would take it for an option or run a command of it.
+
+    In a URL of a remote, quotes, `$`, other characters that shells interpret, `..` and link-local hosts are rejected
+    as well. Use `check_event_url` for the URL that a webhook event names.
+    """
     text = url.strip()
     if not text or CONTROL.search(text) or text.startswith("-") or len(text) > 2000:
-        raise InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
+        raise _not_an_address(text)
     if CodeCommitSource.parse(text) is not None:
         return text
     if "::" in text.partition("://")[0].partition("/")[0]:
         raise InvalidInput(f"git's remote helpers are not allowed: {text[:200]!r}", advice=_ADVICE)
     if text.startswith("/"):
         return text
-    if "://" in text:
-        return _check_scheme(text)
-    if _SCP.match(text):
-        return text
-    raise InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
+    if "://" not in text:
+        return _check_scp(text)
+    return _check_scheme(text)
+
+
+def check_event_url(url: str, *, allow_loopback: bool = False) -> str:
+    """Return the clone URL of a webhook event; raises `InvalidInput` where no worker should fetch from it.
+
+    Rejects what `check_url` rejects, and also local paths, profiles of the worker's AWS configuration, the scp form
+    without a user, and loopback hosts in any notation. ``allow_loopback`` allows those, for local use. Names are not
+    resolved: a name whose DNS record is a loopback address passes. Pin the server of a rule with `origin_of`.
+    """
+    text = check_url(url)
+    if text != url:
+        raise InvalidInput(f"the clone URL has spaces around it: {url[:200]!r}", advice=_EVENT_ADVICE)
+    codecommit = CodeCommitSource.parse(text)
+    if codecommit is not None and codecommit.profile is not None:
+        raise InvalidInput(f"the clone URL names an AWS profile of the worker: {text[:200]!r}", advice=_EVENT_ADVICE)
+    origin = origin_of(text)
+    if origin is None:
+        raise InvalidInput(f"the clone URL is a local path: {text[:200]!r}", advice=_EVENT_ADVICE)
+    if codecommit is None and "://" not in text and "@" not in text.partition(":")[0]:
+        raise InvalidInput(f"the clone URL has no scheme: {text[:200]!r}", advice=_EVENT_ADVICE)
+    if not allow_loopback and _is_loopback(origin.host):
+        raise InvalidInput(f"the clone URL names a loopback host: {text[:200]!r}", advice=_LOOPBACK_ADVICE)
+    return text
+
+
+def _check_scp(text: str) -> str:
+    user, _, host = text.partition(":")[0].rpartition("@")
+    if not _SCP.match(text) or (not user and host.lower() in _SCHEMES_WITHOUT_HOST):
+        raise _not_an_address(text)
+    return _check_remote(text, host)
 
 
 def _check_scheme(text: str) -> str:
@@ -50,7 +143,7 @@ def _check_scheme(text: str) -> str:
         parts = urlsplit(text)
         host = parts.netloc.rpartition("@")[2]
         user = parts.username or ""
-        password = parts.password
+        password, name, _ = parts.password, parts.hostname or "", parts.port
     except ValueError:
         raise InvalidInput("not a git address", advice=_ADVICE) from None
     if parts.scheme not in ("https", "http", "ssh", "git", "file"):
@@ -60,11 +153,65 @@ def _check_scheme(text: str) -> str:
         raise InvalidInput(f"the git address of {host} holds credentials", advice=_ADVICE)
     if parts.scheme == "file":
         if parts.netloc or not parts.path.startswith("/"):
-            raise InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
+            raise _not_an_address(text)
         return text
     if not _HOST.match(host) or user.startswith("-") or parts.path in ("", "/") or parts.path.startswith("/-"):
-        raise InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
+        raise _not_an_address(text)
+    return _check_remote(text, name)
+
+
+def _check_remote(text: str, host: str) -> str:
+    decoded = unquote(text)
+    if _UNSAFE.search(text) or not text.isprintable() or _QUOTES.search(decoded) or CONTROL.search(decoded):
+        raise InvalidInput(f"the git address has characters that are not allowed: {text[:200]!r}", advice=_ADVICE)
+    if ".." in re.split("[/:]", decoded):
+        raise InvalidInput(f"'..' is not allowed in a git address: {text[:200]!r}", advice=_ADVICE)
+    if _is_link_local(host):
+        raise InvalidInput(f"the git address names a link-local host: {text[:200]!r}", advice=_ADVICE)
     return text
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host in any notation is this machine; 0.0.0.0 and :: connect to it as well."""
+    name = host.lower().rstrip(".")
+    if name in _LOOPBACK_NAMES or name.endswith((".localhost", ".localdomain", ".localdomain4", ".localdomain6")):
+        return True
+    address = _address(host)
+    return address is not None and (address.is_loopback or address.is_unspecified or address in _THIS_HOST)
+
+
+def _is_link_local(host: str) -> bool:
+    if host.lower().rstrip(".") in _METADATA_NAMES:
+        return True
+    address = _address(host)
+    return address is not None and any(address in network for network in _LINK_LOCAL)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a host is, as the C library reads it: 127.1, 0x7f000001 and 2130706433 are one."""
+    text = host.strip("[]").rstrip(".")
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(text))
+        except OSError:
+            return None
+    return address if isinstance(address, ipaddress.IPv4Address) else _embedded(address)
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address inside an IPv6 address, if it has one."""
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is not None:
+        return inner
+    if address.is_loopback or address.is_unspecified or not any(address in network for network in _EMBEDDING):
+        return address
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def _not_an_address(text: str) -> InvalidInput:
+    return InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
 
 
 def check_ref(ref: str) -> str:

@@ -1,7 +1,7 @@
 """The source of a build: a ref is resolved to one commit once, and every branch fetches exactly that commit.
 
 Addresses and refs that could be read as options, or that name a transport which runs commands, are refused
-(`git_address`); git itself is held by `git`. Submodules are not fetched.
+(`git_address`); git itself is held by `git`. Submodules are not fetched, and Git LFS gets no credentials.
 """
 
 import contextlib
@@ -81,9 +81,10 @@ def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentia
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         with tempfile.TemporaryDirectory(prefix=".git-", dir=folder.parent) as data:
             git.fetch(Path(data), address, source.commit, blobs=True)
-            git.run(
-                "--git-dir", data, "--work-tree", str(partial), "checkout", "--quiet", "--force", source.commit, "--"
-            )
+            # Without credentials: a filter that the machine has (Git LFS) takes URLs from the files of the commit.
+            with Git.session() as local:
+                work = ("--git-dir", data, "--work-tree", str(partial))
+                local.run(*work, "checkout", "--quiet", "--force", source.commit, "--")
     if (partial / ".gitmodules").exists():
         logger().warning("the source has submodules; they are not fetched")
     _normalise(partial, source.commit_time)
@@ -150,7 +151,7 @@ def _name_uncommitted(url: str) -> None:
     if not path.is_absolute() or not path.is_dir():
         return
     # A bare repository has no work tree.
-    with Git.session(None) as git, contextlib.suppress(SourceError):
+    with Git.session() as git, contextlib.suppress(SourceError):
         git.name_uncommitted(path)
 
 

@@ -14,7 +14,7 @@ from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, SourceError
 from soci_pipeline.publish import source
 from soci_pipeline.publish.git import GitCredentials
-from tests.support.git_http import served_over_http
+from tests.support.git_http import redirecting, requiring_login, served_over_http
 from tests.support.git_repositories import Repository, repository
 
 KEY, SECRET = "AKIAEXAMPLEEXAMPLE00", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -167,6 +167,19 @@ def test_no_argument_and_no_variable_of_git_holds_the_signature(
     assert "ls-remote" in written
     today = datetime.now(UTC).strftime("%Y%m%dT")
     assert today not in written
+
+
+def test_a_redirect_to_another_server_does_not_receive_the_signature(
+    codecommit: CodeCommit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    logins: list[str] = []
+    with requiring_login(logins) as other, redirecting(other) as address:
+        (tmp_path / "home/.gitconfig").write_text(f'[url "{address}/"]\n\tinsteadOf = https://{HOST}/\n')
+        with pytest.raises(SourceError, match="requires a login, but the credentials are only for"):
+            source.resolve("codecommit::eu-west-1://shop")
+    assert logins == []
 
 
 def test_without_aws_credentials_nothing_is_started(codecommit: CodeCommit, monkeypatch: pytest.MonkeyPatch) -> None:

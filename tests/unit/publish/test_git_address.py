@@ -3,7 +3,7 @@
 import pytest
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.git_address import check_ref, check_url
+from soci_pipeline.publish.git_address import Origin, check_event_url, check_ref, check_url, origin_of
 
 
 @pytest.mark.parametrize(
@@ -17,34 +17,176 @@ from soci_pipeline.publish.git_address import check_ref, check_url
         "file:///srv/app.git",
         "/srv/app",
         "codecommit::eu-west-1://app",
+        "https://dev.azure.com/acme/My%20Project/_git/app",
+        "https://git.example.com/~jane/app+web,v2.git",
+        "ssh://git@[2001:db8::1]:2222/team/app.git",
+        "http://localhost:3000/team/app.git",
+        "http://[::1]:3000/app",
+        "gitserver:team/app.git",
+        "/srv/it's mine/app",
     ],
 )
 def test_an_address_that_git_fetches_from_is_taken(url: str) -> None:
     assert check_url(url) == url
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "--upload-pack=touch /tmp/x",
-        "-oProxyCommand=x",
-        "ext::sh -c touch% /tmp/x",
-        "fd::7",
-        "https://user:secret@git.example.com/app",
-        "https://token@git.example.com/app",
-        "ssh://-oProxyCommand=x/app",
-        "ssh://git.example.com",
-        "ssh://-l@git.example.com/app",
-        "https://git.example.com/app\nhttps://other",
-        "relative/path",
-        "file://host/srv/app",
-        "git@-oProxyCommand=x:app",
-    ],
-)
+_UNSAFE = [
+    "",
+    "--upload-pack=touch /tmp/x",
+    "-oProxyCommand=x",
+    "ext::sh -c touch% /tmp/x",
+    "fd::7",
+    "https://user:secret@git.example.com/app",
+    "https://token@git.example.com/app",
+    "ssh://-oProxyCommand=x/app",
+    "ssh://git.example.com",
+    "ssh://-l@git.example.com/app",
+    "https://git.example.com/app\nhttps://other",
+    "relative/path",
+    "file://host/srv/app",
+    "git@-oProxyCommand=x:app",
+    "https://git.example.com/$(id)",
+    "https://git.example.com/`id`",
+    "https://git.example.com/'app'",
+    'https://git.example.com/"app"',
+    "https://git.example.com/app;id",
+    "https://git.example.com/app|id",
+    "https://git.example.com/app&id",
+    "https://git.example.com/<script>",
+    "https://git.example.com/${IFS}app",
+    "https://git.example.com/%24%28id%29",
+    "https://git.example.com/%27app%27",
+    "https://git.example.com/app%0Ahost=evil.example",
+    "https://git.example.com/a b",
+    "https://git.example.com/a\u202eb",
+    "https://git.example.com\\@evil.example/app",
+    "https://git.example.com/../app",
+    "https://git.example.com/%2e%2e/app",
+    "https://git.example.com/app?x=1",
+    "https://git.example.com/app#x",
+    "https://git.example.com:99999/app",
+    "git@git.example.com:$(id)",
+    "git@git.example.com:team/../app",
+    "git@git.example.com:team/'app'",
+    "ssh://$(id)@git.example.com/app",
+    "http://%6cocalhost/app",
+    "http://git.example.com%2f.evil.example/app",
+    "http://\uff1127.0.0.1/app",
+    "http://[fe80::1%25eth0]/app",
+    "javascript:alert(1)",
+    "javascript:alert",
+    "JavaScript:alert",
+    "javascript://git.example.com/%0aalert",
+    "data:text/html,x",
+    "vbscript:x",
+    "https:git.example.com/app",
+    "http://169.254.169.254/latest/meta-data",
+    "http://2852039166/latest",
+    "http://0xa9fea9fe/latest",
+    "http://169.254.43518/latest",
+    "http://[fe80::1]/app",
+    "http://[::ffff:169.254.169.254]/app",
+    "http://[64:ff9b::a9fe:a9fe]/app",
+    "http://[fd00:ec2::254]/app",
+    "http://metadata.google.internal/app",
+    "git@169.254.169.254:app",
+]
+
+
+@pytest.mark.parametrize("url", _UNSAFE)
 def test_an_address_that_could_mean_something_else_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput):
         check_url(url)
+
+
+_REMOTE = [
+    "https://git.example.com/team/app.git",
+    "http://git.example.com:8080/app",
+    "https://dev.azure.com/acme/My%20Project/_git/app",
+    "ssh://git@git.example.com:2222/team/app.git",
+    "git@git.example.com:team/app.git",
+    "git@gitlab:team/app.git",
+    "git://git.example.com/app.git",
+    "https://10.0.0.5/team/app.git",
+    "https://[2001:db8::1]/app",
+    "https://localhost.example.com/app",
+    "codecommit::eu-west-1://app",
+]
+_LOOPBACK = [
+    "http://localhost/app",
+    "http://LOCALHOST:3000/app",
+    "http://localhost./app",
+    "http://git.localhost/app",
+    "http://localhost.localdomain/app",
+    "http://ip6-localhost/app",
+    "git://127.0.0.1:9418/app",
+    "http://127.0.0.1./app",
+    "http://127.8.9.10/app",
+    "http://127.1/app",
+    "http://2130706433/app",
+    "http://0x7f.1/app",
+    "http://0x7f000001/app",
+    "http://0177.0.0.1/app",
+    "http://0.0.0.0/app",
+    "http://0/app",
+    "http://[::1]/app",
+    "http://[::]/app",
+    "http://[0:0:0:0:0:0:0:1]:80/app",
+    "http://[::ffff:127.0.0.1]/app",
+    "http://[::ffff:7f00:1]/app",
+    "http://[::127.0.0.1]/app",
+    "http://[64:ff9b::7f00:1]/app",
+    "http://[2002:7f00:1::]/app",
+    "ssh://git@localhost/app",
+    "git@localhost:app",
+    "git@127.0.0.1:app",
+]
+_LOCAL = [
+    "/srv/app",
+    "file:///srv/app",
+    "gitserver:team/app",
+    "codecommit::eu-west-1://admin@app",
+    " https://git.example.com/app",
+]
+
+
+@pytest.mark.parametrize("url", _REMOTE)
+def test_an_event_may_name_a_remote(url: str) -> None:
+    assert check_event_url(url) == url
+
+
+@pytest.mark.parametrize("url", _LOOPBACK)
+def test_an_event_may_not_name_a_loopback_host_unless_that_is_allowed(url: str) -> None:
+    with pytest.raises(InvalidInput, match="names a loopback host"):
+        check_event_url(url)
+    assert check_event_url(url, allow_loopback=True) == url
+    assert check_url(url) == url
+
+
+@pytest.mark.parametrize("allow_loopback", [False, True])
+@pytest.mark.parametrize("url", [*_LOCAL, *_UNSAFE])
+def test_an_event_may_never_name_anything_else(url: str, allow_loopback: bool) -> None:
+    with pytest.raises(InvalidInput):
+        check_event_url(url, allow_loopback=allow_loopback)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Git.Example.com/app", Origin("https", "git.example.com", 443)),
+        ("https://git.example.com:8443/app", Origin("https", "git.example.com", 8443)),
+        ("http://git.example.com/app", Origin("http", "git.example.com", 80)),
+        ("ssh://git@git.example.com/app", Origin("ssh", "git.example.com", 22)),
+        ("git@git.example.com:app", Origin("ssh", "git.example.com", 22)),
+        ("git://git.example.com/app", Origin("git", "git.example.com", 9418)),
+        ("https://[::1]:8443/app", Origin("https", "[::1]", 8443)),
+        ("codecommit::eu-west-1://app", Origin("https", "git-codecommit.eu-west-1.amazonaws.com", 443)),
+        ("/srv/app", None),
+        ("file:///srv/app", None),
+    ],
+)
+def test_the_origin_is_the_server_that_git_connects_to(url: str, origin: Origin | None) -> None:
+    assert origin_of(url) == origin
 
 
 def test_a_refused_address_with_credentials_is_not_repeated() -> None:

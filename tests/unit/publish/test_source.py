@@ -206,7 +206,9 @@ def test_credentials_reach_git_by_file_and_are_in_no_argument_or_variable(
     write_program(
         tmp_path / "bin",
         "git",
-        f'{{ echo "argv: $*"; env; echo "user: $($GIT_ASKPASS Username)"; echo "pass: $($GIT_ASKPASS Password)"; }} '
+        'case "$*" in *"ls-remote --get-url"*) echo https://git.example.com/app; exit ;; esac\n'
+        f'{{ echo "argv: $*"; env; echo "user: $($GIT_ASKPASS "Username for \'https://git.example.com\': ")"; '
+        f'echo "pass: $($GIT_ASKPASS "Password for \'https://robot@git.example.com\': ")"; }} '
         f">> {seen}\necho 'fatal: Authentication failed' >&2\nexit 128",
     )
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
