@@ -16,6 +16,7 @@ from pydantic import Field, HttpUrl, ValidationError, field_validator, model_val
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of
 from soci_pipeline.prefect_api import basic, bearer, checked_url
+from soci_pipeline.webhook.clone_urls import CloneHost, CloneUrl
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.secret_values import SecretSource
@@ -27,6 +28,7 @@ from soci_pipeline.webhook.sources.source import NAME, Section
 from soci_pipeline.webhook.templates import placeholders
 
 _DESCRIBED = "docs/triggers.md describes the file, with an example."
+_CREDENTIALS = ("source_credentials", "build_secrets")
 Source = Annotated[GitHubSource | GitLabSource | GenericSource | QueueSource, Field(discriminator="kind")]
 
 
@@ -44,6 +46,8 @@ class Rule(Section):
     branches: Patterns = Patterns()
     tags: Patterns = Patterns()
     paths: Patterns = Patterns()
+    clone_hosts: tuple[str, ...] = ()
+    """Where to clone from, as ``https://git.example.com``; required of a rule that hands credentials."""
     deployment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")
     parameters: dict[str, Any]
     supersede: bool = True
@@ -72,6 +76,41 @@ class Rule(Section):
     def _templates_name_known_fields(self) -> Self:
         placeholders(self.parameters, kind=self.on)
         return self
+
+    @field_validator("clone_hosts")
+    @classmethod
+    def _clone_hosts_are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            CloneHost.parse(host)
+        return hosts
+
+    @model_validator(mode="after")
+    def _credentials_stay_with_pinned_hosts(self) -> Self:
+        credentials = {name: self.parameters.get(name) for name in _CREDENTIALS if self.parameters.get(name)}
+        for name, value in credentials.items():
+            if placeholders(value, kind=self.on):
+                raise ValueError(f"{name} must not be taken from an event: a sender would choose the secret")
+        if credentials and self.source_is_of_event and not self.clone_hosts:
+            raise ValueError(
+                f"{' and '.join(credentials)} would go to whatever host an event names: list the hosts that may have "
+                "it, as in clone_hosts: [https://git.example.com]"
+            )
+        return self
+
+    @property
+    def source_is_of_event(self) -> bool:
+        """Whether an event decides what is cloned."""
+        return bool(placeholders(self.parameters.get("source"), kind=self.on))
+
+    def may_clone(self, url: str, repository: str) -> bool:
+        """Whether a source is that repository on one of the rule's `clone_hosts`; any is where none are listed."""
+        if not self.clone_hosts:
+            return True
+        try:
+            parsed = CloneUrl.parse(url)
+        except ValueError:
+            return False
+        return any(CloneHost.parse(host).holds(parsed, repository) for host in self.clone_hosts)
 
 
 class PrefectSettings(Section):
@@ -133,6 +172,8 @@ class Configuration(Section):
     prefect: PrefectSettings
     listen: Listen = Listen()
     limits: Limits = Limits()
+    allow_loopback_hosts: bool = False
+    """Accept events whose clone URL or registry is on this machine's loopback: for a forge on the same machine."""
     sources: tuple[Source, ...] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
 
