@@ -122,7 +122,10 @@ class PrefectSettings(Section):
     ui_url: HttpUrl | None = None
     timeout_s: float = Field(default=15, gt=0, le=120)
     give_up_after_s: float = Field(default=24 * 3600, gt=0)
+    """In seconds during which the receiver runs, whatever the clock of the machine does."""
     poll_outcomes_every_s: float = Field(default=10, ge=0.05, le=600)
+    watch_ended_days: float = Field(default=7, ge=0, le=365)
+    """For how long a run that ended is polled: a changed outcome is reported again."""
 
     @field_validator("api_url")
     @classmethod
@@ -148,10 +151,21 @@ class Limits(Section):
     body_bytes: int = Field(default=5 << 20, ge=1024, le=25 << 20)
     body_seconds: float = Field(default=10, gt=0, le=120)
     """For the head of a request, and again for its body."""
+    connections_per_address: int = Field(default=64, ge=1, le=512)
+    """At once, from one address (IPv6: one /64) that is not a trusted proxy; above it an idle one is closed."""
     requests_per_minute: int = Field(default=120, ge=1)
     """A source from one address, before anything is read."""
     events_per_minute: int = Field(default=60, ge=1)
     """Verified events of a source that are new and start something."""
+
+
+class Retention(Section):
+    """How long the outbox keeps what ended, in days during which the receiver runs."""
+
+    runs_days: float = Field(default=90, ge=1)
+    """Runs with their parameters and outcomes; younger than `watch_ended_days` none is deleted."""
+    hashes_days: float | None = Field(default=None, ge=1)
+    """Hashes of events, by which a replay is recognised; without a number they stay for good."""
 
 
 class Listen(Section):
@@ -172,6 +186,7 @@ class Configuration(Section):
     prefect: PrefectSettings
     listen: Listen = Listen()
     limits: Limits = Limits()
+    retention: Retention = Retention()
     allow_loopback_hosts: bool = False
     """Accept events whose clone URL or registry is on this machine's loopback: for a forge on the same machine."""
     sources: tuple[Source, ...] = Field(min_length=1)
