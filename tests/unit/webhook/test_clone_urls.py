@@ -170,7 +170,7 @@ def test_a_rule_that_hands_credentials_must_pin_its_hosts(
         support.configuration(tmp_path, rules=[support.rule(parameters=parameters)])
     assert next(iter(credentials)) in caught.value.reason
     pinned = support.rule(parameters=parameters, clone_hosts=["https://git.example"])
-    assert support.configuration(tmp_path, rules=[pinned])
+    assert support.configuration(tmp_path, rules=[pinned]).rules[0].clone_hosts == ("https://git.example",)
 
 
 def test_a_rule_with_a_source_of_its_own_needs_no_pin(tmp_path: Path) -> None:
