@@ -20,6 +20,7 @@ import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput, StackError
 from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.retry_after import retry_after_s
 
 RECORD = "soci-branch-record"
 """The type of the artifact that carries a branch's record back."""
@@ -44,12 +45,16 @@ Authorization = Callable[[], Mapping[str, str]]
 
 
 class PrefectUnavailable(StackError):
-    """Prefect does not answer, or answers that it cannot just now (``503 database is locked`` among others)."""
+    """Prefect does not answer, or answers that it cannot just now (``503 database is locked`` among others).
+
+    ``retry_after_s`` is what it says about the next attempt.
+    """
 
     default_advice = "Start the Prefect server, or wait: the same call may succeed later."
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(reason, temporary=True)
+        self.retry_after_s = retry_after_s
 
 
 class PrefectRefused(StackError):
@@ -304,10 +309,11 @@ class PrefectApi:
         while True:
             try:
                 return self._once(method, path, body, missing)
-            except PrefectUnavailable:
-                if time.monotonic() >= deadline:
+            except PrefectUnavailable as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     raise
-                time.sleep(_PAUSE_S)
+                time.sleep(max(_PAUSE_S, min(error.retry_after_s or 0.0, left)))
 
     def _once(self, method: str, path: str, body: Any, missing: Any) -> Any:
         try:
@@ -324,7 +330,8 @@ class PrefectApi:
             raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from error
         detail = response.text[:300].replace("\n", " ")
         if status in TEMPORARY_STATUSES or _lacks_csrf_token(response):
-            raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}")
+            wait = retry_after_s(response.headers.get("retry-after"))
+            raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}", retry_after_s=wait)
         raise PrefectRefused(
             f"Prefect answered {status} to {method} {path}: {detail}",
             advice=_MOVED if response.is_redirect else _ADVICE.get(status),

@@ -26,11 +26,11 @@ def test_the_service_tier_passes_on_the_last_prefect_3_8(tmp_path: Path) -> None
     version = run([python, "-c", "import prefect; print(prefect.__version__)"]).stdout.strip()
     assert f"prefect=={version}" == OLDER
 
-    tests = [python, "-m", "pytest", "-p", "no:cacheprovider", "tests/service", "-n", "2", "--dist", "loadgroup"]
+    tests: list[str | Path] = [python, "-m", "pytest", "-p", "no:cacheprovider", "tests/service", "-n", "2"]
     # In a session of its own: the workers of this run's pytest must not be taken for that one's.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [*tests, "--no-loadscope-reorder"],
+        [*tests, "--dist", "loadgroup", "--no-loadscope-reorder"],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,

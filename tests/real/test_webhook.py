@@ -19,6 +19,9 @@ from tests.support.images import image_layout
 from tests.support.switch import Switch
 from tests.support.webhook import Recorded, loopback, runs_of, send, stored_run, until
 
+LOCAL = {"allow_loopback_hosts": True}
+"""The stack's git server is on loopback."""
+
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -82,7 +85,7 @@ def test_a_signed_push_starts_a_publish_that_ends_with_a_verified_tag(
         source = support.document(tmp_path)["sources"][0]
         source["status"] = {"token": {"env": "FORGE_TOKEN"}, "api_url": forge_url}
         prefect = {"api_url": stack.prefect_api_url, "ui_url": stack.prefect_ui_url, "poll_outcomes_every_s": 0.5}
-        configuration = support.configuration(tmp_path, sources=[source], rules=[shop.rule], prefect=prefect)
+        configuration = support.configuration(tmp_path, sources=[source], rules=[shop.rule], prefect=prefect, **LOCAL)
         with serving(configuration) as (address, service):
             key = send(address, shop.push())["runs"][0]["key"]
             until(lambda: stored_run(service, key).outcome in {"COMPLETED", "FAILED", "CRASHED"}, seconds=240)
@@ -100,7 +103,7 @@ def test_prefect_was_down_while_the_event_came_and_it_is_published_once_when_it_
     shop = Shop(stack, archives, tmp_path, "late")
     with Switch(int(urlsplit(stack.prefect_api_url).port or 0)) as switch:
         prefect = {"api_url": f"http://127.0.0.1:{switch.port}/api", "poll_outcomes_every_s": 0.5, "timeout_s": 5}
-        configuration = support.configuration(tmp_path, rules=[shop.rule], prefect=prefect)
+        configuration = support.configuration(tmp_path, rules=[shop.rule], prefect=prefect, **LOCAL)
         with serving(configuration) as (address, service):
             key = send(address, shop.push())["runs"][0]["key"]
             until(lambda: stored_run(service, key).attempts >= 2, seconds=30)

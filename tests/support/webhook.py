@@ -166,6 +166,8 @@ class FakePrefect:
     faults: list[tuple[int, str]] = field(default_factory=list)
     deployments: set[str] = field(default_factory=lambda: {"publish-image/default", "index-image/default"})
     lose_answers: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of answers to faults."""
 
     def answer(self, request: Recorded) -> tuple[int, Any]:
         """The status and document for a request; -1 stands for a connection that is cut."""
@@ -199,10 +201,16 @@ Answering = Callable[[Recorded], tuple[int, Any]]
 
 
 @contextmanager
-def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> Iterator[str]:
+def loopback(
+    answer: Answering,
+    *,
+    port: int = 0,
+    own: Pair | None = None,
+    headers: Callable[[int], dict[str, str]] = lambda _status: {},
+) -> Iterator[str]:
     """A JSON server on loopback that answers each request with ``answer(request)``; yields its address.
 
-    With a certificate and its key, its ``own``, it speaks TLS.
+    With a certificate and its key, its ``own``, it speaks TLS. ``headers`` are those of an answer with a status.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -210,8 +218,8 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
 
         def _any(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            status, body = answer(Recorded(self.command, self.path, headers, json.loads(data) if data else None))
+            received = {name.lower(): value for name, value in self.headers.items()}
+            status, body = answer(Recorded(self.command, self.path, received, json.loads(data) if data else None))
             if status < 0:
                 self.close_connection = True
                 return
@@ -219,6 +227,8 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(payload)))
+            for name, value in headers(status).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)
 
@@ -247,7 +257,7 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
 def fake_prefect(*, port: int = 0) -> Iterator[FakePrefect]:
     """A fake server on loopback."""
     prefect = FakePrefect()
-    with loopback(prefect.answer, port=port) as url:
+    with loopback(prefect.answer, port=port, headers=lambda status: prefect.headers if status >= 400 else {}) as url:
         prefect.url = f"{url}/api"
         yield prefect
 

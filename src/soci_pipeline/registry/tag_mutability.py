@@ -1,5 +1,6 @@
 """Whether the tags of a repository may move: the four modes of Amazon ECR, the first of which is every registry's."""
 
+import fnmatch
 import re
 from collections.abc import Iterable
 from enum import StrEnum
@@ -58,4 +59,5 @@ class TagMutability(BaseModel):
 
 
 def _matches(wildcard: str, tag: str) -> bool:
-    return re.fullmatch(".*".join(re.escape(part) for part in wildcard.split("*")), tag) is not None
+    # fnmatch never backtracks over a `*`; a filter has none of its other wildcards.
+    return fnmatch.fnmatchcase(tag, wildcard)

@@ -7,9 +7,11 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soci_pipeline.webhook import metrics
 from soci_pipeline.webhook.openapi import document
@@ -89,7 +91,7 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
     async def openapi(request: Request) -> Response:  # noqa: ARG001 - the shape of an endpoint
         return JSONResponse(document(receiver.configuration))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/webhooks/{source}", webhook, methods=["POST"]),
             Route("/healthz", healthz, methods=["GET"]),
@@ -97,7 +99,29 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
             Route("/openapi.json", openapi, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _http_error},
+        middleware=[Middleware(_OneFraming)],
     )
+    # Starlette would build the URL of the redirect from the Host header, which the sender chooses.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _OneFraming:
+    """Rejects a request whose body's length two servers could read differently (RFC 9112, 6.1), and closes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name for name, _ in scope.get("headers", ())}
+        chunked = b"transfer-encoding" in names
+        if chunked and (b"content-length" in names or scope.get("http_version") == "1.0"):
+            detail = "Transfer-Encoding with Content-Length, or in HTTP/1.0, is ambiguous."
+            headers = {"Connection": "close"}
+            refusal = JSONResponse({"error": "ambiguous-length", "detail": detail}, status_code=400, headers=headers)
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _headers(request: Request) -> dict[str, str]:

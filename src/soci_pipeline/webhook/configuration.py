@@ -16,6 +16,7 @@ from pydantic import Field, HttpUrl, ValidationError, field_validator, model_val
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of
 from soci_pipeline.prefect_api import basic, bearer, checked_url
+from soci_pipeline.webhook.clone_urls import CloneHost, CloneUrl
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
 from soci_pipeline.webhook.secret_values import SecretSource
@@ -27,6 +28,7 @@ from soci_pipeline.webhook.sources.source import NAME, Section
 from soci_pipeline.webhook.templates import placeholders
 
 _DESCRIBED = "docs/triggers.md describes the file, with an example."
+_CREDENTIALS = ("source_credentials", "build_secrets")
 Source = Annotated[GitHubSource | GitLabSource | GenericSource | QueueSource, Field(discriminator="kind")]
 
 
@@ -44,6 +46,8 @@ class Rule(Section):
     branches: Patterns = Patterns()
     tags: Patterns = Patterns()
     paths: Patterns = Patterns()
+    clone_hosts: tuple[str, ...] = ()
+    """Where to clone from, as ``https://git.example.com``; required of a rule that hands credentials."""
     deployment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")
     parameters: dict[str, Any]
     supersede: bool = True
@@ -73,6 +77,41 @@ class Rule(Section):
         placeholders(self.parameters, kind=self.on)
         return self
 
+    @field_validator("clone_hosts")
+    @classmethod
+    def _clone_hosts_are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            CloneHost.parse(host)
+        return hosts
+
+    @model_validator(mode="after")
+    def _credentials_stay_with_pinned_hosts(self) -> Self:
+        credentials = {name: self.parameters.get(name) for name in _CREDENTIALS if self.parameters.get(name)}
+        for name, value in credentials.items():
+            if placeholders(value, kind=self.on):
+                raise ValueError(f"{name} must not be taken from an event: a sender would choose the secret")
+        if credentials and self.source_is_of_event and not self.clone_hosts:
+            raise ValueError(
+                f"{' and '.join(credentials)} would go to whatever host an event names: list the hosts that may have "
+                "it, as in clone_hosts: [https://git.example.com]"
+            )
+        return self
+
+    @property
+    def source_is_of_event(self) -> bool:
+        """Whether an event decides what is cloned."""
+        return bool(placeholders(self.parameters.get("source"), kind=self.on))
+
+    def may_clone(self, url: str, repository: str) -> bool:
+        """Whether a source is that repository on one of the rule's `clone_hosts`; any is where none are listed."""
+        if not self.clone_hosts:
+            return True
+        try:
+            parsed = CloneUrl.parse(url)
+        except ValueError:
+            return False
+        return any(CloneHost.parse(host).holds(parsed, repository) for host in self.clone_hosts)
+
 
 class PrefectSettings(Section):
     """The Prefect server, or a Cloud workspace, whose deployments are started."""
@@ -83,7 +122,10 @@ class PrefectSettings(Section):
     ui_url: HttpUrl | None = None
     timeout_s: float = Field(default=15, gt=0, le=120)
     give_up_after_s: float = Field(default=24 * 3600, gt=0)
+    """In seconds during which the receiver runs, whatever the clock of the machine does."""
     poll_outcomes_every_s: float = Field(default=10, ge=0.05, le=600)
+    watch_ended_days: float = Field(default=7, ge=0, le=365)
+    """For how long a run that ended is polled: a changed outcome is reported again."""
 
     @field_validator("api_url")
     @classmethod
@@ -109,10 +151,21 @@ class Limits(Section):
     body_bytes: int = Field(default=5 << 20, ge=1024, le=25 << 20)
     body_seconds: float = Field(default=10, gt=0, le=120)
     """For the head of a request, and again for its body."""
+    connections_per_address: int = Field(default=64, ge=1, le=512)
+    """At once, from one address (IPv6: one /64) that is not a trusted proxy; above it an idle one is closed."""
     requests_per_minute: int = Field(default=120, ge=1)
     """A source from one address, before anything is read."""
     events_per_minute: int = Field(default=60, ge=1)
     """Verified events of a source that are new and start something."""
+
+
+class Retention(Section):
+    """How long the outbox keeps what ended, in days during which the receiver runs."""
+
+    runs_days: float = Field(default=90, ge=1)
+    """Runs with their parameters and outcomes; younger than `watch_ended_days` none is deleted."""
+    hashes_days: float | None = Field(default=None, ge=1)
+    """Hashes of events, by which a replay is recognised; without a number they stay for good."""
 
 
 class Listen(Section):
@@ -133,6 +186,9 @@ class Configuration(Section):
     prefect: PrefectSettings
     listen: Listen = Listen()
     limits: Limits = Limits()
+    retention: Retention = Retention()
+    allow_loopback_hosts: bool = False
+    """Accept events whose clone URL or registry is on this machine's loopback: for a forge on the same machine."""
     sources: tuple[Source, ...] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
 

@@ -1,7 +1,9 @@
 """From the outbox to Prefect, one run after another; what fails for a while is tried again until it is too old.
 
 While Prefect is down nothing is lost and nothing doubled: a run stays pending, and its idempotency key makes handing it
-over again harmless, also where the answer to the first try got lost.
+over again harmless, also where the answer to the first try got lost. An outage (no answer, 5xx, 429) makes all runs
+wait, for as long as Retry-After says. A refusal (401, 403, a missing deployment) concerns one run: it is logged as an
+error, tried again ever more slowly, and holds up no other.
 """
 
 import logging
@@ -18,10 +20,11 @@ _IDLE_S = 5.0
 _CUT_SHORT_S = 30.0
 _REFUSED_FIRST_S = 5.0
 _REFUSED_MOST_S = 300.0
+_RETRY_AFTER_MOST_S = 3600.0
 
 
 class Dispatcher:
-    """Hands over the runs that are due; not thread-safe, one thread calls `step`."""
+    """Hands over the runs that are due; not thread-safe, one thread calls `step`. ``clock`` is in monotonic seconds."""
 
     def __init__(
         self,
@@ -30,7 +33,7 @@ class Dispatcher:
         metrics: Metrics,
         *,
         give_up_after_s: float,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outbox = outbox
         self._prefect = prefect
@@ -65,7 +68,7 @@ class Dispatcher:
         except PrefectUnavailable as error:
             # The others would only run into the same: all of them wait, and the oldest is tried first again.
             self._down += 1
-            wait = delay_s(self._down)
+            wait = max(delay_s(self._down), min(error.retry_after_s or 0.0, _RETRY_AFTER_MOST_S))
             self._paused_until = self._clock() + wait
             self._again(run, error.reason, 0.0, "unavailable")
             return
@@ -73,7 +76,7 @@ class Dispatcher:
             self._down = 0
             if error.temporary:
                 wait = delay_s(run.attempts + 1, first_s=_REFUSED_FIRST_S, most_s=_REFUSED_MOST_S)
-                self._again(run, error.reason, wait, "refused")
+                self._again(run, error.reason, wait, "refused", level=logging.ERROR)
             else:
                 self._give_up(run, error.reason)
             return
@@ -82,15 +85,15 @@ class Dispatcher:
         self._metrics.count("soci_webhook_dispatches_total", result="dispatched")
         log("run dispatched", key=run.key, rule=run.rule, deployment=run.deployment, flow_run=flow_run_id)
 
-    def _again(self, run: OutboxRun, reason: str, wait_s: float, result: str) -> None:
-        if self._clock() - run.received > self._give_up_after_s:
+    def _again(self, run: OutboxRun, reason: str, wait_s: float, result: str, *, level: int = logging.WARNING) -> None:
+        if self._outbox.age_s(run) > self._give_up_after_s:
             self._give_up(run, f"{reason} (tried {run.attempts + 1} times)")
             return
         self._outbox.postpone(run, wait_s, reason)
         self._metrics.count("soci_webhook_dispatches_total", result=result)
         log(
             "run postponed: " + reason,
-            level=logging.WARNING,
+            level=level,
             key=run.key,
             rule=run.rule,
             attempt=run.attempts + 1,

@@ -19,11 +19,17 @@ class OutboxUnavailable(SociPipelineError):
     exit_code = ExitCode.DISK_FULL
     default_advice = "Look at the disk and the permissions of the outbox's folder; the sender should deliver again."
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason, temporary=True)
+    def __init__(self, reason: str, *, advice: str | None = None) -> None:
+        super().__init__(reason, advice=advice, temporary=True)
 
 
 class ForgeRefused(SociPipelineError):
-    """The forge did not take a commit status."""
+    """The forge did not take a commit status. ``retry_after_s`` is what it says about the next attempt."""
 
     exit_code = ExitCode.SOURCE
+
+    def __init__(
+        self, reason: str, *, advice: str | None = None, temporary: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(reason, advice=advice, temporary=temporary)
+        self.retry_after_s = retry_after_s

@@ -1,28 +1,30 @@
 """What every source's event becomes: a push of a branch or tag, or a pushed image; checked, and nothing but data.
 
-Names in an event come from whoever may push. They are checked here once, refused where git or a shell could take them
+Names in an event come from whoever may push. They are validated here once, refused where git or a shell could take them
 for something else, and from then on only ever put into JSON.
 """
 
 import re
 from dataclasses import replace
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of, in_one_line
-from soci_pipeline.publish.git_address import COMMIT, check_ref, check_url
+from soci_pipeline.publish.git_address import COMMIT, check_ref
+from soci_pipeline.webhook.clone_urls import CloneUrl, registry_host
 from soci_pipeline.webhook.errors import EventRefused
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,20}\Z")
 # git allows `$(…)`, quotes, `;` and more in a ref; no repository needs them, and somewhere a shell may read a log.
 _REF = re.compile(r"refs/(heads|tags)/[A-Za-z0-9_][A-Za-z0-9._/+@#=,-]*\Z")
-_REMOTE_SCHEMES = frozenset({"https", "http", "ssh", "git", "codecommit"})
 _SHOWN = 5
 _DEEPEST = 4
-MAX_PATHS = 50_000
+MAX_PATHS = 10_000
+MAX_PATH_LENGTH = 4096
+MAX_PATHS_LENGTH = 1 << 20
+"""Of all paths of an event together. Every path is compared with every pattern of every rule."""
 
 
 class _Event(BaseModel):
@@ -37,7 +39,9 @@ class PushEvent(_Event):
     clone_url: str = Field(max_length=2000)
     ref: str = Field(max_length=255)
     commit: str = Field(pattern=COMMIT)
-    paths: frozenset[str] | None = Field(default=None, max_length=MAX_PATHS)
+    paths: frozenset[Annotated[str, Field(max_length=MAX_PATH_LENGTH)]] | None = Field(
+        default=None, max_length=MAX_PATHS
+    )
     project: str | None = Field(default=None, max_length=512)
     """The forge's own id of the repository, where its interface wants that."""
 
@@ -51,16 +55,15 @@ class PushEvent(_Event):
     @field_validator("clone_url")
     @classmethod
     def _clone_url_is_remote(cls, url: str) -> str:
-        try:
-            checked = check_url(url)
-        except InvalidInput as error:
-            raise ValueError(error.reason) from error
-        if checked != url:
-            raise ValueError("space around the address")
-        if checked.startswith("/") or ("://" in checked and urlsplit(checked).scheme not in _REMOTE_SCHEMES):
-            # A worker would read its own disk for the sender.
-            raise ValueError("the address of the repository is a local path")
-        return checked
+        CloneUrl.parse(url)
+        return url
+
+    @field_validator("paths")
+    @classmethod
+    def _paths_are_bounded(cls, paths: frozenset[str] | None) -> frozenset[str] | None:
+        if sum(map(len, paths or ())) > MAX_PATHS_LENGTH:
+            raise ValueError(f"the paths have more than {MAX_PATHS_LENGTH} characters together")
+        return paths
 
     @field_validator("ref")
     @classmethod
@@ -72,6 +75,11 @@ class PushEvent(_Event):
         if checked != ref or not _REF.match(checked):
             raise ValueError("not a branch or tag of plain characters")
         return checked
+
+    @property
+    def host(self) -> str:
+        """The host that a worker would connect to."""
+        return CloneUrl.parse(self.clone_url).host
 
     @property
     def branch(self) -> str | None:
@@ -113,6 +121,17 @@ class ImageEvent(_Event):
     tag: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
 
+    @field_validator("repository")
+    @classmethod
+    def _registry_is_remote(cls, repository: str) -> str:
+        registry_host(repository)
+        return repository
+
+    @property
+    def host(self) -> str:
+        """The host that a worker would connect to."""
+        return registry_host(self.repository)
+
     @property
     def fields(self) -> dict[str, str | None]:
         """What a rule may put into parameters as ``${name}``."""
@@ -142,7 +161,7 @@ FIELDS: dict[str, frozenset[str]] = {
     "push": frozenset(
         PushEvent(repository="a", clone_url="https://a.example/a", ref="refs/heads/a", commit="0" * 40).fields
     ),
-    "image": frozenset(ImageEvent(repository="a/a", tag="a", digest="sha256:" + "0" * 64).fields),
+    "image": frozenset(ImageEvent(repository="a.example/a", tag="a", digest="sha256:" + "0" * 64).fields),
 }
 
 

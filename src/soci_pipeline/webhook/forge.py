@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput
+from soci_pipeline.retry_after import retry_after_s
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
 from soci_pipeline.webhook.sources.github import GitHubSource
@@ -104,4 +105,5 @@ class Forge:
                 f"the forge answered {response.status_code} to the status of a commit",
                 advice="The token needs the right to write commit statuses, and no other.",
                 temporary=response.status_code in _TRY_LATER,
+                retry_after_s=retry_after_s(response.headers.get("retry-after")),
             )

@@ -8,7 +8,7 @@ from soci_pipeline.webhook.events import ImageEvent, PushEvent
 from soci_pipeline.webhook.sources.source import HttpSource, Schema
 
 _ERRORS = {
-    "400": "The body is not whole.",
+    "400": "The body is not whole, or its length is given in two ways.",
     "401": "The credentials are absent or wrong.",
     "404": "There is no such source.",
     "408": "The body did not come in time.",
@@ -80,6 +80,7 @@ def _event(model: type[PushEvent | ImageEvent]) -> dict[str, Any]:
     return schema | {"required": ["kind", *schema["required"]]}
 
 
+_TEXTS = {"type": "array", "items": {"type": "string"}}
 _SCHEMAS: dict[str, Any] = {
     "Push": _event(PushEvent),
     "Image": _event(ImageEvent),
@@ -102,6 +103,11 @@ _SCHEMAS: dict[str, Any] = {
     "Health": {
         "type": "object",
         "required": ["ok"],
-        "properties": {"ok": {"type": "boolean"}, "threads": {"type": "object"}, "pending": {"type": "integer"}},
+        "properties": {
+            "ok": {"type": "boolean"},
+            "threads": {"type": "object"},
+            "pending": {"type": "integer"},
+            "faults": _TEXTS,
+        },
     },
 }

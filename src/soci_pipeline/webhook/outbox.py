@@ -1,7 +1,11 @@
 """The outbox: an event is on disk before its sender is thanked, and stays until Prefect has taken its runs.
 
 SQLite in WAL mode with full synchronisation. One row an event, unique by the hash of what was signed, and one row a run
-that it starts. An event and its runs are one transaction; hashes are kept for good, so a replay is known at any time.
+that it starts. An event and its runs are one transaction. `delete_finished` removes what ended long ago; a hash stays,
+so a replay is recognised at any time, unless `delete_hashes` is called.
+
+Waits and ages are measured in *running time*: the seconds during which a receiver had the file open, kept in the file.
+The clock of the machine may jump either way and changes none of them.
 All methods may be called from any thread; each raises `OutboxUnavailable` where the disk or a lock does not let it.
 """
 
@@ -20,15 +24,17 @@ from soci_pipeline.prefect_api import FINAL_STATES
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.rules import PlannedRun
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
+# One tuple of statements a version; `PRAGMA user_version` is how many of them a file has. Never edit one: append.
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY,
     hash BLOB NOT NULL UNIQUE,
     source TEXT NOT NULL,
     subject TEXT NOT NULL,
     received REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS runs (
+)""",
+        """CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY,
     event_id INTEGER NOT NULL REFERENCES events (id),
     source TEXT NOT NULL,
@@ -48,11 +54,28 @@ CREATE TABLE IF NOT EXISTS runs (
     reported TEXT,
     report_attempts INTEGER NOT NULL DEFAULT 0,
     next_report REAL NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS looks (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state, next_attempt);
-CREATE INDEX IF NOT EXISTS runs_by_subject ON runs (subject);
-"""
+)""",
+        "CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state, next_attempt)",
+        "CREATE INDEX IF NOT EXISTS runs_by_subject ON runs (subject)",
+    ),
+    (
+        # From here on `next_attempt`, `next_report`, `stored` and `finished` are running time.
+        "ALTER TABLE events ADD COLUMN stored REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN stored REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN finished REAL",
+        "UPDATE runs SET next_attempt = 0, next_report = 0",
+        "UPDATE runs SET finished = 0 WHERE state IN ('superseded', 'failed')"
+        " OR outcome IN ('CANCELLED', 'COMPLETED', 'CRASHED', 'FAILED', 'NOT_STARTED', 'UNKNOWN')",
+        "CREATE TABLE running_time (id INTEGER PRIMARY KEY CHECK (id = 1), seconds REAL NOT NULL)",
+        "INSERT INTO running_time VALUES (1, 0)",
+        "CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), filler BLOB NOT NULL)",
+        "CREATE INDEX runs_by_event ON runs (event_id)",
+        "CREATE INDEX runs_by_finish ON runs (finished)",
+    ),
+)
+_NEWER = "Start the release that wrote it, or name another outbox in the configuration."
+_PROBE_BYTES = 64 << 10
+_DELETED_AT_ONCE = 1000
 
 
 class DispatchState(StrEnum):
@@ -75,7 +98,7 @@ class StatusTarget:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRun:
-    """One row of a run. Times are seconds since the epoch."""
+    """One row of a run. ``received`` is in seconds since the epoch, ``stored`` in seconds of running time."""
 
     id: int
     source: str
@@ -84,6 +107,7 @@ class OutboxRun:
     parameters: dict[str, Any]
     key: str
     received: float
+    stored: float
     state: DispatchState
     attempts: int
     flow_run_id: str | None
@@ -103,11 +127,14 @@ class Stored:
 
 
 class Outbox:
-    """One SQLite file; made with its folder if it is not there."""
+    """One SQLite file; made with its folder if it is not there, and migrated if an older release made it.
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, busy_timeout_s: float = 5.0) -> None:
-        self._clock = clock
+    ``clock`` is in monotonic seconds.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic, busy_timeout_s: float = 5.0) -> None:
         self._lock = threading.Lock()
+        self._unstored_bytes = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _make_private(path)
@@ -119,9 +146,21 @@ class Outbox:
             # 202 is a promise: the row has to survive a power cut.
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
-            self._connection.executescript(_SCHEMA)
+            # No temporary file, which would have the mode of the umask.
+            self._connection.execute("PRAGMA temp_store = MEMORY")
+            _migrate(self._connection, path)
+            before = self._connection.execute("SELECT seconds FROM running_time").fetchone()
         except (sqlite3.Error, OSError) as error:
             raise OutboxUnavailable(f"the outbox {path} cannot be opened: {error}") from error
+        self._running = RunningTime(before["seconds"], clock)
+
+    def now(self) -> float:
+        """The running time, in seconds."""
+        return self._running.seconds()
+
+    def age_s(self, run: OutboxRun) -> float:
+        """For how many seconds of running time the run has been stored."""
+        return self.now() - run.stored
 
     def close(self) -> None:
         """Close the file; what is stored stays."""
@@ -147,26 +186,31 @@ class Outbox:
 
         A run with a subject supersedes those of the same subject that were not handed to Prefect yet.
         """
-        now = self._clock()
         keys = tuple(f"{digest.hex()}-{run.rule}" for run in runs)
         where = json.dumps({"project": target.project, "commit": target.commit}) if target else None
-        with self._transaction() as cursor:
-            row = cursor.execute(
-                "INSERT INTO events (hash, source, subject, received) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (hash) DO NOTHING RETURNING id",
-                (digest, source, subject, now),
-            ).fetchone()
-            if row is None:
-                return Stored(new=False, keys=keys)
-            for run, key in zip(runs, keys, strict=True):
-                if run.subject is not None:
-                    self._supersede(cursor, run.subject)
-                cursor.execute(
-                    "INSERT INTO runs (event_id, source, rule, deployment, parameters, key, subject, received, state,"
-                    " next_attempt, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (row["id"], source, run.rule, run.deployment, json.dumps(run.parameters), key, run.subject, now,
-                     DispatchState.PENDING, now, where),
-                )  # fmt: skip
+        parameters = [json.dumps(run.parameters) for run in runs]
+        now, received = self.now(), time.time()
+        try:
+            with self._transaction() as cursor:
+                row = cursor.execute(
+                    "INSERT INTO events (hash, source, subject, received, stored) VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT (hash) DO NOTHING RETURNING id",
+                    (digest, source, subject, received, now),
+                ).fetchone()
+                if row is None:
+                    return Stored(new=False, keys=keys)
+                for run, key, text in zip(runs, keys, parameters, strict=True):
+                    if run.subject is not None:
+                        self._supersede(cursor, run.subject)
+                    cursor.execute(
+                        "INSERT INTO runs (event_id, source, rule, deployment, parameters, key, subject, received,"
+                        " stored, state, next_attempt, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (row["id"], source, run.rule, run.deployment, text, key, run.subject, received, now,
+                         DispatchState.PENDING, now, where),
+                    )  # fmt: skip
+        except OutboxUnavailable:
+            self._unstored_bytes = max(self._unstored_bytes, sum(map(len, parameters)))
+            raise
         return Stored(new=True, keys=keys)
 
     def has(self, digest: bytes) -> bool:
@@ -183,18 +227,18 @@ class Outbox:
         with self._transaction() as cursor:
             return cursor.execute(
                 "UPDATE runs SET state = ?, next_attempt = ? WHERE state = ?",
-                (DispatchState.PENDING, self._clock() + delay_s, DispatchState.DISPATCHING),
+                (DispatchState.PENDING, self.now() + delay_s, DispatchState.DISPATCHING),
             ).rowcount
 
     def claim(self) -> OutboxRun | None:
         """Take the oldest run that is due; it is ``dispatching`` until one of the next three is called."""
-        if not self._select("state = 'pending' AND next_attempt <= ?", 1, self._clock()):
+        if not self._select("state = 'pending' AND next_attempt <= ?", 1, self.now()):
             return None
         with self._transaction() as cursor:
             row = cursor.execute(
                 "UPDATE runs SET state = ? WHERE id = (SELECT id FROM runs WHERE state = ? AND next_attempt <= ?"
                 " ORDER BY id LIMIT 1) RETURNING *",
-                (DispatchState.DISPATCHING, DispatchState.PENDING, self._clock()),
+                (DispatchState.DISPATCHING, DispatchState.PENDING, self.now()),
             ).fetchone()
         return _run(row) if row is not None else None
 
@@ -208,24 +252,41 @@ class Outbox:
         """Try again after ``delay_s``, unless a newer event took its place meanwhile."""
         with self._transaction() as cursor:
             cursor.execute(
-                "UPDATE runs SET attempts = attempts + 1, error = ?, next_attempt = ?, state = CASE WHEN EXISTS"
-                " (SELECT 1 FROM runs AS newer WHERE newer.subject = runs.subject AND newer.id > runs.id)"
-                " THEN ? ELSE ? END WHERE id = ?",
-                (error, self._clock() + delay_s, DispatchState.SUPERSEDED, DispatchState.PENDING, run.id),
+                "UPDATE runs SET attempts = attempts + 1, error = ?, next_attempt = ?, state = ? WHERE id = ?",
+                (error, self.now() + delay_s, DispatchState.PENDING, run.id),
+            )
+            cursor.execute(
+                "UPDATE runs SET state = ?, finished = ? WHERE id = ? AND EXISTS"
+                " (SELECT 1 FROM runs AS newer WHERE newer.subject = runs.subject AND newer.id > runs.id)",
+                (DispatchState.SUPERSEDED, self.now(), run.id),
             )
 
     def fail(self, run: OutboxRun, error: str) -> None:
         """Give the run up."""
-        self._update(run, state=DispatchState.FAILED, attempts=run.attempts + 1, error=error, outcome="NOT_STARTED")
+        self._update(
+            run,
+            state=DispatchState.FAILED,
+            attempts=run.attempts + 1,
+            error=error,
+            outcome="NOT_STARTED",
+            finished=self.now(),
+        )
 
     def unfinished(self, limit: int = 200, *, after: int = 0) -> list[OutboxRun]:
         """Dispatched runs whose outcome is not final yet, oldest first; those behind the run with the id ``after``."""
         condition = "id > ? AND state = 'dispatched' AND (outcome IS NULL OR outcome NOT IN (" + _FINAL_SQL + "))"
         return self._select(condition, limit, after)
 
+    def ended(self, limit: int, *, after: int = 0, within_s: float) -> list[OutboxRun]:
+        """Runs whose outcome became final in the last ``within_s`` and may still change; as `unfinished` otherwise."""
+        condition = "id > ? AND state = 'dispatched' AND finished >= ? AND outcome IN (" + _ENDED_SQL + ")"
+        return self._select(condition, limit, after, self.now() - within_s)
+
     def set_outcome(self, run: OutboxRun, outcome: str) -> None:
         """What Prefect says of the run: the type of its state."""
-        self._update(run, outcome=outcome, next_report=self._clock(), report_attempts=0)
+        now = self.now()
+        finished = now if outcome in FINAL_OUTCOMES else None
+        self._update(run, outcome=outcome, finished=finished, next_report=now, report_attempts=0)
 
     def to_report(self, limit: int = 50) -> list[OutboxRun]:
         """Runs whose commit status is not what the forge was told last, and due."""
@@ -233,7 +294,7 @@ class Outbox:
             "target IS NOT NULL AND state IN ('dispatched', 'failed') AND coalesce(outcome, 'SCHEDULED')"
             " IS NOT coalesce(reported, '') AND next_report <= ?"
         )
-        return self._select(condition, limit, self._clock())
+        return self._select(condition, limit, self.now())
 
     def reported(self, run: OutboxRun, outcome: str) -> None:
         """The forge has the status for ``outcome`` (or will never take it)."""
@@ -241,15 +302,48 @@ class Outbox:
 
     def postpone_report(self, run: OutboxRun, delay_s: float) -> None:
         """Try to report again after ``delay_s``."""
-        self._update(run, report_attempts=run.report_attempts + 1, next_report=self._clock() + delay_s)
+        self._update(run, report_attempts=run.report_attempts + 1, next_report=self.now() + delay_s)
+
+    def delete_finished(self, older_than_s: float) -> int:
+        """Delete some of the runs that ended so long ago, once their outcome is reported; returns how many."""
+        condition = (
+            "finished <= ? AND (target IS NULL OR state = 'superseded'"
+            " OR coalesce(outcome, 'SCHEDULED') IS coalesce(reported, ''))"
+        )
+        with self._transaction() as cursor:
+            deleted = cursor.execute(
+                f"DELETE FROM runs WHERE id IN (SELECT id FROM runs WHERE {condition} LIMIT ?) RETURNING event_id",  # noqa: S608 - a constant
+                (self.now() - older_than_s, _DELETED_AT_ONCE),
+            ).fetchall()
+            # What stays of the event is its hash.
+            cursor.executemany(
+                "UPDATE events SET source = '', subject = '' WHERE id = ?"
+                " AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = events.id)",
+                [(row["event_id"],) for row in deleted],
+            )
+        return len(deleted)
+
+    def delete_hashes(self, older_than_s: float) -> int:
+        """Delete some of the hashes of events that were stored so long ago and have no run any more."""
+        with self._transaction() as cursor:
+            return cursor.execute(
+                "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE stored <= ?"
+                " AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = events.id) LIMIT ?)",
+                (self.now() - older_than_s, _DELETED_AT_ONCE),
+            ).rowcount
 
     def check_writable(self) -> None:
-        """Raise `OutboxUnavailable` where nothing could be stored just now; only a write can tell."""
+        """Raise `OutboxUnavailable` where no event could be stored now; only a write can tell.
+
+        It writes as much as the largest event that could not be stored since the last success: what a small row finds
+        room for may be too little.
+        """
+        size = max(_PROBE_BYTES, self._unstored_bytes)
         with self._transaction() as cursor:
-            cursor.execute(
-                "INSERT INTO looks (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
-                (self._clock(),),
-            )
+            cursor.execute("INSERT OR REPLACE INTO probe (id, filler) VALUES (1, zeroblob(?))", (size,))
+        with self._transaction() as cursor:
+            cursor.execute("DELETE FROM probe")
+        self._unstored_bytes = 0
 
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""
@@ -261,9 +355,9 @@ class Outbox:
         """The age of the oldest run that Prefect does not have yet; 0 where there is none."""
         with self._transaction(write=False) as cursor:
             row = cursor.execute(
-                "SELECT min(received) AS t FROM runs WHERE state IN ('pending', 'dispatching')"
+                "SELECT min(stored) AS t FROM runs WHERE state IN ('pending', 'dispatching')"
             ).fetchone()
-        return 0.0 if row["t"] is None else max(0.0, self._clock() - row["t"])
+        return 0.0 if row["t"] is None else max(0.0, self.now() - row["t"])
 
     def run(self, key: str) -> OutboxRun | None:
         """The run of an idempotency key."""
@@ -272,8 +366,8 @@ class Outbox:
 
     def _supersede(self, cursor: sqlite3.Cursor, subject: str) -> None:
         cursor.execute(
-            "UPDATE runs SET state = ? WHERE subject = ? AND state = ?",
-            (DispatchState.SUPERSEDED, subject, DispatchState.PENDING),
+            "UPDATE runs SET state = ?, finished = ? WHERE subject = ? AND state = ?",
+            (DispatchState.SUPERSEDED, self.now(), subject, DispatchState.PENDING),
         )
 
     def _select(self, condition: str, limit: int, *values: object) -> list[OutboxRun]:
@@ -295,6 +389,8 @@ class Outbox:
                 cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 try:
                     yield cursor
+                    if write:
+                        cursor.execute("UPDATE running_time SET seconds = ?", (self.now(),))
                     cursor.execute("COMMIT")
                 except BaseException:
                     with contextlib.suppress(sqlite3.Error):
@@ -302,6 +398,46 @@ class Outbox:
                     raise
             except sqlite3.Error as error:
                 raise OutboxUnavailable(f"the outbox cannot be written: {error}") from error
+
+
+class RunningTime:
+    """Seconds during which a receiver ran, those of earlier ones included; thread-safe, never goes back."""
+
+    def __init__(self, before: float, clock: Callable[[], float]) -> None:
+        self._seconds = before
+        self._clock = clock
+        self._last = clock()
+        self._lock = threading.Lock()
+
+    def seconds(self) -> float:
+        """The running time now."""
+        with self._lock:
+            now = self._clock()
+            self._seconds += max(0.0, now - self._last)
+            self._last = now
+            return self._seconds
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the file to the newest schema, all of it or nothing; raises `OutboxUnavailable` for a newer one."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(_MIGRATIONS):
+            raise OutboxUnavailable(
+                f"the outbox {path} has schema {version} of a newer release; this one reads up to {len(_MIGRATIONS)}",
+                advice=_NEWER,
+            )
+        for statements in _MIGRATIONS[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        connection.close()
+        raise
 
 
 def _make_private(path: Path) -> None:
@@ -314,6 +450,7 @@ def _make_private(path: Path) -> None:
 
 
 FINAL_OUTCOMES = FINAL_STATES | {"NOT_STARTED", "UNKNOWN"}
+_ENDED_SQL = ", ".join(f"'{each}'" for each in sorted(FINAL_STATES))
 _FINAL_SQL = ", ".join(f"'{each}'" for each in sorted(FINAL_OUTCOMES))
 
 
@@ -327,6 +464,7 @@ def _run(row: sqlite3.Row) -> OutboxRun:
         parameters=json.loads(row["parameters"]),
         key=row["key"],
         received=row["received"],
+        stored=row["stored"],
         state=DispatchState(row["state"]),
         attempts=row["attempts"],
         flow_run_id=row["flow_run_id"],

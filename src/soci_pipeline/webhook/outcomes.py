@@ -1,4 +1,8 @@
-"""What became of the runs: asked of Prefect by their ids, counted, and told to the forge."""
+"""What became of the runs: read from Prefect by their ids, counted, and reported to the forge.
+
+A final state may change: a run that was marked as crashed while it was alive completes, a failed one is retried. So
+runs that ended are polled for a while longer, a few in each round, and a changed outcome is reported again.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -13,6 +17,9 @@ from soci_pipeline.webhook.outbox import FINAL_OUTCOMES, Outbox, OutboxRun
 
 _MAX_REPORTS = 12
 _ASKED_AT_ONCE = 200  # as many as Prefect answers a filter with
+_ENDED_AT_ONCE = 50
+_ENDED_EVERY_ROUNDS = 10  # at least that often, also where the other runs fill every round
+_MOST_RETRY_AFTER_S = 3600.0
 
 
 class OutcomeWatcher:
@@ -27,6 +34,7 @@ class OutcomeWatcher:
         forges: Mapping[str, Forge],
         every_s: float,
         ui_url: str | None = None,
+        watch_ended_for_s: float = 7 * 24 * 3600,
     ) -> None:
         self._outbox = outbox
         self._prefect = prefect
@@ -34,7 +42,10 @@ class OutcomeWatcher:
         self._forges = forges
         self._every_s = every_s
         self._ui_url = ui_url.rstrip("/") if ui_url else None
+        self._watch_ended_for_s = watch_ended_for_s
         self._last_asked = 0
+        self._last_ended = 0
+        self._rounds_without_ended = 0
 
     def step(self) -> float:
         """One round; returns the seconds until the next."""
@@ -44,7 +55,7 @@ class OutcomeWatcher:
         return self._every_s
 
     def _look(self) -> None:
-        runs = [run for run in self._next_page() if run.flow_run_id]
+        runs = [run for run in self._next_runs() if run.flow_run_id]
         if not runs:
             return
         try:
@@ -60,6 +71,24 @@ class OutcomeWatcher:
             if outcome in FINAL_OUTCOMES:
                 self._metrics.count("soci_webhook_outcomes_total", rule=run.rule, outcome=outcome)
                 log("run ended", key=run.key, rule=run.rule, flow_run=run.flow_run_id, outcome=outcome)
+
+    def _next_runs(self) -> list[OutboxRun]:
+        """The runs of this round: a page of unfinished ones, and some that ended where there is room."""
+        self._rounds_without_ended += 1
+        page = [] if self._rounds_without_ended >= _ENDED_EVERY_ROUNDS else self._next_page()
+        room = min(_ENDED_AT_ONCE, _ASKED_AT_ONCE - len(page))
+        if room > 0:
+            page += self._next_ended(room)
+            self._rounds_without_ended = 0
+        return page
+
+    def _next_ended(self, limit: int) -> list[OutboxRun]:
+        within = self._watch_ended_for_s
+        page = self._outbox.ended(limit, after=self._last_ended, within_s=within) or self._outbox.ended(
+            limit, within_s=within
+        )
+        self._last_ended = page[-1].id if len(page) == limit else 0
+        return page
 
     def _next_page(self) -> list[OutboxRun]:
         """Unfinished runs, each in its turn: those that wait for long must not keep the later ones out."""
@@ -83,7 +112,8 @@ class OutcomeWatcher:
             log("commit status not written: " + error.reason, level=logging.WARNING, source=run.source, again=again)
             self._metrics.count("soci_webhook_reports_total", source=run.source, result="failed")
             if again:
-                self._outbox.postpone_report(run, delay_s(run.report_attempts + 1, first_s=2.0, most_s=300.0))
+                wait = delay_s(run.report_attempts + 1, first_s=2.0, most_s=300.0)
+                self._outbox.postpone_report(run, max(wait, min(error.retry_after_s or 0.0, _MOST_RETRY_AFTER_S)))
             else:
                 self._outbox.reported(run, outcome)
             return

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.webhook.clone_urls import is_loopback
 from soci_pipeline.webhook.configuration import Configuration, Rule
 from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.events import Event, ImageEvent, PushEvent
@@ -49,6 +50,11 @@ class Plan:
 
 def plan(configuration: Configuration, source: str, event: Event) -> Plan:
     """What the rules make of an event; raises `EventRefused` where a rule fits and its parameters do not."""
+    if is_loopback(event.host) and not configuration.allow_loopback_hosts:
+        raise EventRefused(
+            f"the event names the loopback host {event.host}",
+            advice="Set `allow_loopback_hosts: true` in the configuration if the sender is on the worker's machine.",
+        )
     runs: list[PlannedRun] = []
     mismatches: dict[str, Mismatch] = {}
     for rule in configuration.rules:
@@ -101,8 +107,19 @@ def _listed(names: Sequence[str]) -> str:
     return " or ".join(repr(each) for each in names) or "none"
 
 
+def _check_clone_host(rule: Rule, event: PushEvent, source: str) -> None:
+    url = source if rule.source_is_of_event else event.clone_url
+    if not rule.may_clone(url, event.repository):
+        raise EventRefused(
+            f"rule {rule.name}: {url[:_LONGEST]!r} is not {event.repository} on a host in the rule's clone_hosts",
+            advice="Compare the event's clone URL and repository with `clone_hosts` in the configuration.",
+        )
+
+
 def _run(rule: Rule, event: Event) -> PlannedRun:
     parameters = fill(rule.parameters, event.fields)
+    if isinstance(event, PushEvent):
+        _check_clone_host(rule, event, str(parameters.get("source", "")))
     try:
         check(rule.deployment, parameters)
     except InvalidInput as error:

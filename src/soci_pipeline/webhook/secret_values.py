@@ -39,6 +39,15 @@ class SecretSource(BaseModel):
             raise InvalidInput(f"the secret in {self} is empty or missing", advice="Set it before the receiver starts.")
         return value
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether `read` would return it now."""
+        try:
+            self.read()
+        except InvalidInput:
+            return False
+        return True
+
     def read_text(self) -> str:
         """As `read`, for a token that goes into a header; raises `InvalidInput` for one that no header can carry."""
         try:

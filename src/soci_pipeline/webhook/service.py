@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import logging
+import os
 import socket
 import threading
 import time
@@ -20,12 +21,13 @@ from soci_pipeline.webhook.configuration import Configuration, PrefectSettings
 from soci_pipeline.webhook.dispatch import Dispatcher
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.forge import Forge
-from soci_pipeline.webhook.http_protocol import bounded_head
+from soci_pipeline.webhook.http_protocol import Places, bounded_connections
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Labels, Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.outcomes import OutcomeWatcher
 from soci_pipeline.webhook.receiver import Receiver
+from soci_pipeline.webhook.retention import Cleaner
 from soci_pipeline.webhook.secret_values import MIN_KEY_BYTES
 from soci_pipeline.webhook.sources.eventbridge import QueueSource
 from soci_pipeline.webhook.sources.github import GitHubSource
@@ -35,6 +37,7 @@ from soci_pipeline.webhook.sources.standard import key_bytes
 
 _START_S = 20.0
 _GRACE_S = 15
+_MAX_CONNECTIONS = 512
 _FREE_ADDRESS = (
     "Its log says why. Under `listen` of the configuration, take an address of this machine, and a port that is free: "
     "0 finds one."
@@ -69,10 +72,18 @@ class Service:
                 forges=forges,
                 every_s=settings.poll_outcomes_every_s,
                 ui_url=str(settings.ui_url) if settings.ui_url else None,
+                watch_ended_for_s=settings.watch_ended_days * 24 * 3600,
             )
+            cleaner = Cleaner(self.outbox, self.configuration)
+
+            def watch() -> float:
+                wait = watcher.step()
+                cleaner.step()
+                return wait
+
             dispatch = Loop("dispatch", dispatcher.step)
             self.receiver = Receiver(self.configuration, self.outbox, self.metrics, on_stored=dispatch.wake)
-            self._loops = [dispatch, Loop("outcomes", watcher.step), *self._queue_loops()]
+            self._loops = [dispatch, Loop("outcomes", watch), *self._queue_loops()]
             for loop in self._loops:
                 loop.start()
                 stack.callback(loop.stop)
@@ -84,14 +95,18 @@ class Service:
         self._stack.close()
 
     def health(self) -> dict[str, Any]:
-        """Whether the outbox can be written and every thread is alive."""
+        """Whether an event would be stored and handed on: a writable outbox, readable secrets, and threads alive."""
         threads = {loop.name: loop.alive for loop in self._loops}
         try:
             self.outbox.check_writable()
             counts = self.outbox.counts()
-        except OutboxUnavailable:
-            return {"ok": False, "threads": threads}
-        return {"ok": all(threads.values()), "threads": threads, "pending": counts["pending"] + counts["dispatching"]}
+        except OutboxUnavailable as error:
+            log(error.reason, level=logging.ERROR)
+            return {"ok": False, "threads": threads, "faults": ["the outbox cannot be written"]}
+        faults = [f"the source {name} has no secret" for name in _without_secret(self.configuration)]
+        state = {"threads": threads, "pending": counts["pending"] + counts["dispatching"]}
+        ok = all(threads.values()) and not faults
+        return {"ok": ok, **state} | ({"faults": faults} if faults else {})
 
     def exposition(self) -> str:
         """The metrics' text."""
@@ -131,10 +146,10 @@ def _alone_with(outbox: Path) -> Iterator[None]:
     Two would take each other's runs for those of a receiver that has died.
     """
     try:
-        file = outbox.with_name(f"{outbox.name}.lock").open("w")
+        descriptor = os.open(outbox.with_name(f"{outbox.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
     except OSError as error:
         raise OutboxUnavailable(f"the outbox {outbox} cannot be locked: {error.strerror}") from error
-    with file:
+    with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -162,6 +177,13 @@ def check_secrets(configuration: Configuration) -> None:
         if isinstance(source, GitHubSource | GitLabSource) and source.status is not None:
             source.status.token.read_text()
     configuration.prefect.authorization()
+
+
+def _without_secret(configuration: Configuration) -> Iterator[str]:
+    """The sources whose events are answered with 503, since none of their secrets can be read."""
+    for source in configuration.sources:
+        if isinstance(source, HttpSource) and not any(secret.is_readable for secret in source.keys):
+            yield source.name
 
 
 def serve(configuration: Configuration) -> None:
@@ -200,17 +222,19 @@ class _Server(uvicorn.Server):
 
 
 def _server(service: Service) -> uvicorn.Server:
-    listen = service.configuration.listen
+    listen, limits = service.configuration.listen, service.configuration.limits
     return _Server(
         uvicorn.Config(
             service.app,
             host=listen.host,
             port=listen.port,
-            http=bounded_head(service.configuration.limits.body_seconds),
+            http=bounded_connections(
+                head_seconds=limits.body_seconds,
+                places=Places(limits.connections_per_address, _MAX_CONNECTIONS, listen.trusted_proxies),
+            ),
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=256,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=_GRACE_S,
             proxy_headers=bool(listen.trusted_proxies),

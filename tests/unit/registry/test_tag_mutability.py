@@ -1,6 +1,10 @@
 """Which tags of a repository may move."""
 
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.registry.tag_mutability import TagMutability
@@ -28,3 +32,21 @@ def test_the_four_modes_say_which_tags_may_move(
 def test_an_unknown_mode_or_filter_is_refused(mode: str, filters: tuple[str, ...]) -> None:
     with pytest.raises(InvalidInput):
         TagMutability.of(mode, filters)
+
+
+def reference(pattern: str, tag: str) -> bool:
+    if not pattern or pattern[0] != "*":
+        return pattern[:1] == tag[:1] and (not pattern or reference(pattern[1:], tag[1:]))
+    return any(reference(pattern[1:], tag[start:]) for start in range(len(tag) + 1))
+
+
+@given(pattern=st.text("ab*.", min_size=1, max_size=6), tag=st.text("ab.", max_size=8))
+def test_a_filter_matches_what_the_reference_matches(pattern: str, tag: str) -> None:
+    assert TagMutability.of("IMMUTABLE_WITH_EXCLUSION", [pattern]).allows_moving(tag) is reference(pattern, tag)
+
+
+def test_a_hostile_filter_and_tag_cost_next_to_nothing() -> None:
+    rule = TagMutability.of("IMMUTABLE_WITH_EXCLUSION", ["*a" * 60 + "*b"])
+    before = time.process_time()
+    assert not rule.allows_moving("a" * 128)
+    assert time.process_time() - before < 0.5

@@ -1,9 +1,11 @@
 """The service over HTTP: bounds, states, metrics, and the way from a request to a run of a fake Prefect."""
 
 import json
+import os
 import re
 import socket
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +129,53 @@ def test_health_says_how_much_is_waiting_and_turns_bad_with_the_outbox(tmp_path:
         assert httpx.get(f"{address}/healthz", timeout=30).status_code == 503
         other.execute("ROLLBACK")
         other.close()
+
+
+def test_health_is_bad_while_events_are_answered_503_because_of_a_full_disk(
+    tmp_path: Path, prefect: FakePrefect
+) -> None:
+    limits = {"body_bytes": 1 << 20, "body_seconds": 5, "requests_per_minute": 1000}
+    rule = support.rule(parameters=support.rule()["parameters"] | {"build_args": {"A": "x" * 300_000}})
+    with serving(support.configuration(tmp_path, **_changes(prefect, limits=limits, rules=[rule]))) as (
+        address,
+        service,
+    ):
+        connection = service.outbox._connection
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + 40}")
+        assert httpx.get(f"{address}/healthz").status_code == 200
+        for number in range(2):
+            assert _post(address, support.github_push(before=f"{number:040}")).status_code == 503
+            answer = httpx.get(f"{address}/healthz")
+            assert (answer.status_code, answer.json()["faults"]) == (503, ["the outbox cannot be written"])
+        connection.execute("PRAGMA max_page_count = 1000000")
+        assert httpx.get(f"{address}/healthz").status_code == 200
+        assert _post(address, support.github_push()).status_code == 202
+
+
+def test_health_is_bad_while_events_are_answered_503_because_no_secret_can_be_read(
+    tmp_path: Path, prefect: FakePrefect
+) -> None:
+    with serving(support.configuration(tmp_path, **_changes(prefect))) as (address, _):
+        (tmp_path / "old").unlink()
+        assert _post(address, support.github_push()).status_code == 401
+        assert httpx.get(f"{address}/healthz").status_code == 200
+        (tmp_path / "new").unlink()
+        assert _post(address, support.github_push()).status_code == 503
+        answer = httpx.get(f"{address}/healthz")
+        assert (answer.status_code, answer.json()["faults"]) == (503, ["the source github has no secret"])
+
+
+def test_the_files_of_a_running_receiver_are_private(tmp_path: Path, prefect: FakePrefect) -> None:
+    before = os.umask(0)
+    try:
+        with serving(support.configuration(tmp_path, **_changes(prefect))) as (address, _):
+            _post(address, support.github_push())
+            files = list((tmp_path / "outbox").iterdir())
+            assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    finally:
+        os.umask(before)
+    assert {path.name for path in files} >= {"events.sqlite3", "events.sqlite3-wal", "events.sqlite3.lock"}
 
 
 def test_metrics_are_in_prometheus_format_and_count(address: str, prefect: FakePrefect) -> None:

@@ -1,5 +1,6 @@
 """Handing runs to Prefect: once, whatever Prefect answers and however often it is asked."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,3 +231,46 @@ def test_a_name_with_a_slash_cannot_reach_another_path(rig: Rig) -> None:
     with pytest.raises(PrefectRefused):
         rig.api.create_run("publish-image/../../admin", {}, key="k")
     assert rig.prefect.requests[-1].path == "/api/deployments/name/publish-image/..%2F..%2Fadmin"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_is_not_an_outage(rig: Rig, status: int) -> None:
+    refused, other = rig.store(1), rig.store(2)
+    rig.prefect.faults = [(status, "Forbidden")]
+    assert rig.step() == 5.0
+    assert (rig.state(refused), rig.state(other)) == (DispatchState.PENDING, DispatchState.DISPATCHED)
+    assert rig.metrics.value("soci_webhook_dispatches_total", result="refused") == 1
+    assert rig.metrics.value("soci_webhook_dispatches_total", result="unavailable") == 0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_says_when_to_retry_is_left_alone_until_then(rig: Rig, status: int) -> None:
+    key = rig.store()
+    rig.prefect.faults = [(status, "busy")]
+    rig.prefect.headers = {"Retry-After": "120"}
+    assert rig.dispatcher.step() == pytest.approx(120, abs=1)
+    asked = len(rig.prefect.requests)
+    rig.clock.now += 119
+    rig.dispatcher.step()
+    assert len(rig.prefect.requests) == asked
+    rig.clock.now += 2
+    rig.dispatcher.step()
+    assert rig.state(key) is DispatchState.DISPATCHED
+
+
+def test_a_clock_of_the_machine_that_jumps_neither_gives_up_nor_holds_back(
+    tmp_path: Path, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    with Outbox(tmp_path / "real.sqlite3") as outbox:
+        dispatcher = Dispatcher(outbox, rig.api, rig.metrics, give_up_after_s=3600)
+        runs = [PlannedRun("shop", "publish-image/default", {}, None)]
+        (key,) = outbox.store(b"1" * 32, "github", "x", runs).keys
+        for jump, faults in ((365 * 86400.0, [(503, "down")]), (-365 * 86400.0, [])):
+            monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+            rig.prefect.faults = faults
+            time.sleep(max(0.0, dispatcher.step()) if faults else 0)
+        dispatcher.step()
+        run = outbox.run(key)
+    assert run is not None
+    assert run.state is DispatchState.DISPATCHED

@@ -73,6 +73,15 @@ def test_connections_that_say_nothing_keep_nobody_out(address: tuple[str, int]) 
         support.until(lambda: honest(address) == 202, seconds=20)
 
 
+def test_connections_that_say_nothing_delay_nobody(address: tuple[str, int]) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(address, timeout=20))
+        before = time.monotonic()
+        assert [honest(address) for _ in range(3)] == [202, 202, 202]
+        assert time.monotonic() - before < 10
+
+
 @pytest.mark.parametrize("head", [b"POST /webhooks/github HT", b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\n", b""])
 def test_a_head_that_does_not_end_is_cut_off(address: tuple[str, int], head: bytes) -> None:
     drip = [b"X-A: b\r\n"] * 6 if head.endswith(b"\r\n") else []
@@ -102,6 +111,34 @@ def test_a_second_head_on_a_connection_is_bounded_too(address: tuple[str, int]) 
 def test_heads_that_mean_two_things_or_none_are_refused(address: tuple[str, int], head: bytes) -> None:
     answer = said(address, b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head + b"\r\nhello")
     assert status(answer) in {0, 400, 413, 431, 501}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked",
+        b"HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 12",
+        b"HTTP/1.0\r\nTransfer-Encoding: chunked",
+    ],
+)
+def test_a_body_whose_length_is_given_in_two_ways_is_refused_and_the_connection_closed(
+    address: tuple[str, int], head: bytes
+) -> None:
+    smuggled = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    for path in (b"/webhooks/github", b"/webhooks/nobody", b"/healthz"):
+        answer = said(address, b"POST " + path + b" " + head + b"\r\nHost: x\r\n\r\n2\r\n{}\r\n0\r\n\r\n" + smuggled)
+        assert status(answer) == 400
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("path", ["/healthz/", "/webhooks/github/", "/metrics/", "//evil.example/", "/openapi.json/"])
+def test_no_answer_redirects_to_a_host_that_the_sender_names(address: tuple[str, int], path: str) -> None:
+    for method in ("GET", "POST"):
+        head = f"{method} {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        answer = said(address, head.encode())
+        assert status(answer) in {404, 405}
+        assert b"evil.example" not in answer
 
 
 def test_chunks_without_an_end_are_cut_off_by_time_and_by_size(address: tuple[str, int]) -> None:

@@ -4,14 +4,18 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from soci_pipeline.webhook.configuration import Configuration
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.outbox import DispatchState, Outbox, StatusTarget
+from soci_pipeline.webhook.retention import Cleaner
 from soci_pipeline.webhook.rules import PlannedRun
+from tests.support import webhook as support
 
 
 class Clock:
@@ -201,3 +205,197 @@ def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutboxUnavailable, match="cannot be opened"):
         Outbox(tmp_path / "file" / "events.sqlite3")
+
+
+@pytest.mark.parametrize("jump", [-365 * 86400.0, 365 * 86400.0])
+def test_a_clock_of_the_machine_that_jumps_changes_neither_what_is_due_nor_an_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    path = tmp_path / "events.sqlite3"
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    with Outbox(path) as outbox:
+        outbox.store(digest(1), "s", "x", [planned()])
+    monkeypatch.setattr(time, "time", real)
+    with Outbox(path) as outbox:
+        run = outbox.claim()
+        assert run is not None
+        assert 0 <= outbox.age_s(run) < 60
+        outbox.postpone(run, 0, "down")
+        monkeypatch.setattr(time, "time", lambda: real() + jump)
+        again = outbox.claim()
+        assert again is not None
+        assert 0 <= outbox.oldest_pending_s() < 60
+
+
+def test_time_during_which_no_receiver_runs_does_not_count(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path, clock=clock) as outbox:
+        outbox.store(digest(1), "s", "x", [planned()])
+        clock.now += 100
+        run = outbox.claim()
+        assert run is not None
+        outbox.postpone(run, 10, "down")
+    clock.now = 5  # the machine was restarted
+    with Outbox(path, clock=clock) as outbox:
+        assert outbox.claim() is None
+        clock.now += 10
+        run = outbox.claim()
+        assert run is not None
+        assert outbox.age_s(run) == 110
+
+
+SCHEMA_WITHOUT_A_VERSION = """
+CREATE TABLE events (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, source TEXT NOT NULL, subject TEXT NOT NULL,
+    received REAL NOT NULL);
+CREATE TABLE runs (id INTEGER PRIMARY KEY, event_id INTEGER NOT NULL REFERENCES events (id), source TEXT NOT NULL,
+    rule TEXT NOT NULL, deployment TEXT NOT NULL, parameters TEXT NOT NULL, key TEXT NOT NULL UNIQUE, subject TEXT,
+    received REAL NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, next_attempt REAL NOT NULL,
+    flow_run_id TEXT, outcome TEXT, error TEXT, target TEXT, reported TEXT,
+    report_attempts INTEGER NOT NULL DEFAULT 0, next_report REAL NOT NULL DEFAULT 0);
+CREATE TABLE looks (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
+CREATE INDEX runs_by_state ON runs (state, next_attempt);
+CREATE INDEX runs_by_subject ON runs (subject);
+"""
+
+
+def old_outbox(path: Path) -> None:
+    """A file as the first release made it: one run that is due in 2100, and one that has ended."""
+    connection = sqlite3.connect(path)
+    connection.executescript(SCHEMA_WITHOUT_A_VERSION)
+    for number, state, outcome in ((1, "pending", None), (2, "dispatched", "COMPLETED")):
+        connection.execute("INSERT INTO events VALUES (?, ?, 's', 'x', 4102444800.0)", (number, digest(number)))
+        connection.execute(
+            "INSERT INTO runs (event_id, source, rule, deployment, parameters, key, received, state, next_attempt,"
+            " outcome) VALUES (?, 's', 'shop', 'publish-image/default', '{}', ?, 4102444800.0, ?, 4102444800.0, ?)",
+            (number, f"key{number}", state, outcome),
+        )
+    connection.commit()
+    connection.close()
+
+
+def test_a_file_of_the_first_release_is_migrated_and_what_it_holds_stays(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    old_outbox(path)
+    for _ in range(2):
+        with Outbox(path) as outbox:
+            assert outbox.counts() | {"pending": 1, "dispatched": 1} == outbox.counts()
+            assert not outbox.store(digest(1), "s", "x", [planned()]).new
+    with Outbox(path) as outbox:
+        run = outbox.claim()
+        assert run is not None
+        assert run.key == "key1"
+        assert outbox.age_s(run) < 60
+        assert outbox._connection.execute("PRAGMA user_version").fetchone()[0] == 2
+
+
+def test_an_old_file_and_a_new_one_have_the_same_columns(tmp_path: Path) -> None:
+    old_outbox(tmp_path / "old.sqlite3")
+
+    def columns(path: Path) -> set[tuple[str, str]]:
+        with Outbox(path) as outbox:
+            query = "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.name != 'looks'"
+            return {(row[0], row[1]) for row in outbox._connection.execute(query)}
+
+    assert columns(tmp_path / "old.sqlite3") == columns(tmp_path / "new.sqlite3")
+
+
+def test_a_migration_that_is_interrupted_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    old_outbox(path)
+    connection = sqlite3.connect(path)
+    # The last statement of the migration fails.
+    connection.execute("CREATE TABLE runs_by_finish (x)")
+    connection.commit()
+    with pytest.raises(OutboxUnavailable, match="runs_by_finish"):
+        Outbox(path)
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == 0
+    connection.execute("DROP TABLE runs_by_finish")
+    connection.commit()
+    connection.close()
+    with Outbox(path) as outbox:
+        assert outbox.claim() is not None
+
+
+def test_a_file_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(OutboxUnavailable, match="schema 99 of a newer release") as caught:
+        Outbox(path)
+    assert "newer" not in str(caught.value.advice)
+
+
+def finished(outbox: Outbox, number: int, outcome: str = "COMPLETED", *, target: StatusTarget | None = None) -> None:
+    outbox.store(digest(number), "s", "x", [planned(subject=None)], target=target)
+    run = outbox.claim()
+    assert run is not None
+    outbox.dispatched(run, f"id{number}")
+    outbox.set_outcome(run, outcome)
+
+
+def test_what_ended_long_ago_is_deleted_and_a_replay_is_still_recognised(outbox: Outbox, clock: Clock) -> None:
+    finished(outbox, 1)
+    finished(outbox, 2, "RUNNING")
+    finished(outbox, 3, target=StatusTarget("a", "c"))
+    outbox.store(digest(4), "s", "x", [planned(subject=None)])
+    clock.now += 100
+    finished(outbox, 5)
+    assert outbox.delete_finished(50) == 1
+    kept = [outbox.run(f"{digest(number).hex()}-shop") is not None for number in range(1, 6)]
+    assert kept == [False, True, True, True, True]
+    assert not outbox.store(digest(1), "s", "x", [planned()]).new
+    names = outbox._connection.execute("SELECT source, subject FROM events ORDER BY id").fetchall()
+    assert [tuple(each) for each in names[:2]] == [("", ""), ("s", "x")]
+
+
+def test_hashes_go_where_that_was_asked_for_and_never_before_their_runs(outbox: Outbox, clock: Clock) -> None:
+    finished(outbox, 1)
+    finished(outbox, 2)
+    clock.now += 100
+    assert outbox.delete_hashes(50) == 0
+    assert outbox.delete_finished(50) == 2
+    assert outbox.delete_hashes(50) == 2
+    assert outbox.store(digest(1), "s", "x", [planned()]).new
+
+
+def test_the_configuration_says_how_long_what_ended_is_kept(outbox: Outbox, clock: Clock, tmp_path: Path) -> None:
+    def configured(**retention: float) -> Configuration:
+        return support.configuration(tmp_path, retention=retention)
+
+    for number in range(3):
+        finished(outbox, number)
+    cleaner = Cleaner(outbox, configured(runs_days=8, hashes_days=8))
+    clock.now += 7.5 * 86400
+    cleaner.step()
+    assert outbox.counts()["dispatched"] == 3
+    clock.now += 86400
+    cleaner.step()
+    assert outbox.counts()["dispatched"] == 0
+    assert not outbox.has(digest(1))
+    Cleaner(outbox, configured(runs_days=1)).step()
+
+
+def test_what_may_still_change_is_not_deleted(outbox: Outbox, clock: Clock, tmp_path: Path) -> None:
+    finished(outbox, 1, "CRASHED")
+    clock.now += 2 * 86400
+    Cleaner(outbox, support.configuration(tmp_path, retention={"runs_days": 1})).step()
+    assert outbox.counts()["dispatched"] == 1
+
+
+def test_an_outbox_is_not_writable_where_the_event_that_failed_would_fail_again(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "events.sqlite3") as outbox:
+        outbox.check_writable()
+        pages = outbox._connection.execute("PRAGMA page_count").fetchone()[0]
+        outbox._connection.execute(f"PRAGMA max_page_count = {pages + 40}")
+        outbox.check_writable()
+        big = PlannedRun("big", "publish-image/default", {"x": "y" * 400_000}, None)
+        for _ in range(2):
+            with pytest.raises(OutboxUnavailable, match="full"):
+                outbox.store(digest(1), "s", "x", [big])
+            with pytest.raises(OutboxUnavailable, match="full"):
+                outbox.check_writable()
+        outbox._connection.execute("PRAGMA max_page_count = 1000000")
+        outbox.check_writable()
+        assert outbox.store(digest(1), "s", "x", [big]).new

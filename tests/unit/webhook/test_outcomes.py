@@ -200,3 +200,48 @@ def test_a_newer_outcome_has_all_its_tries(rig: Rig) -> None:
     assert rig.states[-1] == "success"
     assert len(rig.forge.requests) == 15
     assert rig.outbox.to_report() == []
+
+
+@pytest.mark.parametrize("state", ["CRASHED", "FAILED", "CANCELLED", "COMPLETED"])
+def test_an_outcome_that_changes_after_a_final_state_is_reported_again(rig: Rig, state: str) -> None:
+    key = rig.dispatched()
+    rig.becomes(key, state)
+    rig.now += 3600
+    rig.becomes(key, "RUNNING")
+    last = "FAILED" if state == "COMPLETED" else "COMPLETED"
+    rig.becomes(key, last)
+    rig.watcher.step()
+    words = {"CRASHED": "error", "FAILED": "failure", "CANCELLED": "error", "COMPLETED": "success"}
+    assert rig.states == [words[state], "pending", words[last]]
+
+
+def test_a_crashed_run_that_was_alive_is_reported_as_published_behind_many_that_do_not_end(rig: Rig) -> None:
+    key = rig.dispatched()
+    rig.becomes(key, "CRASHED")
+    for number in range(200):
+        rig.dispatched("queue", number=number)
+    rig.prefect.runs[key]["state_type"] = "COMPLETED"
+    for _ in range(12):
+        rig.watcher.step()
+    assert rig.states == ["error", "success"]
+
+
+def test_a_run_that_ended_a_week_ago_is_no_longer_polled(rig: Rig) -> None:
+    rig.becomes(rig.dispatched(), "CRASHED")
+    rig.now += 7 * 24 * 3600 + 1
+    polled = len(rig.prefect.requests)
+    rig.watcher.step()
+    assert len(rig.prefect.requests) == polled
+
+
+def test_many_runs_that_ended_are_polled_a_few_at_a_time_and_each_in_its_turn(rig: Rig) -> None:
+    keys = [rig.dispatched("queue", number=number) for number in range(120)]
+    for key in keys:
+        rig.prefect.runs[key]["state_type"] = "CRASHED"
+    rig.watcher.step()
+    rig.prefect.requests.clear()
+    for _ in range(3):
+        rig.watcher.step()
+    polled = [each.body["flow_runs"]["id"]["any_"] for each in rig.prefect.requests]
+    assert [len(each) for each in polled] == [50, 50, 20]
+    assert len({run for each in polled for run in each}) == 120

@@ -1,14 +1,17 @@
 """The matrix: what a sender may get wrong, and what an attacker may try; each ends before anything is stored."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.receiver import Answer, Receiver
+from soci_pipeline.webhook.sources import generic
 from tests.support import webhook as support
 
 NOW = 1_795_500_000.0
@@ -317,6 +320,37 @@ def test_replays_and_what_starts_nothing_use_up_nothing_of_the_next_event(tmp_pa
         assert setup.send(support.github_push()).body["status"] == "duplicate"
         assert setup.send(support.github_push(ref="refs/heads/other")).body["status"] == "ignored"
     assert setup.send(support.github_push(before="a" * 40)).body["status"] == "stored"
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [["a/" * 10_000 + "a"], [f"docs/{number}" for number in range(12_000)], ["d/" * 2000 + str(n) for n in range(300)]],
+)
+def test_a_push_of_more_or_longer_paths_than_are_compared_is_published_at_once(
+    tmp_path: Path, paths: list[str]
+) -> None:
+    setup = Setup(tmp_path, rules=[support.rule(paths=["**/a/**/b", "src/**"])], limits={"body_bytes": 25 << 20})
+    commits = [{"added": paths, "removed": [], "modified": []}]
+    before = time.process_time()
+    assert setup.send(support.github_push(commits=commits)).body["status"] == "stored"
+    assert time.process_time() - before < 1
+
+
+def test_a_push_of_3000_files_is_compared_with_the_patterns(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, rules=[support.rule(paths=["**/src/**/main.py", "**/*.toml"])])
+    paths = [f"services/shop{number % 40}/docs/page{number}.md" for number in range(3000)]
+    commits = [{"added": paths, "removed": [], "modified": []}]
+    assert setup.send(support.github_push(commits=commits)).body["status"] == "ignored"
+    commits = [{"added": [*paths, "services/src/a/b/main.py"], "removed": [], "modified": []}]
+    assert setup.send(support.github_push(commits=commits)).body["status"] == "stored"
+
+
+@pytest.mark.parametrize(
+    "paths", [["a" * 4097], [str(n) for n in range(10_001)], ["d" * 4000 + str(n) for n in range(300)]]
+)
+def test_a_sender_of_its_own_has_to_keep_within_the_bounds_for_paths(paths: list[str]) -> None:
+    with pytest.raises(EventRefused, match="paths"):
+        generic.parse(json.dumps(support.generic_push(paths=paths)).encode())
 
 
 def test_an_unknown_source_is_not_found(setup: Setup) -> None:

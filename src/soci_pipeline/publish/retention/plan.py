@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -45,12 +45,16 @@ class RepositoryGraph:
     nodes: Mapping[Digest, Node]
 
 
+TagPattern = Annotated[str, Field(max_length=200)]
+"""A pattern of `fnmatch`, which never backtracks over a `*`: its time is bounded by the lengths of pattern and tag."""
+
+
 class KeepRules(BaseModel):
     """What is kept: a tag stays where any one of the rules says so."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tags: tuple[str, ...] = Field(default=(), description="Patterns of tags, with * and ?.")
+    tags: tuple[TagPattern, ...] = Field(default=(), max_length=100, description="Patterns of tags, with * and ?.")
     latest: int = Field(default=0, ge=0, description="So many of the newest images, by their time of creation.")
     younger_than: timedelta | None = Field(default=None, description="Images created less than this before now.")
     digests: frozenset[Digest] = Field(default=frozenset(), description="Digests in use, for example by services.")

@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from soci_pipeline.webhook.events import MAX_PATH_LENGTH, MAX_PATHS, MAX_PATHS_LENGTH
+
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 COMMITS_SCHEMA: dict[str, Any] = {
     "type": "array",
@@ -27,6 +29,13 @@ class Commit(Fields):
     modified: list[str] = Field(default_factory=list)
 
 
-def changed_paths(commits: Iterable[Commit]) -> frozenset[str]:
-    """The paths that any of the commits changed."""
-    return frozenset(path for each in commits for path in (*each.added, *each.removed, *each.modified))
+def changed_paths(commits: Iterable[Commit]) -> frozenset[str] | None:
+    """The paths that any of the commits changed; None where they are more than a receiver compares with patterns.
+
+    What changed then counts as unknown, so that a large push is published and not rejected.
+    """
+    paths = frozenset(path for each in commits for path in (*each.added, *each.removed, *each.modified))
+    lengths = [len(path) for path in paths]
+    if len(paths) > MAX_PATHS or sum(lengths) > MAX_PATHS_LENGTH or max(lengths, default=0) > MAX_PATH_LENGTH:
+        return None
+    return paths

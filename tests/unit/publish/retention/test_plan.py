@@ -1,6 +1,7 @@
 """The plan of a retention run, and a simulator that deletes by it step by step on random repositories."""
 
 import re
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -261,3 +262,30 @@ def test_nothing_reachable_from_a_kept_tag_is_deleted_and_no_tag_is_ever_broken(
     assert set(registry.nodes) == set(made.kept_manifests)
     again = plan(RepositoryGraph(tags=registry.tags, nodes=registry.nodes), rules, now=NOW)
     assert again.deleted == []
+
+
+def reference(pattern: str, tag: str) -> bool:
+    if pattern.startswith("*"):
+        return any(reference(pattern[1:], tag[start:]) for start in range(len(tag) + 1))
+    if not pattern or not tag:
+        return pattern == tag
+    return pattern[0] in ("?", tag[0]) and reference(pattern[1:], tag[1:])
+
+
+@given(pattern=st.text("ab*?.", max_size=6), tag=st.text("ab.", min_size=1, max_size=8))
+def test_a_pattern_keeps_the_tags_that_the_reference_matches(pattern: str, tag: str) -> None:
+    graph = graph_of({tag: "image"}, node("image"))
+    assert (tag in planned(graph, tags=(pattern,)).kept_tags) is reference(pattern, tag)
+
+
+def test_a_hostile_pattern_and_tag_cost_next_to_nothing() -> None:
+    graph = graph_of({"a" * 128: "image"}, node("image"))
+    before = time.process_time()
+    assert not planned(graph, tags=("*a" * 90 + "*b",)).kept_tags
+    assert time.process_time() - before < 0.5
+
+
+@pytest.mark.parametrize("tags", [("a" * 201,), ("a",) * 101])
+def test_the_length_and_the_number_of_patterns_are_bounded(tags: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidInput, match="retention"):
+        KeepRules.of(tags=tags)
