@@ -18,6 +18,7 @@ from soci_pipeline.oci.annotations import (
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import diff_ids_of_config
+from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.findings import Findings
@@ -95,6 +96,28 @@ def _check_entries(graph: ImageGraph, findings: Findings) -> None:
             findings.add(f"attestation {entry.digest}", f"it speaks of {target}, which is not in the image index")
         if is_soci_index(entry):
             _check_back_reference(entry, images, findings)
+        elif (artifact := graph.artifacts.get(entry.digest)) is not None and artifact.subject is not None:
+            _check_subject(entry, artifact.subject, graph.index, findings)
+
+
+def _check_subject(entry: Descriptor, subject: Descriptor, index: ImageIndex, findings: Findings) -> None:
+    """The `subject` of an attestation or another artifact: it must name an entry of the index, and as it is listed."""
+    attests = is_attestation(entry)
+    where, target = (
+        f"{'attestation' if attests else 'artifact'} {entry.digest}",
+        entry.annotations.get(REFERENCE_DIGEST),
+    )
+    if attests and subject.digest != target:
+        findings.add(where, f"its subject is {subject.digest}, and its {REFERENCE_DIGEST} is {target}")
+        return
+    listed = next((each for each in index.manifests if each.digest == subject.digest), None)
+    if listed is None:
+        findings.add(where, f"its subject is {subject.digest}, which is not in the image index")
+    elif (subject.media_type, subject.size) != (listed.media_type, listed.size):
+        said = f"{subject.media_type} of {subject.size} bytes"
+        findings.add(
+            where, f"its subject {subject.digest} is {said}, and listed as {listed.media_type} of {listed.size}"
+        )
 
 
 def _check_back_reference(entry: Descriptor, images: dict[Digest, ImageNode], findings: Findings) -> None:
