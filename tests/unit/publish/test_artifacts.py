@@ -164,7 +164,8 @@ def test_a_join_refuses_an_attestation_whose_subject_is_another_image(layout: La
     wrong = as_artifact(layout, image.attestations[0], gone)
     right = as_artifact(layout, image.attestations[0], image.manifest)
 
-    assert join([image.model_copy(update={"attestations": (right,)})], annotations={}, read=layout.read)
+    index = join([image.model_copy(update={"attestations": (right,)})], annotations={}, read=layout.read)
+    assert right.digest in {each.digest for each in index.manifests}
     with pytest.raises(JoinRefused, match=f"has the subject {gone.digest}"):
         join([image.model_copy(update={"attestations": (wrong,)})], annotations={}, read=layout.read)
 
