@@ -159,6 +159,14 @@ def test_a_subject_that_names_another_image_or_another_size_is_found(
     assert all("its subject" in finding.what for finding in report.findings)
 
 
+def test_an_artifact_may_speak_of_another_manifest_of_the_repository(client: RegistryClient, layout: Layout) -> None:
+    image, other = add_image(layout, AMD64), add_image(layout, ARM64)
+    tag(client, layout, other, "other")
+    artifact = add_artifact(layout, KIND, subject=other)
+    tag(client, layout, layout.add_document(ImageIndex(manifests=(image, artifact))), "v1")
+    assert verified(client).findings == ()
+
+
 def test_a_join_refuses_an_attestation_whose_subject_is_another_image(layout: Layout) -> None:
     image, gone = branch_v2(layout, AMD64, attested=True), add_image(layout, ARM64)
     wrong = as_artifact(layout, image.attestations[0], gone)
