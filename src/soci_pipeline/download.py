@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, DamagedContent, DiskFull, InvalidInput, SociPipelineError
+from soci_pipeline.http_client import BadRedirect, HttpClient
 from soci_pipeline.registry import addresses
 from soci_pipeline.registry.errors import redacted
 
 _CHUNK = 1 << 20
 _SECONDS = 60.0
-_LAST_PORT = 65_535
 
 
 class NotFetched(SociPipelineError):
@@ -22,7 +22,7 @@ class NotFetched(SociPipelineError):
 def check_address(text: str) -> None:
     """Raises `InvalidInput` for a text that is no http(s) address."""
     url = addresses.address(text)
-    if url is None or url.scheme not in ("http", "https") or not url.host or (url.port or 0) > _LAST_PORT:
+    if url is None or url.scheme not in ("http", "https") or not url.host:
         raise InvalidInput(f"not an address: {redacted(text)[:200]!r}", advice="It is written https://host/path.")
 
 
@@ -46,7 +46,7 @@ def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) 
         # Not as a cause: httpx's words have the whole address, and the one that it was sent on to.
         raise NotFetched(f"{shown} answered with status {status}", temporary=temporary) from None
     except httpx.HTTPError as error:
-        raise NotFetched(f"{shown} cannot be fetched: {error}", temporary=True) from error
+        raise NotFetched(f"{shown} cannot be fetched: {error}", temporary=not isinstance(error, BadRedirect)) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left on the disk of {target.parent} while fetching {shown}") from error
@@ -62,7 +62,9 @@ def _written(address: str, shown: str, target: Path, limit: int) -> str:
     # What is compared with a sha256 must come as it is stored.
     headers = {"Accept-Encoding": "identity"}
     with (
-        httpx.stream("GET", address, headers=headers, follow_redirects=True, timeout=_SECONDS) as response,
+        # A user and a password in the address go to its own scheme, host and port, not where it redirects to.
+        HttpClient(follow_redirects=True, timeout=_SECONDS) as client,
+        client.stream("GET", address, headers=headers) as response,
         target.open("wb") as file,
     ):
         response.raise_for_status()

@@ -117,8 +117,8 @@ class CredentialsRefused(SociPipelineError):
 
     exit_code = ExitCode.CREDENTIALS
     default_advice = (
-        "Log in: `docker login`, or SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD; for ECR, "
-        "check the permissions of the role on the repository."
+        "Log in: `docker login`, or SOCI_PIPELINE_REGISTRY with SOCI_PIPELINE_REGISTRY_USERNAME and "
+        "SOCI_PIPELINE_REGISTRY_PASSWORD; for ECR, check the permissions of the role on the repository."
     )
 
 

@@ -6,6 +6,7 @@ it made the first time.
 """
 
 import base64
+import json
 import os
 import ssl
 import time
@@ -19,6 +20,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput, StackError
+from soci_pipeline.http_client import BadRedirect, HttpClient, text_of
 from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.retry_after import retry_after_s
 
@@ -177,12 +179,11 @@ class PrefectApi:
         self._patience_s = patience_s
         self._csrf: dict[str, str] = {}
         url = checked_url(api_url)
-        self._client = httpx.Client(
+        self._client = HttpClient(
             base_url=url,
             verify=verification_of(url, os.environ if environment is None else environment),
             timeout=timeout_s,
             headers={"User-Agent": "soci-pipeline", "Accept": "application/json"},
-            follow_redirects=False,
             # A proxy of the environment cannot reach a server on this machine's loopback.
             trust_env=not is_loopback(urlsplit(url).netloc.rpartition("@")[2]),
         )
@@ -326,9 +327,11 @@ class PrefectApi:
         except httpx.LocalProtocolError as error:
             # Its words quote the header that cannot be sent, which may be the login.
             raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from None
-        except httpx.TransportError as error:
+        except BadRedirect as error:
+            raise PrefectRefused(f"Prefect {error}", advice=_MOVED, temporary=True) from error
+        except httpx.HTTPError as error:
             raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from error
-        detail = response.text[:300].replace("\n", " ")
+        detail = text_of(response)[:300].replace("\n", " ")
         if status in TEMPORARY_STATUSES or _lacks_csrf_token(response):
             wait = retry_after_s(response.headers.get("retry-after"))
             raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}", retry_after_s=wait)
@@ -372,17 +375,17 @@ class PrefectApi:
 
 def _content(response: httpx.Response) -> Any:
     try:
-        return response.json()
-    except ValueError as error:
+        return json.loads(response.content)
+    except (ValueError, RecursionError) as error:
         raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
 
 
 def _lacks_csrf_token(response: httpx.Response) -> bool:
     """Whether a server that protects itself from CSRF misses its token, or has forgotten it."""
-    return response.status_code == httpx.codes.FORBIDDEN and "CSRF token" in response.text
+    return response.status_code == httpx.codes.FORBIDDEN and "CSRF token" in text_of(response)
 
 
-def _cause(error: httpx.TransportError) -> str:
+def _cause(error: httpx.HTTPError) -> str:
     """What the network said, as that a name is not known; what others say could repeat a header, so the kind alone."""
     said = str(error) if isinstance(error, httpx.NetworkError | httpx.ProxyError) else ""
     return said or type(error).__name__

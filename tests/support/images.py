@@ -10,11 +10,12 @@ from pathlib import Path
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import (
     DOCKER_LAYER_GZIP,
     IN_TOTO,
     OCI_CONFIG,
+    OCI_EMPTY,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
@@ -124,6 +125,30 @@ def add_attestation(layout: Layout, image: Descriptor, *, payload: bytes | None 
             "vnd.docker.reference.digest": str(image.digest),
             "vnd.docker.reference.type": "attestation-manifest",
         },
+    )
+
+
+def add_artifact(
+    layout: Layout, kind: str, *, subject: Descriptor | None = None, data: bytes = b"words\n"
+) -> Descriptor:
+    """Store an OCI artifact with an empty config; the descriptor does not say what it is, as some tools write it."""
+    manifest = ImageManifest(
+        artifact_type=kind,
+        config=layout.add_bytes(b"{}", OCI_EMPTY).annotated(data="e30="),
+        layers=(layout.add_bytes(data, kind),),
+        subject=None if subject is None else subject.plain,
+    )
+    return layout.add_document(manifest)
+
+
+def as_artifact(layout: Layout, attestation: Descriptor, image: Descriptor) -> Descriptor:
+    """The same attestation as newer versions of BuildKit write it: an OCI artifact whose subject is the image."""
+    kind = "application/vnd.docker.attestation.manifest.v1+json"
+    manifest = parse_image_manifest(layout.read(attestation)).replaced(
+        artifact_type=kind, config=layout.add_bytes(b"{}", OCI_EMPTY).annotated(data="e30="), subject=image.plain
+    )
+    return layout.add_document(manifest).annotated(
+        artifact_type=kind, platform=attestation.platform, annotations=attestation.annotations
     )
 
 

@@ -15,11 +15,16 @@ from pydantic import BaseModel, ValidationError
 
 from soci_pipeline.aws.client import AwsRefused, AwsUnreachable
 from soci_pipeline.capacity.instance import Interruption
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.http_client import HttpClient, text_of
+from soci_pipeline.registry.addresses import address
+from soci_pipeline.registry.errors import redacted
 
 ENDPOINT = "http://169.254.169.254"
 VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 _TOKEN_SECONDS = 21_600
 _RENEWED_BEFORE_S = 300.0
+_ENDPOINT_LIKE = f"Set {VARIABLE} as in {ENDPOINT}, or unset it."
 _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 
@@ -28,13 +33,20 @@ class _InstanceAction(BaseModel):
     time: datetime
 
 
+def _checked(endpoint: str) -> str:
+    url = address(endpoint)
+    if url is None or url.scheme not in ("http", "https") or not url.host:
+        raise InvalidInput(f"{VARIABLE} is not a valid URL: {redacted(endpoint)[:100]!r}", advice=_ENDPOINT_LIKE)
+    return endpoint
+
+
 class InstanceMetadata:
     """A client of the service on this instance; a context manager."""
 
     def __init__(self, endpoint: str | None = None) -> None:
         base = endpoint or os.environ.get(VARIABLE) or ENDPOINT
         # Link-local by nature: a proxy of the environment must never see it.
-        self._client = httpx.Client(base_url=base, timeout=5, trust_env=False)
+        self._client = HttpClient(base_url=_checked(base), timeout=5, trust_env=False)
         self._token = ""
         self._renew_at = 0.0
 
@@ -76,7 +88,7 @@ class InstanceMetadata:
             return None
         if not answer.is_success:
             raise _refused(answer, path)
-        return answer.text.strip()
+        return text_of(answer).strip()
 
     def _session(self) -> str:
         if time.monotonic() >= self._renew_at:
@@ -84,14 +96,14 @@ class InstanceMetadata:
             answer = self._ask("PUT", "/latest/api/token", wanted)
             if not answer.is_success:
                 raise _refused(answer, "the token")
-            self._token = answer.text.strip()
+            self._token = text_of(answer).strip()
             self._renew_at = time.monotonic() + _TOKEN_SECONDS - _RENEWED_BEFORE_S
         return self._token
 
     def _ask(self, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
         try:
             return self._client.request(method, path, headers=headers)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise AwsUnreachable(f"the instance metadata service does not answer ({type(error).__name__})") from error
 
 

@@ -36,7 +36,7 @@ from soci_pipeline.oci.media_types import (
 )
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.progress import Advance, MeasuredReader, meter
-from soci_pipeline.soci.attestations import follow
+from soci_pipeline.soci.attestations import follow_all
 
 _OCI_LAYERS = {
     DOCKER_LAYER: OCI_LAYER,
@@ -59,7 +59,7 @@ def import_image(
     ``source`` is an OCI archive, an OCI layout or a Docker archive; a tar may be gzipped. The layout's root is the
     image manifest, or an image index of the image and its attestations where it has some. Docker's manifest types
     become OCI's; a manifest that needs no change keeps its bytes and its digest, and attestations follow one that does
-    (`soci.attestations.follow`). With ``compress``, layers stored
+    (`soci.attestations.follow_all`). With ``compress``, layers stored
     uncompressed are gzipped (see `build.compress`); all others are kept bit by bit. The diff id of every layer that is
     compressed here is verified; ``check_diff_ids`` inflates and verifies the gzipped ones too, which is worth its time
     for archives from elsewhere.
@@ -98,8 +98,8 @@ class _Import:
             return image
         for item in found.attestations:
             self._take_attestation(item)
-        renamed = {Digest.of(found.manifest_bytes): manifest.digest}
-        followed = [follow(item, renamed, self.layout, self.layout) for item in found.attestations]
+        renamed = {Digest.of(found.manifest_bytes): manifest}
+        followed = follow_all(found.attestations, renamed, self.layout, self.layout)
         return self.layout.add_document(ImageIndex(manifests=(image, *followed)))
 
     def _manifest(self, found: FoundImage, config: Descriptor, layers: tuple[Descriptor, ...]) -> Descriptor:

@@ -2,8 +2,8 @@
 
 LAYOUT's index.json must list one image or image index. It goes by digest, with what refers to it in the layout (a v1
 SOCI index, for one); where REFERENCE has a tag, that is pointed at it when everything else is there. What the registry
-has already is not sent again. Credentials: SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD, or
-from the Docker configuration.
+has already is not sent again. Credentials: SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD for the
+registry in SOCI_PIPELINE_REGISTRY, or from the Docker configuration.
 
 Exit statuses: 0 pushed; 3 no layout or no reference; 5 the layout is damaged; 10 to 12 the registry refused, is out of
 reach, or wants other credentials; 18 the tag may not move; 23 it took too long.

@@ -16,13 +16,13 @@ from soci_pipeline.containerd.source_images import (
     ztocs_by_layer,
 )
 from soci_pipeline.errors import DamagedContent
-from soci_pipeline.oci.annotations import SOCI_INDEX_DIGEST
+from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V2
-from soci_pipeline.soci.attestations import follow
+from soci_pipeline.soci.attestations import follow_all
 from soci_pipeline.soci.convert import Conversion
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 
@@ -41,16 +41,16 @@ def convert_standalone(
     take_over(layout, attestations, result)
     if not soci.convert(source.path, folder / "converted", options):
         take_over(layout, [image.descriptor for image in images], result)
-        return _finished(result, images, attestations, {}, options)
+        return _finished(result, images, attestations, (), options)
     made = Layout.open(folder / "converted")
     _verify_into(made, result, source)
     document = result.read_document(made.root())
     if not isinstance(document, ImageIndex):
         raise DamagedContent("`soci convert` left no image index")
-    indexes = {item.digest: item for item in document.manifests if item.artifact_type == SOCI_INDEX_V2}
+    indexes = [item for item in document.manifests if item.artifact_type == SOCI_INDEX_V2]
     converted = images_of(result, document.manifests)
     renamed = _renamed(images, converted)
-    followed = tuple(follow(item, renamed, layout, result) for item in attestations)
+    followed = follow_all(attestations, renamed, layout, result)
     return _finished(result, converted, followed, indexes, options)
 
 
@@ -72,24 +72,24 @@ def _verify_into(made: Layout, result: Layout, source: Layout) -> None:
                 result.add_chunks(iter(partial(blob.read, 1 << 20), b""), node)
 
 
-def _renamed(before: Sequence[SourceImage], after: Sequence[SourceImage]) -> dict[Digest, Digest]:
-    """The new digest of each image: conversion changes no config."""
-    configs = {image.manifest.config.digest: image.descriptor.digest for image in after}
-    digests = {image.descriptor.digest: configs.get(image.manifest.config.digest) for image in before}
-    return {old: new for old, new in digests.items() if new is not None and new != old}
+def _renamed(before: Sequence[SourceImage], after: Sequence[SourceImage]) -> dict[Digest, Descriptor]:
+    """The new descriptor of each image: conversion changes no config."""
+    configs = {image.manifest.config.digest: image.descriptor for image in after}
+    found = {image.descriptor.digest: configs.get(image.manifest.config.digest) for image in before}
+    return {old: new for old, new in found.items() if new is not None and new.digest != old}
 
 
 def _finished(
     result: Layout,
     images: Sequence[SourceImage],
     attestations: Sequence[Descriptor],
-    indexes: Mapping[Digest, Descriptor],
+    indexes: Sequence[Descriptor],
     options: SociOptions,
 ) -> Conversion:
     """The records, and the image index over all: images, attestations, SOCI indexes."""
     records = []
     for image in images:
-        soci_index = indexes.get(_named(image.manifest) or image.descriptor.digest)
+        soci_index = _soci_index_of(image, indexes)
         records.append(
             PlatformImage(
                 platform=image.platform,
@@ -100,14 +100,17 @@ def _finished(
                 layers=layer_records(result, image.manifest.layers, _ztocs(result, soci_index), options),
             )
         )
-    root = result.add_document(index_of([image.descriptor for image in images], [*attestations, *indexes.values()]))
+    root = result.add_document(index_of([image.descriptor for image in images], [*attestations, *indexes]))
     result.set_roots([root])
     return Conversion(layout=result, root=root, images=tuple(records))
 
 
-def _named(manifest: ImageManifest) -> Digest | None:
-    name = manifest.annotations.get(SOCI_INDEX_DIGEST)
-    return None if name is None else Digest(name)
+def _soci_index_of(image: SourceImage, indexes: Sequence[Descriptor]) -> Descriptor | None:
+    """The SOCI index that an image names; images that share every layer share its digest, so each has its own entry."""
+    named = image.manifest.annotations.get(SOCI_INDEX_DIGEST)
+    entries = [each for each in indexes if each.digest == named]
+    own = [each for each in entries if each.annotations.get(IMAGE_MANIFEST_DIGEST) == image.descriptor.digest]
+    return next(iter(own or entries), None)
 
 
 def _ztocs(layout: Layout, soci_index: Descriptor | None) -> dict[Digest, Digest]:

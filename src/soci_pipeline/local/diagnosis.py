@@ -27,8 +27,8 @@ from soci_pipeline.soci import inflate
 _MINIMUM_FREE_BYTES = 5 << 30
 _SECONDS = 30.0
 _LOG_IN = (
-    "Run `docker login`, or set SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and "
-    "public registries need none."
+    "Run `docker login`, or set SOCI_PIPELINE_REGISTRY, SOCI_PIPELINE_REGISTRY_USERNAME and "
+    "SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and public registries need none."
 )
 _USES = {
     "index": (),

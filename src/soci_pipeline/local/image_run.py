@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx
 
 from soci_pipeline.errors import StackError, ToolFailed
+from soci_pipeline.http_client import HttpClient, text_of
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.ports import LOOPBACK, free_port
 from soci_pipeline.oci.platform import Platform
@@ -48,10 +49,10 @@ def _container(engine: Engine, reference: str, port: int) -> Iterator[str]:
 def _page(engine: Engine, name: str, port: int) -> str:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.HTTPError):
-            response = httpx.get(f"http://{LOOPBACK}:{port}/", timeout=5, trust_env=False)
+        with contextlib.suppress(httpx.HTTPError), HttpClient(timeout=5, trust_env=False) as client:
+            response = client.get(f"http://{LOOPBACK}:{port}/")
             if response.is_success:
-                return response.text
+                return text_of(response)
         time.sleep(0.2)
     said = run(["docker", "logs", name], env=engine.env, timeout=30)
     raise StackError(f"the published image does not answer\n{said.stdout}{said.stderr_tail}".rstrip())

@@ -10,6 +10,7 @@ from typing import TypeVar
 import httpx
 
 from soci_pipeline.errors import StackError
+from soci_pipeline.http_client import HttpClient
 
 LOOPBACK = "127.0.0.1"
 _Answer = TypeVar("_Answer")
@@ -26,7 +27,8 @@ def free_port() -> int:
 def answers(url: str) -> bool:
     """Whether an HTTP server answers at ``url`` with a success, or asks who we are."""
     try:
-        response = httpx.get(url, timeout=5, trust_env=False)
+        with HttpClient(timeout=5, trust_env=False) as client:
+            response = client.get(url)
     except httpx.HTTPError:
         return False
     return response.is_success or response.status_code == httpx.codes.UNAUTHORIZED

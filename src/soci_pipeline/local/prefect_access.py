@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
+from soci_pipeline.http_client import HttpClient
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, login_of, verification_of
 from soci_pipeline.registry.errors import redacted
 
@@ -87,7 +88,8 @@ def _check_path(url: str, given: Mapping[str, str]) -> None:
 def _is_healthy(url: str, given: Mapping[str, str]) -> bool:
     """Whether a Prefect server says so: it answers ``true``, without a login, which another server would hardly do."""
     try:
-        response = httpx.get(url, timeout=5, trust_env=False, verify=verification_of(url, given))
+        with HttpClient(timeout=5, trust_env=False, verify=verification_of(url, given)) as client:
+            response = client.get(url)
     except httpx.HTTPError:
         return False
     return response.is_success and response.content.strip() == b"true"

@@ -3,8 +3,8 @@
 Reading goes on past a fault, and notes it, so that the gate can name all of them. No layer and no zTOC is read here.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.annotations import (
@@ -17,11 +17,22 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse, parse_image_manifest
-from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, SOCI_INDEX_V1, SOCI_INDEX_V2
+from soci_pipeline.oci.media_types import (
+    DOCKER_CONFIG,
+    IMAGE_INDEXES,
+    IMAGE_MANIFESTS,
+    OCI_CONFIG,
+    OCI_EMPTY,
+    SOCI_INDEX_V1,
+    SOCI_INDEX_V2,
+)
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import IndexVersion
+
+_IMAGE_CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+_ARTIFACT_CONFIGS = frozenset({OCI_EMPTY, SOCI_INDEX_V1, SOCI_INDEX_V2})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +64,17 @@ class ImageNode:
 
 @dataclass(frozen=True, slots=True)
 class ImageGraph:
-    """The manifest under a reference, with its bytes, and the images that were readable."""
+    """The manifest under a reference, with its bytes, and the images that were readable.
+
+    ``artifacts`` are the manifests of the index that are neither images nor SOCI indexes, by digest: attestations, and
+    what else lies next to the images.
+    """
 
     root: Descriptor
     data: bytes
     document: ImageIndex | ImageManifest
     images: tuple[ImageNode, ...]
+    artifacts: Mapping[Digest, ImageManifest] = field(default_factory=dict)
 
     @property
     def index(self) -> ImageIndex | None:
@@ -96,12 +112,18 @@ def read_graph(client: RegistryClient, repository: str, reference: str | Digest,
     reader = _Reader(client, repository, findings, document.manifests)
     reader.check_others()
     images = [reader.image(entry) for entry in document.manifests if is_image(entry)]
-    return ImageGraph(root=root, data=data, document=document, images=tuple(each for each in images if each))
+    found = tuple(each for each in images if each)
+    return ImageGraph(root=root, data=data, document=document, images=found, artifacts=reader.artifacts)
 
 
 def is_artifact(manifest: ImageManifest) -> bool:
     """Whether a manifest is something else than an image, such as a SOCI index."""
-    return bool(manifest.artifact_type) or manifest.config.media_type in {SOCI_INDEX_V1, SOCI_INDEX_V2}
+    return bool(manifest.artifact_type) or manifest.config.media_type in _ARTIFACT_CONFIGS
+
+
+def _is_artifact_in_index(entry: Descriptor, manifest: ImageManifest) -> bool:
+    """As `is_artifact`; an entry without a platform and with a config of its own type (a Helm chart) is one too."""
+    return is_artifact(manifest) or (entry.platform is None and manifest.config.media_type not in _IMAGE_CONFIGS)
 
 
 class _Reader:
@@ -112,19 +134,27 @@ class _Reader:
         self._repository = repository
         self._findings = findings
         self._entries = tuple(entries)
+        self.artifacts: dict[Digest, ImageManifest] = {}
 
     def check_others(self) -> None:
         """Read what is neither an image nor an image's SOCI index, for its digest's sake."""
         for entry in self._entries:
             if not is_image(entry) and not is_soci_index(entry):
                 with self._findings.catching(f"manifest {entry.digest}"):
-                    self._manifest(entry)
+                    document = parse(self._manifest(entry), media_type=entry.media_type)
+                    if isinstance(document, ImageManifest):
+                        self.artifacts[entry.digest] = document
 
     def image(self, entry: Descriptor) -> ImageNode | None:
-        """One image of the index; None, and a finding, where its manifest or config cannot be read."""
+        """One image of the index; None for an artifact, and, with a finding, for what cannot be read."""
         with self._findings.catching(f"{entry.platform or 'image'} {entry.digest}"):
             data = self._manifest(entry)
-            return self.image_of(entry, data, parse_image_manifest(data, media_type=entry.media_type))
+            manifest = parse_image_manifest(data, media_type=entry.media_type)
+            # The entry need not say what its manifest is.
+            if _is_artifact_in_index(entry, manifest):
+                self.artifacts[entry.digest] = manifest
+                return None
+            return self.image_of(entry, data, manifest)
         return None
 
     def image_of(self, entry: Descriptor, data: bytes, manifest: ImageManifest) -> ImageNode | None:
@@ -156,15 +186,17 @@ class _Reader:
             descriptors = self._client.referrers(self._repository, entry.digest, SOCI_INDEX_V1)
         else:
             with self._findings.catching(f"{where} SOCI index {named[:100]}"):
-                descriptors = (self._named(Digest(named)),)
+                descriptors = (self._named(Digest(named), entry.digest),)
         version = IndexVersion.V1 if named is None else IndexVersion.V2
         found = (self._soci_index(each, version, where) for each in descriptors)
         return tuple(each for each in found if each)
 
-    def _named(self, digest: Digest) -> Descriptor:
-        listed = next((each for each in self._entries if each.digest == digest and is_soci_index(each)), None)
-        if listed is not None:
-            return listed
+    def _named(self, digest: Digest, image: Digest) -> Descriptor:
+        """The entry of a SOCI index; images that share every layer share its digest, and each has its own entry."""
+        listed = [each for each in self._entries if each.digest == digest and is_soci_index(each)]
+        own = [each for each in listed if each.annotations.get(IMAGE_MANIFEST_DIGEST) == image]
+        if listed:
+            return (own or listed)[0]
         descriptor, _ = self._client.get_manifest(self._repository, digest)
         return descriptor.annotated(artifact_type=SOCI_INDEX_V2)
 

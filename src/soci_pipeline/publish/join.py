@@ -195,7 +195,9 @@ def _attestation_problems(image: PlatformImage, read: Read) -> list[str]:
         kind = attestation.annotations.get(REFERENCE_TYPE)
         if kind != ATTESTATION_TYPE:
             found.append(f"the attestation {attestation.digest} has the {REFERENCE_TYPE} {kind!r}")
-        _manifest(attestation, read, found)
+        manifest = _manifest(attestation, read, found)
+        if manifest is not None and manifest.subject is not None and manifest.subject.digest != image.manifest.digest:
+            found.append(f"the attestation {attestation.digest} has the subject {manifest.subject.digest}")
     return found
 
 

@@ -9,7 +9,7 @@ import binascii
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,13 +18,14 @@ from pydantic import SecretStr
 
 from soci_pipeline import process
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, ToolFailed
-from soci_pipeline.registry.reference import DOCKER_HUB
+from soci_pipeline.registry.reference import DOCKER_HUB, canonical_registry, is_registry
 
 HUB_KEY = "https://index.docker.io/v1/"
 """What Docker's configuration calls Docker Hub."""
 _HELPER_SECONDS = 60.0
 _NEW_CONFIG = "Correct or remove the file; `docker login` writes a new one."
 _IDENTITY_USER = "<token>"
+_REGISTRY_PATHS = frozenset({"", "v1", "v2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class Credentials:
     registry_token: SecretStr | None = None
     origin: str | None = field(default=None, compare=False)
     """The names of the variables that they come from, for the advice where they are refused."""
+
+    def __post_init__(self) -> None:
+        secrets = (self.password, self.identity_token, self.registry_token)
+        values = [self.username, *(secret.get_secret_value() for secret in secrets if secret is not None)]
+        if any("\udc80" <= letter <= "\udfff" for value in values for letter in value):
+            raise CredentialsRefused(f"credentials for a registry are not UTF-8{self._from_where}")
+
+    @property
+    def _from_where(self) -> str:
+        return f" ({self.origin})" if self.origin else ""
 
     def basic(self) -> str | None:
         """The value of a Basic Authorization header, or None where there is no password."""
@@ -81,8 +92,8 @@ class FixedCredentials(_Stored):
 class Environment(_Stored):
     """``SOCI_PIPELINE_REGISTRY_USERNAME`` and ``…_PASSWORD`` (or ``…_TOKEN``, an identity token).
 
-    ``SOCI_PIPELINE_REGISTRY`` limits them to one registry; without it they are for every one that is talked to. A user
-    without a password, or a password without a user, raises `CredentialsRefused` that names the missing variable.
+    ``SOCI_PIPELINE_REGISTRY`` names the one registry (``host[:port]``) that receives them. A login without it, a user
+    without a password, or a password without a user raises `CredentialsRefused` that names the missing variable.
     """
 
     PREFIX = "SOCI_PIPELINE_REGISTRY"
@@ -91,10 +102,17 @@ class Environment(_Stored):
         self._environment = os.environ if environment is None else environment
 
     def credentials_for(self, registry: str) -> Credentials | None:
-        """What the environment holds for that registry."""
-        get = self._environment.get
-        if get(self.PREFIX) not in (None, "", registry):
+        """The login of the environment; None unless it is for that registry."""
+        bound_to = self._environment.get(self.PREFIX) or ""
+        if is_registry(bound_to) and canonical_registry(bound_to) != canonical_registry(registry):
             return None
+        login = self._login()
+        if login is not None and not is_registry(bound_to):
+            raise self._unbound(bound_to, str(login.origin))
+        return login
+
+    def _login(self) -> Credentials | None:
+        get = self._environment.get
         if token := get(f"{self.PREFIX}_TOKEN"):
             return Credentials(identity_token=SecretStr(token), origin=f"{self.PREFIX}_TOKEN")
         names = f"{self.PREFIX}_USERNAME", f"{self.PREFIX}_PASSWORD"
@@ -108,6 +126,18 @@ class Environment(_Stored):
                 advice=f"Set {missing} as well, or unset {there} to use what `docker login` left.",
             )
         return None
+
+    def _unbound(self, bound_to: str, origin: str) -> CredentialsRefused:
+        if bound_to:
+            # Not quoted: an address may hold a password.
+            reason = f"{self.PREFIX} is not a registry, so {origin} cannot be used"
+        else:
+            reason = f"{self.PREFIX} is not set, so no registry receives {origin}"
+        return CredentialsRefused(
+            reason,
+            advice=f"Set {self.PREFIX} to the one registry that this login is for, as host or host:port without a "
+            "scheme, for example registry.example.com.",
+        )
 
 
 def docker_config() -> Path:
@@ -135,9 +165,8 @@ class DockerConfig(_Stored):
             found = next((got for key in keys if (got := _from_helper(str(helper), key)) is not None), None)
             if found is not None:
                 return found
-        auths = {_host_of(key): value for key, value in _mapping(config.get("auths")).items()}
-        entry = next((auths[_host_of(key)] for key in keys if _host_of(key) in auths), None)
-        return self._from_entry(_mapping(entry)) if entry else None
+        entry = _entry(_mapping(config.get("auths")), keys)
+        return self._from_entry(entry) if entry else None
 
     def check(self) -> None:
         """Raise `InvalidInput` for a file that is there and cannot be read."""
@@ -148,7 +177,7 @@ class DockerConfig(_Stored):
             config = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidInput(f"{self._path} is not readable as Docker's configuration", advice=_NEW_CONFIG) from error
         if not isinstance(config, dict):
             raise InvalidInput(
@@ -212,7 +241,7 @@ def _from_helper(helper: str, key: str) -> Credentials | None:
     try:
         fields = json.loads(answer.stdout)
         user, secret = str(fields["Username"]), str(fields["Secret"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CredentialsRefused(f"the credential helper {program} did not answer with credentials for {key}") from None
     if user == _IDENTITY_USER:
         return Credentials(identity_token=SecretStr(secret))
@@ -223,8 +252,23 @@ def _keys(registry: str) -> tuple[str, ...]:
     return (HUB_KEY, DOCKER_HUB, "index.docker.io") if registry == DOCKER_HUB else (registry, f"https://{registry}")
 
 
-def _host_of(key: str) -> str:
-    return key.partition("://")[2].partition("/")[0] if "://" in key else key.partition("/")[0]
+def _entry(auths: Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
+    """The entry under one of the keys, else under a URL of the registry; empty where there is none.
+
+    A key with another path is for a part of the registry (``host/team``, as podman writes it) or another kind of token
+    (``…/v1/refresh-token``), so it is never sent to the registry as a whole.
+    """
+    exact = next((auths[key] for key in keys if key in auths), None)
+    if exact is not None:
+        return _mapping(exact)
+    hosts = {_host_of(key) for key in keys}
+    return next((_mapping(value) for key, value in auths.items() if _host_of(key) in hosts), {})
+
+
+def _host_of(key: str) -> str | None:
+    """The ``host[:port]`` of a key for a whole registry; None for a key with another path."""
+    host, _, path = key.removeprefix("https://").removeprefix("http://").partition("/")
+    return host if path.rstrip("/") in _REGISTRY_PATHS else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from soci_pipeline.http_client import BadRedirect
 from soci_pipeline.registry.addresses import address
 from soci_pipeline.registry.auth import CredentialProvider, Credentials
 from soci_pipeline.registry.challenge import Challenge, parse_challenges
@@ -183,10 +184,11 @@ class Authorizer:
 
     def _checked_realm(self, realm: str) -> str:
         url = address(realm)
-        if url is not None and url.host:
+        if url is not None and url.host and not url.userinfo:
             on_this_machine = is_loopback(url.host) and is_loopback(self._registry)
-            its_own = self._plain_http and url.host == hostname(self._registry).strip("[]")
-            if url.scheme == "https" or (url.scheme == "http" and (on_this_machine or its_own)):
+            its_own = on_this_machine or url.host == hostname(self._registry).strip("[]")
+            # A registry that is reached over https never sends a login on to plain http.
+            if url.scheme == "https" or (url.scheme == "http" and self._plain_http and its_own):
                 return realm
         raise AccessRefused(
             f"{self._registry} sends logins to {redacted(realm)[:200]!r}, which is no https address; nothing was sent",
@@ -207,14 +209,15 @@ class Authorizer:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if authorization is not None:
             headers["Authorization"] = authorization
-        request = self._http.build_request(method, url, data=fields, headers=headers, timeout=_TOKEN_SECONDS)
-        deadline = Deadline(_TOKEN_SECONDS)
+        deadline, where = Deadline(_TOKEN_SECONDS), redacted(str(url))
         try:
-            response = self._http.send(request, stream=True, follow_redirects=False)
+            request = self._http.build_request(method, url, data=fields, headers=headers, timeout=_TOKEN_SECONDS)
+            response = self._http.send(request, stream=True)
             with contextlib.closing(response):
                 body = bounded(response, _MAX_TOKEN_BYTES, deadline)
+        except BadRedirect as error:
+            raise BrokenAnswer(f"the token address {where} {error}", url=where) from error
         except httpx.HTTPError as error:
-            where = redacted(str(request.url))
             reason = f"the token address {where} cannot be reached: {type(error).__name__}"
             raise RegistryUnreachable(reason, url=where, temporary=True) from error
         if response.status_code != 200:

@@ -8,6 +8,7 @@ import httpx
 
 from soci_pipeline import __version__
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.http_client import HttpClient
 from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.registry.settings import ClientSettings
 
@@ -25,12 +26,11 @@ def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) ->
     limits = httpx.Limits(max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections)
     # Reading the system's authorities takes a tenth of a second, which plain http on loopback does not need.
     later = is_plain(registry, ca_file=ca_file)
-    return httpx.Client(
+    return HttpClient(
         # A context that trusts nobody: https goes through the mounted transport alone.
         verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if later else _tls(ca_file),
         mounts={"https://": _LaterTls(limits)} if later else None,
         http2=False,
-        follow_redirects=False,
         trust_env=not is_loopback(registry),
         headers={"User-Agent": f"soci-pipeline/{__version__}"},
         limits=limits,

@@ -39,6 +39,17 @@ def is_repository(text: str) -> bool:
     return len(text) <= _MAX_NAME and _REPOSITORY.match(text) is not None
 
 
+def is_registry(text: str) -> bool:
+    """Whether the text is a registry's ``host[:port]``."""
+    return _REGISTRY.match(text) is not None and _port(text) <= _MAX_PORT
+
+
+def canonical_registry(registry: str) -> str:
+    """The one spelling of ``host[:port]``: lower case, and one name for Docker Hub."""
+    lower = registry.lower()
+    return DOCKER_HUB if lower in _HUB_NAMES else lower
+
+
 def hostname(registry: str) -> str:
     """The host of ``host[:port]``; an IPv6 address keeps its brackets."""
     if registry.startswith("["):
@@ -65,7 +76,7 @@ class ImageReference:
     digest: Digest | None = None
 
     def __post_init__(self) -> None:
-        if not _REGISTRY.match(self.registry) or _port(self.registry) > _MAX_PORT:
+        if not is_registry(self.registry):
             raise InvalidInput(f"not a registry address: {self.registry[:100]!r}", advice=_ADVICE)
         if not is_repository(self.repository):
             detail = "; names are lower case" if self.repository != self.repository.lower() else ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from soci_pipeline.http_client import BadRedirect
 from soci_pipeline.process import logger
 from soci_pipeline.registry import scopes
 from soci_pipeline.registry.addresses import address
@@ -119,6 +120,9 @@ class Transport:
             response = self._redirected(call, sent, deadline)
             if login == _MAX_LOGINS or response.status_code not in (401, 403):
                 return response
+            if not self.is_own(response.request.url):
+                # A login is for the registry: another server that it leads to may not ask for one, nor name a realm.
+                return response
             if response.status_code == 403:
                 self._renew(response, call, sent, deadline)
                 continue
@@ -169,14 +173,15 @@ class Transport:
         started = time.monotonic()
         with network_errors(method, url):
             request = self._http.build_request(method, url, headers=headers, content=content, timeout=timeout)
-            response = self._http.send(request, stream=True, follow_redirects=False)
+            response = self._http.send(request, stream=True)
         took = time.monotonic() - started
         logger().debug("%s %s: %d in %.3f s", method, redacted(str(url)), response.status_code, took)
         return response
 
     def is_own(self, url: httpx.URL) -> bool:
-        """Whether a URL is the registry's own: same scheme, host and port."""
-        return (url.scheme, url.host, url.port) == (self.base.scheme, self.base.host, self.base.port)
+        """Whether a URL is the registry's own: same scheme, host and port, and no user in it."""
+        own = (self.base.scheme, self.base.host, self.base.port, b"")
+        return (url.scheme, url.host, url.port, url.userinfo) == own
 
     def location(self, headers: httpx.Headers, request_url: httpx.URL) -> httpx.URL:
         """The Location of an answer, joined to the request's URL and checked; raises `BrokenAnswer`."""
@@ -249,10 +254,15 @@ def is_size(text: str) -> bool:
 
 @contextlib.contextmanager
 def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
-    """Turn what the HTTP library raises into `RegistryUnreachable`; it is temporary unless TLS was refused."""
+    """Turn what the HTTP library raises into `RegistryUnreachable`; it is temporary unless TLS was refused.
+
+    A redirect to something that is not a URL raises `BrokenAnswer`.
+    """
     where = redacted(str(url))
     try:
         yield
+    except BadRedirect as error:
+        raise BrokenAnswer(f"{method} {where} {error}", url=where) from error
     except httpx.TimeoutException as error:
         reason = f"{method} {where}: no answer in time ({type(error).__name__})"
         raise RegistryUnreachable(reason, url=where, temporary=True) from error

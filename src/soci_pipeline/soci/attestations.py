@@ -1,13 +1,14 @@
 """Attestations that follow their image when indexing gives it a new digest.
 
 BuildKit hangs them into the image index as manifests of platform unknown/unknown, annotated with the digest of their
-image (BuildKit, docs/attestations/attestation-storage.md). The in-toto statements inside name that digest as `subject`
-too; verifiers reject one that names another. Unsigned statements are rewritten. A signed one cannot be, and stays as it
-is: it speaks of the image before it was indexed, which has the same layers and config.
+image (BuildKit, docs/attestations/attestation-storage.md). Newer versions write them as OCI artifacts, whose `subject`
+is the image manifest; it follows the image, or the image would have no referrers. The in-toto statements inside name
+that digest as `subject` too; verifiers reject one that names another. Unsigned statements are rewritten. A signed one
+cannot be, and stays as it is: it speaks of the image before it was indexed, which has the same layers and config.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from soci_pipeline.oci import canonical_json
@@ -16,36 +17,69 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageManifest
-from soci_pipeline.oci.media_types import IN_TOTO
+from soci_pipeline.oci.media_types import IMAGE_MANIFESTS, IN_TOTO
 
 _MOST_STATEMENT_BYTES: Final = 16 * MAX_MANIFEST_BYTES
 """An SBOM of a large image has tens of megabytes; a larger statement is left as it is."""
 
 
-def follow(descriptor: Descriptor, renamed: Mapping[Digest, Digest], source: Layout, target: Layout) -> Descriptor:
-    """The descriptor of an attestation after its image went from one digest to another.
+def follow_all(
+    entries: Sequence[Descriptor], renamed: Mapping[Digest, Descriptor], source: Layout, target: Layout
+) -> tuple[Descriptor, ...]:
+    """Each entry as `follow` returns it; what refers to a changed entry, as its signature does, follows that one."""
+    known, followed, moved = dict(renamed), list(entries), True
+    while moved:
+        moved = False
+        for position, entry in enumerate(entries):
+            after = follow(entry, known, source, target) if followed[position] == entry else entry
+            if after != entry:
+                followed[position] = known[entry.digest] = after
+                moved = True
+    return tuple(followed)
 
-    What had to be rewritten is stored in ``target``; the rest of its graph is for the caller to take over.
+
+def follow(descriptor: Descriptor, renamed: Mapping[Digest, Descriptor], source: Layout, target: Layout) -> Descriptor:
+    """The descriptor of an attestation, or of another artifact, after its image got a new descriptor.
+
+    The image is the one that the descriptor's annotation or the manifest's `subject` names. What had to be rewritten is
+    stored in ``target``; the rest of its graph is for the caller to take over.
     """
-    named = descriptor.annotations.get(REFERENCE_DIGEST, "")
-    new = next((str(after) for before, after in renamed.items() if before == named), None)
-    if new is None:
+    annotated = _annotated(descriptor, renamed)
+    if annotated is descriptor and (descriptor.media_type not in IMAGE_MANIFESTS or not source.has(descriptor)):
         return descriptor
-    annotated = descriptor.annotated(annotations=descriptor.annotations | {REFERENCE_DIGEST: new})
     manifest = source.read_document(descriptor)
     if not isinstance(manifest, ImageManifest):
         return annotated
+    subject = _followed(manifest.subject, renamed)
+    if annotated is descriptor and subject is manifest.subject:
+        return descriptor
     rewritten = {layer.digest: _statement(layer, renamed, source, target) for layer in manifest.layers}
     changed = {before: after.digest for before, after in rewritten.items() if after.digest != before}
-    if not changed:
+    if not changed and subject is manifest.subject:
         return annotated
-    layers = tuple(rewritten[layer.digest].annotated(annotations=layer.annotations) for layer in manifest.layers)
-    config = _config(manifest.config, changed, source, target)
-    stored = target.add_document(manifest.replaced(layers=layers, config=config))
-    return annotated.annotated(media_type=stored.media_type, digest=stored.digest, size=stored.size)
+    if changed:
+        layers = tuple(rewritten[layer.digest].annotated(annotations=layer.annotations) for layer in manifest.layers)
+        manifest = manifest.replaced(layers=layers, config=_config(manifest.config, changed, source, target))
+    stored = target.add_document(manifest.replaced(subject=subject))
+    return annotated.annotated(media_type=stored.media_type, digest=stored.digest, size=stored.size, data="")
 
 
-def _statement(layer: Descriptor, renamed: Mapping[Digest, Digest], source: Layout, target: Layout) -> Descriptor:
+def _annotated(descriptor: Descriptor, renamed: Mapping[Digest, Descriptor]) -> Descriptor:
+    """The same descriptor where its annotation names no image that was renamed."""
+    named = descriptor.annotations.get(REFERENCE_DIGEST, "")
+    new = next((after for before, after in renamed.items() if before == named and before != after.digest), None)
+    if new is None:
+        return descriptor
+    return descriptor.annotated(annotations=descriptor.annotations | {REFERENCE_DIGEST: str(new.digest)})
+
+
+def _followed(subject: Descriptor | None, renamed: Mapping[Digest, Descriptor]) -> Descriptor | None:
+    """The same subject where it is nothing that was renamed."""
+    new = None if subject is None else renamed.get(subject.digest)
+    return subject if subject is None or new is None or new.digest == subject.digest else new.plain
+
+
+def _statement(layer: Descriptor, renamed: Mapping[Digest, Descriptor], source: Layout, target: Layout) -> Descriptor:
     """An unsigned in-toto statement with its subjects renamed; anything else as it is."""
     if layer.media_type != IN_TOTO or layer.size > _MOST_STATEMENT_BYTES:
         return layer
@@ -58,8 +92,8 @@ def _statement(layer: Descriptor, renamed: Mapping[Digest, Digest], source: Layo
     return target.add_bytes(canonical_json.encode(document), layer.media_type)
 
 
-def _rename(subjects: Any, renamed: Mapping[Digest, Digest]) -> bool:
-    hexes = {before.hex: after.hex for before, after in renamed.items()}
+def _rename(subjects: Any, renamed: Mapping[Digest, Descriptor]) -> bool:
+    hexes = {before.hex: after.digest.hex for before, after in renamed.items() if before != after.digest}
     changed = False
     for subject in subjects if isinstance(subjects, list) else ():
         digests = subject.get("digest") if isinstance(subject, dict) else None

@@ -26,7 +26,7 @@ from soci_pipeline.oci.media_types import (
 )
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
-from soci_pipeline.soci.attestations import follow
+from soci_pipeline.soci.attestations import follow_all
 from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IndexedLayer, soci_index
 from soci_pipeline.soci.layers import LayerIndexer, LayerKey, layer_key
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
@@ -55,7 +55,7 @@ class _Work:
     build_tool: str
     disable_xattrs: bool
     layers: dict[LayerKey, IndexedLayer]
-    renamed: dict[Digest, Digest] = field(default_factory=dict)
+    renamed: dict[Digest, Descriptor] = field(default_factory=dict)
     records: list[PlatformImage] = field(default_factory=list)
 
 
@@ -141,8 +141,7 @@ def _convert_v2(work: _Work, index: ImageIndex, images: Sequence[SourceImage]) -
     for image in images:
         old = image.descriptor.digest
         rewritten[old], found[old] = _rewrite(work, image, documents.get(old), indexed=indexed)
-        work.renamed[old] = rewritten[old].digest
-    work.renamed = {before: after for before, after in work.renamed.items() if before != after}
+    work.renamed = {before: after for before, after in rewritten.items() if before != after.digest}
     children = _children(work, index, images, rewritten, found)
     if children != index.manifests:
         index = index.replaced(manifests=children)
@@ -194,7 +193,7 @@ def _rewrite(
     stored = work.target.add_document(new)
     own = {key: value for key, value in old.annotations.items() if key != SOCI_INDEX_DIGEST}
     descriptor = old.annotated(
-        media_type=OCI_MANIFEST, digest=stored.digest, size=stored.size, annotations=own | annotations
+        media_type=OCI_MANIFEST, digest=stored.digest, size=stored.size, annotations=own | annotations, data=""
     )
     if document is None:
         return descriptor, None
@@ -216,12 +215,13 @@ def _children(
     """What the new image index lists: SOCI indexes take the place of earlier ones of their image, or come last."""
     pending = {image.descriptor.digest: image for image in in_order_of_choice(images)}
     listed = {str(child.digest) for child in index.manifests}
+    followed = follow_all(index.manifests, work.renamed, work.source, work.target)
     children: list[Descriptor] = []
-    for child in index.manifests:
+    for child, after in zip(index.manifests, followed, strict=True):
         if child.digest in rewritten:
             children.append(rewritten[child.digest])
-        elif is_attestation(child):
-            children.append(follow(child, work.renamed, work.source, work.target))
+        elif after != child:
+            children.append(after)
         elif (image := _image_of_soci_index(child, pending.values(), listed)) is not None:
             del pending[image.descriptor.digest]
             if (new := found[image.descriptor.digest]) is not None:
@@ -241,10 +241,10 @@ def _image_of_soci_index(child: Descriptor, images: Iterable[SourceImage], liste
     return next((image for image in images if image.platform.matches(platform)), None)
 
 
-def _renamed(child: Descriptor, renamed: dict[Digest, Digest]) -> Descriptor:
+def _renamed(child: Descriptor, renamed: dict[Digest, Descriptor]) -> Descriptor:
     """A child that is kept; the SOCI index of an image that was only written anew has to name its new digest."""
     named = child.annotations.get(IMAGE_MANIFEST_DIGEST)
-    new = next((str(after) for before, after in renamed.items() if before == named), None)
+    new = next((str(after.digest) for before, after in renamed.items() if before == named), None)
     return child if new is None else child.annotated(annotations=child.annotations | {IMAGE_MANIFEST_DIGEST: new})
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput
+from soci_pipeline.http_client import BadRedirect, HttpClient, text_of
 from soci_pipeline.retry_after import retry_after_s
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
@@ -47,9 +48,7 @@ class Forge:
     def __init__(self, source: GitHubSource | GitLabSource, status: StatusSettings) -> None:
         self._source = source
         self._status = status
-        self._client = httpx.Client(
-            base_url=str(status.api_url).rstrip("/"), timeout=_TIMEOUT_S, follow_redirects=False
-        )
+        self._client = HttpClient(base_url=str(status.api_url).rstrip("/"), timeout=_TIMEOUT_S)
 
     def __enter__(self) -> "Forge":
         return self
@@ -95,11 +94,13 @@ class Forge:
     def _post(self, path: str, body: Mapping[str, str], headers: Mapping[str, str]) -> None:
         try:
             response = self._client.post(path, json=dict(body), headers=dict(headers))
-        except httpx.TransportError as error:
+        except BadRedirect as error:
+            raise ForgeRefused(f"the forge {error}") from error
+        except httpx.HTTPError as error:
             raise ForgeRefused(f"the forge does not answer ({type(error).__name__})", temporary=True) from error
         if response.status_code >= 300:
             # GitLab answers 400 where the status is already what it should be.
-            if response.status_code == 400 and "Cannot transition status" in response.text:
+            if response.status_code == 400 and "Cannot transition status" in text_of(response):
                 return
             raise ForgeRefused(
                 f"the forge answered {response.status_code} to the status of a commit",

@@ -84,6 +84,8 @@ def test_push_takes_a_login_from_the_environment_and_an_authority_from_a_file(
         assert main(push) == ExitCode.CREDENTIALS
         monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", LOGIN.username)
         monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", LOGIN.password.get_secret_value())
+        assert main(push) == ExitCode.CREDENTIALS
+        monkeypatch.setenv("SOCI_PIPELINE_REGISTRY", address)
         assert main([*push, "--verbose"]) == 0
     assert LOGIN.password.get_secret_value() not in "".join(capfd.readouterr())
 
@@ -233,6 +235,7 @@ def test_a_served_folder_can_ask_for_a_login(tmp_path: Path, monkeypatch: pytest
         assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == ExitCode.CREDENTIALS
         monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", "robot")
         monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", "opensesame")
+        monkeypatch.setenv("SOCI_PIPELINE_REGISTRY", address)
         assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == 0
 
 

@@ -258,6 +258,10 @@ def test_no_credential_is_ever_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", "user")
     monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", "do-not-show")
     check = _checks(tmp_path)["registry credentials"]
+    assert (check.ok, "SOCI_PIPELINE_REGISTRY is not set" in check.detail) == (False, True)
+    assert "do-not-show" not in str(check)
+    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY", "registry.example.com")
+    check = _checks(tmp_path)["registry credentials"]
     assert check.ok
     assert "do-not-show" not in str(check)
 

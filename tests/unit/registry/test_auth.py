@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+import traceback
 from pathlib import Path
 
 import pytest
@@ -143,16 +144,73 @@ def test_a_helpers_name_cannot_be_a_path(tmp_path: Path) -> None:
         config(tmp_path, credsStore="../../bin/sh").credentials_for("r.example.com")
 
 
-def test_the_environment_gives_a_login_for_all_or_for_one_registry() -> None:
-    names = {"SOCI_PIPELINE_REGISTRY_USERNAME": "u", "SOCI_PIPELINE_REGISTRY_PASSWORD": SECRET}
-    assert password(Environment(names).credentials_for("any.example.com")) == SECRET
-    limited = Environment(names | {"SOCI_PIPELINE_REGISTRY": "one.example.com"})
-    assert limited.credentials_for("one.example.com") is not None
-    assert limited.credentials_for("two.example.com") is None
+LOGINS = [
+    {"SOCI_PIPELINE_REGISTRY_USERNAME": "u", "SOCI_PIPELINE_REGISTRY_PASSWORD": SECRET},
+    {"SOCI_PIPELINE_REGISTRY_TOKEN": SECRET},
+]
+
+
+@pytest.mark.parametrize("login", LOGINS, ids=["password", "token"])
+def test_the_environment_gives_a_login_for_one_registry_alone(login: dict[str, str]) -> None:
+    environment = Environment(login | {"SOCI_PIPELINE_REGISTRY": "One.example.com"})
+    found = environment.credentials_for("one.example.com")
+    assert found is not None
+    assert SECRET in {secret and secret.get_secret_value() for secret in (found.password, found.identity_token)}
+    for other in ("two.example.com", "one.example.com:5000", "one.example.com.evil.example", "docker.io"):
+        assert environment.credentials_for(other) is None
     assert Environment({}).credentials_for("any.example.com") is None
-    token = Environment({"SOCI_PIPELINE_REGISTRY_TOKEN": SECRET}).credentials_for("any.example.com")
-    assert token is not None
-    assert token.identity_token is not None
+    assert Environment({"SOCI_PIPELINE_REGISTRY": "one.example.com"}).credentials_for("one.example.com") is None
+
+
+@pytest.mark.parametrize("hub", ["docker.io", "index.docker.io", "registry-1.docker.io"])
+def test_a_login_of_the_environment_names_docker_hub_by_any_of_its_names(hub: str) -> None:
+    environment = Environment(LOGINS[0] | {"SOCI_PIPELINE_REGISTRY": hub})
+    assert password(environment.credentials_for("docker.io")) == SECRET
+    assert environment.credentials_for("docker.io.example.com") is None
+
+
+@pytest.mark.parametrize("login", LOGINS, ids=["password", "token"])
+@pytest.mark.parametrize(
+    "registry",
+    [None, "", "https://one.example.com", "one.example.com/", "one.example.com/team", "u:pw@one.example.com"],
+)
+def test_a_login_of_the_environment_that_is_not_bound_to_a_registry_goes_to_none(
+    login: dict[str, str], registry: str | None
+) -> None:
+    bound = {} if registry is None else {"SOCI_PIPELINE_REGISTRY": registry}
+    with pytest.raises(CredentialsRefused, match="SOCI_PIPELINE_REGISTRY is not") as caught:
+        Environment(login | bound).credentials_for("one.example.com")
+    assert "Set SOCI_PIPELINE_REGISTRY to the one registry" in str(caught.value.advice)
+    assert SECRET not in str(caught.value)
+    assert "u:pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("last", ["host", "part"])
+def test_an_entry_for_a_part_of_a_registry_is_not_sent_to_the_whole(tmp_path: Path, last: str) -> None:
+    entries = {
+        "r.example.com": {"username": "right", "password": SECRET},
+        "r.example.com/team-b": {"username": "wrong", "password": "x"},
+    }
+    ordered = entries if last == "part" else dict(reversed(entries.items()))
+    assert password(config(tmp_path, auths=ordered).credentials_for("r.example.com")) == SECRET
+    part = {"r.example.com/team-b": {"username": "wrong", "password": "x"}}
+    assert config(tmp_path, auths=part).credentials_for("r.example.com") is None
+
+
+def test_the_three_entries_of_a_browser_login_are_kept_apart(tmp_path: Path) -> None:
+    hub = "https://index.docker.io/v1/"
+    entries = {
+        f"{hub}access-token": {"username": "wrong", "password": "x"},
+        hub: {"username": "right", "password": SECRET},
+        f"{hub}refresh-token": {"username": "wrong", "password": "x"},
+    }
+    assert password(config(tmp_path, auths=entries).credentials_for("docker.io")) == SECRET
+
+
+def test_credentials_that_no_request_can_carry_are_refused_without_being_shown() -> None:
+    with pytest.raises(CredentialsRefused, match="not UTF-8") as caught:
+        Credentials("u", SecretStr(f"{SECRET}\udce9"))
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(("there", "missing"), [("USERNAME", "PASSWORD"), ("PASSWORD", "USERNAME")])

@@ -4,7 +4,7 @@ import base64
 import contextlib
 import gzip
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -59,12 +59,16 @@ def test_no_credentials_and_wrong_ones_are_refused_without_repeats_or_secrets(
     assert len(plan.requests) <= 4
 
 
+def from_environment(names: Iterable[str], registry: str) -> Environment:
+    return Environment(dict.fromkeys(names, "wrong-marker") | {"SOCI_PIPELINE_REGISTRY": registry})
+
+
 @pytest.mark.parametrize("login", [LOGIN, BASIC], ids=["bearer", "basic"])
 def test_a_refused_login_of_the_environment_comes_with_the_names_of_its_variables(tmp_path: Path, login: Login) -> None:
     names = "SOCI_PIPELINE_REGISTRY_USERNAME", "SOCI_PIPELINE_REGISTRY_PASSWORD"
-    credentials = Environment(dict.fromkeys(names, "wrong-marker"))
     with (
-        registry(tmp_path, server=ServerSettings(login=login), credentials=credentials) as client,
+        serving(tmp_path, settings=ServerSettings(login=login)) as address,
+        RegistryClient(address, settings=QUICK, credentials=from_environment(names, address)) as client,
         pytest.raises(CredentialsRefused) as caught,
     ):
         client.get_manifest(REPOSITORY, "v1")
@@ -73,9 +77,10 @@ def test_a_refused_login_of_the_environment_comes_with_the_names_of_its_variable
 
 
 def test_a_refused_token_of_the_environment_comes_with_the_name_of_its_variable(tmp_path: Path) -> None:
-    credentials = Environment({"SOCI_PIPELINE_REGISTRY_TOKEN": "wrong-marker"})
+    names = ("SOCI_PIPELINE_REGISTRY_TOKEN",)
     with (
-        registry(tmp_path, server=ServerSettings(login=LOGIN), credentials=credentials) as client,
+        serving(tmp_path, settings=ServerSettings(login=LOGIN)) as address,
+        RegistryClient(address, settings=QUICK, credentials=from_environment(names, address)) as client,
         pytest.raises(CredentialsRefused) as caught,
     ):
         client.get_manifest(REPOSITORY, "v1")
@@ -137,6 +142,10 @@ def challenging(challenge: str, seen: list[str]) -> Iterator[RegistryClient]:
         "https://xn--/",
         "https:///token",
         "https://host:port/",
+        "https://host:99999/",
+        "https://a..b/token",
+        "https://user:password@auth.example.com/token",
+        "javascript:x",
     ],
 )
 def test_a_realm_that_is_no_https_address_gets_nothing(realm: str) -> None:
@@ -155,6 +164,14 @@ def test_a_realm_on_this_machine_is_for_registries_on_this_machine() -> None:
     challenge = 'Bearer realm="http://127.0.0.1:9/token",service="x"'
     with contextlib.closing(http), pytest.raises(AccessRefused, match="nothing was sent"):
         authorizer.refused(challenge, frozenset(), sent=None, url="https://registry.example.com/v2/")
+
+
+def test_a_registry_over_https_sends_no_login_to_plain_http_not_even_on_this_machine() -> None:
+    http = connect("127.0.0.1:9", QUICK, ca_file=None)
+    authorizer = Authorizer(http, "127.0.0.1:9", CREDENTIALS, plain_http=False)
+    challenge = 'Bearer realm="http://127.0.0.1:9/token",service="x"'
+    with contextlib.closing(http), pytest.raises(AccessRefused, match="nothing was sent"):
+        authorizer.refused(challenge, frozenset(), sent=None, url="https://127.0.0.1:9/v2/")
 
 
 @pytest.mark.parametrize("challenge", ["", "Negotiate", "Digest realm=x"])

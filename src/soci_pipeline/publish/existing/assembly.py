@@ -15,7 +15,7 @@ from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, SOCI_INDEX_V2
 from soci_pipeline.publish.existing.plan import ImagePlan
 from soci_pipeline.publish.image_graph import ImageGraph, is_soci_index
-from soci_pipeline.soci.attestations import follow
+from soci_pipeline.soci.attestations import follow_all
 from soci_pipeline.soci.index import CONFIG, IndexedLayer, soci_index
 from soci_pipeline.soci.records import IndexVersion, PlatformImage
 
@@ -76,7 +76,8 @@ def assemble(
         entries = [work.images.get(image.descriptor.digest, alone)]
         annotations = dict[str, str]()
     else:
-        entries = [kept for entry in graph.index.manifests if (kept := _entry(work, entry)) is not None]
+        followed = _followed(work, graph.index)
+        entries = [kept for entry in graph.index.manifests if (kept := _entry(work, entry, followed)) is not None]
         annotations = graph.index.annotations
     index = ImageIndex(
         media_type=OCI_INDEX,
@@ -126,24 +127,37 @@ def _index_image(work: _Assembly, plan: ImagePlan) -> None:
     )
 
 
-def _entry(work: _Assembly, entry: Descriptor) -> Descriptor | None:
+def _followed(work: _Assembly, index: ImageIndex) -> list[tuple[Descriptor, Descriptor]]:
+    """The attestations and artifacts whose image got another digest, each with its new descriptor."""
+    names = {str(digest) for digest in work.images}
+    affected: list[Descriptor] = []
+    pending = [entry for entry in index.manifests if entry.digest in work.graph.artifacts]
+    # What refers to an artifact that changes will change too.
+    while found := [entry for entry in pending if _names_of(work, entry) & names]:
+        affected += found
+        names |= {str(entry.digest) for entry in found}
+        pending = [entry for entry in pending if entry not in found]
+    for entry in affected:
+        work.fetch(entry)
+    followed = follow_all(affected, work.images, work.scratch, work.scratch)
+    work.manifests += [each.plain for each in followed]
+    return list(zip(affected, followed, strict=True))
+
+
+def _names_of(work: _Assembly, entry: Descriptor) -> set[str]:
+    """What an attestation or artifact refers to: by its annotation, and by its manifest's subject."""
+    subject = work.graph.artifacts[entry.digest].subject
+    named = entry.annotations.get(REFERENCE_DIGEST) if is_attestation(entry) else None
+    return {*([named] if named else []), *([str(subject.digest)] if subject else [])}
+
+
+def _entry(work: _Assembly, entry: Descriptor, followed: Sequence[tuple[Descriptor, Descriptor]]) -> Descriptor | None:
     """An entry of the index as it stands in the new one; None for a SOCI index that was replaced."""
     if entry.digest in work.images:
         return work.images[entry.digest]
     if is_soci_index(entry):
-        return None if _replaced(work, entry.annotations.get(IMAGE_MANIFEST_DIGEST)) else entry
-    target = _replaced(work, entry.annotations.get(REFERENCE_DIGEST)) if is_attestation(entry) else None
-    if target is None:
-        return entry
-    old, new = target
-    work.fetch(entry)
-    followed = follow(entry, {old: new.digest}, work.scratch, work.scratch)
-    work.manifests.append(followed.plain)
-    return followed
-
-
-def _replaced(work: _Assembly, digest: str | None) -> tuple[Digest, Descriptor] | None:
-    return next(((old, new) for old, new in work.images.items() if old == digest), None)
+        return None if entry.annotations.get(IMAGE_MANIFEST_DIGEST) in work.images else entry
+    return next((after for before, after in followed if before == entry), entry)
 
 
 def _record(plan: ImagePlan, index: ImageIndex, image: Descriptor | None) -> PlatformImage:

@@ -26,7 +26,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
-from soci_pipeline.oci.media_types import SOCI_LAYER
+from soci_pipeline.oci.media_types import IN_TOTO, SOCI_LAYER
 from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.publish.blob_reader import open_blob
@@ -272,7 +272,9 @@ class _Work:
     def _fetch_attestation(self, scratch: Layout, attestation: Descriptor) -> None:
         _, data = self.client.get_manifest(self.repository, attestation.digest)
         scratch.add_bytes(data, attestation.media_type)
-        for blob in parse_image_manifest(data, media_type=attestation.media_type).children:
+        manifest = parse_image_manifest(data, media_type=attestation.media_type)
+        # Only what may be rewritten; the rest of an artifact stays where it is.
+        for blob in (manifest.config, *(layer for layer in manifest.layers if layer.media_type == IN_TOTO)):
             with self.client.stream_blob(self.repository, blob) as pieces:
                 scratch.add_chunks(pieces, blob)
 

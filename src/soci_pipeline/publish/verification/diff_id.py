@@ -5,6 +5,7 @@ Python's own zlib does it, not the indexer's inflating: two independent readers 
 
 import hashlib
 import zlib
+from collections.abc import Callable
 
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.digest import Digest
@@ -15,11 +16,15 @@ _PIECE = 1 << 20
 
 
 class DiffId:
-    """Takes the stored bytes of a layer in order. zstd and unknown types cannot be read: `digest` is None then."""
+    """Takes the stored bytes of a layer in order. zstd and unknown types cannot be read: `digest` is None then.
 
-    def __init__(self, media_type: str) -> None:
+    ``also`` gets each piece of what the layer holds uncompressed.
+    """
+
+    def __init__(self, media_type: str, *, also: Callable[[bytes], None] | None = None) -> None:
         self._compression = layer_compression(media_type)
         self._hash = hashlib.sha256()
+        self._also = also
         self._member: zlib._Decompress | None = None
         self._whole = True
 
@@ -31,7 +36,7 @@ class DiffId:
     def update(self, data: bytes) -> None:
         """Take the next bytes; raises `DamagedContent` where they are no gzip."""
         if self._compression is Compression.NONE:
-            self._hash.update(data)
+            self._take(data)
         elif self._compression is Compression.GZIP:
             self._inflate(data)
 
@@ -42,6 +47,11 @@ class DiffId:
         if not self._whole or (self._compression is Compression.GZIP and self._member is None):
             raise DamagedContent("the gzip stream is cut off")
         return Digest(f"sha256:{self._hash.hexdigest()}")
+
+    def _take(self, piece: bytes) -> None:
+        self._hash.update(piece)
+        if self._also is not None:
+            self._also(piece)
 
     def _inflate(self, data: bytes) -> None:
         full = False
@@ -54,7 +64,7 @@ class DiffId:
                 piece = self._member.decompress(data, _PIECE)
             except zlib.error as error:
                 raise DamagedContent(f"the gzip stream cannot be inflated: {error}") from error
-            self._hash.update(piece)
+            self._take(piece)
             full = len(piece) == _PIECE
             self._whole = self._member.eof
             data = self._member.unused_data if self._whole else self._member.unconsumed_tail

@@ -4,16 +4,25 @@
 streams the layer once, makes its zTOC again with the same settings, and compares.
 """
 
+import threading
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, cast
 
 from soci_pipeline.errors import DamagedContent, HostileArchive, LayerNotIndexable
+from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.media_types import SOCI_LAYER
 from soci_pipeline.progress import Advance
 from soci_pipeline.publish.blob_reader import BlobReader, open_blob
 from soci_pipeline.publish.findings import Findings
+from soci_pipeline.publish.image_graph import ImageNode
 from soci_pipeline.publish.verification.diff_id import DiffId
+from soci_pipeline.publish.verification.hard_links import EntryScan, may_be_broken
 from soci_pipeline.publish.verification.structure import LayerToCheck
 from soci_pipeline.publish.verification.ztoc_difference import differences
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.extract import read_span
 from soci_pipeline.soci.limits import DEFAULT_LIMITS
 from soci_pipeline.soci.ztoc import build_ztoc
@@ -31,6 +40,9 @@ class LayerVerifier:
         self._repository = repository
         self._findings = findings
         self._on_bytes = on_bytes or (lambda _: None)
+        self._lock = threading.Lock()
+        self.broken_links: set[Digest] = set()
+        """The layers that may have hard links without a target; see `hard_links.check_hard_links`."""
 
     def sample(self, item: LayerToCheck) -> None:
         """Read some spans of an indexed layer; other layers were asked for already, and are not read.
@@ -40,6 +52,7 @@ class LayerVerifier:
         ztoc = self._ztoc(item)
         if ztoc is None or item.ztoc is None:
             return
+        self._look_at_links(item, ztoc.entries)
         for span in sample_spans(ztoc, item.ztoc.digest):
             if is_too_large(ztoc, span):
                 self._findings.count("spans_too_large")
@@ -56,7 +69,8 @@ class LayerVerifier:
             self._findings.count("layers_held_elsewhere")
             return
         ztoc = self._ztoc(item)
-        diff_id = DiffId(item.layer.media_type)
+        scan = EntryScan()
+        diff_id = DiffId(item.layer.media_type, also=scan.feed if ztoc is None else None)
 
         def take(piece: bytes) -> None:
             diff_id.update(piece)
@@ -74,6 +88,33 @@ class LayerVerifier:
                 blob.drain()
             self._findings.count("bytes", blob.taken)
             self._check_diff_id(item, diff_id)
+            self._look_at_links(item, scan.entries or () if ztoc is None else ztoc.entries)
+
+    def entries(self, image: ImageNode, layer: Descriptor) -> Sequence[Entry] | None:
+        """The entries of a layer, from its zTOC where it has one, else from its tar; None where they cannot be read."""
+        with self._findings.catching(f"{image.platform} layer {layer.digest}"):
+            ztoc = next(
+                (each for each in _ztocs(image) if each.annotations.get(IMAGE_LAYER_DIGEST) == layer.digest), None
+            )
+            return self._scanned(layer) if ztoc is None else self._listed(ztoc)
+        return None
+
+    def _listed(self, ztoc: Descriptor) -> Sequence[Entry]:
+        return decode(self._client.read_blob(self._repository, ztoc, DEFAULT_LIMITS.ztoc)).entries
+
+    def _scanned(self, layer: Descriptor) -> Sequence[Entry] | None:
+        scan = EntryScan()
+        contents = DiffId(layer.media_type, also=scan.feed)
+        if not contents.readable or layer.may_be_elsewhere:
+            return None
+        with open_blob(self._client, self._repository, layer, also=contents.update) as blob:
+            blob.drain()
+        return scan.entries
+
+    def _look_at_links(self, item: LayerToCheck, entries: Sequence[Entry]) -> None:
+        if may_be_broken(entries):
+            with self._lock:
+                self.broken_links.add(item.layer.digest)
 
     def _ztoc(self, item: LayerToCheck) -> Ztoc | None:
         """The zTOC, read and held against what is known of its layer without reading that."""
@@ -134,3 +175,7 @@ class LayerVerifier:
         self._findings.count("diff_ids")
         if found != item.diff_id:
             self._findings.add(item.where, f"it holds {found}, and the config's diff id is {item.diff_id}")
+
+
+def _ztocs(image: ImageNode) -> Iterator[Descriptor]:
+    return (each for soci in image.soci_indexes for each in soci.manifest.layers if each.media_type == SOCI_LAYER)

@@ -3,8 +3,9 @@
 No layer and no zTOC is read here; what is to be read is answered as a list of `LayerToCheck`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from soci_pipeline.oci.annotations import (
     IMAGE_LAYER_DIGEST,
@@ -18,12 +19,16 @@ from soci_pipeline.oci.annotations import (
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import diff_ids_of_config
+from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, SociIndexNode, is_soci_index
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import IndexVersion
+
+Find = Callable[[Digest], Descriptor | None]
+"""Finds a manifest of the repository by its digest; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ def check_structure(
 ) -> tuple[LayerToCheck, ...]:
     """Note every fault of the graph; returns the layers, each pair of layer and zTOC once."""
     _check_platforms(graph, platforms, findings)
-    _check_entries(graph, findings)
+    _check_entries(graph, partial(client.head_manifest, repository), findings)
     layers: dict[tuple[Digest, Digest | None], LayerToCheck] = {}
     for image in graph.images:
         findings.count("images")
@@ -83,7 +88,7 @@ def _check_platforms(graph: ImageGraph, wanted: Sequence[Platform] | None, findi
             findings.add(str(graph.root.digest), f"there is no image for {platform}")
 
 
-def _check_entries(graph: ImageGraph, findings: Findings) -> None:
+def _check_entries(graph: ImageGraph, there: Find, findings: Findings) -> None:
     """Entries of the image index that belong to an image: each must name one that is listed, and be named back."""
     if graph.index is None:
         return
@@ -95,6 +100,23 @@ def _check_entries(graph: ImageGraph, findings: Findings) -> None:
             findings.add(f"attestation {entry.digest}", f"it speaks of {target}, which is not in the image index")
         if is_soci_index(entry):
             _check_back_reference(entry, images, findings)
+        elif (artifact := graph.artifacts.get(entry.digest)) is not None and artifact.subject is not None:
+            _check_subject(entry, artifact.subject, graph.index, there, findings)
+
+
+def _check_subject(entry: Descriptor, subject: Descriptor, index: ImageIndex, there: Find, findings: Findings) -> None:
+    """The `subject` of an artifact must be as it says; that of an attestation is the image that it is listed for."""
+    attests, target = is_attestation(entry), entry.annotations.get(REFERENCE_DIGEST)
+    where = f"{'attestation' if attests else 'artifact'} {entry.digest}"
+    if attests and subject.digest != target:
+        findings.add(where, f"its subject is {subject.digest}, and its {REFERENCE_DIGEST} is {target}")
+        return
+    listed = next((each for each in index.manifests if each.digest == subject.digest), None) or there(subject.digest)
+    if listed is None:
+        findings.add(where, f"its subject {subject.digest} is neither in the image index nor in the repository")
+    elif (subject.media_type, subject.size) != (listed.media_type, listed.size):
+        said, real = (f"{each.media_type} of {each.size} bytes" for each in (subject, listed))
+        findings.add(where, f"its subject {subject.digest} is {said}, and the manifest is {real}")
 
 
 def _check_back_reference(entry: Descriptor, images: dict[Digest, ImageNode], findings: Findings) -> None:

@@ -19,6 +19,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.progress import meter
 from soci_pipeline.publish.findings import Finding, Findings
 from soci_pipeline.publish.image_graph import ImageGraph, read_graph
+from soci_pipeline.publish.verification.hard_links import check_hard_links
 from soci_pipeline.publish.verification.layers import LayerVerifier
 from soci_pipeline.publish.verification.lazy_bytes import PlatformCost, start_costs
 from soci_pipeline.publish.verification.mode import VerifyMode
@@ -31,6 +32,7 @@ _KINDS = {
     "diff_ids": ("diff id", "diff ids"),
     "diff_ids_unread": ("diff id that cannot be read", "diff ids that cannot be read"),
     "entries": ("entry", "entries"),
+    "hard_links_unread": ("layer whose hard links cannot be read", "layers whose hard links cannot be read"),
     "images": ("image", "images"),
     "layers": ("layer", "layers"),
     "layers_held_elsewhere": ("layer held elsewhere", "layers held elsewhere"),
@@ -96,6 +98,7 @@ def verify(
     with meter("verify", whole) as advance:
         verifier = LayerVerifier(client, repository, findings, on_bytes=advance)
         _check_layers(verifier.sample if mode == VerifyMode.SAMPLE else verifier.all, layers, jobs)
+    check_hard_links(graph, verifier.broken_links, verifier.entries, findings)
     costs = start_costs(graph)
     return VerificationReport(
         ok=not findings.found,

@@ -1,0 +1,199 @@
+"""Hard links of layers, resolved as an extractor does: in tar order, over what the layers below hold.
+
+A link cannot be made before its target is there, so no runtime can unpack a layer with a link to nothing. Nearly all
+layers resolve on their own by name, which `may_be_broken` sees; the others are extracted here, by their names alone.
+"""
+
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.publish.findings import Findings
+from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
+from soci_pipeline.soci.entries import DIRECTORY, HARDLINK, OPAQUE_WHITEOUT, SYMLINK, Entry
+from soci_pipeline.soci.limits import DEFAULT_LIMITS
+from soci_pipeline.soci.tar_headers import BadHeader
+from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
+from soci_pipeline.soci.ztoc_sample import shown
+
+_WHITEOUT = b".wh."
+_NAMED = 5
+_MAX_SYMLINKS = 40
+_MAX_PATH = 4096  # Linux's PATH_MAX: nothing can be extracted to a longer path
+_MAX_STEPS = 20_000_000
+_MAX_COST = DEFAULT_LIMITS.ztoc // 4
+
+ReadEntries = Callable[[ImageNode, Descriptor], Sequence[Entry] | None]
+"""The entries of one layer of an image; None where they cannot be read."""
+
+
+class EntryScan:
+    """Collects the entries of a tar that goes by, unless it cannot be read or takes too much memory."""
+
+    def __init__(self) -> None:
+        self._scanner: TarScanner | None = TarScanner()
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes of the tar."""
+        if self._scanner is None:
+            return
+        try:
+            self._scanner.feed(piece, len(piece))
+        except (BadHeader, OversizedHeader):
+            self._scanner = None
+            return
+        if self._scanner.refusal is not None or self._scanner.cost > _MAX_COST:
+            self._scanner = None
+
+    @property
+    def entries(self) -> Sequence[Entry] | None:
+        """The entries so far; None where they cannot be read."""
+        return None if self._scanner is None else self._scanner.entries
+
+
+def may_be_broken(entries: Sequence[Entry]) -> bool:
+    """Whether some hard link has no file of its target's name before it in its own layer."""
+    targets = {_cleaned(entry.link) for entry in entries if entry.kind == HARDLINK}
+    if not targets:
+        return False
+    there = set[bytes]()
+    for entry in entries:
+        path = _cleaned(entry.name)
+        if entry.kind == HARDLINK and _cleaned(entry.link) not in there:
+            return True
+        if entry.kind == DIRECTORY:
+            there.discard(path)
+        elif path in targets:
+            there.add(path)
+    return False
+
+
+def check_hard_links(graph: ImageGraph, suspects: set[Digest], read: ReadEntries, findings: Findings) -> None:
+    """Note every hard link that cannot be made; ``suspects`` are the layers that may have one."""
+    for image in graph.images:
+        layers = image.manifest.layers
+        last = max((at for at, layer in enumerate(layers) if layer.digest in suspects), default=-1)
+        below = _Stack()
+        for layer in layers[: last + 1]:
+            entries = read(image, layer)
+            if entries is None:
+                # What is not known may hold the targets.
+                findings.count("hard_links_unread")
+                break
+            try:
+                lines = [*below.extract(entries)]
+            except _TooMuch:
+                findings.count("hard_links_unread")
+                break
+            if layer.digest in suspects:
+                _note(f"{image.platform} layer {layer.digest}", lines, findings)
+
+
+def _note(where: str, lines: Sequence[str], findings: Findings) -> None:
+    for line in lines[:_NAMED]:
+        findings.add(where, line)
+    if len(lines) > _NAMED:
+        findings.add(where, f"and {len(lines) - _NAMED} more hard links without a target")
+
+
+@dataclass(slots=True)
+class _Extracted:
+    """What one layer brings: its files with the targets of symlinks (empty for others), and what it takes away."""
+
+    files: dict[bytes, bytes] = field(default_factory=dict)
+    directories: set[bytes] = field(default_factory=set)
+    removed: set[bytes] = field(default_factory=set)
+    opaque: set[bytes] = field(default_factory=set)
+
+
+class _TooMuch(Exception):
+    """Paths so many and so deep that resolving them would take minutes, as only a crafted image has them."""
+
+
+class _Stack:
+    """The layers so far, the topmost last."""
+
+    def __init__(self) -> None:
+        self._layers: list[_Extracted] = []
+        self._steps = 0
+
+    def extract(self, entries: Sequence[Entry]) -> Iterator[str]:
+        """Put a layer on top; yields a line for each hard link that cannot be made."""
+        layer = _Extracted()
+        self._layers.append(layer)
+        broken: list[tuple[Entry, bytes]] = []
+        for entry in entries:
+            path = self._resolved(entry.name)
+            folder, name = posixpath.split(path)
+            if entry.kind == HARDLINK:
+                target = self._resolved(entry.link)
+                found = self._file(target)
+                if found is None:
+                    broken.append((entry, target))
+                self._add(layer, path, found or b"")
+            elif name == OPAQUE_WHITEOUT:
+                layer.opaque.add(folder)
+            elif name.startswith(_WHITEOUT):
+                layer.removed.add(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
+            elif entry.kind == DIRECTORY:
+                layer.files.pop(path, None)
+                layer.directories.add(path)
+            else:
+                self._add(layer, path, entry.link if entry.kind == SYMLINK else b"")
+        links = {self._resolved(entry.name) for entry, _ in broken}
+        for entry, target in broken:
+            yield _line(entry, comes_later=target in layer.files and target not in links)
+
+    @staticmethod
+    def _add(layer: _Extracted, path: bytes, link: bytes) -> None:
+        layer.directories.discard(path)
+        layer.files[path] = link
+
+    def _file(self, path: bytes) -> bytes | None:
+        """The target of the symlink at a path, empty for another file; None where there is no file."""
+        if len(path) > _MAX_PATH:
+            return None
+        above = list(_parents(path))
+        self._steps += len(above) + len(self._layers)
+        if self._steps > _MAX_STEPS:
+            raise _TooMuch
+        for layer in reversed(self._layers):
+            if path in layer.files:
+                return layer.files[path]
+            if path in layer.directories or path in layer.removed:
+                return None
+            if any(parent in layer.removed or parent in layer.opaque for parent in above):
+                return None
+        return None
+
+    def _resolved(self, name: bytes) -> bytes:
+        """Where a name leads: symlinks among its folders are followed, inside the root; the last part is not."""
+        path = _cleaned(name)
+        for _ in range(_MAX_SYMLINKS):
+            if len(path) > _MAX_PATH:
+                return path
+            step = next(((each, to) for each in reversed([*_parents(path)]) if (to := self._file(each))), None)
+            if step is None:
+                return path
+            folder, to = step
+            path = _cleaned(posixpath.join(posixpath.dirname(folder), to) + path[len(folder) :])
+        return path
+
+
+def _line(entry: Entry, *, comes_later: bool) -> str:
+    why = "comes later in the layer" if comes_later else "is neither before it in this layer nor in one below"
+    return f"its hard link {shown(entry.name)} cannot be unpacked: the target {shown(entry.link)} {why}"
+
+
+def _cleaned(name: bytes) -> bytes:
+    return posixpath.normpath(b"/" + name.lstrip(b"/"))
+
+
+def _parents(path: bytes) -> Iterator[bytes]:
+    """The folders of a path, the innermost first."""
+    at = path.rfind(b"/")
+    while at > 0:
+        yield path[:at]
+        at = path.rfind(b"/", 0, at)
