@@ -261,6 +261,29 @@ def test_a_password_file_that_is_not_there_is_told_from_an_empty_one(
     assert "holds no password in its first line" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["\n", "\nopensesame\n", " \t\nopensesame\n", "\r\nopensesame\r\n"])
+@pytest.mark.parametrize("options", [[], ["--bearer"]], ids=["Basic", "Bearer"])
+def test_a_password_file_with_an_empty_first_line_is_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, options: list[str]
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(text.encode())
+    argv = ["registry", "serve", str(tmp_path / "served"), "--port", "0", "--username", "u", "--password-file"]
+    assert main([*argv, str(file), *options]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert f"--password-file {file} holds no password in its first line" in said
+    assert "next: " in said
+    assert "opensesame" not in said
+
+
+def test_a_second_registry_over_the_same_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with served(tmp_path):
+        assert main(["registry", "serve", str(tmp_path / "served"), "--port", "0"]) == ExitCode.STACK
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'served'} is already served by another registry" in said
+    assert "next: Stop that one or name another folder" in said
+
+
 def test_an_action_that_is_left_out_is_named_as_the_help_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["registry"]) == ExitCode.USAGE
     said = capsys.readouterr().err
