@@ -67,6 +67,7 @@ async def start(exchange: Exchange) -> Response:
         if mounted is not None:
             return mounted
     digest = digest_of(query["digest"]) if "digest" in query else None
+    await asyncio.to_thread(exchange.site.storage.reap)
     session = exchange.site.uploads.start(exchange.created())
     if digest is not None:
         return await _finish(exchange, session, digest)

@@ -78,7 +78,8 @@ class RegistryProtocol(H11Protocol):
             return None if between else ("send a head", self._requests)
         if self.flow.write_paused:
             return "read the answer", self.transport.get_write_buffer_size()
-        if self.cycle.more_body and not self.flow.read_paused:
+        # A client that waits for `100 Continue` waits for this side.
+        if self.cycle.more_body and not self.flow.read_paused and not self.cycle.waiting_for_100_continue:
             return "send the body", self._received
         return None
 

@@ -27,4 +27,4 @@ class ServerSettings:
     sync: bool = False
     """Whether a push is answered only once its content is on the disk, so that it survives a power failure."""
     connections_per_address: int = 256
-    """How many connections one network address may have."""
+    """How many connections one network address may have. A proxy before the registry is one address."""

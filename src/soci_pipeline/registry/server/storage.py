@@ -36,6 +36,7 @@ UPLOADS = ".uploads"
 MOST_ENTRIES = 100_000
 """How many manifests and tags a repository takes. Reading and deleting work beyond that too."""
 _KEPT_SECONDS = 86_400.0
+_REAP_SECONDS = 3600.0
 
 _TagCheck = Callable[[str, Descriptor | None], None]
 
@@ -241,7 +242,8 @@ class Storage:
         self._most_entries = most_entries
         self._sync = sync
         self._folder_lock = _FolderLock(folder)
-        _reap(folder)
+        self._reaped = float("-inf")
+        self.reap()
         self._repositories: dict[str, Repository] = {}
         self._lock = threading.Lock()
 
@@ -264,6 +266,13 @@ class Storage:
                     logger().warning("%s cannot be brought up to date: %s", repository.layout.path, error)
             self._repositories.clear()
         self._folder_lock.release()
+
+    def reap(self) -> None:
+        """Remove what uploads of a day ago left, at most once an hour."""
+        now = time.monotonic()
+        if now - self._reaped >= _REAP_SECONDS:
+            self._reaped = now
+            _reap(self.folder)
 
     def layout_path(self, name: str) -> Path:
         """Where a repository's layout lies, or would lie."""
@@ -334,7 +343,7 @@ class _FolderLock:
 
 
 def _reap(folder: Path) -> None:
-    """Remove what uploads of a killed server left and nobody has touched for a day."""
+    """Remove what abandoned uploads left and nobody has touched for a day."""
     oldest = time.time() - _KEPT_SECONDS
     for pattern in (f"*/{UPLOADS}/*", "*/.incoming/*"):
         for path in folder.glob(pattern):

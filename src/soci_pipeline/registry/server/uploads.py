@@ -113,11 +113,11 @@ class Uploads:
         if repository is None or not _ID.match(name):
             raise _unknown()
         key = (repository.layout.path, name)
-        session = self._open.get(key)
-        if session is None:
-            session = Session(repository, name, offset=_size(repository.layout.path / UPLOADS / name))
-            self._open[key] = session
-        return session
+        size = _size(repository.layout.path / UPLOADS / name)
+        if size is None:
+            self._open.pop(key, None)
+            raise _unknown()
+        return self._open.setdefault(key, Session(repository, name, offset=size))
 
     async def append(self, session: Session, body: AsyncIterator[bytes]) -> None:
         """`Session.append`; where the disk is full the upload is given up, which frees the space that it took."""
@@ -133,11 +133,11 @@ class Uploads:
         self._open.pop((session.repository.layout.path, session.name), None)
 
 
-def _size(path: Path) -> int:
+def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except FileNotFoundError as error:
-        raise _unknown() from error
+    except FileNotFoundError:
+        return None
 
 
 def _unknown() -> Refusal:
