@@ -16,7 +16,8 @@ import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.oci.media_types import SOCI_INDEX_V1
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.media_types import OCI_MANIFEST, SOCI_INDEX_V1
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import ServerSettings, serving
@@ -176,6 +177,24 @@ def test_a_served_folder_takes_a_push_and_ends_well_when_interrupted(tmp_path: P
         assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == 0
         child.send_signal(signal.SIGINT)
         assert child.wait(20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_large_repository_is_a_complete_layout_when_the_server_has_ended_or_the_next_one_starts(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    layout = Layout.create(tmp_path / "served" / "app")
+    layout.set_roots(described(str(each).encode(), OCI_MANIFEST) for each in range(200))
+    image = image_layout(tmp_path / "layout")
+    with served(tmp_path) as (address, child):
+        assert main(["push", str(image.path), f"{address}/app:v1"]) == 0
+        child.send_signal(number)
+        child.wait(20)
+    if number == signal.SIGKILL:
+        with serving(tmp_path / "served"):
+            assert len(layout.roots()) == 201
+    assert len(layout.roots()) == 201
+    assert not (layout.path / ".journal").exists()
 
 
 _NO_LOGIN = "may pull, push and delete without a login; set --username and --password-file"

@@ -18,6 +18,7 @@ from soci_pipeline.registry.server.connections import Connections, counting
 from soci_pipeline.registry.server.faults import Fault, FaultPlan
 from soci_pipeline.registry.server.protocol import registry_protocol
 from soci_pipeline.registry.server.settings import ServerSettings
+from soci_pipeline.registry.server.storage import Storage
 
 _START_SECONDS = 20.0
 _BEAT_SECONDS = 0.02
@@ -26,7 +27,17 @@ _LAST_PORT = 65_535
 
 
 class _Server(uvicorn.Server):
-    """Notices sooner that it shall stop: tests start and stop hundreds of these."""
+    """Notices sooner that it shall stop: tests start and stop hundreds of these.
+
+    At its end it closes the storage: after that uvicorn raises the signal again, and SIGTERM ends the process.
+    """
+
+    storage: Storage | None = None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.storage is not None:
+            await asyncio.to_thread(self.storage.close)
 
     async def main_loop(self) -> None:
         # asyncio's own has six threads on two processors, and hashing some large uploads would take them all.
@@ -56,8 +67,12 @@ def make_server(
     tls_key: Path | None = None,
     log_level: str = "error",
     connections: Connections | None = None,
+    storage: Storage | None = None,
 ) -> uvicorn.Server:
-    """A server for an application, without a socket yet; ``connections`` counts those of the socket it will have."""
+    """A server for an application, without a socket yet, which closes ``storage`` at its end.
+
+    ``connections`` counts those of the socket that it will have.
+    """
     if (tls_cert is None) != (tls_key is None):
         raise InvalidInput("TLS needs a certificate and its key, and one of them is missing")
     config = uvicorn.Config(
@@ -75,7 +90,9 @@ def make_server(
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
     )
-    return _Server(config)
+    server = _Server(config)
+    server.storage = storage
+    return server
 
 
 @contextlib.contextmanager
@@ -100,7 +117,8 @@ def serving(
         app = create_app(storage, faults=faults, settings=settings)
         # Answers that are cut on purpose are no news.
         level = "error" if faults is None else "critical"
-        server = make_server(app, tls_cert=tls_cert, tls_key=tls_key, log_level=level, connections=connections)
+        tls = {"tls_cert": tls_cert, "tls_key": tls_key}
+        server = make_server(app, **tls, log_level=level, connections=connections, storage=storage)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="registry", daemon=True)
         thread.start()
         try:
@@ -139,7 +157,7 @@ def serve(
     connections = Connections(settings.connections_per_address)
     with counting(listen(host, port), connections) as listener, open_storage(folder, settings) as storage:
         app = create_app(storage, settings=settings)
-        server = make_server(app, tls_cert=tls_cert, tls_key=tls_key, connections=connections)
+        server = make_server(app, tls_cert=tls_cert, tls_key=tls_key, connections=connections, storage=storage)
         if on_ready is not None:
             on_ready(_address(host, listener))
         # uvicorn hands the signal on once it has stopped; here that is the wanted end.

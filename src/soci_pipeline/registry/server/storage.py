@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -187,8 +187,12 @@ class Repository:
         """Whether its folder is still there."""
         return (self.layout.path / "index.json").exists()
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Bring ``index.json`` up to date."""
+        self._catalogue.flush()
+
+    def close(self) -> None:
+        """`flush`, and do no more in the background."""
         self._catalogue.close()
 
 
@@ -246,6 +250,7 @@ class Storage:
         self.reap()
         self._repositories: dict[str, Repository] = {}
         self._lock = threading.Lock()
+        self._finish_journals()
 
     def __enter__(self) -> Self:
         return self
@@ -259,13 +264,18 @@ class Storage:
         """Finish writing, and let another server have the folder."""
         with self._lock:
             for repository in self._repositories.values():
-                try:
+                with _warning_about(repository.layout.path):
                     repository.close()
-                except (OSError, DiskFull, DamagedContent) as error:
-                    # Its journal has every change, and the next server goes on from there.
-                    logger().warning("%s cannot be brought up to date: %s", repository.layout.path, error)
             self._repositories.clear()
         self._folder_lock.release()
+
+    def _finish_journals(self) -> None:
+        """Bring up to date what a killed server did not."""
+        for journal in self.folder.glob("*/.journal"):
+            with _warning_about(journal.parent):
+                repository = self.repository(journal.parent.name.replace("+", "/"))
+                if repository is not None:
+                    repository.flush()
 
     def reap(self) -> None:
         """Remove what uploads of a day ago left, at most once an hour."""
@@ -340,6 +350,15 @@ class _FolderLock:
         except OSError as error:
             self.release()
             raise StackError(f"cannot lock {folder}: {error.strerror}", advice="Use a local disk.") from error
+
+
+@contextlib.contextmanager
+def _warning_about(folder: Path) -> Iterator[None]:
+    """Log why ``index.json`` stays behind: the journal has every change, and the next server goes on from there."""
+    try:
+        yield
+    except (OSError, DiskFull, DamagedContent, InvalidInput) as error:
+        logger().warning("%s cannot be brought up to date: %s", folder, error)
 
 
 def _reap(folder: Path) -> None:
