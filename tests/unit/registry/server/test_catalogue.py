@@ -1,6 +1,7 @@
 """Many manifests in one repository, and what is on the disk when a change, or the process, is interrupted."""
 
 import errno
+import os
 import random
 import shutil
 import threading
@@ -18,9 +19,9 @@ from soci_pipeline.errors import DamagedContent, DiskFull
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse
 from soci_pipeline.oci.media_types import OCI_INDEX
-from soci_pipeline.registry.server import ServerSettings, catalogue, files, manifests
+from soci_pipeline.registry.server import ServerSettings, catalogue, files
 from soci_pipeline.registry.server.catalogue import SMALL, TAG, Catalogue
 from tests.support.wire import API, LAYER, code_of, put_blob, put_document, put_image, start, wire
 
@@ -156,7 +157,7 @@ def test_a_change_that_the_disk_does_not_take_changes_nothing(
 
     if where == "write":
         monkeypatch.setattr(catalogue, "write_all", part)
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskFull, match="No space left"):
         found.put(entry(MANY), ["new"])
     assert state(found) == before == state(Catalogue(tmp_path))
@@ -270,7 +271,7 @@ def test_a_repository_whose_folder_was_removed_is_gone_and_can_be_pushed_to(tmp_
 @pytest.mark.parametrize("what", ["a manifest is parsed", "a blob is hashed"])
 def test_others_are_answered_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    parse, of_stream = manifests.parse, Digest.of_stream
+    of_stream = Digest.of_stream
 
     def slow_parse(*arguments: Any, **options: Any) -> Any:
         begun.set()
@@ -289,7 +290,7 @@ def test_others_are_answered_while(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     with wire(tmp_path) as http, ThreadPoolExecutor(1) as pool:
         put_blob(http, b"first")
-        monkeypatch.setattr(manifests, "parse", slow_parse)
+        monkeypatch.setattr("soci_pipeline.registry.server.manifests.parse", slow_parse)
         monkeypatch.setattr(Digest, "of_stream", slow_hash)
         running = pool.submit(work, http)
         try:

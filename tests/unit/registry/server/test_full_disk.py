@@ -1,5 +1,6 @@
 """The embedded registry on a disk that fills up: nothing is acknowledged that is not stored, and space comes back."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.registry.server import ServerSettings
 from tests.support.registries import leftovers, noise
 from tests.support.wire import (
     API,
@@ -116,6 +118,25 @@ def test_a_file_that_takes_a_part_of_a_write_fails_the_upload(tmp_path: Path) ->
         for method in ("POST", "PUT", "PATCH"):
             assert push(http, SECOND, method).status_code == 507
         assert http.head(f"{API}/blobs/{Digest.of(SECOND)}").status_code == 404
+        assert leftovers(tmp_path) == []
+        put_image(http, "v1")
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EDQUOT, 507), (errno.EIO, 500)])
+def test_a_disk_that_reports_the_failure_only_when_it_is_waited_for_fails_the_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with wire(tmp_path, settings=ServerSettings(sync=True)) as http:
+        put_blob(http, CONFIG)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", failing)
+            assert push(http, LAYER, "PUT").status_code == status
+            assert put_document(http, manifest_of(), "v1").status_code == status
+        assert http.head(f"{API}/blobs/{Digest.of(LAYER)}").status_code == 404
+        assert http.get(f"{API}/tags/list").json()["tags"] == []
         assert leftovers(tmp_path) == []
         put_image(http, "v1")
 
