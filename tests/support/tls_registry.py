@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from soci_pipeline.local.ports import LOOPBACK
 from soci_pipeline.registry.server.app import create_app
 from soci_pipeline.registry.server.serving import listen, make_server
+from soci_pipeline.registry.server.storage import Storage
 from tests.support.certificates import certificate
 
 
@@ -54,9 +55,9 @@ def tls_registry(folder: Path, name: str) -> Iterator[RecordingRegistry]:
     """Serve ``folder/content`` on loopback with a certificate for ``name`` and 127.0.0.1."""
     folder.mkdir(parents=True, exist_ok=True)
     own = certificate(folder, name)
-    with listen(LOOPBACK, 0) as listener:
+    with listen(LOOPBACK, 0) as listener, Storage(folder / "content") as storage:
         registry = RecordingRegistry(name, listener.getsockname()[1], own.certificate)
-        app = _recording(create_app(folder / "content"), registry.requests)
+        app = _recording(create_app(storage), registry.requests)
         server = make_server(app, tls_cert=own.certificate, tls_key=own.key)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -233,6 +233,19 @@ def test_an_answer_that_standard_output_does_not_take_is_a_full_disk(words: list
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_answer_of_which_a_file_takes_only_a_part_is_a_full_disk(tmp_path: Path, unbuffered: str) -> None:
+    """The write that crosses a limit on file sizes takes fewer bytes and reports no error."""
+    script = 'ulimit -f 1; exec "$@" > "$0"'
+    words = [str(tmp_path / "answer"), sys.executable, "-m", "soci_pipeline", "completion", "bash"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        ["bash", "-c", script, *words], check=False, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert done.returncode == ExitCode.DISK_FULL
+    assert "soci-pipeline: standard output cannot be written: File too large\n" in done.stderr
+
+
 @pytest.mark.parametrize(("words", "status"), [("--version", 0), ("completion bash", 0), ("inspect UPPER:1", 3)])
 def test_a_closed_standard_output_changes_no_exit_status(words: str, status: int) -> None:
     command = f"{sys.executable} -m soci_pipeline {words} >&-"

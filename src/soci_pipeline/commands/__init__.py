@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What the system says where a disk, or a user's share of it, is full."""
 
 
@@ -49,7 +49,10 @@ def write_out(data: bytes) -> None:
         return
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(data)
+        view = memoryview(data)
+        # With PYTHONUNBUFFERED this writes to the file itself, which may take a part of it and say nothing.
+        while view:
+            view = view[sys.stdout.buffer.write(view) :]
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise

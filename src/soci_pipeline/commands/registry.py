@@ -3,9 +3,11 @@
 `serve FOLDER` listens until it is interrupted. Without a login it is open to everyone who reaches it, so it listens on
 loopback unless told otherwise; beyond loopback it should have TLS and a login, and warns of what is missing.
 
-Several may serve one folder at once.
+Only one registry may serve a folder at a time. A push is answered once its content is on the disk. A repository takes
+up to 100,000 manifests and tags; beyond that, pushes are rejected, and reading and deleting still work. With more than
+128 manifests and tags, the `index.json` of a repository follows a change within seconds, and is complete at the end.
 
-Exit statuses: 0 interrupted; 3 options that do not fit together; 22 the address cannot be had.
+Exit statuses: 0 interrupted; 3 options that do not fit together; 22 the address or the folder is in use.
 """
 
 import argparse
@@ -50,6 +52,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
         immutable=(lambda _tag: True) if arguments.immutable_tags else None,
         referrers=not arguments.no_referrers,
         automatic_mount=not arguments.no_automatic_mount,
+        sync=True,
     )
     serve(
         arguments.folder,
@@ -98,12 +101,20 @@ def _login(arguments: argparse.Namespace) -> Login | None:
             raise InvalidInput("--bearer needs a login", advice="Add --username and --password-file.")
         return None
     try:
-        password = arguments.password_file.read_text().splitlines()[0]
+        password = arguments.password_file.read_text().partition("\n")[0].removesuffix("\r")
     except OSError as error:
         raise InvalidInput(
             f"--password-file {arguments.password_file} cannot be read: {error.strerror}",
             advice="Name a file whose first line is the password.",
         ) from error
-    except (UnicodeDecodeError, IndexError) as error:
-        raise InvalidInput(f"{arguments.password_file} holds no password in its first line") from error
+    except UnicodeDecodeError as error:
+        raise _no_password(arguments.password_file) from error
+    if not password.strip():
+        # An empty password would let everybody in.
+        raise _no_password(arguments.password_file)
     return Login(arguments.username, SecretStr(password), bearer=arguments.bearer)
+
+
+def _no_password(file: Path) -> InvalidInput:
+    advice = "Write the password into the first line of that file."
+    return InvalidInput(f"--password-file {file} holds no password in its first line", advice=advice)

@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 
 from soci_pipeline.amounts import counted
-from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands import FULL, CommandResult
 from soci_pipeline.commands.numbers import size
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.errors import DiskFull, InvalidInput
 from soci_pipeline.oci.media_types import (
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
@@ -107,10 +107,14 @@ def _check_type(layer: Path, media_type: str) -> None:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write the result where the user wants it."""
+    """Write the result where the user wants it; raises `DiskFull`, and then leaves no part of it."""
     try:
         path.write_bytes(data)
     except OSError as error:
+        if error.errno in FULL:
+            if path.is_file():
+                path.unlink()
+            raise DiskFull(f"{path} cannot be written: {error.strerror}", advice="Free space on that disk.") from error
         raise InvalidInput(
             f"{path} cannot be written: {error.strerror}", advice="Name a file in a folder that is there."
         ) from error

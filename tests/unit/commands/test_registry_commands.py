@@ -16,7 +16,8 @@ import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.oci.media_types import SOCI_INDEX_V1
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.media_types import OCI_MANIFEST, SOCI_INDEX_V1
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import ServerSettings, serving
@@ -180,6 +181,24 @@ def test_a_served_folder_takes_a_push_and_ends_well_when_interrupted(tmp_path: P
         assert child.wait(20) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_large_repository_is_a_complete_layout_when_the_server_has_ended_or_the_next_one_starts(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    layout = Layout.create(tmp_path / "served" / "app")
+    layout.set_roots(described(str(each).encode(), OCI_MANIFEST) for each in range(200))
+    image = image_layout(tmp_path / "layout")
+    with served(tmp_path) as (address, child):
+        assert main(["push", str(image.path), f"{address}/app:v1"]) == 0
+        child.send_signal(number)
+        child.wait(20)
+    if number == signal.SIGKILL:
+        with serving(tmp_path / "served"):
+            assert len(layout.roots()) == 201
+    assert len(layout.roots()) == 201
+    assert not (layout.path / ".journal").exists()
+
+
 _NO_LOGIN = "may pull, push and delete without a login; set --username and --password-file"
 _NO_TLS = "the network unencrypted; set --tls-cert and --tls-key"
 
@@ -262,6 +281,29 @@ def test_a_password_file_that_is_not_there_is_told_from_an_empty_one(
     file.write_text("")
     assert main(argv) == ExitCode.INVALID_INPUT
     assert "holds no password in its first line" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["\n", "\nopensesame\n", " \t\nopensesame\n", "\r\nopensesame\r\n"])
+@pytest.mark.parametrize("options", [[], ["--bearer"]], ids=["Basic", "Bearer"])
+def test_a_password_file_with_an_empty_first_line_is_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, options: list[str]
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(text.encode())
+    argv = ["registry", "serve", str(tmp_path / "served"), "--port", "0", "--username", "u", "--password-file"]
+    assert main([*argv, str(file), *options]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert f"--password-file {file} holds no password in its first line" in said
+    assert "next: " in said
+    assert "opensesame" not in said
+
+
+def test_a_second_registry_over_the_same_folder_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with served(tmp_path):
+        assert main(["registry", "serve", str(tmp_path / "served"), "--port", "0"]) == ExitCode.STACK
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'served'} is already served by another registry" in said
+    assert "next: Stop that one or name another folder" in said
 
 
 def test_an_action_that_is_left_out_is_named_as_the_help_shows_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,22 @@ def test_an_output_that_cannot_be_written_is_named(
     assert main(["ztoc-get-file", ztoc, str(layer), "usr/text", *output]) == ExitCode.INVALID_INPUT
     assert main(["ztoc", str(layer), "--media-type", OCI_LAYER_GZIP, *output]) == ExitCode.INVALID_INPUT
     assert capsys.readouterr().err.count(f"{tmp_path / place} cannot be written") == 2
+
+
+def test_an_output_of_which_the_disk_takes_only_a_part_is_removed(
+    layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(layer, capsys)
+    output, limit = tmp_path / "content", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(CONTENT) // 2, limit[1]))
+    try:
+        ztoc = str(layer.with_suffix(".ztoc"))
+        status = main(["ztoc-get-file", ztoc, str(layer), "usr/text", "--output", str(output)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert status == ExitCode.DISK_FULL
+    assert f"{output} cannot be written: File too large" in capsys.readouterr().err
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("span_size", ["0", "-1", str(1 << 63)])

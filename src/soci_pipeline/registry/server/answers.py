@@ -20,6 +20,7 @@ _STATUSES = {
     "SIZE_INVALID": 400,
     "TAG_INVALID": 400,
     "UNAUTHORIZED": 401,
+    "UNKNOWN": 500,
     "UNSUPPORTED": 405,
 }
 
@@ -37,7 +38,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """The answer, with the spec's JSON body."""
+        """The response, with the spec's JSON body."""
         body = {"errors": [{"code": self.code, "message": self.message}]}
         return json_response(body, status=self.status, headers=self.headers)
 

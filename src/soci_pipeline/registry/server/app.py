@@ -1,5 +1,6 @@
 """The embedded registry's endpoints (distribution-spec 1.1, "Endpoints"). Each handler cites the section it follows."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -10,11 +11,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from soci_pipeline.errors import DiskFull, InvalidInput
+from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.process import logger
 from soci_pipeline.registry.reference import is_repository
 from soci_pipeline.registry.server import blobs, manifests
 from soci_pipeline.registry.server.answers import Refusal, empty, json_response
-from soci_pipeline.registry.server.authentication import Gate
+from soci_pipeline.registry.server.authentication import CATALOG, Access, Gate, repository_access
 from soci_pipeline.registry.server.exchange import Exchange, Site
 from soci_pipeline.registry.server.faults import Fault, FaultInjector, FaultPlan
 from soci_pipeline.registry.server.settings import ServerSettings
@@ -46,12 +48,19 @@ _SESSION_ACTIONS = {"pull", "push"}
 
 
 def create_app(
-    folder: Path, *, faults: FaultPlan | Iterable[Fault] | None = None, settings: ServerSettings | None = None
+    storage: Storage | Path,
+    *,
+    faults: FaultPlan | Iterable[Fault] | None = None,
+    settings: ServerSettings | None = None,
 ) -> ASGIApp:
-    """The registry over a folder, as an ASGI application."""
+    """The registry over a storage, as an ASGI application.
+
+    Whoever opened the storage closes it once the server has stopped. A folder is opened here, and locked for as long as
+    the process lives; raises `StackError` where another registry has it.
+    """
     settings = settings or ServerSettings()
     gate = Gate(settings.login) if settings.login is not None else None
-    site = Site(Storage(folder), Uploads(), settings, gate)
+    site = Site(open_storage(storage, settings) if isinstance(storage, Path) else storage, Uploads(), settings, gate)
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -61,7 +70,11 @@ def create_app(
         except InvalidInput as error:
             return Refusal("NAME_INVALID", error.reason).response()
         except DiskFull as error:
-            return Refusal("BLOB_UPLOAD_INVALID", error.reason, status=507).response()
+            logger().warning("%s", error)
+            return Refusal("UNKNOWN", "no space left on the registry's disk", status=507).response()
+        except (DamagedContent, OSError) as error:
+            logger().error("%s %s failed: %s", request.method, request.url.path, error)
+            return Refusal("UNKNOWN", "the registry cannot read or write its files; its log says more").response()
         except ClientDisconnect:
             return empty(499)
 
@@ -69,17 +82,24 @@ def create_app(
     if gate is not None and settings.login is not None and settings.login.bearer:
         routes.append(Route("/token", gate.token, methods=["GET", "POST"]))
     app = Starlette(routes=routes)
+    # Its URL would be built from the Host header.
+    app.router.redirect_slashes = False
     if faults is None:
         return app
     return FaultInjector(app, faults if isinstance(faults, FaultPlan) else FaultPlan(faults))
 
 
+def open_storage(folder: Path, settings: ServerSettings) -> Storage:
+    """Open and lock a folder; raises `StackError` where another registry has it."""
+    return Storage(folder, most_entries=settings.most_entries, sync=settings.sync)
+
+
 async def _dispatch(site: Site, request: Request) -> Response:
     rest = request.path_params.get("rest", "")
     if rest in ("", "_catalog"):
-        _admit(site.gate, request, None, frozenset({"pull"}))
+        _admit(site.gate, request, CATALOG if rest else {})
         if rest:
-            return json_response({"repositories": site.storage.names()})
+            return json_response({"repositories": await asyncio.to_thread(site.storage.names)})
         return json_response({}, headers={"Docker-Distribution-API-Version": "registry/2.0"})
     for pattern, handlers in _ENDPOINTS:
         match = pattern.match(rest)
@@ -91,18 +111,24 @@ async def _dispatch(site: Site, request: Request) -> Response:
         handler = handlers.get(request.method)
         if handler is None:
             raise Refusal("UNSUPPORTED", f"{request.method} is not for this address")
-        _admit(site.gate, request, name, _needed(request.method, rest))
+        _admit(site.gate, request, _needed(site, request, name, rest))
         return await handler(Exchange(site, request, name, target))
     return Refusal("NAME_UNKNOWN", "there is no such address").response()
 
 
-def _needed(method: str, rest: str) -> frozenset[str]:
+def _needed(site: Site, request: Request, name: str, rest: str) -> Access:
     # Cancelling or asking about an upload is a part of pushing.
     session = re.search(r"/blobs/uploads/", rest) is not None
-    return frozenset(_SESSION_ACTIONS if session else _ACTIONS.get(method, _SESSION_ACTIONS))
+    actions = frozenset(_SESSION_ACTIONS if session else _ACTIONS.get(request.method, _SESSION_ACTIONS))
+    access = repository_access(name, actions)
+    source = request.query_params.get("from", "")
+    mounts = session and request.method == "POST" and "mount" in request.query_params and site.settings.mount
+    if mounts and source != name and is_repository(source):
+        return {**access, **repository_access(source, frozenset({"pull"}))}
+    return access
 
 
-def _admit(gate: Gate | None, request: Request, name: str | None, actions: frozenset[str]) -> None:
+def _admit(gate: Gate | None, request: Request, access: Access) -> None:
     expired = bool(getattr(request.state, "expired", False))
     if gate is None:
         if expired:
@@ -110,5 +136,5 @@ def _admit(gate: Gate | None, request: Request, name: str | None, actions: froze
         return
     if expired:
         gate.forget_tokens()
-        raise gate.challenge(request, name, actions)
-    gate.check(request, name, actions)
+        raise gate.challenge(request, access)
+    gate.check(request, access)

@@ -6,27 +6,46 @@ import hmac
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import parse_qs
 
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
+from soci_pipeline.errors import InvalidInput
 from soci_pipeline.registry.server.answers import Refusal, json_response, small_body
 
+Access = Mapping[str, frozenset[str]]
+"""Actions by resource: ``{"repository:team/app": {"pull"}}`` (distribution, spec/auth/scope.md)."""
+
+CATALOG: Access = MappingProxyType({"registry:catalog": frozenset({"*"})})
 _SERVICE = "soci-pipeline-registry"
+# What the one user may do: everything. In a scope, `*` stands for all of it.
+_REPOSITORY_ACTIONS = frozenset({"pull", "push", "delete"})
+_CATALOG_ACTIONS = CATALOG["registry:catalog"]
 _MAX_FORM_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One user; ``bearer`` makes clients fetch a token for each scope, which lives ``token_life`` seconds."""
+    """One user; ``bearer`` makes clients fetch a token for each scope, which lives ``token_life`` seconds.
+
+    Raises `InvalidInput` for an empty user or password, which every request without a login would match.
+    """
 
     username: str
     password: SecretStr
     bearer: bool = False
     token_life: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not self.username or ":" in self.username:
+            raise InvalidInput(f"a username must not be empty or contain a colon: {self.username!r}")
+        if not self.password.get_secret_value().strip():
+            raise InvalidInput("the password of a login must not be empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +62,30 @@ class Gate:
         self._grants: dict[str, _Grant] = {}
         self._lock = threading.Lock()
 
-    def check(self, request: Request, repository: str | None, actions: frozenset[str]) -> None:
+    def check(self, request: Request, access: Access) -> None:
         """Raises `Refusal` with the challenge where the request may not do that."""
-        if not self.allows(request, repository, actions):
-            raise self._refusal(self._challenge(request, repository, actions))
+        if not self.allows(request, access):
+            raise self.challenge(request, access, error=self._problem(request))
 
-    def allows(self, request: Request, repository: str | None, actions: frozenset[str]) -> bool:
+    def allows(self, request: Request, access: Access) -> bool:
         """Whether the request's Authorization covers that."""
-        kind, _, value = request.headers.get("authorization", "").partition(" ")
+        kind, value = _authorization(request)
         if not self._login.bearer:
-            return kind.lower() == "basic" and self._is_user(value)
-        wanted = {(repository, action) for action in actions} if repository else set()
+            return kind == "basic" and self._is_user(value)
+        grant = self._grant(request)
+        return grant is not None and _pairs(access) <= grant.actions
+
+    def _grant(self, request: Request) -> _Grant | None:
+        kind, value = _authorization(request)
         with self._lock:
-            grant = self._grants.get(value) if kind.lower() == "bearer" else None
-        return grant is not None and grant.until > time.monotonic() and wanted <= grant.actions
+            grant = self._grants.get(value) if kind == "bearer" else None
+        return grant if grant is not None and grant.until > time.monotonic() else None
+
+    def _problem(self, request: Request) -> str:
+        """The error of a challenge (RFC 6750, section 3.1): none where no token was sent."""
+        if _authorization(request)[0] != "bearer":
+            return ""
+        return "invalid_token" if self._grant(request) is None else "insufficient_scope"
 
     def forget_tokens(self) -> None:
         """Every token given out so far has expired."""
@@ -72,35 +101,38 @@ class Gate:
                 return refusal.response()
             fields = parse_qs(body.decode(errors="replace"))
             offered = (fields.get("refresh_token") or [""])[0]
-            allowed = hmac.compare_digest(offered.encode(), self._login.password.get_secret_value().encode())
+            allowed = self._is_password(offered.encode())
             scopes = (fields.get("scope") or [""])[0].split()
         else:
-            kind, _, value = request.headers.get("authorization", "").partition(" ")
-            allowed = kind.lower() == "basic" and self._is_user(value)
+            kind, value = _authorization(request)
+            allowed = kind == "basic" and self._is_user(value)
             scopes = [scope for given in request.query_params.getlist("scope") for scope in given.split()]
         if not allowed:
             return Refusal("UNAUTHORIZED", "user or password is wrong").response()
         token = secrets.token_urlsafe(32)
-        grant = _Grant(frozenset(_actions(scopes)), time.monotonic() + self._login.token_life)
+        grant = _Grant(_pairs(_granted(scopes)), time.monotonic() + self._login.token_life)
         with self._lock:
             self._grants = {name: old for name, old in self._grants.items() if old.until > time.monotonic()}
             self._grants[token] = grant
         return json_response({"token": token, "access_token": token, "expires_in": int(self._login.token_life)})
 
-    def challenge(self, request: Request, repository: str | None, actions: frozenset[str]) -> Refusal:
-        """What a request with an expired token is answered."""
-        problem = ',error="invalid_token"' if self._login.bearer else ""
-        return self._refusal(self._challenge(request, repository, actions) + problem)
+    def challenge(self, request: Request, access: Access, *, error: str = "invalid_token") -> Refusal:
+        """The response to a request that lacks that access."""
+        headers = {"WWW-Authenticate": self._challenge(request, access, error)}
+        return Refusal("UNAUTHORIZED", "authentication required", headers=headers)
 
-    def _challenge(self, request: Request, repository: str | None, actions: frozenset[str]) -> str:
+    def _challenge(self, request: Request, access: Access, error: str) -> str:
         if not self._login.bearer:
             return 'Basic realm="soci-pipeline registry", charset="UTF-8"'
-        realm = f"{request.url.scheme}://{request.headers.get('host', '')}/token"
-        scope = f',scope="repository:{repository}:{",".join(sorted(actions))}"' if repository else ""
-        return f'Bearer realm="{realm}",service="{_SERVICE}"{scope}'
-
-    def _refusal(self, challenge: str) -> Refusal:
-        return Refusal("UNAUTHORIZED", "authentication required", headers={"WWW-Authenticate": challenge})
+        # Clients need a complete URL. `protocol` has checked that the Host header is a host and a port.
+        server, port = request.scope.get("server") or ("", None)
+        realm = f"{request.url.scheme}://{request.headers.get('host') or f'{server}:{port}'}/token"
+        parameters = {"realm": realm, "service": _SERVICE}
+        if access:
+            parameters["scope"] = " ".join(f"{name}:{','.join(sorted(actions))}" for name, actions in access.items())
+        if error:
+            parameters["error"] = error
+        return "Bearer " + ",".join(f'{name}="{value}"' for name, value in parameters.items())
 
     def _is_user(self, encoded: str) -> bool:
         try:
@@ -108,15 +140,35 @@ class Gate:
         except (binascii.Error, ValueError):
             return False
         right_user = hmac.compare_digest(user, self._login.username.encode())
-        right_password = hmac.compare_digest(password, self._login.password.get_secret_value().encode())
+        right_password = self._is_password(password)
         return right_user and right_password
 
+    def _is_password(self, offered: bytes) -> bool:
+        return hmac.compare_digest(offered, self._login.password.get_secret_value().encode())
 
-def _actions(scopes: list[str]) -> set[tuple[str, str]]:
-    found = set()
+
+def repository_access(name: str, actions: frozenset[str]) -> Access:
+    """Some actions at one repository."""
+    return {f"repository:{name}": actions}
+
+
+def _authorization(request: Request) -> tuple[str, str]:
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    return kind.lower(), value
+
+
+def _pairs(access: Access) -> frozenset[tuple[str, str]]:
+    return frozenset((resource, action) for resource, actions in access.items() for action in actions)
+
+
+def _granted(scopes: list[str]) -> Access:
+    granted: dict[str, frozenset[str]] = {}
     for scope in scopes:
-        kind, _, rest = scope.partition(":")
-        name, _, actions = rest.rpartition(":")
-        if kind == "repository":
-            found |= {(name, action) for action in actions.split(",")}
-    return found
+        resource, _, text = scope.rpartition(":")
+        possible = _REPOSITORY_ACTIONS if resource.startswith("repository:") else _CATALOG_ACTIONS
+        if resource.startswith("repository:") or resource in CATALOG:
+            actions = frozenset(text.split(","))
+            granted[resource] = granted.get(resource, frozenset()) | (
+                possible if "*" in actions else actions & possible
+            )
+    return granted

@@ -13,6 +13,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal, empty
 from soci_pipeline.registry.server.exchange import Exchange, digest_of
+from soci_pipeline.registry.server.files import full_disk_reported
 from soci_pipeline.registry.server.storage import Repository
 from soci_pipeline.registry.server.uploads import Session
 
@@ -46,24 +47,30 @@ async def read(exchange: Exchange) -> Response:
 
 async def delete(exchange: Exchange) -> Response:
     """Content management: deleting blobs."""
-    digest, repository = digest_of(exchange.target), exchange.repository()
+    await asyncio.to_thread(_delete, exchange, digest_of(exchange.target))
+    return empty(202)
+
+
+def _delete(exchange: Exchange, digest: Digest) -> None:
+    repository = exchange.repository()
     if repository.manifest(digest) is not None:
         raise Refusal("UNSUPPORTED", f"{digest} is a manifest, and is deleted as one")
     if not repository.delete_blob(digest):
         raise Refusal("BLOB_UNKNOWN", f"{exchange.name} has no blob {exchange.target}")
-    return empty(202)
 
 
 async def start(exchange: Exchange) -> Response:
     """Pushing blobs: open a session, mount from another repository, or take all at once."""
     query = exchange.request.query_params
     if "mount" in query and exchange.site.settings.mount:
-        mounted = _mount(exchange, digest_of(query["mount"]), query.get("from", ""))
+        mounted = await asyncio.to_thread(_mount, exchange, digest_of(query["mount"]), query.get("from", ""))
         if mounted is not None:
             return mounted
+    digest = digest_of(query["digest"]) if "digest" in query else None
+    await asyncio.to_thread(exchange.site.storage.reap)
     session = exchange.site.uploads.start(exchange.created())
-    if "digest" in query:
-        return await _finish(exchange, session, digest_of(query["digest"]))
+    if digest is not None:
+        return await _finish(exchange, session, digest)
     return _accepted(exchange, session)
 
 
@@ -78,7 +85,7 @@ async def patch(exchange: Exchange) -> Response:
     """Pushing blobs in chunks: the next part. With Content-Range it has to begin where the last one ended."""
     session = exchange.site.uploads.find(exchange.existing(), exchange.target)
     await _check_part(exchange, session)
-    await session.append(exchange.request.stream())
+    await exchange.site.uploads.append(session, exchange.request.stream())
     return _accepted(exchange, session)
 
 
@@ -107,7 +114,9 @@ def _mount(exchange: Exchange, digest: Digest, source: str) -> Response | None:
     if donor is None or size is None:
         return None
     descriptor = Descriptor(media_type="application/octet-stream", digest=digest, size=size)
-    exchange.created().layout.link_from(donor.layout, descriptor)
+    created = exchange.created()
+    with full_disk_reported(created.layout.path):
+        created.layout.link_from(donor.layout, descriptor)
     return _created(exchange, digest)
 
 
@@ -120,9 +129,9 @@ def _donor(exchange: Exchange, digest: Digest, source: str) -> Repository | None
 
 
 async def _finish(exchange: Exchange, session: Session, digest: Digest) -> Response:
-    await session.append(exchange.request.stream())
+    await exchange.site.uploads.append(session, exchange.request.stream())
     try:
-        session.finish(digest)
+        await session.finish(digest)
     finally:
         exchange.site.uploads.forget(session)
     return _created(exchange, digest)

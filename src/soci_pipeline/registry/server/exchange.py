@@ -7,7 +7,7 @@ from starlette.requests import Request
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal
-from soci_pipeline.registry.server.authentication import Gate
+from soci_pipeline.registry.server.authentication import Gate, repository_access
 from soci_pipeline.registry.server.settings import ServerSettings
 from soci_pipeline.registry.server.storage import Repository, Storage
 from soci_pipeline.registry.server.uploads import Uploads
@@ -42,7 +42,7 @@ class Exchange:
     def may_read(self, name: str) -> bool:
         """Whether this request could also pull from another repository."""
         gate = self.site.gate
-        return gate is None or gate.allows(self.request, name, frozenset({"pull"}))
+        return gate is None or gate.allows(self.request, repository_access(name, frozenset({"pull"})))
 
     def existing(self) -> Repository | None:
         """The repository, or None."""

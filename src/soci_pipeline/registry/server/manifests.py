@@ -1,14 +1,17 @@
 """Manifests, tags and referrers of the embedded registry."""
 
 import asyncio
+from bisect import bisect_right
+from functools import partial
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse
-from soci_pipeline.oci.media_types import MANIFESTS
+from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX
 from soci_pipeline.registry.reference import is_tag
 from soci_pipeline.registry.server.answers import Refusal, empty, json_response, small_body
 from soci_pipeline.registry.server.exchange import Exchange, digest_of
@@ -19,10 +22,7 @@ _MAX_DIGITS = 18
 
 async def read(exchange: Exchange) -> Response:
     """Pulling manifests: GET and HEAD."""
-    repository = exchange.existing()
-    descriptor = None if repository is None else repository.manifest(exchange.target)
-    if repository is None or descriptor is None:
-        raise Refusal("MANIFEST_UNKNOWN", f"{exchange.name} has no manifest {exchange.target[:200]}")
+    repository, descriptor = await asyncio.to_thread(_found, exchange)
     headers = {
         "Content-Type": descriptor.media_type,
         "Content-Length": str(descriptor.size),
@@ -37,6 +37,14 @@ async def read(exchange: Exchange) -> Response:
         raise Refusal("MANIFEST_UNKNOWN", f"the manifest {descriptor.digest} was taken away") from error
 
 
+def _found(exchange: Exchange) -> tuple[Repository, Descriptor]:
+    repository = exchange.existing()
+    descriptor = None if repository is None else repository.manifest(exchange.target)
+    if repository is None or descriptor is None:
+        raise Refusal("MANIFEST_UNKNOWN", f"{exchange.name} has no manifest {exchange.target[:200]}")
+    return repository, descriptor
+
+
 async def put(exchange: Exchange) -> Response:
     """Pushing manifests: by tag or digest; children first."""
     target = exchange.target
@@ -44,6 +52,11 @@ async def put(exchange: Exchange) -> Response:
     if expected is None and not is_tag(target):
         raise Refusal("TAG_INVALID", f"not a tag: {target[:140]!r}")
     data = await small_body(exchange.request, MAX_MANIFEST_BYTES, "MANIFEST_INVALID")
+    # Parsing, hashing and writing would keep every other request waiting.
+    return await asyncio.to_thread(_put, exchange, expected, data)
+
+
+def _put(exchange: Exchange, expected: Digest | None, data: bytes) -> Response:
     media_type = exchange.request.headers.get("content-type", "").partition(";")[0].strip()
     if media_type not in MANIFESTS:
         raise Refusal("MANIFEST_INVALID", f"not a manifest media type: {media_type[:100]!r}")
@@ -57,10 +70,9 @@ async def put(exchange: Exchange) -> Response:
     repository = exchange.created()
     if missing := repository.missing(document):
         raise Refusal("MANIFEST_BLOB_UNKNOWN", f"{exchange.name} has no {', '.join(missing[:3])}")
-    tags = [target] if expected is None else _more_tags(exchange)
-    for tag in tags:
-        _may_move(exchange, repository, tag, digest)
-    await asyncio.to_thread(repository.put_manifest, data, media_type, digest=digest, tags=tags)
+    tags = [exchange.target] if expected is None else _more_tags(exchange)
+    check = partial(_may_move, exchange, digest)
+    repository.put_manifest(data, media_type, digest=digest, tags=tags, check_tag=check)
     headers = {"Location": f"/v2/{exchange.name}/manifests/{digest}", "Docker-Content-Digest": digest}
     if tags and expected is not None:
         headers["OCI-Tag"] = ", ".join(tags)
@@ -80,14 +92,16 @@ def _more_tags(exchange: Exchange) -> list[str]:
 
 async def delete(exchange: Exchange) -> Response:
     """Content management: deleting tags and manifests."""
-    repository = exchange.repository()
-    if ":" in exchange.target:
-        found = await asyncio.to_thread(repository.delete_manifest, digest_of(exchange.target))
-    else:
-        found = await asyncio.to_thread(repository.delete_tag, exchange.target)
-    if not found:
+    if not await asyncio.to_thread(_delete, exchange):
         raise Refusal("MANIFEST_UNKNOWN", f"{exchange.name} has no manifest {exchange.target[:200]}")
     return empty(202)
+
+
+def _delete(exchange: Exchange) -> bool:
+    repository = exchange.repository()
+    if ":" in exchange.target:
+        return repository.delete_manifest(digest_of(exchange.target))
+    return repository.delete_tag(exchange.target)
 
 
 async def tags(exchange: Exchange) -> Response:
@@ -99,7 +113,8 @@ async def tags(exchange: Exchange) -> Response:
             raise Refusal("UNSUPPORTED", "n is the number of tags wanted", status=400)
         limit = min(limit, int(query["n"]))
     after = query.get("last", "")
-    rest = [tag for tag in exchange.repository().tags() if tag > after]
+    listed = await asyncio.to_thread(lambda: exchange.repository().tags())
+    rest = listed[bisect_right(listed, after) :]
     page = rest[:limit]
     headers = {}
     if page and len(rest) > len(page):
@@ -114,17 +129,19 @@ async def referrers(exchange: Exchange) -> Response:
         raise Refusal("NAME_UNKNOWN", "there is no such address")
     subject = digest_of(exchange.target)
     wanted = exchange.request.query_params.get("artifactType") or None
-    repository = exchange.existing()
-    found = () if repository is None else await asyncio.to_thread(repository.referrers, subject, wanted)
-    index = ImageIndex(manifests=found)
-    headers = {"Content-Type": index.media_type}
+    headers = {"Content-Type": OCI_INDEX}
     if wanted:
         headers["OCI-Filters-Applied"] = "artifactType"
-    return Response(index.encode(), headers=headers)
+    return Response(await asyncio.to_thread(_referrers, exchange, subject, wanted), headers=headers)
 
 
-def _may_move(exchange: Exchange, repository: Repository, tag: str, digest: Digest) -> None:
+def _referrers(exchange: Exchange, subject: Digest, wanted: str | None) -> bytes:
+    repository = exchange.existing()
+    found = () if repository is None else repository.referrers(subject, wanted)
+    return ImageIndex(manifests=found).encode()
+
+
+def _may_move(exchange: Exchange, digest: Digest, tag: str, current: Descriptor | None) -> None:
     immutable = exchange.site.settings.immutable
-    current = repository.manifest(tag)
     if immutable is not None and current is not None and current.digest != digest and immutable(tag):
         raise Refusal("TAG_INVALID", f"the tag {tag} is immutable and points at {current.digest}")

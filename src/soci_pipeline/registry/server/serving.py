@@ -6,50 +6,46 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp
 
 from soci_pipeline.errors import InvalidInput, StackError
-from soci_pipeline.registry.server.app import create_app
-from soci_pipeline.registry.server.faults import TRANSPORT, Fault, FaultPlan
+from soci_pipeline.registry.server.app import create_app, open_storage
+from soci_pipeline.registry.server.connections import Connections, counting
+from soci_pipeline.registry.server.faults import Fault, FaultPlan
+from soci_pipeline.registry.server.protocol import registry_protocol
 from soci_pipeline.registry.server.settings import ServerSettings
+from soci_pipeline.registry.server.storage import Storage
 
 _START_SECONDS = 20.0
 _BEAT_SECONDS = 0.02
+_THREADS = 32
 _LAST_PORT = 65_535
 
 
-class _Protocol(H11Protocol):
-    """Gives each request its connection, which a fault plan needs to break it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        # asyncio does this only for sockets that name their protocol, which accepted ones do not; without it, each
-        # answer waits 40 ms for a delayed acknowledgement between its head and its body.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.app: Any = _with_transport(self.app, transport)
-
-
 class _Server(uvicorn.Server):
-    """Notices sooner that it shall stop: tests start and stop hundreds of these."""
+    """Notices sooner that it shall stop: tests start and stop hundreds of these.
+
+    At its end it closes the storage: after that uvicorn raises the signal again, and SIGTERM ends the process.
+    """
+
+    storage: Storage | None = None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.storage is not None:
+            await asyncio.to_thread(self.storage.close)
 
     async def main_loop(self) -> None:
+        # asyncio's own has six threads on two processors, and hashing some large uploads would take them all.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="registry"))
         beat = 0
         while not await self.on_tick(beat):
             beat = (beat + 1) % 864_000
             await asyncio.sleep(_BEAT_SECONDS)
-
-
-def _with_transport(app: Any, transport: asyncio.Transport) -> ASGIApp:
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("extensions", {})[TRANSPORT] = transport
-        await app(scope, receive, send)
-
-    return wrapped
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -65,14 +61,23 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def make_server(
-    app: ASGIApp, *, tls_cert: Path | None = None, tls_key: Path | None = None, log_level: str = "error"
+    app: ASGIApp,
+    *,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    log_level: str = "error",
+    connections: Connections | None = None,
+    storage: Storage | None = None,
 ) -> uvicorn.Server:
-    """A server for an application, without a socket yet."""
+    """A server for an application, without a socket yet, which closes ``storage`` at its end.
+
+    ``connections`` counts those of the socket that it will have.
+    """
     if (tls_cert is None) != (tls_key is None):
         raise InvalidInput("TLS needs a certificate and its key, and one of them is missing")
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=registry_protocol(connections),
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -85,7 +90,9 @@ def make_server(
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
     )
-    return _Server(config)
+    server = _Server(config)
+    server.storage = storage
+    return server
 
 
 @contextlib.contextmanager
@@ -99,13 +106,19 @@ def serving(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
 ) -> Iterator[str]:
-    """Serve a folder from a thread while the block runs; yields the address, ``host:port``. Port 0 takes a free one."""
+    """Serve a folder from a thread while the block runs; yields the address, ``host:port``. Port 0 takes a free one.
+
+    Raises `StackError` where the address or the folder is taken.
+    """
+    settings = settings or ServerSettings()
+    connections = Connections(settings.connections_per_address)
     # The folder is made once the address is had.
-    with listen(host, port) as listener:
-        app = create_app(folder, faults=faults, settings=settings)
+    with counting(listen(host, port), connections) as listener, open_storage(folder, settings) as storage:
+        app = create_app(storage, faults=faults, settings=settings)
         # Answers that are cut on purpose are no news.
         level = "error" if faults is None else "critical"
-        server = make_server(app, tls_cert=tls_cert, tls_key=tls_key, log_level=level)
+        tls = {"tls_cert": tls_cert, "tls_key": tls_key}
+        server = make_server(app, **tls, log_level=level, connections=connections, storage=storage)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="registry", daemon=True)
         thread.start()
         try:
@@ -139,9 +152,12 @@ def serve(
     tls_key: Path | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve a folder from this thread until SIGINT or SIGTERM."""
-    with listen(host, port) as listener:
-        server = make_server(create_app(folder, settings=settings), tls_cert=tls_cert, tls_key=tls_key)
+    """Serve a folder from this thread until SIGINT or SIGTERM; raises `StackError` as `serving` does."""
+    settings = settings or ServerSettings()
+    connections = Connections(settings.connections_per_address)
+    with counting(listen(host, port), connections) as listener, open_storage(folder, settings) as storage:
+        app = create_app(storage, settings=settings)
+        server = make_server(app, tls_cert=tls_cert, tls_key=tls_key, connections=connections, storage=storage)
         if on_ready is not None:
             on_ready(_address(host, listener))
         # uvicorn hands the signal on once it has stopped; here that is the wanted end.

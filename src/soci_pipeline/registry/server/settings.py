@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from soci_pipeline.registry.server.authentication import Login
+from soci_pipeline.registry.server.storage import MOST_ENTRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +22,9 @@ class ServerSettings:
     automatic_mount: bool = True
     """Whether a mount that names no source takes the blob from any repository that the client may read."""
     page_size: int = 1000
+    most_entries: int = MOST_ENTRIES
+    """How many manifests and tags one repository takes before a push is refused."""
+    sync: bool = False
+    """Whether a push is answered only once its content is on the disk, so that it survives a power failure."""
+    connections_per_address: int = 256
+    """How many connections one network address may have. A proxy before the registry is one address."""

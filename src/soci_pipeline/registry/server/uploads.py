@@ -1,20 +1,20 @@
-"""Upload sessions: a file that grows, with the hash of what it holds, until it is put in place under its digest.
+"""Upload sessions: a file that grows until it is put in place under its digest.
 
 A session lives in the repository's folder, so a restarted server finds it again. A newer request on a session ends the
 older one: a client that lost its connection must not race against what is left of it.
 """
 
 import asyncio
-import errno
-import hashlib
 import os
 import re
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from soci_pipeline.oci.digest import SHA256, Digest
+from soci_pipeline.errors import DiskFull
+from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal
+from soci_pipeline.registry.server.files import full_disk_reported, write_all
 from soci_pipeline.registry.server.storage import UPLOADS, Repository
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -22,15 +22,14 @@ _BUFFER = 1 << 20
 
 
 class Session:
-    """One upload in progress."""
+    """One upload in progress; ``offset`` is how many bytes the disk has taken."""
 
-    def __init__(self, repository: Repository, name: str) -> None:
+    def __init__(self, repository: Repository, name: str, *, offset: int = 0) -> None:
         self.repository = repository
         self.name = name
         self.path = repository.layout.path / UPLOADS / name
-        self.offset = 0
+        self.offset = offset
         self.ended_short = False
-        self._hash = hashlib.sha256()
         self._turn = 0
         self._lock = asyncio.Lock()
 
@@ -41,7 +40,7 @@ class Session:
             return self.offset
 
     async def append(self, body: AsyncIterator[bytes]) -> None:
-        """Write a request's body to the end. What came before a cut stays."""
+        """Write a request's body to the end. What came before a cut stays; raises `DiskFull`."""
         await self.settle()
         turn = self._turn
         buffer: list[bytes] = []
@@ -52,7 +51,7 @@ class Session:
                 buffer.append(chunk)
                 held += len(chunk)
                 if held >= _BUFFER:
-                    # The next piece is received while this one is hashed and written.
+                    # The next piece is received while this one is written.
                     if writing is not None:
                         await writing
                     writing = asyncio.create_task(self._write(buffer, turn))
@@ -62,49 +61,32 @@ class Session:
                 await writing
             await self._write(buffer, turn)
 
+    async def finish(self, digest: Digest) -> None:
+        """Put the blob in place; raises `Refusal` where the bytes on the disk do not hash to that digest."""
+        async with self._lock:
+            await asyncio.to_thread(self._finish_now, digest)
+
     async def _write(self, pieces: list[bytes], turn: int) -> None:
         async with self._lock:
             if turn != self._turn:
                 raise Refusal("BLOB_UPLOAD_INVALID", "another request took over this upload", status=409)
             if pieces:
-                await asyncio.to_thread(self._write_now, pieces)
+                await asyncio.to_thread(self._write_now, b"".join(pieces))
 
-    def _write_now(self, pieces: list[bytes]) -> None:
+    def _write_now(self, data: bytes) -> None:
         try:
-            with self.path.open("r+b", buffering=0) as file:
+            with full_disk_reported(self.path.parent), self.path.open("r+b", buffering=0) as file:
                 file.seek(self.offset)
-                for piece in pieces:
-                    file.write(piece)
-                    self._hash.update(piece)
-                    self.offset += len(piece)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Refusal("BLOB_UPLOAD_INVALID", "no space left on the registry's disk", status=507) from error
-            raise
+                write_all(file, data)
+        except FileNotFoundError as error:
+            raise _unknown() from error
+        self.offset += len(data)
 
-    def read_back(self) -> None:
-        """Take up a session that an earlier process began."""
-        with self.path.open("rb") as file:
-            while piece := file.read(_BUFFER):
-                self._hash.update(piece)
-                self.offset += len(piece)
-
-    def finish(self, digest: Digest) -> None:
-        """Put the blob in place; raises `Refusal` where its bytes do not hash to that digest."""
-        found = self._digest(digest.algorithm)
-        if found != digest:
-            raise Refusal("DIGEST_INVALID", f"the upload hashes to {found}")
-        self.path.chmod(0o444)
-        place = self.repository.layout.blob_path(digest)
-        place.parent.mkdir(exist_ok=True)
-        self.path.rename(place)
-
-    def _digest(self, algorithm: str) -> Digest:
-        if algorithm == SHA256:
-            return Digest(f"{SHA256}:{self._hash.hexdigest()}")
-        # Which algorithm is meant is said at the end alone, and hardly ever another one.
-        with self.path.open("rb") as file:
-            return Digest.of_stream(file, algorithm)
+    def _finish_now(self, digest: Digest) -> None:
+        try:
+            self.repository.place_blob(self.path, digest, self.offset)
+        except FileNotFoundError as error:
+            raise _unknown() from error
 
     def cancel(self) -> None:
         """Leave nothing behind."""
@@ -118,28 +100,45 @@ class Uploads:
         self._open: dict[tuple[Path, str], Session] = {}
 
     def start(self, repository: Repository) -> Session:
-        """Begin an upload."""
+        """Begin an upload; raises `DiskFull`."""
         session = Session(repository, uuid.uuid4().hex)
-        session.path.parent.mkdir(exist_ok=True)
-        os.close(os.open(session.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with full_disk_reported(repository.layout.path):
+            session.path.parent.mkdir(exist_ok=True)
+            os.close(os.open(session.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         self._open[repository.layout.path, session.name] = session
         return session
 
     def find(self, repository: Repository | None, name: str) -> Session:
         """An upload in progress; raises `Refusal` where there is none of that name."""
         if repository is None or not _ID.match(name):
-            raise Refusal("BLOB_UPLOAD_UNKNOWN", "there is no such upload")
+            raise _unknown()
         key = (repository.layout.path, name)
-        session = self._open.get(key)
-        if session is None:
-            session = Session(repository, name)
-            if not session.path.exists():
-                raise Refusal("BLOB_UPLOAD_UNKNOWN", "there is no such upload")
-            session.read_back()
-            self._open[key] = session
-        return session
+        size = _size(repository.layout.path / UPLOADS / name)
+        if size is None:
+            self._open.pop(key, None)
+            raise _unknown()
+        return self._open.setdefault(key, Session(repository, name, offset=size))
+
+    async def append(self, session: Session, body: AsyncIterator[bytes]) -> None:
+        """`Session.append`; where the disk is full the upload is given up, which frees the space that it took."""
+        try:
+            await session.append(body)
+        except DiskFull:
+            self.forget(session)
+            raise
 
     def forget(self, session: Session) -> None:
         """The session came to its end, one way or the other."""
         session.cancel()
         self._open.pop((session.repository.layout.path, session.name), None)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _unknown() -> Refusal:
+    return Refusal("BLOB_UPLOAD_UNKNOWN", "there is no such upload")

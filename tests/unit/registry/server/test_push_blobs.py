@@ -1,5 +1,7 @@
 """The conformance suite's category "Push", case by case: blobs."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import httpx
 import pytest
 
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.registry.server import ServerSettings
+from soci_pipeline.registry.server import ServerSettings, storage
 from tests.support.registries import leftovers, noise
 from tests.support.wire import (
     API,
@@ -173,6 +175,16 @@ def test_an_upload_goes_on_after_the_server_was_started_again(tmp_path: Path) ->
 
 
 # Cross-repository mount
+
+
+def test_an_upload_that_was_abandoned_for_a_day_is_dropped_while_the_server_runs(
+    http: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_REAP_SECONDS", 0.0)
+    old, young = start(http), start(http)
+    os.utime(tmp_path / "team+app" / ".uploads" / old.rpartition("/")[2], (time.time() - 90_000,) * 2)
+    start(http)
+    assert [http.get(location).status_code for location in (old, young)] == [404, 204]
 
 
 def test_a_blob_is_mounted_from_another_repository(http: httpx.Client) -> None:

@@ -2,48 +2,80 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_INDEX
+from soci_pipeline.registry.server import serving
 from soci_pipeline.registry.server.storage import TAG, Storage
 from tests.support.registries import push_image, registry
 
-WRITER = """
+HOLDER = """
 import sys
 from pathlib import Path
-from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.registry.server.storage import Storage
 
-repository = Storage(Path(sys.argv[1])).create("shared")
-for number in range(40):
-    document = ImageIndex(annotations={"by": f"{sys.argv[2]} {number}"})
-    repository.put_manifest(document.encode(), document.media_type, tags=[f"{sys.argv[2]}-{number}"])
+storage = Storage(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
 """
+
+
+@contextmanager
+def serve_from_another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    argv = [sys.executable, "-c", HOLDER, str(folder)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        try:
+            yield other
+        finally:
+            other.kill()
 
 
 def index(name: str) -> bytes:
     return ImageIndex(annotations={"name": name}).encode()
 
 
-def test_two_processes_that_write_one_folder_lose_no_tag(tmp_path: Path) -> None:
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in ("a", "b")]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
-    repository = Storage(tmp_path).repository("shared")
-    assert repository is not None
-    assert len(repository.tags()) == 80
+def test_a_folder_that_another_process_serves_is_rejected_until_that_process_ends(tmp_path: Path) -> None:
+    with serve_from_another_process(tmp_path) as other:
+        with pytest.raises(StackError, match=f"{tmp_path} is already served by another registry"):
+            Storage(tmp_path)
+        # The lock must not outlive a process that is killed.
+        other.kill()
+        other.wait(20)
+        Storage(tmp_path).close()
 
 
-def test_what_another_process_wrote_is_seen_at_once(tmp_path: Path) -> None:
-    mine, theirs = Storage(tmp_path).create("shared"), Storage(tmp_path).create("shared")
-    first = theirs.put_manifest(index("1"), OCI_INDEX, tags=["v1"])
-    assert mine.manifest("v1") == first
-    second = theirs.put_manifest(index("2"), OCI_INDEX, tags=["v1"])
-    assert (mine.manifest("v1"), mine.manifest(first.digest)) == (second, first)
+def test_a_folder_that_this_process_serves_is_rejected_by_any_of_its_names(tmp_path: Path) -> None:
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    with Storage(folder):
+        link.symlink_to(folder)
+        for name in (folder, link, tmp_path / "folder" / ".." / "folder"):
+            with pytest.raises(StackError, match="already served"):
+                Storage(name)
+    Storage(link).close()
+
+
+def test_two_servers_in_one_process_cannot_serve_one_folder(tmp_path: Path) -> None:
+    with serving(tmp_path), pytest.raises(StackError, match="already served"), serving(tmp_path):
+        pass
+    with serving(tmp_path) as address:
+        assert address
+
+
+def test_what_another_program_wrote_to_a_layout_is_seen_at_once(tmp_path: Path) -> None:
+    repository = Storage(tmp_path).create("shared")
+    first = repository.put_manifest(index("1"), OCI_INDEX, tags=["v1"])
+    second = repository.layout.add_bytes(index("2"), OCI_INDEX)
+    repository.layout.set_roots([first.plain, second.annotated(annotations={TAG: "v1"})])
+    assert (repository.manifest("v1"), repository.manifest(first.digest)) == (second, first)
 
 
 def test_a_repository_is_an_oci_layout_that_other_tools_can_read(tmp_path: Path) -> None:

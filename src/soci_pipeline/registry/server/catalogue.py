@@ -1,0 +1,302 @@
+"""The manifests and tags of one repository: in memory, in ``index.json``, and in a journal of what changed since.
+
+``index.json`` has an entry for every tag and every untagged manifest, so writing it takes time in proportion to the
+repository. Up to `SMALL` manifests and tags it is written with every change. Above that, a change is one line that is
+appended to ``.journal``, and ``index.json`` follows in the background and when the catalogue is closed. Applying the
+journal to an ``index.json`` that already has its changes gives the same result, so a process may be killed between any
+two steps.
+"""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.oci import canonical_json
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.process import logger
+from soci_pipeline.registry.server.files import fresh_file, full_disk_reported, sync_file, write_all
+
+TAG = "org.opencontainers.image.ref.name"
+SMALL = 128
+_FLUSH_SECONDS = 0.5
+_FLUSHED_PER_SECOND = 10_000
+
+
+class Catalogue:
+    """Threads share it; only one process at a time may change it. Raises `DiskFull` or `OSError`; then nothing changed.
+
+    ``sync`` waits until each change is on the disk. ``folder_lock`` is kept as long as there is work in the background.
+    """
+
+    def __init__(self, folder: Path, *, sync: bool = False, folder_lock: object = None) -> None:
+        self._folder_lock = folder_lock
+        self._folder = folder
+        self._index = folder / "index.json"
+        self._journal = folder / ".journal"
+        self._sync = sync
+        self._lock = threading.RLock()
+        self._flushing = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._closed = False
+        # What was last read or written: the state of index.json, and how much of the journal has been applied.
+        self._mark: tuple[int, int, int] | None = None
+        self._journalled = 0
+        self._generation = 0
+        self._manifests: dict[Digest, Descriptor] = {}
+        self._tags: dict[str, Descriptor] = {}
+        self._tags_of: dict[Digest, set[str]] = {}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock over several calls; what another program wrote to ``index.json`` is read in first."""
+        with self._lock:
+            self._refresh()
+            yield
+
+    def __len__(self) -> int:
+        """How many manifests and tags there are."""
+        with self.locked():
+            return len(self._manifests) + len(self._tags)
+
+    def manifest(self, reference: str) -> Descriptor | None:
+        """The descriptor of a manifest, without annotations, by tag or digest."""
+        with self.locked():
+            found = self._tags.get(reference)
+            digest = reference if found is None else found.digest
+            listed = self._manifests.get(digest)  # type: ignore[call-overload]
+            return None if listed is None else listed.plain
+
+    def manifests(self) -> tuple[Descriptor, ...]:
+        """The descriptor of every manifest."""
+        with self.locked():
+            return tuple(self._manifests.values())
+
+    def tags(self) -> tuple[str, ...]:
+        """Every tag, in lexical order."""
+        with self.locked():
+            names = list(self._tags)
+        return tuple(sorted(names))
+
+    def put(self, descriptor: Descriptor, tags: Iterable[str]) -> None:
+        """List a manifest and point tags at it."""
+        self._change({"put": descriptor.to_json(), "tags": list(tags)})
+
+    def delete_tag(self, tag: str) -> None:
+        """Remove a tag; its manifest stays listed."""
+        self._change({"untag": tag})
+
+    def delete_manifest(self, digest: Digest) -> None:
+        """Remove a manifest and its tags."""
+        self._change({"delete": str(digest)})
+
+    def flush(self, *, background: bool = False) -> None:
+        """Bring ``index.json`` up to date and empty the journal."""
+        with self._flushing, full_disk_reported(self._folder):
+            if background and self._closed:
+                # Another server may have the folder by now.
+                return
+            with self.locked():
+                entries, end, generation = self._entries(), self._journalled, self._generation
+            if not end:
+                return
+            with fresh_file(self._index, _encoded(entries), sync=self._sync) as fresh, self._lock:
+                # Where index.json was replaced meanwhile, the journal still has every change.
+                if self._generation == generation:
+                    self._take(fresh)
+                    self._shorten_journal(end)
+
+    def close(self) -> None:
+        """`flush`, and do no more in the background."""
+        with self._lock:
+            self._closed = True
+            self._stop_timer()
+        if self._mark is not None:
+            self.flush()
+
+    def _change(self, record: dict[str, Any]) -> None:
+        with full_disk_reported(self._folder), self.locked():
+            if self._journalled or len(self._manifests) + len(self._tags) > SMALL:
+                self._append(canonical_json.encode(record) + b"\n")
+                self._apply(record)
+                self._flush_later()
+                return
+            self._apply(record)
+            try:
+                with fresh_file(self._index, _encoded(self._entries()), sync=self._sync) as fresh:
+                    self._take(fresh)
+            except BaseException:
+                # Memory is ahead of the disk: read it again.
+                self._mark = None
+                raise
+
+    def _take(self, fresh: Path) -> None:
+        fresh.replace(self._index)
+        self._mark = _mark_of(self._index)
+        if self._sync:
+            sync_file(self._folder)
+
+    def _apply(self, record: dict[str, Any]) -> None:
+        if "put" in record:
+            descriptor = Descriptor.from_json(record["put"])
+            self._manifests[descriptor.digest] = descriptor
+            for tag in record["tags"]:
+                self._point(tag, descriptor.annotated(annotations={TAG: tag}))
+        elif "untag" in record:
+            self._unpoint(record["untag"])
+        else:
+            digest = Digest(record["delete"])
+            for tag in tuple(self._tags_of.get(digest, ())):
+                self._unpoint(tag)
+            self._manifests.pop(digest, None)
+
+    def _point(self, tag: str, descriptor: Descriptor) -> None:
+        self._unpoint(tag)
+        self._tags[tag] = descriptor
+        self._tags_of.setdefault(descriptor.digest, set()).add(tag)
+
+    def _unpoint(self, tag: str) -> None:
+        old = self._tags.pop(tag, None)
+        if old is None:
+            return
+        self._tags_of[old.digest].discard(tag)
+        if not self._tags_of[old.digest]:
+            del self._tags_of[old.digest]
+
+    def _entries(self) -> list[Descriptor]:
+        """What ``index.json`` lists: every tag, and every manifest without one."""
+        untagged = (entry for digest, entry in self._manifests.items() if digest not in self._tags_of)
+        return [*untagged, *self._tags.values()]
+
+    def _refresh(self) -> None:
+        try:
+            mark = _mark_of(self._index)
+        except FileNotFoundError as error:
+            raise DamagedContent(f"{self._index} is missing") from error
+        if mark == self._mark:
+            return
+        entries = _read(self._index)
+        self._generation += 1
+        self._manifests, self._tags, self._tags_of = {}, {}, {}
+        for entry in entries:
+            self._list(entry)
+        self._replay()
+        self._mark = mark
+
+    def _list(self, entry: Descriptor) -> None:
+        tag = entry.annotations.get(TAG)
+        if tag is None:
+            self._manifests[entry.digest] = entry
+            return
+        self._manifests.setdefault(entry.digest, entry.plain)
+        if tag not in self._tags:
+            self._point(tag, entry)
+
+    def _replay(self) -> None:
+        self._journalled = 0
+        for line in _lines(self._journal):
+            record = _record(line)
+            if record is None:
+                # A process was killed, or its disk was full, while it wrote this: nobody was told that it is stored.
+                logger().warning("%s ends in an incomplete change, which is ignored", self._journal)
+                break
+            self._apply(record)
+            self._journalled += len(line)
+        if self._journalled:
+            self._flush_later()
+
+    def _append(self, line: bytes) -> None:
+        """Add one line to the journal; after an `OSError` it is as it was."""
+        self._journal.touch(0o644)
+        with self._journal.open("r+b", buffering=0) as file:
+            file.seek(self._journalled)
+            try:
+                write_all(file, line)
+                file.truncate()
+                if self._sync:
+                    sync_file(self._journal)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(self._journalled)
+                raise
+        self._journalled += len(line)
+
+    def _shorten_journal(self, end: int) -> None:
+        """Remove what ``index.json`` has. A longer journal does no harm."""
+        if end == self._journalled:
+            self._journal.unlink()
+            self._journalled = 0
+            return
+        rest = self._journal.read_bytes()[end : self._journalled]
+        with fresh_file(self._journal, [rest], sync=self._sync) as fresh:
+            fresh.replace(self._journal)
+        self._journalled = len(rest)
+
+    def _flush_later(self) -> None:
+        if self._timer is not None or self._closed:
+            return
+        count = len(self._manifests) + len(self._tags)
+        self._timer = threading.Timer(_FLUSH_SECONDS + count / _FLUSHED_PER_SECOND, self._flush_in_background)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _flush_in_background(self) -> None:
+        with self._lock:
+            self._stop_timer()
+        try:
+            self.flush(background=True)
+        except (OSError, DiskFull, DamagedContent) as error:
+            # The journal has every change; the next one tries again.
+            logger().warning("%s cannot be brought up to date: %s", self._index, error)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _encoded(entries: Iterable[Descriptor]) -> Iterator[bytes]:
+    """``index.json``, entry by entry: one call of the encoder for all would keep every other thread waiting."""
+    head, _, tail = ImageIndex(manifests=()).encode().partition(b"[]")
+    yield head + b"["
+    for position, entry in enumerate(entries):
+        yield (b"," if position else b"") + canonical_json.encode(entry.to_json())
+    yield b"]" + tail
+
+
+def _mark_of(path: Path) -> tuple[int, int, int]:
+    state = path.stat()
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
+
+def _read(index: Path) -> list[Descriptor]:
+    """The entries of an ``index.json``, however many; raises `DamagedContent` for another shape."""
+    try:
+        fields = json.loads(index.read_bytes())
+        return [Descriptor.from_json(entry) for entry in fields["manifests"] or ()]
+    except (ValueError, RecursionError, TypeError, KeyError, InvalidInput) as error:
+        advice = "Restore it from a backup, or move this repository's folder away and push its images again."
+        raise DamagedContent(f"{index} is not the index of an OCI layout: {error!s:.200}", advice=advice) from error
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A change that was written completely."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and {"put", "untag", "delete"} & record.keys() else None
