@@ -5,7 +5,8 @@ SOCI index, for one); where REFERENCE has a tag, that is pointed at it when ever
 has already is not sent again. Credentials: SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD, or
 from the Docker configuration.
 
-Exit statuses: 0 pushed; 3 no layout or no reference; 5 the layout is damaged; 10 to 12 the registry refused, is out of
+Exit statuses: 0 pushed; 3 no layout or no reference; 5 the layout is damaged; 6 a link or special file takes the
+place of a blob; 10 to 12 the registry refused, is out of
 reach, or wants other credentials; 18 the tag may not move; 23 it took too long.
 """
 

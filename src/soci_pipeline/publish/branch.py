@@ -192,7 +192,7 @@ def upload_layers(
     with branch.timed("upload"):
         for layer in layers:
             before = done
-            opener = partial(layout.open_blob, layer)
+            opener = partial(layout.open_verified, layer)
             if client.upload_blob(branch.request.image.repository, layer, opener, on_bytes=moved, stop=stop):
                 uploaded.append(layer.size)
             moved(before + layer.size - done)

@@ -287,6 +287,6 @@ def _take_over(source: Layout, target: Layout, root: Descriptor, more: Iterable[
         if not target.has(node):
             if not source.has(node) and (node.may_be_elsewhere or node.media_type in IMAGE_MANIFESTS):
                 continue
-            target.link_from(source, node)
+            target.take_over(source, node)
         if node.media_type in IMAGE_MANIFESTS or node.media_type == OCI_INDEX:
             pending += target.read_document(node).children

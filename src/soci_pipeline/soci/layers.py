@@ -1,5 +1,6 @@
 """Indexes the layers of images: each once, the largest first, several at a time; known zTOCs are used again."""
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -113,6 +114,7 @@ class LayerIndexer:
                 limits=self.limits,
                 on_bytes=on_bytes,
             )
+            self.source.mark_verified(layer.digest, os.fstat(blob.fileno()))
         if self.ztocs is not None:
             self.ztocs.put(*key, built.data)
         return built.data, None, built.needs_xattrs

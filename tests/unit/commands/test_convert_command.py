@@ -10,7 +10,7 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from tests.support.images import index_layout
+from tests.support.images import image_layout, index_layout, only_manifest
 
 
 @pytest.fixture
@@ -217,3 +217,34 @@ def test_v1_leaves_the_image_index_as_it_is(source: Path, tmp_path: Path, capsys
     assert isinstance(platforms, list)
     for platform in platforms:
         assert Layout.open(tmp_path / "one").blob_path(Digest(platform["soci_index"])).exists()
+
+
+@pytest.mark.parametrize("least", ["0", "10MiB"], ids=["indexed", "too small to index"])
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_blob_that_is_a_link_is_neither_read_nor_taken_over(
+    outside: bool, least: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = image_layout(tmp_path / "source")
+    blob = layout.blob_path(only_manifest(layout).layers[0].digest)
+    moved = tmp_path / "outside" if outside else blob.with_name("0" * 64)
+    blob.rename(moved)
+    blob.symlink_to(moved)
+    status = main(["convert", str(layout.path), str(tmp_path / "result"), "--min-layer-size", least])
+    assert status == ExitCode.HOSTILE_ARCHIVE
+    assert "is not a regular file but a symbolic link" in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_blob_that_is_not_indexed_is_hashed_before_it_is_taken_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = image_layout(tmp_path / "source")
+    for blob in [*only_manifest(layout).layers]:
+        path = layout.blob_path(blob.digest)
+        path.chmod(0o644)
+        path.write_bytes(b"\0" * blob.size)
+        for least in ("0", "10MiB"):
+            status = main(["convert", str(layout.path), str(tmp_path / "result"), "--min-layer-size", least])
+            assert status == ExitCode.DAMAGED_CONTENT
+            assert str(blob.digest) in capsys.readouterr().err
+            assert not (tmp_path / "result").exists()

@@ -1,0 +1,79 @@
+"""The command `push` with layouts that somebody else has written."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.registry.server import FaultPlan, serving
+from tests.support.images import image_layout, only_manifest
+
+
+@pytest.fixture
+def plan() -> FaultPlan:
+    """Records the requests."""
+    return FaultPlan()
+
+
+@pytest.fixture
+def address(tmp_path: Path, plan: FaultPlan) -> Iterator[str]:
+    with serving(tmp_path / "registry", faults=plan) as address:
+        yield address
+
+
+def _uploaded(plan: FaultPlan) -> list[str]:
+    return [path for method, path in plan.requests if method in ("POST", "PUT", "PATCH")]
+
+
+def _link_out(blob: Path) -> None:
+    blob.rename(blob.parents[3] / "outside")
+    blob.symlink_to(blob.parents[3] / "outside")
+
+
+def _link_folder_out(blob: Path) -> None:
+    blob.parent.rename(blob.parents[3] / "outside")
+    blob.parent.symlink_to(blob.parents[3] / "outside")
+
+
+def _pipe(blob: Path) -> None:
+    blob.unlink()
+    os.mkfifo(blob)
+
+
+@pytest.mark.parametrize("spoil", [_link_out, _link_folder_out, _pipe])
+def test_a_blob_that_is_not_a_regular_file_inside_the_layout_is_not_pushed(
+    spoil: Callable[[Path], None],
+    address: str,
+    plan: FaultPlan,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    layout = image_layout(tmp_path / "layout")
+    spoil(layout.blob_path(only_manifest(layout).layers[0].digest))
+    assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == ExitCode.HOSTILE_ARCHIVE
+    assert "cp -rL" in capsys.readouterr().err
+    assert _uploaded(plan) == []
+
+
+def test_a_blob_of_another_content_is_found_before_its_last_byte_is_sent(
+    address: str, plan: FaultPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = image_layout(tmp_path / "layout")
+    blob = layout.blob_path(only_manifest(layout).layers[0].digest)
+    size = blob.stat().st_size
+    blob.chmod(0o644)
+    blob.write_bytes(b"\0" * size)
+    assert main(["push", str(layout.path), f"{address}/team/app:v1", "--jobs", "1"]) == ExitCode.DAMAGED_CONTENT
+    assert f"in layout {layout.path} hashes to sha256:" in capsys.readouterr().err
+    assert not [path for path in _uploaded(plan) if "/manifests/" in path]
+
+
+def test_a_layout_that_is_reached_through_a_link_is_pushed(address: str, tmp_path: Path) -> None:
+    layout = image_layout(tmp_path / "layout")
+    (tmp_path / "link").symlink_to(layout.path)
+    assert main(["push", str(tmp_path / "link"), f"{address}/team/app:v1"]) == ExitCode.OK
+    assert Layout.open(tmp_path / "registry" / "team+app").has(layout.root())
