@@ -9,18 +9,17 @@ Exit statuses: 0 written; 3 a source or platform that cannot be meant, or DESTIN
 
 import argparse
 import contextlib
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult, soci_options
+from soci_pipeline.commands.convert_destination import as_address, check_destination, put_in_place, scratch_beside
 from soci_pipeline.commands.numbers import whole
+from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
-from soci_pipeline.oci.layout import INCOMING, Layout
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.soci.archive import unpacked
@@ -66,7 +65,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
     parser.add_argument("--require-index", action="store_true", help="fail where no layer could be indexed")
     parser.add_argument(
-        "--force", action="store_true", help="replace DESTINATION, which must be an OCI layout or empty"
+        "--force",
+        action="store_true",
+        help="replace DESTINATION, which must be empty or an OCI layout and nothing else",
     )
     add_limits(parser)
 
@@ -75,9 +76,10 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     """Convert the image and describe the result."""
     options = soci_options.options_of(arguments, version=arguments.index_version)
     platforms = [Platform.parse(text) for item in arguments.platform or () for text in item.split(",")] or None
-    destination: Path = arguments.destination
-    _check_destination(arguments.source, destination, force=arguments.force)
-    with _beside(destination) as scratch, _source(arguments.source, scratch) as source:
+    check_destination(arguments.source, arguments.destination, cache=arguments.cache, force=arguments.force)
+    # Where the name is a link, the folder that it leads to is replaced, not the link.
+    destination: Path = arguments.destination.resolve()
+    with ending_on_signals(), scratch_beside(destination) as scratch, _source(arguments.source, scratch) as source:
         result = convert(
             source,
             scratch / "result",
@@ -90,7 +92,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             ztocs=CacheFolder(arguments.cache) if arguments.cache else None,
             limits=limits_of(arguments),
         )
-        _put_in_place(scratch, destination)
+        put_in_place(scratch, destination, force=arguments.force)
     indexed = any(layer.ztoc for image in result.images for layer in image.layers)
     failed = arguments.require_index and not indexed
     if failed:
@@ -107,28 +109,6 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 def describe(result: Conversion) -> dict[str, object]:
     """The JSON answer: the image index, and per platform its manifest, SOCI index and layers with their reasons."""
     return {"index": str(result.root.digest), "platforms": [image.summary() for image in result.images]}
-
-
-def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
-    """Refuse what would be lost: anything without ``--force``, and with it what is neither a layout nor empty."""
-    if destination.parts[:1] and destination.parts[0].endswith(":"):
-        raise InvalidInput(
-            f"{_as_address(destination)} is an address",
-            advice="Name a folder for the result; `soci-pipeline push` sends it to a registry.",
-        )
-    if destination.resolve() == source.resolve():
-        raise InvalidInput(f"{destination} is the source too", advice="Choose another folder for the result.")
-    if not destination.exists():
-        return
-    if not destination.is_dir() or not ((destination / "oci-layout").is_file() or not any(destination.iterdir())):
-        raise InvalidInput(
-            f"the destination {destination} exists and is no OCI layout, and --force replaces nothing else",
-            advice="Choose another folder, or remove it yourself.",
-        )
-    if not force:
-        raise InvalidInput(
-            f"the destination {destination} exists", advice="Choose another folder, or replace it with --force."
-        )
 
 
 @contextlib.contextmanager
@@ -149,35 +129,7 @@ def _no_source(path: Path) -> InvalidInput:
         advice = "Fetch it first: this command reads files alone."
     elif "." in host.strip(".") or ":" in host:
         advice = f"An image that is in a registry is indexed there: `soci-pipeline index {path}`."
-    return InvalidInput(f"there is no {_as_address(path)}", advice=advice)
-
-
-def _as_address(path: Path) -> str:
-    """As the user wrote it: a path has no two slashes."""
-    return re.sub(r"\A([a-z]+):/", r"\1://", str(path))
-
-
-@contextlib.contextmanager
-def _beside(destination: Path) -> Iterator[Path]:
-    """A folder on the destination's file system, so that the result can be moved and blobs linked."""
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
-    except OSError as error:
-        raise InvalidInput(f"{destination.parent} cannot be written: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put_in_place(scratch: Path, destination: Path) -> None:
-    if destination.exists():
-        destination.rename(scratch / "replaced")
-    # Where blobs were written before they had their names; the layout is finished.
-    with contextlib.suppress(OSError):
-        (scratch / "result" / INCOMING).rmdir()
-    (scratch / "result").rename(destination)
+    return InvalidInput(f"there is no {as_address(path)}", advice=advice)
 
 
 def _text(result: Conversion) -> str:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult, write_out
-from soci_pipeline.commands.ztoc import write_output
+from soci_pipeline.commands.ztoc import check_output, write_output
 from soci_pipeline.commands.ztoc_info import read_ztoc
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     """Find the file and write its content."""
     if arguments.json and arguments.output is None:
         raise InvalidInput("--json needs --output, since standard output can carry only one of them")
+    if arguments.output is not None:
+        check_output(arguments.output, arguments.ztoc, arguments.layer)
     ztoc = read_ztoc(arguments.ztoc)
     entry = find_file(ztoc, arguments.path)
     fetched = 0

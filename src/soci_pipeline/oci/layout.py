@@ -134,7 +134,10 @@ class Layout:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open an existing layout; raises `InvalidInput` where the folder is none, `HostileArchive` for a link in it."""
+        """Open an existing layout.
+
+        Raises `InvalidInput` where the folder is none, `HostileArchive` where ``oci-layout`` is not a regular file.
+        """
         try:
             data = layout_files.read_file(path, "oci-layout", limit=_MAX_LAYOUT_FILE_BYTES)
             version = json.loads(data).get("imageLayoutVersion")

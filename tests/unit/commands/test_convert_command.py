@@ -10,6 +10,7 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.media_types import OCI_LAYER
 from tests.support.images import image_layout, index_layout, only_manifest
 
 
@@ -51,12 +52,12 @@ def test_an_archive_gives_what_its_folder_gives(
 def test_a_destination_that_is_there_needs_force(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    destination = index_layout(tmp_path / "result").path
-    (destination / "old").write_bytes(b"")
-    assert main(["convert", str(source), str(destination)]) == ExitCode.INVALID_INPUT
-    assert (destination / "old").exists()
-    converted(source, destination, capsys, "--force")
-    assert not (destination / "old").exists()
+    layout = index_layout(tmp_path / "result")
+    old = layout.add_bytes(b"old", OCI_LAYER)
+    assert main(["convert", str(source), str(layout.path)]) == ExitCode.INVALID_INPUT
+    assert layout.has(old)
+    converted(source, layout.path, capsys, "--force")
+    assert not layout.has(old)
 
 
 def test_force_replaces_nothing_but_a_layout_or_an_empty_folder(
@@ -235,16 +236,17 @@ def test_a_blob_that_is_a_link_is_neither_read_nor_taken_over(
     assert not (tmp_path / "result").exists()
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("least", ["0", "10MiB"], ids=["indexed", "too small to index"])
 def test_a_blob_that_is_not_indexed_is_hashed_before_it_is_taken_over(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    layer: int, least: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = image_layout(tmp_path / "source")
-    for blob in [*only_manifest(layout).layers]:
-        path = layout.blob_path(blob.digest)
-        path.chmod(0o644)
-        path.write_bytes(b"\0" * blob.size)
-        for least in ("0", "10MiB"):
-            status = main(["convert", str(layout.path), str(tmp_path / "result"), "--min-layer-size", least])
-            assert status == ExitCode.DAMAGED_CONTENT
-            assert str(blob.digest) in capsys.readouterr().err
-            assert not (tmp_path / "result").exists()
+    blob = only_manifest(layout).layers[layer]
+    path = layout.blob_path(blob.digest)
+    path.chmod(0o644)
+    path.write_bytes(b"\0" * blob.size)
+    status = main(["convert", str(layout.path), str(tmp_path / "result"), "--min-layer-size", least])
+    assert status == ExitCode.DAMAGED_CONTENT
+    assert str(blob.digest) in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
