@@ -1,7 +1,7 @@
 """Read one file of a layer through its zTOC alone: only the spans that hold the file are read and inflated.
 
-The last entry of a path counts, and hard links are followed, as in a container. Without --output the content goes to
-standard output.
+The last entry of a path counts. A hard link is the file that its target was when the link was made, as in a container.
+Without --output the content goes to standard output.
 
 Exit statuses: 0 read; 3 no such file, or no regular one, or a layer of another size; 5 the zTOC or a span is damaged.
 """
