@@ -1,10 +1,12 @@
 """Index every layer that qualifies: an OCI layout or archive in, an OCI layout out.
 
-The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. A layer that cannot be
-indexed is left out with its reason; an image without any is written as it is.
+The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. SOURCE must not hold
+two different images of one platform; --ref chooses one. A layer that cannot be indexed is left out with its reason; an
+image without any is written as it is.
 
-Exit statuses: 0 written; 3 a source or platform that cannot be meant, or DESTINATION exists; 4 nothing was indexed and
---require-index was given; 5 a layer is damaged; 6 a layer exceeds a limit or the archive is hostile.
+Exit statuses: 0 written; 3 SOURCE, --platform or --ref is not valid, or DESTINATION exists; 4 nothing was indexed and
+--require-index was given; 5 a blob is damaged; 6 a layer exceeds a limit, the archive is hostile, or a link or special
+file takes the place of a blob.
 """
 
 import argparse
@@ -38,6 +40,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--platform", action="append", metavar="OS/ARCH", help="index this platform; may be repeated")
     chosen.add_argument("--all-platforms", action="store_true", help="index all platforms, which is the default")
+    parser.add_argument(
+        "--ref",
+        metavar="NAME",
+        help="of several images in SOURCE take this one, by its name in index.json or its digest",
+    )
     parser.add_argument(
         "--optimizations",
         action="append",
@@ -79,13 +86,18 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     check_destination(arguments.source, arguments.destination, cache=arguments.cache, force=arguments.force)
     # Where the name is a link, the folder that it leads to is replaced, not the link.
     destination: Path = arguments.destination.resolve()
-    with ending_on_signals(), scratch_beside(destination) as scratch, _source(arguments.source, scratch) as source:
+    with (
+        ending_on_signals(),
+        scratch_beside(destination) as scratch,
+        _source(arguments.source, scratch, arguments.ref) as source,
+    ):
         result = convert(
             source,
             scratch / "result",
             options=options,
             build_tool=arguments.build_tool,
             platforms=platforms,
+            ref=arguments.ref,
             disable_xattrs="xattr" in arguments.optimizations,
             prefetch_files=[path for item in arguments.prefetch_file for path in item.split(",") if path.strip()],
             jobs=arguments.jobs,
@@ -112,13 +124,13 @@ def describe(result: Conversion) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def _source(path: Path, scratch: Path) -> Iterator[Layout]:
+def _source(path: Path, scratch: Path, ref: str | None) -> Iterator[Layout]:
     if not path.exists():
         raise _no_source(path)
     if path.is_dir():
         yield Layout.open(path)
     else:
-        yield unpacked(path, scratch / "source")
+        yield unpacked(path, scratch / "source", ref=ref)
 
 
 def _no_source(path: Path) -> InvalidInput:

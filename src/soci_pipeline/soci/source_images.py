@@ -13,6 +13,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.layout_choice import check_one_a_platform, choose_roots, listed
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.oci.platform import Platform
@@ -32,16 +33,25 @@ class SourceImage:
     turn: int = 0
 
 
-def read_images(source: Layout, platforms: Sequence[Platform] | None) -> tuple[ImageIndex, tuple[SourceImage, ...]]:
+def read_images(
+    source: Layout, platforms: Sequence[Platform] | None, *, ref: str | None = None
+) -> tuple[ImageIndex, tuple[SourceImage, ...]]:
     """The source as an image index, and the images in it; without ``platforms`` all of them are chosen.
 
-    Raises `InvalidInput` for a source without images, or without one of a platform that was asked for.
+    ``ref`` chooses one image of several in ``index.json``, by its name or digest. Raises `InvalidInput` for a source
+    without images, with two different ones of one platform, or without one of a platform that was asked for.
     """
-    index = _index(source)
+    roots = choose_roots(source.roots(), ref, f"layout {source.path}")
+    index = _index(source, roots)
     index.check_listed()
     images = [image for child in index.manifests if (image := _image(source, child)) is not None]
     if not images:
         raise InvalidInput(f"the layout {source.path} holds no image")
+    check_one_a_platform(
+        ((image.descriptor, image.platform, image.manifest.config.digest) for image in images),
+        {root.digest: root for root in roots},
+        f"layout {source.path}",
+    )
     return index, tuple(_choose(images, platforms))
 
 
@@ -50,13 +60,27 @@ def in_order_of_choice(images: Sequence[SourceImage]) -> list[SourceImage]:
     return sorted((image for image in images if image.chosen), key=lambda image: image.turn)
 
 
-def _index(source: Layout) -> ImageIndex:
-    roots = tuple({root.digest: root for root in source.roots()}.values())
+def check_images(source: Layout, root: Descriptor) -> None:
+    """Raise `InvalidInput` where an image index lists two different images of one platform."""
+    if root.media_type not in IMAGE_INDEXES:
+        return
+    document = source.read_document(root)
+    images = [image for child in document.children if (image := _image(source, child)) is not None]
+    check_one_a_platform(
+        ((image.descriptor, image.platform, image.manifest.config.digest) for image in images),
+        {},
+        f"layout {source.path}",
+    )
+
+
+def _index(source: Layout, roots: Sequence[Descriptor]) -> ImageIndex:
     if len(roots) == 1 and isinstance(document := source.read_document(roots[0]), ImageIndex):
         return document
     if any(root.media_type in IMAGE_INDEXES for root in roots):
-        advice = "Copy the one that is meant into a layout of its own."
-        raise InvalidInput(f"layout {source.path} lists {len(roots)} images that are no part of one", advice=advice)
+        raise InvalidInput(
+            f"layout {source.path} lists {len(roots)} images that are no part of one:\n{listed(roots)}",
+            advice="Choose one with --ref NAME, or by its digest.",
+        )
     return ImageIndex(manifests=tuple(_listed(source, root) for root in roots))
 
 

@@ -11,7 +11,9 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import OCI_LAYER
+from tests.support.archives import oci_archive
 from tests.support.images import image_layout, index_layout, only_manifest
+from tests.support.several_images import several_images
 
 
 @pytest.fixture
@@ -250,3 +252,26 @@ def test_a_blob_that_is_not_indexed_is_hashed_before_it_is_taken_over(
     assert status == ExitCode.DAMAGED_CONTENT
     assert str(blob.digest) in capsys.readouterr().err
     assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_two_images_of_one_platform_are_listed_and_one_is_chosen_by_name(
+    packed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = several_images(tmp_path / "layout", ["web-1", "cache-7"])
+    source = oci_archive(tmp_path / "image.tar", layout) if packed else layout.path
+    assert main(["convert", str(source), str(tmp_path / "result")]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert "2 different images for linux/amd64" in said
+    assert all(
+        f"{name}  {root.digest}" in said for name, root in zip(["web-1", "cache-7"], layout.roots(), strict=True)
+    )
+    assert "--ref NAME" in said
+    assert not (tmp_path / "result").exists()
+    answer = converted(source, tmp_path / "result", capsys, "--ref", "cache-7")
+    platforms = answer["platforms"]
+    assert isinstance(platforms, list)
+    assert [platform["manifest"] for platform in platforms] == [layout.roots()[1].digest]
+    assert not Layout.open(tmp_path / "result").has(layout.roots()[0])
+    assert main(["convert", str(source), str(tmp_path / "other"), "--ref", "none"]) == ExitCode.INVALID_INPUT
+    assert "has no image 'none'" in capsys.readouterr().err

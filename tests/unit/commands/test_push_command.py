@@ -11,6 +11,7 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.registry.server import FaultPlan, serving
 from tests.support.images import image_layout, only_manifest
+from tests.support.several_images import one_platform_twice, several_images
 
 
 @pytest.fixture
@@ -77,3 +78,37 @@ def test_a_layout_that_is_reached_through_a_link_is_pushed(address: str, tmp_pat
     (tmp_path / "link").symlink_to(layout.path)
     assert main(["push", str(tmp_path / "link"), f"{address}/team/app:v1"]) == ExitCode.OK
     assert Layout.open(tmp_path / "registry" / "team+app").has(layout.root())
+
+
+def test_of_several_images_one_is_chosen_by_name_or_digest(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = several_images(tmp_path / "layout", ["web-1", "cache-7"])
+    first, second = layout.roots()
+    assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert "lists 2 images" in said
+    assert f"web-1  {first.digest}" in said
+    assert f"cache-7  {second.digest}" in said
+    assert "--ref NAME" in said
+    for tag, ref, root in (("v1", "cache-7", second), ("v2", first.digest, first)):
+        assert main(["push", str(layout.path), f"{address}/team/app:{tag}", "--ref", ref]) == ExitCode.OK
+        assert f"team/app@{root.digest}, tagged {tag}" in capsys.readouterr().out
+    assert main(["push", str(layout.path), f"{address}/team/app:v1", "--ref", "web-2"]) == ExitCode.INVALID_INPUT
+    assert "has no image 'web-2'" in capsys.readouterr().err
+
+
+def test_an_image_with_two_names_is_pushed_without_a_choice(address: str, tmp_path: Path) -> None:
+    layout = image_layout(tmp_path / "layout")
+    names = [{"org.opencontainers.image.ref.name": name} for name in ("v1", "latest")]
+    layout.set_roots([layout.root().annotated(annotations=each) for each in names])
+    assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == ExitCode.OK
+
+
+def test_an_image_index_with_a_platform_twice_is_not_pushed(
+    address: str, plan: FaultPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = one_platform_twice(tmp_path / "layout")
+    assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == ExitCode.INVALID_INPUT
+    assert "2 different images for linux/amd64" in capsys.readouterr().err
+    assert _uploaded(plan) == []
