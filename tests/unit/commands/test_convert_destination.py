@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from soci_pipeline.commands.convert_destination import scratch_beside
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci import layout_replacement
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.soci.convert import convert
 from tests.support.images import AMD64, gzip_layer, image_layout, index_layout
 from tests.support.registries import noise
 
@@ -276,16 +278,14 @@ def test_kills_at_any_moment_leave_a_whole_result(destination: Layout, tmp_path:
 def test_what_appears_at_the_destination_in_the_meantime_is_not_replaced(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from soci_pipeline.commands import convert as command
+    destination = tmp_path / "result"
 
-    made, destination = command.convert, tmp_path / "result"
-
-    def meanwhile(*arguments: object, **options: object) -> object:
-        done = made(*arguments, **options)  # type: ignore[arg-type]
+    def meanwhile(*arguments: Any, **options: Any) -> object:
+        done = convert(*arguments, **options)
         (image_layout(destination).path / "notes.txt").write_text("mine")
         return done
 
-    monkeypatch.setattr(command, "convert", meanwhile)
+    monkeypatch.setattr("soci_pipeline.commands.convert.convert", meanwhile)
     for force in ([], ["--force"]):
         assert _convert(source, destination, *force) == ExitCode.INVALID_INPUT
         assert (destination / "notes.txt").read_text() == "mine"
