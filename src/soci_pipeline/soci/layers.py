@@ -87,6 +87,8 @@ class LayerIndexer:
         try:
             data, toc, needs_xattrs = self._ztoc_of(layer, on_bytes)
         except LayerNotIndexable as error:
+            if error.code == Reason.TRAILING_BYTES:
+                logger().warning("layer %s may keep the image from starting: %s", layer.digest, error)
             return IndexedLayer(layer, reason=Reason(error.code))
         ztoc = self.target.add_bytes(data, SOCI_LAYER)
         indexed = IndexedLayer(layer, ztoc=ztoc, needs_xattrs=needs_xattrs)

@@ -387,3 +387,10 @@ def test_two_images_of_one_platform_in_a_docker_archive_are_listed_and_one_is_ch
     assert gzip.decompress(stored(chosen)) == OTHER
     with pytest.raises(InvalidInput, match="has no image 'none'"):
         imported(archive, tmp_path, ref="none")
+
+
+@pytest.mark.parametrize("behind", [b"more", b"\0"])
+def test_a_prebuilt_layer_with_bytes_behind_its_stream_is_refused(tmp_path: Path, behind: bytes) -> None:
+    source = image_layout(tmp_path / "source", layers=[Layer(gzipped(PLAIN) + behind)])
+    with pytest.raises(DamagedContent):
+        imported(source.path, tmp_path, check_diff_ids=True)
