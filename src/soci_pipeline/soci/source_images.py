@@ -4,7 +4,8 @@ Tools write ``index.json`` in three shapes: it lists an image index, one image, 
 go-containerregistry does). The result is the same.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from soci_pipeline.errors import InvalidInput
@@ -47,11 +48,7 @@ def read_images(
     images = [image for child in index.manifests if (image := _image(source, child)) is not None]
     if not images:
         raise InvalidInput(f"the layout {source.path} holds no image")
-    check_one_a_platform(
-        ((image.descriptor, image.platform, image.manifest.config.digest) for image in images),
-        {root.digest: root for root in roots},
-        f"layout {source.path}",
-    )
+    _check_platforms(source, images, {root.digest: root for root in roots})
     return index, tuple(_choose(images, platforms))
 
 
@@ -61,16 +58,24 @@ def in_order_of_choice(images: Sequence[SourceImage]) -> list[SourceImage]:
 
 
 def check_images(source: Layout, root: Descriptor) -> None:
-    """Raise `InvalidInput` where an image index lists two different images of one platform."""
+    """Raise `InvalidInput` where an image index lists two different images of one platform.
+
+    What has no readable platform, such as a signature, is not an image that a client would choose.
+    """
     if root.media_type not in IMAGE_INDEXES:
         return
-    document = source.read_document(root)
-    images = [image for child in document.children if (image := _image(source, child)) is not None]
-    check_one_a_platform(
-        ((image.descriptor, image.platform, image.manifest.config.digest) for image in images),
-        {},
-        f"layout {source.path}",
-    )
+    images: list[SourceImage] = []
+    for child in source.read_document(root).children:
+        with contextlib.suppress(InvalidInput):
+            images += [image] if (image := _image(source, child)) is not None else []
+    _check_platforms(source, images, {})
+
+
+def _check_platforms(source: Layout, images: Iterable[SourceImage], names: Mapping[Digest, Descriptor]) -> None:
+    # The config of a signature may name a platform of empty words.
+    named = (image for image in images if image.platform.os and image.platform.architecture)
+    found = ((image.descriptor, image.platform, image.manifest.config.digest) for image in named)
+    check_one_a_platform(found, names, f"layout {source.path}")
 
 
 def _index(source: Layout, roots: Sequence[Descriptor]) -> ImageIndex:

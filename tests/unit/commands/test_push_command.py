@@ -9,9 +9,13 @@ import pytest
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.media_types import OCI_CONFIG
 from soci_pipeline.registry.server import FaultPlan, serving
-from tests.support.images import image_layout, only_manifest
+from tests.support.images import AMD64, add_attestation, add_image, image_layout, only_manifest
 from tests.support.several_images import one_platform_twice, several_images
+
+_SIGNATURE = b'{"architecture":"","os":"","created":"%d"}'
 
 
 @pytest.fixture
@@ -112,3 +116,16 @@ def test_an_image_index_with_a_platform_twice_is_not_pushed(
     assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == ExitCode.INVALID_INPUT
     assert "2 different images for linux/amd64" in capsys.readouterr().err
     assert _uploaded(plan) == []
+
+
+def test_what_lies_beside_an_image_does_not_keep_it_from_being_pushed(
+    address: str, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = add_image(layout, AMD64)
+    configs = [layout.add_bytes(data, OCI_CONFIG) for data in (b"{}", _SIGNATURE % 1, _SIGNATURE % 2)]
+    signatures = [layout.add_document(ImageManifest(config=config)) for config in configs]
+    artifact = layout.add_document(ImageManifest(config=layout.add_bytes(b"{}", "application/vnd.oci.empty.v1+json")))
+    attestation = add_attestation(layout, image)
+    layout.set_roots([layout.add_document(ImageIndex(manifests=(image, *signatures, artifact, attestation)))])
+    assert main(["push", str(layout.path), f"{address}/team/app:v1"]) == ExitCode.OK
+    assert "tagged v1" in capsys.readouterr().out
