@@ -14,6 +14,7 @@ from soci_pipeline.soci import entries as kinds
 from soci_pipeline.soci.entries import Entry
 
 _MOST_LINKS: Final = 40
+_MOST_STEPS: Final = 4096  # folders on the way to one entry, those behind links included
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ class LayerTree:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._root = Folder()
+        # The folders of entries so far: most entries lie in the folder of the one before.
+        self._known: dict[bytes, Folder] = {}
         for entry in entries:
             self._add(entry)
 
@@ -45,18 +48,30 @@ class LayerTree:
 
     def _add(self, entry: Entry) -> None:
         parts = cleaned(entry.name)
-        folder = self._walk(parts[:-1], make=True)
+        folder = self._folder_of(parts)
         # Below a regular file, or behind a circle of links, nothing can be unpacked.
-        if folder is None or not parts:
+        if folder is None:
             return
         name = parts[-1]
-        if entry.kind == kinds.DIRECTORY:
-            if not isinstance(folder.children.get(name), Folder):
-                folder.children[name] = Folder()
+        if entry.kind == kinds.DIRECTORY and isinstance(folder.children.get(name), Folder):
             return
         # What had the name goes first: a link to itself has no target any more.
-        folder.children.pop(name, None)
+        earlier = folder.children.pop(name, None)
+        if isinstance(earlier, Folder) or (earlier is not None and earlier.kind == kinds.SYMLINK):
+            self._known.clear()
+        if entry.kind == kinds.DIRECTORY:
+            folder.children[name] = Folder()
+            return
         folder.children[name] = self._linked(entry) if entry.kind == kinds.HARDLINK else entry
+
+    def _folder_of(self, parts: Sequence[bytes]) -> Folder | None:
+        if not parts:
+            return None
+        above = b"/".join(parts[:-1])
+        folder = self._known.get(above)
+        if folder is None and (folder := self._walk(parts[:-1], make=True)) is not None:
+            self._known[above] = folder
+        return folder
 
     def _linked(self, entry: Entry) -> Entry:
         target = self.find(entry.link)
@@ -65,9 +80,11 @@ class LayerTree:
     def _walk(self, parts: Sequence[bytes], *, make: bool) -> Folder | None:
         """The folder that a path leads to, its symbolic links followed; folders that are missing may be made."""
         pending = list(reversed(parts))
-        path, links = [self._root], 0
+        path, links, steps = [self._root], 0, len(pending)
         while pending:
             part = pending.pop()
+            if steps > _MOST_STEPS:
+                return None
             if part == b"..":
                 del path[max(1, len(path) - 1) :]
                 continue
@@ -82,7 +99,9 @@ class LayerTree:
                 return None
             if node.link.startswith(b"/"):
                 del path[1:]
-            pending += reversed(_parts(node.link))
+            behind = _parts(node.link)
+            steps += len(behind)
+            pending += reversed(behind)
         return path[-1]
 
 
