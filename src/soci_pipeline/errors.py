@@ -73,8 +73,8 @@ class LayerNotIndexable(SociPipelineError):
     exit_code = ExitCode.NOT_INDEXABLE
     default_advice = "The image stays usable; this layer is pulled whole before the container starts."
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
+    def __init__(self, code: str, detail: str, *, advice: str | None = None) -> None:
+        super().__init__(f"{code}: {detail}", advice=advice)
         self.code = code
         self.detail = detail
 

@@ -9,29 +9,35 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PREFIX = "soci-pipeline-"
 LOCK = ".alive"
-_NEW_LOCK = ".new"
+NEW_LOCK = ".new"
 BUILDER_RECORD = ".buildx-builder"
 CONTAINERD_RECORD = ".containerd-namespace"
 
 
 @contextlib.contextmanager
-def working_folder(parent: Path | None = None, *, purpose: str = "run") -> Iterator[Path]:
-    """A new folder in ``parent`` (default: the system's temporary folder), removed when the block is left."""
+def working_folder(
+    parent: Path | None = None, *, purpose: str = "run", before_removal: Callable[[Path], None] = lambda _: None
+) -> Iterator[Path]:
+    """A new folder in ``parent`` (default: the system's temporary folder), removed when the block is left.
+
+    ``before_removal`` may take out what must stay; if it raises, the folder is kept.
+    """
     where = Path(tempfile.gettempdir()) if parent is None else parent
     where.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-", dir=where))
     # The lock is never seen without its holder: it gets its name once it is held, and is let go when all is removed.
-    with (path / _NEW_LOCK).open("w") as lock:
+    with (path / NEW_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (path / _NEW_LOCK).rename(path / LOCK)
+        (path / NEW_LOCK).rename(path / LOCK)
         try:
             yield path
         finally:
+            before_removal(path)
             shutil.rmtree(path, ignore_errors=True)
 
 

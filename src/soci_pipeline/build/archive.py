@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from soci_pipeline.build.tar_members import BLOCK, Span, clean_name, is_tar, read_table
 from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput
+from soci_pipeline.oci.layout_files import open_file, stat_file
 from soci_pipeline.oci.media_types import GZIP_MAGIC, ZSTD_MAGIC
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class FolderArchive:
     def __init__(self, path: Path) -> None:
         self._root = path.resolve()
 
-    def _find(self, name: str) -> Path | None:
+    def _find(self, name: str) -> tuple[str, ...] | None:
+        """Where a regular file lies once its links are resolved, in parts below the folder."""
         try:
             path = (self._root / clean_name(name)).resolve()
             mode = path.stat().st_mode
@@ -108,17 +110,19 @@ class FolderArchive:
             raise HostileArchive(f"the archive has a link that leads out of it: {name[:200]!r}")
         if not stat.S_ISREG(mode):
             return None
-        return path
+        return path.relative_to(self._root).parts
 
     def size(self, name: str) -> int | None:
-        path = self._find(name)
-        return None if path is None else path.stat().st_size
+        parts = self._find(name)
+        status = None if parts is None else stat_file(self._root, *parts)
+        return None if status is None else status.st_size
 
     def open(self, name: str) -> BinaryIO:
-        path = self._find(name)
-        if path is None:
+        parts = self._find(name)
+        if parts is None:
             raise DamagedContent(f"the archive lacks {name[:200]!r}")
-        return path.open("rb")
+        # Links were resolved above; one that has taken the place of a file since then is not followed.
+        return open_file(self._root, *parts)
 
 
 class TarArchive:

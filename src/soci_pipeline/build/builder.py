@@ -97,16 +97,17 @@ def _automatic(request: BuildRequest, env: Mapping[str, str], connect: Connect |
     for name in (BuilderName.BUILDX, BuilderName.DOCKER):
         try:
             usable.append(choose(name, request, env=env))
-        except NotSupportedByBuilder:
-            continue
+        except NotSupportedByBuilder as error:
+            refusals.append(f"{name}: {error.reason}")
         except InvalidInput:
             # The request itself is wrong, and would be for any builder.
             raise
         except SociPipelineError as error:
             refusals.append(f"{name}: {error.reason}")
-            logger().info("builder %s cannot be used: %s", name, error.reason)
     if not usable:
         raise EngineUnavailable("no builder can be used here\n" + "\n".join(refusals))
+    if usable[0].name is not BuilderName.BUILDX:
+        logger().warning("the builder `auto` uses %s: %s", usable[0].name, "; ".join(refusals))
     return usable[0] if len(usable) == 1 else FirstThatWorks(usable)
 
 

@@ -1,7 +1,8 @@
 """Builds with the Docker engine's classic builder through its API, for machines where buildx is missing.
 
 The engine saves layers uncompressed (since release 25), which import compresses. There is no switch for timestamps
-here: files and the config carry the time of the build, so digests do not repeat. Choose `buildx` where they must.
+here: files and the config carry the time of the build, so digests do not repeat. Choose `buildx` where they must. Of
+ignore files only ``.dockerignore`` is read; a request with a Dockerfile-specific one is rejected.
 """
 
 import errno
@@ -59,6 +60,7 @@ class DockerBuilder:
         for what, value in unsupported.items():
             if value:
                 raise NotSupportedByBuilder(f"the builder `docker` does not know {what}")
+        _refuse_ignore_file(request)
         with self._client() as client:
             facts = client.version()
             require_version(
@@ -87,6 +89,17 @@ class DockerBuilder:
 
     def _client(self) -> AbstractContextManager[docker.APIClient]:
         return engine_client(self._env, timeout=_ANSWER_SECONDS)
+
+
+def _refuse_ignore_file(request: BuildRequest) -> None:
+    """The classic builder reads ``.dockerignore`` alone: files that the Dockerfile's own one excludes would be sent."""
+    ignored = request.ignore_file()
+    if ignored is not None:
+        raise NotSupportedByBuilder(
+            f"the builder `docker` does not read the Dockerfile's own ignore file {ignored.name!r}, so files that it "
+            "excludes could get into the image",
+            advice="Choose the builder `buildx`, or rename the file to `.dockerignore` in the context.",
+        )
 
 
 def _refuse_foreign(own: Platform, platform: Platform) -> None:

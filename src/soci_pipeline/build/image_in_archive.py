@@ -14,6 +14,7 @@ from soci_pipeline.oci.annotations import REFERENCE_DIGEST, REFERENCE_TYPE
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import diff_ids_of_config, platform_of_config
+from soci_pipeline.oci.layout_choice import choose_roots, names_of
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import (
     DOCKER_CONFIG,
@@ -31,6 +32,11 @@ from soci_pipeline.oci.platform import Platform
 
 _MAX_DEPTH = 4
 _MAX_DOCUMENTS = 1000
+_SHOWN = 20
+_CHOOSE = (
+    "Choose one by its name: --ref NAME of `soci-pipeline convert`, or #ref=NAME at the end of `prebuilt`. Or give an "
+    "archive with one image a platform."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +59,27 @@ class FoundImage:
     manifest: ImageManifest | None = None
     manifest_bytes: bytes = b""
     attestations: tuple[Descriptor, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """What the archive calls the image, and its digest; a Docker archive has the config's alone."""
+        digest = Digest.of(self.manifest_bytes or self.config)
+        return f"  {' = '.join(self.names) or '(without a name)'}  {digest}"
 
 
-def find_image(archive: Archive, platform: Platform) -> FoundImage:
+def find_image(archive: Archive, platform: Platform, *, ref: str | None = None) -> FoundImage:
     """The image of that platform. Everything that is read on the way is bounded and verified.
+
+    ``ref`` chooses one of several images: by its name in ``index.json``, its digest, or its tag in a Docker archive.
 
     Raises `PlatformMismatch` where the archive has images of other platforms only, `InvalidInput` where it has none or
     several that fit, `HostileArchive` and `DamagedContent` for what is not sound.
     """
     if archive.size("index.json") is not None and archive.size("oci-layout") is not None:
-        return _chosen(list(_OciLayout(archive).images(platform)), platform)
+        return _chosen(list(_OciLayout(archive).images(platform, ref)), platform)
     if archive.size("manifest.json") is not None:
-        return _chosen(list(_docker_images(archive)), platform)
+        return _chosen(_of_name(list(_docker_images(archive)), ref), platform)
     raise InvalidInput(
         "the archive holds no image: neither index.json with oci-layout nor manifest.json is in it",
         advice="Give an OCI archive, an OCI layout or what `docker save` writes.",
@@ -100,12 +115,26 @@ def _chosen(images: Sequence[FoundImage], platform: Platform) -> FoundImage:
             f"{platform} was asked for, and the archive holds {there}",
             advice="Build for that platform, or name one archive a platform with {platform} in the address.",
         )
-    if len({Digest.of(image.config) for image in fitting}) > 1:
+    different = list({Digest.of(image.config): image for image in reversed(fitting)}.values())[::-1]
+    if len(different) > 1:
         raise InvalidInput(
-            f"the archive holds {len(fitting)} images for {platform}",
-            advice="Give an archive with one image a platform.",
+            f"the archive holds {len(different)} images for {platform}:\n{_listed(different)}", advice=_CHOOSE
         )
     return fitting[0]
+
+
+def _of_name(images: list[FoundImage], ref: str | None) -> list[FoundImage]:
+    if ref is None:
+        return images
+    chosen = [image for image in images if ref in image.names or ref == Digest.of(image.config)]
+    if not chosen:
+        raise InvalidInput(f"the archive has no image {ref[:200]!r}; it has:\n{_listed(images)}", advice=_CHOOSE)
+    return chosen
+
+
+def _listed(images: Sequence[FoundImage]) -> str:
+    shown = [image.shown for image in images[:_SHOWN]]
+    return "\n".join([*shown, f"  and {len(images) - _SHOWN} more"] if len(images) > _SHOWN else shown)
 
 
 class _OciLayout:
@@ -113,16 +142,22 @@ class _OciLayout:
         self._archive = archive
         self._seen: set[Digest] = set()
 
-    def images(self, wanted: Platform) -> Iterator[FoundImage]:
+    def images(self, wanted: Platform, ref: str | None) -> Iterator[FoundImage]:
         fields = _json(_read(self._archive, "index.json"))
         if not isinstance(fields, dict):
             raise DamagedContent("index.json of the archive is not an object")
         # Older layouts give the file no media type, and some give it a wrong one; its place says what it is.
         fields["mediaType"] = OCI_INDEX
         index = _parsed(json.dumps(fields).encode(), OCI_INDEX)
+        if ref is not None and isinstance(index, ImageIndex):
+            attestations = [item for item in index.manifests if item.annotations.get(REFERENCE_TYPE)]
+            images = [item for item in index.manifests if item not in attestations]
+            index = index.replaced(manifests=(*choose_roots(images, ref, "the archive"), *attestations))
         yield from self._below(index, wanted, depth=0)
 
-    def _below(self, index: ImageManifest | ImageIndex, wanted: Platform, *, depth: int) -> Iterator[FoundImage]:
+    def _below(
+        self, index: ImageManifest | ImageIndex, wanted: Platform, *, depth: int, names: tuple[str, ...] = ()
+    ) -> Iterator[FoundImage]:
         if depth > _MAX_DEPTH:
             raise HostileArchive(f"the image index of the archive is nested deeper than {_MAX_DEPTH}")
         attestations = [item for item in index.children if item.annotations.get(REFERENCE_TYPE)]
@@ -135,16 +170,20 @@ class _OciLayout:
             if self._is_of_another_platform(item, wanted) and self._archive.size(blob_name(item.digest)) is None:
                 # An engine saves the index as it was pulled, and of the images only the ones it has.
                 continue
+            called = names_of(item) or names
             if item.media_type in IMAGE_INDEXES:
-                yield from self._below(read_document(self._archive, item)[0], wanted, depth=depth + 1)
+                document, _ = read_document(self._archive, item)
+                yield from self._below(document, wanted, depth=depth + 1, names=called)
             elif item.media_type in IMAGE_MANIFESTS:
-                yield from self._image(item, attestations)
+                yield from self._image(item, attestations, called)
 
     @staticmethod
     def _is_of_another_platform(item: Descriptor, wanted: Platform) -> bool:
         return item.platform is not None and not item.platform.matches(wanted)
 
-    def _image(self, item: Descriptor, attestations: Sequence[Descriptor]) -> Iterator[FoundImage]:
+    def _image(
+        self, item: Descriptor, attestations: Sequence[Descriptor], names: tuple[str, ...]
+    ) -> Iterator[FoundImage]:
         manifest, data = read_document(self._archive, item)
         if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
             return  # an artifact: a SOCI index, a signature
@@ -162,6 +201,7 @@ class _OciLayout:
             attestations=tuple(
                 each for each in attestations if each.annotations.get(REFERENCE_DIGEST) == str(item.digest)
             ),
+            names=names,
         )
 
 
@@ -182,7 +222,13 @@ def _docker_images(archive: Archive) -> Iterator[FoundImage]:
             config=config,
             diff_ids=diff_ids,
             layers=tuple(FoundLayer(name, _sniffed(archive, name), None) for name in names),
+            names=_tags(entry),
         )
+
+
+def _tags(entry: dict[str, Any]) -> tuple[str, ...]:
+    tags = entry.get("RepoTags")
+    return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
 
 
 def _sniffed(archive: Archive, name: str) -> str:

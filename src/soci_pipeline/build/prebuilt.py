@@ -14,7 +14,8 @@ from soci_pipeline.registry.errors import redacted
 
 MAX_DOWNLOAD_BYTES = 64 << 30
 _DOCKER = "docker://"
-_FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_LOCAL_FRAGMENT = re.compile(r"#ref=([^#]+)\Z")
 
 
 class PrebuiltBuilder:
@@ -79,13 +80,24 @@ def download(address: str, destination: Path) -> Path:
     return target
 
 
+def image_name(prebuilt: str | None) -> str | None:
+    """The name after ``#ref=`` in `prebuilt`, which chooses one of several images; None where there is none."""
+    if not prebuilt:
+        return None
+    if _is_address(prebuilt):
+        return _fragment(prebuilt).get("ref")
+    match = _LOCAL_FRAGMENT.search(prebuilt)
+    return None if match is None else match[1]
+
+
 def _place(request: BuildRequest) -> str:
     if not request.prebuilt:
         raise InvalidInput(
             "the builder `prebuilt` was chosen, and the request names no archive",
             advice="Give `prebuilt` a path or address; {platform} in it stands for linux-amd64 and so on.",
         )
-    return request.filled(request.prebuilt)
+    place = request.filled(request.prebuilt)
+    return place if _is_address(place) else _LOCAL_FRAGMENT.sub("", place)
 
 
 def _is_address(place: str) -> bool:
@@ -94,13 +106,21 @@ def _is_address(place: str) -> bool:
 
 def _expected(address: str) -> str | None:
     check_address(address)
-    fragment = urldefrag(address).fragment
-    if not fragment:
-        return None
-    match = _FRAGMENT.match(fragment)
-    if match is None:
-        raise InvalidInput(f"the fragment of {redacted(address)!r} is not sha256= and 64 lower-case hex digits")
-    return match[1]
+    return _fragment(address).get("sha256")
+
+
+def _fragment(address: str) -> dict[str, str]:
+    """What the fragment of an address says: ``sha256=HEX``, ``ref=NAME`` or both, with ``&`` between them."""
+    found: dict[str, str] = {}
+    for part in filter(None, urldefrag(address).fragment.split("&")):
+        key, _, value = part.partition("=")
+        if key in found or not (_SHA256.match(value) if key == "sha256" else key == "ref" and value):
+            raise InvalidInput(
+                f"the fragment of {redacted(address)!r} is neither sha256= and 64 lower-case hex digits nor ref= and a "
+                "name"
+            )
+        found[key] = value
+    return found
 
 
 def _local(request: BuildRequest, place: str) -> Path:

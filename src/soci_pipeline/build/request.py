@@ -1,5 +1,6 @@
 """What a builder is asked for: one platform of one commit."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from soci_pipeline.build.errors import ContextMissing, DockerfileMissing, Outsid
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
 
+_IGNORE = ".dockerignore"
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
@@ -72,9 +74,26 @@ class BuildRequest(BaseModel):
             raise DockerfileMissing(f"there is no file {self.dockerfile!r} in the context {context.name!r}")
         return path
 
+    def ignore_file(self) -> Path | None:
+        """The ignore file of this Dockerfile alone, as BuildKit finds it: ``web.Dockerfile.dockerignore`` beside it.
+
+        It takes the place of ``.dockerignore``. None where there is none. Where the Dockerfile is a link, BuildKit gets
+        the file that it leads to, and would not read an ignore file beside the link; `InvalidInput` says so.
+        """
+        linked = self.source / self.context / self.dockerfile
+        resolved = self.dockerfile_path()
+        beside_link, used = (path.with_name(f"{path.name}{_IGNORE}") for path in (linked, resolved))
+        if not os.path.lexists(beside_link) or beside_link.resolve() == used.resolve():
+            return used if os.path.lexists(used) else None
+        raise InvalidInput(
+            f"{beside_link.name!r} would not be read, since the Dockerfile {self.dockerfile!r} is a link to "
+            f"{resolved.name!r}",
+            advice=f"Put it beside that file as {used.name!r}, or replace the link with the Dockerfile itself.",
+        )
+
     def check(self) -> None:
         """Everything about a build from source that can be known before it starts."""
-        self.dockerfile_path()
+        self.ignore_file()
         for name, path in self.secrets.items():
             if not path.is_file():
                 raise InvalidInput(f"the file of build secret {name!r} is missing", advice="Resolve the secret again.")

@@ -1,26 +1,27 @@
 """Index every layer that qualifies: an OCI layout or archive in, an OCI layout out.
 
-The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. A layer that cannot be
-indexed is left out with its reason; an image without any is written as it is.
+The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. SOURCE must not hold
+two different images of one platform; --ref chooses one. A layer that cannot be indexed is left out with its reason; an
+image without any is written as it is.
 
-Exit statuses: 0 written; 3 a source or platform that cannot be meant, or DESTINATION exists; 4 nothing was indexed and
---require-index was given; 5 a layer is damaged; 6 a layer exceeds a limit or the archive is hostile.
+Exit statuses: 0 written; 3 SOURCE, --platform or --ref is not valid, or DESTINATION exists; 4 nothing was indexed and
+--require-index was given; 5 a blob is damaged; 6 a layer exceeds a limit, the archive is hostile, or a link or special
+file takes the place of a blob.
 """
 
 import argparse
 import contextlib
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult, soci_options
+from soci_pipeline.commands.convert_destination import as_address, check_destination, put_in_place, scratch_beside
 from soci_pipeline.commands.numbers import whole
+from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
-from soci_pipeline.oci.layout import INCOMING, Layout
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.soci.archive import unpacked
@@ -39,6 +40,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--platform", action="append", metavar="OS/ARCH", help="index this platform; may be repeated")
     chosen.add_argument("--all-platforms", action="store_true", help="index all platforms, which is the default")
+    parser.add_argument(
+        "--ref",
+        metavar="NAME",
+        help="of several images in SOURCE take this one, by its name in index.json or its digest",
+    )
     parser.add_argument(
         "--optimizations",
         action="append",
@@ -66,7 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
     parser.add_argument("--require-index", action="store_true", help="fail where no layer could be indexed")
     parser.add_argument(
-        "--force", action="store_true", help="replace DESTINATION, which must be an OCI layout or empty"
+        "--force",
+        action="store_true",
+        help="replace DESTINATION, which must be empty or an OCI layout and nothing else",
     )
     add_limits(parser)
 
@@ -75,22 +83,28 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     """Convert the image and describe the result."""
     options = soci_options.options_of(arguments, version=arguments.index_version)
     platforms = [Platform.parse(text) for item in arguments.platform or () for text in item.split(",")] or None
-    destination: Path = arguments.destination
-    _check_destination(arguments.source, destination, force=arguments.force)
-    with _beside(destination) as scratch, _source(arguments.source, scratch) as source:
+    check_destination(arguments.source, arguments.destination, cache=arguments.cache, force=arguments.force)
+    # Where the name is a link, the folder that it leads to is replaced, not the link.
+    destination: Path = arguments.destination.resolve()
+    with (
+        ending_on_signals(),
+        scratch_beside(destination) as scratch,
+        _source(arguments.source, scratch, arguments.ref) as source,
+    ):
         result = convert(
             source,
             scratch / "result",
             options=options,
             build_tool=arguments.build_tool,
             platforms=platforms,
+            ref=arguments.ref,
             disable_xattrs="xattr" in arguments.optimizations,
             prefetch_files=[path for item in arguments.prefetch_file for path in item.split(",") if path.strip()],
             jobs=arguments.jobs,
             ztocs=CacheFolder(arguments.cache) if arguments.cache else None,
             limits=limits_of(arguments),
         )
-        _put_in_place(scratch, destination)
+        put_in_place(scratch, destination, force=arguments.force)
     indexed = any(layer.ztoc for image in result.images for layer in image.layers)
     failed = arguments.require_index and not indexed
     if failed:
@@ -109,36 +123,14 @@ def describe(result: Conversion) -> dict[str, object]:
     return {"index": str(result.root.digest), "platforms": [image.summary() for image in result.images]}
 
 
-def _check_destination(source: Path, destination: Path, *, force: bool) -> None:
-    """Refuse what would be lost: anything without ``--force``, and with it what is neither a layout nor empty."""
-    if destination.parts[:1] and destination.parts[0].endswith(":"):
-        raise InvalidInput(
-            f"{_as_address(destination)} is an address",
-            advice="Name a folder for the result; `soci-pipeline push` sends it to a registry.",
-        )
-    if destination.resolve() == source.resolve():
-        raise InvalidInput(f"{destination} is the source too", advice="Choose another folder for the result.")
-    if not destination.exists():
-        return
-    if not destination.is_dir() or not ((destination / "oci-layout").is_file() or not any(destination.iterdir())):
-        raise InvalidInput(
-            f"the destination {destination} exists and is no OCI layout, and --force replaces nothing else",
-            advice="Choose another folder, or remove it yourself.",
-        )
-    if not force:
-        raise InvalidInput(
-            f"the destination {destination} exists", advice="Choose another folder, or replace it with --force."
-        )
-
-
 @contextlib.contextmanager
-def _source(path: Path, scratch: Path) -> Iterator[Layout]:
+def _source(path: Path, scratch: Path, ref: str | None) -> Iterator[Layout]:
     if not path.exists():
         raise _no_source(path)
     if path.is_dir():
         yield Layout.open(path)
     else:
-        yield unpacked(path, scratch / "source")
+        yield unpacked(path, scratch / "source", ref=ref)
 
 
 def _no_source(path: Path) -> InvalidInput:
@@ -149,35 +141,7 @@ def _no_source(path: Path) -> InvalidInput:
         advice = "Fetch it first: this command reads files alone."
     elif "." in host.strip(".") or ":" in host:
         advice = f"An image that is in a registry is indexed there: `soci-pipeline index {path}`."
-    return InvalidInput(f"there is no {_as_address(path)}", advice=advice)
-
-
-def _as_address(path: Path) -> str:
-    """As the user wrote it: a path has no two slashes."""
-    return re.sub(r"\A([a-z]+):/", r"\1://", str(path))
-
-
-@contextlib.contextmanager
-def _beside(destination: Path) -> Iterator[Path]:
-    """A folder on the destination's file system, so that the result can be moved and blobs linked."""
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
-    except OSError as error:
-        raise InvalidInput(f"{destination.parent} cannot be written: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put_in_place(scratch: Path, destination: Path) -> None:
-    if destination.exists():
-        destination.rename(scratch / "replaced")
-    # Where blobs were written before they had their names; the layout is finished.
-    with contextlib.suppress(OSError):
-        (scratch / "result" / INCOMING).rmdir()
-    (scratch / "result").rename(destination)
+    return InvalidInput(f"there is no {as_address(path)}", advice=advice)
 
 
 def _text(result: Conversion) -> str:

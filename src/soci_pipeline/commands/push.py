@@ -1,12 +1,14 @@
 """Push an OCI layout to a registry, from the largest blob to the tag.
 
-LAYOUT's index.json must list one image or image index. It goes by digest, with what refers to it in the layout (a v1
-SOCI index, for one); where REFERENCE has a tag, that is pointed at it when everything else is there. What the registry
-has already is not sent again. Credentials: SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD for the
-registry in SOCI_PIPELINE_REGISTRY, or from the Docker configuration.
+LAYOUT's index.json lists one image or image index, or several of which --ref chooses one. It goes by digest, with what
+refers to it in the layout (a v1 SOCI index, for one); where REFERENCE has a tag, that is pointed at it when everything
+else is there. What the registry has already is not sent again. Credentials: SOCI_PIPELINE_REGISTRY_USERNAME and
+SOCI_PIPELINE_REGISTRY_PASSWORD for the registry in SOCI_PIPELINE_REGISTRY, or from the Docker
+configuration.
 
-Exit statuses: 0 pushed; 3 no layout or no reference; 5 the layout is damaged; 10 to 12 the registry refused, is out of
-reach, or wants other credentials; 18 the tag may not move; 23 it took too long.
+Exit statuses: 0 pushed; 3 no layout or no reference, or several images and no --ref; 5 the layout is damaged; 6 a link
+or special file takes the place of a blob; 10 to 12 the registry refused, is out of reach, or wants other credentials;
+18 the tag may not move; 23 it took too long.
 """
 
 import argparse
@@ -17,9 +19,12 @@ from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.layout_choice import choose_roots, listed
 from soci_pipeline.oci.media_types import IMAGE_INDEXES
 from soci_pipeline.registry.push import push_graph
+from soci_pipeline.soci.source_images import check_images
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +33,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=whole(least=1), default=4, metavar="N", help="blobs that go up at once (default 4)"
     )
+    parser.add_argument(
+        "--ref",
+        metavar="NAME",
+        help="of several images in LAYOUT take this one, by its name in index.json or its digest",
+    )
     add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
     reference = reference_of(arguments.reference)
     layout = Layout.open(arguments.layout)
-    root = layout.root()
+    root = _chosen(layout, arguments.ref)
+    check_images(layout, root)
     if reference.digest not in (None, root.digest):
         raise InvalidInput(f"the layout holds {root.digest}, and {reference.digest} was to be pushed")
     with client_for(arguments, reference) as client:
@@ -58,3 +69,13 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     tagged = f", tagged {reference.tag}" if reference.tag else ""
     moved = f"{sized(report.bytes_uploaded)} uploaded, {sized(report.bytes_skipped)} were there"
     return CommandResult(json=answer, text=f"{answer['reference']}{tagged}  {moved}")
+
+
+def _chosen(layout: Layout, ref: str | None) -> Descriptor:
+    roots = choose_roots(layout.roots(), ref, f"layout {layout.path}")
+    if len(roots) > 1:
+        raise InvalidInput(
+            f"layout {layout.path} lists {len(roots)} images, and a push takes one:\n{listed(roots)}",
+            advice="Choose one with --ref NAME, or by its digest.",
+        )
+    return roots[0] if roots else layout.root()

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -12,7 +13,13 @@ class Ended(BaseException):
 
 @contextlib.contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped."""
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped.
+
+    Outside of the main thread, which alone receives signals, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def end(_number: int, _frame: FrameType | None) -> None:
         # Not KeyboardInterrupt: raised while Python runs a text of code (it does so for data classes), that one makes

@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     """Build the zTOC and write it."""
     if not arguments.layer.is_file():
         raise InvalidInput(f"there is no file {arguments.layer}", advice="Give the layer's file, then the options.")
+    check_output(arguments.output, arguments.layer)
     _check_type(arguments.layer, arguments.media_type)
     built = build_ztoc(
         arguments.layer,
@@ -104,6 +105,13 @@ def _check_type(layer: Path, media_type: str) -> None:
         )
     if compression is Compression.GZIP and start and start != GZIP_MAGIC:
         raise InvalidInput(f"{layer} is not gzipped, as {media_type} says", advice=f"A plain tar is {OCI_LAYER}.")
+
+
+def check_output(output: Path, *inputs: Path) -> None:
+    """Refuse an output that would replace one of the inputs."""
+    for path in inputs:
+        if output.exists() and path.exists() and output.samefile(path):
+            raise InvalidInput(f"--output {output} is the input {path}", advice="Name another file for the result.")
 
 
 def write_output(path: Path, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """Read one file of a layer through its zTOC alone: only the spans that hold the file are read and inflated.
 
-The last entry of a path counts, and hard links are followed, as in a container. Without --output the content goes to
-standard output.
+The last entry of a path counts. A hard link is the file that its target was when the link was made, as in a container.
+Without --output the content goes to standard output.
 
 Exit statuses: 0 read; 3 no such file, or no regular one, or a layer of another size; 5 the zTOC or a span is damaged.
 """
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult, write_out
-from soci_pipeline.commands.ztoc import write_output
+from soci_pipeline.commands.ztoc import check_output, write_output
 from soci_pipeline.commands.ztoc_info import read_ztoc
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     """Find the file and write its content."""
     if arguments.json and arguments.output is None:
         raise InvalidInput("--json needs --output, since standard output can carry only one of them")
+    if arguments.output is not None:
+        check_output(arguments.output, arguments.ztoc, arguments.layer)
     ztoc = read_ztoc(arguments.ztoc)
     entry = find_file(ztoc, arguments.path)
     fetched = 0

@@ -55,7 +55,7 @@ def take_over(source: Layout, parts: Iterable[Descriptor], target: Layout) -> No
     for part in parts:
         for node in source.walk(part):
             if source.has(node) or not node.may_be_elsewhere:
-                target.link_from(source, node)
+                target.take_over(source, node)
 
 
 def attestations_of(image: SourceImage, attestations: Sequence[Descriptor]) -> tuple[Descriptor, ...]:

@@ -66,7 +66,7 @@ def _verify_into(made: Layout, result: Layout, source: Layout) -> None:
     """Take over what was verified at import, and hash the rest, which the program has written."""
     for node in made.walk(made.root()):
         if source.has(node):
-            result.link_from(source, node)
+            result.take_over(source, node)
         elif made.has(node) or not node.may_be_elsewhere:
             with made.open_blob(node) as blob:
                 result.add_chunks(iter(partial(blob.read, 1 << 20), b""), node)

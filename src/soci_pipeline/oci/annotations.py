@@ -41,6 +41,12 @@ REVISION: Final = "org.opencontainers.image.revision"
 SOURCE: Final = "org.opencontainers.image.source"
 CREATED: Final = "org.opencontainers.image.created"
 
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+"""On a descriptor of a layout's ``index.json``: what the image is called there."""
+
+CONTAINERD_NAME: Final = "io.containerd.image.name"
+"""As `REF_NAME`, the whole reference; `docker save` and `ctr image export` write both."""
+
 
 def is_attestation(entry: Descriptor) -> bool:
     """Whether an entry of an image index is a BuildKit attestation."""

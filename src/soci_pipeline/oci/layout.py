@@ -2,6 +2,10 @@
 
 A blob appears under its name only when it is whole: temp file in the same file system, verify, rename. Several
 processes may write the same layout.
+
+A layout may come from somebody else. Its files are opened without following links, and only regular files inside the
+folder are read (`layout_files`). `Layout.take_over` and `Layout.open_verified` hash a blob that this object has not
+verified yet; what was verified is remembered for as long as the file does not change.
 """
 
 import contextlib
@@ -9,13 +13,16 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, cast
 
 from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.oci import layout_files
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import (
@@ -28,8 +35,11 @@ from soci_pipeline.oci.manifest import (
 )
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 
-_LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 INCOMING = ".incoming"
+_HEX = re.compile(r"[0-9a-f]{64}\Z")
+_MAX_LAYOUT_FILE_BYTES = 1 << 16
+_MAX_INDEX_FILE_BYTES = 64 << 20
 _MAKE_ONE = (
     "Name the folder of an OCI layout: `docker buildx build --output type=oci,tar=false,dest=FOLDER` makes one, and so "
     "does `soci-pipeline convert` of an archive."
@@ -93,6 +103,7 @@ class BlobWriter:
             raise DamagedContent(f"content of {self._expected} hashes to {digest}")
         # Read-only, so that nothing writes through a hard link by mistake.
         self._path.chmod(0o444)
+        self._layout.mark_verified(digest, self._path.stat())
         place = self._layout.blob_path(digest)
         place.parent.mkdir(exist_ok=True)
         self._path.rename(place)
@@ -109,22 +120,27 @@ class Layout:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._verified: dict[Digest, layout_files.Identity] = {}
 
     @classmethod
     def create(cls, path: Path) -> Self:
         """Make an empty layout, or open the one that is there."""
         (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         layout = cls(path)
-        _replace(path / "oci-layout", _LAYOUT_FILE)
+        _replace(path / "oci-layout", LAYOUT_FILE)
         if not (path / "index.json").exists():
             layout.set_roots(())
         return layout
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open an existing layout; raises `InvalidInput` where the folder is none."""
+        """Open an existing layout.
+
+        Raises `InvalidInput` where the folder is none, `HostileArchive` where ``oci-layout`` is not a regular file.
+        """
         try:
-            version = json.loads((path / "oci-layout").read_bytes()).get("imageLayoutVersion")
+            data = layout_files.read_file(path, "oci-layout", limit=_MAX_LAYOUT_FILE_BYTES)
+            version = json.loads(data).get("imageLayoutVersion")
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise _no_layout(path) from error
         if version != "1.0.0":
@@ -136,11 +152,21 @@ class Layout:
         return self.path / "blobs" / digest.algorithm / digest.hex
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Whether a blob of that digest and size is there. Content was verified when it was written."""
-        try:
-            return self.blob_path(descriptor.digest).stat().st_size == descriptor.size
-        except FileNotFoundError:
-            return False
+        """Whether a blob of that digest and size is there; raises `HostileArchive` for a link or a special file.
+
+        The content is not read: a blob of a layout from elsewhere may still have another digest.
+        """
+        status = layout_files.stat_file(self.path, *_place(descriptor.digest))
+        return status is not None and status.st_size == descriptor.size
+
+    def is_verified(self, descriptor: Descriptor) -> bool:
+        """Whether this object has hashed the blob, and its file has not changed since."""
+        status = layout_files.stat_file(self.path, *_place(descriptor.digest))
+        return status is not None and self._verified.get(descriptor.digest) == layout_files.identity(status)
+
+    def mark_verified(self, digest: Digest, status: os.stat_result) -> None:
+        """Remember that the whole content of the file with that status has the digest."""
+        self._verified[digest] = layout_files.identity(status)
 
     def writer(self, *, expected: Digest | None = None, size: int | None = None) -> BlobWriter:
         """A writer for one blob; see `BlobWriter`."""
@@ -167,26 +193,89 @@ class Layout:
         return self.add_bytes(document.encode(), document.media_type)
 
     def link_from(self, source: "Layout", descriptor: Descriptor) -> None:
-        """Take a blob over from another layout: a hard link where both lie on one file system, else a copy."""
+        """Take a blob over from a layout that this program has written, without reading it.
+
+        A hard link where both lie on one file system, else a copy, which is verified.
+        """
+        self._take(source, descriptor, verify=False)
+
+    def take_over(self, source: "Layout", descriptor: Descriptor) -> None:
+        """As `link_from`, from a layout of any origin: the content is hashed unless ``source`` has verified it.
+
+        Raises `DamagedContent` where it does not have its digest; it is not taken over then.
+        """
+        self._take(source, descriptor, verify=True)
+
+    def _take(self, source: "Layout", descriptor: Descriptor, *, verify: bool) -> None:
         if self.has(descriptor):
             return
-        place = self.blob_path(descriptor.digest)
-        place.parent.mkdir(exist_ok=True)
+        incoming = self.path / INCOMING
+        incoming.mkdir(exist_ok=True)
+        link = incoming / f"link-{uuid.uuid4().hex}"
         try:
-            os.link(source.blob_path(descriptor.digest), place)
-        except FileExistsError:
-            return
+            layout_files.link_file(source.path, _place(descriptor.digest), link)
+        except FileNotFoundError as error:
+            raise source._missing(descriptor) from error
         except OSError:
+            # Another file system, or one without hard links.
             with source.open_blob(descriptor) as blob:
                 self.add_chunks(iter(lambda: blob.read(1 << 20), b""), descriptor)
+            return
+        try:
+            self._put_link(link, source, descriptor, verify=verify)
+        finally:
+            link.unlink(missing_ok=True)
+
+    def _put_link(self, link: Path, source: "Layout", descriptor: Descriptor, *, verify: bool) -> None:
+        """Give a link its name; what is verified is the file that was linked, whatever ``source`` holds by now."""
+        with layout_files.open_file(link.parent, link.name) as blob:
+            status = os.fstat(blob.fileno())
+            _check_size(descriptor, status.st_size, source.path)
+            if source._verified.get(descriptor.digest) == layout_files.identity(status):
+                self.mark_verified(descriptor.digest, status)
+            elif verify:
+                _check_digest(descriptor, Digest.of_stream(blob, descriptor.digest.algorithm), source.path)
+                source.mark_verified(descriptor.digest, status)
+                self.mark_verified(descriptor.digest, status)
+        place = self.blob_path(descriptor.digest)
+        place.parent.mkdir(exist_ok=True)
+        link.rename(place)
 
     def open_blob(self, descriptor: Descriptor) -> BinaryIO:
-        """Open a blob for reading; raises `DamagedContent` where it is missing or of another size."""
-        path = self.blob_path(descriptor.digest)
-        if not self.has(descriptor):
-            state = f"has {path.stat().st_size} bytes, not {descriptor.size}" if path.exists() else "is missing"
-            raise DamagedContent(f"blob {descriptor.digest} of layout {self.path} {state}")
-        return path.open("rb")
+        """Open a blob for reading; raises `DamagedContent` where it is missing or of another size.
+
+        Raises `HostileArchive` where it is not a regular file inside the layout. The content is not hashed.
+        """
+        try:
+            blob = layout_files.open_file(self.path, *_place(descriptor.digest))
+        except FileNotFoundError as error:
+            raise self._missing(descriptor) from error
+        try:
+            _check_size(descriptor, os.fstat(blob.fileno()).st_size, self.path)
+        except DamagedContent:
+            blob.close()
+            raise
+        return blob
+
+    def open_verified(self, descriptor: Descriptor) -> BinaryIO:
+        """As `open_blob`; reading the last bytes raises `DamagedContent` where the content has another digest."""
+        blob = self.open_blob(descriptor)
+        status = os.fstat(blob.fileno())
+        if self._verified.get(descriptor.digest) == layout_files.identity(status):
+            return blob
+
+        def verified() -> None:
+            self.mark_verified(descriptor.digest, status)
+
+        try:
+            reader = layout_files.VerifyingReader(blob, descriptor.digest, descriptor.size, self.path, verified)
+        except DamagedContent:
+            blob.close()
+            raise
+        return cast("BinaryIO", reader)
+
+    def _missing(self, descriptor: Descriptor) -> DamagedContent:
+        return DamagedContent(f"blob {descriptor.digest} of layout {self.path} is missing")
 
     def read(self, descriptor: Descriptor, *, limit: int = MAX_MANIFEST_BYTES) -> bytes:
         """Read and verify a small blob; raises `DamagedContent` where it is not what its descriptor says."""
@@ -194,9 +283,7 @@ class Layout:
             raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes exceeds the limit of {limit}")
         with self.open_blob(descriptor) as blob:
             data = blob.read()
-        found = Digest.of(data, descriptor.digest.algorithm)
-        if found != descriptor.digest:
-            raise DamagedContent(f"content of {descriptor.digest} in layout {self.path} hashes to {found}")
+        _check_digest(descriptor, Digest.of(data, descriptor.digest.algorithm), self.path)
         return data
 
     def read_document(self, descriptor: Descriptor) -> ImageManifest | ImageIndex:
@@ -206,7 +293,7 @@ class Layout:
     def roots(self) -> tuple[Descriptor, ...]:
         """The descriptors of ``index.json``."""
         try:
-            data = (self.path / "index.json").read_bytes()
+            data = layout_files.read_file(self.path, "index.json", limit=_MAX_INDEX_FILE_BYTES)
         except FileNotFoundError as error:
             raise InvalidInput(f"the layout {self.path} has no index.json") from error
         return parse_roots(data, self.path, any_algorithm=True)
@@ -237,12 +324,29 @@ class Layout:
         """
         subjects = {node.digest for node in self.walk(root)}
         found = []
-        for path in sorted((self.path / "blobs" / "sha256").iterdir()):
-            document = _manifest_at(path)
+        for digest in self._sha256_blobs():
+            size, document = self._manifest_at(digest)
             if document is not None and document.subject is not None and document.subject.digest in subjects:
-                digest = Digest(f"sha256:{path.name}")
-                found.append(Descriptor(media_type=document.media_type, digest=digest, size=path.stat().st_size))
+                found.append(Descriptor(media_type=document.media_type, digest=digest, size=size))
         return tuple(found)
+
+    def _sha256_blobs(self) -> list[Digest]:
+        """The digests by which blobs are named, sorted; other names in the folder are not blobs."""
+        with layout_files.open_folder(self.path, "blobs", SHA256) as folder:
+            names = sorted(os.listdir(folder))  # noqa: PTH208
+        return [Digest(f"{SHA256}:{name}") for name in names if _HEX.match(name)]
+
+    def _manifest_at(self, digest: Digest) -> tuple[int, ImageManifest | ImageIndex | None]:
+        with layout_files.open_file(self.path, *_place(digest)) as blob:
+            size = os.fstat(blob.fileno()).st_size
+            head = blob.read(64)
+            if size > MAX_MANIFEST_BYTES or not head.lstrip().startswith(b"{"):
+                return size, None
+            data = head + blob.read(MAX_MANIFEST_BYTES)
+        try:
+            return size, parse(data)
+        except InvalidInput:
+            return size, None
 
     def _walk(self, node: Descriptor, seen: set[Digest], *, depth: int) -> Iterator[Descriptor]:
         if node.digest in seen:
@@ -278,18 +382,18 @@ def parse_roots(data: bytes, where: Path, *, any_algorithm: bool = False) -> tup
     return parse_image_index(json.dumps(fields).encode(), any_algorithm=any_algorithm).manifests
 
 
-def _manifest_at(path: Path) -> ImageManifest | ImageIndex | None:
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        return None
-    with path.open("rb") as blob:
-        head = blob.read(64)
-        if not head.lstrip().startswith(b"{"):
-            return None
-        data = head + blob.read()
-    try:
-        return parse(data)
-    except InvalidInput:
-        return None
+def _place(digest: Digest) -> tuple[str, str, str]:
+    return "blobs", digest.algorithm, digest.hex
+
+
+def _check_size(descriptor: Descriptor, size: int, where: Path) -> None:
+    if size != descriptor.size:
+        raise DamagedContent(f"blob {descriptor.digest} of layout {where} has {size} bytes, not {descriptor.size}")
+
+
+def _check_digest(descriptor: Descriptor, found: Digest, where: Path) -> None:
+    if found != descriptor.digest:
+        raise DamagedContent(f"content of {descriptor.digest} in layout {where} hashes to {found}")
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.layout import LAYOUT_FILE, Layout
 from soci_pipeline.oci.manifest import ImageIndex
 
 
@@ -17,12 +17,12 @@ def write_archive(layout: Layout, path: Path, *, roots: Sequence[Descriptor] | N
     """
     tops = layout.roots() if roots is None else tuple(roots)
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
-        _add(archive, "oci-layout", (layout.path / "oci-layout").read_bytes())
+        _add(archive, "oci-layout", LAYOUT_FILE)
         _add(archive, "index.json", ImageIndex(manifests=tops).encode())
         for blob in _blobs(layout, tops):
             info = tarfile.TarInfo(str(layout.blob_path(blob.digest).relative_to(layout.path)))
             info.size = blob.size
-            with layout.open_blob(blob) as content:
+            with layout.open_verified(blob) as content:
                 archive.addfile(info, content)
     return path
 

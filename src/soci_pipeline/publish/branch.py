@@ -16,6 +16,7 @@ from pathlib import Path
 
 from soci_pipeline.build.builder import Connect, choose
 from soci_pipeline.build.import_image import import_image
+from soci_pipeline.build.prebuilt import image_name
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.containerd.soci_release import environment_with_soci
 from soci_pipeline.containerd.toolchain import index_with_containerd
@@ -133,6 +134,7 @@ def import_built(branch: Branch, built: Built) -> Layout:
             built.path,
             branch.fresh("image"),
             platform=branch.request.platform,
+            ref=image_name(branch.request.prebuilt),
             compress=built.compress,
             check_diff_ids=built.check_diff_ids,
         )
@@ -192,7 +194,7 @@ def upload_layers(
     with branch.timed("upload"):
         for layer in layers:
             before = done
-            opener = partial(layout.open_blob, layer)
+            opener = partial(layout.open_verified, layer)
             if client.upload_blob(branch.request.image.repository, layer, opener, on_bytes=moved, stop=stop):
                 uploaded.append(layer.size)
             moved(before + layer.size - done)

@@ -66,7 +66,7 @@ class _Push:
         uploaded = self.client.upload_blob(
             self.repository,
             node,
-            lambda: self.layout.open_blob(node),
+            lambda: self.layout.open_verified(node),
             on_bytes=count,
             stop=self.stop,
         )

@@ -7,6 +7,7 @@ from soci_pipeline.build.archive import Archive, open_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout, parse_roots
+from soci_pipeline.oci.layout_choice import choose_roots
 from soci_pipeline.oci.manifest import MAX_DEPTH, MAX_MANIFEST_BYTES
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.progress import Advance, meter
@@ -14,8 +15,10 @@ from soci_pipeline.progress import Advance, meter
 _CHUNK = 1 << 20
 
 
-def unpacked(path: Path, folder: Path) -> Layout:
+def unpacked(path: Path, folder: Path, *, ref: str | None = None) -> Layout:
     """The layout in a tar (gzipped or not), unpacked into ``folder``: what its ``index.json`` leads to.
+
+    With ``ref`` only the image of that name or digest is unpacked.
 
     Raises `InvalidInput` for a file that is no such archive, `DamagedContent` and `HostileArchive` for one that is
     refused.
@@ -30,7 +33,7 @@ def unpacked(path: Path, folder: Path) -> Layout:
         if size > MAX_MANIFEST_BYTES:
             raise InvalidInput(f"index.json of {path} has {size} bytes")
         with archive.open("index.json") as file:
-            roots = parse_roots(file.read(), path)
+            roots = choose_roots(parse_roots(file.read(), path), ref, path)
         layout = Layout.create(folder)
         with meter("unpack") as advance:
             for root in roots:

@@ -14,6 +14,7 @@ from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGES
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.layout_choice import choose_roots
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
     DOCKER_CONFIG,
@@ -54,6 +55,7 @@ class _Work:
     options: SociOptions
     build_tool: str
     disable_xattrs: bool
+    ref: str | None
     layers: dict[LayerKey, IndexedLayer]
     renamed: dict[Digest, Descriptor] = field(default_factory=dict)
     records: list[PlatformImage] = field(default_factory=list)
@@ -66,6 +68,7 @@ def convert(
     options: SociOptions,
     build_tool: str = BUILD_TOOL,
     platforms: Sequence[Platform] | None = None,
+    ref: str | None = None,
     disable_xattrs: bool = False,
     prefetch_files: Sequence[str] = (),
     jobs: int = 2,
@@ -74,14 +77,16 @@ def convert(
 ) -> Conversion:
     """Index the images of a layout; ``platforms`` chooses some of them, None takes all.
 
-    The source's ``index.json`` may list an image index or images; the result's lists an image index alone. Where
-    nothing can be indexed the images stay as they are. ``build_tool`` goes into zTOCs and SOCI indexes, and so into
-    their digests. ``jobs`` layers are indexed at a time.
+    The source's ``index.json`` may list an image index or images; the result's lists an image index alone. Where it
+    lists images that are no part of one, ``ref`` chooses by name or digest. Where nothing can be indexed the images
+    stay as they are. ``build_tool`` goes into zTOCs and SOCI indexes, and so into their digests. ``jobs`` layers are
+    indexed at a time.
 
-    Raises `InvalidInput` for a source without images or without a chosen platform, `DamagedContent` for a damaged
-    layer, `HostileArchive` for one past ``limits``; a destination that was not there before is not there then either.
+    Raises `InvalidInput` for a source without images, with two different ones of one platform or without a chosen one,
+    `DamagedContent` for a damaged layer, `HostileArchive` for one past ``limits`` or a source with links; a destination
+    that was not there before is not there then either.
     """
-    index, images = read_images(source, platforms)
+    index, images = read_images(source, platforms, ref=ref)
     with _new_layout(destination) as target:
         indexer = LayerIndexer(
             source=source,
@@ -96,7 +101,7 @@ def convert(
         wanted = [layer for image in images if image.chosen for layer in image.manifest.layers]
         layers = indexer.index(wanted, jobs=jobs)
         _warn_of_absent_files(prefetch_files, layers.values())
-        work = _Work(source, target, options, build_tool, disable_xattrs, layers)
+        work = _Work(source, target, options, build_tool, disable_xattrs, ref, layers)
         make = _convert_v1 if options.version is IndexVersion.V1 else _convert_v2
         root = make(work, index, images).plain
         _take_over(source, target, root, (record.soci_index for record in work.records))
@@ -269,7 +274,7 @@ def _record(work: _Work, image: SourceImage, manifest: Descriptor, found: Descri
 
 def _root(work: _Work, index: ImageIndex) -> Descriptor:
     """The image index, stored; the source's own bytes where nothing in it has changed."""
-    roots = work.source.roots()
+    roots = choose_roots(work.source.roots(), work.ref, f"layout {work.source.path}")
     if len(roots) == 1 and roots[0].media_type == OCI_INDEX and work.source.read_document(roots[0]) == index:
         return roots[0]
     return work.target.add_document(index.replaced(media_type=OCI_INDEX))
@@ -287,6 +292,6 @@ def _take_over(source: Layout, target: Layout, root: Descriptor, more: Iterable[
         if not target.has(node):
             if not source.has(node) and (node.may_be_elsewhere or node.media_type in IMAGE_MANIFESTS):
                 continue
-            target.link_from(source, node)
+            target.take_over(source, node)
         if node.media_type in IMAGE_MANIFESTS or node.media_type == OCI_INDEX:
             pending += target.read_document(node).children

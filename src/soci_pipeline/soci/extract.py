@@ -9,6 +9,7 @@ from soci_pipeline.soci import entries as kinds
 from soci_pipeline.soci.checkpoints import Checkpoint, GzipCheckpoints
 from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.inflate import BUFFER_ERROR, GZIP, NO_FLUSH, OK, RAW, STREAM_END, Buffer, Inflater
+from soci_pipeline.soci.layer_tree import Folder, LayerTree
 from soci_pipeline.soci.ztoc_codec import InvalidZtoc, Ztoc
 
 ReadRange = Callable[[int, int], bytes]
@@ -16,7 +17,6 @@ ReadRange = Callable[[int, int], bytes]
 
 _TRAILER: Final = 8
 _MOST_OUT_OF_ONE: Final = 1032  # deflate's best: 258 bytes for two bits (RFC 1951)
-_MOST_LINKS: Final = 8
 
 
 def read_span(ztoc: Ztoc, span: int, compressed: bytes) -> bytes:
@@ -83,27 +83,23 @@ def file_bytes(ztoc: Ztoc, entry: Entry, read_range: ReadRange) -> bytes:
 
 
 def find_file(ztoc: Ztoc, path: str) -> Entry:
-    """The regular file of a path as a container sees this layer: the last entry of the name, hard links followed.
+    """The regular file of a path as a container sees this layer (see `layer_tree`); hard links are followed.
 
     Raises `InvalidInput` where there is none, or where the path is something else.
     """
-    latest = {normalised(entry.name): entry for entry in ztoc.entries}
-    wanted = normalised(path.encode(errors="surrogateescape"))
-    for _ in range(_MOST_LINKS):
-        entry = latest.get(wanted)
-        if entry is None:
-            raise InvalidInput(
-                f"the layer has no {path!r}", advice="`soci-pipeline ztoc-info` lists what the layer of a zTOC has."
-            )
-        if entry.kind == kinds.REGULAR:
-            return entry
-        if entry.kind != kinds.HARDLINK:
-            target = f" to {entry.link.decode(errors='replace')!r}" if entry.link else ""
-            raise InvalidInput(f"{path!r} is no regular file but a {entry.kind.decode()}{target}")
-        wanted = normalised(entry.link)
-    raise InvalidInput(f"{path!r} is a hard link that leads nowhere")
-
-
-def normalised(name: bytes) -> bytes:
-    """A path without the leading ``/`` or ``./`` and the final ``/`` that tars differ in."""
-    return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
+    found = LayerTree(ztoc.entries).find(path.encode(errors="surrogateescape"))
+    if found is None:
+        raise InvalidInput(
+            f"the layer has no {path!r}", advice="`soci-pipeline ztoc-info` lists what the layer of a zTOC has."
+        )
+    if isinstance(found, Folder):
+        raise InvalidInput(f"{path!r} is no regular file but a dir")
+    if found.kind == kinds.REGULAR:
+        return found
+    target = f" to {found.link.decode(errors='replace')!r}" if found.link else ""
+    if found.kind == kinds.HARDLINK:
+        raise InvalidInput(
+            f"{path!r} is a hard link{target}, which the layer does not have before the link",
+            advice="Build the layer again: no runtime can unpack a hard link without its target.",
+        )
+    raise InvalidInput(f"{path!r} is no regular file but a {found.kind.decode()}{target}")

@@ -22,6 +22,10 @@ _BUFFERS: Final = 4
 _PATIENCE: Final = 64
 _AT_BOUNDARY: Final = 128
 _LAST_BLOCK: Final = 64
+_COMPRESS_AGAIN: Final = (
+    "Compress the layer again. Indexed or not, containerd cannot unpack it unless pigz is installed there: Go's gzip "
+    "rejects what follows the stream."
+)
 
 
 class Damaged(Exception):
@@ -204,7 +208,7 @@ class _GzipReader:
 
     def _trailing(self) -> None:
         detail = f"there are bytes after the last gzip member, which ends at {self.member_start}"
-        raise LayerNotIndexable(Reason.TRAILING_BYTES, detail)
+        raise LayerNotIndexable(Reason.TRAILING_BYTES, detail, advice=_COMPRESS_AGAIN)
 
 
 def _fill(source: BinaryIO, buffer: Buffer) -> int:

@@ -1,5 +1,6 @@
 """Indexes the layers of images: each once, the largest first, several at a time; known zTOCs are used again."""
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -14,8 +15,9 @@ from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, layer_compr
 from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.soci import entries as kinds
-from soci_pipeline.soci.extract import normalised
+from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.index import IndexedLayer, SpanRange, prefetch_document
+from soci_pipeline.soci.layer_tree import LayerTree
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
 from soci_pipeline.soci.ztoc import build_ztoc
@@ -85,6 +87,8 @@ class LayerIndexer:
         try:
             data, toc, needs_xattrs = self._ztoc_of(layer, on_bytes)
         except LayerNotIndexable as error:
+            if error.code == Reason.TRAILING_BYTES:
+                logger().warning("layer %s may keep the image from starting: %s", layer.digest, error)
             return IndexedLayer(layer, reason=Reason(error.code))
         ztoc = self.target.add_bytes(data, SOCI_LAYER)
         indexed = IndexedLayer(layer, ztoc=ztoc, needs_xattrs=needs_xattrs)
@@ -113,6 +117,7 @@ class LayerIndexer:
                 limits=self.limits,
                 on_bytes=on_bytes,
             )
+            self.source.mark_verified(layer.digest, os.fstat(blob.fileno()))
         if self.ztocs is not None:
             self.ztocs.put(*key, built.data)
         return built.data, None, built.needs_xattrs
@@ -148,16 +153,18 @@ def layer_key(layer: Descriptor) -> LayerKey:
 
 
 def prefetch_spans(toc: Ztoc, paths: Sequence[str]) -> tuple[tuple[SpanRange, ...], frozenset[str]]:
-    """The spans that hold the regular files of some paths, ascending and without overlap; and the paths of those."""
-    wanted = {path: normalised(path.encode(errors="surrogateescape")) for path in paths}
-    names = set(wanted.values())
-    files = [entry for entry in toc.entries if entry.kind == kinds.REGULAR and normalised(entry.name) in names]
-    found = {span for entry in files for span in toc.spans_of(entry.offset, entry.offset + entry.size)}
-    held = {normalised(entry.name) for entry in files}
+    """The spans that hold the regular files of some paths, ascending and without overlap; and the paths of those.
+
+    A path is what a container sees at it: the last file of that name, or the one that a hard link was made to.
+    """
+    tree = LayerTree(toc.entries)
+    nodes = {path: tree.find(path.encode(errors="surrogateescape")) for path in paths}
+    files = {path: node for path, node in nodes.items() if isinstance(node, Entry) and node.kind == kinds.REGULAR}
+    found = {span for file in files.values() for span in toc.spans_of(file.offset, file.offset + file.size)}
     ranges: list[SpanRange] = []
     for span in sorted(found):
         if ranges and ranges[-1][1] == span - 1:
             ranges[-1] = (ranges[-1][0], span)
         else:
             ranges.append((span, span))
-    return tuple(ranges), frozenset(path for path, name in wanted.items() if name in held)
+    return tuple(ranges), frozenset(files)

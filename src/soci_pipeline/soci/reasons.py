@@ -26,7 +26,10 @@ WHY: Mapping[Reason, str] = {
     Reason.ZSTD: "compressed with zstd, which SOCI cannot index; build with gzip",
     Reason.UNSUPPORTED_ENTRY: "has an entry that lazy loading would show wrongly",
     Reason.HARDLINK_WITH_SIZE: "has a hard link with contents of its own, which lazy loading would show wrongly",
-    Reason.TRAILING_BYTES: "has bytes behind the end of its compressed stream",
+    Reason.TRAILING_BYTES: (
+        "has bytes behind the end of its compressed stream; containerd cannot unpack it without pigz, so the image may "
+        "not start; compress the layer again"
+    ),
     Reason.FOREIGN: "is kept by another server than this registry, or is of a type that SOCI does not know",
 }
 """What each reason means to whoever built the image."""

@@ -4,7 +4,8 @@ Tools write ``index.json`` in three shapes: it lists an image index, one image, 
 go-containerregistry does). The result is the same.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from soci_pipeline.errors import InvalidInput
@@ -13,6 +14,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.layout_choice import check_one_a_platform, choose_roots, listed
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.oci.platform import Platform
@@ -32,16 +34,21 @@ class SourceImage:
     turn: int = 0
 
 
-def read_images(source: Layout, platforms: Sequence[Platform] | None) -> tuple[ImageIndex, tuple[SourceImage, ...]]:
+def read_images(
+    source: Layout, platforms: Sequence[Platform] | None, *, ref: str | None = None
+) -> tuple[ImageIndex, tuple[SourceImage, ...]]:
     """The source as an image index, and the images in it; without ``platforms`` all of them are chosen.
 
-    Raises `InvalidInput` for a source without images, or without one of a platform that was asked for.
+    ``ref`` chooses one image of several in ``index.json``, by its name or digest. Raises `InvalidInput` for a source
+    without images, with two different ones of one platform, or without one of a platform that was asked for.
     """
-    index = _index(source)
+    roots = choose_roots(source.roots(), ref, f"layout {source.path}")
+    index = _index(source, roots)
     index.check_listed()
     images = [image for child in index.manifests if (image := _image(source, child)) is not None]
     if not images:
         raise InvalidInput(f"the layout {source.path} holds no image")
+    _check_platforms(source, images, {root.digest: root for root in roots})
     return index, tuple(_choose(images, platforms))
 
 
@@ -50,13 +57,35 @@ def in_order_of_choice(images: Sequence[SourceImage]) -> list[SourceImage]:
     return sorted((image for image in images if image.chosen), key=lambda image: image.turn)
 
 
-def _index(source: Layout) -> ImageIndex:
-    roots = tuple({root.digest: root for root in source.roots()}.values())
+def check_images(source: Layout, root: Descriptor) -> None:
+    """Raise `InvalidInput` where an image index lists two different images of one platform.
+
+    What has no readable platform, such as a signature, is not an image that a client would choose.
+    """
+    if root.media_type not in IMAGE_INDEXES:
+        return
+    images: list[SourceImage] = []
+    for child in source.read_document(root).children:
+        with contextlib.suppress(InvalidInput):
+            images += [image] if (image := _image(source, child)) is not None else []
+    _check_platforms(source, images, {})
+
+
+def _check_platforms(source: Layout, images: Iterable[SourceImage], names: Mapping[Digest, Descriptor]) -> None:
+    # The config of a signature may name a platform of empty words.
+    named = (image for image in images if image.platform.os and image.platform.architecture)
+    found = ((image.descriptor, image.platform, image.manifest.config.digest) for image in named)
+    check_one_a_platform(found, names, f"layout {source.path}")
+
+
+def _index(source: Layout, roots: Sequence[Descriptor]) -> ImageIndex:
     if len(roots) == 1 and isinstance(document := source.read_document(roots[0]), ImageIndex):
         return document
     if any(root.media_type in IMAGE_INDEXES for root in roots):
-        advice = "Copy the one that is meant into a layout of its own."
-        raise InvalidInput(f"layout {source.path} lists {len(roots)} images that are no part of one", advice=advice)
+        raise InvalidInput(
+            f"layout {source.path} lists {len(roots)} images that are no part of one:\n{listed(roots)}",
+            advice="Choose one with --ref NAME, or by its digest.",
+        )
     return ImageIndex(manifests=tuple(_listed(source, root) for root in roots))
 
 

@@ -1,4 +1,7 @@
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -108,3 +111,50 @@ def test_a_build_that_fails_is_not_tried_with_another_builder(tmp_path: Path) ->
     builder = FirstThatWorks([first, Answering(BuilderName.DOCKER)])
     with pytest.raises(BuildFailed):
         builder.build(request(tmp_path), tmp_path)
+
+
+class _AnyEngine(BaseHTTPRequestHandler):
+    """A Docker engine with the classic image store; what it is asked does not matter."""
+
+    def do_GET(self) -> None:
+        body = b'{"ApiVersion":"1.45","Version":"26.1.5","Os":"linux","Arch":"amd64","DriverStatus":[]}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def engine_alone(programs: Programs) -> Iterator[dict[str, str]]:
+    """The environment of a machine with an engine and without buildx."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _AnyEngine) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield {"PATH": str(programs.folder), "DOCKER_HOST": f"tcp://127.0.0.1:{server.server_port}"}
+        server.shutdown()
+        thread.join()
+
+
+def test_auto_says_that_it_uses_the_engines_builder_and_why(
+    tmp_path: Path, engine_alone: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert choose("auto", request(tmp_path), env=engine_alone).name is BuilderName.DOCKER
+    [said] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "`auto` uses docker: buildx: the program 'docker' is not on the PATH" in said.getMessage()
+
+
+def test_auto_does_not_use_a_builder_that_ignores_the_ignore_file_of_the_dockerfile(
+    tmp_path: Path, engine_alone: dict[str, str]
+) -> None:
+    (tmp_path / "Dockerfile.dockerignore").write_text(".env\n")
+    with pytest.raises(EngineUnavailable, match="does not read the Dockerfile's own ignore file"):
+        choose("auto", request(tmp_path), env=engine_alone)
+
+
+def test_buildx_builds_with_an_ignore_file_of_the_dockerfile(programs: Programs, tmp_path: Path) -> None:
+    programs.add("docker", WORKING)
+    (tmp_path / "Dockerfile.dockerignore").write_text(".env\n")
+    assert choose("auto", request(tmp_path), env=nowhere(programs, tmp_path)).name is BuilderName.BUILDX

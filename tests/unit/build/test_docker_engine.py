@@ -197,6 +197,25 @@ def test_what_only_buildx_can_do_is_refused_before_the_engine_is_asked(
     assert engine.asked == []
 
 
+@pytest.mark.parametrize("dockerfile", ["Dockerfile", "web.Dockerfile", "build/web.Dockerfile"])
+def test_a_dockerfile_with_an_ignore_file_of_its_own_is_refused_before_anything_is_sent(
+    tmp_path: Path, engine: Engine, dockerfile: str
+) -> None:
+    request = _request(tmp_path, dockerfile=dockerfile)
+    place = request.source / dockerfile
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("FROM scratch\nCOPY . /\n")
+    (request.source / ".env").write_text("PASSWORD=secret")
+    (request.source / ".dockerignore").write_text("other\n")
+    _builder(engine, tmp_path).check(request)
+    engine.asked.clear()
+    place.with_name(f"{place.name}.dockerignore").write_text(".env\n")
+    with pytest.raises(NotSupportedByBuilder, match=r"Dockerfile\.dockerignore'") as caught:
+        _builder(engine, tmp_path).build(request, tmp_path / "out")
+    assert "`buildx`" in str(caught.value.advice)
+    assert engine.asked == []
+
+
 def test_an_engine_that_is_gone_is_named(tmp_path: Path) -> None:
     nobody = DockerBuilder({"DOCKER_HOST": f"unix://{tmp_path}/none.sock"})
     with pytest.raises(EngineUnavailable, match="does not answer"):

@@ -37,6 +37,7 @@ from tests.support.images import (
     only_manifest,
     tar_layer,
 )
+from tests.support.several_images import several_images
 from tests.support.tars import gzipped, symlink, tar_of, text
 
 PLAIN = tar_of({"usr/share/doc.txt": text(300_000)})
@@ -360,3 +361,36 @@ def _end(data: bytes) -> int:
     while end >= 512 and not any(data[end - 512 : end]):
         end -= 512
     return end
+
+
+def test_two_images_of_one_platform_in_an_oci_archive_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
+    source = several_images(tmp_path / "source", ["web-1", "cache-7"])
+    for path in (source.path, oci_archive(tmp_path / "image.tar", source)):
+        with pytest.raises(InvalidInput, match="2 images for linux/amd64") as caught:
+            imported(path, tmp_path)
+        first, second = source.roots()
+        assert f"web-1  {first.digest}\n  cache-7  {second.digest}" in caught.value.reason
+        assert "#ref=NAME" in str(caught.value.advice)
+        assert imported(path, tmp_path, ref="cache-7").root().digest == second.digest
+        assert imported(path, tmp_path, ref=str(first.digest)).root().digest == first.digest
+        with pytest.raises(InvalidInput, match="has no image 'none'"):
+            imported(path, tmp_path, ref="none")
+
+
+def test_two_images_of_one_platform_in_a_docker_archive_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
+    archive = docker_archive(tmp_path / "a.tar", [(AMD64, [PLAIN]), (AMD64, [OTHER])])
+    with pytest.raises(InvalidInput, match="2 images for linux/amd64") as caught:
+        imported(archive, tmp_path)
+    assert "test:0  sha256:" in caught.value.reason
+    assert "test:1  sha256:" in caught.value.reason
+    chosen = imported(archive, tmp_path, ref="test:1")
+    assert gzip.decompress(stored(chosen)) == OTHER
+    with pytest.raises(InvalidInput, match="has no image 'none'"):
+        imported(archive, tmp_path, ref="none")
+
+
+@pytest.mark.parametrize("behind", [b"more", b"\0"])
+def test_a_prebuilt_layer_with_bytes_behind_its_stream_is_refused(tmp_path: Path, behind: bytes) -> None:
+    source = image_layout(tmp_path / "source", layers=[Layer(gzipped(PLAIN) + behind)])
+    with pytest.raises(DamagedContent):
+        imported(source.path, tmp_path, check_diff_ids=True)

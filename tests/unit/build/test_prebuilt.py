@@ -7,7 +7,7 @@ import pytest
 
 from soci_pipeline.build.errors import OutsideSource
 from soci_pipeline.build.import_image import import_image
-from soci_pipeline.build.prebuilt import PrebuiltBuilder, download
+from soci_pipeline.build.prebuilt import PrebuiltBuilder, download, image_name
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import DamagedContent, InvalidInput, SourceError
 from tests.support.archives import oci_archive
@@ -107,3 +107,33 @@ def test_a_registry_reference_is_checked_beforehand(tmp_path: Path) -> None:
     PrebuiltBuilder().check(request(tmp_path, "docker://registry.example/team/app:1-{arch}"))
     with pytest.raises(InvalidInput):
         PrebuiltBuilder().check(request(tmp_path, "docker://Not A Reference"))
+
+
+@pytest.mark.parametrize(
+    ("prebuilt", "name"),
+    [
+        (None, None),
+        ("images.tar", None),
+        ("images.tar#ref=web-1", "web-1"),
+        ("/srv/a#b/images.tar#ref=docker.io/library/web:1", "docker.io/library/web:1"),
+        ("https://host/images.tar#ref=web-1", "web-1"),
+        (f"https://host/images.tar#sha256={SHA256}&ref=web-1", "web-1"),
+        (f"https://host/images.tar#sha256={SHA256}", None),
+    ],
+)
+def test_the_name_of_one_of_several_images_comes_after_the_place(prebuilt: str | None, name: str | None) -> None:
+    assert image_name(prebuilt) == name
+
+
+def test_a_place_with_a_name_is_read_without_it(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "image.tar").write_bytes(BODY)
+    local = request(tmp_path, "image.tar#ref=web-1")
+    assert PrebuiltBuilder().build(local, tmp_path / "out").read_bytes() == BODY
+    fetched = request(tmp_path, f"{server.address}/image.tar#sha256={SHA256}&ref=web-1")
+    assert PrebuiltBuilder().build(fetched, tmp_path / "out").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("fragment", ["ref=", "ref=a&ref=b", "md5=a&ref=b", f"sha256={SHA256}&sha256={SHA256}"])
+def test_a_fragment_that_says_something_else_is_refused(fragment: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="the fragment of"):
+        PrebuiltBuilder().check(request(tmp_path, f"https://host/image.tar#{fragment}"))

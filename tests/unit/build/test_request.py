@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from soci_pipeline.build.errors import ContextMissing, DockerfileMissing, OutsideSource
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import InvalidInput
-from tests.support.images import ARM64
+from tests.support.images import AMD64, ARM64
 
 
 @pytest.fixture
@@ -104,3 +104,28 @@ def test_a_secret_whose_file_is_gone_is_named_without_its_path(source: Path) -> 
 def test_a_template_is_filled_and_other_braces_are_kept(source: Path) -> None:
     filled = request(source).filled("out/{platform}/{os}-{arch}{variant}/{sha}.tar")
     assert filled == "out/linux-arm64/linux-arm64/{sha}.tar"
+
+
+def test_an_ignore_file_belongs_to_the_dockerfile_that_it_lies_beside(tmp_path: Path) -> None:
+    (tmp_path / "common").mkdir()
+    for name in ("Dockerfile", "web.Dockerfile", "common/Dockerfile"):
+        (tmp_path / name).write_text("FROM scratch\n")
+    (tmp_path / "web.Dockerfile.dockerignore").write_text(".env\n")
+    plain = BuildRequest(source=tmp_path, platform=AMD64, source_date_epoch=1)
+    assert plain.ignore_file() is None
+    assert plain.model_copy(update={"dockerfile": "common/Dockerfile"}).ignore_file() is None
+    web = plain.model_copy(update={"dockerfile": "web.Dockerfile"})
+    assert web.ignore_file() == tmp_path.resolve() / "web.Dockerfile.dockerignore"
+
+
+def test_an_ignore_file_beside_a_link_to_the_dockerfile_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "common.Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "web.Dockerfile").symlink_to("common.Dockerfile")
+    request = BuildRequest(source=tmp_path, platform=AMD64, source_date_epoch=1, dockerfile="web.Dockerfile")
+    request.check()
+    (tmp_path / "web.Dockerfile.dockerignore").write_text(".env\n")
+    with pytest.raises(InvalidInput, match=r"'web\.Dockerfile\.dockerignore' would not be read") as caught:
+        request.check()
+    assert "'common.Dockerfile.dockerignore'" in str(caught.value.advice)
+    (tmp_path / "common.Dockerfile.dockerignore").symlink_to("web.Dockerfile.dockerignore")
+    request.check()

@@ -10,7 +10,10 @@ from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from tests.support.images import index_layout
+from soci_pipeline.oci.media_types import OCI_LAYER
+from tests.support.archives import oci_archive
+from tests.support.images import image_layout, index_layout, only_manifest
+from tests.support.several_images import several_images
 
 
 @pytest.fixture
@@ -51,12 +54,12 @@ def test_an_archive_gives_what_its_folder_gives(
 def test_a_destination_that_is_there_needs_force(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    destination = index_layout(tmp_path / "result").path
-    (destination / "old").write_bytes(b"")
-    assert main(["convert", str(source), str(destination)]) == ExitCode.INVALID_INPUT
-    assert (destination / "old").exists()
-    converted(source, destination, capsys, "--force")
-    assert not (destination / "old").exists()
+    layout = index_layout(tmp_path / "result")
+    old = layout.add_bytes(b"old", OCI_LAYER)
+    assert main(["convert", str(source), str(layout.path)]) == ExitCode.INVALID_INPUT
+    assert layout.has(old)
+    converted(source, layout.path, capsys, "--force")
+    assert not layout.has(old)
 
 
 def test_force_replaces_nothing_but_a_layout_or_an_empty_folder(
@@ -217,3 +220,58 @@ def test_v1_leaves_the_image_index_as_it_is(source: Path, tmp_path: Path, capsys
     assert isinstance(platforms, list)
     for platform in platforms:
         assert Layout.open(tmp_path / "one").blob_path(Digest(platform["soci_index"])).exists()
+
+
+@pytest.mark.parametrize("least", ["0", "10MiB"], ids=["indexed", "too small to index"])
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_blob_that_is_a_link_is_neither_read_nor_taken_over(
+    outside: bool, least: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = image_layout(tmp_path / "source")
+    blob = layout.blob_path(only_manifest(layout).layers[0].digest)
+    moved = tmp_path / "outside" if outside else blob.with_name("0" * 64)
+    blob.rename(moved)
+    blob.symlink_to(moved)
+    status = main(["convert", str(layout.path), str(tmp_path / "result"), "--min-layer-size", least])
+    assert status == ExitCode.HOSTILE_ARCHIVE
+    assert "is not a regular file but a symbolic link" in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("least", ["0", "10MiB"], ids=["indexed", "too small to index"])
+def test_a_blob_that_is_not_indexed_is_hashed_before_it_is_taken_over(
+    layer: int, least: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = image_layout(tmp_path / "source")
+    blob = only_manifest(layout).layers[layer]
+    path = layout.blob_path(blob.digest)
+    path.chmod(0o644)
+    path.write_bytes(b"\0" * blob.size)
+    status = main(["convert", str(layout.path), str(tmp_path / "result"), "--min-layer-size", least])
+    assert status == ExitCode.DAMAGED_CONTENT
+    assert str(blob.digest) in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_two_images_of_one_platform_are_listed_and_one_is_chosen_by_name(
+    packed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = several_images(tmp_path / "layout", ["web-1", "cache-7"])
+    source = oci_archive(tmp_path / "image.tar", layout) if packed else layout.path
+    assert main(["convert", str(source), str(tmp_path / "result")]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert "2 different images for linux/amd64" in said
+    assert all(
+        f"{name}  {root.digest}" in said for name, root in zip(["web-1", "cache-7"], layout.roots(), strict=True)
+    )
+    assert "--ref NAME" in said
+    assert not (tmp_path / "result").exists()
+    answer = converted(source, tmp_path / "result", capsys, "--ref", "cache-7")
+    platforms = answer["platforms"]
+    assert isinstance(platforms, list)
+    assert [platform["manifest"] for platform in platforms] == [layout.roots()[1].digest]
+    assert not Layout.open(tmp_path / "result").has(layout.roots()[0])
+    assert main(["convert", str(source), str(tmp_path / "other"), "--ref", "none"]) == ExitCode.INVALID_INPUT
+    assert "has no image 'none'" in capsys.readouterr().err

@@ -189,3 +189,17 @@ def test_ztoc_get_file_names_a_path_that_is_no_file(layer: Path, capsys: pytest.
     for path in ("link", "none"):
         arguments = ["ztoc-get-file", str(layer.with_suffix(".ztoc")), str(layer), path, "--output", "out"]
         assert main(arguments) == ExitCode.INVALID_INPUT
+
+
+def test_an_output_never_replaces_an_input(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(layer, capsys)
+    ztoc = layer.with_suffix(".ztoc")
+    (layer.parent / "link").symlink_to(layer)
+    before = layer.read_bytes(), ztoc.read_bytes()
+    for output in (layer, layer.parent / "link"):
+        arguments = ["ztoc", str(layer), "--media-type", OCI_LAYER_GZIP, "--output", str(output)]
+        assert main(arguments) == ExitCode.INVALID_INPUT
+    for output in (layer, ztoc):
+        arguments = ["ztoc-get-file", str(ztoc), str(layer), "usr/text", "--output", str(output)]
+        assert main(arguments) == ExitCode.INVALID_INPUT
+    assert (layer.read_bytes(), ztoc.read_bytes()) == before

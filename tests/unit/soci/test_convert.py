@@ -1,6 +1,7 @@
 """Converting images: what follows, what stays, what is skipped, and what fails."""
 
 import base64
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,18 +10,20 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.cli import main
-from soci_pipeline.errors import DamagedContent, ExitCode, HostileArchive, InvalidInput
+from soci_pipeline.errors import DamagedContent, ExitCode, HostileArchive, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD, SOCI_INDEX_V2
+from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_LAYER_ZSTD, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.convert import Conversion, convert
 from soci_pipeline.soci.limits import Limits
+from soci_pipeline.soci.reasons import Reason, why_not
 from soci_pipeline.soci.records import IndexVersion, SociOptions
+from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
 from soci_pipeline.soci.ztoc_store import CacheFolder
 from tests.support.images import (
@@ -106,6 +109,24 @@ def test_one_layer_that_cannot_be_indexed_leaves_the_others_indexed(tmp_path: Pa
     assert image.soci_index is not None
     soci_index = manifest_of(result.layout, image.soci_index)
     assert [layer.digest for layer in soci_index.layers] == [layer.ztoc for layer in image.layers if layer.ztoc]
+
+
+@pytest.mark.parametrize("behind", [b"more", b"\0", b"\0" * 512, b"\x1f"])
+def test_bytes_behind_a_gzip_stream_are_said_to_keep_containerd_from_unpacking(
+    behind: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = Layer(gzipped(tar_of({"b": text(90_000)})) + behind)
+    result = convert(image_layout(tmp_path / "source", layers=[layer]), tmp_path / "result", options=SMALL)
+    (record,) = result.images[0].layers
+    assert record.reason is Reason.TRAILING_BYTES
+    assert "containerd cannot unpack it without pigz" in why_not(record.reason)
+    [said] = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert f"layer {layer.digest} may keep the image from starting" in said
+    with pytest.raises(LayerNotIndexable) as caught:
+        build_ztoc(io.BytesIO(layer.data), OCI_LAYER_GZIP)
+    for words in (said, str(caught.value)):
+        assert "Compress the layer again" in words
+        assert "usable" not in words
 
 
 def test_a_small_layer_that_no_size_would_help_has_the_lasting_reason(tmp_path: Path) -> None:
