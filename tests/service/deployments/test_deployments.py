@@ -117,3 +117,16 @@ def test_a_silent_run_is_given_up_after_three_missed_heartbeats() -> None:
     beat = int(POOLS["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     automation = yaml.safe_load((ROOT / "deployments" / "automations" / "crash-silent-runs.yaml").read_text())
     assert automation["trigger"]["within"] >= 3 * beat
+
+
+@pytest.mark.parametrize("path", AUTOMATIONS, ids=lambda path: path.stem)
+def test_an_automation_matches_only_flows_of_this_project_with_the_tag_of_its_deployments(path: Path) -> None:
+    tag, flow = yaml.safe_load(path.read_text())["trigger"]["match_related"]
+    assert tag == {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.soci-pipeline"}
+    assert all("soci-pipeline" in deployment["tags"] for deployment in DECLARED)
+    flows = {flow_of(deployment).name for deployment in DECLARED}
+    names = flow["prefect.resource.name"]
+    assert flow["prefect.resource.role"] == "flow"
+    assert set([names] if isinstance(names, str) else names) == (
+        flows if path.stem == "crash-silent-runs" else {"publish-image"}
+    )
