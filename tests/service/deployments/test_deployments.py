@@ -130,3 +130,8 @@ def test_an_automation_matches_only_flows_of_this_project_with_the_tag_of_its_de
     assert set([names] if isinstance(names, str) else names) == (
         flows if path.stem == "crash-silent-runs" else {"publish-image"}
     )
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=full_name)
+def test_every_deployment_keeps_what_was_set_on_the_server(deployment: dict[str, Any]) -> None:
+    assert deployment["build"] == [{"deployments.redeploy.keep": {"deployment": full_name(deployment)}}]
