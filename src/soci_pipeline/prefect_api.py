@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -28,6 +29,7 @@ FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """The types of state that a flow run does not leave by itself."""
 
 _PAUSE_S = 1.0
+_RETRY_AFTER_DIGITS = 9
 _ADVICE = {
     401: "Check the credentials for Prefect: those of the receiver, PREFECT_API_AUTH_STRING or PREFECT_API_KEY.",
     403: "The credentials need the right to create and read runs.",
@@ -44,12 +46,16 @@ Authorization = Callable[[], Mapping[str, str]]
 
 
 class PrefectUnavailable(StackError):
-    """Prefect does not answer, or answers that it cannot just now (``503 database is locked`` among others)."""
+    """Prefect does not answer, or answers that it cannot just now (``503 database is locked`` among others).
+
+    ``retry_after`` are the seconds after which it wants to be called again, where it says so.
+    """
 
     default_advice = "Start the Prefect server, or wait: the same call may succeed later."
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
         super().__init__(reason, temporary=True)
+        self.retry_after = retry_after
 
 
 class PrefectRefused(StackError):
@@ -304,10 +310,11 @@ class PrefectApi:
         while True:
             try:
                 return self._once(method, path, body, missing)
-            except PrefectUnavailable:
-                if time.monotonic() >= deadline:
+            except PrefectUnavailable as error:
+                pause = max(_PAUSE_S, error.retry_after or 0.0)
+                if time.monotonic() >= deadline or time.monotonic() + (error.retry_after or 0.0) > deadline:
                     raise
-                time.sleep(_PAUSE_S)
+                time.sleep(pause)
 
     def _once(self, method: str, path: str, body: Any, missing: Any) -> Any:
         try:
@@ -324,7 +331,9 @@ class PrefectApi:
             raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from error
         detail = response.text[:300].replace("\n", " ")
         if status in TEMPORARY_STATUSES or _lacks_csrf_token(response):
-            raise PrefectUnavailable(f"Prefect answered {status} to {method} {path}: {detail}")
+            raise PrefectUnavailable(
+                f"Prefect answered {status} to {method} {path}: {detail}", retry_after=retry_after_of(response.headers)
+            )
         raise PrefectRefused(
             f"Prefect answered {status} to {method} {path}: {detail}",
             advice=_MOVED if response.is_redirect else _ADVICE.get(status),
@@ -361,6 +370,23 @@ class PrefectApi:
             # Not as a cause: its words quote them.
             raise PrefectRefused("the credentials for Prefect: no header can carry them", advice=_ADVICE[401]) from None
         return headers
+
+
+def advice_of(status: int) -> str | None:
+    """What helps where Prefect answers with this status."""
+    return _ADVICE.get(status)
+
+
+def retry_after_of(headers: Mapping[str, str]) -> float | None:
+    """The seconds of a ``Retry-After`` header (RFC 9110, 10.2.3: seconds, or a date); None without a valid one."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:_RETRY_AFTER_DIGITS])
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
 
 
 def _content(response: httpx.Response) -> Any:

@@ -195,12 +195,14 @@ class FakePrefect:
         return (201 if new else 200), self.runs[key]
 
 
-Answering = Callable[[Recorded], tuple[int, Any]]
+Answering = Callable[[Recorded], tuple[int, Any] | tuple[int, Any, dict[str, str]]]
 
 
 @contextmanager
 def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> Iterator[str]:
     """A JSON server on loopback that answers each request with ``answer(request)``; yields its address.
+
+    An answer is a status and a body, and may have headers too.
 
     With a certificate and its key, its ``own``, it speaks TLS.
     """
@@ -211,7 +213,8 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
         def _any(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            status, body = answer(Recorded(self.command, self.path, headers, json.loads(data) if data else None))
+            recorded = Recorded(self.command, self.path, headers, json.loads(data) if data else None)
+            status, body, *more = answer(recorded)
             if status < 0:
                 self.close_connection = True
                 return
@@ -219,6 +222,8 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(payload)))
+            for name, value in dict(*more).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)
 

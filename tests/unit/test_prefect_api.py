@@ -1,9 +1,12 @@
 """The calls to Prefect, against a server that answers as Prefect does."""
 
 import json
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,7 +18,7 @@ import pytest
 
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.local.ports import free_port
-from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
+from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, retry_after_of
 from tests.support.certificates import certificate
 from tests.support.webhook import Answering, Recorded, loopback
 
@@ -120,6 +123,61 @@ def test_a_run_is_made_of_the_deployment_with_that_name() -> None:
         assert api.create_run("publish-image/default", {"image": "x"}, key="k") == RUN
     assert requests[-1][1] == {"parameters": {"image": "x"}, "idempotency_key": "k", "tags": []}
     assert requests[1][1]["idempotency_key"]
+
+
+def test_a_busy_server_that_names_a_time_is_not_called_before_it() -> None:
+    called: list[float] = []
+
+    def answer(_: Recorded) -> tuple[int, Any, dict[str, str]]:
+        called.append(time.monotonic())
+        return (429, BUSY, {"Retry-After": "2"}) if len(called) == 1 else (200, [], {})
+
+    with loopback(answer) as url, PrefectApi(url) as api:
+        assert api.online_workers("soci-amd64") == ()
+    assert called[1] - called[0] >= 2
+
+
+def test_a_time_beyond_the_timeout_ends_the_call_at_once() -> None:
+    called: list[str] = []
+
+    def answer(request: Recorded) -> tuple[int, Any, dict[str, str]]:
+        called.append(request.path)
+        return 503, BUSY, {"Retry-After": "600"}
+
+    with (
+        loopback(answer) as url,
+        PrefectApi(url, patience_s=5) as api,
+        pytest.raises(PrefectUnavailable) as caught,
+    ):
+        api.online_workers("soci-amd64")
+    assert len(called) == 1
+    assert caught.value.retry_after == 600
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    called: list[str] = []
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        called.append(request.path)
+        return 403, {"detail": "Forbidden"}
+
+    with loopback(answer) as url, PrefectApi(url) as api, pytest.raises(PrefectRefused, match="403"):
+        api.online_workers("soci-amd64")
+    assert len(called) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("120", 120), (" 0 ", 0), ("", None), ("-1", None), ("soon", None), ("1.5", None), ("9" * 5000, 999_999_999)],
+)
+def test_seconds_of_retry_after_are_read_and_what_is_not_valid_is_not(value: str, seconds: float | None) -> None:
+    assert retry_after_of({"Retry-After": value}) == seconds
+
+
+def test_a_date_of_retry_after_is_read_as_seconds_from_now() -> None:
+    assert retry_after_of({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert 50 < (retry_after_of({"Retry-After": in_a_minute}) or 0) <= 60
 
 
 def test_a_run_whose_answer_says_busy_is_made_under_one_key() -> None:
