@@ -19,10 +19,12 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectException
 
+from soci_pipeline.errors import StackError
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A deployment as it was before, and the client that read it: at the end, Prefect's profile is not set any more."""
+    """A deployment as it was before, and a client that is not open yet: at the end, Prefect's profile is not set."""
 
     name: str
     before: DeploymentResponse
@@ -35,15 +37,15 @@ _PENDING: list[_Kept] = []
 def keep(deployment: str) -> dict[str, str]:
     """Write the parameters, job variables and schedules of ``flow/deployment`` back once it is deployed again."""
     _restore_pending()
-    client = get_client(sync_client=True)
-    try:
-        before = client.read_deployment_by_name(deployment)
-    except ObjectNotFound:
-        return {}
+    with get_client(sync_client=True) as client:
+        try:
+            before = client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            return {}
     if not _PENDING:
         atexit.unregister(_restore_at_exit)
         atexit.register(_restore_at_exit)
-    _PENDING.append(_Kept(deployment, before, client))
+    _PENDING.append(_Kept(deployment, before, get_client(sync_client=True)))
     return {}
 
 
@@ -58,8 +60,9 @@ def _restore_at_exit() -> None:
 
 def _restore_pending() -> None:
     while _PENDING:
-        restore(_PENDING[0])
-        _PENDING.pop(0)
+        kept = _PENDING.pop()
+        if not _restored(kept):
+            raise StackError(f"{kept.name} was deployed, and what was set on the server is lost", advice="See above.")
 
 
 def _restored(kept: _Kept) -> bool:
@@ -71,6 +74,7 @@ def _restored(kept: _Kept) -> bool:
         print(
             f"{kept.name}: what was set on the server could not be written back: {type(error).__name__}: {error}\n"
             f"  parameters: {kept.before.parameters}\n  schedules: {schedules}\n"
+            f"  job variables: {', '.join(kept.before.job_variables or {}) or 'none'}\n"
             "  next: set these again in Prefect's UI, under Deployments.",
             file=sys.stderr,
         )
@@ -80,7 +84,14 @@ def _restored(kept: _Kept) -> bool:
 
 def restore(kept: _Kept) -> None:
     """Write back what is not as it was: values of the server stay, those that only the file has are added."""
-    now = kept.client.read_deployment_by_name(kept.name)
+    with kept.client as client:
+        now = client.read_deployment_by_name(kept.name)
+        changes = _changes(kept, now)
+        if changes:
+            client.update_deployment(now.id, DeploymentUpdate(**changes))
+
+
+def _changes(kept: _Kept, now: DeploymentResponse) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for field in ("parameters", "job_variables"):
         before, after = getattr(kept.before, field) or {}, getattr(now, field) or {}
@@ -92,8 +103,7 @@ def restore(kept: _Kept) -> None:
         print(f"{kept.name}: kept the schedules of the server")
     if now.paused != kept.before.paused:
         changes["paused"] = kept.before.paused
-    if changes:
-        kept.client.update_deployment(now.id, DeploymentUpdate(**changes))
+    return changes
 
 
 def _note(deployment: str, field: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

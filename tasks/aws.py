@@ -37,7 +37,7 @@ def ecr_session(settings: Settings) -> "boto3.Session | None":
 def load_block(place: str) -> Block:
     """A block by type and name (``aws-credentials/publisher``); raises `InvalidInput` where there is none."""
     try:
-        block: Block = patiently(lambda: Block.load(place, _sync=True))  # type: ignore[call-arg, assignment, arg-type]
+        block: Block = patiently(lambda: Block.load(place, _sync=True))  # type: ignore[call-arg, assignment]
     except ValueError as error:
         raise InvalidInput(
             f"there is no block {place}", advice="Make it in the Prefect UI, or with `prefect block create`."

@@ -1,7 +1,7 @@
 """Calls of Prefect's client while its server is away: an absence of some minutes fails nothing.
 
 A server that refuses (401, 403) is not away, and nothing is gained by waiting. Prefect's own client repeats a request
-for about a minute before its error arrives here.
+for a minute or two before its error arrives here.
 """
 
 import time

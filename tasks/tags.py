@@ -86,7 +86,7 @@ def check_own_state() -> None:
     if state is None or not state.is_running():
         name = "unknown" if state is None else state.name
         raise StackError(
-            f"no tag was moved: on the Prefect server this run is {name}, not Running",
+            f"stopped before any tag was changed: on the Prefect server this run is {name}, not Running",
             advice="Publish again; what was uploaded is used again. See the run's own page for who ended it.",
         )
 

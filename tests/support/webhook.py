@@ -215,6 +215,7 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
             headers = {name.lower(): value for name, value in self.headers.items()}
             recorded = Recorded(self.command, self.path, headers, json.loads(data) if data else None)
             status, body, *more = answer(recorded)
+            extra: dict[str, str] = dict(*more)
             if status < 0:
                 self.close_connection = True
                 return
@@ -222,7 +223,7 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(payload)))
-            for name, value in dict(*more).items():
+            for name, value in extra.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)

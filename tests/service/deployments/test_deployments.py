@@ -113,6 +113,17 @@ def test_an_automation_is_one_that_prefect_takes(path: Path) -> None:
     assert automation.actions
 
 
+def test_the_client_of_a_run_tries_for_longer_than_a_minute() -> None:
+    retries = int(POOLS["environment"]["PREFECT_CLIENT_MAX_RETRIES"])
+    assert sum(2**attempt for attempt in range(1, retries + 1)) >= 120
+
+
+def test_a_run_is_silent_for_longer_than_a_server_that_is_away_for_a_minute_before_it_is_crashed() -> None:
+    beat = int(POOLS["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    automation = yaml.safe_load((ROOT / "deployments" / "automations" / "crash-silent-runs.yaml").read_text())
+    assert automation["trigger"]["within"] >= 60 + 3 * beat
+
+
 def test_a_silent_run_is_given_up_after_three_missed_heartbeats() -> None:
     beat = int(POOLS["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     automation = yaml.safe_load((ROOT / "deployments" / "automations" / "crash-silent-runs.yaml").read_text())

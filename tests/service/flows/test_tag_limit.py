@@ -98,7 +98,7 @@ def test_a_run_that_is_not_running_any_more_on_the_server_moves_no_tag(state: St
 
     publishes(return_state=True)
     assert moved == []
-    assert said == [f"no tag was moved: on the Prefect server this run is {state.name}, not Running"]
+    assert said == [f"stopped before any tag was changed: on the Prefect server this run is {state.name}, not Running"]
 
 
 def test_a_run_that_is_running_moves_its_tags() -> None:
