@@ -40,8 +40,15 @@ def server(tmp_path: Path) -> Iterator[PrefectServer]:
 
 
 def posted(server: PrefectServer, path: str, **document: Any) -> dict[str, Any]:
-    answer = httpx.post(server.api_url + path, json=document, timeout=60, trust_env=False)
-    found: dict[str, Any] = answer.raise_for_status().json()
+    """An answer of the server; one on SQLite says 503 while it is busy with itself."""
+    answers: list[httpx.Response] = []
+
+    def done() -> bool:
+        answers.append(httpx.post(server.api_url + path, json=document, timeout=60, trust_env=False))
+        return answers[-1].status_code != 503
+
+    until(done, seconds=120)
+    found: dict[str, Any] = answers[-1].raise_for_status().json()
     return found
 
 
