@@ -18,6 +18,7 @@ import yaml
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
@@ -187,22 +188,31 @@ def install_automations(
     """Make or bring up to date the automations of the folder; the one that notifies needs a block's id to do so."""
     for path in sorted(folder.glob("*.yaml")):
         fields = yaml.safe_load(path.read_text())
+        existing = client.read_automations_by_name(fields["name"])
         if path.stem == NOTIFICATION:
-            if notify_block is None:
+            # Without a new block, one that is installed keeps its own.
+            block = notify_block or _notified(existing)
+            if block is None:
                 report.note("automations", fields["name"], "left out: no --notify-block")
                 continue
-            fields["actions"][0]["block_document_id"] = str(notify_block)
+            fields["actions"][0]["block_document_id"] = str(block)
         wanted = AutomationCore.model_validate(fields)
-        found = client.read_automations_by_name(wanted.name)
-        if not found:
+        if not existing:
             client.create_automation(wanted)
             report.note("automations", wanted.name, "made")
-        elif _same(found[0], wanted):
-            report.note("automations", wanted.name, "unchanged")
-        else:
+            continue
+        # Each one is updated: Prefect allows several of one name, and each of them acts.
+        outdated = [each for each in existing if not _same(each, wanted)]
+        for each in outdated:
             # Whether it is switched on is the operator's choice.
-            client.update_automation(found[0].id, wanted.model_copy(update={"enabled": found[0].enabled}))
-            report.note("automations", wanted.name, "brought up to date")
+            client.update_automation(each.id, wanted.model_copy(update={"enabled": each.enabled}))
+        report.note("automations", wanted.name, "brought up to date" if outdated else "unchanged")
+
+
+def _notified(existing: Sequence[AutomationCore]) -> UUID | None:
+    """The notification block of an automation that is installed already."""
+    actions = [action for each in existing for action in each.actions]
+    return next((action.block_document_id for action in actions if isinstance(action, SendNotification)), None)
 
 
 def install_blocks(client: SyncPrefectClient, report: Report) -> None:

@@ -2,18 +2,22 @@
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from soci_pipeline.amounts import sized
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.prefect_api import PrefectRefused
+from soci_pipeline.process import logger
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tasks.markdown import code, text
+from tasks.outage import ERRORS, patiently
 from tasks.reports import indexing_plan, retention, verification
 from tasks.summary import Shown, pulled, summary
 
@@ -31,9 +35,18 @@ def key_of(kind: str, image: ImageReference, *more: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join([kind, image.repository, *more, mark]).lower()).strip("-")
 
 
+def make_artifact(make: Callable[..., Any], **fields: Any) -> None:
+    """Make an artifact once the server is there; what it shows has happened, so its lack fails no run."""
+    try:
+        patiently(lambda: make(**fields))
+    except (*ERRORS, PrefectRefused) as error:
+        logger().warning("the artifact %s could not be made (%s)", fields["key"], type(error).__name__)
+
+
 def show_branch(image: ImageReference, branch: PlatformImage) -> None:
     """The layers of one platform: what is indexed, and why the others are not."""
-    create_table_artifact(
+    make_artifact(
+        create_table_artifact,
         table=[_row(number, layer) for number, layer in enumerate(branch.layers, 1)] or [{"layer": "none"}],
         key=key_of("layers", image, branch.platform.slug),
         description=_branch_description(image, branch),
@@ -43,14 +56,16 @@ def show_branch(image: ImageReference, branch: PlatformImage) -> None:
 def show_publication(shown: Shown) -> None:
     """The run at a glance, and a link to the image where its registry has a page for it."""
     image, index = shown.image, shown.published.index
-    create_markdown_artifact(
+    make_artifact(
+        create_markdown_artifact,
         markdown=summary(shown),
         key=key_of("publication" if shown.source else "indexed", image),
         description=f"{pulled(shown)} is {index}",
     )
     page = web_page(image, index)
     if page is not None:
-        create_link_artifact(
+        make_artifact(
+            create_link_artifact,
             link=page,
             link_text=f"{image}@{index}",
             key=key_of("image", image),
@@ -60,7 +75,8 @@ def show_publication(shown: Shown) -> None:
 
 def show_verification(image: ImageReference, target: str | Digest, report: VerificationReport) -> None:
     """What the gate read and found."""
-    create_markdown_artifact(
+    make_artifact(
+        create_markdown_artifact,
         markdown=verification(image, target, report),
         key=key_of("verification", image),
         description=f"{image.name} at {target}: {'ok' if report.ok else f'{len(report.findings)} findings'}",
@@ -70,7 +86,8 @@ def show_verification(image: ImageReference, target: str | Digest, report: Verif
 def show_retention(image: ImageReference, done: "Pruned") -> None:
     """What retention deleted, or would, and why the rest stays."""
     verb = "would go" if done.dry_run else "gone"
-    create_markdown_artifact(
+    make_artifact(
+        create_markdown_artifact,
         markdown=retention(image, done),
         key=key_of("retention", image),
         description=f"{image.name}: {len(done.deleted)} {verb}, {len(done.kept)} stay",
@@ -79,7 +96,8 @@ def show_retention(image: ImageReference, done: "Pruned") -> None:
 
 def show_indexing_plan(image: ImageReference, found: "IndexedImage") -> None:
     """What indexing would fetch and save."""
-    create_markdown_artifact(
+    make_artifact(
+        create_markdown_artifact,
         markdown=indexing_plan(image, found),
         key=key_of("indexing-plan", image),
         description=f"{image}: {sized(found.bytes_to_fetch)} would be fetched",

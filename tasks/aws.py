@@ -10,6 +10,7 @@ from soci_pipeline.publish.registries import connect
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
+from tasks.outage import patiently
 
 if TYPE_CHECKING:
     import boto3
@@ -36,7 +37,7 @@ def ecr_session(settings: Settings) -> "boto3.Session | None":
 def load_block(place: str) -> Block:
     """A block by type and name (``aws-credentials/publisher``); raises `InvalidInput` where there is none."""
     try:
-        block: Block = Block.load(place, _sync=True)  # type: ignore[call-arg, assignment]
+        block: Block = patiently(lambda: Block.load(place, _sync=True))  # type: ignore[call-arg, assignment]
     except ValueError as error:
         raise InvalidInput(
             f"there is no block {place}", advice="Make it in the Prefect UI, or with `prefect block create`."

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -22,7 +21,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.deployments import run_deployment
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling
 
 from soci_pipeline.errors import BranchFailed
@@ -32,9 +30,9 @@ from soci_pipeline.publish.release import RELEASE
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import PublishSettings
 from tasks.clock import Clock
+from tasks.outage import ERRORS, Outage, patiently
 from tasks.workers import Watch, lack_of
 
-_OUTAGE_SECONDS = 300.0
 _UNFINISHED = [kind for kind in StateType if kind not in TERMINAL_STATES]
 
 
@@ -54,15 +52,17 @@ class Started:
 def start(request: BranchRequest, *, parent: str, release: str) -> Started:
     """Start the branch of one platform; a retried parent gets the same run again."""
     platform = request.platform
-    made = run_deployment(
-        deployment_of(platform),
-        parameters={"branch": request.model_dump(mode="json")},
-        flow_run_name=f"{platform} {request.image.repository} {request.source.commit[:12]}",
-        idempotency_key=f"{parent}-{platform}",
-        job_variables={"env": {RELEASE: release}},
-        tags=[f"platform:{platform}"],
-        as_subflow=True,
-        timeout=0,
+    made = patiently(
+        lambda: run_deployment(
+            deployment_of(platform),
+            parameters={"branch": request.model_dump(mode="json")},
+            flow_run_name=f"{platform} {request.image.repository} {request.source.commit[:12]}",
+            idempotency_key=f"{parent}-{platform}",
+            job_variables={"env": {RELEASE: release}},
+            tags=[f"platform:{platform}"],
+            as_subflow=True,
+            timeout=0,
+        )
     )
     run = cast("FlowRun", made)  # a coroutine for callers that are one
     logger().info("started %s as flow run %s", platform, run.id)
@@ -95,23 +95,22 @@ def wait(
     """Return when every branch has completed; when all have ended and some failed, raise `BranchFailed` naming each.
 
     ``deadline`` is a time of ``clock``. A branch without a worker, one that never starts and one past the deadline are
-    cancelled and count as failed. The server may be away for some minutes meanwhile.
+    cancelled and count as failed. The server may be away for some minutes meanwhile; raises `PrefectRefused` where it
+    refuses this run's credentials.
     """
     waiting = _Waiting({branch.run_id: branch.platform for branch in started})
-    away_since: float | None = None
+    outage = Outage(clock=clock)
     with get_client(sync_client=True) as client:
         while waiting.left:
             try:
                 _look(client, waiting, clock())
                 _give_up(client, waiting, settings, watch, deadline=deadline, now=clock())
-                away_since = None
-            except (httpx.TransportError, PrefectHTTPStatusError) as error:
-                away_since = away_since or clock()
-                if clock() - away_since > _OUTAGE_SECONDS:
-                    raise
-                logger().warning("the Prefect server does not answer (%s); still waiting", type(error).__name__)
+                outage.over()
+                pause = settings.poll
+            except ERRORS as error:
+                pause = max(settings.poll, outage.pause_after(error))
             if waiting.left:
-                time.sleep(settings.poll)
+                time.sleep(pause)
     if waiting.failures:
         lines = [f"{platform}: {reason}" for platform, reason in sorted(waiting.failures.items())]
         raise BranchFailed(

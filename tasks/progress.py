@@ -9,10 +9,13 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from soci_pipeline.build.steps import BuildSteps
-from soci_pipeline.process import Logger
+from soci_pipeline.process import Logger, logger
 from tasks.clock import Clock
+from tasks.outage import ERRORS
 
 UPDATE_SECONDS = 2.0
+# Prefect's client tries a call for a minute before it gives up, which holds the step up.
+_QUIET_SECONDS = 300.0
 
 
 class Progress:
@@ -24,14 +27,25 @@ class Progress:
         self._artifact: UUID | None = None
         self._shown = 0.0
         self._due = 0.0
+        self._quiet_until = 0.0
 
     def report(self, done: int, total: int) -> None:
         """So much of so much is done; shown every two seconds at most, and when all is done. It never goes back."""
         percent = round(100.0 * done / total, 1) if total else 100.0
         now = self._clock()
+        if now < self._quiet_until:
+            return
         if self._artifact is not None and (percent <= self._shown or (percent < 100.0 and now < self._due)):
             return
         self._shown, self._due = max(percent, self._shown), now + UPDATE_SECONDS
+        try:
+            self._show(percent)
+        except ERRORS as error:
+            # It is only to be looked at: a server that is away fails no build.
+            self._quiet_until = now + _QUIET_SECONDS
+            logger().debug("progress could not be shown (%s)", type(error).__name__)
+
+    def _show(self, percent: float) -> None:
         if self._artifact is None:
             self._artifact = cast("UUID", create_progress_artifact(percent, description=self._description))
         else:

@@ -12,27 +12,30 @@ from soci_pipeline.errors import BranchFailed
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_api import RECORD
 from soci_pipeline.soci.records import PlatformImage
+from tasks.outage import patiently
 
 
 def write_record(image: PlatformImage) -> None:
     """Attach the branch's record to the flow run that this is called in."""
+    artifact = ArtifactCreate(
+        type=RECORD,
+        description=f"The record of {image.platform}, as the join reads it",
+        data=image.model_dump_json(),
+        flow_run_id=UUID(flow_run.get_id()),
+    )
     with get_client(sync_client=True) as client:
-        client.create_artifact(
-            ArtifactCreate(
-                type=RECORD,
-                description=f"The record of {image.platform}, as the join reads it",
-                data=image.model_dump_json(),
-                flow_run_id=UUID(flow_run.get_id()),
-            )
-        )
+        # A second one, where the answer to the first was lost, says the same.
+        patiently(lambda: client.create_artifact(artifact))
 
 
 def read_record(run_id: UUID, platform: Platform) -> PlatformImage:
     """The record of a branch that has completed; raises `BranchFailed` where it left none that can be read."""
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(
-            artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=[RECORD])),
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),
+        found = patiently(
+            lambda: client.read_artifacts(
+                artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=[RECORD])),
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),
+            )
         )
     if not found:
         raise BranchFailed(f"{platform}: its flow run completed without a record")

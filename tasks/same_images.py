@@ -11,7 +11,7 @@ from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.same_images import compare
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.records import PlatformImage
-from tasks.artifacts import key_of
+from tasks.artifacts import key_of, make_artifact
 from tasks.policies import STEP
 from tasks.run_log import run_log
 
@@ -31,7 +31,8 @@ def find_same(
             log.info("published, since %s", found.difference)
             return None
         log.info("unchanged: %s has the same images, so nothing is published", request.image.with_tag(tag))
-        create_markdown_artifact(
+        make_artifact(
+            create_markdown_artifact,
             markdown=f"# Unchanged\n\n`{request.image.with_tag(tag)}` at `{there}` has the same layers, "
             "settings and zTOCs as this build on every platform. Nothing was published, and no tag was written.\n",
             key=key_of("publication", request.image),

@@ -16,6 +16,7 @@ from soci_pipeline.process import logger
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.reference import ImageReference
 from tasks.branches import cancel
+from tasks.outage import patiently
 
 _NOT_STARTED = [StateType.SCHEDULED, StateType.PENDING]
 _IDENTITY = ("image", "ref", "source", "platforms", "tags")
@@ -23,6 +24,10 @@ _IDENTITY = ("image", "ref", "source", "platforms", "tags")
 
 def cancel_older(request: PublishRequest, run_id: UUID) -> tuple[UUID, ...]:
     """Cancel runs of the same deployment that were created before this one, wait, and would publish the same tags."""
+    return patiently(lambda: _cancel_older(request, run_id))
+
+
+def _cancel_older(request: PublishRequest, run_id: UUID) -> tuple[UUID, ...]:
     with get_client(sync_client=True) as client:
         mine = client.read_flow_run(run_id)
         if mine.deployment_id is None:

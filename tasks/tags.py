@@ -7,14 +7,17 @@ and strict: Prefect lets everybody pass a limit that does not exist.
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
+from uuid import UUID
 
 from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.runtime import flow_run
 
-from soci_pipeline.errors import DeadlineExceeded
+from soci_pipeline.errors import DeadlineExceeded, StackError
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tag_names import platform_tags
@@ -23,6 +26,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.records import PlatformImage
+from tasks.outage import ERRORS, patiently
 from tasks.policies import STEP
 from tasks.run_log import run_log
 from tasks.source import is_ancestor
@@ -39,19 +43,52 @@ def limit_of(image: ImageReference) -> str:
 
 @contextlib.contextmanager
 def alone(image: ImageReference) -> Iterator[None]:
-    """No other publication moves tags of the image meanwhile; raises `DeadlineExceeded` after a quarter of an hour."""
+    """No other publication moves tags of the image meanwhile; raises `DeadlineExceeded` after a quarter of an hour.
+
+    Raises `StackError` where the server does not count this run as running any more.
+    """
     name = limit_of(image)
-    _make_limit(name)
+    patiently(lambda: _make_limit(name))
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(
-                concurrency(name, timeout_seconds=_WAIT_SECONDS, lease_duration=_LEASE_SECONDS, strict=True)
-            )
+            patiently(lambda: _enter(stack, name))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"other publications of {image} held its tags for {_WAIT_SECONDS:g} s", temporary=True
             ) from error
+        check_own_state()
         yield
+
+
+def _enter(stack: contextlib.ExitStack, name: str) -> None:
+    try:
+        stack.enter_context(
+            concurrency(name, timeout_seconds=_WAIT_SECONDS, lease_duration=_LEASE_SECONDS, strict=True)
+        )
+    except ConcurrencySlotAcquisitionError as error:
+        # Prefect wraps what the server or the network said.
+        if isinstance(error.__cause__, ERRORS):
+            raise error.__cause__ from None
+        raise
+
+
+def check_own_state() -> None:
+    """Raise `StackError` unless the server counts the flow run that this is called in as running.
+
+    A run whose heartbeats did not arrive is marked Crashed while it lives, one that is to be cancelled may not know it
+    yet, and one that went back to its queue may have been started elsewhere. Outside of a flow run nothing is checked.
+    """
+    run_id = flow_run.get_id()
+    if run_id is None:
+        return
+    with get_client(sync_client=True) as client:
+        state = patiently(lambda: client.read_flow_run(UUID(run_id))).state
+    if state is None or not state.is_running():
+        name = "unknown" if state is None else state.name
+        raise StackError(
+            f"stopped before any tag was changed: on the Prefect server this run is {name}, not Running",
+            advice="Publish again; what was uploaded is used again. See the run's own page for who ended it.",
+        )
 
 
 def _make_limit(name: str) -> None:

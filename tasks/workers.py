@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -12,6 +13,7 @@ from soci_pipeline.errors import InvalidInput, NoWorker
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from tasks.clock import Clock
+from tasks.outage import patiently
 
 _LOOK_SECONDS = 2.0
 _LATE_BEAT_SECONDS = 30.0  # a worker that lives may be taken for dead for one beat
@@ -34,7 +36,7 @@ def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
     with get_client(sync_client=True) as client:
         for platform, name in deployments.items():
             try:
-                pool = client.read_deployment_by_name(name).work_pool_name
+                pool = patiently(partial(client.read_deployment_by_name, name)).work_pool_name
             except ObjectNotFound as error:
                 raise InvalidInput(
                     f"there is no deployment {name}, so nothing builds for {platform}",
@@ -65,13 +67,17 @@ def wait_for_workers(pools: Mapping[Platform, str], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     with get_client(sync_client=True) as client:
         while True:
-            missing = {pool: lack for pool in set(pools.values()) if (lack := lack_of(client, pool))}
+            missing = patiently(partial(_missing, client, pools))
             if not missing:
                 return
             if time.monotonic() >= deadline:
                 raise _no_worker(pools, missing, seconds)
             logger().info("waiting for workers: %s", "; ".join(lack.reason for lack in missing.values()))
             time.sleep(min(_LOOK_SECONDS, max(0.1, deadline - time.monotonic())))
+
+
+def _missing(client: SyncPrefectClient, pools: Mapping[Platform, str]) -> dict[str, Lack]:
+    return {pool: lack for pool in set(pools.values()) if (lack := lack_of(client, pool))}
 
 
 def _no_worker(pools: Mapping[Platform, str], missing: Mapping[str, Lack], seconds: float) -> NoWorker:

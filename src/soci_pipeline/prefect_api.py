@@ -311,10 +311,10 @@ class PrefectApi:
             try:
                 return self._once(method, path, body, missing)
             except PrefectUnavailable as error:
-                left = deadline - time.monotonic()
-                if left <= 0:
+                pause = max(_PAUSE_S, error.retry_after_s or 0.0)
+                if time.monotonic() >= deadline or time.monotonic() + (error.retry_after_s or 0.0) > deadline:
                     raise
-                time.sleep(max(_PAUSE_S, min(error.retry_after_s or 0.0, left)))
+                time.sleep(pause)
 
     def _once(self, method: str, path: str, body: Any, missing: Any) -> Any:
         try:
@@ -371,6 +371,11 @@ class PrefectApi:
             # Not as a cause: its words quote them.
             raise PrefectRefused("the credentials for Prefect: no header can carry them", advice=_ADVICE[401]) from None
         return headers
+
+
+def advice_of(status: int) -> str | None:
+    """What helps where Prefect answers with this status."""
+    return _ADVICE.get(status)
 
 
 def _content(response: httpx.Response) -> Any:

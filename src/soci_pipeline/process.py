@@ -3,8 +3,8 @@
 argv is always a list, is logged with secrets left out (none may be in it in the first place), and is resolved on the
 PATH of the environment that is given. Output is streamed to the logger line by line; an error carries the program's
 name, its exit status or signal, and its last lines. A child runs in a process group of its own, and the whole group is
-ended when the ``with`` block or call is left by an exception, a cancellation included. A program that `run` starts does
-not inherit the secrets that this process may have in its environment.
+ended when the ``with`` block or call is left by an exception, a cancellation included. No program inherits the secrets
+that this process may have in its environment.
 
 A call ends with its program. What the program leaves running in its process group is ended then; a daemon, which has
 made a session of its own (ssh's shared connection, a helper that remembers credentials), lives on, and that it still
@@ -139,13 +139,13 @@ def run(
     program = find(str(argv[0]), package=package, env=env)
     name = Path(str(argv[0])).name
     logger().debug("run: %s", shlex.join(str(part) for part in argv))
-    given = os.environ if env is None else env
-    env = {name: value for name, value in given.items() if name not in SECRET_VARIABLES}
     output, tail = _Collector(keep=None), _Collector(keep=_TAIL_LINES)
     # The pipes are read until the whole group has ended, so that none of it can hang on a full one.
     with (
         contextlib.ExitStack() as pipes,
-        _started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, prepare=_end_with_parent) as child,
+        _started(
+            [str(program), *map(str, argv[1:])], env=_without_secrets(env), cwd=cwd, prepare=_end_with_parent
+        ) as child,
     ):
         report = _reporter(stream=stream)
         readers = [
@@ -182,14 +182,20 @@ def background(
     logger().debug("start: %s", shlex.join(str(part) for part in argv))
     with contextlib.ExitStack() as stack:
         sink: IO[bytes] | int = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
-        yield stack.enter_context(_started([str(program), *map(str, argv[1:])], env=env, cwd=cwd, sink=sink))
+        command = [str(program), *map(str, argv[1:])]
+        yield stack.enter_context(_started(command, env=_without_secrets(env), cwd=cwd, sink=sink))
+
+
+def _without_secrets(env: Mapping[str, str] | None) -> dict[str, str]:
+    given = os.environ if env is None else env
+    return {name: value for name, value in given.items() if name not in SECRET_VARIABLES}
 
 
 @contextlib.contextmanager
 def _started(
     argv: list[str],
     *,
-    env: Mapping[str, str] | None,
+    env: Mapping[str, str],
     cwd: Path | None,
     sink: IO[bytes] | int | None = None,
     prepare: Callable[[], None] | None = None,
@@ -197,7 +203,7 @@ def _started(
     out = subprocess.PIPE if sink is None else sink
     child = subprocess.Popen(
         argv,
-        env=None if env is None else dict(env),
+        env=dict(env),
         cwd=cwd,
         stdin=subprocess.PIPE if sink is None else subprocess.DEVNULL,
         stdout=out,

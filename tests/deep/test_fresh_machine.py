@@ -126,6 +126,15 @@ def test_the_units_take_a_publication_to_its_tag_under_systemd(booted_machine: M
     assert machine.processes_of("soci-pipeline", "soci-prefect") == []
 
 
+def test_no_unit_is_exposed_by_more_than_five_points(booted_machine: Machine) -> None:
+    units = sorted((REPOSITORY / "deployments" / "systemd").glob("*.service"))
+    assert units
+    for unit in units:
+        # The threshold is in tenths; the exit status says whether it is exceeded.
+        path = f"{HOME}/deployments/systemd/{unit.name}"
+        booted_machine.run(f"systemd-analyze security --no-pager --offline=true --threshold=50 {path}")
+
+
 def test_the_receiver_answers_under_systemd(booted_machine: Machine) -> None:
     configuration = booted_machine.root / "etc" / "soci-pipeline" / "webhook.yaml"
     configuration.parent.mkdir(exist_ok=True)

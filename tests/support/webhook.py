@@ -197,7 +197,7 @@ class FakePrefect:
         return (201 if new else 200), self.runs[key]
 
 
-Answering = Callable[[Recorded], tuple[int, Any]]
+Answering = Callable[[Recorded], tuple[int, Any] | tuple[int, Any, dict[str, str]]]
 
 
 @contextmanager
@@ -210,7 +210,8 @@ def loopback(
 ) -> Iterator[str]:
     """A JSON server on loopback that answers each request with ``answer(request)``; yields its address.
 
-    With a certificate and its key, its ``own``, it speaks TLS. ``headers`` are those of an answer with a status.
+    An answer is a status and a body, and may have headers too; ``headers`` are added by status. With a certificate and
+    its key, its ``own``, it speaks TLS.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -219,7 +220,9 @@ def loopback(
         def _any(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             received = {name.lower(): value for name, value in self.headers.items()}
-            status, body = answer(Recorded(self.command, self.path, received, json.loads(data) if data else None))
+            recorded = Recorded(self.command, self.path, received, json.loads(data) if data else None)
+            status, body, *more = answer(recorded)
+            extra: dict[str, str] = dict(*more)
             if status < 0:
                 self.close_connection = True
                 return
@@ -227,7 +230,7 @@ def loopback(
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(payload)))
-            for name, value in headers(status).items():
+            for name, value in (headers(status) | extra).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)

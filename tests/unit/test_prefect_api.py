@@ -1,6 +1,7 @@
 """The calls to Prefect, against a server that answers as Prefect does."""
 
 import json
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,6 +121,47 @@ def test_a_run_is_made_of_the_deployment_with_that_name() -> None:
         assert api.create_run("publish-image/default", {"image": "x"}, key="k") == RUN
     assert requests[-1][1] == {"parameters": {"image": "x"}, "idempotency_key": "k", "tags": []}
     assert requests[1][1]["idempotency_key"]
+
+
+def test_a_busy_server_that_names_a_time_is_not_called_before_it() -> None:
+    called: list[float] = []
+
+    def answer(_: Recorded) -> tuple[int, Any, dict[str, str]]:
+        called.append(time.monotonic())
+        return (429, BUSY, {"Retry-After": "2"}) if len(called) == 1 else (200, [], {})
+
+    with loopback(answer) as url, PrefectApi(url) as api:
+        assert api.online_workers("soci-amd64") == ()
+    assert called[1] - called[0] >= 2
+
+
+def test_a_time_beyond_the_timeout_ends_the_call_at_once() -> None:
+    called: list[str] = []
+
+    def answer(request: Recorded) -> tuple[int, Any, dict[str, str]]:
+        called.append(request.path)
+        return 503, BUSY, {"Retry-After": "600"}
+
+    with (
+        loopback(answer) as url,
+        PrefectApi(url, patience_s=5) as api,
+        pytest.raises(PrefectUnavailable) as caught,
+    ):
+        api.online_workers("soci-amd64")
+    assert len(called) == 1
+    assert caught.value.retry_after_s == 600
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    called: list[str] = []
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        called.append(request.path)
+        return 403, {"detail": "Forbidden"}
+
+    with loopback(answer) as url, PrefectApi(url) as api, pytest.raises(PrefectRefused, match="403"):
+        api.online_workers("soci-amd64")
+    assert len(called) == 1
 
 
 def test_a_run_whose_answer_says_busy_is_made_under_one_key() -> None:

@@ -154,6 +154,22 @@ def test_all_of_a_program_in_the_background_has_ended_when_the_block_is_left(fak
     assert not any(_alive(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("given", [False, True], ids=["of this process", "given"])
+def test_no_program_inherits_a_secret_of_this_process(
+    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    for name in process.SECRET_VARIABLES:
+        monkeypatch.setenv(name, f"hunter2-{name}")
+    program(fake, "show", "env; echo done")
+    env = dict(os.environ) if given else None
+    assert "hunter2" not in process.run(["show"], env=env).stdout
+    log = tmp_path / "log"
+    with process.background(["show"], env=env, log=log) as child:
+        child.wait()
+    assert "done" in log.read_text()
+    assert "hunter2" not in log.read_text()
+
+
 def test_a_daemon_that_keeps_the_output_open_lives_on_and_holds_nothing_up(fake: Path, daemon: Path) -> None:
     program(fake, "connect", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; echo hi; echo err >&2")
     threads, files = threading.active_count(), _open_files()

@@ -60,10 +60,10 @@ def import_image(
     ``source`` is an OCI archive, an OCI layout or a Docker archive; a tar may be gzipped. ``ref`` chooses one of
     several images in it, by name or digest. The layout's root is the image manifest, or an image index of the image and
     its attestations where it has some. Docker's manifest types become OCI's; a manifest that needs no change keeps its
-    bytes and its digest, and attestations follow one that does (`soci.attestations.follow_all`). With ``compress``, layers
-    stored uncompressed are gzipped (see `build.compress`); all others are kept bit by bit. The diff id of every layer
-    that is compressed here is verified; ``check_diff_ids`` inflates and verifies the gzipped ones too, which is worth
-    its time for archives from elsewhere.
+    bytes and its digest, and attestations follow one that does (`soci.attestations.follow_all`). With ``compress``,
+    layers stored uncompressed are gzipped (see `build.compress`); all others are kept bit by bit. The diff id of every
+    layer that is compressed here is verified; ``check_diff_ids`` inflates and verifies the gzipped ones too, which is
+    worth its time for archives from elsewhere.
 
     Raises `PlatformMismatch`, `InvalidInput`, `HostileArchive`, `DamagedContent` or `DiskFull`; the roots of the layout
     are set last, so that a failed import is never taken for an image.

@@ -14,7 +14,7 @@ from soci_pipeline.process import background
 # About 15 s on an idle machine; much longer where every core is busy.
 _START_SECONDS = 300.0
 # Prefect's shipped heartbeat is 180 s; with the automation that `setup` makes, a branch whose machine died is
-# declared crashed 90 s after its last one.
+# declared crashed 150 s after its last one.
 _HEARTBEAT_SECONDS = 30
 
 
@@ -43,6 +43,9 @@ def prefect_server(
     """
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
+    # SQLite gives the files beside it the same mode. An empty file is a new database.
+    database_of(home).touch(mode=0o600)
+    database_of(home).chmod(0o600)
     if deployed is not None:
         shutil.copyfile(deployed, database_of(home))
     port = free_port()

@@ -3,7 +3,8 @@
 A run owns its folder for as long as it holds the lock in it (`soci_pipeline.working_folder`); the kernel lets go
 of the lock when the process dies, however it dies. So a lock that can be had means that nobody needs the folder any
 more, nor the processes that carry its path in their environment. Live runs are never touched. The temporary files of a
-run and of the programs that it starts, credentials for git among them, lie in its folder and go the same way.
+run and of the programs that it starts, credentials for git among them, lie in its folder and go the same way. What
+Prefect's worker keeps of the run's environment lies elsewhere (`soci_pipeline.publish.attempt_files`).
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from pathlib import Path
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.marked_processes import Mark
 from soci_pipeline.process import logger
-from soci_pipeline.publish import reaper
+from soci_pipeline.publish import attempt_files, reaper
 from soci_pipeline.working_folder import PREFIX, abandoned, working_folder
 
 RUN_VARIABLE = "SOCI_PIPELINE_RUN"
@@ -36,6 +37,8 @@ def workspace(root: Path, name: str) -> Iterator[Path]:
         raise InvalidInput(f"not a name for a run's folder: {name[:100]!r}")
     runs = _private(root)
     reap(root)
+    # Before the run has a temporary folder of its own: it is the worker's.
+    attempt_files.tidy(Path(tempfile.gettempdir()))
     with working_folder(runs, purpose=name) as folder:
         temporary = folder / "tmp"
         temporary.mkdir(mode=0o700)

@@ -113,7 +113,36 @@ def test_an_automation_is_one_that_prefect_takes(path: Path) -> None:
     assert automation.actions
 
 
+def test_the_client_of_a_run_tries_for_longer_than_a_minute() -> None:
+    retries = int(POOLS["environment"]["PREFECT_CLIENT_MAX_RETRIES"])
+    assert sum(2**attempt for attempt in range(1, retries + 1)) >= 120
+
+
+def test_a_run_is_silent_for_longer_than_a_server_that_is_away_for_a_minute_before_it_is_crashed() -> None:
+    beat = int(POOLS["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    automation = yaml.safe_load((ROOT / "deployments" / "automations" / "crash-silent-runs.yaml").read_text())
+    assert automation["trigger"]["within"] >= 60 + 3 * beat
+
+
 def test_a_silent_run_is_given_up_after_three_missed_heartbeats() -> None:
     beat = int(POOLS["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     automation = yaml.safe_load((ROOT / "deployments" / "automations" / "crash-silent-runs.yaml").read_text())
     assert automation["trigger"]["within"] >= 3 * beat
+
+
+@pytest.mark.parametrize("path", AUTOMATIONS, ids=lambda path: path.stem)
+def test_an_automation_matches_only_flows_of_this_project_with_the_tag_of_its_deployments(path: Path) -> None:
+    tag, flow = yaml.safe_load(path.read_text())["trigger"]["match_related"]
+    assert tag == {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.soci-pipeline"}
+    assert all("soci-pipeline" in deployment["tags"] for deployment in DECLARED)
+    flows = {flow_of(deployment).name for deployment in DECLARED}
+    names = flow["prefect.resource.name"]
+    assert flow["prefect.resource.role"] == "flow"
+    assert set([names] if isinstance(names, str) else names) == (
+        flows if path.stem == "crash-silent-runs" else {"publish-image"}
+    )
+
+
+@pytest.mark.parametrize("deployment", DECLARED, ids=full_name)
+def test_every_deployment_keeps_what_was_set_on_the_server(deployment: dict[str, Any]) -> None:
+    assert deployment["build"] == [{"deployments.redeploy.keep": {"deployment": full_name(deployment)}}]

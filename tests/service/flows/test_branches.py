@@ -19,10 +19,12 @@ from prefect.states import Completed, Crashed, Failed, Pending, Running, Schedul
 
 from soci_pipeline.errors import BranchFailed, ExitCode, InvalidInput, NoWorker
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.prefect_api import PrefectRefused
 from soci_pipeline.settings import PublishSettings
 from tasks.branches import Started, wait
 from tasks.workers import Watch, pools_of, wait_for_workers
 from tests.support.switch import Switch
+from tests.support.webhook import loopback
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 SETTINGS = PublishSettings(poll=0.01, start_timeout=600, deadline=3600)
@@ -178,6 +180,19 @@ def test_a_server_that_stays_away_ends_the_wait(pool: Pool) -> None:
     with _server_away(), pytest.raises(httpx.ConnectError):
         _wait(started, pool=pool, at=asked.append)
     assert 300 < max(asked) < 400
+
+
+def test_a_server_that_refuses_the_credentials_ends_the_wait_at_once(pool: Pool) -> None:
+    started = _run(AMD64, Completed())
+    asked: list[float] = []
+    with (
+        loopback(lambda _: (403, {"detail": "Forbidden"})) as url,
+        temporary_settings(updates={PREFECT_API_URL: url}),
+        pytest.raises(PrefectRefused, match="Prefect answered 403") as caught,
+    ):
+        _wait(started, pool=pool, at=asked.append)
+    assert max(asked) < 100
+    assert "right to create and read runs" in (caught.value.advice or "")
 
 
 def test_a_pool_without_a_worker_is_named_with_its_platform_and_what_to_do(pool: Pool) -> None:

@@ -3,12 +3,18 @@
 import threading
 import time
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import AwaitingRetry, Cancelling, Crashed
 
 from flows.index_image import index_image
+from soci_pipeline.errors import StackError
 from soci_pipeline.local.prefect_server import PrefectServer
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.media_types import OCI_INDEX
@@ -72,6 +78,36 @@ def test_indexing_an_existing_image_moves_its_tag_under_the_same_limit(
 
 def _indexes(folder: Path) -> list[Descriptor]:
     return [each for each in stored(folder).roots() if each.media_type == OCI_INDEX]
+
+
+@pytest.mark.parametrize("state", [Crashed(), Cancelling(), AwaitingRetry()], ids=lambda state: str(state.name))
+def test_a_run_that_is_not_running_any_more_on_the_server_moves_no_tag(state: State[Any]) -> None:
+    """It lives all the same: its heartbeats did not arrive, or it does not know yet what was asked of it."""
+    moved: list[str] = []
+    said: list[str] = []
+
+    @flow(name="publishes")
+    def publishes() -> None:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(flow_run.get_id()), state, force=True)
+        try:
+            with alone(_image()):
+                moved.append("tag")
+        except StackError as error:
+            said.append(error.reason)
+
+    publishes(return_state=True)
+    assert moved == []
+    assert said == [f"stopped before any tag was changed: on the Prefect server this run is {state.name}, not Running"]
+
+
+def test_a_run_that_is_running_moves_its_tags() -> None:
+    @flow(name="publishes")
+    def publishes() -> str:
+        with alone(_image()):
+            return "moved"
+
+    assert publishes() == "moved"
 
 
 def test_another_image_does_not_wait() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from soci_pipeline.errors import StackError
 from soci_pipeline.local.ports import answers
-from soci_pipeline.local.prefect_server import client_environment, prefect_server
+from soci_pipeline.local.prefect_server import client_environment, database_of, prefect_server
 from tests.support.prefect_command import PrefectCommand
 
 
@@ -33,6 +33,17 @@ def test_it_listens_on_loopback_alone_is_at_home_in_its_folder_and_ends_with_the
     assert "PREFECT_API_DATABASE_CONNECTION_URL" not in env
     assert not {"PREFECT_API_KEY", "PREFECT_PROFILE"} & (set(env) | set(server.env))
     assert server.env["PREFECT_API_URL"] == server.api_url
+
+
+def test_its_database_is_readable_by_its_user_alone(tmp_path: Path, command: PrefectCommand) -> None:
+    deployed = tmp_path / "deployed.db"
+    deployed.write_bytes(b"rows")
+    deployed.chmod(0o644)
+    for folder, source in (("new", None), ("copied", deployed)):
+        with prefect_server(tmp_path / folder, env=command.env, deployed=source) as server:
+            database = database_of(Path(server.env["PREFECT_HOME"]))
+            assert database.stat().st_mode & 0o777 == 0o600
+            assert database.read_bytes() == (b"" if source is None else b"rows")
 
 
 def test_the_database_is_told_to_the_server_and_to_nobody_else(tmp_path: Path, command: PrefectCommand) -> None:

@@ -1,0 +1,121 @@
+"""The build step of every deployment: what was set on the server survives `prefect deploy`.
+
+Prefect replaces a deployment's parameters, job variables and schedules by those of `prefect.yaml` when it is deployed
+again: an image and a source that were set in the UI are gone, and a schedule that was switched on is off. The step
+reads them before, and writes them back after: when the next deployment's turn comes, and at the end of the process.
+"""
+
+import atexit
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from httpx import HTTPError
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound, PrefectException
+
+from soci_pipeline.errors import StackError
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A deployment as it was before, and a client that is not open yet: at the end, Prefect's profile is not set."""
+
+    name: str
+    before: DeploymentResponse
+    client: SyncPrefectClient
+
+
+_PENDING: list[_Kept] = []
+
+
+def keep(deployment: str) -> dict[str, str]:
+    """Write the parameters, job variables and schedules of ``flow/deployment`` back once it is deployed again."""
+    _restore_pending()
+    with get_client(sync_client=True) as client:
+        try:
+            before = client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            return {}
+    if not _PENDING:
+        atexit.unregister(_restore_at_exit)
+        atexit.register(_restore_at_exit)
+    _PENDING.append(_Kept(deployment, before, get_client(sync_client=True)))
+    return {}
+
+
+def _restore_at_exit() -> None:
+    failed = [each for each in _PENDING if not _restored(each)]
+    _PENDING.clear()
+    if failed:
+        sys.stderr.flush()
+        # An error here would change no exit status.
+        os._exit(1)
+
+
+def _restore_pending() -> None:
+    while _PENDING:
+        kept = _PENDING.pop()
+        if not _restored(kept):
+            raise StackError(f"{kept.name} was deployed, and what was set on the server is lost", advice="See above.")
+
+
+def _restored(kept: _Kept) -> bool:
+    """Write back; where that fails, say what was lost."""
+    try:
+        restore(kept)
+    except (HTTPError, PrefectException) as error:
+        schedules = [f"{each.schedule!r} {'on' if each.active else 'off'}" for each in kept.before.schedules]
+        print(
+            f"{kept.name}: what was set on the server could not be written back: {type(error).__name__}: {error}\n"
+            f"  parameters: {kept.before.parameters}\n  schedules: {schedules}\n"
+            f"  job variables: {', '.join(kept.before.job_variables or {}) or 'none'}\n"
+            "  next: set these again in Prefect's UI, under Deployments.",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+def restore(kept: _Kept) -> None:
+    """Write back what is not as it was: values of the server stay, those that only the file has are added."""
+    with kept.client as client:
+        now = client.read_deployment_by_name(kept.name)
+        changes = _changes(kept, now)
+        if changes:
+            client.update_deployment(now.id, DeploymentUpdate(**changes))
+
+
+def _changes(kept: _Kept, now: DeploymentResponse) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for field in ("parameters", "job_variables"):
+        before, after = getattr(kept.before, field) or {}, getattr(now, field) or {}
+        if (merged := after | before) != after:
+            changes[field] = merged
+            _note(kept.name, field, before, after)
+    if _shape(kept.before) != _shape(now):
+        changes["schedules"] = [_update_of(each) for each in kept.before.schedules]
+        print(f"{kept.name}: kept the schedules of the server")
+    if now.paused != kept.before.paused:
+        changes["paused"] = kept.before.paused
+    return changes
+
+
+def _note(deployment: str, field: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    names = sorted(name for name in before if name not in after or before[name] != after[name])
+    print(f"{deployment}: kept the {field.replace('_', ' ')} of the server: {', '.join(names)}")
+
+
+def _update_of(schedule: DeploymentSchedule) -> DeploymentScheduleUpdate:
+    fields = {name: getattr(schedule, name) for name in ("schedule", "active", "max_scheduled_runs", "slug")}
+    given = {name: value for name, value in fields.items() if value is not None}
+    return DeploymentScheduleUpdate(**given, parameters=schedule.parameters)
+
+
+def _shape(deployment: DeploymentResponse) -> list[dict[str, Any]]:
+    return [each.model_dump(exclude={"id", "created", "updated", "deployment_id"}) for each in deployment.schedules]
