@@ -71,11 +71,14 @@ def _strip(manifest: Path) -> None:
     if not isinstance(environment, dict) or not any(is_secret(name) for name in environment):
         return
     document["environment"] = {name: value for name, value in environment.items() if not is_secret(name)}
+    made = manifest.parent.stat().st_mtime
     # Made with mode 0600, and put in place whole: the worker may read it at any time.
     handle, fresh = tempfile.mkstemp(prefix=".stripped-", dir=manifest.parent)
     with os.fdopen(handle, "w") as file:
         json.dump(document, file)
     Path(fresh).replace(manifest)
+    # The folder's time stays that of the attempt's begin, which `_is_left` reads.
+    os.utime(manifest.parent, (made, made))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -88,11 +91,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _start_time(pid: int) -> float | None:
-    """When a process was started, in seconds since the epoch; None where the kernel does not say."""
+    """When a process was started at the latest, in seconds since the epoch; None where the kernel does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
         ticks = int(fields[_START_TIME - _AFTER_NAME - 1])
-        return int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+        # The kernel tells the time of the boot in whole seconds, rounded down.
+        return int(boot.split()[1]) + 1 + ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, StopIteration):
         return None

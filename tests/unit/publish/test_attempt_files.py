@@ -55,8 +55,9 @@ def living_run() -> Iterator[str]:
 
 def test_the_file_of_a_run_keeps_only_what_its_hooks_need(tmp_path: Path) -> None:
     run_id = str(uuid4())
-    folder = attempt(tmp_path, run_id)
+    folder = attempt(tmp_path, run_id, made=LONG_AGO)
     assert tidy(tmp_path, {RUN_ID: run_id}) == ()
+    assert folder.stat().st_mtime == LONG_AGO, "the time of the attempt's begin"
     document = json.loads((folder / "workspace.json").read_text())
     assert set(document["environment"]) == KEPT
     assert document["runtime_entrypoint"] == "flows/x.py:x"
@@ -87,7 +88,7 @@ def test_a_run_that_outlived_its_worker_keeps_its_folder(tmp_path: Path, living_
 
 def test_the_folder_of_a_living_worker_is_left_to_it(tmp_path: Path) -> None:
     """Its run has just ended, and a hook may need the file."""
-    folder = attempt(tmp_path, str(uuid4()), made=time.time() + 1)
+    folder = attempt(tmp_path, str(uuid4()), made=time.time() + 60)
     assert tidy(tmp_path, {}) == ()
     assert folder.exists()
 
@@ -106,7 +107,7 @@ def test_a_file_that_is_not_as_expected_stops_no_run(tmp_path: Path, content: st
     run_id = str(uuid4())
     folder = attempt(tmp_path, run_id)
     (folder / "workspace.json").write_text(content)
-    other = attempt(tmp_path, "x", made=time.time() + 1)
+    other = attempt(tmp_path, "x", made=time.time() + 60)
     (other / "supervisor.json").write_text(content)
     assert tidy(tmp_path, {RUN_ID: run_id}) == ()
     assert (folder / "workspace.json").read_text() == content
