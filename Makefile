@@ -14,6 +14,8 @@ export UV_CACHE_DIR := $(TOOLCHAIN)/cache/uv
 export PIP_CACHE_DIR := $(TOOLCHAIN)/cache/pip
 export UV_SYSTEM_CERTS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Empty counts as unset: without bytecode every process compiles everything it imports.
+export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 PYTEST := $(VENV)/bin/python -m pytest -p no:cacheprovider --durations=10

@@ -12,12 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from soci_pipeline.commands import FULL, Command, add_switches, drop_output, write_out
 from soci_pipeline.commands.progress_display import progress_shown
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "start a local stack, publish an example for two platforms, show the result"),
@@ -59,6 +62,13 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        """Print help and versions through `write_out`, since argparse ignores that a disk is full."""
+        if message and file in (None, sys.stdout):
+            write_out(message.encode())
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         """Turn argparse's message into an error with a next step."""
