@@ -60,8 +60,11 @@ demo: $(VENV)/installed-runtime ## Publish an example for two platforms with a l
 
 test: test-unit test-service test-real ## The tests to run before you propose a change
 
+# Many unit tests wait for a server, a program or a timeout; more processes than cores keep the cores busy meanwhile.
+UNIT_PROCESSES ?= $(shell expr 2 '*' $$(nproc))
+
 test-unit: development ## The library alone: no Prefect, no AWS, no engine
-	@$(PYTEST) tests/unit -n auto --dist worksteal $(TEST_ARGS)
+	@$(PYTEST) tests/unit -n $(UNIT_PROCESSES) --dist worksteal $(TEST_ARGS)
 
 # A module stays in one process, and so do the tests that share an account or an engine: see the tiers' conftest.py.
 GROUPED := --dist loadgroup --no-loadscope-reorder

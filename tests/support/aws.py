@@ -114,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
 def answering(*answers: tuple[int, dict[str, Any]]) -> Iterator[Answers]:
     """A server that gives these answers in turn."""
     server = Answers(*answers)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
         yield server

@@ -251,7 +251,7 @@ def redirecting(
 def _running(server: ThreadingHTTPServer) -> Iterator[str]:
     """The address of a server that answers from a thread while the block runs."""
     with server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
