@@ -40,7 +40,8 @@ from tasks.tags import tag
 from tasks.target import check_target
 from tasks.verify import verify
 from tests.support.archives import oci_archive
-from tests.support.git_repositories import repository, served
+from tests.support.git_http import served_over_http
+from tests.support.git_repositories import repository
 from tests.support.images import AMD64, image_layout
 
 SECRETS = {
@@ -52,10 +53,14 @@ SECRETS = {
 
 # Each fake notes argv and environment; `heard` gets what it was handed in the way that it should be.
 FAKE = f"""#!{sys.executable}
-import os, shutil, subprocess, sys
+import os, shutil, sys
 from pathlib import Path
 
-name, words, record = Path(sys.argv[0]).name, sys.argv[1:], Path(os.environ["RECORD"])
+name, words = Path(sys.argv[0]).name, sys.argv[1:]
+if "RECORD" not in os.environ:
+    # Started by the server of the source, which is not part of the publication.
+    os.execv({shutil.which("git")!r}, ["git", *words])
+record = Path(os.environ["RECORD"])
 
 def note(kind, text):
     (record / kind).mkdir(exist_ok=True)
@@ -70,9 +75,6 @@ note("environment", "\\n".join(f"{{key}}={{value}}" for key, value in os.environ
 fails = os.environ.get("FAIL") == name
 
 if name == "git":
-    if os.environ.get("GIT_ASKPASS"):
-        answer = subprocess.run([os.environ["GIT_ASKPASS"], "Password:"], capture_output=True, text=True, check=True)
-        note("heard", answer.stdout)
     if fails and "fetch" in words:
         sys.exit("fatal: Authentication failed")
     os.execv(os.environ["REAL_GIT"], ["git", *words])
@@ -183,16 +185,23 @@ def block(value: str) -> str:
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     git = shutil.which("git")
     assert git is not None
-    for name in ("bin", "record", "tmp", "docker"):
-        (tmp_path / name).mkdir()
-    application = repository(tmp_path / "app", {"Dockerfile": "FROM scratch\n"})
+    for name in ("bin", "record/heard", "tmp", "docker"):
+        (tmp_path / name).mkdir(parents=True)
+    repository(tmp_path / "app", {"Dockerfile": "FROM scratch\n"})
     archive = oci_archive(tmp_path / "image.tar", image_layout(tmp_path / "image", AMD64))
     login = Login("robot", SecretStr(SECRETS["registry password"]), bearer=True)
     pair = base64.b64encode(f"robot:{SECRETS['registry password']}".encode()).decode()
     log = io.StringIO()
+
+    def heard_by_git(path: str, user: str, password: str) -> bool:
+        """The server of the source notes every login that it receives."""
+        with (tmp_path / "record" / "heard" / "git").open("a") as file:
+            file.write(f"{password}\n")
+        return password == SECRETS["source token"]
+
     handler = logging.StreamHandler(log)
     with (
-        served(tmp_path / "git", application) as source,
+        served_over_http(tmp_path, heard_by_git) as git_server,
         serving(tmp_path / "registry", settings=ServerSettings(login=login)) as address,
     ):
         for name in ("git", "docker", "cosign"):
@@ -216,7 +225,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         monkeypatch.setattr("tempfile.tempdir", None)
         parameters = {
             "image": f"{address}/team/app",
-            "source": source,
+            "source": f"{git_server}/app/.git",
             "source_credentials": block(SECRETS["source token"]),
             "build_secrets": {"npm": block(SECRETS["build secret"])},
             "platforms": ["linux/amd64"],
