@@ -186,7 +186,7 @@ def _submitted(page: Page) -> Response:
 
 
 def _open_artifact(page: Page, key: str) -> None:
-    """From the page of a run to its artifact: through the key's own page, where the newest entry stands first."""
+    """From the page of a run to its artifact."""
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text(re.compile(f"^{key}")).first.click()
-    page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first.click()
+    page.wait_for_url(re.compile("/artifacts/artifact/"))

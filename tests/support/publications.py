@@ -148,7 +148,16 @@ def worker_of_its_own(stack: Stack, folder: Path, platform: Platform) -> Iterato
 def copy_deployment(stack: Stack, original: str, *, name: str, pool: str) -> str:
     """Deploy the flow of a deployment once more, under another name and in another work pool; returns the id."""
     known = ask(stack, f"/deployments/name/{original}")
-    same = ("flow_id", "entrypoint", "path", "pull_steps", "enforce_parameter_schema", "parameter_openapi_schema")
+    # The tag is what makes the automation look after its runs.
+    same = (
+        "flow_id",
+        "entrypoint",
+        "path",
+        "pull_steps",
+        "enforce_parameter_schema",
+        "parameter_openapi_schema",
+        "tags",
+    )
     made = ask(stack, "/deployments/", {key: known[key] for key in same} | {"name": name, "work_pool_name": pool})
     return str(made["id"])
 
