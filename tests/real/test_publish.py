@@ -1,4 +1,4 @@
-"""Publications end to end: the flows as `prefect deployment run` starts them, on workers that share no disk."""
+"""Publications end to end: runs of the deployments, on workers that share no disk."""
 
 import os
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def source(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Sour
 
 def test_one_command_publishes_two_platforms_that_two_workers_built(stack: Stack, source: Source) -> None:
     parameters = source(PLAIN)
-    run_id = seen.completed(stack, parameters)
+    run_id = seen.completes(stack, seen.start_by_command(stack, parameters))
     children = seen.branches(stack, run_id)
     pools = {seen.ask(stack, f"/flow_runs/{child}")["work_pool_name"]: child for child in children}
     assert set(pools) == {"soci-amd64", "soci-arm64"}
