@@ -94,10 +94,8 @@ format: development ## Let ruff rewrite the sources
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-coverage: development ## The unit tests with the lines of the library that they reach; at least 90 % of them
-	@mkdir -p .cache
-	@$(VENV)/bin/python -m coverage run -m pytest -p no:cacheprovider tests/unit $(TEST_ARGS)
-	@$(VENV)/bin/python -m coverage report
+coverage: development ## What the tests of its own tier reach of each module; at least 90 % of its lines
+	@$(VENV)/bin/python -m tests.module_coverage $(TIERS)
 
 docs: development ## Render the public names of the library into build-output/reference
 	@$(VENV)/bin/python -W error -m pdoc --output-directory build-output/reference soci_pipeline
