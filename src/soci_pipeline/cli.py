@@ -37,7 +37,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ztoc-info": ("ztoc_info", "show what a zTOC says"),
     "ztoc-get-file": ("ztoc_get_file", "read one file of a layer through its zTOC alone"),
     "registry": ("registry", "serve a folder as an OCI registry"),
-    "capacity": ("capacity", "let workers come and go with the runs that wait for them"),
     "webhook": ("webhook", "receive signed events and start publications"),
     "completion": ("completion", "print the completion script of a shell"),
 }

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -36,7 +35,6 @@ _ADVICE = {
     403: "The credentials need the right to create and read runs.",
     404: "Deploy it: `prefect --no-prompt deploy --all` from the project's folder.",
 }
-_NO_POOL = "Check its name; `soci-pipeline setup` makes the pools of the project."
 _LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api (a port is a number), or unset it."
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
@@ -86,14 +84,6 @@ class RunState:
     @property
     def is_completed(self) -> bool:
         return self.kind == "COMPLETED"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkPool:
-    """What a work pool lets through: nothing while it is paused, and no more runs at once than its limit."""
-
-    paused: bool
-    limit: int | None
 
 
 def login_of(environment: Mapping[str, str]) -> dict[str, str]:
@@ -247,31 +237,6 @@ class PrefectApi:
     def cancel(self, run: str) -> None:
         """Ask for a flow run to be cancelled."""
         self._call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-
-    def reschedule(self, run: str, message: str) -> None:
-        """Put a run that nothing executes any more back into its queue, as Prefect does for a machine that must go."""
-        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
-        self._call("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
-
-    def end_as_cancelled(self, run: str, message: str) -> None:
-        """Have a run that nothing executes any more, and that was to be cancelled, count as cancelled."""
-        state = {"type": "CANCELLED", "name": "Cancelled", "message": message}
-        self._call("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
-
-    def count_runs(self, pool: str, kinds: Sequence[str], *, due: datetime) -> int:
-        """How many runs of a work pool are in a state of these types, and were to start by ``due``."""
-        runs = {"state": {"type": {"any_": list(kinds)}}, "expected_start_time": {"before_": due.isoformat()}}
-        answer = self._call("POST", "/flow_runs/count", {"flow_runs": runs, "work_pools": {"name": {"any_": [pool]}}})
-        if not isinstance(answer, int):
-            raise PrefectRefused("Prefect's answer to a count is not a number")
-        return answer
-
-    def work_pool(self, pool: str) -> WorkPool:
-        """What a work pool lets through; raises `PrefectRefused` where there is none."""
-        found = self._call("GET", f"/work_pools/{quote(pool, safe='')}", missing={})
-        if not found:
-            raise PrefectRefused(f"Prefect has no work pool {pool!r}", advice=_NO_POOL, temporary=True)
-        return WorkPool(paused=bool(found.get("is_paused")), limit=found.get("concurrency_limit"))
 
     def children(self, run: str) -> dict[str, str]:
         """The flow runs that a run has started as its own: names by id."""

@@ -140,7 +140,6 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["convert", "a", "b", "--index-version", "v3"], "'v3' (choose from", "`soci-pipeline convert --help`"),
         (["convert", "a", "b", "--span-size", "4 MB"], "such as 4194304 or 4MiB", "`soci-pipeline convert --help`"),
         (["prune", "x", "--keep-days", "nan"], "no number of days from", "`soci-pipeline prune --help`"),
-        (["capacity", "control", "--interval", "0"], "no number of seconds from 1", "`soci-pipeline capacity control"),
         (["doctor", "--bogus"], "unrecognized arguments: --bogus", "`soci-pipeline doctor --help` shows"),
         (["convert", "a", "b", "--spansize", "5"], "unrecognized arguments: --spansize", "Did you mean `--span-size`?"),
         (["doctor", ""], "unrecognized arguments: ''", "`soci-pipeline doctor --help` shows"),
@@ -335,7 +334,7 @@ def test_every_command_takes_json_verbose_and_quiet(name: str, capsys: pytest.Ca
     assert all(option in text for option in ("--json", "--verbose", "--quiet"))
 
 
-@pytest.mark.parametrize(("name", "action"), [("webhook", "check"), ("capacity", "control")])
+@pytest.mark.parametrize(("name", "action"), [("webhook", "check"), ("registry", "serve")])
 def test_an_actions_help_leads_to_the_exit_statuses(name: str, action: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([name, action, "--help"])

@@ -34,7 +34,7 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("deployments/worker-image/README.md", "--group-add"): (
         "it hands the machine's engine over; `tests/deep/test_worker_image.py` runs the image without one"
     ),
-    ("docs/capacity.md", "prefect work-pool create"): (
+    ("docs/aws.md", "prefect work-pool create"): (
         "its workers need a cluster of ECS; `tests/service/deployments/test_ecs_pools.py` checks the templates"
     ),
     ("docs/triggers.md", "prefect deployment run publish-image/nightly"): (

@@ -11,7 +11,6 @@ import httpx
 import pytest
 from pydantic import HttpUrl, SecretStr
 
-from soci_pipeline.aws.instance_metadata import InstanceMetadata
 from soci_pipeline.download import NotFetched, fetch
 from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.http_client import HttpClient
@@ -109,11 +108,6 @@ def _prefect(address: str, _: Path) -> object:
         return api.create_run("flow/deployment", {})
 
 
-def _metadata(address: str, _: Path) -> object:
-    with InstanceMetadata(f"http://{address}") as metadata:
-        return metadata.instance_id()
-
-
 def _download(address: str, folder: Path) -> None:
     fetch(f"http://{address}/file", folder / "file", limit=100, sha256="0" * 64)
 
@@ -129,7 +123,6 @@ CLIENTS: dict[str, Callable[[str, Path], object]] = {
     "registry": _registry,
     "referrers": _referrers,
     "Prefect": _prefect,
-    "instance metadata": _metadata,
     "download": _download,
     "forge": _forge,
 }
@@ -208,12 +201,6 @@ def test_a_proxy_that_cannot_be_used_is_named_without_its_url(proxy: str, monkey
         HttpClient()
     assert "HTTPS_PROXY" in str(caught.value.advice)
     assert "do-not-show" not in "".join(traceback.format_exception(caught.value))
-
-
-@pytest.mark.parametrize("endpoint", ["javascript:x", "169.254.169.254", "http://[bad", "http://127.0.0.1:99999"])
-def test_an_endpoint_of_instance_metadata_that_is_not_a_url_is_named(endpoint: str) -> None:
-    with pytest.raises(InvalidInput, match="AWS_EC2_METADATA_SERVICE_ENDPOINT is not a valid URL"):
-        InstanceMetadata(endpoint)
 
 
 def test_no_cookie_is_kept() -> None:

@@ -105,12 +105,6 @@ def test_a_pool_that_is_not_there_has_no_workers() -> None:
         assert api.online_workers("soci-amd64") == ()
 
 
-def test_a_pool_that_is_to_be_looked_at_and_is_not_there_is_named_with_the_command_that_makes_it() -> None:
-    with _prefect({}) as (url, _), PrefectApi(url) as api, pytest.raises(PrefectRefused, match="soci-amd46") as caught:
-        api.work_pool("soci-amd46")
-    assert "soci-pipeline setup" in str(caught.value.advice)
-
-
 def test_a_run_is_made_of_the_deployment_with_that_name() -> None:
     answers = {
         "/deployments/name/publish-image/default": {"id": DEPLOYMENT},

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.aws import auto_scaling
 from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, calling, config, session
 from soci_pipeline.aws.ecr import EcrCredentials
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
@@ -165,7 +164,6 @@ def test_a_configuration_of_aws_that_cannot_be_read_is_named(tmp_path: Path, mon
     [
         lambda: EcrCredentials().credentials_for(REGISTRY),
         lambda: read_secret("arn:aws:secretsmanager:eu-west-1:123456789012:secret:npm"),
-        auto_scaling.client,
     ],
 )
 def test_a_missing_profile_is_an_error_of_ours_whatever_is_asked_for(

@@ -102,10 +102,6 @@ def test_all_of_it_is_made_but_for_what_is_listed_as_not_deployed(emulated: None
     # What is made, and passed over in it.
     with pytest.raises(ClientError, match="LifecyclePolicyNotFoundException"):
         boto3.client("ecr", region_name=REGION).get_lifecycle_policy(repositoryName="team/shop")
-    hooks = boto3.client("autoscaling", region_name=REGION).describe_lifecycle_hooks(
-        AutoScalingGroupName="soci-soci-amd64"
-    )
-    assert hooks["LifecycleHooks"] == []
 
 
 def test_no_machine_and_no_network_takes_a_connection_from_outside() -> None:
@@ -163,14 +159,11 @@ def test_the_whole_comes_up_and_its_parts_are_there(emulated: None) -> None:
     assert outputs["Source"] == f"codecommit::{REGION}://shop"
     groups = boto3.client("autoscaling", region_name=REGION).describe_auto_scaling_groups()["AutoScalingGroups"]
     assert {each["AutoScalingGroupName"]: (each["MinSize"], each["MaxSize"]) for each in groups} == {
-        "soci-soci-amd64": (0, 4),
-        "soci-soci-arm64": (0, 4),
+        "soci-soci-amd64": (1, 1),
+        "soci-soci-arm64": (1, 1),
         "soci-soci-control": (1, 1),
         "soci-soci-receiver": (1, 1),
     }
-    protected = {each["AutoScalingGroupName"]: each["NewInstancesProtectedFromScaleIn"] for each in groups}
-    assert protected["soci-soci-amd64"] is True
-    assert protected["soci-soci-control"] is False
     queue = boto3.client("sqs", region_name=REGION)
     attributes = queue.get_queue_attributes(QueueUrl=outputs["EventQueueUrl"], AttributeNames=["All"])["Attributes"]
     assert json.loads(attributes["RedrivePolicy"])["maxReceiveCount"] in (5, "5")
@@ -194,9 +187,7 @@ def _machines_are_closed(group: str) -> None:
 
 def _user_data_starts_the_pinned_pipeline_and_holds_no_secret() -> None:
     script = _user_data("soci-soci-arm64")
-    assert (
-        f"git checkout --quiet {COMMIT}\nexec deployments/machine/set-up soci-worker@soci-arm64 soci-agent\n" in script
-    )
+    assert f"git checkout --quiet {COMMIT}\nexec deployments/machine/set-up soci-worker@soci-arm64\n" in script
     assert f"\nPREFECT_API_URL={GIVEN['PrefectApiUrl']}\n" in script
     assert f"\nPREFECT_API_KEY={GIVEN['PrefectSecretArn']}\n" in script
     assert "${" not in script

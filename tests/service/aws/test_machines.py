@@ -21,8 +21,6 @@ UNITS = (
     "soci-worker@soci-amd64",
     "soci-worker@soci-arm64",
     "soci-worker@soci-control",
-    "soci-agent",
-    "soci-capacity",
     "soci-webhook",
     "soci-prefect-server",
 )

@@ -12,8 +12,6 @@ import botocore.handlers
 import pytest
 
 from deployments.machine.secret_environment import environment
-from soci_pipeline.aws import auto_scaling
-from soci_pipeline.aws.auto_scaling import AutoScalingGroup, GroupInstance
 from soci_pipeline.aws.ecr import EcrCredentials
 from soci_pipeline.aws.ecr_images import EcrImages
 from soci_pipeline.aws.ecs import EVERY_CLUSTER, images_in_use
@@ -103,21 +101,6 @@ def _secret() -> str:
     return str(client.create_secret(Name="soci-pipeline/build/x", SecretString=held)["ARN"])
 
 
-def _group() -> str:
-    """A group of one machine; returns the machine's id."""
-    client = boto3.client("autoscaling", region_name=REGION)
-    image = boto3.client("ec2", region_name=REGION).describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-    client.create_launch_configuration(LaunchConfigurationName="x", ImageId=image, InstanceType="m7g.large")
-    client.create_auto_scaling_group(
-        AutoScalingGroupName="soci-soci-arm64",
-        LaunchConfigurationName="x",
-        MinSize=1,
-        MaxSize=2,
-        AvailabilityZones=[f"{REGION}a"],
-    )
-    return str(client.describe_auto_scaling_instances()["AutoScalingInstances"][0]["InstanceId"])
-
-
 def _task(image: str) -> None:
     """A cluster with a service, and a task of its own: both of one container."""
     client, machines = boto3.client("ecs", region_name=REGION), boto3.client("ec2", region_name=REGION)
@@ -138,14 +121,11 @@ def _read_what_a_unit_needs(arn: str) -> None:
 
 
 def test_a_worker_may_log_in_push_and_read_secrets(recorded: set[str]) -> None:
-    arn, machine = _secret(), _group()
+    arn = _secret()
     recorded.clear()
     EcrCredentials().credentials_for(REGISTRY)
     read_secret(arn)
     _read_what_a_unit_needs(arn)
-    instance = GroupInstance(machine, auto_scaling.client())
-    assert instance.membership() is not None
-    instance.protect("soci-soci-arm64", protected=True)
     declared = {*PULL.values(), *PUSH.values(), *GIT.values(), *SSM_AGENT.values()}
     assert _allowed("WorkerRole") == recorded | declared
 
@@ -153,14 +133,11 @@ def test_a_worker_may_log_in_push_and_read_secrets(recorded: set[str]) -> None:
 def test_the_control_worker_may_look_at_the_repository_too(recorded: set[str]) -> None:
     arn, image = _secret(), ImageReference.parse(f"{REGISTRY}/team/shop")
     boto3.client("ecr", region_name=REGION).create_repository(repositoryName="team/shop")
-    _group()
     recorded.clear()
     EcrCredentials().credentials_for(REGISTRY)
     prepare(image, Settings())
     read_secret(arn)
     _read_what_a_unit_needs(arn)
-    group = AutoScalingGroup("soci-soci-arm64", auto_scaling.client())
-    group.set_desired(group.state().desired + 1)
     declared = {*PULL.values(), *PUSH.values(), *GIT.values(), *SSM_AGENT.values()}
     assert _allowed("ControlRole", MayCreate=False, MayDelete=False) == recorded | declared
 
@@ -226,10 +203,9 @@ def test_every_call_in_the_code_is_some_role_s_and_is_named_as_what_it_is() -> N
 
 
 def test_no_statement_is_wider_than_it_can_be() -> None:
-    # Neither a login nor the agent's channels nor a look at groups and clusters can be narrowed to a resource.
-    looks = {"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances"}
+    # Neither a login nor the agent's channels nor a look at clusters can be narrowed to a resource.
     in_use = _named(REPOSITORY / "src/soci_pipeline/aws/ecs.py")
-    anywhere = {"ecr:GetAuthorizationToken", *looks, *in_use, *SSM_AGENT.values()}
+    anywhere = {"ecr:GetAuthorizationToken", *in_use, *SSM_AGENT.values()}
     for name, role in template("roles.yaml")["Resources"].items():
         properties = role["Properties"]
         policies = [each["PolicyDocument"] for each in properties.get("Policies", [])] or [properties["PolicyDocument"]]
