@@ -75,7 +75,8 @@ class BuildInputs(Parameters):
     prebuilt: str | None = Field(
         default=None,
         title="Prebuilt image",
-        description="For the builder prebuilt alone: path or address of an archive or layout, with {platform}.",
+        description="For the builder prebuilt alone: path or address of an archive or layout. {platform} in it is "
+        "replaced; #ref=NAME at its end chooses one of several images.",
         examples=["https://builds.example.com/web/{platform}.tar"],
     )
     toolchain: ToolchainName = Field(
