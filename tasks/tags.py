@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 
 from soci_pipeline.errors import DeadlineExceeded, StackError
 from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.process import logger
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tag_names import platform_tags
 from soci_pipeline.publish.tags import TagRecord, move_tags
@@ -47,17 +48,24 @@ def alone(image: ImageReference) -> Iterator[None]:
 
     Raises `StackError` where the server does not count this run as running any more.
     """
-    name = limit_of(image)
+    name, done = limit_of(image), False
     patiently(lambda: _make_limit(name))
-    with contextlib.ExitStack() as stack:
-        try:
-            patiently(lambda: _enter(stack, name))
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"other publications of {image} held its tags for {_WAIT_SECONDS:g} s", temporary=True
-            ) from error
-        check_own_state()
-        yield
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                patiently(lambda: _enter(stack, name))
+            except TimeoutError as error:
+                raise DeadlineExceeded(
+                    f"other publications of {image} held its tags for {_WAIT_SECONDS:g} s", temporary=True
+                ) from error
+            check_own_state()
+            yield
+            done = True
+    except ERRORS as error:
+        if not done:
+            raise
+        # What was to be done is done, and the limit is free again when its lease ends.
+        logger().warning("the limit %s could not be released (%s)", name, type(error).__name__)
 
 
 def _enter(stack: contextlib.ExitStack, name: str) -> None:

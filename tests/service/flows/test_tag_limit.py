@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Running
 
 from flows.index_image import index_image
@@ -34,6 +36,7 @@ from tasks.tags import alone, limit_of
 from tasks.tags import tag as move_tags
 from tests.support.images import AMD64, add_image, index_layout
 from tests.support.published import REPOSITORY, stored, tag, upload
+from tests.support.switch import Switch
 from tests.support.webhook import until
 
 
@@ -184,6 +187,18 @@ def test_a_run_that_is_running_moves_its_tags() -> None:
             return "moved"
 
     assert publishes() == "moved"
+
+
+def test_a_server_that_is_away_when_the_tags_have_moved_fails_nothing() -> None:
+    url = urlsplit(PREFECT_API_URL.value() or "")
+    moved: list[str] = []
+    with Switch(int(url.port or 0)) as switch:
+        there = url._replace(netloc=f"127.0.0.1:{switch.port}").geturl()
+        switch.on()
+        with temporary_settings(updates={PREFECT_API_URL: there, PREFECT_CLIENT_MAX_RETRIES: 0}), alone(_image()):
+            moved.append("tag")
+            switch.off()
+    assert moved == ["tag"]
 
 
 def test_another_image_does_not_wait() -> None:
