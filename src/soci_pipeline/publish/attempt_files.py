@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from soci_pipeline.marked_processes import Mark
-from soci_pipeline.process import SECRET_VARIABLES, logger
+from soci_pipeline.process import LOGIN_IN_URL, SECRET_VARIABLES, logger
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"
 _PREFIX = "prefect-workspace-attempt-"
@@ -29,7 +29,6 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _NOT_SECRET = frozenset({"OLDPWD", "SSH_AUTH_SOCK", "GIT_ASKPASS", "SSH_ASKPASS"})
-_LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 _AFTER_NAME = 2
 _START_TIME = 22  # proc_pid_stat(5)
 
@@ -45,7 +44,7 @@ def is_secret(name: str, value: str = "") -> bool:
         return False
     if _SECRET.match(name) is not None:
         return True
-    return not name.startswith("PREFECT_API_") and _LOGIN_IN_URL.match(value) is not None
+    return not name.startswith("PREFECT_API_") and LOGIN_IN_URL.search(value) is not None
 
 
 def tidy(temporary: Path, environment: Mapping[str, str] | None = None) -> tuple[Path, ...]:
