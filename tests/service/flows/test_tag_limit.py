@@ -120,8 +120,8 @@ def _deleted() -> None:
 
 def _started_elsewhere() -> None:
     with get_client(sync_client=True) as client:
-        for state in (AwaitingRetry(), Running()):
-            client.set_flow_run_state(UUID(flow_run.get_id()), state, force=True)
+        client.set_flow_run_state(UUID(flow_run.get_id()), AwaitingRetry(), force=True)
+        client.set_flow_run_state(UUID(flow_run.get_id()), Running(), force=True)
 
 
 def _crashed() -> None:
