@@ -30,6 +30,8 @@ RECORD = "soci-branch-record"
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """The types of state that a flow run does not leave by itself."""
 
+# Refusals of what was sent, which stay. Any other one is of the server, a login or a proxy, and may pass.
+_LASTING = frozenset({400, 409, 413, 414, 422})
 _PAUSE_S = 1.0
 _ADVICE = {
     401: "Check the credentials for Prefect: those of the receiver, PREFECT_API_AUTH_STRING or PREFECT_API_KEY.",
@@ -338,7 +340,7 @@ class PrefectApi:
         raise PrefectRefused(
             f"Prefect answered {status} to {method} {path}: {detail}",
             advice=_MOVED if response.is_redirect else _ADVICE.get(status),
-            temporary=response.is_redirect or status in _ADVICE,
+            temporary=status not in _LASTING,
             status=status,
         )
 

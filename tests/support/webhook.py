@@ -210,7 +210,8 @@ def loopback(
 ) -> Iterator[str]:
     """A JSON server on loopback that answers each request with ``answer(request)``; yields its address.
 
-    An answer is a status and a body, and may have headers too; ``headers`` are added by status. With a certificate and
+    An answer is a status and a body, and may have headers too; bytes are sent as they are; ``headers`` are added by
+    status. With a certificate and
     its key, its ``own``, it speaks TLS.
     """
 
@@ -226,7 +227,7 @@ def loopback(
             if status < 0:
                 self.close_connection = True
                 return
-            payload = json.dumps(body).encode()
+            payload = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(payload)))

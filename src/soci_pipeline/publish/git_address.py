@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.registry.errors import redacted
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """What no address, path or name has in it."""
@@ -163,7 +164,9 @@ def _check_scheme(text: str) -> str:
 def _check_remote(text: str, host: str) -> str:
     decoded = unquote(text)
     if _UNSAFE.search(text) or not text.isprintable() or _QUOTES.search(decoded) or CONTROL.search(decoded):
-        raise InvalidInput(f"the git address has characters that are not allowed: {text[:200]!r}", advice=_ADVICE)
+        # A token may stand behind the question mark.
+        shown = redacted(text)[:200]
+        raise InvalidInput(f"the git address has characters that are not allowed: {shown!r}", advice=_ADVICE)
     if ".." in re.split("[/:]", decoded):
         raise InvalidInput(f"'..' is not allowed in a git address: {text[:200]!r}", advice=_ADVICE)
     if _is_link_local(host):

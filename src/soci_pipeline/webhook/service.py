@@ -57,8 +57,9 @@ class Service:
         check_secrets(self.configuration)
         with contextlib.ExitStack() as stack:
             settings = self.configuration.prefect
-            self.outbox = stack.enter_context(Outbox(self.configuration.outbox))
+            # First, since opening migrates: an older receiver would go on writing waits that the new schema misreads.
             stack.enter_context(_alone_with(self.configuration.outbox))
+            self.outbox = stack.enter_context(Outbox(self.configuration.outbox))
             reclaimed = self.outbox.reclaim()
             if reclaimed:
                 log("runs of the last receiver are pending again", runs=reclaimed)
@@ -146,6 +147,7 @@ def _alone_with(outbox: Path) -> Iterator[None]:
     Two would take each other's runs for those of a receiver that has died.
     """
     try:
+        outbox.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(outbox.with_name(f"{outbox.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
     except OSError as error:
         raise OutboxUnavailable(f"the outbox {outbox} cannot be locked: {error.strerror}") from error

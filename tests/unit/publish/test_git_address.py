@@ -189,6 +189,13 @@ def test_the_origin_is_the_server_that_git_connects_to(url: str, origin: Origin 
     assert origin_of(url) == origin
 
 
+def test_a_refused_address_is_shown_without_a_token_behind_it() -> None:
+    for end in ("?private_token=hunter2", "#hunter2"):
+        with pytest.raises(InvalidInput, match=r"https://git\.example\.com/a\.git'") as caught:
+            check_url(f"https://git.example.com/a.git{end}")
+        assert "hunter2" not in str(caught.value)
+
+
 def test_a_refused_address_with_credentials_is_not_repeated() -> None:
     with pytest.raises(InvalidInput) as raised:
         check_url("https://user:hunter2@git.example.com/app")

@@ -1,5 +1,6 @@
 """The outbox: once for good, newest first where asked, and nothing lost by a crash."""
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -399,3 +400,46 @@ def test_an_outbox_is_not_writable_where_the_event_that_failed_would_fail_again(
         outbox._connection.execute("PRAGMA max_page_count = 1000000")
         outbox.check_writable()
         assert outbox.store(digest(1), "s", "x", [big]).new
+
+
+@pytest.mark.parametrize("text", [b"{", b"3", b'{"image": "r.example/\xff"}', b"\xff\xfe"])
+def test_a_row_that_is_damaged_is_given_up_and_holds_up_no_other(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path) as outbox:
+        for number in (1, 2):
+            outbox.store(digest(number), "s", "x", [planned(subject=None)], target=StatusTarget("team/shop", "c"))
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE runs SET parameters = CAST(? AS TEXT) WHERE id = 1", (text,))
+        other.commit()
+    with Outbox(path) as outbox:
+        run = outbox.claim()
+        assert run is not None
+        assert run.id == 2
+        assert (outbox.counts()["failed"], outbox.counts()["dispatching"]) == (1, 1)
+        assert outbox.to_report() == []
+        assert outbox.delete_finished(0) == 1
+
+
+def test_a_file_that_is_damaged_is_an_error_whatever_sqlite_says_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path) as outbox:
+        outbox.store(digest(1), "s", "x", [planned()])
+    # The name of a table, which SQLite quotes where it finds the schema damaged.
+    damaged = path.read_bytes().replace(b"CREATE TABLE runs", b"CREATE \x9aABLE runs")
+    path.write_bytes(damaged)
+    with pytest.raises(OutboxUnavailable):
+        Outbox(path)
+
+
+def test_a_wait_that_an_older_release_wrote_after_the_file_was_migrated_ends_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path) as outbox:
+        outbox.store(digest(1), "s", "x", [planned()])
+    with contextlib.closing(sqlite3.connect(path)) as older:
+        # It waits by the machine's clock.
+        older.execute("UPDATE runs SET next_attempt = 1790000000.0, next_report = 1790000000.0")
+        older.commit()
+    with Outbox(path) as outbox:
+        assert outbox.claim() is None
+        assert outbox.reclaim() == 0
+        assert outbox.claim() is not None
