@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.webhook.clone_urls import is_loopback
+from soci_pipeline.hosts import is_loopback
 from soci_pipeline.webhook.configuration import Configuration, Rule
 from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.events import Event, ImageEvent, PushEvent
@@ -108,6 +108,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _check_clone_host(rule: Rule, event: PushEvent, source: str) -> None:
+    """Check the source that a rule makes of an event as the clone URL of the event was checked."""
     url = source if rule.source_is_of_event else event.clone_url
     if not rule.may_clone(url, event.repository):
         raise EventRefused(
