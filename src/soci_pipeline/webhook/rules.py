@@ -108,7 +108,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _check_clone_host(rule: Rule, event: PushEvent, source: str) -> None:
-    """Check the source that a rule makes of an event as the clone URL of the event was checked."""
     url = source if rule.source_is_of_event else event.clone_url
     if not rule.may_clone(url, event.repository):
         raise EventRefused(
