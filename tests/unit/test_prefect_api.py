@@ -429,8 +429,8 @@ CALLS: dict[str, Callable[[PrefectApi], object]] = {
 @pytest.mark.parametrize("call", CALLS)
 def test_an_answer_of_another_shape_is_an_error_of_the_library(call: str) -> None:
     answers: list[Any] = []
-    shapes = [None, 1, "text", [], [1], [None], {"id": RUN, "state": "text"}, {"state": [1]}, {"id": {}}]
-    lists = [[{}], [{"id": RUN}], [{"level": "x", "message": ""}], [{"level": float("inf"), "message": 1}]]
+    shapes: list[Any] = [None, 1, "text", [], [1], [None], {"id": RUN, "state": "text"}, {"state": [1]}, {"id": {}}]
+    lists: list[Any] = [[{}], [{"id": RUN}], [{"level": "x", "message": ""}], [{"level": float("inf"), "message": 1}]]
     with loopback(lambda _: (200, answers[-1])) as url, PrefectApi(url, patience_s=0) as api:
         for answer in (*shapes, *lists):
             answers.append(answer)
