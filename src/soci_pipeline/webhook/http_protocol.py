@@ -16,8 +16,6 @@ from soci_pipeline.registry.server.connections import Connections
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _IPV6_PREFIX = 64  # what a single host usually has to itself
 _UNKNOWN = "unknown"
-# For the end of a TLS connection that is refused: asyncio waits half a minute for the sender's part of it.
-_LINGER_SECONDS = 1.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -122,7 +120,6 @@ class BoundedConnection(H11Protocol):
         if not self.places.take(self):
             transport.write(_BUSY)
             transport.close()
-            self.loop.call_later(_LINGER_SECONDS, transport.abort)
             return
         self._wait_for_head()
 
