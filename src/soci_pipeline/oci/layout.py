@@ -332,8 +332,11 @@ class Layout:
 
     def _sha256_blobs(self) -> list[Digest]:
         """The digests by which blobs are named, sorted; other names in the folder are not blobs."""
-        with layout_files.open_folder(self.path, "blobs", SHA256) as folder:
-            names = sorted(os.listdir(folder))  # noqa: PTH208
+        try:
+            with layout_files.open_folder(self.path, "blobs", SHA256) as folder:
+                names = sorted(os.listdir(folder))  # noqa: PTH208
+        except FileNotFoundError:
+            return []
         return [Digest(f"{SHA256}:{name}") for name in names if _HEX.match(name)]
 
     def _manifest_at(self, digest: Digest) -> tuple[int, ImageManifest | ImageIndex | None]:

@@ -204,6 +204,11 @@ def test_names_that_are_not_digests_are_not_taken_for_referrers(layout: Layout, 
     assert layout.referrers(image) == ()
 
 
+def test_a_layout_without_blobs_has_no_referrers(layout: Layout, blob: Descriptor) -> None:
+    shutil.rmtree(layout.path / "blobs")
+    assert layout.referrers(blob) == ()
+
+
 def test_a_file_below_a_folder_is_opened_and_its_status_read(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c").write_bytes(b"123")
