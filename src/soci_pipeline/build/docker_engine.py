@@ -5,7 +5,6 @@ here: files and the config carry the time of the build, so digests do not repeat
 ignore files only ``.dockerignore`` is read; a request with a Dockerfile-specific one is rejected.
 """
 
-import errno
 import os
 import uuid
 from collections import deque
@@ -23,7 +22,7 @@ from soci_pipeline.build.buildx import has_containerd_store
 from soci_pipeline.build.engine_client import engine_client
 from soci_pipeline.build.errors import NotSupportedByBuilder, build_failure
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.errors import DiskFull
+from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.progress import meter
@@ -149,15 +148,11 @@ def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
 
 
 def _save(client: docker.APIClient, tag: str, archive: Path) -> None:
-    try:
-        with archive.open("wb") as file, meter("save") as advance:
-            for chunk in client.get_image(tag, chunk_size=_CHUNK):
-                file.write(chunk)
-                advance(len(chunk))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left on the disk of {archive.parent} while saving the image") from error
-        raise
+    step = "while saving the image"
+    with full_disk_reported(archive.parent, step=step), archive.open("wb") as file, meter("save") as advance:
+        for chunk in client.get_image(tag, chunk_size=_CHUNK):
+            file.write(chunk)
+            advance(len(chunk))
 
 
 def _remove(client: docker.APIClient, tag: str) -> None:

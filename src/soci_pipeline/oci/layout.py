@@ -8,8 +8,6 @@ folder are read (`layout_files`). `Layout.take_over` and `Layout.open_verified` 
 verified yet; what was verified is remembered for as long as the file does not change.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -21,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.full_disk import full_disk_reported, write_all
 from soci_pipeline.oci import layout_files
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
@@ -61,8 +60,9 @@ class BlobWriter:
         self._hash = hashlib.new(self._algorithm)
         self._written = 0
         incoming = layout.path / INCOMING
-        incoming.mkdir(exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=incoming)
+        with full_disk_reported(layout.path):
+            incoming.mkdir(exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=incoming)
         self._path = Path(name)
         self._file = os.fdopen(handle, "wb", buffering=0)
         self.digest: Digest | None = None
@@ -73,14 +73,8 @@ class BlobWriter:
         if self._size is not None and self._written > self._size:
             raise DamagedContent(f"{self._expected or 'a blob'} is longer than the {self._size} bytes it should have")
         self._hash.update(data)
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[self._file.write(view) :]
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"no space left on the disk of {self._layout.path} while writing a blob") from error
-            raise
+        with full_disk_reported(self._layout.path):
+            write_all(self._file, data)
 
     def __enter__(self) -> Self:
         return self
@@ -89,9 +83,11 @@ class BlobWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()
-            if kind is None:
-                self._put_in_place()
+            # Some file systems report a write that failed as late as here.
+            with full_disk_reported(self._layout.path):
+                self._file.close()
+                if kind is None:
+                    self._put_in_place()
         finally:
             self._path.unlink(missing_ok=True)
 
@@ -125,7 +121,8 @@ class Layout:
     @classmethod
     def create(cls, path: Path) -> Self:
         """Make an empty layout, or open the one that is there."""
-        (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        with full_disk_reported(path):
+            (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         layout = cls(path)
         _replace(path / "oci-layout", LAYOUT_FILE)
         if not (path / "index.json").exists():
@@ -397,15 +394,12 @@ def _check_digest(descriptor: Descriptor, found: Digest, where: Path) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left on the disk of {path.parent}") from error
-        raise
+    with full_disk_reported(path.parent):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
