@@ -38,7 +38,8 @@ LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 INCOMING = ".incoming"
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_LAYOUT_FILE_BYTES = 1 << 16
-_MAX_INDEX_FILE_BYTES = 64 << 20
+MAX_INDEX_FILE_BYTES = 64 << 20
+"""A layout may hold many images: the folder of a repository with 100,000 manifests and tags has some 40 MiB."""
 _MAKE_ONE = (
     "Name the folder of an OCI layout: `docker buildx build --output type=oci,tar=false,dest=FOLDER` makes one, and so "
     "does `soci-pipeline convert` of an archive."
@@ -290,7 +291,7 @@ class Layout:
     def roots(self) -> tuple[Descriptor, ...]:
         """The descriptors of ``index.json``."""
         try:
-            data = layout_files.read_file(self.path, "index.json", limit=_MAX_INDEX_FILE_BYTES)
+            data = layout_files.read_file(self.path, "index.json", limit=MAX_INDEX_FILE_BYTES)
         except FileNotFoundError as error:
             raise InvalidInput(f"the layout {self.path} has no index.json") from error
         return parse_roots(data, self.path, any_algorithm=True)
@@ -376,7 +377,9 @@ def parse_roots(data: bytes, where: Path, *, any_algorithm: bool = False) -> tup
         raise InvalidInput(f"index.json of {where} is not a JSON object")
     # The file has no media type of its own in older layouts; `parse` wants the shape alone.
     fields.pop("mediaType", None)
-    return parse_image_index(json.dumps(fields).encode(), any_algorithm=any_algorithm).manifests
+    shape = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass")
+    # The caller has read at most MAX_INDEX_FILE_BYTES, which may be written in more bytes here.
+    return parse_image_index(shape, any_algorithm=any_algorithm, limit=2 * MAX_INDEX_FILE_BYTES).manifests
 
 
 def _place(digest: Digest) -> tuple[str, str, str]:
