@@ -123,7 +123,9 @@ def _image(source: Layout, child: Descriptor) -> SourceImage | None:
     if not source.has(child) or (child.platform is not None and child.platform.is_unknown):
         return None
     manifest = source.read_document(child)
-    if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+    if not isinstance(manifest, ImageManifest) or manifest.artifact_type:
+        return None
+    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
         return None
     platform = child.platform or platform_of_config(source.read(manifest.config))
     return SourceImage(child, manifest, platform)

@@ -70,6 +70,16 @@ def test_versions_and_variants_of_a_platform_are_different_platforms(
     assert len(read_images(layout, None)[1]) == 2
 
 
+def test_an_artifact_with_the_config_of_an_image_is_not_an_image(layout: Layout) -> None:
+    """The entry need not say that its manifest is an artifact, and verification goes by the manifest."""
+    image = add_image(layout, AMD64)
+    manifest = layout.read_document(image)
+    assert isinstance(manifest, ImageManifest)
+    artifact = layout.add_document(manifest.replaced(artifact_type="example/artifact"))
+    layout.set_roots([layout.add_document(ImageIndex(manifests=(image, artifact)))])
+    assert [found.descriptor.digest for found in read_images(layout, None)[1]] == [image.digest]
+
+
 def test_one_image_in_two_forms_is_not_two_images(layout: Layout) -> None:
     image = add_image(layout, AMD64)
     manifest = layout.read_document(image)
