@@ -2,7 +2,8 @@
 
 Left out are those that say nothing about the tests: in annotations, in type aliases, in the decorators of classes and
 in what is logged, and those that replace ``==`` with ``is`` or the other way round, which are the same for the
-constants and enumerations that this project compares so. cosmic-ray cannot replace an exception with a dotted name.
+constants and enumerations that this project compares so. cosmic-ray also takes the star of a list of parameters for a
+product, and cannot replace an exception with a dotted name.
 """
 
 import ast
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 Position = tuple[int, int]
 """A line, from 1, and a column, from 0."""
 
+Range = tuple[Position, Position]
+
+_BINARY = "core/ReplaceBinaryOperator"
 _SAME_OPERATORS = frozenset({("Eq", "Is"), ("Is", "Eq"), ("NotEq", "IsNot"), ("IsNot", "NotEq")})
 
 
@@ -32,9 +36,10 @@ def sample(source: str, mutants: Iterable[Mutant], count: int, seed: int) -> lis
     The order comes from what a mutant changes, so that a change to one line hardly affects the choice in the others.
     """
     lines = source.splitlines()
-    noise = list(_noise(ast.parse(source)))
+    tree = ast.parse(source)
+    noise, operators = list(_noise(tree)), list(_operators(tree))
     drawn = sorted(
-        (each for each in mutants if _says_something(each, noise)),
+        (each for each in mutants if _says_something(each, noise, operators)),
         key=lambda each: _lot(each, lines[each.start[0] - 1], seed),
     )
     seen: dict[tuple[str, Position, Position], int] = {}
@@ -57,13 +62,27 @@ def _family(mutant: Mutant) -> str:
     return mutant.operator.partition("_")[0]
 
 
-def _says_something(mutant: Mutant, noise: Sequence[tuple[Position, Position]]) -> bool:
+def _says_something(mutant: Mutant, noise: Sequence[Range], operators: Sequence[Range]) -> bool:
     if tuple(mutant.operator.split("_")[1:]) in _SAME_OPERATORS:
         return False
-    return not any(start <= mutant.start and mutant.end <= end for start, end in noise)
+    if _family(mutant) == _BINARY and not _is_within(mutant, operators):
+        return False
+    return not _is_within(mutant, noise)
 
 
-def _noise(tree: ast.AST) -> Iterator[tuple[Position, Position]]:
+def _is_within(mutant: Mutant, ranges: Sequence[Range]) -> bool:
+    return any(start <= mutant.start and mutant.end <= end for start, end in ranges)
+
+
+def _operators(tree: ast.AST) -> Iterator[Range]:
+    """What is between the two sides of each operation."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp):
+            left, right = node.left, node.right
+            yield (left.end_lineno or 0, left.end_col_offset or 0), (right.lineno, right.col_offset)
+
+
+def _noise(tree: ast.AST) -> Iterator[Range]:
     """Where mutants are left out: from here to there."""
     for node in ast.walk(tree):
         for each in _noisy_parts(node):
@@ -82,6 +101,8 @@ def _noisy_parts(node: ast.AST) -> Sequence[ast.expr]:
             return [node]
         case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="logger")))):
             return [node]
+        case ast.keyword(arg="frozen" | "slots", value=value):
+            return [value]
         case ast.ExceptHandler(type=ast.expr() as caught):
             return [each for each in ast.walk(caught) if isinstance(each, ast.Attribute)]
         case _:

@@ -43,6 +43,9 @@ def test_no_mutant_of_a_type_is_drawn(source: str, text: str) -> None:
     [
         ("@dataclass(frozen=True)\nclass A:\n    a: int\n", "True", "core/ReplaceTrueWithFalse"),
         ("logger().info('%d', 1 + a)\n", "+", _SUM),
+        ("class A:\n    model_config = ConfigDict(frozen=True)\n", "True", "core/ReplaceTrueWithFalse"),
+        ("def f(*, a: int) -> int: return a\n", "*", "core/ReplaceBinaryOperator_Mul_Div"),
+        ("f(**a)\n", "**", "core/ReplaceBinaryOperator_Pow_Div"),
         ("while a is b: c()\n", "is", "core/ReplaceComparisonOperator_Is_Eq"),
         ("while a == b: c()\n", "==", "core/ReplaceComparisonOperator_Eq_Is"),
         ("try: a()\nexcept b.C: d()\n", "b", "core/ExceptionReplacer"),
@@ -57,6 +60,7 @@ def test_no_mutant_that_no_test_should_notice_is_drawn(source: str, text: str, o
     [
         ("def f(a: int = 1 + b) -> int: return a\n", "+", _SUM),
         ("a = b | c\n", "|", _OR),
+        ("f(*(a + b))\n", "+", _SUM),
         ("@property\ndef f(): return 1\n", "@property", "core/RemoveDecorator"),
         ("while a == b: c()\n", "==", "core/ReplaceComparisonOperator_Eq_Lt"),
         ("try: a()\nexcept B: d()\n", "B", "core/ExceptionReplacer"),
