@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def _trial(module: str, mutant: dict[str, str], source: str, outcome: str) -> Tr
 def _report(result: Result) -> None:
     """Print the survivors of a module, those that are explained with their reason."""
     for each in result.survivors():
-        print(f"\n{each.operator}: {each.reason or 'no test notices'}\n{each.diff}")
+        print(f"\n{each.operator}: {each.reason or 'no test notices'}\n{each.diff}", flush=True)
 
 
 def _table(results: Sequence[Result]) -> str:
@@ -163,12 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ThreadPoolExecutor(chosen.jobs) as pool:
         waiting = [pool.submit(try_module, each, chosen.mutants, chosen.seed) for each in chosen.modules or MODULES]
         try:
-            results = [each.result() for each in waiting]
+            for each in as_completed(waiting):
+                _report(each.result())
         except TestsFail as error:
+            pool.shutdown(cancel_futures=True)
             print(error, file=sys.stderr)
             return 2
-    for result in results:
-        _report(result)
+    results = [each.result() for each in waiting]
     print(f"\n{_table(results)}\n{time.monotonic() - started:.0f} s in all")
     return 1 if any(result.gaps() for result in results) else 0
 

@@ -8,6 +8,7 @@ and what the project uses are imported once; each version runs in a process that
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -19,6 +20,7 @@ import pytest
 _IMPORTED = ("docker", "httpx", "hypothesis", "pydantic", "starlette.applications", "uvicorn", "yaml")
 _SPARE_S = 20.0
 _TIMES_AS_LONG = 4.0
+_MEMORY_BYTES = 4 << 30  # a mutant may collect without end
 
 
 class _QuickOnesFirst:
@@ -32,6 +34,7 @@ class _QuickOnesFirst:
 def _in_the_child(tests: list[str], log: Path) -> int:
     """Run pytest and return its status; its output goes to the log."""
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
