@@ -189,6 +189,22 @@ def test_a_lock_held_elsewhere_is_an_error_that_says_so_and_passes(tmp_path: Pat
         assert outbox.store(digest(1), "s", "x", [planned()]).new
 
 
+def test_what_only_reads_waits_for_no_writer(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path, busy_timeout_s=0) as outbox:
+        (key,) = outbox.store(digest(1), "s", "x", [planned()]).keys
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutboxUnavailable, match="locked"):
+            outbox.check_writable()
+        assert outbox.has(digest(1))
+        assert outbox.counts()["pending"] == 1
+        assert outbox.oldest_pending_s() < 60
+        assert outbox.run(key) is not None
+        assert outbox.unfinished() == []
+        other.close()
+
+
 def test_a_full_disk_stores_neither_the_event_nor_a_part_of_it(tmp_path: Path) -> None:
     path = tmp_path / "events.sqlite3"
     with Outbox(path) as outbox:
