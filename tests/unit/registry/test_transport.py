@@ -463,3 +463,21 @@ def test_tls_is_suggested_where_a_registry_on_loopback_does_not_speak_http(
     with pytest.raises(RegistryUnreachable) as caught, network_errors("GET", httpx.URL(url)):
         raise error("no HTTP")
     assert ("turns TLS on" in str(caught.value)) is suggested
+
+
+def test_plain_http_at_the_host_of_a_registry_over_https_is_read_as_https() -> None:
+    with contextlib.closing(transport_of("registry.example.com:5000", plain_http=False)) as transport:
+
+        def location(url: str) -> str:
+            return str(transport.location(httpx.Headers({"Location": url}), transport.base))
+
+        assert location("http://registry.example.com/upload?a=b") == "https://registry.example.com:5000/upload?a=b"
+        assert location("https://store.example.com/x") == "https://store.example.com/x"
+        with pytest.raises(BrokenAnswer, match="leads from https to http"):
+            location("http://store.example.com/x")
+
+
+def test_a_url_has_the_query_that_it_is_given() -> None:
+    with contextlib.closing(transport_of("registry.example.com", plain_http=False)) as transport:
+        assert str(transport.url("a/tags/list")) == "https://registry.example.com/v2/a/tags/list"
+        assert str(transport.url("a/tags/list", n="5")) == "https://registry.example.com/v2/a/tags/list?n=5"

@@ -157,6 +157,53 @@ def test_a_postponed_run_is_due_later_and_the_oldest_comes_first(outbox: Outbox,
     assert (again.id, again.attempts, again.error) == (first.id, 1, "down")
 
 
+@pytest.mark.parametrize("taken", [True, False], ids=["taken at last", "given up"])
+def test_every_attempt_counts(outbox: Outbox, taken: bool) -> None:
+    (key,) = outbox.store(digest(1), "s", "x", [planned()]).keys
+    for number in range(4):
+        run = outbox.claim()
+        assert run is not None
+        assert run.attempts == number
+        if number < 3:
+            outbox.postpone(run, 0, "down")
+        elif taken:
+            outbox.dispatched(run, "id")
+        else:
+            outbox.fail(run, "no")
+    last = outbox.run(key)
+    assert last is not None
+    assert (last.attempts, last.error) == ((4, None) if taken else (4, "no"))
+
+
+def test_a_report_that_is_postponed_is_due_later_and_every_try_counts(outbox: Outbox, clock: Clock) -> None:
+    finished(outbox, 1, target=StatusTarget("a", "c"))
+    for number in range(3):
+        (run,) = outbox.to_report()
+        assert run.report_attempts == number
+        outbox.postpone_report(run, 10)
+        assert outbox.to_report() == []
+        clock.now += 9
+        assert outbox.to_report() == []
+        clock.now += 1
+
+
+def test_runs_that_ended_are_found_for_a_while_and_by_their_id(outbox: Outbox, clock: Clock) -> None:
+    for number in range(1, 4):
+        finished(outbox, number)
+    finished(outbox, 4, "RUNNING")
+
+    def ids(**options: float) -> list[str | None]:
+        return [run.flow_run_id for run in outbox.ended(10, **{"within_s": 60, **options})]  # type: ignore[arg-type]
+
+    (first, *_) = outbox.ended(1, within_s=60)
+    assert ids() == ["id1", "id2", "id3"]
+    assert ids(after=first.id) == ["id2", "id3"]
+    clock.now += 60
+    assert ids() == ["id1", "id2", "id3"]
+    assert ids(within_s=59) == []
+    assert [run.flow_run_id for run in outbox.unfinished()] == ["id4"]
+
+
 def test_the_age_of_the_oldest_pending_run_is_known(outbox: Outbox, clock: Clock) -> None:
     assert outbox.oldest_pending_s() == 0
     outbox.store(digest(1), "s", "x", [planned()])
