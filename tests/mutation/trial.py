@@ -15,16 +15,22 @@ import sys
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-_IMPORTED = ("docker", "httpx", "hypothesis", "pydantic", "starlette.applications", "uvicorn", "yaml")
+_IMPORTED = ("docker", "httpx", "pydantic", "starlette.applications", "uvicorn", "yaml")
 _SPARE_S = 20.0
 _TIMES_AS_LONG = 4.0
 _MEMORY_BYTES = 4 << 30  # a mutant may collect without end
 
 
-class _QuickOnesFirst:
-    """Puts the property tests last: most mutants fail before them."""
+class _Quickly:
+    """Ends the run soon where a mutant is noticed: property tests come last, and look for no smaller example."""
+
+    def pytest_sessionstart(self) -> None:
+        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+        hypothesis.settings.register_profile("trial", hypothesis.settings(), phases=phases)
+        hypothesis.settings.load_profile("trial")
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -39,7 +45,7 @@ def _in_the_child(tests: list[str], log: Path) -> int:
     for stream in (1, 2):
         os.dup2(output, stream)
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--basetemp", str(log.parent / "base")]
-    return pytest.main([*options, *tests], plugins=[_QuickOnesFirst()])
+    return pytest.main([*options, *tests], plugins=[_Quickly()])
 
 
 def _run(tests: list[str], log: Path, limit_s: float | None) -> str:

@@ -204,6 +204,23 @@ def test_runs_that_ended_are_found_for_a_while_and_by_their_id(outbox: Outbox, c
     assert [run.flow_run_id for run in outbox.unfinished()] == ["id4"]
 
 
+def test_the_first_run_of_all_is_unfinished_until_it_ends(outbox: Outbox) -> None:
+    finished(outbox, 1, "RUNNING")
+    (run,) = outbox.unfinished()
+    assert outbox.unfinished(after=run.id) == []
+    outbox.set_outcome(run, "COMPLETED")
+    assert outbox.unfinished() == []
+
+
+def test_an_outbox_without_room_for_a_usual_event_is_not_writable(outbox: Outbox) -> None:
+    pages, size = (outbox._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    outbox._connection.execute(f"PRAGMA max_page_count = {pages + (32 << 10) // size}")
+    with pytest.raises(OutboxUnavailable, match="full"):
+        outbox.check_writable()
+    outbox._connection.execute(f"PRAGMA max_page_count = {pages + (128 << 10) // size}")
+    outbox.check_writable()
+
+
 def test_the_age_of_the_oldest_pending_run_is_known(outbox: Outbox, clock: Clock) -> None:
     assert outbox.oldest_pending_s() == 0
     outbox.store(digest(1), "s", "x", [planned()])
