@@ -20,7 +20,7 @@ import pytest
 
 _IMPORTED = ("docker", "httpx", "pydantic", "starlette.applications", "uvicorn", "yaml")
 _SPARE_S = 20.0
-_TIMES_AS_LONG = 4.0
+_TIMES_AS_LONG = 3.0
 _MEMORY_BYTES = 4 << 30  # a mutant may collect without end
 
 
