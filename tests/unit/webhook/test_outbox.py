@@ -440,6 +440,15 @@ def test_hashes_go_where_that_was_asked_for_and_never_before_their_runs(outbox: 
     assert outbox.store(digest(1), "s", "x", [planned()]).new
 
 
+def test_a_hash_stays_for_as_long_as_was_asked_for(outbox: Outbox, clock: Clock) -> None:
+    finished(outbox, 1)
+    assert outbox.delete_finished(0) == 1
+    clock.now += 49
+    assert outbox.delete_hashes(50) == 0
+    clock.now += 1
+    assert outbox.delete_hashes(50) == 1
+
+
 def test_the_configuration_says_how_long_what_ended_is_kept(outbox: Outbox, clock: Clock, tmp_path: Path) -> None:
     def configured(**retention: float) -> Configuration:
         return support.configuration(tmp_path, retention=retention)
