@@ -234,6 +234,20 @@ def test_all_plain_headers_are_read_in_the_one_loop() -> None:
     assert scanner.count == 2  # the zero blocks
 
 
+@pytest.mark.parametrize("piece", [512, 700, 1 << 20])
+def test_a_header_with_a_signed_checksum_lies_where_it_lies_among_plain_ones(piece: int) -> None:
+    old = header(name="\u00e9", size=3)
+    signed = sum(byte - 256 if byte > 127 else byte for byte in old[:148] + b" " * 8 + old[156:])
+    old[148:156] = b"%06o\0 " % signed
+    plain = bytes(header(size=3)) + b"abc".ljust(512, b"\0")
+    found, _ = scan(plain + bytes(old) + b"abc".ljust(512, b"\0") + plain + END, piece=piece)
+    assert [(entry.name.decode(), entry.offset) for entry in found] == [
+        ("name", 512),
+        ("\u00e9", 1536),
+        ("name", 2560),
+    ]
+
+
 def test_an_empty_name_is_read_as_one() -> None:
     found, _ = scan(bytes(header(name="")) + bytes(header(name="next")) + END)
     assert [entry.name for entry in found] == [b"", b"next"]
