@@ -230,6 +230,20 @@ def test_conflicts_that_can_be_known_are_named_before_the_build(client: Registry
         check(OLD, ["main"])
 
 
+def test_a_tag_that_is_new_hides_no_conflict_of_another(client: RegistryClient, layout: Layout) -> None:
+    move_tags(client, REPOSITORY, index_of(client, layout, NEW), ["v1"])
+    with pytest.raises(TagConflict, match=f"v1 is immutable and holds .*, made from {NEW}"):
+        check_tags_before_build(client, REPOSITORY, ["v2", "v1"], revision=OLD, mutability=IMMUTABLE)
+
+
+def test_an_immutable_tag_of_an_unknown_commit_is_a_conflict_before_the_build(
+    client: RegistryClient, layout: Layout
+) -> None:
+    move_tags(client, REPOSITORY, index_of(client, layout, None), ["v1"])
+    with pytest.raises(TagConflict, match="made from an unknown commit"):
+        check_tags_before_build(client, REPOSITORY, ["v1"], revision=OLD, mutability=IMMUTABLE)
+
+
 def test_a_repository_that_is_not_there_yet_has_no_conflicts(client: RegistryClient) -> None:
     check_tags_before_build(client, "nobody/nothing", ["v1"], revision=OLD, mutability=IMMUTABLE)
 
