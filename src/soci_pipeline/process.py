@@ -49,6 +49,7 @@ SECRET_VARIABLES = (
     "SOCI_PIPELINE_REGISTRY_PASSWORD",
     "SOCI_PIPELINE_REGISTRY_TOKEN",
     "COSIGN_PASSWORD",
+    "SIGSTORE_ID_TOKEN",
 )
 """What this process may be given secrets by, and the user's name, which means nothing without the password.
 
