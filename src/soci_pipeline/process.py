@@ -17,6 +17,7 @@ runs, and does not apply to root.
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import io
 import logging
@@ -59,6 +60,9 @@ Whatever program needs one is handed it in another way.
 MAX_PROCESSES = 256
 """How many processes a program that `run` starts may have in its process group."""
 
+# A program for another machine, or a script whose interpreter is missing or may not be executed.
+_NOT_A_PROGRAM = frozenset({errno.ENOEXEC, errno.ENOENT, errno.EACCES})
+_OTHER_MACHINE = "Install it for this machine's architecture, with the interpreter that its first line names."
 _SECRETS: ContextVar[tuple[str, ...]] = ContextVar("_SECRETS", default=())
 # Shorter lines of a secret are words that stand in any output.
 _SHORTEST_SECRET = 4
@@ -214,16 +218,21 @@ def _started(
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     out = subprocess.PIPE if sink is None else sink
-    child = subprocess.Popen(
-        argv,
-        env=dict(env),
-        cwd=cwd,
-        stdin=subprocess.PIPE if sink is None else subprocess.DEVNULL,
-        stdout=out,
-        stderr=subprocess.PIPE if sink is None else subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=prepare or _default_interrupt,  # noqa: PLW1509 - they make system calls and nothing else
-    )
+    try:
+        child = subprocess.Popen(
+            argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.PIPE if sink is None else subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE if sink is None else subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=prepare or _default_interrupt,  # noqa: PLW1509 - they make system calls and nothing else
+        )
+    except OSError as error:
+        if error.errno not in _NOT_A_PROGRAM or not Path(cwd or ".").is_dir():
+            raise
+        raise ToolFailed(f"{argv[0]} cannot be started: {error.strerror}", advice=_OTHER_MACHINE) from error
     try:
         yield child
     finally:

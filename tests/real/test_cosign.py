@@ -100,7 +100,7 @@ def test_after_a_change_to_cosign_3_an_index_is_not_signed_a_second_time(
 
 
 @pytest.mark.parametrize("tool", ["cosign", "cosign-3"])
-@pytest.mark.parametrize("spec", ["ECC_NIST_P256", "RSA_2048"])
+@pytest.mark.parametrize("spec", ["ECC_NIST_P256", "ECC_NIST_P384", "RSA_4096"])
 def test_an_index_is_signed_by_a_key_of_aws_kms(
     tmp_path: Path, use: Use, image: tuple[Layout, Descriptor], monkeypatch: pytest.MonkeyPatch, tool: str, spec: str
 ) -> None:

@@ -53,13 +53,16 @@ def emulator() -> Iterator[str]:
 def sign_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the emulated KMS sign what it is sent as the digest that it is; it hashes it again (getmoto/moto#10202)."""
 
+    def prehashed(signing_algorithm: str) -> Prehashed:
+        return Prehashed(
+            {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}[signing_algorithm[-3:]]
+        )
+
     def sign_ecdsa(key: ECDSAPrivateKey, message: bytes, signing_algorithm: str) -> bytes:
-        return key.private_key.sign(message, ec.ECDSA(Prehashed(hashes.SHA256())))
+        return key.private_key.sign(message, ec.ECDSA(prehashed(signing_algorithm)))
 
     def sign_rsa(key: RSAPrivateKey, message: bytes, signing_algorithm: str) -> bytes:
-        pss = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
-        chosen = pss if "_PSS_" in signing_algorithm else padding.PKCS1v15()
-        return key.private_key.sign(message, chosen, Prehashed(hashes.SHA256()))
+        return key.private_key.sign(message, padding.PKCS1v15(), prehashed(signing_algorithm))
 
     monkeypatch.setattr(ECDSAPrivateKey, "sign", sign_ecdsa)
     monkeypatch.setattr(RSAPrivateKey, "sign", sign_rsa)

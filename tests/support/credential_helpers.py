@@ -22,6 +22,8 @@ ANSWERS = {
     "absent-status-0": f"echo '{NOT_FOUND}'",
     "absent-status-5": f"echo '{NOT_FOUND}'; exit 5",
     "empty": """echo '{"ServerURL":"","Username":"","Secret":""}'""",
+    "without-user": """echo '{"Username":"","Secret":"marked-secret"}'""",
+    "without-secret": """echo '{"Username":"helper","Secret":""}'""",
     "failing": "echo 'marked-secret is locked'; exit 3",
     "killed": "kill -9 $$",
     "silent": "exit 0",

@@ -315,3 +315,21 @@ def test_the_status_and_both_outputs_of_a_failure_can_be_had(fake: Path) -> None
     assert process.run(["failing"], check=False) == process.Completed("out\n", "err\n", 3)
     program(fake, "killed", "kill -9 $$")
     assert process.run(["killed"], check=False).status == -9
+
+
+@pytest.mark.parametrize("content", [b"#!/no/such/interpreter\n", b"MZ\x90\x00\x00", b"\x7fELF\x02\x01\x01junk"])
+def test_a_program_that_is_not_for_this_machine_is_named(fake: Path, content: bytes) -> None:
+    path = fake / "foreign"
+    path.write_bytes(content)
+    path.chmod(0o755)
+    with pytest.raises(ToolFailed, match="foreign cannot be started") as caught:
+        process.run(["foreign"])
+    assert caught.value.advice
+    with pytest.raises(ToolFailed, match="foreign cannot be started"), process.background(["foreign"]):
+        pass
+
+
+def test_a_missing_working_folder_is_not_taken_for_a_broken_program(fake: Path) -> None:
+    program(fake, "fine", "exit 0")
+    with pytest.raises(FileNotFoundError):
+        process.run(["fine"], cwd=fake / "nowhere")

@@ -36,6 +36,7 @@ _NO_SERVICES = {
     "signing-config": {"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json"},
     "trusted-root": {"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"},
 }
+_KEY_SERVICES = ("awskms://", "gcpkms://", "azurekms://", "hashivault://")
 _OPTION = re.compile(r"^\s+(?:-\w, )?--([a-z0-9-]+)(.*)$", re.MULTILINE)
 
 
@@ -139,16 +140,24 @@ def _without_log(known: Mapping[str, str], folder: Path) -> list[str]:
 
 def _is_signed(target: str, key: SigningKey, env: dict[str, str], options: list[str]) -> bool:
     with _private_folder() as folder:
-        public = folder / "key.pub"
-        export: list[str | Path] = ["cosign", "public-key", "--key", key.key, "--outfile", public]
-        process.run(export, package="cosign", env=env, stdin=key.typed(), timeout=_SECONDS)
-        argv: list[str | Path] = ["cosign", "verify", "--insecure-ignore-tlog=true", "--key", public, *options, target]
+        public = _public_key(key, folder / "key.pub", env)
+        argv = ["cosign", "verify", "--insecure-ignore-tlog=true", "--key", public, *options, target]
         try:
             process.run(argv, package="cosign", env=env, timeout=_SECONDS)
         except ToolFailed as error:
             logger().debug("no signature by that key yet: %s", error.reason)
             return False
         return True
+
+
+def _public_key(key: SigningKey, file: Path, env: dict[str, str]) -> str:
+    """What cosign verifies with: the URI of a key service, which knows the key's hash algorithm, or the public key.
+
+    The public key is read in any case: a key that is missing or locked must not look like a missing signature.
+    """
+    export = ["cosign", "public-key", "--key", key.key, "--outfile", str(file)]
+    process.run(export, package="cosign", env=env, stdin=key.typed(), timeout=_SECONDS)
+    return key.key if key.key.startswith(_KEY_SERVICES) else str(file)
 
 
 def _token(file: Path | None) -> SecretStr:

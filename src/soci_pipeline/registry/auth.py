@@ -229,7 +229,8 @@ class DockerConfig(_Stored):
         if token := json_field(entry, "identitytoken"):
             return Credentials(identity_token=SecretStr(str(token)))
         user, password = self._pair(entry, registry)
-        return Credentials(username=user, password=SecretStr(password)) if user else None
+        # Docker sends nothing where one of the two is missing; a user's name alone is what an old helper leaves there.
+        return Credentials(username=user, password=SecretStr(password)) if user and password else None
 
     def _pair(self, entry: Mapping[str, Any], registry: str) -> tuple[str, str]:
         encoded = json_field(entry, "auth")

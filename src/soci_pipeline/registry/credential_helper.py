@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from soci_pipeline import process
-from soci_pipeline.errors import CredentialsRefused, DeadlineExceeded, InvalidInput, ToolMissing
+from soci_pipeline.errors import CredentialsRefused, DeadlineExceeded, InvalidInput, ToolFailed, ToolMissing
 
 _SECONDS = 60.0
 _MAX_BYTES = 1 << 20
@@ -87,16 +87,18 @@ def _answer(program: str, registry: str) -> process.Completed:
         ) from error
     except process.TooMuchOutput:
         raise _failure(program, registry, f"printed more than {_MAX_BYTES} bytes") from None
+    except ToolFailed:
+        raise _failure(program, registry, "cannot be started") from None
 
 
 def _login(answer: Any) -> StoredLogin | None:
-    """The login in a helper's answer; None where it is empty. Raises `ValueError`."""
+    """The login in a helper's answer; None where one of the two is empty. Raises `ValueError`."""
     if not isinstance(answer, dict):
         raise ValueError
     user, secret = json_field(answer, "Username"), json_field(answer, "Secret")
     if not isinstance(user, str) or not isinstance(secret, str):
         raise ValueError
-    return StoredLogin(user, SecretStr(secret)) if user or secret else None
+    return StoredLogin(user, SecretStr(secret)) if user and secret else None
 
 
 def _failure(program: str, registry: str, what: str) -> CredentialsRefused:

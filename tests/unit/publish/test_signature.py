@@ -123,6 +123,7 @@ def test_the_uri_of_a_key_service_reaches_cosign_as_it_is(record: Path, key: str
     sign(IMAGE, SigningKey(key))
     assert f"--key {key} {IMAGE}" in (record / "argv").read_text()
     assert f"public-key --key {key} " in (record / "argv").read_text()
+    assert (f"verify --insecure-ignore-tlog=true --key {key} " in (record / "argv").read_text()) == ("kms:" in key)
 
 
 @pytest.mark.parametrize("source", ["file", "variable"])

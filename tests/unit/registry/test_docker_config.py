@@ -89,6 +89,8 @@ ENTRIES = [
     auths("an empty auth leaves user and password", {HOST: {"auth": "", "username": "right", "password": "pw"}}),
     auths("an entry may say nothing", {HOST: {}}, None),
     auths("an entry may have an e-mail address alone", {HOST: {"email": "a@b.example"}}, None),
+    auths("a user without a password is no login", {HOST: {"username": "other"}}, None),
+    auths("a user with an empty password is no login", {HOST: entry("other", "")}, None),
     auths("an entry may be null", {HOST: None}, None),
     auths("an identity token goes before the pair", {HOST: entry("0000", "", identitytoken="t")}, "identity token t"),
     auths("an identity token needs no pair", {HOST: {"auth": "Og==", "identitytoken": "t"}}, "identity token t"),
@@ -122,7 +124,15 @@ HELPERS = [
     Case("what follows the answer does no harm", {"credsStore": "trailing"}, KEPT),
     Case("fields of an answer may have other letters", {"credsStore": "lower-case"}, KEPT),
     Case("the user <token> means an identity token", {"credsStore": "token"}, "identity token kept"),
-    Case("an empty answer means nothing", {"credsStore": "empty"}, None),
+    *(
+        Case(f"an empty answer means nothing ({name})", {"credsStore": name}, None)
+        for name in ("empty", "without-user", "without-secret")
+    ),
+    Case(
+        "a user's name beside a helper is no login",
+        {"credHelpers": {HOST: "absent"}, "auths": {HOST: {"username": "u"}}},
+        None,
+    ),
     *(
         Case(f"not found is no failure ({name})", {"credsStore": name}, None)
         for name in ("absent", "absent-noisy", "absent-on-stderr", "absent-status-0", "absent-status-5")
@@ -264,6 +274,17 @@ def test_a_helper_that_hangs_is_ended_and_named(tmp_path: Path, monkeypatch: pyt
     docker = configuration(tmp_path, json.dumps({"credsStore": "stuck"}))
     with pytest.raises(DeadlineExceeded, match=r"docker-credential-stuck did not answer within 0.3 s for r\.example"):
         docker.credentials_for(HOST)
+
+
+@pytest.mark.parametrize("content", [b"MZ\x90\x00", b"#!/no/such/interpreter\n"], ids=["of Windows", "a script"])
+def test_a_helper_that_cannot_be_started_is_named(tmp_path: Path, content: bytes) -> None:
+    program = tmp_path / "helpers" / "docker-credential-desktop.exe"
+    program.write_bytes(content)
+    program.chmod(0o755)
+    with pytest.raises(CredentialsRefused, match=r"docker-credential-desktop\.exe cannot be started for r\.example"):
+        configuration(tmp_path, json.dumps({"credsStore": "desktop.exe"})).credentials_for(HOST)
+    docker = configuration(tmp_path, json.dumps({"credsStore": "desktop.exe", "auths": {HOST: RIGHT}}))
+    assert shown(docker.credentials_for(HOST)) == "right:pw"
 
 
 def test_a_missing_helper_is_named_with_what_to_do(tmp_path: Path) -> None:
