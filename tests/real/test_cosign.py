@@ -17,16 +17,22 @@ from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
+from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.registries import Connection
+from soci_pipeline.publish.retention.plan import KeepRules
+from soci_pipeline.publish.retention.prune import prune
 from soci_pipeline.publish.signature import SigningKey, SigningToken, sign
+from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.referrers import fallback_tag
 from tests.support.aws import REGION, emulator, give_credentials, sign_digests, unique
 from tests.support.cosign import fulcio_that_refuses
-from tests.support.images import AMD64, add_image
-from tests.support.published import REPOSITORY, upload
+from tests.support.images import AMD64, ARM64, add_image
+from tests.support.published import REPOSITORY, tag, upload
 from tests.support.registries import AT_ONCE, registry
 
 PLAIN = Connection(plain_http=True)
+ORIGIN = Origin(source="https://git.example.com/app.git", ref="main", revision="a" * 40, parameters={}, tools={})
 Use = Callable[[str], None]
 
 
@@ -97,6 +103,43 @@ def test_after_a_change_to_cosign_3_an_index_is_not_signed_a_second_time(
         assert sign(reference, key, PLAIN) is True
         use("cosign-3")
         assert sign(reference, key, PLAIN) is False
+
+
+def test_a_signature_of_cosign_3_and_the_provenance_share_the_fallback_tag_of_a_registry_without_referrers(
+    tmp_path: Path, use: Use, image: tuple[Layout, Descriptor], docker_registry: str
+) -> None:
+    use("cosign-3")
+    key, (layout, index), repository = key_file(tmp_path), image, unique("signed")
+    with RegistryClient(docker_registry, plain_http=True) as client:
+        upload(client, layout, index, repository=repository)
+        reference = ImageReference.parse(f"{docker_registry}/{repository}@{index.digest}")
+        for fresh in (True, False):
+            assert attach(client, repository, index, (), ORIGIN)[1] is fresh
+            assert sign(reference, key, PLAIN) is fresh
+        assert len(client.referrers(repository, index.digest)) == 2
+        assert client.list_tags(repository) == (fallback_tag(index.digest),)
+        verify(reference, str(tmp_path / "cosign.pub"))
+
+
+@pytest.mark.parametrize("tool", ["cosign", "cosign-3"])
+def test_retention_keeps_a_signature_with_its_index_and_removes_it_with_it(
+    tmp_path: Path, use: Use, image: tuple[Layout, Descriptor], tool: str
+) -> None:
+    use(tool)
+    key, (layout, index) = key_file(tmp_path), image
+    other = layout.add_document(ImageIndex(manifests=(add_image(layout, ARM64),)))
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
+        for root, name in ((index, "old"), (other, "new")):
+            tag(client, layout, root, name)
+            assert sign(ImageReference.parse(f"{client.registry}/{REPOSITORY}@{root.digest}"), key, PLAIN) is True
+        reference = ImageReference.parse(f"{client.registry}/{REPOSITORY}@{other.digest}")
+        pruned = prune(client, reference.without_target(), KeepRules(tags=("new",)))
+        assert "old" in pruned.deleted
+        assert client.referrers(REPOSITORY, index.digest) == ()
+        # cosign 2 has put a tag on its signature; it goes with the index.
+        signatures = [name for name in client.list_tags(REPOSITORY) if name.endswith(".sig")]
+        assert signatures == ([f"sha256-{other.digest.hex}.sig"] if tool == "cosign" else [])
+        verify(reference, str(tmp_path / "cosign.pub"))
 
 
 @pytest.mark.parametrize("tool", ["cosign", "cosign-3"])
