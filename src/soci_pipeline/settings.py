@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of
@@ -116,6 +116,18 @@ class PublishSettings(_Section):
     """A newer run for the same image and ref cancels older ones that have not started yet."""
     signing_key: str | None = None
     """The cosign key (a path on the control machine, or what cosign takes) that image indexes are signed with."""
+    signing_token: bool = False
+    """Sign without a key, by an OIDC token in ``signing_token_file`` or in the variable ``SIGSTORE_ID_TOKEN``."""
+    signing_token_file: Path | None = None
+    """The file that holds the OIDC token; it is read at each signing."""
+    signing_config: Path | None = None
+    """cosign's signing config for signing by token, which names the services of a private Sigstore."""
+
+    @model_validator(mode="after")
+    def _one_signer(self) -> Self:
+        if self.signing_key is not None and self.signing_token:
+            raise ValueError("SIGNING_KEY and SIGNING_TOKEN cannot both be set; unset one of them")
+        return self
 
 
 class Settings(_Section):
