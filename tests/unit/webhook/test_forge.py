@@ -15,11 +15,14 @@ from soci_pipeline.webhook.sources.gitlab import GitLabSource
 from soci_pipeline.webhook.sources.source import StatusSettings
 from tests.support.webhook import COMMIT, Recorded, loopback
 
+GITHUB = GitHubSource(kind="github", name="github", secrets=(SecretSource(env="WEBHOOK_SECRET"),))
+GITLAB = GitLabSource(kind="gitlab", name="gitlab", tokens=(SecretSource(env="WEBHOOK_SECRET"),))
+
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("kind", [GitHubSource, GitLabSource])
+@pytest.mark.parametrize("source", [GITHUB, GITLAB], ids=lambda source: str(source.kind))
 def test_a_redirect_to_another_port_does_not_receive_the_token(
-    tmp_path: Path, kind: type[GitHubSource | GitLabSource], status: int
+    tmp_path: Path, source: GitHubSource | GitLabSource, status: int
 ) -> None:
     (tmp_path / "token").write_text("hush")
     asked: list[Recorded] = []
@@ -37,7 +40,6 @@ def test_a_redirect_to_another_port_does_not_receive_the_token(
 
         with loopback(forge) as here:
             settings = StatusSettings(token=SecretSource(file=tmp_path / "token"), api_url=HttpUrl(here))
-            source = kind.model_construct(kind="forge", name="forge")
             with Forge(source, settings) as reporter, pytest.raises(ForgeRefused, match=str(status)):
                 reporter.report(StatusTarget("team/shop", COMMIT), "COMPLETED", rule="shop", link=None)
     assert "hush" in str(asked[0].headers)
