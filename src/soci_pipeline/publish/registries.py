@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from soci_pipeline.aws.ecr import PART_BYTES, EcrCredentials, EcrRegistry, permissions
+from soci_pipeline.aws.ecr import LEAST_PART_BYTES, PART_BYTES, EcrCredentials, EcrRegistry, permissions
 from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.oci.descriptor import Descriptor
@@ -61,9 +61,15 @@ def connect(image: ImageReference, settings: Settings, *, aws: "boto3.Session | 
         credentials=way.credentials,
         plain_http=way.plain_http,
         ca_file=way.ca_file,
-        settings=ClientSettings() if ecr is None else ClientSettings(part_size=PART_BYTES),
+        settings=_client_settings(settings.registry.part_size, is_ecr=ecr is not None),
         permissions=None if ecr is None else permissions(ecr),
     )
+
+
+def _client_settings(part_size: int | None, *, is_ecr: bool) -> ClientSettings:
+    if is_ecr:
+        return ClientSettings(part_size=max(LEAST_PART_BYTES, min(part_size or PART_BYTES, PART_BYTES)))
+    return ClientSettings() if part_size is None else ClientSettings(part_size=part_size)
 
 
 def prepare(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> TagMutability:

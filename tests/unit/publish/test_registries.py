@@ -80,3 +80,15 @@ def test_programs_are_told_of_plain_http_exactly_where_the_client_speaks_it(
 def test_parts_for_ecr_are_within_its_limits(host: str, ecr: bool) -> None:
     with connect(ImageReference.parse(f"{host}/team/app"), Settings()) as client:
         assert (5 << 20 <= client.settings.part_size <= 10 << 20) is ecr
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "for_ecr"),
+    [("4MiB", 4 << 20, 5 << 20), ("8388608", 8 << 20, 8 << 20), ("1GiB", 1 << 30, 10 << 20)],
+)
+def test_the_size_of_parts_is_a_setting(text: str, size: int, for_ecr: int) -> None:
+    settings = Settings.from_environment({"SOCI_PIPELINE_REGISTRY_PART_SIZE": text})
+    with connect(ImageReference.parse("ghcr.io/team/app"), settings) as client:
+        assert client.settings.part_size == size
+    with connect(ImageReference.parse("public.ecr.aws/team/app"), settings) as client:
+        assert client.settings.part_size == for_ecr
