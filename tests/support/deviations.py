@@ -375,6 +375,36 @@ class NamesOtherCodes(Registry):
         return error(404, "NOT_FOUND", "artifact not found") if answer.status_code == 404 else answer
 
 
+class HeadFails(HasNoHead):
+    """Nexus 3.96: 500 for HEAD (sonatype/nexus-public#1059)."""
+
+    status = 500
+
+
+class NamesNoMediaType(Registry):
+    """A manifest as application/json or text/plain (containerd/cri#787, containers/image#417)."""
+
+    def __init__(self, media_type: str) -> None:
+        super().__init__()
+        self.media_type = media_type
+
+    def manifest(self, request: Request, name: str, reference: str, body: bytes) -> Response:
+        answer = super().manifest(request, name, reference, body)
+        if request.method in ("GET", "HEAD"):
+            answer.headers["Content-Type"] = self.media_type
+        return answer
+
+
+class LeadsToAnother(Registry):
+    """A registry that redirects uploads to ``other``, which names its sessions by a path
+    (containerd/containerd#11949)."""
+
+    other = ""
+
+    def open_session(self, request: Request, name: str) -> Response:
+        return RedirectResponse(f"http://{self.other}{request.url.path}", 307)
+
+
 class NamesNoDigest(Registry):
     """Red Hat's registry and ECR: no Docker-Content-Digest (crazy-max/diun#594, distribution/distribution#3792)."""
 

@@ -330,4 +330,7 @@ def _token(body: bytes, url: str) -> _Token:
 
 def _choose(header: str) -> Challenge | None:
     known = {challenge.scheme: challenge for challenge in reversed(parse_challenges(header))}
-    return known.get("bearer") or known.get("basic")
+    bearer, basic = known.get("bearer"), known.get("basic")
+    # Without a realm there is nowhere to get a token.
+    has_realm = bearer is not None and bool(bearer.parameters.get("realm"))
+    return bearer if has_realm or basic is None else basic

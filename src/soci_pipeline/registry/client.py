@@ -21,7 +21,7 @@ from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
-from soci_pipeline.oci.media_types import MANIFESTS
+from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from soci_pipeline.registry import download, referrers, scopes
 from soci_pipeline.registry.addresses import address, over_tls
 from soci_pipeline.registry.auth import CredentialProvider
@@ -41,6 +41,8 @@ from soci_pipeline.registry.upload import Upload
 from soci_pipeline.registry.upload_ways import UploadWays
 
 _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
+# Some servers do not know what they serve.
+_GENERIC = frozenset({"", "application/json", "application/octet-stream", "text/html", "text/plain"})
 _OK = frozenset({200})
 _NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _MAX_PAGES = 1000
@@ -406,7 +408,21 @@ def _media_type(answer: Answer) -> str:
         own = json.loads(answer.body).get("mediaType")
     except (ValueError, AttributeError, RecursionError):
         own = None
-    return own if isinstance(own, str) and own else served
+    if isinstance(own, str) and own:
+        return own
+    return _kind_of(answer.body, served) if served in _GENERIC else served
+
+
+def _kind_of(data: bytes, served: str) -> str:
+    """The media type of a manifest that neither it nor the server names, by its fields."""
+    try:
+        fields: Any = json.loads(data)
+        lists, has_config = "manifests" in fields, "config" in fields
+    except (ValueError, TypeError, RecursionError):
+        return served
+    if lists == has_config:
+        return served
+    return OCI_INDEX if lists else OCI_MANIFEST
 
 
 def _tags(answer: Answer) -> list[str]:

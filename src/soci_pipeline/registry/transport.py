@@ -39,7 +39,8 @@ _MAX_REDIRECTS = 5
 _MAX_LOGINS = 2
 _MAX_LOCATION = 8 << 10
 _MAX_DIGITS = 18
-_NO_SUCH_METHOD = frozenset({405, 501})
+# 500: Nexus 3.96, for every manifest.
+_NO_HEAD = frozenset({405, 500, 501})
 # A storage service answers so to a HEAD request under a URL that was signed for GET.
 _OTHER_SIGNATURE = frozenset({400, 403})
 # As in ECR's "Your authorization token has expired".
@@ -122,7 +123,7 @@ class Transport:
             return Answer(response.status_code, response.headers, b"", response.request.url)
 
     def _has_no_head(self, error: RegistryError) -> bool:
-        if error.status in _NO_SUCH_METHOD:
+        if error.status in _NO_HEAD:
             return True
         return error.status in _OTHER_SIGNATURE and not self.is_own(httpx.URL(error.url))
 

@@ -4,6 +4,7 @@ docs/fault-matrix.md has a row for each of them.
 """
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.manifest import ImageManifest
-from soci_pipeline.oci.media_types import OCI_CONFIG
+from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from soci_pipeline.publish.retention.remover import OneByOne
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer, ImmutableTag, RegistryError
@@ -91,6 +92,9 @@ DEVIATIONS: dict[str, Callable[[], Registry]] = {
     "202 for a blob that is lost": deviations.AcceptsAndForgets,
     "405 for HEAD": deviations.HasNoHead,
     "501 for HEAD": deviations.HeadIsNotImplemented,
+    "500 for HEAD": deviations.HeadFails,
+    "manifests as JSON": lambda: deviations.NamesNoMediaType("application/json; charset=utf-8"),
+    "manifests as text": lambda: deviations.NamesNoMediaType("text/plain"),
     "length 0 for HEAD": deviations.HeadHasNoLength,
     "other codes for 404": deviations.NamesOtherCodes,
     "no Docker-Content-Digest": deviations.NamesNoDigest,
@@ -189,6 +193,24 @@ def test_a_blob_under_a_url_that_is_signed_for_get_is_found() -> None:
     registry = deviations.SignsForGet()
     with strange(registry.store) as registry.storage, client_of(registry) as client:
         push_and_pull(client)
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain", ""])
+def test_a_manifest_without_a_media_type_is_known_by_its_fields(media_type: str) -> None:
+    plain = b'{"schemaVersion":2,"config":%s,"layers":[]}' % json.dumps(described(b"{}", OCI_CONFIG).to_json()).encode()
+    index = b'{"schemaVersion":2,"manifests":[]}'
+    with client_of(deviations.NamesNoMediaType(media_type)) as client:
+        for data, kind in ((plain, OCI_MANIFEST), (index, OCI_INDEX), (b"{}", media_type)):
+            client.put_manifest(NAME, "v1", data, kind or "application/json")
+            assert client.get_manifest(NAME, "v1")[0].media_type == kind
+
+
+def test_an_upload_that_is_redirected_goes_on_at_the_server_that_opened_it() -> None:
+    registry, other = deviations.LeadsToAnother(), Registry()
+    with strange(other.answer) as registry.other, client_of(registry) as client:
+        client.upload_blob(NAME, described(LARGE), lambda: io.BytesIO(LARGE))
+    assert other.blobs[described(LARGE).digest] == LARGE
+    assert sent(registry, "PATCH") == 0
 
 
 @pytest.mark.parametrize("document", [{"name": NAME, "tags": None}, {"name": NAME}, {"tags": None}])

@@ -102,6 +102,7 @@ def client_of(registry: Registry) -> Iterator[RegistryClient]:
         WithTokens("Bearer realm='REALM', service='r'"),
         WithTokens('bearer Realm="REALM";SERVICE="r"'),
         WithTokens('Basic realm="x", Bearer realm="REALM"'),
+        WithTokens('Bearer, Basic realm="x"'),
         WithTokens('Basic realm="x"'),
         WithTokens("Basic"),
         HeadHasNoChallenge(),
@@ -127,6 +128,22 @@ def test_a_401_without_any_challenge_is_named() -> None:
     with client_of(registry) as client, pytest.raises(AccessRefused, match="authentication"):
         client.head_manifest(NAME, "v1")
     assert len(registry.requests) < 5
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_token_server_that_takes_one_scope_only_costs_a_mount_and_no_upload(status: int) -> None:
+    """docker_auth and Harbor read one of several scopes; others answer 400 to more than one."""
+
+    class OneScope(WithTokens):
+        def special(self, request: Request, body: bytes) -> Response | None:
+            if request.url.path != "/token" or len(request.query_params.getlist("scope")) < 2:
+                return super().special(request, body)
+            return JSONResponse({"token": "too little"}, status)
+
+    registry, blob = OneScope(), described(b"some bytes")
+    with client_of(registry) as client:
+        assert client.upload_blob(NAME, blob, lambda: io.BytesIO(b"some bytes"), mount_from="other/app")
+    assert registry.blobs[blob.digest] == b"some bytes"
 
 
 @pytest.mark.parametrize("written", ["push,pull", "pull,push"])
