@@ -321,6 +321,22 @@ class AcceptsAndForgets(Registry):
         return super().finish(request, name, session, body)
 
 
+class AcceptsManifestsAndForgets(Registry):
+    """202 for a manifest that is not stored."""
+
+    def put_manifest(self, request: Request, name: str, reference: str, body: bytes) -> Response:
+        return Response(status_code=202)
+
+
+class NamesManifestsBySha512(Registry):
+    """A Docker-Content-Digest of another algorithm than the client's."""
+
+    def put_manifest(self, request: Request, name: str, reference: str, body: bytes) -> Response:
+        answer = super().put_manifest(request, name, reference, body)
+        answer.headers["Docker-Content-Digest"] = Digest.of(body, "sha512")
+        return answer
+
+
 class MountsWith(Registry):
     """Another status for a mount than 201; ``mounts`` says whether the blob is there then."""
 

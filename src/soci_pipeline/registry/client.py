@@ -44,6 +44,9 @@ _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
 # Some servers do not know what they serve.
 _GENERIC = frozenset({"", "application/json", "application/octet-stream", "text/html", "text/plain"})
 _OK = frozenset({200})
+_CREATED = 201
+_ALGORITHMS = frozenset({SHA256, "sha512"})
+_MAX_LINK = 8 << 10
 _NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _MAX_PAGES = 1000
 _MAX_TAGS = 200_000
@@ -140,7 +143,7 @@ class RegistryClient:
             "PUT",
             self._transport.url(f"{repository}/manifests/{reference}"),
             scopes.push(repository),
-            frozenset({200, 201, 202, 204}),
+            frozenset({_CREATED, 200, 202, 204}),
             headers={"Content-Type": media_type},
             body=lambda: iter((data,)),
             length=len(data),
@@ -148,7 +151,8 @@ class RegistryClient:
         headers = self._put(call, repository, reference, descriptor)
         stored = headers.get("docker-content-digest") or descriptor.digest
         # A registry may name a manifest by its own algorithm.
-        if stored.startswith(f"{algorithm}:") and stored != descriptor.digest:
+        is_comparable = stored.partition(":")[0] not in _ALGORITHMS - {algorithm}
+        if is_comparable and stored != descriptor.digest:
             raise BrokenAnswer(f"{repository} stored {stored[:100]} where {descriptor.digest} was sent")
         self._remember(repository, descriptor.digest, str(reference))
         if "oci-subject" not in headers:
@@ -164,12 +168,22 @@ class RegistryClient:
             return isinstance(error, (BlobUnknown, ManifestUnknown)) and self._pushed_lately(repository)
 
         try:
-            return self._call(call, doubt=is_worth_another).headers
+            answer = self._call(call, doubt=is_worth_another)
+            if answer.status != _CREATED and not self._is_stored(repository, reference, descriptor):
+                where = redacted(str(call.url))
+                reason = f"{where} answered with status {answer.status} and did not store the manifest"
+                raise BrokenAnswer(reason, status=answer.status, url=where)
+            return answer.headers
         except RegistryError:
             # The answer to an earlier try may have been lost, and what it did stands.
             if tries > 1 and self._stands(repository, reference, descriptor):
                 return httpx.Headers()
             raise
+
+    def _is_stored(self, repository: str, reference: str | Digest, descriptor: Descriptor) -> bool:
+        self._remember(repository, str(reference))
+        found = self.head_manifest(repository, reference)
+        return found is not None and found.digest == descriptor.digest
 
     def _stands(self, repository: str, reference: str | Digest, descriptor: Descriptor) -> bool:
         with contextlib.suppress(SociPipelineError):
@@ -396,7 +410,7 @@ def _described(answer: Answer, reference: str | Digest) -> Descriptor | None:
 
 def _next_link(header: str) -> str | None:
     """The URL of the next page in a Link header (RFC 8288), which may hold several links."""
-    links = (match for match in _LINK.finditer(header) if _IS_NEXT.search(match.group(3)))
+    links = (match for match in _LINK.finditer(header[:_MAX_LINK]) if _IS_NEXT.search(match.group(3)))
     return next((match.group(1) or match.group(2) for match in links), None)
 
 

@@ -92,6 +92,7 @@ DEVIATIONS: dict[str, Callable[[], Registry]] = {
     "202 for a blob that is lost": deviations.AcceptsAndForgets,
     "405 for HEAD": deviations.HasNoHead,
     "501 for HEAD": deviations.HeadIsNotImplemented,
+    "a digest of another algorithm": deviations.NamesManifestsBySha512,
     "500 for HEAD": deviations.HeadFails,
     "manifests as JSON": lambda: deviations.NamesNoMediaType("application/json; charset=utf-8"),
     "manifests as text": lambda: deviations.NamesNoMediaType("text/plain"),
@@ -170,6 +171,14 @@ def test_a_session_that_is_lost_again_and_again_ends_in_one_request() -> None:
     with client_of(registry) as client:
         upload(client, LARGE, to=NAME)
     assert (sent(registry, "POST"), sent(registry, "PUT")) == (3, 1)
+
+
+def test_a_manifest_that_was_accepted_and_is_not_there_is_an_error() -> None:
+    settings = replace(AT_ONCE, settle_time=0)
+    with client_of(deviations.AcceptsManifestsAndForgets(), settings) as client:
+        with pytest.raises(BrokenAnswer, match="did not store") as caught:
+            push_image(client, "v1", to=NAME)
+        assert caught.value.status == 202
 
 
 # Mounts
