@@ -328,6 +328,23 @@ class AcceptsManifestsAndForgets(Registry):
         return Response(status_code=202)
 
 
+class RejectsThePing(Registry):
+    """gcr.io: a login for one project may not read ``/v2/`` (genuinetools/reg#199)."""
+
+    def special(self, request: Request, body: bytes) -> Response | None:
+        return error(403, "DENIED") if request.url.path == "/v2/" else None
+
+
+class RejectsTagDeletion(Registry):
+    """Distribution and registries made of it: 400 for the deletion of a tag
+    (distribution/distribution-library-image#160)."""
+
+    def manifest(self, request: Request, name: str, reference: str, body: bytes) -> Response:
+        if request.method == "DELETE" and reference in self.tags:
+            return error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+        return super().manifest(request, name, reference, body)
+
+
 class NamesManifestsBySha512(Registry):
     """A Docker-Content-Digest of another algorithm than the client's."""
 

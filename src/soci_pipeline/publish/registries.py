@@ -1,5 +1,6 @@
 """The registry of a publication: one client with this machine's settings and credentials, and the rule of its tags."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from soci_pipeline.process import logger
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import is_plain
+from soci_pipeline.registry.errors import AccessRefused
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.registry.tag_mutability import MutabilityMode, TagMutability
@@ -114,7 +116,9 @@ def check_push(client: RegistryClient, repository: str) -> None:
     def give_up() -> BinaryIO:
         raise _OnlyAsked
 
-    client.ping()
+    with contextlib.suppress(AccessRefused):
+        # A login may be for one repository alone; whether it suffices, the upload session tells.
+        client.ping()
     try:
         client.upload_blob(repository, blob, give_up)
     except _OnlyAsked:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from soci_pipeline.publish.retention.plan import KeepRules, plan
+from soci_pipeline.publish.retention.prune import execute, read_repository
 from soci_pipeline.publish.retention.remover import OneByOne
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer, ImmutableTag, RegistryError
@@ -289,6 +292,21 @@ def test_a_manifest_that_was_not_deleted_does_not_count_as_deleted(status: int) 
         with pytest.raises(RegistryError) as caught:
             OneByOne(client).delete_manifests(NAME, [image.digest])
     assert caught.value.status == 405
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [deviations.RejectsTagDeletion(), *(deviations.DeletesNothing(status) for status in (400, 404, 405, 501))],
+    ids=["DIGEST_INVALID", "400", "404", "405", "501"],
+)
+def test_a_tag_that_cannot_be_deleted_stays_with_a_reason(registry: Registry) -> None:
+    with client_of(registry) as client:
+        for tag in ("v1", "old"):
+            push_image(client, tag, to=NAME)
+        graph = read_repository(client, NAME)
+        made = plan(graph, KeepRules.of(tags=["v1"]), now=datetime(2026, 1, 1, tzinfo=UTC))
+        assert list(execute(client, NAME, graph, made)) == ["old"]
+        assert set(client.list_tags(NAME)) == {"v1", "old"}
 
 
 def test_a_manifest_that_is_gone_already_counts_as_deleted() -> None:
