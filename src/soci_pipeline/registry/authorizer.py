@@ -30,6 +30,7 @@ _TOKEN_SECONDS = 30.0
 _CLIENT_ID = "soci-pipeline"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
+_HTTPS_PORT = 443
 _NOT_HERE = frozenset({404, 405})
 
 
@@ -210,9 +211,9 @@ class Authorizer:
             if url.scheme == "https" or (url.scheme == "http" and self._own.scheme == "http" and its_own):
                 return (url,)
             corrected = over_tls(url, self._own)
-            if corrected.scheme == "https" and url.port in (None, self._own.port):
-                default = (corrected.copy_with(port=None),) if corrected.port != url.port else ()
-                return (corrected, *default)
+            if corrected.scheme == "https" and url.port in (None, self._own.port or _HTTPS_PORT):
+                may_be_default = url.port is None and corrected.port is not None
+                return (corrected, corrected.copy_with(port=None)) if may_be_default else (corrected,)
         raise AccessRefused(
             f"{self._registry} sends logins to {redacted(realm)[:200]!r}, which is no https address; nothing was sent",
             url=realm,

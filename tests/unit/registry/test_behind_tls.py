@@ -59,6 +59,35 @@ def test_a_registry_that_names_itself_with_http_is_reached_over_https(own: Pair,
 
 
 @pytest.mark.parametrize(
+    ("registry", "realm", "asked"),
+    [
+        ("r.example.com", "http://r.example.com/t", ["https://r.example.com/t"]),
+        ("r.example.com", "http://R.example.com:80/t", ["https://r.example.com/t"]),
+        ("r.example.com", "http://r.example.com:443/t", ["https://r.example.com/t"]),
+        ("r.example.com:5050", "http://r.example.com:5050/t", ["https://r.example.com:5050/t"]),
+        ("r.example.com:5050", "http://r.example.com/t", ["https://r.example.com:5050/t", "https://r.example.com/t"]),
+        ("r.example.com:5050", "https://auth.example.com/t?a=b", ["https://auth.example.com/t?a=b"]),
+    ],
+)
+def test_a_realm_of_the_registrys_own_host_is_asked_over_https(registry: str, realm: str, asked: list[str]) -> None:
+    with RegistryClient(registry, settings=AT_ONCE) as client:
+        assert [str(url) for url in client._transport._authorizer._realms(realm)] == asked
+
+
+def test_a_realm_without_a_port_may_be_at_the_port_of_https(own: Pair) -> None:
+    """GitLab: its registry has a port of its own, its token address has none."""
+
+    async def answer(request: Request) -> Response:
+        if request.url.path == "/jwt/auth":
+            return Response(status_code=404)
+        return Response(status_code=401, headers={"WWW-Authenticate": 'Bearer realm="http://127.0.0.1/jwt/auth"'})
+
+    with over_tls(answer, own) as client, pytest.raises(SociPipelineError) as caught:
+        client.ping()
+    assert "https://127.0.0.1/jwt/auth" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "realm", ["http://localhost:{port}/token", "http://127.0.0.1:1/token", "http://10.0.0.1/token"]
 )
 def test_a_realm_of_another_host_or_port_over_http_gets_nothing(own: Pair, realm: str) -> None:
