@@ -25,7 +25,7 @@ from soci_pipeline.registry.transport import Answer, Call, Transport
 from soci_pipeline.registry.upload_ways import NOT_SUPPORTED, TOO_LARGE, UploadWays, Way
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})\Z")
-_SESSION_ID = re.compile(r"[A-Za-z0-9_.=-]{1,256}\Z")
+_SESSION_ID = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_.=-]{0,255}\Z")
 _CANCEL_SECONDS = 5.0
 # pulp answers 204 to a part, Amazon ECR 201.
 _PART_TAKEN = frozenset({200, 201, 202, 204})
