@@ -269,6 +269,22 @@ class NamesNoLocation(Registry):
         return {"Docker-Upload-UUID": session}
 
 
+class DoubtsAfterACut(Registry):
+    """Amazon ECR: the answer to a part is lost, the Range stays behind, and the same part again is answered 416."""
+
+    cuts = 1
+
+    def place(self, request: Request, name: str, session: str) -> dict[str, str]:
+        return super().place(request, name, session) | {"Range": "0-0"}
+
+    def patch(self, request: Request, name: str, session: str, body: bytes) -> Response:
+        answer = super().patch(request, name, session, body)
+        if answer.status_code == 202 and self.cuts:
+            self.cuts -= 1
+            return Response(status_code=503)
+        return answer
+
+
 class CutsTheFirstPart(Registry):
     """A fault to recover from: the connection's part is stored, and the answer is 503."""
 

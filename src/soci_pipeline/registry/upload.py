@@ -181,40 +181,42 @@ class Upload:
 
     def _send_part(self, source: BinaryIO, session: _Session, size: int) -> None:
         low, high = session.offset, min(session.offset + size, self._descriptor.size)
-        failure: SociPipelineError | None = None
+        failures: list[SociPipelineError] = []
         is_settled = False
 
         def work() -> None:
-            nonlocal failure, is_settled
-            if failure is not None:
+            nonlocal is_settled
+            if failures:
                 before, session.offset = session.offset, self._taken(session, low, high)
-                if _status(failure) == 416 and session.offset == before:
-                    # The registry agrees on the offset, so it was the size that it rejected.
+                if _status(failures[-1]) == 416 and session.offset == before:
+                    # The registry agrees on the offset, so it will not take the part the next time either.
                     is_settled = True
-                    raise failure
+                    raise failures[-1]
             if session.offset < high:
                 try:
                     self._patch(session, source, high)
                 except SociPipelineError as error:
-                    failure = error
+                    failures.append(error)
                     raise
 
         try:
             self._patiently(work, is_settled=lambda: is_settled)
         except SociPipelineError as error:
-            self._judge(failure or error, session, high - low)
+            self._judge(failures or [error], session, high - low)
             raise
         session.offset = high
 
-    def _judge(self, error: SociPipelineError, session: _Session, part: int) -> None:
+    def _judge(self, failures: list[SociPipelineError], session: _Session, part: int) -> None:
         """After a part failed: whether the registry rejects its size, or parts at all."""
-        status = _status(error)
+        status = _status(failures[-1])
         self._lost_sessions += status in (404, 416)
-        # In mid-upload, a session is more likely to be lost than to be rejected; the second time, nothing is risked.
-        is_first = session.offset == 0 or self._lost_sessions > 1
-        if status == 413 or (status in TOO_LARGE and is_first):
+        # After another fault (ECR then answers 416) and in mid-upload, the session is more likely to be lost than the
+        # part to be rejected; the second time, nothing is risked.
+        is_clear = session.offset == 0 and not any(error.temporary for error in failures)
+        is_rejected = is_clear or self._lost_sessions > 1
+        if status == 413 or (status in TOO_LARGE and is_rejected):
             self._ways.reject_parts(part)
-        elif status in (405, 501) or (status in NOT_SUPPORTED and is_first):
+        elif status in (405, 501) or (status in NOT_SUPPORTED and is_rejected):
             self._ways.reject_parts()
         else:
             return

@@ -85,6 +85,7 @@ DEVIATIONS: dict[str, Callable[[], Registry]] = {
     "a lost session": deviations.LosesSessions,
     "204 for a part": deviations.AnswersPartsWith204,
     "201 for a part, stale Range": deviations.AnswersPartsWith201,
+    "416 after a part whose answer was lost": deviations.DoubtsAfterACut,
     "no status of a session": deviations.HasNoStatusAfterACut,
     "Range of one too many": deviations.CountsOneTooManyAfterACut,
     "Range of an empty session": deviations.NamesNoRangeAfterACut,
@@ -182,6 +183,15 @@ def test_a_manifest_that_was_accepted_and_is_not_there_is_an_error() -> None:
         with pytest.raises(BrokenAnswer, match="did not store") as caught:
             push_image(client, "v1", to=NAME)
         assert caught.value.status == 202
+
+
+def test_a_416_after_another_fault_leads_to_a_new_session_and_not_away_from_parts() -> None:
+    registry = deviations.DoubtsAfterACut()
+    with client_of(registry) as client:
+        for seed in (1, 2):
+            upload(client, noise(700_000, seed=seed), to=NAME)
+    assert sent(registry, "POST") == 3
+    assert sent(registry, "PATCH") == 2 + 3 + 3
 
 
 # Mounts
