@@ -21,6 +21,7 @@ import fcntl
 import io
 import logging
 import os
+import re
 import select
 import shlex
 import shutil
@@ -54,6 +55,9 @@ SECRET_VARIABLES = (
 
 Whatever program needs one is handed it in another way.
 """
+
+LOGIN_IN_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
+"""A URL with a user and a password."""
 
 MAX_PROCESSES = 256
 """How many processes a program that `run` starts may have in its process group."""

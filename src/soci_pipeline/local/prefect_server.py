@@ -14,7 +14,7 @@ from soci_pipeline.process import background
 # About 15 s on an idle machine; much longer where every core is busy.
 _START_SECONDS = 300.0
 # Prefect's shipped heartbeat is 180 s; with the automation that `setup` makes, a branch whose machine died is
-# declared crashed 150 s after its last one.
+# declared crashed 130 s after its last one.
 _HEARTBEAT_SECONDS = 30
 
 
