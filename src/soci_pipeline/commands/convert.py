@@ -2,11 +2,11 @@
 
 The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. SOURCE must not hold
 two different images of one platform; --ref chooses one. A layer that cannot be indexed is left out with its reason; an
-image without any is written as it is.
+image without any is written as it is. Of a file to prefetch the topmost indexed layer that has it counts.
 
-Exit statuses: 0 written; 3 SOURCE, --platform or --ref is not valid, or DESTINATION exists; 4 nothing was indexed and
---require-index was given; 5 a blob is damaged; 6 a layer exceeds a limit, the archive is hostile, or a link or special
-file takes the place of a blob.
+Exit statuses: 0 written; 3 SOURCE, --platform, --ref or the list of files is not valid, or DESTINATION exists; 4
+nothing was indexed and --require-index was given; 5 a blob is damaged; 6 a layer exceeds a limit, the archive is
+hostile, or a link or special file takes the place of a blob.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from soci_pipeline.amounts import sized
-from soci_pipeline.commands import CommandResult, soci_options
+from soci_pipeline.commands import CommandResult, prefetch_files, soci_options
 from soci_pipeline.commands.convert_destination import as_address, check_destination, put_in_place, scratch_beside
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.signals import ending_on_signals
@@ -52,13 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="mark layers without extended attributes",
     )
-    parser.add_argument(
-        "--prefetch-file",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="fetch this file first; may be repeated, or a list with commas",
-    )
+    prefetch_files.add_options(parser)
     parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
     parser.add_argument(
         "--index-version",
@@ -83,6 +77,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     """Convert the image and describe the result."""
     options = soci_options.options_of(arguments, version=arguments.index_version)
     platforms = [Platform.parse(text) for item in arguments.platform or () for text in item.split(",")] or None
+    prefetch = prefetch_files.prefetch_files_of(arguments)
     check_destination(arguments.source, arguments.destination, cache=arguments.cache, force=arguments.force)
     # Where the name is a link, the folder that it leads to is replaced, not the link.
     destination: Path = arguments.destination.resolve()
@@ -99,7 +94,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             platforms=platforms,
             ref=arguments.ref,
             disable_xattrs="xattr" in arguments.optimizations,
-            prefetch_files=[path for item in arguments.prefetch_file for path in item.split(",") if path.strip()],
+            prefetch_files=prefetch,
             jobs=arguments.jobs,
             ztocs=CacheFolder(arguments.cache) if arguments.cache else None,
             limits=limits_of(arguments),

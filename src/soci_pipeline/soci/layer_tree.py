@@ -3,7 +3,7 @@
 A name may come several times; the last entry counts. A hard link is another name of the file that its target is at that
 moment, and stays so when the target's own name is given to another file later. Folders that are reached through
 symbolic links of the same layer are followed, inside the layer's root. containerd (`archive.Apply`) and Docker do the
-same.
+same. `LayerTree.unpack_above` adds further layers, from the lowest to the topmost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from soci_pipeline.soci import entries as kinds
-from soci_pipeline.soci.entries import Entry
+from soci_pipeline.soci.entries import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, Entry
 
 _MOST_LINKS: Final = 40
 _MOST_STEPS: Final = 4096  # folders on the way to one entry, those behind links included
@@ -38,6 +38,20 @@ class LayerTree:
         for entry in entries:
             self._add(entry)
 
+    def unpack_above(self, entries: Iterable[Entry]) -> None:
+        """Unpack another layer on top of what is there, with its whiteouts (image-spec, layer.md).
+
+        Whiteouts hide what lower layers have, wherever they stand in their own layer.
+        """
+        files: list[Entry] = []
+        for entry in entries:
+            if WHITEOUT_PREFIX in entry.name and (parts := cleaned(entry.name)) and _is_whiteout(parts):
+                self._hide(parts)
+            else:
+                files.append(entry)
+        for entry in files:
+            self._add(entry)
+
     def find(self, path: bytes) -> Node | None:
         """What a path leads to; a symbolic link at its end is not followed. None where there is nothing."""
         parts = cleaned(path)
@@ -45,6 +59,16 @@ class LayerTree:
             return self._root
         folder = self._walk(parts[:-1], make=False)
         return None if folder is None else folder.children.get(parts[-1])
+
+    def _hide(self, whiteout: Sequence[bytes]) -> None:
+        folder = self._walk(whiteout[:-1], make=False)
+        if folder is None:
+            return
+        if whiteout[-1] == OPAQUE_WHITEOUT:
+            folder.children.clear()
+        else:
+            folder.children.pop(whiteout[-1].removeprefix(WHITEOUT_PREFIX), None)
+        self._known.clear()
 
     def _add(self, entry: Entry) -> None:
         parts = cleaned(entry.name)
@@ -103,6 +127,10 @@ class LayerTree:
             steps += len(behind)
             pending += reversed(behind)
         return path[-1]
+
+
+def _is_whiteout(parts: Sequence[bytes]) -> bool:
+    return parts[-1].startswith(WHITEOUT_PREFIX)
 
 
 def cleaned(path: bytes) -> list[bytes]:
