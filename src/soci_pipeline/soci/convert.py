@@ -27,6 +27,7 @@ from soci_pipeline.oci.media_types import (
     SOCI_PREFETCH,
 )
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.oci.platform_selection import check_complete, incomplete_platforms, select_platforms
 from soci_pipeline.process import logger
 from soci_pipeline.soci.attestations import follow_all
 from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IndexedLayer, prefetch_document, soci_index
@@ -72,6 +73,7 @@ def convert(
     options: SociOptions,
     build_tool: str = BUILD_TOOL,
     platforms: Sequence[Platform] | None = None,
+    drop_others: bool = False,
     ref: str | None = None,
     disable_xattrs: bool = False,
     prefetch_files: Sequence[str] = (),
@@ -80,6 +82,9 @@ def convert(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Conversion:
     """Index the images of a layout; ``platforms`` chooses some of them, None takes all.
+
+    Where some are chosen, the others stay in the image index as they are; those that the source does not hold as a
+    whole are left out with what belongs to them, and with ``drop_others`` so are all of them.
 
     The source's ``index.json`` may list an image index or images; the result's lists an image index alone. Where it
     lists images that are no part of one, ``ref`` chooses by name or digest. Where nothing can be indexed the images
@@ -90,6 +95,7 @@ def convert(
     `DamagedContent` for a damaged layer, `HostileArchive` for one past ``limits`` or a source with links; a destination
     that was not there before is not there then either.
     """
+    source, ref = _selected(source, platforms, ref, drop_others=drop_others)
     index, images = read_images(source, platforms, ref=ref)
     with _new_layout(destination) as target:
         indexer = LayerIndexer(
@@ -111,6 +117,25 @@ def convert(
         _take_over(source, target, root, (record.soci_index for record in work.records))
         target.set_roots([root])
     return Conversion(layout=target, root=root, images=tuple(work.records))
+
+
+def _selected(
+    source: Layout, platforms: Sequence[Platform] | None, ref: str | None, *, drop_others: bool
+) -> tuple[Layout, str | None]:
+    """The source without the platforms that are left out, and what still chooses an image of it."""
+    roots = choose_roots(source.roots(), ref, f"layout {source.path}")
+    if platforms is not None:
+        return select_platforms(source, roots, platforms, drop_complete=drop_others), None
+    for image in incomplete_platforms(source, roots):
+        if image.missing != image.descriptor.digest:
+            check_complete(source, roots)
+        logger().warning(
+            "%s is listed in layout %s and was not saved, so a registry will reject the result; choose the other "
+            "platforms with --platform, or save the image again with all of them",
+            image,
+            source.path,
+        )
+    return source, ref
 
 
 def _warn_of_absent_files(work: _Work) -> None:
