@@ -81,20 +81,16 @@ def run(arguments: argparse.Namespace) -> CommandResult:
 def _source(arguments: argparse.Namespace) -> tuple[Layout, Descriptor]:
     """The layout and its root to push; everything that would be sent is there."""
     layout = Layout.open(arguments.layout)
-    root = _chosen(layout, arguments.ref)
+    roots = choose_roots(layout.roots(), arguments.ref, f"layout {layout.path}")
     if platforms := platforms_of(arguments.platform):
-        layout = select_platforms(layout, [root], platforms)
-        (root,) = layout.roots()
-    check_complete(layout, [root])
-    check_images(layout, root)
-    return layout, root
-
-
-def _chosen(layout: Layout, ref: str | None) -> Descriptor:
-    roots = choose_roots(layout.roots(), ref, f"layout {layout.path}")
+        layout = select_platforms(layout, roots, platforms)
+        roots = layout.roots()
     if len(roots) > 1:
         raise InvalidInput(
             f"layout {layout.path} lists {len(roots)} images, and a push takes one:\n{listed(roots)}",
             advice="Choose one with --ref NAME, or by its digest.",
         )
-    return roots[0] if roots else layout.root()
+    root = roots[0] if roots else layout.root()
+    check_complete(layout, [root])
+    check_images(layout, root)
+    return layout, root

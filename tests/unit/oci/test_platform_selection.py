@@ -17,6 +17,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import FaultPlan, serving
 from soci_pipeline.soci.convert import convert
 from soci_pipeline.soci.records import IndexVersion, SociOptions
+from tests.support.archives import oci_archive
 from tests.support.images import AMD64, ARM64, add_artifact, add_attestation, add_image, as_artifact, image_layout
 
 ARM_V7 = Platform("linux", "arm", "v7")
@@ -263,6 +264,21 @@ def test_a_single_image_is_what_its_config_says(address: str, tmp_path: Path) ->
     assert main(["push", str(layout.path), f"{address}/app:v1", "--platform", "linux/arm64"]) == ExitCode.INVALID_INPUT
 
 
+def test_a_platform_chooses_one_of_the_images_that_index_json_lists_itself(address: str, tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path / "layout")
+    images = [add_image(layout, AMD64), add_image(layout, ARM64)]
+    layout.set_roots([image.annotated(platform=None) for image in images])
+    target = f"{address}/app:v1"
+    assert main(["push", str(layout.path), target]) == ExitCode.INVALID_INPUT
+    assert main(["push", str(layout.path), target, "--platform", "linux/arm64"]) == ExitCode.OK
+    with RegistryClient(address) as client:
+        found = client.head_manifest("app", "v1")
+    assert found is not None
+    assert found.digest == images[1].digest
+    both = ["--platform", "linux/arm64", "--platform", "linux/amd64"]
+    assert main(["push", str(layout.path), target, *both]) == ExitCode.INVALID_INPUT
+
+
 @pytest.mark.parametrize("version", list(IndexVersion))
 @pytest.mark.parametrize("part", ["manifest", "layer"])
 def test_a_conversion_of_chosen_platforms_leaves_out_what_was_not_saved(
@@ -282,6 +298,14 @@ def test_a_conversion_of_chosen_platforms_leaves_out_what_was_not_saved(
     assert {"linux/arm64", "linux/arm/v7"}.isdisjoint(_children(two, two.root()))
     assert _children(two, two.root()).count("unknown/unknown") == 1
     assert main(["push", str(two.path), f"{address}/app:v2"]) == ExitCode.OK
+
+
+@pytest.mark.parametrize("part", ["manifest", "layer"])
+def test_an_archive_that_lacks_a_platform_is_converted_without_it(address: str, tmp_path: Path, part: str) -> None:
+    archive = oci_archive(tmp_path / "image.tar", _partly_saved(tmp_path / "layout", part))
+    options = ["--platform", "linux/amd64", "--min-layer-size", "0"]
+    assert main(["convert", str(archive), str(tmp_path / "result"), *options]) == ExitCode.OK
+    assert main(["push", str(tmp_path / "result"), f"{address}/app:v1"]) == ExitCode.OK
 
 
 def test_a_conversion_without_a_choice_warns_of_what_was_not_saved(
