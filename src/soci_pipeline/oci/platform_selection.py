@@ -54,6 +54,7 @@ class SelectedLayout(Layout):
 
     def __init__(self, layout: Layout, roots: Sequence[Descriptor], indexes: Iterable[ImageIndex]) -> None:
         super().__init__(layout.path)
+        self._verified = layout._verified
         self._roots = tuple(roots)
         self._indexes = {index.descriptor.digest: index.encode() for index in indexes}
 

@@ -3,7 +3,7 @@
 A name may come several times; the last entry counts. A hard link is another name of the file that its target is at that
 moment, and stays so when the target's own name is given to another file later. Folders that are reached through
 symbolic links of the same layer are followed, inside the layer's root. containerd (`archive.Apply`) and Docker do the
-same. `LayerTree.unpack_above` adds further layers, from the lowest to the topmost.
+same. `LayerTree.put_above` adds further layers, from the lowest to the topmost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -38,19 +38,28 @@ class LayerTree:
         for entry in entries:
             self._add(entry)
 
-    def unpack_above(self, entries: Iterable[Entry]) -> None:
-        """Unpack another layer on top of what is there, with its whiteouts (image-spec, layer.md).
+    def put_above(self, layer: "LayerTree") -> None:
+        """Lay the tree of a further layer over this one, as an overlay file system does.
 
-        Whiteouts hide what lower layers have, wherever they stand in their own layer.
+        Whiteouts hide what lower layers have, wherever they stand in their own layer (image-spec, layer.md). A folder
+        takes the place of a symbolic link below it; the link is not followed.
         """
-        files: list[Entry] = []
-        for entry in entries:
-            if WHITEOUT_PREFIX in entry.name and (parts := cleaned(entry.name)) and _is_whiteout(parts):
-                self._hide(parts)
-            else:
-                files.append(entry)
-        for entry in files:
-            self._add(entry)
+        self._known.clear()
+        pending = [(self._root, layer._root)]
+        while pending:
+            lower, upper = pending.pop()
+            _hide(lower, upper)
+            for name, node in upper.children.items():
+                if name.startswith(WHITEOUT_PREFIX):
+                    continue
+                if isinstance(node, Entry):
+                    # A hard link that is left is one to a file of a lower layer.
+                    lower.children[name] = self._linked(node) if node.kind == kinds.HARDLINK else node
+                    continue
+                below = lower.children.get(name)
+                if not isinstance(below, Folder):
+                    below = lower.children[name] = Folder()
+                pending.append((below, node))
 
     def find(self, path: bytes) -> Node | None:
         """What a path leads to; a symbolic link at its end is not followed. None where there is nothing."""
@@ -59,16 +68,6 @@ class LayerTree:
             return self._root
         folder = self._walk(parts[:-1], make=False)
         return None if folder is None else folder.children.get(parts[-1])
-
-    def _hide(self, whiteout: Sequence[bytes]) -> None:
-        folder = self._walk(whiteout[:-1], make=False)
-        if folder is None:
-            return
-        if whiteout[-1] == OPAQUE_WHITEOUT:
-            folder.children.clear()
-        else:
-            folder.children.pop(whiteout[-1].removeprefix(WHITEOUT_PREFIX), None)
-        self._known.clear()
 
     def _add(self, entry: Entry) -> None:
         parts = cleaned(entry.name)
@@ -129,8 +128,12 @@ class LayerTree:
         return path[-1]
 
 
-def _is_whiteout(parts: Sequence[bytes]) -> bool:
-    return parts[-1].startswith(WHITEOUT_PREFIX)
+def _hide(lower: Folder, upper: Folder) -> None:
+    if OPAQUE_WHITEOUT in upper.children:
+        lower.children.clear()
+    for name in upper.children:
+        if name.startswith(WHITEOUT_PREFIX):
+            lower.children.pop(name.removeprefix(WHITEOUT_PREFIX), None)
 
 
 def cleaned(path: bytes) -> list[bytes]:

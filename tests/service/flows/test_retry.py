@@ -157,8 +157,12 @@ def test_retries_have_a_limit_that_is_named(publication: Publication, monkeypatc
         publication.attempt(ppc64le=Failed()).result()
 
 
-@pytest.mark.parametrize("state", [Scheduled(), Pending(), Running(), AwaitingRetry()], ids=lambda each: str(each.name))
-def test_a_branch_that_still_works_is_taken_over_by_a_publication_that_was_interrupted(
+@pytest.mark.parametrize(
+    "state",
+    [Scheduled(), Pending(), Running(), AwaitingRetry(), Completed()],
+    ids=lambda each: str(each.name),
+)
+def test_a_branch_that_still_works_or_completed_later_is_taken_over(
     publication: Publication, state: State[Any]
 ) -> None:
     publication.attempt(loong64=Completed(), ppc64le=Failed())

@@ -78,10 +78,11 @@ def test_the_spelling_of_a_path_does_not_matter(tmp_path: Path, asked: str, stor
         [directory("usr"), Entry("usr/.wh..wh..opq", b"")],
         [_file("usr/other"), Entry("usr/.wh..wh..opq", b"")],
         [directory("usr/app")],
+        [_file("usr/app/file")],
         [symlink("usr/app", "other")],
         [_file("usr")],
     ],
-    ids=["whiteout", "dotted", "folder", "opaque", "opaque-late", "folder-above", "symlink", "file"],
+    ids=["whiteout", "dotted", "folder", "opaque", "opaque-late", "folder-above", "file-below", "symlink", "file"],
 )
 def test_a_file_that_a_layer_above_deletes_or_replaces_is_not_prefetched(
     tmp_path: Path, above: list[Entry], caplog: pytest.LogCaptureFixture
@@ -121,6 +122,26 @@ def test_a_folder_that_a_lower_layer_links_to_is_followed(tmp_path: Path) -> Non
     base = _layer(symlink("lib", "usr/lib"), _file("usr/lib/libc.so", seed=1))
     upgrade = _layer(_file("usr/lib/libc.so", seed=2))
     assert list(_prefetched(tmp_path, [base, upgrade], "/lib/libc.so")) == [1]
+
+
+def test_a_folder_above_a_link_neither_follows_nor_empties_its_target(tmp_path: Path) -> None:
+    base = _layer(symlink("link", "target"), _file("target/keep", seed=1), _file("target/new", seed=2))
+    above = _layer(directory("link"), Entry("link/.wh..wh..opq", b""), Entry("link/.wh.keep", b""), _file("link/new"))
+    assert list(_prefetched(tmp_path / "kept", [base, above], "target/keep")) == [0]
+    assert list(_prefetched(tmp_path / "lower", [base, above], "target/new")) == [0]
+    assert list(_prefetched(tmp_path / "upper", [base, above], "link/new")) == [1]
+    assert list(_prefetched(tmp_path / "gone", [base, above], "link/keep")) == []
+
+
+def test_a_hard_link_to_a_file_of_a_lower_layer_stands_for_that_file(tmp_path: Path) -> None:
+    layers = [_layer(_file("tool", seed=1)), _layer(hardlink("other", "tool"), _file("pad"))]
+    assert list(_prefetched(tmp_path, layers, "other")) == [0]
+
+
+@pytest.mark.parametrize("name", ["usr/.wh..wh.plnk", "usr/.wh..wh.aufs", "usr/.wh."])
+def test_names_that_are_no_whiteouts_of_a_file_hide_nothing(tmp_path: Path, name: str) -> None:
+    layers = [_layer(_file("usr/app")), _layer(Entry(name, b""), _file("pad"))]
+    assert list(_prefetched(tmp_path, layers, "usr/app")) == [0]
 
 
 def test_layers_without_a_ztoc_do_not_count(tmp_path: Path) -> None:
