@@ -15,9 +15,10 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.layout_choice import choose_roots
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.manifest import MAX_DEPTH, ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
     DOCKER_CONFIG,
+    IMAGE_INDEXES,
     IMAGE_MANIFESTS,
     OCI_CONFIG,
     OCI_INDEX,
@@ -27,7 +28,12 @@ from soci_pipeline.oci.media_types import (
     SOCI_PREFETCH,
 )
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.oci.platform_selection import check_complete, incomplete_platforms, select_platforms
+from soci_pipeline.oci.platform_selection import (
+    SelectedLayout,
+    check_complete,
+    incomplete_platforms,
+    select_platforms,
+)
 from soci_pipeline.process import logger
 from soci_pipeline.soci.attestations import follow_all
 from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IndexedLayer, prefetch_document, soci_index
@@ -124,6 +130,8 @@ def _selected(
 ) -> tuple[Layout, str | None]:
     """The source without the platforms that are left out, and what still chooses an image of it."""
     roots = choose_roots(source.roots(), ref, f"layout {source.path}")
+    if (inner := _unwrapped(source, roots)) != roots:
+        source, roots, ref = SelectedLayout(source, inner, ()), inner, None
     if platforms is not None:
         return select_platforms(source, roots, platforms, drop_complete=drop_others), None
     for image in incomplete_platforms(source, roots):
@@ -136,6 +144,18 @@ def _selected(
             source.path,
         )
     return source, ref
+
+
+def _unwrapped(source: Layout, roots: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+    """The image index in an index that lists nothing else, as `ctr image import --index-name` makes one."""
+    for _ in range(MAX_DEPTH):
+        if len(roots) != 1 or roots[0].media_type not in IMAGE_INDEXES or not source.has(roots[0]):
+            break
+        children = source.read_document(roots[0]).children
+        if len(children) != 1 or children[0].media_type not in IMAGE_INDEXES:
+            break
+        roots = children
+    return tuple(roots)
 
 
 def _warn_of_absent_files(work: _Work) -> None:

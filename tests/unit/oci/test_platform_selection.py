@@ -331,6 +331,18 @@ def test_a_conversion_drops_nested_indexes_that_were_not_saved(tmp_path: Path) -
     assert nested_kept.digest in {node.digest for node in result.layout.walk(result.root)}
 
 
+@pytest.mark.parametrize("chosen", [None, [AMD64]])
+def test_an_index_in_an_index_that_lists_nothing_else_is_converted(
+    tmp_path: Path, chosen: list[Platform] | None
+) -> None:
+    layout = Layout.create(tmp_path / "layout")
+    inner = layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64), add_image(layout, ARM64))))
+    _rooted(layout, inner)
+    plain = convert(layout, tmp_path / "one", options=EVERYTHING, platforms=chosen)
+    layout.set_roots([inner])
+    assert plain.root == convert(layout, tmp_path / "two", options=EVERYTHING, platforms=chosen).root
+
+
 def test_images_that_index_json_lists_itself_may_be_missing(tmp_path: Path) -> None:
     layout = Layout.create(tmp_path / "layout")
     images = [add_image(layout, AMD64), add_image(layout, ARM64)]
