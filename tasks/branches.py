@@ -6,7 +6,7 @@ artifact of its run and is read by the run's id: a key would be shared by all ru
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -16,6 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -35,6 +36,7 @@ from tasks.clock import Clock
 from tasks.outage import ERRORS, Outage, patiently
 from tasks.workers import Watch, lack_of
 
+_MOST_ATTEMPTS = 100
 _UNFINISHED = [kind for kind in StateType if kind not in TERMINAL_STATES]
 
 
@@ -52,23 +54,62 @@ class Started:
 
 
 def start(request: BranchRequest, *, parent: str, release: str) -> Started:
-    """Start the branch of one platform; a retried parent gets the same run again."""
+    """Start the branch of one platform, or take over the one that an earlier attempt of the same parent has started.
+
+    A branch is taken over where it works or has worked on the same request and did not end badly. One that failed,
+    crashed or was cancelled is started anew, and so is one for another commit: a name such as `main` may have moved.
+    """
     platform = request.platform
+    branch = request.model_dump(mode="json")
+    key = f"{parent}-{platform}"
+    with get_client(sync_client=True) as client:
+        attempts = patiently(lambda: _attempts(client, key))
+        for _, run in sorted(attempts.items(), reverse=True):
+            if _may_be_taken_over(run, branch):
+                logger().info("%s goes on as flow run %s, which was started before", platform, run.id)
+                return Started(platform, run.id)
+            patiently(partial(cancel, client, run.id, "the publication was tried again, and started another branch"))
+    number = max(attempts, default=0) + 1
     made = patiently(
         lambda: run_deployment(
             deployment_of(platform),
-            parameters={"branch": request.model_dump(mode="json")},
+            parameters={"branch": branch},
             flow_run_name=f"{platform} {request.image.repository} {request.source.commit[:12]}",
-            idempotency_key=f"{parent}-{platform}",
+            idempotency_key=_key(key, number),
             job_variables={"env": {RELEASE: release}},
             tags=[f"platform:{platform}"],
             as_subflow=True,
             timeout=0,
         )
     )
-    run = cast("FlowRun", made)  # a coroutine for callers that are one
-    logger().info("started %s as flow run %s", platform, run.id)
-    return Started(platform, run.id)
+    started = cast("FlowRun", made)  # a coroutine for callers that are one
+    logger().info("started %s as flow run %s", platform, started.id)
+    return Started(platform, started.id)
+
+
+def _key(key: str, number: int) -> str:
+    """The idempotency key of an attempt; answers to a request that got lost do not make two runs."""
+    return key if number == 1 else f"{key}-{number}"
+
+
+def _attempts(client: SyncPrefectClient, key: str) -> dict[int, FlowRun]:
+    """The runs that a branch has had so far, by the number of the attempt; deleted ones are missing."""
+    numbers = {_key(key, number): number for number in range(1, _MOST_ATTEMPTS + 1)}
+    keys = FlowRunFilterIdempotencyKey(any_=list(numbers))
+    runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=keys), limit=_MOST_ATTEMPTS)
+    attempts = {numbers[run.idempotency_key]: run for run in runs if run.idempotency_key in numbers}
+    if _MOST_ATTEMPTS in attempts:
+        raise BranchFailed(
+            f"the flow run {attempts[_MOST_ATTEMPTS].name!r} was attempt {_MOST_ATTEMPTS}, which is the limit",
+            advice="Start the publication anew instead of retrying it.",
+        )
+    return attempts
+
+
+def _may_be_taken_over(run: FlowRun, branch: Mapping[str, Any]) -> bool:
+    if run.parameters.get("branch") != branch or run.state is None:
+        return False
+    return run.state.is_completed() or not (run.state.is_final() or run.state.is_cancelling())
 
 
 @dataclass
@@ -117,7 +158,8 @@ def wait(
         lines = [f"{platform}: {reason}" for platform, reason in sorted(waiting.failures.items())]
         raise BranchFailed(
             "nothing was published, because of\n" + "\n".join(lines),
-            advice="Mend what each names; its flow run has its whole log. Publishing again reuses what is there.",
+            advice="Fix what each names; its flow run has its whole log. Then retry this run, which starts only these "
+            "branches anew, or publish again; both reuse what is in the registry.",
         )
 
 

@@ -212,10 +212,8 @@ class Layout:
         link = incoming / f"link-{uuid.uuid4().hex}"
         try:
             layout_files.link_file(source.path, _place(descriptor.digest), link)
-        except FileNotFoundError as error:
-            raise source._missing(descriptor) from error
         except OSError:
-            # Another file system, or one without hard links.
+            # Another file system, one without hard links, or no such file.
             with source.open_blob(descriptor) as blob:
                 self.add_chunks(iter(lambda: blob.read(1 << 20), b""), descriptor)
             return

@@ -105,6 +105,8 @@ def _index(source: Layout, roots: Sequence[Descriptor]) -> ImageIndex:
 
 def _listed(source: Layout, root: Descriptor) -> Descriptor:
     """An image that ``index.json`` lists itself, as an image index would list it."""
+    if not source.has(root):
+        return root.annotated(annotations={})
     document = source.read_document(root)
     if not isinstance(document, ImageManifest) or is_attestation(root) or root.artifact_type:
         return root
