@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.runtime import flow_run
 
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import PublishRequest
@@ -79,9 +81,11 @@ def publish_image(request: PublishRequest) -> PublishedImage:
         if settings.publish.supersede:
             cancel_older(request, UUID(flow_run.get_id()))
         wait_for_workers(pools, patience)
-        started = _start(request, commit)
-        wait(started, settings.publish, Watch(pools, patience), deadline=begun + settings.publish.deadline)
-        images = tuple(read_record(branch.run_id, branch.platform) for branch in started)
+        begin = partial(_begin, request, commit)
+        started = tuple(begin(platform) for platform in request.platforms)
+        deadline = begun + settings.publish.deadline
+        completed = wait(started, settings.publish, Watch(pools, patience), again=begin, deadline=deadline)
+        images = tuple(read_record(branch.run_id, branch.platform) for branch in completed)
         index = join(request, commit, images, client)
         if request.unless_same_as and (same := find_same(request, index, images, client)):
             return same
@@ -101,8 +105,6 @@ def publish_image(request: PublishRequest) -> PublishedImage:
         return published
 
 
-def _start(request: PublishRequest, commit: ResolvedSource) -> tuple[Started, ...]:
-    """A branch for each platform, in the order of the request."""
-    parent = str(flow_run.get_id())
-    branches = [request.branch(platform, commit) for platform in request.platforms]
-    return tuple(start(branch, parent=parent, release=RELEASE) for branch in branches)
+def _begin(request: PublishRequest, commit: ResolvedSource, platform: Platform) -> Started:
+    """The branch of a platform, started by this run."""
+    return start(request.branch(platform, commit), parent=str(flow_run.get_id()), release=RELEASE)

@@ -4,8 +4,9 @@
 artifact of its run and is read by the run's id: a key would be shared by all runs.
 """
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -15,12 +16,14 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from soci_pipeline.errors import BranchFailed
@@ -33,6 +36,7 @@ from tasks.clock import Clock
 from tasks.outage import ERRORS, Outage, patiently
 from tasks.workers import Watch, lack_of
 
+_MOST_ATTEMPTS = 100
 _UNFINISHED = [kind for kind in StateType if kind not in TERMINAL_STATES]
 
 
@@ -50,36 +54,100 @@ class Started:
 
 
 def start(request: BranchRequest, *, parent: str, release: str) -> Started:
-    """Start the branch of one platform; a retried parent gets the same run again."""
+    """Start the branch of one platform, or take over the one that an earlier attempt of the same parent has started.
+
+    A branch is taken over where it works or has worked on the same request and did not end badly. One that failed,
+    crashed or was cancelled is started anew, and so is one for another commit: a name such as `main` may have moved.
+    """
     platform = request.platform
+    branch = request.model_dump(mode="json")
+    key = f"{parent}-{platform}"
+    with get_client(sync_client=True) as client:
+        attempts = patiently(lambda: _attempts(client, key))
+        for _, run in sorted(attempts.items(), reverse=True):
+            if _may_be_taken_over(run, branch):
+                logger().info("%s goes on as flow run %s, which was started before", platform, run.id)
+                return Started(platform, run.id)
+            patiently(partial(cancel, client, run.id, "the publication was tried again, and started another branch"))
+    number = max(attempts, default=0) + 1
     made = patiently(
         lambda: run_deployment(
             deployment_of(platform),
-            parameters={"branch": request.model_dump(mode="json")},
+            parameters={"branch": branch},
             flow_run_name=f"{platform} {request.image.repository} {request.source.commit[:12]}",
-            idempotency_key=f"{parent}-{platform}",
+            idempotency_key=_key(key, number),
             job_variables={"env": {RELEASE: release}},
             tags=[f"platform:{platform}"],
             as_subflow=True,
             timeout=0,
         )
     )
-    run = cast("FlowRun", made)  # a coroutine for callers that are one
-    logger().info("started %s as flow run %s", platform, run.id)
-    return Started(platform, run.id)
+    started = cast("FlowRun", made)  # a coroutine for callers that are one
+    logger().info("started %s as flow run %s", platform, started.id)
+    return Started(platform, started.id)
+
+
+def _key(key: str, number: int) -> str:
+    """The idempotency key of an attempt; answers to a request that got lost do not make two runs."""
+    return key if number == 1 else f"{key}-{number}"
+
+
+def _attempts(client: SyncPrefectClient, key: str) -> dict[int, FlowRun]:
+    """The runs that a branch has had so far, by the number of the attempt; deleted ones are missing."""
+    numbers = {_key(key, number): number for number in range(1, _MOST_ATTEMPTS + 1)}
+    keys = FlowRunFilterIdempotencyKey(any_=list(numbers))
+    runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=keys), limit=_MOST_ATTEMPTS)
+    attempts = {numbers[run.idempotency_key]: run for run in runs if run.idempotency_key in numbers}
+    if _MOST_ATTEMPTS in attempts:
+        raise BranchFailed(
+            f"the flow run {attempts[_MOST_ATTEMPTS].name!r} was attempt {_MOST_ATTEMPTS}, which is the limit",
+            advice="Start the publication anew instead of retrying it.",
+        )
+    return attempts
+
+
+def _may_be_taken_over(run: FlowRun, branch: Mapping[str, Any]) -> bool:
+    if run.parameters.get("branch") != branch or run.state is None:
+        return False
+    return run.state.is_completed() or not (run.state.is_final() or run.state.is_cancelling())
 
 
 @dataclass
 class _Waiting:
-    """What is known of the branches that are waited for. ``idle`` are those that no worker has taken yet."""
+    """What is known of the branches that are waited for.
+
+    ``idle`` are those that no worker has taken yet; ``crashes`` has the reason of each first crash.
+    """
 
     left: dict[UUID, Platform]
+    again: Callable[[Platform], Started]
     idle: set[UUID] = field(default_factory=set)
     pending_since: dict[UUID, float] = field(default_factory=dict)
+    crashes: dict[Platform, str] = field(default_factory=dict)
     failures: dict[Platform, str] = field(default_factory=dict)
+    completed: dict[Platform, Started] = field(default_factory=dict)
+
+    def complete(self, run_id: UUID) -> None:
+        platform = self.left.pop(run_id)
+        self.completed[platform] = Started(platform, run_id)
+        logger().info("%s is done", platform)
+
+    def crash(self, run_id: UUID, reason: str) -> None:
+        """Start a branch once more whose machine is gone; a second crash is a failure."""
+        platform = self.left[run_id]
+        if platform in self.crashes:
+            self.fail(run_id, reason)
+            return
+        logger().warning("%s is started once more: %s", platform, reason)
+        started = self.again(platform)
+        self.crashes[platform] = reason
+        del self.left[run_id]
+        self.left[started.run_id] = platform
 
     def fail(self, run_id: UUID, reason: str) -> None:
         platform = self.left.pop(run_id)
+        if platform in self.crashes:
+            reason = f"{reason}\n  It had been started once more, after: {self.crashes[platform]}"
         self.failures.setdefault(platform, reason)
         logger().error("%s failed: %s", platform, reason)
 
@@ -89,16 +157,18 @@ def wait(
     settings: PublishSettings,
     watch: Watch,
     *,
+    again: Callable[[Platform], Started],
     deadline: float,
     clock: Clock = time.monotonic,
-) -> None:
-    """Return when every branch has completed; when all have ended and some failed, raise `BranchFailed` naming each.
+) -> tuple[Started, ...]:
+    """Return the runs that completed the branches, in their order; raise `BranchFailed` naming each that failed.
 
-    ``deadline`` is a time of ``clock``. A branch without a worker, one that never starts and one past the deadline are
+    All have ended then. A branch whose run has crashed is started once more by ``again``, since another machine may
+    succeed where one was lost. ``deadline`` is a time of ``clock``. A branch without a worker, one that never starts and one past the deadline are
     cancelled and count as failed. The server may be away for some minutes meanwhile; raises `PrefectRefused` where it
     refuses this run's credentials.
     """
-    waiting = _Waiting({branch.run_id: branch.platform for branch in started})
+    waiting = _Waiting({branch.run_id: branch.platform for branch in started}, again)
     outage = Outage(clock=clock)
     with get_client(sync_client=True) as client:
         while waiting.left:
@@ -115,13 +185,16 @@ def wait(
         lines = [f"{platform}: {reason}" for platform, reason in sorted(waiting.failures.items())]
         raise BranchFailed(
             "nothing was published, because of\n" + "\n".join(lines),
-            advice="Mend what each names; its flow run has its whole log. Publishing again reuses what is there.",
+            advice="Fix what each names; its flow run has its whole log. Then retry this run, which starts only these "
+            "branches anew, or publish again; both reuse what is in the registry.",
         )
+    return tuple(waiting.completed[branch.platform] for branch in started)
 
 
 def _look(client: SyncPrefectClient, waiting: _Waiting, now: float) -> None:
     """Take the branches that have ended off the list, and note which wait for a worker or for their first line."""
-    runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(waiting.left))))
+    asked = set(waiting.left)
+    runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(asked))))
     for run in runs:
         state = run.state
         waiting.idle.discard(run.id)
@@ -132,10 +205,12 @@ def _look(client: SyncPrefectClient, waiting: _Waiting, now: float) -> None:
         else:
             waiting.pending_since.pop(run.id, None)
         if state is not None and state.is_completed():
-            logger().info("%s is done", waiting.left.pop(run.id))
+            waiting.complete(run.id)
+        elif state is not None and state.is_crashed():
+            waiting.crash(run.id, _reason(run))
         elif state is not None and state.is_final():
             waiting.fail(run.id, _reason(run))
-    for run_id in set(waiting.left) - {run.id for run in runs}:
+    for run_id in asked - {run.id for run in runs}:
         waiting.fail(run_id, "its flow run was deleted")
 
 
@@ -174,16 +249,21 @@ def _reason(run: FlowRun) -> str:
 
 
 def cancel(client: SyncPrefectClient, run_id: UUID, reason: str) -> None:
-    """Have a flow run ended: at once where nothing runs yet, else by the worker that has it."""
-    run = client.read_flow_run(run_id)
-    if run.state is None or run.state.is_final():
-        return
-    stop: State[Any] = Cancelled(message=reason) if run.state.is_scheduled() else Cancelling(message=reason)
-    client.set_flow_run_state(run_id, stop)
+    """Have a flow run ended: at once where nothing runs yet, else by the worker that has it; one may be deleted."""
+    with contextlib.suppress(ObjectNotFound):
+        run = client.read_flow_run(run_id)
+        if run.state is None or run.state.is_final():
+            return
+        stop: State[Any] = Cancelled(message=reason) if run.state.is_scheduled() else Cancelling(message=reason)
+        client.set_flow_run_state(run_id, stop)
 
 
 def cancel_children(parent: UUID, reason: str) -> int:
     """Cancel what a publication has started and what has not ended yet; returns how many runs that were."""
+    return patiently(lambda: _cancel_children(parent, reason))
+
+
+def _cancel_children(parent: UUID, reason: str) -> int:
     unfinished = FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
     children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]), state=unfinished)
     with get_client(sync_client=True) as client:

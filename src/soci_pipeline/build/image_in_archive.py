@@ -74,10 +74,14 @@ def find_image(archive: Archive, platform: Platform, *, ref: str | None = None) 
     ``ref`` chooses one of several images: by its name in ``index.json``, its digest, or its tag in a Docker archive.
 
     Raises `PlatformMismatch` where the archive has images of other platforms only, `InvalidInput` where it has none or
-    several that fit, `HostileArchive` and `DamagedContent` for what is not sound.
+    several that fit, `HostileArchive` and `DamagedContent` for what is not sound, and for a platform that is listed and
+    was not saved.
     """
     if archive.size("index.json") is not None and archive.size("oci-layout") is not None:
-        return _chosen(list(_OciLayout(archive).images(platform, ref)), platform)
+        layout = _OciLayout(archive)
+        images = list(layout.images(ref))
+        layout.check_held(images, platform)
+        return _chosen(images, platform)
     if archive.size("manifest.json") is not None:
         return _chosen(_of_name(list(_docker_images(archive)), ref), platform)
     raise InvalidInput(
@@ -141,8 +145,26 @@ class _OciLayout:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._seen: set[Digest] = set()
+        self._absent: list[tuple[Descriptor, Digest]] = []
 
-    def images(self, wanted: Platform, ref: str | None) -> Iterator[FoundImage]:
+    def check_held(self, images: Sequence[FoundImage], wanted: Platform) -> None:
+        """Raise `DamagedContent` where the image of a platform is listed and was not saved, with no other in its place.
+
+        An engine saves the index as it was pulled, and of the images only the ones it has.
+        """
+        if any(image.platform.matches(wanted) for image in images):
+            return
+        absent = [blob for item, blob in self._absent if item.platform is not None and item.platform.matches(wanted)]
+        if not images:
+            absent += [blob for item, blob in self._absent if item.platform is None]
+        if absent:
+            held = ", ".join(dict.fromkeys(str(image.platform) for image in images)) or "no image"
+            raise DamagedContent(
+                f"{wanted} was asked for; the archive lists it and lacks its blob {absent[0]}",
+                advice=f"The archive holds {held}. Save the image again with {wanted}, or leave that platform out.",
+            )
+
+    def images(self, ref: str | None) -> Iterator[FoundImage]:
         fields = _json(_read(self._archive, "index.json"))
         if not isinstance(fields, dict):
             raise DamagedContent("index.json of the archive is not an object")
@@ -153,10 +175,10 @@ class _OciLayout:
             attestations = [item for item in index.manifests if item.annotations.get(REFERENCE_TYPE)]
             images = [item for item in index.manifests if item not in attestations]
             index = index.replaced(manifests=(*choose_roots(images, ref, "the archive"), *attestations))
-        yield from self._below(index, wanted, depth=0)
+        yield from self._below(index, depth=0)
 
     def _below(
-        self, index: ImageManifest | ImageIndex, wanted: Platform, *, depth: int, names: tuple[str, ...] = ()
+        self, index: ImageManifest | ImageIndex, *, depth: int, names: tuple[str, ...] = ()
     ) -> Iterator[FoundImage]:
         if depth > _MAX_DEPTH:
             raise HostileArchive(f"the image index of the archive is nested deeper than {_MAX_DEPTH}")
@@ -167,19 +189,15 @@ class _OciLayout:
             self._seen.add(item.digest)
             if len(self._seen) > _MAX_DOCUMENTS:
                 raise HostileArchive(f"the archive has more than {_MAX_DOCUMENTS} manifests")
-            if self._is_of_another_platform(item, wanted) and self._archive.size(blob_name(item.digest)) is None:
-                # An engine saves the index as it was pulled, and of the images only the ones it has.
+            if self._archive.size(blob_name(item.digest)) is None:
+                self._absent.append((item, item.digest))
                 continue
             called = names_of(item) or names
             if item.media_type in IMAGE_INDEXES:
                 document, _ = read_document(self._archive, item)
-                yield from self._below(document, wanted, depth=depth + 1, names=called)
+                yield from self._below(document, depth=depth + 1, names=called)
             elif item.media_type in IMAGE_MANIFESTS:
                 yield from self._image(item, attestations, called)
-
-    @staticmethod
-    def _is_of_another_platform(item: Descriptor, wanted: Platform) -> bool:
-        return item.platform is not None and not item.platform.matches(wanted)
 
     def _image(
         self, item: Descriptor, attestations: Sequence[Descriptor], names: tuple[str, ...]
@@ -187,6 +205,9 @@ class _OciLayout:
         manifest, data = read_document(self._archive, item)
         if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
             return  # an artifact: a SOCI index, a signature
+        if self._archive.size(blob_name(manifest.config.digest)) is None:
+            self._absent.append((item, manifest.config.digest))
+            return
         config = read_blob(self._archive, manifest.config)
         platform, diff_ids = _facts(config, len(manifest.layers))
         if item.platform is not None and not item.platform.is_unknown and not item.platform.matches(platform):

@@ -35,6 +35,7 @@ from soci_pipeline.oci.media_types import (
     layer_compression,
 )
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, MeasuredReader, meter
 from soci_pipeline.soci.attestations import follow_all
 
@@ -95,12 +96,13 @@ class _Import:
         layers = tuple(self._layer(layer, diff_id) for layer, diff_id in zip(found.layers, found.diff_ids, strict=True))
         manifest = self._manifest(found, config, layers)
         image = manifest.annotated(platform=found.platform)
-        if found.manifest is None or not found.attestations:
+        attestations = [item for item in found.attestations if self._is_held(item)]
+        if found.manifest is None or not attestations:
             return image
-        for item in found.attestations:
+        for item in attestations:
             self._take_attestation(item)
         renamed = {Digest.of(found.manifest_bytes): manifest}
-        followed = follow_all(found.attestations, renamed, self.layout, self.layout)
+        followed = follow_all(attestations, renamed, self.layout, self.layout)
         return self.layout.add_document(ImageIndex(manifests=(image, *followed)))
 
     def _manifest(self, found: FoundImage, config: Descriptor, layers: tuple[Descriptor, ...]) -> Descriptor:
@@ -155,6 +157,16 @@ class _Import:
 
     def _verifying_writer(self, descriptor: Descriptor) -> BlobWriter:
         return self.layout.writer(expected=descriptor.digest, size=descriptor.size)
+
+    def _is_held(self, item: Descriptor) -> bool:
+        """Whether an attestation was saved along with its image; one that was not is left out."""
+        blobs = [item]
+        if self.archive.size(blob_name(item.digest)) is not None:
+            blobs += read_document(self.archive, item)[0].children
+        missing = [blob.digest for blob in blobs if self.archive.size(blob_name(blob.digest)) is None]
+        if missing:
+            logger().warning("attestation %s is left out: the archive lacks blob %s", item.digest, missing[0])
+        return not missing
 
     def _take_attestation(self, item: Descriptor) -> None:
         document, data = read_document(self.archive, item)

@@ -1,12 +1,13 @@
 """Index every layer that qualifies: an OCI layout or archive in, an OCI layout out.
 
-The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some. SOURCE must not hold
+The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some; then those that SOURCE
+lists and does not hold as a whole are left out, with --drop-others all others. SOURCE must not hold
 two different images of one platform; --ref chooses one. A layer that cannot be indexed is left out with its reason; an
-image without any is written as it is.
+image without any is written as it is. Of a file to prefetch the topmost indexed layer that has it counts.
 
-Exit statuses: 0 written; 3 SOURCE, --platform or --ref is not valid, or DESTINATION exists; 4 nothing was indexed and
---require-index was given; 5 a blob is damaged; 6 a layer exceeds a limit, the archive is hostile, or a link or special
-file takes the place of a blob.
+Exit statuses: 0 written; 3 SOURCE, --platform, --ref or the list of files is not valid, or DESTINATION exists; 4
+nothing was indexed and --require-index was given; 5 a blob is damaged; 6 a layer exceeds a limit, the archive is
+hostile, or a link or special file takes the place of a blob.
 """
 
 import argparse
@@ -15,14 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from soci_pipeline.amounts import sized
-from soci_pipeline.commands import CommandResult, soci_options
+from soci_pipeline.commands import CommandResult, prefetch_files, soci_options
 from soci_pipeline.commands.convert_destination import as_address, check_destination, put_in_place, scratch_beside
 from soci_pipeline.commands.numbers import whole
+from soci_pipeline.commands.platforms import platforms_of
 from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
@@ -41,6 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--platform", action="append", metavar="OS/ARCH", help="index this platform; may be repeated")
     chosen.add_argument("--all-platforms", action="store_true", help="index all platforms, which is the default")
     parser.add_argument(
+        "--drop-others",
+        action="store_true",
+        help="with --platform, leave the other platforms out of the result instead of keeping them as they are",
+    )
+    parser.add_argument(
         "--ref",
         metavar="NAME",
         help="of several images in SOURCE take this one, by its name in index.json or its digest",
@@ -52,13 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="mark layers without extended attributes",
     )
-    parser.add_argument(
-        "--prefetch-file",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="fetch this file first; may be repeated, or a list with commas",
-    )
+    prefetch_files.add_options(parser)
     parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
     parser.add_argument(
         "--index-version",
@@ -82,7 +82,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> CommandResult:
     """Convert the image and describe the result."""
     options = soci_options.options_of(arguments, version=arguments.index_version)
-    platforms = [Platform.parse(text) for item in arguments.platform or () for text in item.split(",")] or None
+    platforms = platforms_of(arguments.platform) or None
+    if arguments.drop_others and platforms is None:
+        raise InvalidInput("--drop-others needs --platform", advice="Name the platforms to keep with --platform.")
+    prefetch = prefetch_files.prefetch_files_of(arguments)
     check_destination(arguments.source, arguments.destination, cache=arguments.cache, force=arguments.force)
     # Where the name is a link, the folder that it leads to is replaced, not the link.
     destination: Path = arguments.destination.resolve()
@@ -97,9 +100,10 @@ def run(arguments: argparse.Namespace) -> CommandResult:
             options=options,
             build_tool=arguments.build_tool,
             platforms=platforms,
+            drop_others=arguments.drop_others,
             ref=arguments.ref,
             disable_xattrs="xattr" in arguments.optimizations,
-            prefetch_files=[path for item in arguments.prefetch_file for path in item.split(",") if path.strip()],
+            prefetch_files=prefetch,
             jobs=arguments.jobs,
             ztocs=CacheFolder(arguments.cache) if arguments.cache else None,
             limits=limits_of(arguments),

@@ -6,9 +6,13 @@ else is there. What the registry has already is not sent again. Credentials: SOC
 SOCI_PIPELINE_REGISTRY_PASSWORD for the registry in SOCI_PIPELINE_REGISTRY, or from the Docker
 configuration.
 
-Exit statuses: 0 pushed; 3 no layout or no reference, or several images and no --ref; 5 the layout is damaged; 6 a link
-or special file takes the place of a blob; 10 to 12 the registry refused, is out of reach, or wants other credentials;
-18 the tag may not move; 23 it took too long.
+With --platform only the images of these platforms go, under a new image index without the others, their attestations
+and SOCI indexes. An index that lists a platform which was not saved can be pushed in no other way. LAYOUT is not
+changed.
+
+Exit statuses: 0 pushed; 3 no layout or no reference, several images and no --ref, or no image of a platform; 5 the
+layout is damaged, or lists a platform that it does not hold; 6 a link or special file takes the place of a blob; 10 to
+12 the registry refused, is out of reach, or wants other credentials; 18 the tag may not move; 23 it took too long.
 """
 
 import argparse
@@ -17,12 +21,14 @@ from pathlib import Path
 from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
+from soci_pipeline.commands.platforms import platforms_of
 from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.layout_choice import choose_roots, listed
 from soci_pipeline.oci.media_types import IMAGE_INDEXES
+from soci_pipeline.oci.platform_selection import check_complete, select_platforms
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.soci.source_images import check_images
 
@@ -38,14 +44,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="of several images in LAYOUT take this one, by its name in index.json or its digest",
     )
+    parser.add_argument(
+        "--platform", action="append", metavar="OS/ARCH", help="push only this platform; may be repeated"
+    )
     add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
     reference = reference_of(arguments.reference)
-    layout = Layout.open(arguments.layout)
-    root = _chosen(layout, arguments.ref)
-    check_images(layout, root)
+    layout, root = _source(arguments)
     if reference.digest not in (None, root.digest):
         raise InvalidInput(f"the layout holds {root.digest}, and {reference.digest} was to be pushed")
     with client_for(arguments, reference) as client:
@@ -71,11 +78,19 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     return CommandResult(json=answer, text=f"{answer['reference']}{tagged}  {moved}")
 
 
-def _chosen(layout: Layout, ref: str | None) -> Descriptor:
-    roots = choose_roots(layout.roots(), ref, f"layout {layout.path}")
+def _source(arguments: argparse.Namespace) -> tuple[Layout, Descriptor]:
+    """The layout and its root to push; everything that would be sent is there."""
+    layout = Layout.open(arguments.layout)
+    roots = choose_roots(layout.roots(), arguments.ref, f"layout {layout.path}")
+    if platforms := platforms_of(arguments.platform):
+        layout = select_platforms(layout, roots, platforms)
+        roots = layout.roots()
     if len(roots) > 1:
         raise InvalidInput(
             f"layout {layout.path} lists {len(roots)} images, and a push takes one:\n{listed(roots)}",
             advice="Choose one with --ref NAME, or by its digest.",
         )
-    return roots[0] if roots else layout.root()
+    root = roots[0] if roots else layout.root()
+    check_complete(layout, [root])
+    check_images(layout, root)
+    return layout, root

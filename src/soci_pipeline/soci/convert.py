@@ -15,22 +15,31 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.layout_choice import choose_roots
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+from soci_pipeline.oci.manifest import MAX_DEPTH, ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
     DOCKER_CONFIG,
+    IMAGE_INDEXES,
     IMAGE_MANIFESTS,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
     SOCI_INDEX_V1,
     SOCI_INDEX_V2,
+    SOCI_PREFETCH,
 )
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.oci.platform_selection import (
+    SelectedLayout,
+    check_complete,
+    incomplete_platforms,
+    select_platforms,
+)
 from soci_pipeline.process import logger
 from soci_pipeline.soci.attestations import follow_all
-from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IndexedLayer, soci_index
+from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IndexedLayer, prefetch_document, soci_index
 from soci_pipeline.soci.layers import LayerIndexer, LayerKey, layer_key
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
+from soci_pipeline.soci.prefetch import prefetch_spans
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.source_images import SourceImage, in_order_of_choice, read_images
 from soci_pipeline.soci.ztoc import BUILD_TOOL
@@ -57,6 +66,8 @@ class _Work:
     disable_xattrs: bool
     ref: str | None
     layers: dict[LayerKey, IndexedLayer]
+    prefetch_files: Sequence[str] = ()
+    prefetched: set[str] = field(default_factory=set)
     renamed: dict[Digest, Descriptor] = field(default_factory=dict)
     records: list[PlatformImage] = field(default_factory=list)
 
@@ -68,6 +79,7 @@ def convert(
     options: SociOptions,
     build_tool: str = BUILD_TOOL,
     platforms: Sequence[Platform] | None = None,
+    drop_others: bool = False,
     ref: str | None = None,
     disable_xattrs: bool = False,
     prefetch_files: Sequence[str] = (),
@@ -77,15 +89,19 @@ def convert(
 ) -> Conversion:
     """Index the images of a layout; ``platforms`` chooses some of them, None takes all.
 
+    Where some are chosen, the others stay in the image index as they are; those that the source does not hold as a
+    whole are left out with what belongs to them, and with ``drop_others`` so are all of them.
+
     The source's ``index.json`` may list an image index or images; the result's lists an image index alone. Where it
     lists images that are no part of one, ``ref`` chooses by name or digest. Where nothing can be indexed the images
     stay as they are. ``build_tool`` goes into zTOCs and SOCI indexes, and so into their digests. ``jobs`` layers are
-    indexed at a time.
+    indexed at a time. ``prefetch_files`` are paths in the image; of each, the topmost copy is prefetched.
 
     Raises `InvalidInput` for a source without images, with two different ones of one platform or without a chosen one,
     `DamagedContent` for a damaged layer, `HostileArchive` for one past ``limits`` or a source with links; a destination
     that was not there before is not there then either.
     """
+    source, ref = _selected(source, platforms, ref, drop_others=drop_others)
     index, images = read_images(source, platforms, ref=ref)
     with _new_layout(destination) as target:
         indexer = LayerIndexer(
@@ -94,26 +110,58 @@ def convert(
             span_size=options.span_size,
             min_layer_size=options.min_layer_size,
             build_tool=build_tool,
-            prefetch_files=prefetch_files,
+            keep_tocs=bool(prefetch_files),
             ztocs=ztocs,
             limits=limits,
         )
         wanted = [layer for image in images if image.chosen for layer in image.manifest.layers]
         layers = indexer.index(wanted, jobs=jobs)
-        _warn_of_absent_files(prefetch_files, layers.values())
-        work = _Work(source, target, options, build_tool, disable_xattrs, ref, layers)
+        work = _Work(source, target, options, build_tool, disable_xattrs, ref, layers, prefetch_files)
         make = _convert_v1 if options.version is IndexVersion.V1 else _convert_v2
         root = make(work, index, images).plain
+        _warn_of_absent_files(work)
         _take_over(source, target, root, (record.soci_index for record in work.records))
         target.set_roots([root])
     return Conversion(layout=target, root=root, images=tuple(work.records))
 
 
-def _warn_of_absent_files(wanted: Sequence[str], layers: Iterable[IndexedLayer]) -> None:
-    there = frozenset[str]().union(*(layer.prefetched for layer in layers))
-    for path in dict.fromkeys(wanted):
-        if path not in there:
-            logger().warning("%s will not be prefetched: it is a regular file of no layer that is indexed", path)
+def _selected(
+    source: Layout, platforms: Sequence[Platform] | None, ref: str | None, *, drop_others: bool
+) -> tuple[Layout, str | None]:
+    """The source without the platforms that are left out, and what still chooses an image of it."""
+    roots = choose_roots(source.roots(), ref, f"layout {source.path}")
+    if (inner := _unwrapped(source, roots)) != roots:
+        source, roots, ref = SelectedLayout(source, inner, ()), inner, None
+    if platforms is not None:
+        return select_platforms(source, roots, platforms, drop_complete=drop_others), None
+    for image in incomplete_platforms(source, roots):
+        if image.missing != image.descriptor.digest:
+            check_complete(source, roots)
+        logger().warning(
+            "%s is listed in layout %s and was not saved, so a registry will reject the result; choose the other "
+            "platforms with --platform, or save the image again with all of them",
+            image,
+            source.path,
+        )
+    return source, ref
+
+
+def _unwrapped(source: Layout, roots: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+    """The image index in an index that lists nothing else, as `ctr image import --index-name` makes one."""
+    for _ in range(MAX_DEPTH):
+        if len(roots) != 1 or roots[0].media_type not in IMAGE_INDEXES or not source.has(roots[0]):
+            break
+        children = source.read_document(roots[0]).children
+        if len(children) != 1 or children[0].media_type not in IMAGE_INDEXES:
+            break
+        roots = children
+    return tuple(roots)
+
+
+def _warn_of_absent_files(work: _Work) -> None:
+    for path in dict.fromkeys(work.prefetch_files):
+        if path not in work.prefetched:
+            logger().warning("%s will not be prefetched: the indexed layers have no regular file there", path)
 
 
 @contextlib.contextmanager
@@ -163,6 +211,8 @@ def _soci_index(work: _Work, image: SourceImage, *, subject: Descriptor | None =
     layers = [replace(found, layer=layer) for found, layer in zip(layers, image.manifest.layers, strict=True)]
     if not any(layer.ztoc for layer in layers):
         return None
+    if work.prefetch_files:
+        layers = _with_prefetch(work, layers)
     work.target.add_bytes(CONFIG, CONFIG_TYPES[work.options.version])
     return soci_index(
         layers,
@@ -172,6 +222,16 @@ def _soci_index(work: _Work, image: SourceImage, *, subject: Descriptor | None =
         disable_xattrs=work.disable_xattrs,
         subject=subject,
     )
+
+
+def _with_prefetch(work: _Work, layers: Sequence[IndexedLayer]) -> list[IndexedLayer]:
+    """The layers of one image with what to prefetch; a layer may be the topmost of a path in one image only."""
+    found = prefetch_spans([layer.toc for layer in layers], work.prefetch_files)
+    work.prefetched |= found.files
+    for spans in found.spans:
+        if spans:
+            work.target.add_bytes(prefetch_document(spans), SOCI_PREFETCH)
+    return [replace(layer, prefetch=spans) for layer, spans in zip(layers, found.spans, strict=True)]
 
 
 def _rewrite(

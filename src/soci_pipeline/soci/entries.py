@@ -17,6 +17,7 @@ FIFO: Final = b"fifo"
 KINDS: Final = frozenset({REGULAR, HARDLINK, SYMLINK, DIRECTORY, CHARACTER, BLOCK, FIFO})
 
 XATTR_PREFIX: Final = b"SCHILY.xattr."
+WHITEOUT_PREFIX: Final = b".wh."
 OPAQUE_WHITEOUT: Final = b".wh..wh..opq"
 
 PaxRecords = tuple[tuple[bytes, bytes], ...]

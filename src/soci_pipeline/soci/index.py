@@ -23,6 +23,7 @@ from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER, SOCI_PREFETCH
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, LayerRecord
+from soci_pipeline.soci.ztoc_codec import Ztoc
 
 CONFIG: Final = b"{}"
 CONFIG_TYPES: Final = {IndexVersion.V1: SOCI_INDEX_V1, IndexVersion.V2: SOCI_INDEX_V2}
@@ -35,7 +36,7 @@ SpanRange = tuple[int, int]
 class IndexedLayer:
     """One layer with its zTOC, or with the reason for having none.
 
-    ``prefetch`` are spans to fetch first, and ``prefetched`` the files, as they were asked for, that lie there.
+    ``prefetch`` are spans to fetch first. ``toc`` is the decoded zTOC, where it is kept.
     """
 
     layer: Descriptor
@@ -43,7 +44,7 @@ class IndexedLayer:
     reason: Reason | None = None
     needs_xattrs: bool = True
     prefetch: tuple[SpanRange, ...] = ()
-    prefetched: frozenset[str] = frozenset()
+    toc: Ztoc | None = None
 
     @property
     def record(self) -> LayerRecord:

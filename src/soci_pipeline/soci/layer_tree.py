@@ -3,7 +3,7 @@
 A name may come several times; the last entry counts. A hard link is another name of the file that its target is at that
 moment, and stays so when the target's own name is given to another file later. Folders that are reached through
 symbolic links of the same layer are followed, inside the layer's root. containerd (`archive.Apply`) and Docker do the
-same.
+same. `LayerTree.put_above` adds further layers, from the lowest to the topmost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from soci_pipeline.soci import entries as kinds
-from soci_pipeline.soci.entries import Entry
+from soci_pipeline.soci.entries import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, Entry
 
 _MOST_LINKS: Final = 40
 _MOST_STEPS: Final = 4096  # folders on the way to one entry, those behind links included
@@ -37,6 +37,29 @@ class LayerTree:
         self._known: dict[bytes, Folder] = {}
         for entry in entries:
             self._add(entry)
+
+    def put_above(self, layer: "LayerTree") -> None:
+        """Lay the tree of a further layer over this one, as an overlay file system does.
+
+        Whiteouts hide what lower layers have, wherever they stand in their own layer (image-spec, layer.md). A folder
+        takes the place of a symbolic link below it; the link is not followed.
+        """
+        self._known.clear()
+        pending = [(self._root, layer._root)]
+        while pending:
+            lower, upper = pending.pop()
+            _hide(lower, upper)
+            for name, node in upper.children.items():
+                if name.startswith(WHITEOUT_PREFIX):
+                    continue
+                if isinstance(node, Entry):
+                    # A hard link that is left is one to a file of a lower layer.
+                    lower.children[name] = self._linked(node) if node.kind == kinds.HARDLINK else node
+                    continue
+                below = lower.children.get(name)
+                if not isinstance(below, Folder):
+                    below = lower.children[name] = Folder()
+                pending.append((below, node))
 
     def find(self, path: bytes) -> Node | None:
         """What a path leads to; a symbolic link at its end is not followed. None where there is nothing."""
@@ -103,6 +126,14 @@ class LayerTree:
             steps += len(behind)
             pending += reversed(behind)
         return path[-1]
+
+
+def _hide(lower: Folder, upper: Folder) -> None:
+    if OPAQUE_WHITEOUT in upper.children:
+        lower.children.clear()
+    for name in upper.children:
+        if name.startswith(WHITEOUT_PREFIX):
+            lower.children.pop(name.removeprefix(WHITEOUT_PREFIX), None)
 
 
 def cleaned(path: bytes) -> list[bytes]:

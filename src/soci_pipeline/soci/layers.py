@@ -1,7 +1,7 @@
 """Indexes the layers of images: each once, the largest first, several at a time; known zTOCs are used again."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,13 +11,10 @@ from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.media_types import SOCI_LAYER, SOCI_PREFETCH, layer_compression
+from soci_pipeline.oci.media_types import SOCI_LAYER, layer_compression
 from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, meter
-from soci_pipeline.soci import entries as kinds
-from soci_pipeline.soci.entries import Entry
-from soci_pipeline.soci.index import IndexedLayer, SpanRange, prefetch_document
-from soci_pipeline.soci.layer_tree import LayerTree
+from soci_pipeline.soci.index import IndexedLayer
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
 from soci_pipeline.soci.ztoc import build_ztoc
@@ -30,14 +27,17 @@ LayerKey = tuple[Digest, str]
 
 @dataclass(frozen=True)
 class LayerIndexer:
-    """How layers of ``source`` are indexed; zTOCs are written into ``target``. Sizes are in bytes."""
+    """How layers of ``source`` are indexed; zTOCs are written into ``target``. Sizes are in bytes.
+
+    ``keep_tocs`` leaves the decoded zTOCs in the answers; they take much memory.
+    """
 
     source: Layout
     target: Layout
     span_size: int
     min_layer_size: int
     build_tool: str
-    prefetch_files: Sequence[str] = ()
+    keep_tocs: bool = False
     ztocs: ZtocStore | None = None
     limits: Limits = DEFAULT_LIMITS
 
@@ -92,12 +92,7 @@ class LayerIndexer:
             return IndexedLayer(layer, reason=Reason(error.code))
         ztoc = self.target.add_bytes(data, SOCI_LAYER)
         indexed = IndexedLayer(layer, ztoc=ztoc, needs_xattrs=needs_xattrs)
-        if not self.prefetch_files:
-            return indexed
-        spans, files = prefetch_spans(decode(data) if toc is None else toc, self.prefetch_files)
-        if spans:
-            self.target.add_bytes(prefetch_document(spans), SOCI_PREFETCH)
-        return replace(indexed, prefetch=spans, prefetched=files)
+        return replace(indexed, toc=decode(data) if toc is None else toc) if self.keep_tocs else indexed
 
     def _ztoc_of(self, layer: Descriptor, on_bytes: Advance | None) -> tuple[bytes, Ztoc | None, bool]:
         """The bytes of a layer's zTOC, its decoded form where that is at hand, and whether xattrs are needed."""
@@ -150,21 +145,3 @@ def reason_in(layout: Layout, layer: Descriptor, min_layer_size: int) -> Reason 
 def layer_key(layer: Descriptor) -> LayerKey:
     """What two mentions of one layer have in common."""
     return layer.digest, layer.media_type
-
-
-def prefetch_spans(toc: Ztoc, paths: Sequence[str]) -> tuple[tuple[SpanRange, ...], frozenset[str]]:
-    """The spans that hold the regular files of some paths, ascending and without overlap; and the paths of those.
-
-    A path is what a container sees at it: the last file of that name, or the one that a hard link was made to.
-    """
-    tree = LayerTree(toc.entries)
-    nodes = {path: tree.find(path.encode(errors="surrogateescape")) for path in paths}
-    files = {path: node for path, node in nodes.items() if isinstance(node, Entry) and node.kind == kinds.REGULAR}
-    found = {span for file in files.values() for span in toc.spans_of(file.offset, file.offset + file.size)}
-    ranges: list[SpanRange] = []
-    for span in sorted(found):
-        if ranges and ranges[-1][1] == span - 1:
-            ranges[-1] = (ranges[-1][0], span)
-        else:
-            ranges.append((span, span))
-    return tuple(ranges), frozenset(files)

@@ -21,7 +21,7 @@ from soci_pipeline.errors import BranchFailed, ExitCode, InvalidInput, NoWorker
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_api import PrefectRefused
 from soci_pipeline.settings import PublishSettings
-from tasks.branches import Started, wait
+from tasks.branches import Started, cancel, wait
 from tasks.workers import Watch, pools_of, wait_for_workers
 from tests.support.switch import Switch
 from tests.support.webhook import loopback
@@ -78,8 +78,12 @@ def _wait(
     patience: float = 60,
     deadline: float = 3600,
     at: Callable[[float], object] = lambda second: None,
-) -> None:
-    """Wait by a clock on which ten seconds pass with every look at it; ``at`` is told each of them."""
+    again: Callable[[Platform], Started] | None = None,
+) -> tuple[Started, ...]:
+    """Wait by a clock on which ten seconds pass with every look at it; ``at`` is told each of them.
+
+    What crashed is started again by ``again``, and stays crashed where that is not given.
+    """
     seconds = itertools.count(0.0, 10.0)
 
     def clock() -> float:
@@ -88,7 +92,8 @@ def _wait(
         return second
 
     watch = Watch(dict.fromkeys((AMD64, ARM64), pool.name), patience, clock=clock)
-    wait(started, SETTINGS, watch, deadline=deadline, clock=clock)
+    lost = again or (lambda platform: _run(platform, Crashed(message="the machine was lost")))
+    return wait(started, SETTINGS, watch, again=lost, deadline=deadline, clock=clock)
 
 
 @contextmanager
@@ -102,7 +107,8 @@ def _server_away() -> Iterator[Switch]:
 
 
 def test_branches_that_have_completed_are_enough(pool: Pool) -> None:
-    _wait(_run(AMD64, Completed()), _run(ARM64, Completed()), pool=pool)
+    started = (_run(AMD64, Completed()), _run(ARM64, Completed()))
+    assert _wait(*started, pool=pool) == started
 
 
 def test_every_branch_that_failed_is_named_with_its_own_words(pool: Pool) -> None:
@@ -120,7 +126,57 @@ def test_every_branch_that_failed_is_named_with_its_own_words(pool: Pool) -> Non
 def test_a_branch_that_ended_in_another_way_than_by_an_error_says_in_which(pool: Pool) -> None:
     with pytest.raises(BranchFailed) as caught:
         _wait(_run(AMD64, Crashed(message="the machine was lost")), pool=pool)
-    assert caught.value.reason.splitlines()[1:] == ["linux/amd64: Crashed: the machine was lost"]
+    assert caught.value.reason.splitlines()[1:] == [
+        "linux/amd64: Crashed: the machine was lost",
+        "  It had been started once more, after: Crashed: the machine was lost",
+    ]
+
+
+def test_a_branch_that_crashed_is_started_once_more_and_the_second_run_counts(pool: Pool) -> None:
+    kept, second = _run(ARM64, Completed()), _run(AMD64, Completed())
+    asked: list[Platform] = []
+
+    def again(platform: Platform) -> Started:
+        asked.append(platform)
+        return second
+
+    assert _wait(_run(AMD64, Crashed()), kept, pool=pool, again=again) == (second, kept)
+    assert asked == [AMD64]
+
+
+def test_a_branch_that_failed_is_not_started_once_more(pool: Pool) -> None:
+    def again(platform: Platform) -> Started:
+        raise AssertionError(f"{platform} was started again")
+
+    with pytest.raises(BranchFailed, match="linux/amd64: broken"):
+        _wait(_run(AMD64, Failed(message="broken")), pool=pool, again=again)
+
+
+def test_a_second_run_that_fails_says_why_there_was_one(pool: Pool) -> None:
+    with pytest.raises(BranchFailed) as caught:
+        _wait(
+            _run(AMD64, Crashed(message="no heartbeat")),
+            pool=pool,
+            again=lambda platform: _run(platform, Failed(message="DiskFull: no space left")),
+        )
+    assert caught.value.reason.splitlines()[1:] == [
+        "linux/amd64: DiskFull: no space left",
+        "  It had been started once more, after: Crashed: no heartbeat",
+    ]
+
+
+def test_a_server_that_is_away_when_a_branch_is_started_once_more_starts_it_once(pool: Pool) -> None:
+    second = _run(AMD64, Completed())
+    tries: list[Platform] = []
+
+    def again(platform: Platform) -> Started:
+        tries.append(platform)
+        if len(tries) == 1:
+            raise httpx.ConnectError("away")
+        return second
+
+    assert _wait(_run(AMD64, Crashed()), pool=pool, again=again) == (second,)
+    assert len(tries) == 2
 
 
 def test_all_branches_are_waited_for_where_one_has_failed(pool: Pool) -> None:
@@ -150,6 +206,11 @@ def test_a_branch_that_a_living_worker_does_not_begin_fails_in_the_end(pool: Poo
     pool.worker()
     with pytest.raises(BranchFailed, match="linux/amd64: a worker took it and did not start it within 600 s"):
         _wait(_run(AMD64, Pending()), pool=pool)
+
+
+def test_cancelling_a_run_that_was_deleted_is_done_already() -> None:
+    with get_client(sync_client=True) as client:
+        cancel(client, uuid4(), "nobody needs it any more")
 
 
 def test_a_branch_that_was_deleted_is_a_failure(pool: Pool) -> None:

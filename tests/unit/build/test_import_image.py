@@ -176,6 +176,52 @@ def test_images_of_other_platforms_may_be_missing_as_an_engine_saves_them(tmp_pa
     assert imported(source.path, tmp_path).root().platform == AMD64
 
 
+@pytest.mark.parametrize("part", ["manifest", "config"])
+def test_a_platform_that_is_listed_and_was_not_saved_is_named_with_those_that_were(tmp_path: Path, part: str) -> None:
+    source = index_layout(tmp_path / "source", (AMD64, ARM64))
+    index = source.read_document(source.root())
+    assert isinstance(index, ImageIndex)
+    manifest = source.read_document(index.manifests[1])
+    assert isinstance(manifest, ImageManifest)
+    lost = index.manifests[1].digest if part == "manifest" else manifest.config.digest
+    source.blob_path(lost).unlink()
+    assert imported(source.path, tmp_path / "held").root().platform == AMD64
+    with pytest.raises(DamagedContent, match=f"linux/arm64 was asked for; .* lacks its blob {lost}") as caught:
+        import_image(source.path, tmp_path / "lost", platform=ARM64)
+    assert "holds linux/amd64" in str(caught.value.advice)
+    assert not (tmp_path / "lost").exists()
+
+
+def test_a_missing_platform_in_a_nested_index_and_a_root_that_is_missing_do_not_matter(tmp_path: Path) -> None:
+    source = Layout.create(tmp_path / "source")
+    absent, here = add_image(source, ARM64), add_image(source, AMD64)
+    nested = source.add_document(ImageIndex(manifests=(absent, here)))
+    nowhere = source.add_document(ImageIndex(manifests=(absent,)))
+    source.set_roots([nowhere, source.add_document(ImageIndex(manifests=(nested,)))])
+    source.blob_path(absent.digest).unlink()
+    source.blob_path(nowhere.digest).unlink()
+    assert imported(source.path, tmp_path).root().platform == AMD64
+    with pytest.raises(DamagedContent, match="lists it and lacks its blob"):
+        import_image(source.path, tmp_path / "lost", platform=ARM64)
+
+
+@pytest.mark.parametrize("part", ["manifest", "statement"])
+def test_an_attestation_that_was_not_saved_is_left_out(
+    tmp_path: Path, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Layout.create(tmp_path / "source")
+    image = add_image(source, AMD64)
+    attestation = add_attestation(source, image)
+    manifest = source.read_document(attestation)
+    assert isinstance(manifest, ImageManifest)
+    source.set_roots([source.add_document(ImageIndex(manifests=(image, attestation)))])
+    lost = attestation.digest if part == "manifest" else manifest.layers[0].digest
+    source.blob_path(lost).unlink()
+    result = imported(source.path, tmp_path)
+    assert result.root().digest == image.digest
+    assert f"attestation {attestation.digest} is left out: the archive lacks blob {lost}" in caplog.text
+
+
 def test_attestations_come_along_under_an_image_index(tmp_path: Path) -> None:
     source = index_layout(tmp_path / "source", (AMD64, ARM64), attestations=True)
     result = imported(source.path, tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import given
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.media_types import OCI_LAYER
 from soci_pipeline.soci.extract import file_bytes, find_file
-from soci_pipeline.soci.layers import prefetch_spans
+from soci_pipeline.soci.prefetch import prefetch_spans
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import Ztoc, decode
 from tests.support.tars import Entry, directory, hardlink, noise, symlink, tar
@@ -110,9 +110,10 @@ def test_prefetch_names_the_spans_of_the_file_that_a_container_sees() -> None:
         ]
     )
     ztoc = _indexed(layer, 10_000)
-    kept, files = prefetch_spans(ztoc, ["/kept", "/none"])
-    new, _ = prefetch_spans(ztoc, ["first"])
-    assert files == {"/kept"}
+    found = prefetch_spans([ztoc], ["/kept", "/none"])
+    (kept,) = found.spans
+    (new,) = prefetch_spans([ztoc], ["first"]).spans
+    assert found.files == {"/kept"}
     assert kept[-1][1] < new[0][0]
     assert len(kept) == len(new) == 1
 
