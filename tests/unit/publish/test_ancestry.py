@@ -1,4 +1,4 @@
-"""The order of commits: one fetch of history for all the questions of a publication, and none for one that comes again."""
+"""The order of commits: one fetch of history for all questions of a publication, none for one that comes again."""
 
 import os
 import shutil
