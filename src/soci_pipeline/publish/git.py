@@ -33,14 +33,13 @@ from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
 from soci_pipeline.process import TooManyProcesses, logger
 from soci_pipeline.publish.git_address import DEFAULT_PORTS, Origin, origin_of
-from soci_pipeline.publish.git_config import ANY_OWNER, ISOLATED, OPTIONS, filters, quoted
+from soci_pipeline.publish.git_config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted
 
 if TYPE_CHECKING:
     import boto3
 
 _NETWORK_SECONDS = 900.0
 _NAMED = 10
-_SHA256_DIGITS = 64
 _LONGEST_PATH = 4096
 # A fetch takes about six: git, its transport, and what writes and checks the pack.
 _MAX_PROCESSES = 32
@@ -273,9 +272,7 @@ class Git:
 
     def _init(self, folder: Path, commit: str) -> None:
         """Make a bare repository whose object names are as long as this one; without the user's template."""
-        # Named where it must be: git before 2.29 does not have the option, and makes no other than SHA-1.
-        form = ("--object-format=sha256",) if len(commit) == _SHA256_DIGITS else ()
-        self.run_here("init", "--quiet", "--bare", "--template=", *form, str(folder))
+        self.run_here("init", "--quiet", "--bare", *init_options(commit), str(folder))
 
     def history(self, folder: Path, url: str) -> None:
         """Fetch the commits of all branches and tags, without their files where the server can."""

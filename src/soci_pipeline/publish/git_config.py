@@ -34,6 +34,14 @@ ANY_OWNER = "[safe]\n\tdirectory = *\n"
 """A user's configuration that allows repositories of other users: `git upload-pack` takes no options for that."""
 
 _LFS = "filter.lfs."
+_SHA256_DIGITS = 64
+
+
+def init_options(commit: str) -> tuple[str, ...]:
+    """Options of ``git init``: no template of the user, and object names as long as that of the commit."""
+    # Named where it must be: git before 2.29 does not have the option, and makes no other than SHA-1.
+    form = ("--object-format=sha256",) if len(commit) == _SHA256_DIGITS else ()
+    return ("--template=", *form)
 
 
 def filters(listing: str) -> str:

@@ -1,4 +1,4 @@
-"""A publication asks its source for the order of two commits once, in whichever of its tasks; the next one asks again."""
+"""A publication asks its source for the order of two commits once, in whichever task; the next one asks again."""
 
 import os
 import shutil
