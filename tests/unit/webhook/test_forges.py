@@ -106,6 +106,12 @@ def test_a_push_of_gitea_or_forgejo_is_one_of_github(tmp_path: Path) -> None:
     with _receiver(tmp_path, paths=["app/**"]) as (receiver, _):
         headers = support.github_headers(body) | {"x-gitea-event": "push", "x-gogs-event": "push"}
         assert receiver.receive("github", headers, body).body["status"] == "stored"
+    paths = []
+    for forced_pushes in (False, True):
+        event = github.parse(headers, body, forced_pushes=forced_pushes)
+        assert isinstance(event, PushEvent)
+        paths.append(event.paths)
+    assert paths == [frozenset({"app/main.py"}), None]
 
 
 def test_where_branches_of_gitlab_may_be_forced_what_changed_is_unknown(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class GitHubSource(HttpSource):
     kind: Literal["github"]
     secrets: Keys
     status: StatusSettings | None = None
+    forced_pushes: bool = False
+    """As for `GitLabSource`, for pushes that do not say whether they were forced: those of Gitea and Forgejo."""
     push_header: ClassVar[tuple[str, str]] = ("x-github-event", "push")
     body_schema: ClassVar[Schema] = {
         "type": "object",
@@ -63,7 +65,7 @@ class GitHubSource(HttpSource):
         return verify(headers, body, read_keys(self.keys))
 
     def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
-        return parse(headers, body)
+        return parse(headers, body, forced_pushes=self.forced_pushes)
 
 
 class _Repository(Fields):
@@ -80,7 +82,7 @@ class _Push(Fields):
     after: str
     created: bool = False
     deleted: bool = False
-    forced: bool = False
+    forced: bool | None = None
     repository: _Repository
     head_commit: _HeadCommit | None = None
     before: str = ""
@@ -101,8 +103,11 @@ def verify(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
     return body
 
 
-def parse(headers: Headers, body: bytes) -> Event | Ignored:
-    """Read a push; every other event of GitHub is ignored by name."""
+def parse(headers: Headers, body: bytes, *, forced_pushes: bool = False) -> Event | Ignored:
+    """Read a push; every other event of GitHub is ignored by name.
+
+    ``forced_pushes`` is what a push counts as that does not say whether it was forced.
+    """
     name = headers.get("x-github-event", "")
     if name != "push":
         return Ignored(reason="a ping" if name == "ping" else "not a push event")
@@ -116,15 +121,15 @@ def parse(headers: Headers, body: bytes) -> Event | Ignored:
             ref=push.ref,
             # For an annotated tag `after` is the tag object.
             commit=push.head_commit.id if push.head_commit else push.after,
-            paths=_paths(push),
+            paths=_paths(push, forced=forced_pushes if push.forced is None else push.forced),
         )
     except ValidationError as error:
         raise refuse(error) from None
 
 
-def _paths(push: _Push) -> frozenset[str] | None:
+def _paths(push: _Push, *, forced: bool) -> frozenset[str] | None:
     # A new ref lists no commits that another ref has, and a forced one only some of what differs.
-    if push.created or push.forced or set(push.before) == {"0"}:
+    if push.created or forced or set(push.before) == {"0"}:
         return None
     count = len(push.commits)
     if count in (0, _MAX_COMMITS_OF_OLDER_SERVERS) or count >= _MAX_COMMITS or count < push.total_commits:
