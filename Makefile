@@ -20,7 +20,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 PYTEST := $(VENV)/bin/python -m pytest -p no:cacheprovider --durations=10
 
-.PHONY: help prerequisites install development demo test test-unit test-service test-real test-deep screenshots check format coverage docs bench fuzz lock clean
+.PHONY: help prerequisites install development demo test test-unit test-service test-real test-deep screenshots check format coverage docs bench fuzz mutation lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -94,10 +94,8 @@ format: development ## Let ruff rewrite the sources
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-coverage: development ## The unit tests with the lines of the library that they reach; at least 90 % of them
-	@mkdir -p .cache
-	@$(VENV)/bin/python -m coverage run -m pytest -p no:cacheprovider tests/unit $(TEST_ARGS)
-	@$(VENV)/bin/python -m coverage report
+coverage: development ## What the tests of its own tier reach of each module; at least 90 % of its lines
+	@$(VENV)/bin/python -m tests.module_coverage $(TIERS)
 
 docs: development ## Render the public names of the library into build-output/reference
 	@$(VENV)/bin/python -W error -m pdoc --output-directory build-output/reference soci_pipeline
@@ -110,6 +108,17 @@ FUZZ_SECONDS ?= 600
 fuzz: development ## Fuzz the readers of hostile bytes for FUZZ_SECONDS
 	@$(VENV)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
+# The mutation tool has an environment of its own, so that its dependencies decide nothing about the others.
+MUTATION := .cache/mutation
+$(MUTATION)/installed: requirements/mutation.txt $(UV) | prerequisites
+	@echo '==> installing what requirements/mutation.txt pins into $(MUTATION)'
+	@$(PYTHON) -m venv --without-pip $(MUTATION)
+	@$(UV) pip install --quiet --compile-bytecode --python $(MUTATION) --require-hashes -r requirements/mutation.txt
+	@touch $@
+
+mutation: development $(MUTATION)/installed ## Change single places of six modules and show which changes no test notices
+	@nice -n 15 $(VENV)/bin/python -m tests.mutation $(MUTATION_ARGS)
+
 # --no-emit-index-url: a lock names versions and hashes, never the host that served them.
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	--universal --python-version 3.11
@@ -117,6 +126,7 @@ lock: $(UV) ## Resolve the pins in requirements/ again
 	@$(COMPILE) pyproject.toml --all-extras --group build -o requirements/runtime.txt
 	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench --group docs \
 		-c requirements/runtime.txt -o requirements/development.txt
+	@$(COMPILE) --group mutation -o requirements/mutation.txt
 	@$(UV) --version | sed -E 's/^uv ([^ ]+).*/uv==\1/' | $(COMPILE) - -o requirements/uv.txt
 
 clean: ## Remove what the other targets made

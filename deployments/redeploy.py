@@ -1,8 +1,9 @@
 """The build step of every deployment: what was set on the server survives `prefect deploy`.
 
-Prefect replaces a deployment's parameters, job variables and schedules by those of `prefect.yaml` when it is deployed
-again: an image and a source that were set in the UI are gone, and a schedule that was switched on is off. The step
-reads them before, and writes them back after: when the next deployment's turn comes, and at the end of the process.
+Prefect replaces a deployment's parameters, job variables, schedules, tags and concurrency limit by those of
+`prefect.yaml` when it is deployed again: an image and a source that were set in the UI are gone, and a schedule that
+was switched on is off. The step reads them before, and writes them back after: when the next deployment's turn comes,
+and at the end of the process. A description that changes is printed, since a new release may have a better one.
 """
 
 import atexit
@@ -35,7 +36,7 @@ _PENDING: list[_Kept] = []
 
 
 def keep(deployment: str) -> dict[str, str]:
-    """Write the parameters, job variables and schedules of ``flow/deployment`` back once it is deployed again."""
+    """Write what was set on the server for ``flow/deployment`` back once it is deployed again."""
     _restore_pending()
     with get_client(sync_client=True) as client:
         try:
@@ -75,6 +76,7 @@ def _restored(kept: _Kept) -> bool:
             f"{kept.name}: what was set on the server could not be written back: {type(error).__name__}: {error}\n"
             f"  parameters: {kept.before.parameters}\n  schedules: {schedules}\n"
             f"  job variables: {', '.join(kept.before.job_variables or {}) or 'none'}\n"
+            f"  tags: {', '.join(kept.before.tags) or 'none'}\n  concurrency limit: {_limit(kept.before)}\n"
             "  next: set these again in Prefect's UI, under Deployments.",
             file=sys.stderr,
         )
@@ -103,7 +105,21 @@ def _changes(kept: _Kept, now: DeploymentResponse) -> dict[str, Any]:
         print(f"{kept.name}: kept the schedules of the server")
     if now.paused != kept.before.paused:
         changes["paused"] = kept.before.paused
+    if own := [tag for tag in kept.before.tags if tag not in now.tags]:
+        changes["tags"] = [*now.tags, *own]
+        print(f"{kept.name}: kept the tags of the server: {', '.join(own)}")
+    limit, options = _limit(kept.before), kept.before.concurrency_options
+    if limit is not None and (limit, options) != (_limit(now), now.concurrency_options):
+        changes |= {"concurrency_limit": limit, "concurrency_options": options}
+        print(f"{kept.name}: kept the concurrency limit of the server: {limit}")
+    if kept.before.description not in (None, "", now.description):
+        print(f"{kept.name}: replaced the description of the server, which was: {kept.before.description}")
     return changes
+
+
+def _limit(deployment: DeploymentResponse) -> int | None:
+    found = deployment.global_concurrency_limit
+    return None if found is None else found.limit
 
 
 def _note(deployment: str, field: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

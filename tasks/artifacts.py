@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from soci_pipeline.amounts import sized
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.prefect_api import PrefectRefused
+from soci_pipeline.prefect_api import PrefectRefused, PrefectUnavailable
 from soci_pipeline.process import logger
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
@@ -39,7 +39,7 @@ def make_artifact(make: Callable[..., Any], **fields: Any) -> None:
     """Make an artifact once the server is there; what it shows has happened, so its lack fails no run."""
     try:
         patiently(lambda: make(**fields))
-    except (*ERRORS, PrefectRefused) as error:
+    except (*ERRORS, PrefectRefused, PrefectUnavailable) as error:
         logger().warning("the artifact %s could not be made (%s)", fields["key"], type(error).__name__)
 
 

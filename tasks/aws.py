@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from prefect.blocks.core import Block
+from prefect.exceptions import ObjectNotFound
 
 from soci_pipeline.aws.client import opening
 from soci_pipeline.errors import InvalidInput
@@ -35,13 +36,22 @@ def ecr_session(settings: Settings) -> "boto3.Session | None":
 
 
 def load_block(place: str) -> Block:
-    """A block by type and name (``aws-credentials/publisher``); raises `InvalidInput` where there is none."""
+    """A block by type and name (``aws-credentials/publisher``).
+
+    Raises `InvalidInput` where there is none, and where what it holds does not match its type.
+    """
     try:
         block: Block = patiently(lambda: Block.load(place, _sync=True))  # type: ignore[call-arg, assignment]
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error.__cause__, ObjectNotFound):
+            raise InvalidInput(
+                f"there is no block {place}", advice="Make it in the Prefect UI, or with `prefect block create`."
+            ) from error
+        # Not as a cause: pydantic's words quote what the block holds.
         raise InvalidInput(
-            f"there is no block {place}", advice="Make it in the Prefect UI, or with `prefect block create`."
-        ) from error
+            f"the block {place} does not match its type ({type(error).__name__})",
+            advice="Save it again in the Prefect UI, with all its fields.",
+        ) from None
     return block
 
 

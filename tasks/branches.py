@@ -4,6 +4,7 @@
 artifact of its run and is read by the run's id: a key would be shared by all runs.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from soci_pipeline.errors import BranchFailed
@@ -174,16 +176,21 @@ def _reason(run: FlowRun) -> str:
 
 
 def cancel(client: SyncPrefectClient, run_id: UUID, reason: str) -> None:
-    """Have a flow run ended: at once where nothing runs yet, else by the worker that has it."""
-    run = client.read_flow_run(run_id)
-    if run.state is None or run.state.is_final():
-        return
-    stop: State[Any] = Cancelled(message=reason) if run.state.is_scheduled() else Cancelling(message=reason)
-    client.set_flow_run_state(run_id, stop)
+    """Have a flow run ended: at once where nothing runs yet, else by the worker that has it; one may be deleted."""
+    with contextlib.suppress(ObjectNotFound):
+        run = client.read_flow_run(run_id)
+        if run.state is None or run.state.is_final():
+            return
+        stop: State[Any] = Cancelled(message=reason) if run.state.is_scheduled() else Cancelling(message=reason)
+        client.set_flow_run_state(run_id, stop)
 
 
 def cancel_children(parent: UUID, reason: str) -> int:
     """Cancel what a publication has started and what has not ended yet; returns how many runs that were."""
+    return patiently(lambda: _cancel_children(parent, reason))
+
+
+def _cancel_children(parent: UUID, reason: str) -> int:
     unfinished = FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
     children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]), state=unfinished)
     with get_client(sync_client=True) as client:

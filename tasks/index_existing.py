@@ -20,7 +20,7 @@ from soci_pipeline.soci.ztoc_store import CacheFolder
 from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log
-from tasks.tags import alone
+from tasks.tags import alone, check_own_state
 
 
 @task(name="index existing", task_run_name="index existing", **STEP)
@@ -51,4 +51,6 @@ def index_existing(
             folder=folder,
         )
         ztocs = CacheFolder(settings.work.ztoc_cache)
-        return index_image(client, reference, chosen, ztocs=ztocs, alone=partial(limit, reference))
+        return index_image(
+            client, reference, chosen, ztocs=ztocs, alone=partial(limit, reference), confirm=check_own_state
+        )

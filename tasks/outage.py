@@ -6,12 +6,13 @@ for a minute or two before its error arrives here.
 
 import time
 from collections.abc import Callable
+from json import JSONDecodeError
 from typing import TypeVar
 
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES
-from soci_pipeline.prefect_api import PrefectRefused, advice_of
+from soci_pipeline.prefect_api import PrefectRefused, PrefectUnavailable, advice_of
 from soci_pipeline.process import logger
 from soci_pipeline.retry_after import retry_after_s
 from tasks.clock import Clock
@@ -20,8 +21,11 @@ OUTAGE_SECONDS = 300.0
 PAUSE_SECONDS = 2.0
 _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 
-ERRORS = (httpx.TransportError, httpx.HTTPStatusError)
-"""What a call of Prefect's client may end with while the server is away, PrefectHTTPStatusError among them."""
+ERRORS = (httpx.TransportError, httpx.HTTPStatusError, JSONDecodeError)
+"""What a call of Prefect's client may end with while the server is away, PrefectHTTPStatusError among them.
+
+JSONDecodeError comes from a proxy that answers in the server's place, with a page and the status 200.
+"""
 
 T = TypeVar("T")
 
@@ -38,10 +42,11 @@ class Outage:
         """Note that a call came through."""
         self._since = None
 
-    def pause_after(self, error: httpx.TransportError | httpx.HTTPStatusError) -> float:
+    def pause_after(self, error: httpx.TransportError | httpx.HTTPStatusError | JSONDecodeError) -> float:
         """Return the seconds to wait before the next call: those of ``Retry-After``, or 0.
 
-        Raises `PrefectRefused` for a refusal, and the error itself where it is no outage or lasts too long.
+        Raises `PrefectRefused` for a refusal, and the error itself where it is no outage or lasts too long;
+        `PrefectUnavailable` where the answers are not JSON for too long.
         """
         wait = 0.0
         if isinstance(error, httpx.HTTPStatusError):
@@ -58,6 +63,8 @@ class Outage:
         now = self._clock()
         self._since = now if self._since is None else self._since
         if now + wait - self._since > self._seconds:
+            if isinstance(error, JSONDecodeError):
+                raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
             raise error
         logger().warning("the Prefect server does not answer (%s); still waiting", type(error).__name__)
         return wait
@@ -66,7 +73,7 @@ class Outage:
 def patiently(call: Callable[[], T], *, seconds: float = OUTAGE_SECONDS) -> T:
     """Make a call of Prefect's client that can be repeated, again while the server is away.
 
-    Raises `PrefectRefused` for a refusal, and the last error after ``seconds``.
+    Raises `PrefectRefused` for a refusal, and the last error after ``seconds``, `PrefectUnavailable` for one of JSON.
     """
     outage = Outage(seconds=seconds)
     while True:

@@ -9,7 +9,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.registries import connection_to
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.signature import SigningKey, sign
+from soci_pipeline.publish.signature import configured_signer, sign
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.settings import Settings
@@ -40,6 +40,7 @@ def attest(
             tools={"soci-pipeline": __version__},
         )
         attach(client, request.image.repository, index, images, origin, name=request.image.name)
-        if settings.publish.signing_key is not None:
+        signer = configured_signer(settings.publish)
+        if signer is not None:
             connection = connection_to(request.image, settings, aws=ecr_session(settings))
-            sign(request.image.with_digest(index.digest), SigningKey(settings.publish.signing_key), connection)
+            sign(request.image.with_digest(index.digest), signer, connection)

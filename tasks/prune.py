@@ -18,7 +18,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from tasks.policies import STEP
 from tasks.run_log import run_log
-from tasks.tags import alone
+from tasks.tags import alone, check_own_state
 
 if TYPE_CHECKING:
     import boto3
@@ -47,6 +47,7 @@ def prune(
             untagged_for=request.untagged_for,
             aws=aws,
             dry_run=request.dry_run,
+            confirm=check_own_state,
         )
         for name in done.deleted:
             log.info("%s %s: %s", "would delete" if done.dry_run else "deleted", name, done.reasons[name])

@@ -1,5 +1,6 @@
 """A newer publication of the same image and ref makes older ones pointless that have not started yet."""
 
+import contextlib
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 
+from soci_pipeline.errors import InvalidInput
 from soci_pipeline.process import logger
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.reference import ImageReference
@@ -52,7 +54,9 @@ def same_target(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _comparable(name: str, value: Any) -> Any:
     if name == "image" and isinstance(value, str):
-        return str(ImageReference.parse(value))
+        # Another run's parameters are not checked yet.
+        with contextlib.suppress(InvalidInput):
+            return str(ImageReference.parse(value))
     return value
 
 

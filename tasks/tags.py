@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 
 from soci_pipeline.errors import DeadlineExceeded, StackError
 from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.process import logger
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tag_names import platform_tags
 from soci_pipeline.publish.tags import TagRecord, move_tags
@@ -47,17 +48,24 @@ def alone(image: ImageReference) -> Iterator[None]:
 
     Raises `StackError` where the server does not count this run as running any more.
     """
-    name = limit_of(image)
+    name, done = limit_of(image), False
     patiently(lambda: _make_limit(name))
-    with contextlib.ExitStack() as stack:
-        try:
-            patiently(lambda: _enter(stack, name))
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"other publications of {image} held its tags for {_WAIT_SECONDS:g} s", temporary=True
-            ) from error
-        check_own_state()
-        yield
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                patiently(lambda: _enter(stack, name))
+            except TimeoutError as error:
+                raise DeadlineExceeded(
+                    f"other publications of {image} held its tags for {_WAIT_SECONDS:g} s", temporary=True
+                ) from error
+            check_own_state()
+            yield
+            done = True
+    except ERRORS as error:
+        if not done:
+            raise
+        # What was to be done is done, and the limit is free again when its lease ends.
+        logger().warning("the limit %s could not be released (%s)", name, type(error).__name__)
 
 
 def _enter(stack: contextlib.ExitStack, name: str) -> None:
@@ -76,19 +84,28 @@ def check_own_state() -> None:
     """Raise `StackError` unless the server counts the flow run that this is called in as running.
 
     A run whose heartbeats did not arrive is marked Crashed while it lives, one that is to be cancelled may not know it
-    yet, and one that went back to its queue may have been started elsewhere. Outside of a flow run nothing is checked.
+    yet, one that was deleted is not wanted, and one that went back to its queue may have been started elsewhere.
+    Outside of a flow run nothing is checked.
     """
     run_id = flow_run.get_id()
     if run_id is None:
         return
     with get_client(sync_client=True) as client:
-        state = patiently(lambda: client.read_flow_run(UUID(run_id))).state
-    if state is None or not state.is_running():
-        name = "unknown" if state is None else state.name
-        raise StackError(
-            f"stopped before any tag was changed: on the Prefect server this run is {name}, not Running",
-            advice="Publish again; what was uploaded is used again. See the run's own page for who ended it.",
-        )
+        try:
+            found = patiently(lambda: client.read_flow_run(UUID(run_id)))
+        except ObjectNotFound as error:
+            raise _stopped("was deleted") from error
+    if found.state is None or not found.state.is_running():
+        raise _stopped(f"is {'unknown' if found.state is None else found.state.name}, not Running")
+    if found.run_count > flow_run.get_run_count():
+        raise _stopped("was started again")
+
+
+def _stopped(what: str) -> StackError:
+    return StackError(
+        f"stopped before any tag was changed: on the Prefect server this run {what}",
+        advice="Publish again; what was uploaded is used again. See the run's own page for who ended it.",
+    )
 
 
 def _make_limit(name: str) -> None:
@@ -126,4 +143,5 @@ def tag(
             ancestry=ask,
             force=request.force_tags,
             others=others,
+            confirm=check_own_state,
         )

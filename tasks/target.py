@@ -6,6 +6,7 @@ from prefect import task
 
 from soci_pipeline.publish.registries import check_push, prepare
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.signature import configured_signer
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.tag_names import TagFields, render_tags
 from soci_pipeline.publish.tags import check_tags_before_build
@@ -26,6 +27,8 @@ def check_target(
     with run_log() as log:
         fields = TagFields(sha=source.commit, ref=source.ref, date=datetime.now(UTC).date(), version=source.version)
         tags = render_tags(request.tags, fields)
+        # Before anything is built: without its token, the signature would fail at the end.
+        configured_signer(settings.publish)
         rule = prepare(request.image, settings, aws=ecr_session(settings))
         check_push(client, request.image.repository)
         with ancestry(request) as ask:

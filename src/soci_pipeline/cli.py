@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
-from soci_pipeline.commands import FULL, Command, add_switches, drop_output, write_out
+from soci_pipeline.commands import Command, add_switches, drop_output, write_out
 from soci_pipeline.commands.progress_display import progress_shown
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
+from soci_pipeline.full_disk import FULL
 from soci_pipeline.spelling import did_you_mean
 
 if TYPE_CHECKING:

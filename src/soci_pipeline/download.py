@@ -1,12 +1,12 @@
 """Files from an http(s) address: bounded, hashed on the way, and never left half."""
 
-import errno
 import hashlib
 from pathlib import Path
 
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, DamagedContent, DiskFull, InvalidInput, SociPipelineError
+from soci_pipeline.full_disk import FULL
 from soci_pipeline.http_client import BadRedirect, HttpClient
 from soci_pipeline.registry import addresses
 from soci_pipeline.registry.errors import redacted
@@ -48,8 +48,8 @@ def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) 
     except httpx.HTTPError as error:
         raise NotFetched(f"{shown} cannot be fetched: {error}", temporary=not isinstance(error, BadRedirect)) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left on the disk of {target.parent} while fetching {shown}") from error
+        if error.errno in FULL:
+            raise DiskFull(f"{shown} cannot be written to {target.parent}: {error.strerror}") from error
         raise
     finally:
         if not whole:

@@ -52,8 +52,9 @@ class SociPipelineError(Exception):
     default_advice: ClassVar[str | None] = None
 
     def __init__(self, reason: str, *, advice: str | None = None, temporary: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        # What a server or a file name says may have lone surrogates, which no log and no terminal can show.
+        self.reason = reason.encode(errors="backslashreplace").decode()
+        super().__init__(self.reason)
         self.advice = advice if advice is not None else self.default_advice
         self.temporary = temporary
 

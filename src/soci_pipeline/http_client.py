@@ -4,6 +4,8 @@ httpx itself raises `httpx.InvalidURL`, `UnicodeError` or `OverflowError` for a 
 a host that cannot be looked up, a port past 65535, and a header that is not ASCII.
 """
 
+import contextlib
+import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
@@ -14,6 +16,9 @@ from soci_pipeline.registry.addresses import address
 
 _NOT_HTTP: Final = (httpx.InvalidURL, UnicodeError, OverflowError)
 _SHOWN: Final = 100
+_MAX_BODY: Final = 64 << 20
+_BODY_SECONDS: Final = 60.0
+_FRAMING: Final = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 class BadRedirect(httpx.RemoteProtocolError):
@@ -48,12 +53,28 @@ class HttpClient(httpx.Client):
             # Neither the message nor a cause: both would quote the header, which may be a login.
             raise httpx.LocalProtocolError(f"the request cannot be encoded ({type(error).__name__})") from None
 
-    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """As in `httpx.Client`; raises `httpx.ConnectError` for a host or port that no connection can be made to."""
+    def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        """As in `httpx.Client`; raises `httpx.ConnectError` for a host or port that no connection can be made to.
+
+        Without ``stream``, raises `httpx.ReadError` for a body of more than 64 MiB, or one that takes over a minute.
+        """
         try:
-            return super().send(request, **options)
+            response = super().send(request, stream=True, **options)
         except _NOT_HTTP as error:
             raise httpx.ConnectError(f"not a valid host or port ({type(error).__name__})", request=request) from error
+        return response if stream else _read(response)
+
+
+def _read(response: httpx.Response) -> httpx.Response:
+    """The response with its body read and decoded, within bounds."""
+    deadline, body = time.monotonic() + _BODY_SECONDS, bytearray()
+    with contextlib.closing(response):
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > _MAX_BODY or time.monotonic() > deadline:
+                raise httpx.ReadError("the body is too long or too slow", request=response.request)
+    kept = [pair for pair in response.headers.raw if pair[0].lower() not in _FRAMING]
+    return httpx.Response(response.status_code, headers=kept, content=bytes(body), request=response.request)
 
 
 def text_of(response: httpx.Response) -> str:

@@ -6,6 +6,7 @@ it made the first time.
 """
 
 import base64
+import contextlib
 import json
 import os
 import ssl
@@ -30,6 +31,8 @@ RECORD = "soci-branch-record"
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """The types of state that a flow run does not leave by itself."""
 
+# Refusals of what was sent, which stay. Any other one is of the server, a login or a proxy, and may pass.
+_LASTING = frozenset({400, 409, 413, 414, 422})
 _PAUSE_S = 1.0
 _ADVICE = {
     401: "Check the credentials for Prefect: those of the receiver, PREFECT_API_AUTH_STRING or PREFECT_API_KEY.",
@@ -234,15 +237,17 @@ class PrefectApi:
     def state(self, run: str) -> RunState:
         """The state of a flow run."""
         answer = self._call("GET", f"/flow_runs/{run}")
-        state = answer.get("state") or {}
-        return RunState(kind=str(answer.get("state_type")), message=str(state.get("message") or ""))
+        with _expected_shape():
+            state = answer.get("state") or {}
+            return RunState(kind=str(answer.get("state_type")), message=str(state.get("message") or ""))
 
     def states(self, runs: Sequence[str]) -> dict[str, str]:
         """The type of each run's state (``COMPLETED``…); a run that was deleted is not in the answer."""
         if not runs:
             return {}
         found = self._list("/flow_runs/filter", {"flow_runs": {"id": {"any_": list(runs)}}, "limit": len(runs)})
-        return {_id(each): str(each.get("state_type") or "SCHEDULED") for each in found}
+        with _expected_shape():
+            return {_id(each): str(each.get("state_type") or "SCHEDULED") for each in found}
 
     def cancel(self, run: str) -> None:
         """Ask for a flow run to be cancelled."""
@@ -271,29 +276,34 @@ class PrefectApi:
         found = self._call("GET", f"/work_pools/{quote(pool, safe='')}", missing={})
         if not found:
             raise PrefectRefused(f"Prefect has no work pool {pool!r}", advice=_NO_POOL, temporary=True)
-        return WorkPool(paused=bool(found.get("is_paused")), limit=found.get("concurrency_limit"))
+        with _expected_shape():
+            return WorkPool(paused=bool(found.get("is_paused")), limit=found.get("concurrency_limit"))
 
     def children(self, run: str) -> dict[str, str]:
         """The flow runs that a run has started as its own: names by id."""
         query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
-        return {_id(child): str(child["name"]) for child in self._list("/flow_runs/filter", query)}
+        with _expected_shape():
+            return {_id(child): str(child["name"]) for child in self._list("/flow_runs/filter", query)}
 
     def records(self, runs: Iterable[str]) -> tuple[str, ...]:
         """The records, as JSON texts, that runs of branches have left."""
         query = {"artifacts": {"type": {"any_": [RECORD]}}, "flow_runs": {"id": {"any_": list(runs)}}}
-        return tuple(str(artifact["data"]) for artifact in self._list("/artifacts/filter", query))
+        with _expected_shape():
+            return tuple(str(artifact["data"]) for artifact in self._list("/artifacts/filter", query))
 
     def log_lines(self, run: str, *, offset: int) -> Iterator[tuple[int, str]]:
         """Level and text of the log lines of a run, from the ``offset``-th one on."""
         logs = {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}
         query = {"logs": logs, "sort": "TIMESTAMP_ASC", "offset": offset, "limit": 200}
-        for line in self._list("/logs/filter", query):
-            yield int(line["level"]), str(line["message"])
+        with _expected_shape():
+            lines = [(int(line["level"]), str(line["message"])) for line in self._list("/logs/filter", query)]
+        yield from lines
 
     def online_workers(self, pool: str) -> tuple[str, ...]:
         """The names of the workers that poll a pool; none where there is no such pool."""
         found = self._list(f"/work_pools/{quote(pool, safe='')}/workers/filter", {}, missing=[])
-        return tuple(str(worker["name"]) for worker in found if worker["status"] == "ONLINE")
+        with _expected_shape():
+            return tuple(str(worker["name"]) for worker in found if worker["status"] == "ONLINE")
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Any other call, with the same patience and the same errors; it must be one that can be repeated."""
@@ -338,7 +348,7 @@ class PrefectApi:
         raise PrefectRefused(
             f"Prefect answered {status} to {method} {path}: {detail}",
             advice=_MOVED if response.is_redirect else _ADVICE.get(status),
-            temporary=response.is_redirect or status in _ADVICE,
+            temporary=status not in _LASTING,
             status=status,
         )
 
@@ -383,6 +393,15 @@ def _content(response: httpx.Response) -> Any:
         return json.loads(response.content)
     except (ValueError, RecursionError) as error:
         raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
+
+
+@contextlib.contextmanager
+def _expected_shape() -> Iterator[None]:
+    """Raise `PrefectUnavailable` where an answer is JSON of another shape than Prefect's."""
+    try:
+        yield
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise PrefectUnavailable("Prefect's answer has an unknown shape; something else may listen there") from error
 
 
 def _lacks_csrf_token(response: httpx.Response) -> bool:

@@ -17,10 +17,12 @@ runs, and does not apply to root.
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import io
 import logging
 import os
+import re
 import select
 import shlex
 import shutil
@@ -49,15 +51,22 @@ SECRET_VARIABLES = (
     "SOCI_PIPELINE_REGISTRY_PASSWORD",
     "SOCI_PIPELINE_REGISTRY_TOKEN",
     "COSIGN_PASSWORD",
+    "SIGSTORE_ID_TOKEN",
 )
 """What this process may be given secrets by, and the user's name, which means nothing without the password.
 
 Whatever program needs one is handed it in another way.
 """
 
+LOGIN_IN_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
+"""A URL with a user and a password."""
+
 MAX_PROCESSES = 256
 """How many processes a program that `run` starts may have in its process group."""
 
+# A program for another machine, or a script whose interpreter is missing or may not be executed.
+_NOT_A_PROGRAM = frozenset({errno.ENOEXEC, errno.ENOENT, errno.EACCES})
+_OTHER_MACHINE = "Install it for this machine's architecture, with the interpreter that its first line names."
 _SECRETS: ContextVar[tuple[str, ...]] = ContextVar("_SECRETS", default=())
 # Shorter lines of a secret are words that stand in any output.
 _SHORTEST_SECRET = 4
@@ -78,12 +87,20 @@ class TooManyProcesses(ToolFailed):
     default_advice = "If the program really needs so many processes, report it; otherwise look for what it repeats."
 
 
+class TooMuchOutput(ToolFailed):
+    """A program printed more than its caller takes; it was killed, and nothing of it was kept."""
+
+    default_advice = "Run the program by hand to see what it prints."
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A program that ended with success: its whole standard output, and the tail of its standard error."""
+    """A program that has ended: its whole standard output, the tail of its standard error, and its exit status."""
 
     stdout: str
     stderr_tail: str
+    status: int = 0
+    """Negative for a signal; never anything but 0 unless `run` was called with ``check=False``."""
 
 
 def logger() -> Logger:
@@ -129,17 +146,20 @@ def run(
     timeout: float | None = None,
     stream: bool = False,
     max_processes: int = MAX_PROCESSES,
+    max_output: int | None = None,
+    check: bool = True,
 ) -> Completed:
     """Run a program to its end and return what it printed.
 
     ``stream`` logs each line of both outputs as it comes. ``timeout`` is in seconds. What the program leaves running
     is listened to for a second more, within the timeout. Raises `ToolMissing`, `ToolFailed`
-    for an exit status other than 0 or a signal, `DeadlineExceeded`, `TooManyProcesses` beyond ``max_processes``.
+    for an exit status other than 0 or a signal unless ``check`` is false, `DeadlineExceeded`, `TooManyProcesses` beyond
+    ``max_processes``, and `TooMuchOutput` for an output of more than ``max_output`` bytes.
     """
     program = find(str(argv[0]), package=package, env=env)
     name = Path(str(argv[0])).name
     logger().debug("run: %s", shlex.join(str(part) for part in argv))
-    output, tail = _Collector(keep=None), _Collector(keep=_TAIL_LINES)
+    output, tail = _Collector(keep=None, limit=max_output), _Collector(keep=_TAIL_LINES, limit=max_output)
     # The pipes are read until the whole group has ended, so that none of it can hang on a full one.
     with (
         contextlib.ExitStack() as pipes,
@@ -155,14 +175,15 @@ def run(
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             _feed(child, stdin, deadline)
-            _wait(child, name, deadline, max_processes)
+            _wait(child, name, deadline, max_processes, (output, tail))
         except TimeoutError as error:
             raise DeadlineExceeded(f"{name} did not end within {timeout:g} s and was stopped") from error
         _await_last_words(readers, deadline)
+    _check_amount(name, (output, tail))
     last = tail.text() or output.tail(_TAIL_LINES)
-    if child.returncode != 0:
+    if check and child.returncode != 0:
         raise ToolFailed(f"{name} {_ending(child.returncode)}\n{last}".rstrip(), advice=None)
-    return Completed(stdout=output.text(), stderr_tail=last)
+    return Completed(stdout=output.text(), stderr_tail=last, status=child.returncode)
 
 
 @contextlib.contextmanager
@@ -201,16 +222,21 @@ def _started(
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     out = subprocess.PIPE if sink is None else sink
-    child = subprocess.Popen(
-        argv,
-        env=dict(env),
-        cwd=cwd,
-        stdin=subprocess.PIPE if sink is None else subprocess.DEVNULL,
-        stdout=out,
-        stderr=subprocess.PIPE if sink is None else subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=prepare or _default_interrupt,  # noqa: PLW1509 - they make system calls and nothing else
-    )
+    try:
+        child = subprocess.Popen(
+            argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.PIPE if sink is None else subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE if sink is None else subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=prepare or _default_interrupt,  # noqa: PLW1509 - they make system calls and nothing else
+        )
+    except OSError as error:
+        if error.errno not in _NOT_A_PROGRAM or not Path(cwd or ".").is_dir():
+            raise
+        raise ToolFailed(f"{argv[0]} cannot be started: {error.strerror}", advice=_OTHER_MACHINE) from error
     try:
         yield child
     finally:
@@ -285,13 +311,20 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def _wait(child: subprocess.Popen[bytes], name: str, deadline: float | None, max_processes: int) -> None:
-    """Wait for a program to end; raises `TimeoutError` at the deadline, and `TooManyProcesses`."""
+def _wait(
+    child: subprocess.Popen[bytes],
+    name: str,
+    deadline: float | None,
+    max_processes: int,
+    outputs: Sequence["_Collector"],
+) -> None:
+    """Wait for a program to end; raises `TimeoutError` at the deadline, `TooManyProcesses`, and `TooMuchOutput`."""
     while True:
         left = _left(deadline)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_COUNT_SECONDS if left is None else min(left, _COUNT_SECONDS))
             return
+        _check_amount(name, outputs)
         if sum(1 for _ in _members(child.pid)) > max_processes:
             # No SIGTERM first: in the time that it takes, more would be started.
             _signal_group(child.pid, signal.SIGKILL)
@@ -317,9 +350,28 @@ def _feed(child: subprocess.Popen[bytes], data: bytes | None, deadline: float | 
             rest = rest[os.write(pipe.fileno(), rest) :]
 
 
+def _check_amount(name: str, outputs: Sequence["_Collector"]) -> None:
+    for output in outputs:
+        if output.is_full:
+            raise TooMuchOutput(f"{name} printed more than {output.limit} bytes")
+
+
 class _Collector:
-    def __init__(self, *, keep: int | None) -> None:
+    """The lines of an output, or the last ``keep`` of them; none any more once it has had more than ``limit`` bytes."""
+
+    def __init__(self, *, keep: int | None, limit: int | None = None) -> None:
         self._lines: deque[str] = deque(maxlen=keep)
+        self._received = 0
+        self.limit = limit
+        self.is_full = False
+
+    def takes(self, raw: bytes) -> bool:
+        """Count what was read, and return whether it is within the limit."""
+        self._received += len(raw)
+        if self.limit is not None and self._received > self.limit:
+            self.is_full = True
+            self._lines.clear()
+        return not self.is_full
 
     def add(self, line: str) -> None:
         self._lines.append(line)
@@ -387,7 +439,12 @@ def _reading(
     enough = os.eventfd(0)
 
     def read() -> None:
-        for raw in io.BufferedReader(_Pipe(pipe, enough)):
+        source = io.BufferedReader(_Pipe(pipe, enough))
+        # With a limit, a line is never read further than that; what is cut then is not kept, so no secret is cut.
+        at_once = -1 if collector.limit is None else collector.limit + 1
+        while raw := source.readline(at_once):
+            if not collector.takes(raw):
+                continue
             line = raw.decode(errors="replace")
             for secret in secrets:
                 line = line.replace(secret, _CONCEALED)

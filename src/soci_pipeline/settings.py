@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of
@@ -21,6 +21,8 @@ from soci_pipeline.spelling import did_you_mean
 PREFIX = "SOCI_PIPELINE_"
 # Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.
 _NOT_SETTINGS = frozenset({"registry_username", "registry_password", "registry_token"})
+_SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)")
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 # Kubernetes, "Environment variables" of a Service: those of its own form, and those of Docker's links.
 _OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)\Z|_PORT(_[0-9]+_[A-Z]+(_(PROTO|PORT|ADDR))?)?\Z")
 
@@ -59,6 +61,15 @@ class RegistrySettings(_Section):
     """How many blobs are uploaded at once."""
     create_repository: bool = False
     """Make a missing repository first, where the registry (ECR) has a call for it."""
+    part_size: int | None = Field(default=None, ge=1 << 20)
+    """A blob above this size in bytes (also ``4MiB``) goes up in parts of at most this size; 256 MiB by default, 5 to
+    10 MiB for ECR."""
+
+    @field_validator("part_size", mode="before")
+    @classmethod
+    def _read_units(cls, value: object) -> object:
+        found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        return int(found[1]) * _UNITS[found[2]] if found else value
 
 
 class EcrSettings(_Section):
@@ -116,6 +127,18 @@ class PublishSettings(_Section):
     """A newer run for the same image and ref cancels older ones that have not started yet."""
     signing_key: str | None = None
     """The cosign key (a path on the control machine, or what cosign takes) that image indexes are signed with."""
+    signing_token: bool = False
+    """Sign without a key, by an OIDC token in ``signing_token_file`` or in the variable ``SIGSTORE_ID_TOKEN``."""
+    signing_token_file: Path | None = None
+    """The file that holds the OIDC token; it is read at each signing."""
+    signing_config: Path | None = None
+    """cosign's signing config for signing by token, which names the services of a private Sigstore."""
+
+    @model_validator(mode="after")
+    def _one_signer(self) -> Self:
+        if self.signing_key is not None and self.signing_token:
+            raise ValueError("SIGNING_KEY and SIGNING_TOKEN cannot both be set; unset one of them")
+        return self
 
 
 class Settings(_Section):

@@ -139,7 +139,7 @@ def test_an_automation_that_an_earlier_version_installed_is_limited_too_and_stay
     (automation,) = installed(server, "crash silent runs")
     assert automation["trigger"]["match_related"] == expected
     assert automation["enabled"] is False
-    changed(server, automation, within=150)
+    changed(server, automation, within=130)
 
 
 def test_types_of_blocks_that_are_there_are_left_as_they_are(server: PrefectServer) -> None:

@@ -21,11 +21,12 @@ from soci_pipeline.containerd.ctr import Containerd
 from soci_pipeline.containerd.soci_release import ensure_soci
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.containerd.toolchain import index_with_containerd
-from soci_pipeline.errors import EngineUnavailable, ToolMissing
+from soci_pipeline.errors import EngineUnavailable, ToolFailed, ToolMissing
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.oci.platform import Platform
@@ -41,7 +42,7 @@ from soci_pipeline.tool_versions import ToolTooOld
 from soci_pipeline.working_folder import PREFIX
 from tests.support.file_server import serving_files
 from tests.support.images import Layer, gzip_layer, image_layout, index_layout
-from tests.support.tars import gzipped, noise, tar_of, text
+from tests.support.tars import gzipped, hardlink, noise, tar, tar_of, text
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -220,6 +221,7 @@ def test_what_a_killed_run_left_in_containerd_is_reaped(machine: Machine, tmp_pa
         from pathlib import Path
         from soci_pipeline.containerd.toolchain import index_with_containerd
         from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.layout_archive import write_archive
         from soci_pipeline.soci.records import SociOptions
         index_with_containerd(
             Layout.open(Path({str(source.path)!r})), Path({str(tmp_path / "work" / "out")!r}),
@@ -266,3 +268,18 @@ def test_a_namespace_is_purged_with_all_that_is_in_it(machine: Machine, tmp_path
     run(["ctr", "leases", "create", "x"], env=containerd.environment)
     containerd.purge()
     containerd.purge()
+
+
+def test_overlayfs_cannot_make_a_hard_link_to_a_layer_below(machine: Machine, tmp_path: Path) -> None:
+    """The reason why verification does not count such a target: each layer is unpacked into an empty folder."""
+    below = gzip_layer({"base/file": text(1000)})
+    above = Layer(gzipped(tar([hardlink("a", "base/file")])))
+    layout = image_layout(tmp_path / "image", HERE, [below, above])
+    named = layout.root().annotated(annotations={"io.containerd.image.name": "docker.io/library/linked:1"})
+    archive = write_archive(layout, tmp_path / "image.tar", roots=[named])
+    containerd = Containerd(machine.socket, f"{PREFIX}linked", machine.env)
+    try:
+        with pytest.raises(ToolFailed, match=r"base/file .*/a: no such file or directory"):
+            run(["ctr", "images", "import", "--snapshotter", "overlayfs", archive], env=containerd.environment)
+    finally:
+        containerd.purge()

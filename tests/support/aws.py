@@ -16,6 +16,10 @@ from uuid import uuid4
 import boto3
 import httpx
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from moto.kms.utils import ECDSAPrivateKey, RSAPrivateKey
 from moto.server import ThreadedMotoServer
 
 from soci_pipeline.oci.digest import Digest
@@ -44,6 +48,24 @@ def emulator() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+def sign_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the emulated KMS sign what it is sent as the digest that it is; it hashes it again (getmoto/moto#10202)."""
+
+    def prehashed(signing_algorithm: str) -> Prehashed:
+        return Prehashed(
+            {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}[signing_algorithm[-3:]]
+        )
+
+    def sign_ecdsa(key: ECDSAPrivateKey, message: bytes, signing_algorithm: str) -> bytes:
+        return key.private_key.sign(message, ec.ECDSA(prehashed(signing_algorithm)))
+
+    def sign_rsa(key: RSAPrivateKey, message: bytes, signing_algorithm: str) -> bytes:
+        return key.private_key.sign(message, padding.PKCS1v15(), prehashed(signing_algorithm))
+
+    monkeypatch.setattr(ECDSAPrivateKey, "sign", sign_ecdsa)
+    monkeypatch.setattr(RSAPrivateKey, "sign", sign_rsa)
 
 
 def unique(word: str) -> str:

@@ -137,14 +137,23 @@ def served_over_http(
 
 
 @contextmanager
-def smart_until_fetched(root: Path) -> Iterator[str]:
-    """The address of a server that lists refs as git's own program does, and then is a plain web server."""
-    with served_over_http(root, lambda *_: True) as smart, plain_web_server(root) as plain:
+def smart_until_fetched(root: Path, *, plain_root: Path | None = None, requires_login: bool = False) -> Iterator[str]:
+    """The address of a server that lists refs as git's own program does, and then is a plain web server.
+
+    The plain one serves ``plain_root``, which is ``root`` by default. With ``requires_login`` both accept any login.
+    """
+    with served_over_http(root, lambda *_: True) as smart, plain_web_server(plain_root or root) as plain:
         listed: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
             def _any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                if requires_login and "Authorization" not in self.headers:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="git"')
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 upstream = plain if listed else smart
                 headers = {
                     name: value

@@ -11,16 +11,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from soci_pipeline.registry.server.serving import listen, make_server
+from tests.support.certificates import Pair
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
 @contextmanager
-def strange(app: Starlette | Callable[[Request], Awaitable[Response]]) -> Iterator[str]:
-    """Serve an application, or one handler for everything; yields its address."""
+def strange(app: Starlette | Callable[[Request], Awaitable[Response]], *, tls: Pair | None = None) -> Iterator[str]:
+    """Serve an application, or one handler for everything; yields its address. With ``tls``, over https."""
     if not isinstance(app, Starlette):
         app = Starlette(routes=[Route("/{rest:path}", app, methods=_METHODS)])
-    server = make_server(app, log_level="critical")
+    certificate, key = (tls.certificate, tls.key) if tls else (None, None)
+    server = make_server(app, tls_cert=certificate, tls_key=key, log_level="critical")
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

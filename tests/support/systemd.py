@@ -68,7 +68,7 @@ class Machine:
             [*entered, *environment, "chroot", self.root, "bash", "-euo", "pipefail", "-c", inner], timeout=timeout
         )
 
-    def page(self, url: str, *, within: float = 60) -> str:
+    def page(self, url: str, *, within: float = 300) -> str:
         """What an address on it answers with, once it does."""
         read = "import sys, urllib.request as web; print(web.urlopen(sys.argv[1]).read().decode())"
         ask = shlex.join(["python3", "-c", read, url])

@@ -167,14 +167,17 @@ class FakePrefect:
     deployments: set[str] = field(default_factory=lambda: {"publish-image/default", "index-image/default"})
     lose_answers: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    """Of answers to faults."""
+    """Of the answers that are planned faults."""
 
-    def answer(self, request: Recorded) -> tuple[int, Any]:
-        """The status and document for a request; -1 stands for a connection that is cut."""
+    def answer(self, request: Recorded) -> tuple[int, Any, dict[str, str]]:
+        """Status, document and headers for a request; the status -1 stands for a connection that is cut."""
         self.requests.append(request)
         if self.faults:
             status, text = self.faults.pop(0)
-            return status, {"detail": text}
+            return status, {"detail": text}, self.headers
+        return *self._answer(request), {}
+
+    def _answer(self, request: Recorded) -> tuple[int, Any]:
         if request.path.startswith("/api/deployments/name/"):
             name = request.path.removeprefix("/api/deployments/name/")
             known = name in self.deployments
@@ -201,17 +204,11 @@ Answering = Callable[[Recorded], tuple[int, Any] | tuple[int, Any, dict[str, str
 
 
 @contextmanager
-def loopback(
-    answer: Answering,
-    *,
-    port: int = 0,
-    own: Pair | None = None,
-    headers: Callable[[int], dict[str, str]] = lambda _status: {},
-) -> Iterator[str]:
+def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> Iterator[str]:
     """A JSON server on loopback that answers each request with ``answer(request)``; yields its address.
 
-    An answer is a status and a body, and may have headers too; ``headers`` are added by status. With a certificate and
-    its key, its ``own``, it speaks TLS.
+    An answer is a status and a body, and may have headers too; bytes are sent as they are. With a certificate and its
+    key, its ``own``, it speaks TLS.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -226,11 +223,11 @@ def loopback(
             if status < 0:
                 self.close_connection = True
                 return
-            payload = json.dumps(body).encode()
+            payload = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(payload)))
-            for name, value in (headers(status) | extra).items():
+            for name, value in extra.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)
@@ -260,7 +257,7 @@ def loopback(
 def fake_prefect(*, port: int = 0) -> Iterator[FakePrefect]:
     """A fake server on loopback."""
     prefect = FakePrefect()
-    with loopback(prefect.answer, port=port, headers=lambda status: prefect.headers if status >= 400 else {}) as url:
+    with loopback(prefect.answer, port=port) as url:
         prefect.url = f"{url}/api"
         yield prefect
 

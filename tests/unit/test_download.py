@@ -4,12 +4,14 @@ import hashlib
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from soci_pipeline.download import NotFetched, check_address, fetch
 from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
 from tests.support.file_server import FileServer, serving_files
+from tests.support.webhook import Recorded, loopback
 
 BODY = b"an archive"
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -93,3 +95,27 @@ def test_what_is_no_address_is_refused_before_anything_is_sent(address: str, tmp
     assert "hush" not in str(caught.value)
     with pytest.raises(InvalidInput, match="not an address"):
         fetch(address, tmp_path / "file", limit=100)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_login_of_an_address_does_not_follow_a_redirect_to_another_port(tmp_path: Path, status: int) -> None:
+    logins: list[tuple[str, str | None]] = []
+
+    def note(name: str, request: Recorded) -> None:
+        logins.append((name, request.headers.get("authorization")))
+
+    def elsewhere(request: Recorded) -> tuple[int, Any]:
+        note("there", request)
+        return 200, BODY
+
+    with loopback(elsewhere) as there:
+
+        def first(request: Recorded) -> tuple[int, Any, dict[str, str]]:
+            note("here", request)
+            return status, {}, {"Location": f"{there}/file"}
+
+        with loopback(first) as here:
+            address = f"{here}/file".replace("http://", "http://user:hush@")
+            fetch(address, tmp_path / "file", limit=len(BODY), sha256=SHA256)
+    assert [name for name, login in logins if login] == ["here"]
+    assert logins[-1] == ("there", None)

@@ -1,16 +1,20 @@
 """Servers that answer what no good one does: each HTTP client of the library ends with an error of the library."""
 
+import contextlib
+import gzip
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import HttpUrl, SecretStr
 
+from soci_pipeline import http_client
 from soci_pipeline.aws.instance_metadata import InstanceMetadata
 from soci_pipeline.download import NotFetched, fetch
 from soci_pipeline.errors import InvalidInput, SociPipelineError
@@ -71,9 +75,14 @@ ANSWERS = {
 }
 
 
-@contextmanager
-def answering(data: bytes) -> Iterator[str]:
+def answering(data: bytes) -> AbstractContextManager[str]:
     """A server that answers every request with the same bytes; yields its address."""
+    return streaming(lambda: iter((data,)))
+
+
+@contextmanager
+def streaming(pieces: Callable[[], Iterator[bytes]]) -> Iterator[str]:
+    """A server that answers every request with these pieces; yields its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -82,10 +91,11 @@ def answering(data: bytes) -> Iterator[str]:
                     connection, _ = server.accept()
                 except OSError:
                     return
-                with connection:
+                with connection, contextlib.suppress(OSError):
                     connection.settimeout(5)
                     if connection.recv(65_536):
-                        connection.sendall(data)
+                        for piece in pieces():
+                            connection.sendall(piece)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -223,3 +233,60 @@ def test_no_cookie_is_kept() -> None:
     ):
         client.get(f"http://{address}/")
         assert len(client.cookies) == 0
+
+
+def _bomb() -> Iterator[bytes]:
+    body = gzip.compress(bytes(96 << 20), 1, mtime=0)
+    yield b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    yield body
+
+
+def _endless() -> Iterator[bytes]:
+    yield b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n"
+    while True:
+        yield b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+
+
+@pytest.mark.parametrize("answer", [_bomb, _endless])
+@pytest.mark.parametrize("name", ["Prefect", "instance metadata", "forge"])
+def test_a_body_that_is_too_long_is_an_error_of_the_library(
+    name: str, answer: Callable[[], Iterator[bytes]], tmp_path: Path
+) -> None:
+    with streaming(answer) as address, pytest.raises(SociPipelineError, match=r"does not answer .*ReadError|too long"):
+        CLIENTS[name](address, tmp_path)
+
+
+def test_a_body_that_comes_too_slowly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drip() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+        while True:
+            time.sleep(0.05)
+            yield b"x"
+
+    monkeypatch.setattr(http_client, "_BODY_SECONDS", 0.3)
+    with streaming(drip) as address, HttpClient(trust_env=False) as client, pytest.raises(httpx.ReadError):
+        client.get(f"http://{address}/")
+
+
+def test_a_body_that_was_compressed_is_read_as_it_was() -> None:
+    body = gzip.compress(b"some text", mtime=0)
+
+    def compressed() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nX: 1\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+        yield body
+
+    with streaming(compressed) as address, HttpClient(trust_env=False) as client:
+        answer = client.get(f"http://{address}/")
+    assert (answer.text, answer.headers["x"], str(answer.url)) == ("some text", "1", f"http://{address}/")
+
+
+def test_an_error_that_quotes_lone_surrogates_of_a_server_can_be_printed() -> None:
+    entry = b'{"mediaType":"a/\\ud800","digest":"x","size":1}'
+    listed = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[%s]}' % entry
+    with (
+        answering(_answer(b"200 OK", body=listed)) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(SociPipelineError) as caught,
+    ):
+        client.referrers("a", Digest.of(b"x"))
+    assert str(caught.value).encode()

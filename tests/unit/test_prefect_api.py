@@ -1,10 +1,12 @@
 """The calls to Prefect, against a server that answers as Prefect does."""
 
+import contextlib
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -408,3 +410,29 @@ def test_a_token_that_is_not_to_be_had_is_a_temporary_error(token: tuple[int, An
 
     with loopback(answer) as url, PrefectApi(url, patience_s=0) as api, pytest.raises(PrefectUnavailable, match="CSRF"):
         api.children("r1")
+
+
+RUN = "00000000-0000-0000-0000-000000000001"
+CALLS: dict[str, Callable[[PrefectApi], object]] = {
+    "create": lambda api: api.create_run("publish-image/default", {}),
+    "state": lambda api: api.state(RUN),
+    "states": lambda api: api.states([RUN]),
+    "count": lambda api: api.count_runs("pool", ["RUNNING"], due=datetime.now(UTC)),
+    "pool": lambda api: api.work_pool("pool"),
+    "children": lambda api: api.children(RUN),
+    "records": lambda api: api.records([RUN]),
+    "lines": lambda api: list(api.log_lines(RUN, offset=0)),
+    "workers": lambda api: api.online_workers("pool"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_answer_of_another_shape_is_an_error_of_the_library(call: str) -> None:
+    answers: list[Any] = []
+    shapes: list[Any] = [None, 1, "text", [], [1], [None], {"id": RUN, "state": "text"}, {"state": [1]}, {"id": {}}]
+    lists: list[Any] = [[{}], [{"id": RUN}], [{"level": "x", "message": ""}], [{"level": float("inf"), "message": 1}]]
+    with loopback(lambda _: (200, answers[-1])) as url, PrefectApi(url, patience_s=0) as api:
+        for answer in (*shapes, *lists):
+            answers.append(answer)
+            with contextlib.suppress(PrefectRefused, PrefectUnavailable):
+                CALLS[call](api)

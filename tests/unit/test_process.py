@@ -294,3 +294,42 @@ def test_of_two_secrets_the_longer_one_is_concealed_whole() -> None:
     with concealing([b"abcd", b"abcdefgh"]):
         assert run(["echo", "abcdefgh abcd"]).stdout == "*** ***\n"
     assert run(["echo", "abcdefgh"]).stdout == "abcdefgh\n"
+
+
+@pytest.mark.parametrize("script", ["yes", "yes >&2", "cat /dev/zero", "head -c 3000000 /dev/zero"])
+def test_a_program_that_prints_more_than_it_may_is_ended_and_none_of_it_kept(fake: Path, script: str) -> None:
+    program(fake, "talkative", script)
+    with pytest.raises(process.TooMuchOutput, match="talkative printed more than 100000 bytes") as caught:
+        process.run(["talkative"], max_output=100_000, timeout=60)
+    assert len(str(caught.value)) < 200
+
+
+def test_an_output_within_its_limit_is_kept_whole(fake: Path) -> None:
+    program(fake, "modest", "head -c 100000 /dev/zero | tr '\\0' x; echo line >&2")
+    answer = process.run(["modest"], max_output=100_000)
+    assert (len(answer.stdout), answer.stderr_tail) == (100_000, "line\n")
+
+
+def test_the_status_and_both_outputs_of_a_failure_can_be_had(fake: Path) -> None:
+    program(fake, "failing", "echo out; echo err >&2; exit 3")
+    assert process.run(["failing"], check=False) == process.Completed("out\n", "err\n", 3)
+    program(fake, "killed", "kill -9 $$")
+    assert process.run(["killed"], check=False).status == -9
+
+
+@pytest.mark.parametrize("content", [b"#!/no/such/interpreter\n", b"MZ\x90\x00\x00", b"\x7fELF\x02\x01\x01junk"])
+def test_a_program_that_is_not_for_this_machine_is_named(fake: Path, content: bytes) -> None:
+    path = fake / "foreign"
+    path.write_bytes(content)
+    path.chmod(0o755)
+    with pytest.raises(ToolFailed, match="foreign cannot be started") as caught:
+        process.run(["foreign"])
+    assert caught.value.advice
+    with pytest.raises(ToolFailed, match="foreign cannot be started"), process.background(["foreign"]):
+        pass
+
+
+def test_a_missing_working_folder_is_not_taken_for_a_broken_program(fake: Path) -> None:
+    program(fake, "fine", "exit 0")
+    with pytest.raises(FileNotFoundError):
+        process.run(["fine"], cwd=fake / "nowhere")

@@ -69,6 +69,9 @@ def test_our_own_variable_counts_for_more_than_containerds() -> None:
         ("SOCI_PIPELINE_WORK_JOBS", "many"),
         ("SOCI_PIPELINE_WORK_JOBS", "0"),
         ("SOCI_PIPELINE_PUBLISH_POLL", "-1"),
+        ("SOCI_PIPELINE_REGISTRY_PART_SIZE", "4 cats"),
+        ("SOCI_PIPELINE_REGISTRY_PART_SIZE", "1024"),
+        ("SOCI_PIPELINE_REGISTRY_PART_SIZE", "0MiB"),
         ("SOCI_PIPELINE_REGISTRY_CAFILE", "/a"),
     ],
 )

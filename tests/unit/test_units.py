@@ -30,6 +30,7 @@ HARDENED = {
     "RestrictSUIDSGID": "true",
     "SystemCallArchitectures": "native",
     "SystemCallFilter": "@system-service",
+    "LimitCORE": "0",
 }
 FAMILIES = {"AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"}
 
@@ -77,3 +78,13 @@ def test_the_modes_of_what_git_checks_out_are_not_narrowed_since_images_have_the
 @pytest.mark.parametrize("name", ["soci-prefect-server", "soci-webhook"])
 def test_databases_are_made_for_their_user_alone(name: str) -> None:
     assert service(FOLDER / f"{name}.service")["UMask"] == ["0077"]
+
+
+def test_the_secrets_of_a_machine_go_with_each_unit() -> None:
+    """Also with one whose runtime folder stays: the agent leaves its word there that no worker may start again."""
+    assert service(FOLDER / "soci-agent.service")["RuntimeDirectoryPreserve"] == ["yes"]
+    found = service(FOLDER / "secrets.conf")
+    (written,) = found["EnvironmentFile"]
+    (start,), (stop,) = found["ExecStartPre"], found["ExecStopPost"]
+    assert written == f"-{start.split()[-1]}"
+    assert stop.split() == ["/bin/rm", "-f", start.split()[-1]]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import boto3
 
 PUBLIC_REGISTRY = "public.ecr.aws"
+LEAST_PART_BYTES = 5 << 20
 PART_BYTES = 10 << 20
 """ECR takes an upload's parts of 5 to 10 MiB, the last one excepted."""
 _PUBLIC_REGION = "us-east-1"  # the only region in which ecr-public hands out tokens

@@ -1,7 +1,6 @@
 """Reading the files of an image archive, a tar or an unpacked folder, without unpacking or trusting it."""
 
 import contextlib
-import errno
 import gzip
 import io
 import os
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from soci_pipeline.build.tar_members import BLOCK, Span, clean_name, is_tar, read_table
-from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput
+from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput
+from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.oci.layout_files import open_file, stat_file
 from soci_pipeline.oci.media_types import GZIP_MAGIC, ZSTD_MAGIC
 
@@ -165,10 +165,11 @@ class _SpanReader(io.RawIOBase):
 @contextlib.contextmanager
 def _inflated(file: BinaryIO, scratch: Path | None, limits: ArchiveLimits) -> Iterator[BinaryIO]:
     file.seek(0)
-    with tempfile.TemporaryFile(dir=scratch) as target:
+    where = scratch or Path(tempfile.gettempdir())
+    with tempfile.TemporaryFile(dir=where) as target:
         produced = 0
         try:
-            with gzip.GzipFile(fileobj=file) as source:
+            with full_disk_reported(where), gzip.GzipFile(fileobj=file) as source:
                 while chunk := source.read(CHUNK):
                     produced += len(chunk)
                     limits.check(file.tell(), produced, what="the gzipped archive")
@@ -176,10 +177,4 @@ def _inflated(file: BinaryIO, scratch: Path | None, limits: ArchiveLimits) -> It
                 target.flush()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DamagedContent(f"the gzipped archive is damaged: {error}") from error
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(
-                    f"no space left while inflating an archive in {scratch or tempfile.gettempdir()}"
-                ) from error
-            raise
         yield cast("BinaryIO", target)

@@ -5,7 +5,6 @@ here: files and the config carry the time of the build, so digests do not repeat
 ignore files only ``.dockerignore`` is read; a request with a Dockerfile-specific one is rejected.
 """
 
-import errno
 import os
 import uuid
 from collections import deque
@@ -23,7 +22,8 @@ from soci_pipeline.build.buildx import has_containerd_store
 from soci_pipeline.build.engine_client import engine_client
 from soci_pipeline.build.errors import NotSupportedByBuilder, build_failure
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.errors import DiskFull
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.progress import meter
@@ -61,6 +61,7 @@ class DockerBuilder:
             if value:
                 raise NotSupportedByBuilder(f"the builder `docker` does not know {what}")
         _refuse_ignore_file(request)
+        _check_common_ignore_file(request.context_folder() / ".dockerignore")
         with self._client() as client:
             facts = client.version()
             require_version(
@@ -99,6 +100,22 @@ def _refuse_ignore_file(request: BuildRequest) -> None:
             f"the builder `docker` does not read the Dockerfile's own ignore file {ignored.name!r}, so files that it "
             "excludes could get into the image",
             advice="Choose the builder `buildx`, or rename the file to `.dockerignore` in the context.",
+        )
+
+
+def _check_common_ignore_file(path: Path) -> None:
+    """Raise where the classic builder's client would not read every pattern: files that they exclude would be sent."""
+    if not os.path.lexists(path):
+        return
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path.name} cannot be read: {error}", advice="Write it as UTF-8 text.") from error
+    if text.startswith("\ufeff"):
+        raise NotSupportedByBuilder(
+            f"{path.name} begins with a byte order mark, which the builder `docker` takes for a part of the first "
+            "pattern: files that it excludes could get into the image",
+            advice="Save the file without a byte order mark, or choose the builder `buildx`.",
         )
 
 
@@ -149,15 +166,11 @@ def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
 
 
 def _save(client: docker.APIClient, tag: str, archive: Path) -> None:
-    try:
-        with archive.open("wb") as file, meter("save") as advance:
-            for chunk in client.get_image(tag, chunk_size=_CHUNK):
-                file.write(chunk)
-                advance(len(chunk))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left on the disk of {archive.parent} while saving the image") from error
-        raise
+    step = "while saving the image"
+    with full_disk_reported(archive.parent, step=step), archive.open("wb") as file, meter("save") as advance:
+        for chunk in client.get_image(tag, chunk_size=_CHUNK):
+            file.write(chunk)
+            advance(len(chunk))
 
 
 def _remove(client: docker.APIClient, tag: str) -> None:

@@ -99,14 +99,19 @@ class BuildRequest(BaseModel):
                 raise InvalidInput(f"the file of build secret {name!r} is missing", advice="Resolve the secret again.")
 
     def filled(self, template: str) -> str:
-        """A template with ``{platform}``, ``{os}``, ``{arch}`` and ``{variant}`` replaced; other braces are kept."""
-        values = {
-            "platform": self.platform.slug,
-            "os": self.platform.os,
-            "arch": self.platform.architecture,
-            "variant": self.platform.variant,
-        }
-        return re.sub(r"\{(platform|os|arch|variant)\}", lambda match: values[match[1]], template)
+        """A template filled in for the platform of this build, as `fill` does it."""
+        return fill(template, self.platform)
+
+
+def fill(template: str, platform: Platform) -> str:
+    """A template with ``{platform}``, ``{os}``, ``{arch}`` and ``{variant}`` replaced; other braces are kept."""
+    values = {
+        "platform": platform.slug,
+        "os": platform.os,
+        "arch": platform.architecture,
+        "variant": platform.variant,
+    }
+    return re.sub(r"\{(platform|os|arch|variant)\}", lambda match: values[match[1]], template)
 
 
 def inside(source: Path, path: str, *, what: str) -> Path:

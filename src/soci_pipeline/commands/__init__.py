@@ -5,7 +5,6 @@ belong inside the module: only the chosen command is imported.
 """
 
 import argparse
-import errno
 import json
 import os
 import sys
@@ -14,9 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says where a disk, or a user's share of it, is full."""
+from soci_pipeline.full_disk import FULL
 
 
 @dataclass(frozen=True, slots=True)

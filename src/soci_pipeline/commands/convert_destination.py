@@ -130,9 +130,17 @@ def _remove_abandoned(parent: Path) -> None:
             continue
         with abandoned(folder) as gone:
             if gone:
-                put_back(folder, parent)
-                shutil.rmtree(folder, ignore_errors=True)
-                logger().info("removed %s, left by a run that was killed", folder)
+                _remove(folder, parent)
+
+
+def _remove(folder: Path, parent: Path) -> None:
+    try:
+        put_back(folder, parent)
+    except FileExistsError as error:
+        logger().warning("%s: its name is in use again; move it elsewhere, or delete it", error.filename)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    logger().info("removed %s, left by a run that was killed", folder)
 
 
 def _is_scratch(folder: Path) -> bool:

@@ -10,9 +10,10 @@ import argparse
 from pathlib import Path
 
 from soci_pipeline.amounts import counted
-from soci_pipeline.commands import FULL, CommandResult
+from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import DiskFull, InvalidInput
+from soci_pipeline.full_disk import FULL
 from soci_pipeline.oci.media_types import (
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,

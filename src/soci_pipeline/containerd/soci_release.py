@@ -3,7 +3,6 @@
 The archive is compared with its sha256 before anything in it is read, and only the program is taken out of it.
 """
 
-import errno
 import os
 import re
 import shutil
@@ -14,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from soci_pipeline.download import NotFetched, check_address, fetch
-from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput, ToolMissing
+from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, ToolMissing
+from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.process import logger
 from soci_pipeline.registry.errors import redacted
@@ -57,16 +57,14 @@ def ensure_soci(
     if program.is_file() and os.access(program, os.X_OK):
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=program.parent) as folder:
-            archive = Path(folder) / "release.tar.gz"
-            _fetch(address, archive, sha256)
-            made = _unpack(archive, Path(folder) / _PROGRAM)
-            made.replace(program)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left on the disk of {cache} for the soci release") from error
-        raise
+    with (
+        full_disk_reported(cache),
+        tempfile.TemporaryDirectory(prefix=".fetch-", dir=program.parent) as folder,
+    ):
+        archive = Path(folder) / "release.tar.gz"
+        _fetch(address, archive, sha256)
+        made = _unpack(archive, Path(folder) / _PROGRAM)
+        made.replace(program)
     return program
 
 

@@ -27,6 +27,7 @@ _KEYRINGS = {
 _COMPONENTS = {"debian": ("main",), "ubuntu": ("main", "universe")}
 # Releases whose own engine or tools are too old, and the release whose packages run on them too.
 _NEWER = {("debian", "bookworm"): "trixie"}
+_UNSTABLE = {"debian": "sid"}
 _ARCHITECTURES = {"amd64": "amd64", "arm64": "arm64"}
 
 
@@ -37,6 +38,8 @@ class Suite(Enum):
     """The machine's release: for what is tied to its C library."""
     NEWER = "newer"
     """The next release where the machine's own lacks the package, else the machine's own."""
+    UNSTABLE = "unstable"
+    """The release in development, which changes daily: for tests with what users will have next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +65,34 @@ class Release:
         return cls(distribution, codename)
 
     def codename_of(self, suite: Suite) -> str:
-        """The code name that a suite stands for on this machine."""
+        """The code name that a suite stands for on this machine; raises `ToolMissing` where there is none."""
         if suite is Suite.OWN:
             return self.codename
+        if suite is Suite.UNSTABLE:
+            return self._unstable()
         return _NEWER.get((self.distribution, self.codename), self.codename)
 
-    @property
-    def codenames(self) -> tuple[str, ...]:
-        """The releases that packages come from, the machine's own first."""
-        return tuple(dict.fromkeys(self.codename_of(suite) for suite in Suite))
+    def _unstable(self) -> str:
+        if self.distribution not in _UNSTABLE:
+            raise ToolMissing(
+                f"packages of a release in development are fetched on Debian only, not {self.distribution}"
+            )
+        return _UNSTABLE[self.distribution]
 
 
 class PackageArchive:
-    """apt for one architecture, at home in ``folder``; safe for several processes."""
+    """apt for one architecture and some suites, at home in ``folder``; safe for several processes."""
 
-    def __init__(self, folder: Path, *, architecture: str | None = None, release: Release | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architecture: str | None = None,
+        release: Release | None = None,
+        suites: Sequence[Suite] = (Suite.OWN, Suite.NEWER),
+    ) -> None:
         self.release = release or Release.of_this_machine()
+        self._codenames = tuple(dict.fromkeys(map(self.release.codename_of, suites)))
         self.architecture = architecture or debian_architecture(Platform.native())
         self.folder = folder.absolute() / self.architecture
 
@@ -135,7 +150,7 @@ class PackageArchive:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
         self._link_configuration()
-        logger().info("fetching the package lists of %s (%s)", " and ".join(self.release.codenames), self.architecture)
+        logger().info("fetching the package lists of %s (%s)", " and ".join(self._codenames), self.architecture)
         (self.folder / "sources.list").write_text(self._sources(self._mirror()))
         self._apt_get(["-o", "APT::Update::Error-Mode=any", "update"])
         fresh.touch()
@@ -144,7 +159,7 @@ class PackageArchive:
         keyring = _KEYRINGS[self.release.distribution]
         trust = f"[signed-by={keyring}] " if keyring.exists() else ""
         components = " ".join(_COMPONENTS[self.release.distribution])
-        return "".join(f"deb {trust}{mirror} {codename} {components}\n" for codename in self.release.codenames)
+        return "".join(f"deb {trust}{mirror} {codename} {components}\n" for codename in self._codenames)
 
     def _mirror(self) -> str:
         """The address of the machine's mirror for its own release."""

@@ -14,7 +14,7 @@ from soci_pipeline.process import background
 # About 15 s on an idle machine; much longer where every core is busy.
 _START_SECONDS = 300.0
 # Prefect's shipped heartbeat is 180 s; with the automation that `setup` makes, a branch whose machine died is
-# declared crashed 150 s after its last one.
+# declared crashed 130 s after its last one.
 _HEARTBEAT_SECONDS = 30
 
 
@@ -43,11 +43,8 @@ def prefect_server(
     """
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
-    # SQLite gives the files beside it the same mode. An empty file is a new database.
-    database_of(home).touch(mode=0o600)
-    database_of(home).chmod(0o600)
-    if deployed is not None:
-        shutil.copyfile(deployed, database_of(home))
+    if database is None:
+        _prepare_sqlite(database_of(home), deployed)
     port = free_port()
     base = f"http://{LOOPBACK}:{port}"
     environment = client_environment(f"{base}/api", home, env=env)
@@ -66,6 +63,14 @@ def prefect_server(
         url = f"{base}/api/health"
         wait_until(lambda: answers(url), what="the Prefect server", child=child, log=log, seconds=_START_SECONDS)
         yield PrefectServer(api_url=f"{base}/api", ui_url=base, env=environment)
+
+
+def _prepare_sqlite(file: Path, deployed: Path | None) -> None:
+    # SQLite gives the files beside it the same mode. An empty file is a new database.
+    file.touch(mode=0o600)
+    file.chmod(0o600)
+    if deployed is not None:
+        shutil.copyfile(deployed, file)
 
 
 def database_of(home: Path) -> Path:

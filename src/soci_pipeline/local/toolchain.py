@@ -1,7 +1,7 @@
 """The tools of the local stack and the real tests: fetched as packages, unpacked into one folder, put on a PATH.
 
 Nothing is installed on the machine. Each package has a folder of its own under ``packages/``, which appears whole or
-not at all; ``bin/`` holds one link for each program.
+not at all; ``bin/`` holds one link for each program. A second version of a tool has a folder like ``bin`` of its own.
 """
 
 import os
@@ -66,6 +66,11 @@ TOOLS: Mapping[str, Tool] = {
     ),
 }
 
+SECOND_RELEASES: Mapping[str, Tool] = {
+    "cosign-3": Tool(Suite.UNSTABLE, "cosign", ("usr/bin/cosign",)),
+}
+"""Other releases of these tools, whose programs have the same names: each has a folder of its own beside ``bin``."""
+
 ENGINE = ("dockerd", "docker", "buildx", "containerd", "runc")
 """What a private Docker engine consists of."""
 
@@ -125,7 +130,7 @@ class Toolchain:
         What the package archive cannot give is taken from the PATH. Raises `ToolMissing` with the reason and the
         package, and `ToolFailed` when a download fails.
         """
-        missing = [name for name in dict.fromkeys(names) if not self._is_there(_tool(name))]
+        missing = [name for name in dict.fromkeys(names) if not self._is_there(name)]
         if missing:
             with folder_lock(self.folder):
                 for name in missing:
@@ -149,6 +154,10 @@ class Toolchain:
             raise ToolMissing(f"the program {name!r} is neither in {self.bin} nor on the PATH")
         return Path(found)
 
+    def folder_of(self, name: str) -> Path:
+        """The folder with the links to a tool's programs."""
+        return self.folder / f"bin-{name}" if name in SECOND_RELEASES else self.bin
+
     def docker_configuration(self) -> Path:
         """A folder for ``DOCKER_CONFIG`` that knows the unpacked plugins and holds no credentials."""
         folder = self.folder / "docker-config"
@@ -161,24 +170,34 @@ class Toolchain:
     def _archive(self) -> PackageArchive:
         return PackageArchive(self.folder / "apt", release=Release.of_this_machine(self._os_release))
 
-    def _is_there(self, tool: Tool) -> bool:
-        return all((self.bin / Path(file).name).exists() for file in tool.files)
+    @cached_property
+    def _unstable_archive(self) -> PackageArchive:
+        # With lists of its own: they are as long as those of the other suites, and only some tests need them.
+        release = Release.of_this_machine(self._os_release)
+        return PackageArchive(self.folder / "apt-unstable", release=release, suites=(Suite.UNSTABLE,))
+
+    def _archive_of(self, suite: Suite) -> PackageArchive:
+        return self._unstable_archive if suite is Suite.UNSTABLE else self._archive
+
+    def _is_there(self, name: str) -> bool:
+        return all((self.folder_of(name) / Path(file).name).exists() for file in _tool(name).files)
 
     def _fetch(self, name: str) -> None:
         tool = _tool(name)
-        if self._is_there(tool):
+        if self._is_there(name):
             return
         try:
             unpacked = self._unpacked(self._package(name, tool), tool.suite)
         except ToolMissing as error:
             # Elsewhere than on Debian a tool that somebody has installed will do.
-            if all(shutil.which(Path(file).name) for file in tool.files):
+            if name not in SECOND_RELEASES and all(shutil.which(Path(file).name) for file in tool.files):
                 return
             raise ToolMissing(f"{name} is not here: {error.reason}", advice=error.advice) from error
-        self.bin.mkdir(exist_ok=True)
+        links = self.folder_of(name)
+        links.mkdir(exist_ok=True)
         for program in _programs(unpacked, tool):
             self._bring_libraries(program)
-            _link(self.bin / program.name, program)
+            _link(links / program.name, program)
 
     def _package(self, name: str, tool: Tool) -> str:
         if isinstance(tool.package, str):
@@ -189,14 +208,15 @@ class Toolchain:
         return tool.package[codename]
 
     def _unpacked(self, package: str, suite: Suite) -> Path:
-        codename = self._archive.release.codename_of(suite)
-        place = self.folder / "packages" / f"{codename}-{package}-{self._archive.architecture}"
+        packages = self._archive_of(suite)
+        codename = packages.release.codename_of(suite)
+        place = self.folder / "packages" / f"{codename}-{package}-{packages.architecture}"
         if place.is_dir():
             return place
         logger().info("fetching %s of %s", package, codename)
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".unpacking-") as scratch:
-            archive = self._archive.download(package, suite, Path(scratch))
+            archive = packages.download(package, suite, Path(scratch))
             run(["dpkg-deb", "-x", archive, Path(scratch) / "tree"], package="dpkg")
             (Path(scratch) / "tree").rename(place)
         return place
@@ -224,9 +244,10 @@ class Toolchain:
 
 
 def _tool(name: str) -> Tool:
-    if name not in TOOLS:
-        raise InvalidInput(f"no tool named {name!r}", advice=f"Known: {', '.join(TOOLS)}.")
-    return TOOLS[name]
+    known = {**TOOLS, **SECOND_RELEASES}
+    if name not in known:
+        raise InvalidInput(f"no tool named {name!r}", advice=f"Known: {', '.join(known)}.")
+    return known[name]
 
 
 def _programs(unpacked: Path, tool: Tool) -> list[Path]:

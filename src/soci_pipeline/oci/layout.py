@@ -8,8 +8,6 @@ folder are read (`layout_files`). `Layout.take_over` and `Layout.open_verified` 
 verified yet; what was verified is remembered for as long as the file does not change.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -21,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.full_disk import full_disk_reported, write_all
 from soci_pipeline.oci import layout_files
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
@@ -39,7 +38,8 @@ LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 INCOMING = ".incoming"
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_LAYOUT_FILE_BYTES = 1 << 16
-_MAX_INDEX_FILE_BYTES = 64 << 20
+MAX_INDEX_FILE_BYTES = 64 << 20
+"""A layout may hold many images: the folder of a repository with 100,000 manifests and tags has some 40 MiB."""
 _MAKE_ONE = (
     "Name the folder of an OCI layout: `docker buildx build --output type=oci,tar=false,dest=FOLDER` makes one, and so "
     "does `soci-pipeline convert` of an archive."
@@ -61,8 +61,9 @@ class BlobWriter:
         self._hash = hashlib.new(self._algorithm)
         self._written = 0
         incoming = layout.path / INCOMING
-        incoming.mkdir(exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=incoming)
+        with full_disk_reported(layout.path):
+            incoming.mkdir(exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=incoming)
         self._path = Path(name)
         self._file = os.fdopen(handle, "wb", buffering=0)
         self.digest: Digest | None = None
@@ -73,14 +74,8 @@ class BlobWriter:
         if self._size is not None and self._written > self._size:
             raise DamagedContent(f"{self._expected or 'a blob'} is longer than the {self._size} bytes it should have")
         self._hash.update(data)
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[self._file.write(view) :]
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"no space left on the disk of {self._layout.path} while writing a blob") from error
-            raise
+        with full_disk_reported(self._layout.path):
+            write_all(self._file, data)
 
     def __enter__(self) -> Self:
         return self
@@ -89,9 +84,11 @@ class BlobWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()
-            if kind is None:
-                self._put_in_place()
+            # Some file systems report a write that failed as late as here.
+            with full_disk_reported(self._layout.path):
+                self._file.close()
+                if kind is None:
+                    self._put_in_place()
         finally:
             self._path.unlink(missing_ok=True)
 
@@ -125,7 +122,8 @@ class Layout:
     @classmethod
     def create(cls, path: Path) -> Self:
         """Make an empty layout, or open the one that is there."""
-        (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        with full_disk_reported(path):
+            (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         layout = cls(path)
         _replace(path / "oci-layout", LAYOUT_FILE)
         if not (path / "index.json").exists():
@@ -293,7 +291,7 @@ class Layout:
     def roots(self) -> tuple[Descriptor, ...]:
         """The descriptors of ``index.json``."""
         try:
-            data = layout_files.read_file(self.path, "index.json", limit=_MAX_INDEX_FILE_BYTES)
+            data = layout_files.read_file(self.path, "index.json", limit=MAX_INDEX_FILE_BYTES)
         except FileNotFoundError as error:
             raise InvalidInput(f"the layout {self.path} has no index.json") from error
         return parse_roots(data, self.path, any_algorithm=True)
@@ -332,8 +330,11 @@ class Layout:
 
     def _sha256_blobs(self) -> list[Digest]:
         """The digests by which blobs are named, sorted; other names in the folder are not blobs."""
-        with layout_files.open_folder(self.path, "blobs", SHA256) as folder:
-            names = sorted(os.listdir(folder))  # noqa: PTH208
+        try:
+            with layout_files.open_folder(self.path, "blobs", SHA256) as folder:
+                names = sorted(os.listdir(folder))  # noqa: PTH208
+        except FileNotFoundError:
+            return []
         return [Digest(f"{SHA256}:{name}") for name in names if _HEX.match(name)]
 
     def _manifest_at(self, digest: Digest) -> tuple[int, ImageManifest | ImageIndex | None]:
@@ -379,7 +380,9 @@ def parse_roots(data: bytes, where: Path, *, any_algorithm: bool = False) -> tup
         raise InvalidInput(f"index.json of {where} is not a JSON object")
     # The file has no media type of its own in older layouts; `parse` wants the shape alone.
     fields.pop("mediaType", None)
-    return parse_image_index(json.dumps(fields).encode(), any_algorithm=any_algorithm).manifests
+    shape = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass")
+    # The caller has read at most MAX_INDEX_FILE_BYTES, which may be written in more bytes here.
+    return parse_image_index(shape, any_algorithm=any_algorithm, limit=2 * MAX_INDEX_FILE_BYTES).manifests
 
 
 def _place(digest: Digest) -> tuple[str, str, str]:
@@ -397,15 +400,12 @@ def _check_digest(descriptor: Descriptor, found: Digest, where: Path) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space left on the disk of {path.parent}") from error
-        raise
+    with full_disk_reported(path.parent):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)

@@ -35,11 +35,15 @@ def put_in_place(new: Path, destination: Path, scratch: Path) -> None:
 
 
 def put_back(scratch: Path, parent: Path) -> None:
-    """Return a layout that was moved aside in ``scratch`` to ``parent``, unless its name is in use again."""
+    """Return a layout that was moved aside in ``scratch`` to ``parent``.
+
+    Raises `FileExistsError` where its name is in use again; it stays in ``scratch`` then.
+    """
     aside = scratch / REPLACED
     for earlier in aside.iterdir() if aside.is_dir() else ():
-        if not os.path.lexists(parent / earlier.name):
-            earlier.rename(parent / earlier.name)
+        if os.path.lexists(parent / earlier.name):
+            raise FileExistsError(errno.EEXIST, f"the earlier {earlier.name} is kept here", str(earlier))
+        earlier.rename(parent / earlier.name)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -97,3 +101,5 @@ def _replace_in_two_steps(new: Path, destination: Path, scratch: Path) -> None:
     except BaseException:
         put_back(scratch, destination.parent)
         raise
+    # From here on it is not to be returned.
+    (scratch / REPLACED).rename(new)

@@ -105,16 +105,18 @@ class ImageIndex(_Document):
             raise InvalidInput(f"an image index of {len(self.manifests)} entries; at most {MAX_LISTED} are followed")
 
 
-def parse(data: bytes, *, media_type: str | None = None, any_algorithm: bool = False) -> ImageManifest | ImageIndex:
+def parse(
+    data: bytes, *, media_type: str | None = None, any_algorithm: bool = False, limit: int = MAX_MANIFEST_BYTES
+) -> ImageManifest | ImageIndex:
     """Read a manifest or an index of OCI's or Docker's type.
 
     ``media_type`` is what the registry or descriptor said; the document's own ``mediaType`` must agree where both are
     given. Children have sha256 digests, since images are read and indexed by those, unless ``any_algorithm``.
 
-    Raises `InvalidInput` for anything that is not such a document or is larger than `MAX_MANIFEST_BYTES`.
+    Raises `InvalidInput` for anything that is not such a document or is larger than ``limit``.
     """
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the limit of {MAX_MANIFEST_BYTES}")
+    if len(data) > limit:
+        raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the limit of {limit}")
     fields = _object(data)
     kind = _kind(fields, media_type)
     try:
@@ -147,9 +149,11 @@ def parse_image_manifest(data: bytes, *, media_type: str | None = None) -> Image
     return document
 
 
-def parse_image_index(data: bytes, *, media_type: str | None = None, any_algorithm: bool = False) -> ImageIndex:
+def parse_image_index(
+    data: bytes, *, media_type: str | None = None, any_algorithm: bool = False, limit: int = MAX_MANIFEST_BYTES
+) -> ImageIndex:
     """As `parse`, for a place where only an image index is meant."""
-    document = parse(data, media_type=media_type, any_algorithm=any_algorithm)
+    document = parse(data, media_type=media_type, any_algorithm=any_algorithm, limit=limit)
     if not isinstance(document, ImageIndex):
         raise InvalidInput("an image index was expected, and this is an image manifest")
     return document

@@ -15,7 +15,7 @@ from soci_pipeline.oci.text_schema import text_schema
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 _ARCHITECTURE_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
 # containerd's platforms package treats these variants as the plain architecture.
-_DEFAULT_VARIANTS = {("arm64", "v8"), ("arm64", "8"), ("amd64", "v1"), ("arm", "v7"), ("arm", "7")}
+_DEFAULT_VARIANTS = {("arm64", "v8"), ("arm64", "8"), ("arm64", "v8.0"), ("amd64", "v1"), ("arm", "v7"), ("arm", "7")}
 _KNOWN_ARCHITECTURES = frozenset(
     {"amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64le", "mips64", "unknown"}
 )
@@ -78,9 +78,10 @@ class Platform:
 
     def normalised(self) -> "Platform":
         """The same platform with aliases resolved and a default variant left out: arm64/v8 is arm64."""
-        architecture = _ARCHITECTURE_ALIASES.get(self.architecture, self.architecture)
-        variant = "" if (architecture, self.variant) in _DEFAULT_VARIANTS else self.variant
-        return replace(self, architecture=architecture, variant=variant)
+        named, variant = self.architecture.lower(), self.variant.lower()
+        architecture = _ARCHITECTURE_ALIASES.get(named, named)
+        variant = "" if (architecture, variant) in _DEFAULT_VARIANTS else variant
+        return replace(self, os=self.os.lower(), architecture=architecture, variant=variant)
 
     def matches(self, other: "Platform") -> bool:
         """Whether both name the same machine once normalised; OS version and features are not compared."""

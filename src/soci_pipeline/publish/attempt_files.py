@@ -16,21 +16,35 @@ from pathlib import Path
 from typing import Any
 
 from soci_pipeline.marked_processes import Mark
-from soci_pipeline.process import SECRET_VARIABLES, logger
+from soci_pipeline.process import LOGIN_IN_URL, SECRET_VARIABLES, logger
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"
 _PREFIX = "prefect-workspace-attempt-"
 _CONFIGURATION = "supervisor.json"
 _MANIFEST = "workspace.json"
-# A hook speaks to Prefect alone.
-_SECRET = re.compile(r"(?!PREFECT_).*(PASSWORD|PASSWD|SECRET|TOKEN|KEY|CREDENTIAL)", re.IGNORECASE)
+# A hook speaks to Prefect's API alone.
+_SECRET = re.compile(
+    r"(?!PREFECT_(API|CLIENT|LOGGING|RUNNER|WORKER)_)"
+    r".*(PASS|PWD.|.PWD|SECRET|TOKEN|KEY|CREDENTIAL|AUTH|DSN|(DATABASE|CONNECTION|DB)_UR[LI])",
+    re.IGNORECASE,
+)
+_NOT_SECRET = frozenset({"OLDPWD", "SSH_AUTH_SOCK", "GIT_ASKPASS", "SSH_ASKPASS"})
 _AFTER_NAME = 2
 _START_TIME = 22  # proc_pid_stat(5)
 
 
-def is_secret(name: str) -> bool:
-    """Whether an environment variable's name says that it holds a secret which hooks do not need."""
-    return name in SECRET_VARIABLES or _SECRET.match(name) is not None
+def is_secret(name: str, value: str = "") -> bool:
+    """Whether an environment variable holds a secret which hooks do not need.
+
+    Its name says so, or it is a URL with a password; a proxy that Prefect is reached by stays.
+    """
+    if name in SECRET_VARIABLES:
+        return True
+    if name in _NOT_SECRET or name.lower().endswith("_proxy"):
+        return False
+    if _SECRET.match(name) is not None:
+        return True
+    return not name.startswith("PREFECT_API_") and LOGIN_IN_URL.search(value) is not None
 
 
 def tidy(temporary: Path, environment: Mapping[str, str] | None = None) -> tuple[Path, ...]:
@@ -68,9 +82,12 @@ def _is_left(folder: Path, owner: str, worker_started: float) -> bool:
 def _strip(manifest: Path) -> None:
     document = _read(manifest)
     environment = document.get("environment")
-    if not isinstance(environment, dict) or not any(is_secret(name) for name in environment):
+    if not isinstance(environment, dict):
         return
-    document["environment"] = {name: value for name, value in environment.items() if not is_secret(name)}
+    kept = {name: value for name, value in environment.items() if not is_secret(name, str(value))}
+    if kept == environment:
+        return
+    document["environment"] = kept
     made = manifest.parent.stat().st_mtime
     # Made with mode 0600, and put in place whole: the worker may read it at any time.
     handle, fresh = tempfile.mkstemp(prefix=".stripped-", dir=manifest.parent)

@@ -17,7 +17,7 @@ from pathlib import Path
 from soci_pipeline.build.builder import Connect, choose
 from soci_pipeline.build.import_image import import_image
 from soci_pipeline.build.prebuilt import image_name
-from soci_pipeline.build.request import BuildRequest
+from soci_pipeline.build.request import BuildRequest, fill
 from soci_pipeline.containerd.soci_release import environment_with_soci
 from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import SociPipelineError
@@ -134,7 +134,7 @@ def import_built(branch: Branch, built: Built) -> Layout:
             built.path,
             branch.fresh("image"),
             platform=branch.request.platform,
-            ref=image_name(branch.request.prebuilt),
+            ref=image_name(fill(branch.request.prebuilt or "", branch.request.platform)),
             compress=built.compress,
             check_diff_ids=built.check_diff_ids,
         )

@@ -4,10 +4,10 @@ Credentials go to git through a helper script that reads files of mode 0600: the
 and no URL. For CodeCommit they are made of the role of this machine, or of a session that is handed in.
 
 Credentials are bound to the scheme, host and port of the source. The helper script compares the prompt, in which git
-names the server that requires the login, and answers no other server: not after a redirect, and not a proxy. A source
-on https is never fetched over http. The machine's credential helpers neither replace nor store a login of a source.
-git's dumb HTTP protocol is rejected: there a partial clone starts one git process per object, each of which does the
-same.
+names the server that requires the login, and answers no other server: not after a redirect, and not a proxy. Of
+redirects only those of the first request are followed, and alternates never. A source on https is never fetched over
+http. The machine's credential helpers neither replace nor store a login of a source. git's dumb HTTP protocol is
+rejected: there a partial clone starts one git process per object, each of which does the same.
 
 The configuration of the worker's user decides how a server is reached (proxies, certificates, `insteadOf`), and nothing
 else. What only reads or writes the disk runs without it.
@@ -114,11 +114,13 @@ class Git:
         options: Sequence[str] = (),
         helper: Sequence[str] = (),
         bound_to: Origin | None = None,
+        remote: str = "",
     ) -> None:
         self.environment = environment
         self._options = (*OPTIONS, *options)
         self._helper = tuple(helper)
         self._bound_to = bound_to
+        self._remote = remote
 
     @classmethod
     @contextlib.contextmanager
@@ -148,7 +150,13 @@ class Git:
             options = ("-c", f"include.path={folder}/config", *access.options)
             if is_on_this_machine(used):
                 environment |= {**ISOLATED, "GIT_CONFIG_GLOBAL": f"{folder}/any-owner"}
-            yield cls(environment | access.environment, options=options, helper=access.helper, bound_to=access.bound_to)
+            yield cls(
+                environment | access.environment,
+                options=options,
+                helper=access.helper,
+                bound_to=access.bound_to,
+                remote=used,
+            )
 
     def _used(self, url: str, credentials: GitCredentials | None) -> str:
         """The URL that git really uses for this one: the user's configuration may change it (`url.<base>.insteadOf`).
@@ -241,7 +249,7 @@ class Git:
                 *("ls-remote", "--symref", "--", url, *patterns), extra={"GIT_TRACE_PACKET": str(packets)}
             )
             # The smart protocol is made of packets; dumb HTTP has none, so git traces none.
-            if url.startswith(("http://", "https://")) and not packets.exists():
+            if self._remote.startswith(("http://", "https://")) and not packets.exists():
                 raise UnsupportedServer(f"{url} is a plain web server: git's dumb HTTP protocol is not supported")
         return listing
 
@@ -352,7 +360,18 @@ def _password_access(
         *("-c", "credential.helper=", "-c", "credential.useHttpPath=false"),
         *("-c", f"credential.{scheme}://{host}.useHttpPath=false"),
     )
-    return {"GIT_ASKPASS": str(folder / "askpass")}, options
+    return {"GIT_ASKPASS": str(folder / "askpass")} | _only_first_redirects(url), options
+
+
+def _only_first_redirects(url: str) -> dict[str, str]:
+    """The environment in which git follows redirects of its first request only, whatever the machine's configuration.
+
+    With `http.followRedirects=true`, git's dumb HTTP protocol also fetches from other servers that the first one lists
+    as alternates, and sends them the login without a prompt. A whole URL is more specific than any other section.
+    """
+    keys = ("http.followRedirects", f"http.{url}.followRedirects")
+    pairs = [pair for n, key in enumerate(keys) for pair in ((f"KEY_{n}", key), (f"VALUE_{n}", "initial"))]
+    return {f"GIT_CONFIG_{name}": value for name, value in [("COUNT", str(len(keys))), *pairs]}
 
 
 def _password_configuration(url: str, username: str) -> str:

@@ -1,17 +1,17 @@
 """Addresses of git repositories and names of refs, checked before git sees them.
 
 Either comes from strangers: from the parameters of a run (`check_url`), or from the event of a push
-(`check_event_url`, which allows less).
+(`soci_pipeline.webhook.clone_urls`, which allows less).
 """
 
-import ipaddress
 import re
-import socket
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.hosts import is_forbidden
+from soci_pipeline.registry.errors import redacted
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """What no address, path or name has in it."""
@@ -36,20 +36,9 @@ _UNSAFE = re.compile(r"[\s\"'`$\\<>|;&(){}^*?#!]")
 _SCHEMES_WITHOUT_HOST = frozenset(
     {"about", "blob", "data", "file", "ftp", "http", "https", "jar", "javascript", "mailto", "ssh", "vbscript"}
 )
-_LOOPBACK_NAMES = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"})
-# Cloud providers' names of their link-local metadata service.
-_METADATA_NAMES = frozenset(
-    {"metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
-)
-_LINK_LOCAL = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")))
-_THIS_HOST = ipaddress.ip_network("0.0.0.0/8")
-# IPv4 addresses inside IPv6: NAT64 (RFC 6052), and the deprecated compatible form (RFC 4291).
-_EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96")))
 # What `git check-ref-format` forbids, and a leading dash.
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$|/\.|\.lock/|^@$")
 _ADVICE = "Give an https, ssh or git address, or the absolute path of a git work tree; credentials belong in a block."
-_EVENT_ADVICE = "The clone URL of an event must be an https, http, ssh, git or codecommit URL of a remote server."
-_LOOPBACK_ADVICE = "For local use, allow loopback hosts in the configuration of the receiver."
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +85,8 @@ def is_commit(text: str) -> bool:
 def check_url(url: str) -> str:
     """The address itself; raises `InvalidInput` where git would take it for an option or run a command of it.
 
-    In a URL of a remote, quotes, `$`, other characters that shells interpret, `..` and link-local hosts are rejected
-    as well. Use `check_event_url` for the URL that a webhook event names.
+    In a URL of a remote, quotes, `$`, other characters that shells interpret, `..`, and link-local, multicast and
+    metadata hosts are rejected as well.
     """
     text = url.strip()
     if not text or CONTROL.search(text) or text.startswith("-") or len(text) > 2000:
@@ -111,29 +100,6 @@ def check_url(url: str) -> str:
     if "://" not in text:
         return _check_scp(text)
     return _check_scheme(text)
-
-
-def check_event_url(url: str, *, allow_loopback: bool = False) -> str:
-    """Return the clone URL of a webhook event; raises `InvalidInput` where no worker should fetch from it.
-
-    Rejects what `check_url` rejects, and also local paths, profiles of the worker's AWS configuration, the scp form
-    without a user, and loopback hosts in any notation. ``allow_loopback`` allows those, for local use. Names are not
-    resolved: a name whose DNS record is a loopback address passes. Pin the server of a rule with `origin_of`.
-    """
-    text = check_url(url)
-    if text != url:
-        raise InvalidInput(f"the clone URL has spaces around it: {url[:200]!r}", advice=_EVENT_ADVICE)
-    codecommit = CodeCommitSource.parse(text)
-    if codecommit is not None and codecommit.profile is not None:
-        raise InvalidInput(f"the clone URL names an AWS profile of the worker: {text[:200]!r}", advice=_EVENT_ADVICE)
-    origin = origin_of(text)
-    if origin is None:
-        raise InvalidInput(f"the clone URL is a local path: {text[:200]!r}", advice=_EVENT_ADVICE)
-    if codecommit is None and "://" not in text and "@" not in text.partition(":")[0]:
-        raise InvalidInput(f"the clone URL has no scheme: {text[:200]!r}", advice=_EVENT_ADVICE)
-    if not allow_loopback and _is_loopback(origin.host):
-        raise InvalidInput(f"the clone URL names a loopback host: {text[:200]!r}", advice=_LOOPBACK_ADVICE)
-    return text
 
 
 def _check_scp(text: str) -> str:
@@ -168,51 +134,15 @@ def _check_scheme(text: str) -> str:
 def _check_remote(text: str, host: str) -> str:
     decoded = unquote(text)
     if _UNSAFE.search(text) or not text.isprintable() or _QUOTES.search(decoded) or CONTROL.search(decoded):
-        raise InvalidInput(f"the git address has characters that are not allowed: {text[:200]!r}", advice=_ADVICE)
+        # A token may stand behind the question mark.
+        shown = redacted(text)[:200]
+        raise InvalidInput(f"the git address has characters that are not allowed: {shown!r}", advice=_ADVICE)
     if ".." in re.split("[/:]", decoded):
         raise InvalidInput(f"'..' is not allowed in a git address: {text[:200]!r}", advice=_ADVICE)
-    if _is_link_local(host):
-        raise InvalidInput(f"the git address names a link-local host: {text[:200]!r}", advice=_ADVICE)
+    if is_forbidden(host):
+        reason = f"the git address names a link-local, multicast or metadata host: {text[:200]!r}"
+        raise InvalidInput(reason, advice=_ADVICE)
     return text
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether a host in any notation is this machine; 0.0.0.0 and :: connect to it as well."""
-    name = host.lower().rstrip(".")
-    if name in _LOOPBACK_NAMES or name.endswith((".localhost", ".localdomain", ".localdomain4", ".localdomain6")):
-        return True
-    address = _address(host)
-    return address is not None and (address.is_loopback or address.is_unspecified or address in _THIS_HOST)
-
-
-def _is_link_local(host: str) -> bool:
-    if host.lower().rstrip(".") in _METADATA_NAMES:
-        return True
-    address = _address(host)
-    return address is not None and any(address in network for network in _LINK_LOCAL)
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that a host is, as the C library reads it: 127.1, 0x7f000001 and 2130706433 are one."""
-    text = host.strip("[]").rstrip(".")
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(text))
-        except OSError:
-            return None
-    return address if isinstance(address, ipaddress.IPv4Address) else _embedded(address)
-
-
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address inside an IPv6 address, if it has one."""
-    inner = address.ipv4_mapped or address.sixtofour
-    if inner is not None:
-        return inner
-    if address.is_loopback or address.is_unspecified or not any(address in network for network in _EMBEDDING):
-        return address
-    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 
 
 def _not_an_address(text: str) -> InvalidInput:

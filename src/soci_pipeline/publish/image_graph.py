@@ -144,6 +144,8 @@ class _Reader:
                     document = parse(self._manifest(entry), media_type=entry.media_type)
                     if isinstance(document, ImageManifest):
                         self.artifacts[entry.digest] = document
+                    else:
+                        self._findings.count("nested_indexes_unread")
 
     def image(self, entry: Descriptor) -> ImageNode | None:
         """One image of the index; None for an artifact, and, with a finding, for what cannot be read."""

@@ -1,11 +1,12 @@
 """The registry of a publication: one client with this machine's settings and credentials, and the rule of its tags."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from soci_pipeline.aws.ecr import PART_BYTES, EcrCredentials, EcrRegistry, permissions
+from soci_pipeline.aws.ecr import LEAST_PART_BYTES, PART_BYTES, EcrCredentials, EcrRegistry, permissions
 from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.oci.descriptor import Descriptor
@@ -14,6 +15,7 @@ from soci_pipeline.process import logger
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import is_plain
+from soci_pipeline.registry.errors import AccessRefused
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.registry.tag_mutability import MutabilityMode, TagMutability
@@ -61,9 +63,15 @@ def connect(image: ImageReference, settings: Settings, *, aws: "boto3.Session | 
         credentials=way.credentials,
         plain_http=way.plain_http,
         ca_file=way.ca_file,
-        settings=ClientSettings() if ecr is None else ClientSettings(part_size=PART_BYTES),
+        settings=_client_settings(settings.registry.part_size, is_ecr=ecr is not None),
         permissions=None if ecr is None else permissions(ecr),
     )
+
+
+def _client_settings(part_size: int | None, *, is_ecr: bool) -> ClientSettings:
+    if is_ecr:
+        return ClientSettings(part_size=max(LEAST_PART_BYTES, min(part_size or PART_BYTES, PART_BYTES)))
+    return ClientSettings() if part_size is None else ClientSettings(part_size=part_size)
 
 
 def prepare(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> TagMutability:
@@ -108,7 +116,9 @@ def check_push(client: RegistryClient, repository: str) -> None:
     def give_up() -> BinaryIO:
         raise _OnlyAsked
 
-    client.ping()
+    with contextlib.suppress(AccessRefused):
+        # A login may be for one repository alone; whether it suffices, the upload session tells.
+        client.ping()
     try:
         client.upload_blob(repository, blob, give_up)
     except _OnlyAsked:

@@ -17,6 +17,7 @@ from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.parameters import Parameters
+from soci_pipeline.process import LOGIN_IN_URL
 from soci_pipeline.publish.git_address import CONTROL, check_ref, check_url
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.tag_names import check_templates
@@ -75,7 +76,8 @@ class BuildInputs(Parameters):
     prebuilt: str | None = Field(
         default=None,
         title="Prebuilt image",
-        description="For the builder prebuilt alone: path or address of an archive or layout, with {platform}.",
+        description="For the builder prebuilt alone: path or address of an archive or layout. {platform} in it is "
+        "replaced; #ref=NAME at its end chooses one of several images.",
         examples=["https://builds.example.com/web/{platform}.tar"],
     )
     toolchain: ToolchainName = Field(
@@ -122,10 +124,10 @@ class BuildInputs(Parameters):
     @field_validator("build_args")
     @classmethod
     def _build_args_hold_no_secrets(cls, arguments: dict[str, str]) -> dict[str, str]:
-        for name in arguments:
+        for name, value in arguments.items():
             if not _ARG_NAME.match(name):
                 raise ValueError(f"{name[:100]!r} is not the name of a build argument")
-            if _LOOKS_SECRET.search(name):
+            if _LOOKS_SECRET.search(name) or LOGIN_IN_URL.search(value):
                 raise ValueError(
                     f"the build argument {name} looks like a secret, and build arguments stay in the image's history; "
                     "use build_secrets"

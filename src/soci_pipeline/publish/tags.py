@@ -53,13 +53,15 @@ def move_tags(
     ancestry: Ancestry | None = None,
     force: bool = False,
     others: Mapping[str, Descriptor] | None = None,
+    confirm: Callable[[], None] = lambda: None,
 ) -> tuple[TagRecord, ...]:
     """Point ``tags`` at a manifest that is in the repository; returns one record a tag, in the order given.
 
     ``others`` are tags of other manifests that belong to it (each platform's own); their records come last. Immutable
     tags are written first, then mutable ones that are new, then mutable ones that move; among equals, ``others`` come
     before the index that they are a part of. ``ancestry`` None, or an unknown answer, means that the order of two
-    commits does not matter. ``force`` lets an older commit replace a newer one; it moves no immutable tag.
+    commits does not matter. ``force`` lets an older commit replace a newer one; it moves no immutable tag. ``confirm``
+    is called right before the first tag is written, when all else has been checked; it may raise.
 
     Raises `TagConflict` naming all conflicts, before anything is written, or where a tag changed in between;
     `ManifestUnknown` where a manifest is not in the repository; `InvalidInput` where two are to get one tag.
@@ -71,6 +73,7 @@ def move_tags(
     gate = _Gate(client, repository, rule, revision, None if force else ancestry)
     before = {tag: gate.current(tag) for tag in targets}
     _raise_conflicts([line for tag, each in targets.items() if (line := gate.conflict(tag, before[tag], each.digest))])
+    confirm()
     records = {}
 
     def turn(tag: str) -> tuple[bool, bool, bool]:

@@ -16,3 +16,19 @@ def address(text: str, *, base: httpx.URL | None = None) -> httpx.URL | None:
         return None if escaped or (url.port or 0) > _LAST_PORT else url
     except (httpx.InvalidURL, ValueError):
         return None
+
+
+def is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether two URLs have the same scheme, host and port."""
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
+
+
+def over_tls(url: httpx.URL, server: httpx.URL) -> httpx.URL:
+    """Correct an http URL of a server that is reached over https: a proxy before it ends TLS, and it does not know.
+
+    ``server`` is a URL by which it was reached. Only URLs of the same host are changed, to the scheme and port of
+    ``server``; a URL never changes from https to http, nor to another host.
+    """
+    if url.scheme == "http" and server.scheme == "https" and url.host == server.host:
+        return url.copy_with(scheme="https", port=server.port)
+    return url

@@ -1,31 +1,31 @@
 """Where credentials for a registry come from: the environment, Docker's configuration and its helpers, a provider.
 
-A secret is a `SecretStr` from the moment it is read; it never reaches argv, a log or an exception. Helpers get the
-registry's name on standard input and answer on standard output (docker-credential-helpers, "Development").
+A secret is a `SecretStr` from the moment it is read; it never reaches argv, a log or an exception.
 """
 
 import base64
-import binascii
 import json
 import os
-import threading
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import SecretStr
 
-from soci_pipeline import process
-from soci_pipeline.errors import CredentialsRefused, InvalidInput, ToolFailed
+from soci_pipeline.errors import CredentialsRefused, DeadlineExceeded, InvalidInput, ToolMissing
+from soci_pipeline.process import logger
+from soci_pipeline.registry.credential_helper import ask_helper, first_json, json_field
 from soci_pipeline.registry.reference import DOCKER_HUB, canonical_registry, is_registry
 
 HUB_KEY = "https://index.docker.io/v1/"
 """What Docker's configuration calls Docker Hub."""
-_HELPER_SECONDS = 60.0
 _NEW_CONFIG = "Correct or remove the file; `docker login` writes a new one."
-_IDENTITY_USER = "<token>"
-_REGISTRY_PATHS = frozenset({"", "v1", "v2"})
+_HUB_HOSTS = ("index.docker.io", "registry-1.docker.io")
+_SCHEMES = ("https://", "http://", "")
+_PATHS = ("", "/", "/v1/", "/v1", "/v2/", "/v2")
+_KINDS: Mapping[type, str] = {dict: "a JSON object", str: "a string"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +143,22 @@ class Environment(_Stored):
 def docker_config() -> Path:
     """Where the Docker command keeps its configuration: ``$DOCKER_CONFIG`` or ``~/.docker``, there or not."""
     folder = os.environ.get("DOCKER_CONFIG")
-    return (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+    return (Path(folder) if folder else _home() / ".docker") / "config.json"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A user without HOME that the machine does not know, as in some containers.
+        return Path("/")
 
 
 class DockerConfig(_Stored):
     """``config.json`` of the Docker command: ``credHelpers``, then ``credsStore``, then ``auths``.
 
-    ``path`` defaults to `docker_config`. A missing file means no credentials; a broken one raises `InvalidInput`.
+    ``path`` defaults to `docker_config`. A missing or empty file means no credentials; a broken one raises
+    `InvalidInput`. As for Docker, an entry in ``auths`` counts where the helper fails; without one, that is raised.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -158,46 +167,102 @@ class DockerConfig(_Stored):
     def credentials_for(self, registry: str) -> Credentials | None:
         """What `docker login` left for that registry."""
         config = self._read()
-        keys = _keys(registry)
-        helpers = _mapping(config.get("credHelpers"))
-        helper = next((helpers[key] for key in keys if helpers.get(key)), None) or config.get("credsStore")
-        if helper:
-            found = next((got for key in keys if (got := _from_helper(str(helper), key)) is not None), None)
-            if found is not None:
-                return found
-        entry = _entry(_mapping(config.get("auths")), keys)
-        return self._from_entry(entry) if entry else None
+        try:
+            found = _from_helper(config, registry)
+        except (CredentialsRefused, DeadlineExceeded, ToolMissing) as error:
+            entry = self._from_auths(config, registry)
+            if entry is None:
+                raise
+            logger().warning("%s; using the entry of %s instead", error.reason, self._path)
+            return entry
+        return self._from_auths(config, registry) if found is None else found
 
     def check(self) -> None:
         """Raise `InvalidInput` for a file that is there and cannot be read."""
         self._read()
 
-    def _read(self) -> Mapping[str, Any]:
+    def _read(self) -> "_Configuration":
         try:
-            config = json.loads(self._path.read_bytes())
+            data = self._path.read_bytes()
+            text = data.decode(json.detect_encoding(data)).strip()
+            config = first_json(text) if text else None
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, RecursionError) as error:
+            return _Configuration()
+        except NotADirectoryError as error:
+            advice = "Set DOCKER_CONFIG to the folder that holds config.json, not to the file."
+            raise InvalidInput(f"{self._path} is not readable: it is not in a folder", advice=advice) from error
+        except (OSError, ValueError) as error:
             raise InvalidInput(f"{self._path} is not readable as Docker's configuration", advice=_NEW_CONFIG) from error
+        if config is None:
+            return _Configuration()
         if not isinstance(config, dict):
             raise InvalidInput(
                 f"{self._path} is not a JSON object, as Docker's configuration should be", advice=_NEW_CONFIG
             )
-        return config
+        return _Configuration(
+            auths=self._typed(config, "auths", dict) or {},
+            helpers=self._typed(config, "credHelpers", dict) or {},
+            store=self._typed(config, "credsStore", str) or "",
+        )
 
-    def _from_entry(self, entry: Mapping[str, Any]) -> Credentials | None:
-        if token := entry.get("registrytoken"):
+    def _typed(self, config: Mapping[str, Any], name: str, kind: type) -> Any:
+        value = json_field(config, name)
+        if value is not None and not isinstance(value, kind):
+            raise InvalidInput(
+                f"{name} in {self._path} must be {_KINDS[kind]}, not {type(value).__name__}", advice=_NEW_CONFIG
+            )
+        return value
+
+    def _from_auths(self, config: "_Configuration", registry: str) -> Credentials | None:
+        """The entry under one of the registry's names, else under a URL of it; None where there is none.
+
+        A key with another path is for a part of the registry (``host/team``, as podman writes it) or another kind of
+        token (``…/v1/refresh-token``), so it is never sent to the registry as a whole.
+        """
+        entry = _lookup(config.auths, [*_names(registry), *_urls(registry)])
+        if entry is None:
+            return None
+        if not isinstance(entry, dict):
+            raise InvalidInput(f"the entry for {registry} in {self._path} is not a JSON object", advice=_NEW_CONFIG)
+        if token := json_field(entry, "registrytoken"):
             return Credentials(registry_token=SecretStr(str(token)))
-        user, password = str(entry.get("username") or ""), str(entry.get("password") or "")
-        if encoded := entry.get("auth"):
-            try:
-                user, _, password = base64.b64decode(str(encoded), validate=True).decode().partition(":")
-            except (binascii.Error, ValueError):
-                # Without `from`: the cause would carry a part of the secret.
-                raise InvalidInput(f"an auth entry of {self._path} is not base64 of user:password") from None
-        if token := entry.get("identitytoken"):
-            return Credentials(username=user, identity_token=SecretStr(str(token)))
-        return Credentials(username=user, password=SecretStr(password.rstrip("\0"))) if user else None
+        if token := json_field(entry, "identitytoken"):
+            return Credentials(identity_token=SecretStr(str(token)))
+        user, password = self._pair(entry, registry)
+        # Docker sends nothing where one of the two is missing; a user's name alone is what an old helper leaves there.
+        return Credentials(username=user, password=SecretStr(password)) if user and password else None
+
+    def _pair(self, entry: Mapping[str, Any], registry: str) -> tuple[str, str]:
+        encoded = json_field(entry, "auth")
+        if not encoded:
+            return str(json_field(entry, "username") or ""), str(json_field(entry, "password") or "")
+        try:
+            # As in Go, line breaks in base64 are ignored; encoders that pad with NUL were common once.
+            decoded = base64.b64decode(re.sub(r"[\r\n]", "", encoded), validate=True).decode()
+            user, colon, password = decoded.partition(":")
+            if not user or not colon:
+                raise ValueError
+        except (TypeError, ValueError):
+            # Without `from`: the cause would carry a part of the secret.
+            raise InvalidInput(
+                f"the auth entry for {registry} in {self._path} is not base64 of user:password in UTF-8",
+                advice=f"Run `docker login {registry}` again.",
+            ) from None
+        return user, password.strip("\0")
+
+
+@dataclass(frozen=True, slots=True)
+class _Configuration:
+    """What counts of Docker's configuration."""
+
+    auths: Mapping[str, Any] = field(default_factory=dict)
+    helpers: Mapping[str, Any] = field(default_factory=dict)
+    store: str = ""
+
+    def helper_for(self, registry: str) -> str:
+        """The helper's name, empty for none: an empty one for this registry switches the store off, as for Docker."""
+        own = _lookup(self.helpers, _names(registry))
+        return self.store if own is None else str(own)
 
 
 class CredentialChain:
@@ -222,54 +287,32 @@ def default_credentials() -> CredentialProvider:
     return CredentialChain(Environment(), DockerConfig())
 
 
-_HELPER_LOCK = threading.Lock()
+def _from_helper(config: _Configuration, registry: str) -> Credentials | None:
+    helper = config.helper_for(registry)
+    if not helper:
+        return None
+    found = next((login for name in _names(registry) if (login := ask_helper(helper, name)) is not None), None)
+    if found is None:
+        return None
+    if found.is_token:
+        return Credentials(identity_token=found.secret)
+    return Credentials(username=found.username, password=found.secret)
 
 
-def _from_helper(helper: str, key: str) -> Credentials | None:
-    if not helper.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise InvalidInput(f"not the name of a credential helper: {helper[:100]!r}")
-    program = f"docker-credential-{helper}"
-    try:
-        # Helpers talk to key rings and agents, many of which do not like company.
-        with _HELPER_LOCK:
-            answer = process.run([program, "get"], package=program, stdin=f"{key}\n".encode(), timeout=_HELPER_SECONDS)
-    except ToolFailed as error:
-        # The message for "nothing stored" is part of the helper protocol and comes on standard output.
-        if "credentials not found" in error.reason:
-            return None
-        raise CredentialsRefused(f"the credential helper {program} failed for {key}") from None
-    try:
-        fields = json.loads(answer.stdout)
-        user, secret = str(fields["Username"]), str(fields["Secret"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise CredentialsRefused(f"the credential helper {program} did not answer with credentials for {key}") from None
-    if user == _IDENTITY_USER:
-        return Credentials(identity_token=SecretStr(secret))
-    return Credentials(username=user, password=SecretStr(secret))
+def _names(registry: str) -> tuple[str, ...]:
+    """What `docker login` and podman call a registry, the most usual name first."""
+    if canonical_registry(registry) == DOCKER_HUB:
+        return HUB_KEY, DOCKER_HUB, "index.docker.io", "registry-1.docker.io"
+    return registry, f"https://{registry}"
 
 
-def _keys(registry: str) -> tuple[str, ...]:
-    return (HUB_KEY, DOCKER_HUB, "index.docker.io") if registry == DOCKER_HUB else (registry, f"https://{registry}")
+def _urls(registry: str) -> Iterator[str]:
+    """The URLs of a whole registry under which older tools wrote entries, in the order in which they count."""
+    hosts = (DOCKER_HUB, *_HUB_HOSTS) if canonical_registry(registry) == DOCKER_HUB else (registry,)
+    return (f"{scheme}{host}{path}" for host in hosts for scheme in _SCHEMES for path in _PATHS)
 
 
-def _entry(auths: Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
-    """The entry under one of the keys, else under a URL of the registry; empty where there is none.
-
-    A key with another path is for a part of the registry (``host/team``, as podman writes it) or another kind of token
-    (``…/v1/refresh-token``), so it is never sent to the registry as a whole.
-    """
-    exact = next((auths[key] for key in keys if key in auths), None)
-    if exact is not None:
-        return _mapping(exact)
-    hosts = {_host_of(key) for key in keys}
-    return next((_mapping(value) for key, value in auths.items() if _host_of(key) in hosts), {})
-
-
-def _host_of(key: str) -> str | None:
-    """The ``host[:port]`` of a key for a whole registry; None for a key with another path."""
-    host, _, path = key.removeprefix("https://").removeprefix("http://").partition("/")
-    return host if path.rstrip("/") in _REGISTRY_PATHS else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _lookup(record: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    """The value of the first of the keys that is there; host names may differ in case. Independent of the order."""
+    folded = {key.lower(): record[key] for key in sorted(record, reverse=True)}
+    return next((record.get(key, folded.get(key.lower())) for key in keys if key.lower() in folded), None)

@@ -8,19 +8,19 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from soci_pipeline.http_client import BadRedirect
-from soci_pipeline.registry.addresses import address
+from soci_pipeline.registry.addresses import address, is_same_origin, over_tls
 from soci_pipeline.registry.auth import CredentialProvider, Credentials
 from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryUnreachable, from_answer, redacted
-from soci_pipeline.registry.reference import hostname, is_loopback
-from soci_pipeline.registry.scopes import merged
+from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.registry.scopes import as_written
 from soci_pipeline.registry.settings import Deadline
 
 _MAX_TOKEN_BYTES = 1 << 20
@@ -28,6 +28,10 @@ _DEFAULT_LIFE = 60.0
 _MARGIN = 0.2
 _TOKEN_SECONDS = 30.0
 _CLIENT_ID = "soci-pipeline"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 5
+_HTTPS_PORT = 443
+_NOT_HERE = frozenset({404, 405})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Authorizer:
         self._http = http
         self._registry = registry
         self._provider = provider
-        self._plain_http = plain_http
+        self._own = httpx.URL(f"{'http' if plain_http else 'https'}://{registry}")
         self._lock = threading.Lock()
         self._challenge: Challenge | None = None
         self._basic: str | None = None
@@ -135,10 +139,10 @@ class Authorizer:
 
     def _fetch(self, challenge: Challenge, scopes: frozenset[str], *, refused: str | None = None) -> _Token:
         """A token for some scopes; ``refused`` is the header that the registry has just turned down."""
-        realm = self._checked_realm(challenge.parameters.get("realm", ""))
+        realms = self._realms(challenge.parameters.get("realm", ""))
         credentials = self._credentials()
         try:
-            return self._exchange(challenge, realm, scopes, credentials, refused)
+            return self._exchange(challenge, realms, scopes, credentials, refused)
         except AccessRefused:
             if credentials is None or self._provider is None:
                 raise
@@ -146,22 +150,36 @@ class Authorizer:
             fresh = self._credentials()
             if fresh == credentials:
                 raise
-            return self._exchange(challenge, realm, scopes, fresh, refused)
+            return self._exchange(challenge, realms, scopes, fresh, refused)
 
     def _exchange(
         self,
         challenge: Challenge,
-        realm: str,
+        realms: tuple[httpx.URL, ...],
         scopes: frozenset[str],
         credentials: Credentials | None,
         refused: str | None,
     ) -> _Token:
-        """Give credentials for a token, by the token or the OAuth protocol; a registry's own token is one already."""
+        """Exchange credentials for a token; a registry's own token is one already."""
         if credentials is not None and credentials.registry_token is not None:
             header = f"Bearer {credentials.registry_token.get_secret_value()}"
             if header == refused:
-                raise AccessRefused(f"{self._registry} does not take the registry token (status 401)", url=realm)
+                reason = f"{self._registry} does not take the registry token (status 401)"
+                raise AccessRefused(reason, url=str(realms[0]))
             return _Token(header, float("inf"))
+        for realm in realms[:-1]:
+            try:
+                return self._token_of(realm, challenge, scopes, credentials)
+            except AccessRefused as error:
+                if error.status not in _NOT_HERE:
+                    raise
+        return self._token_of(realms[-1], challenge, scopes, credentials)
+
+    def _token_of(
+        self, realm: httpx.URL, challenge: Challenge, scopes: frozenset[str], credentials: Credentials | None
+    ) -> _Token:
+        """A token by the OAuth protocol for an identity token, else by the token protocol."""
+        requested = as_written(scopes, challenge.parameters.get("scope", ""))
         service = challenge.parameters.get("service", "")
         if credentials is not None and credentials.identity_token is not None:
             fields = {
@@ -169,27 +187,33 @@ class Authorizer:
                 "refresh_token": credentials.identity_token.get_secret_value(),
                 "client_id": _CLIENT_ID,
                 "service": service,
-                "scope": " ".join(merged(scopes)),
+                "scope": " ".join(requested),
             }
             secrets = (credentials.identity_token.get_secret_value(),)
-            return self._ask("POST", httpx.URL(realm), fields=fields, secrets=secrets)
+            return self._ask("POST", realm, fields=fields, secrets=secrets)
         query: list[tuple[str, str]] = [("service", service)] if service else []
-        query += [("scope", scope) for scope in merged(scopes)]
+        query += [("scope", scope) for scope in requested]
         basic = None if credentials is None else credentials.basic()
         if credentials is not None and basic is not None:
             query.append(("account", credentials.username))
-        url = httpx.URL(realm)
-        url = url.copy_with(params=[*url.params.multi_items(), *query])
+        url = realm.copy_with(params=[*realm.params.multi_items(), *query])
         return self._ask("GET", url, authorization=basic, secrets=secrets_of(basic))
 
-    def _checked_realm(self, realm: str) -> str:
+    def _realms(self, realm: str) -> tuple[httpx.URL, ...]:
+        """The URLs to ask for a token, in order; raises `AccessRefused` for a realm that must not receive a login.
+
+        A registry that is reached over https never sends a login on to plain http: its own http URL becomes https. A
+        URL without a port may then mean the registry's own port (a proxy's Host header lacks it) or that of https.
+        """
         url = address(realm)
         if url is not None and url.host and not url.userinfo:
-            on_this_machine = is_loopback(url.host) and is_loopback(self._registry)
-            its_own = on_this_machine or url.host == hostname(self._registry).strip("[]")
-            # A registry that is reached over https never sends a login on to plain http.
-            if url.scheme == "https" or (url.scheme == "http" and self._plain_http and its_own):
-                return realm
+            its_own = url.host == self._own.host or (is_loopback(url.host) and is_loopback(self._registry))
+            if url.scheme == "https" or (url.scheme == "http" and self._own.scheme == "http" and its_own):
+                return (url,)
+            corrected = over_tls(url, self._own)
+            if corrected.scheme == "https" and url.port in (None, self._own.port or _HTTPS_PORT):
+                may_be_default = url.port is None and corrected.port is not None
+                return (corrected, corrected.copy_with(port=None)) if may_be_default else (corrected,)
         raise AccessRefused(
             f"{self._registry} sends logins to {redacted(realm)[:200]!r}, which is no https address; nothing was sent",
             url=realm,
@@ -201,35 +225,75 @@ class Authorizer:
         method: str,
         url: httpx.URL,
         *,
+        fields: Mapping[str, str] | None = None,
         authorization: str | None = None,
-        fields: dict[str, str] | None = None,
         secrets: Collection[str] = (),
     ) -> _Token:
-        # Bodies are read as they come, so none may be compressed.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        """Ask for a token, also where the token address has moved on its own scheme, host and port."""
+        headers = {"Accept-Encoding": "identity"}
         if authorization is not None:
             headers["Authorization"] = authorization
-        deadline, where = Deadline(_TOKEN_SECONDS), redacted(str(url))
+        deadline = Deadline(_TOKEN_SECONDS)
+        for _ in range(_MAX_REDIRECTS + 1):
+            response, body = self._send(method, url, headers, fields, deadline)
+            if response.status_code not in _REDIRECTS:
+                return self._answered(method, url, response, body, secrets)
+            url = _moved(method, url, response)
+        where = redacted(str(url))
+        raise BrokenAnswer(f"the token address {where} redirects more than {_MAX_REDIRECTS} times", url=where)
+
+    def _send(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        fields: Mapping[str, str] | None,
+        deadline: Deadline,
+    ) -> tuple[httpx.Response, bytes]:
+        where = redacted(str(url))
         try:
             request = self._http.build_request(method, url, data=fields, headers=headers, timeout=_TOKEN_SECONDS)
             response = self._http.send(request, stream=True)
             with contextlib.closing(response):
-                body = bounded(response, _MAX_TOKEN_BYTES, deadline)
+                return response, bounded(response, _MAX_TOKEN_BYTES, deadline)
         except BadRedirect as error:
             raise BrokenAnswer(f"the token address {where} {error}", url=where) from error
         except httpx.HTTPError as error:
             reason = f"the token address {where} cannot be reached: {type(error).__name__}"
             raise RegistryUnreachable(reason, url=where, temporary=True) from error
-        if response.status_code != 200:
-            failure = from_answer(
-                method, str(url), response.status_code, response.headers, body, now=time.time(), secrets=secrets
+
+    def _answered(
+        self, method: str, url: httpx.URL, response: httpx.Response, body: bytes, secrets: Collection[str]
+    ) -> _Token:
+        if response.status_code in (200, 201):
+            return _token(body, str(url))
+        failure = from_answer(
+            method, str(url), response.status_code, response.headers, body, now=time.time(), secrets=secrets
+        )
+        if response.status_code in (400, 401, 403, 404, 405):
+            raise AccessRefused(
+                failure.reason, code=failure.code, status=failure.status, url=failure.url, advice=self._advice()
             )
-            if response.status_code in (400, 401, 403, 404):
-                raise AccessRefused(
-                    failure.reason, code=failure.code, status=failure.status, url=failure.url, advice=self._advice()
-                )
-            raise failure
-        return _token(body, str(url))
+        raise failure
+
+
+def _moved(method: str, url: httpx.URL, response: httpx.Response) -> httpx.URL:
+    """Where a token address has moved; raises `BrokenAnswer` for another server: the login is not for it."""
+    where = redacted(str(url))
+    target = address(response.headers.get("location", ""), base=url)
+    if target is None or "location" not in response.headers:
+        raise BrokenAnswer(f"the token address {where} redirects to something that is not a URL", url=where)
+    target = over_tls(target, url)
+    to_https = url.copy_with(scheme="https") if url.port is None else url
+    if target.userinfo or not (is_same_origin(target, url) or is_same_origin(target, to_https)):
+        raise BrokenAnswer(
+            f"the token address {where} redirects to another server, {redacted(str(target))}; the login was not sent",
+            url=where,
+            advice="Ask the registry's operator for a token address that does not redirect to another server.",
+        )
+    if response.status_code == 303 and method == "POST":
+        raise BrokenAnswer(f"the token address {where} redirects a POST request with status 303", url=where)
+    return target
 
 
 def secrets_of(authorization: str | None) -> tuple[str, ...]:
@@ -267,4 +331,7 @@ def _token(body: bytes, url: str) -> _Token:
 
 def _choose(header: str) -> Challenge | None:
     known = {challenge.scheme: challenge for challenge in reversed(parse_challenges(header))}
-    return known.get("bearer") or known.get("basic")
+    bearer, basic = known.get("bearer"), known.get("basic")
+    # Without a realm there is nowhere to get a token.
+    has_realm = bearer is not None and bool(bearer.parameters.get("realm"))
+    return bearer if has_realm or basic is None else basic

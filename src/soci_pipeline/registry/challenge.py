@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the grammar's name for a word, not a secret
-_PARAMETER = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*(?:,|\Z)')
-_SCHEME = re.compile(rf"[\s,]*({_TOKEN})(?:\s+|\s*,|\Z)")
+# Some servers write URLs without quotes or in single ones, and separate parameters by semicolons or blanks.
+_PARAMETER = re.compile(rf"""\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s,;"']+))(?:\s*[,;]|(?=\s)|\Z)""")
+_SEPARATORS = re.compile(r"[\s,;]*")
+_SCHEME = re.compile(rf"({_TOKEN})(?:\s+|\s*,|\Z)")
+_UNREADABLE = re.compile(r'(?:"[^"]*"|[^",])+')
 _MAX_HEADER = 8 << 10
 
 
@@ -19,16 +22,36 @@ class Challenge:
 
 
 def parse_challenges(header: str) -> tuple[Challenge, ...]:
-    """Every challenge of one header value, in order; what cannot be read ends the list."""
+    """Every challenge of one header value, in order; what cannot be read is left out up to the next comma."""
     text, found = header[:_MAX_HEADER], []
-    position = 0
-    while scheme := _SCHEME.match(text, position):
+    position = _after_separators(text, 0)
+    while position < len(text):
+        scheme = _SCHEME.match(text, position)
+        if scheme is None:
+            position = _after_separators(text, _next_part(text, position))
+            continue
         position = scheme.end()
         parameters: dict[str, str] = {}
         while pair := _PARAMETER.match(text, position):
-            quoted = pair.group(2)
-            value = pair.group(3) if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            parameters.setdefault(pair.group(1).lower(), value)
+            parameters.setdefault(pair.group(1).lower(), _value(pair))
             position = pair.end()
         found.append(Challenge(scheme.group(1).lower(), parameters))
+        position = _after_separators(text, position)
     return tuple(found)
+
+
+def _value(pair: re.Match[str]) -> str:
+    _, escaped, single, bare = pair.groups()
+    if escaped is not None:
+        return re.sub(r"\\(.)", r"\1", escaped)
+    return single if single is not None else bare
+
+
+def _after_separators(text: str, position: int) -> int:
+    separators = _SEPARATORS.match(text, position)
+    return separators.end() if separators else position
+
+
+def _next_part(text: str, position: int) -> int:
+    unreadable = _UNREADABLE.match(text, position)
+    return unreadable.end() if unreadable else position + 1

@@ -21,9 +21,9 @@ from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
-from soci_pipeline.oci.media_types import MANIFESTS
+from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from soci_pipeline.registry import download, referrers, scopes
-from soci_pipeline.registry.addresses import address
+from soci_pipeline.registry.addresses import address, over_tls
 from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.connection import connect, is_plain
 from soci_pipeline.registry.errors import (
@@ -38,16 +38,24 @@ from soci_pipeline.registry.reference import is_tag
 from soci_pipeline.registry.settings import ClientSettings, Deadline, with_retries
 from soci_pipeline.registry.transport import Answer, Call, Transport, is_size
 from soci_pipeline.registry.upload import Upload
+from soci_pipeline.registry.upload_ways import UploadWays
 
 _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
+# Some servers do not know what they serve.
+_GENERIC = frozenset({"", "application/json", "application/octet-stream", "text/html", "text/plain"})
 _OK = frozenset({200})
+_CREATED = 201
+_ALGORITHMS = frozenset({SHA256, "sha512"})
+_MAX_LINK = 8 << 10
 _NO_REFERRERS = frozenset({400, 404, 405, 406, 501})
 _MAX_PAGES = 1000
 _MAX_TAGS = 200_000
 _MAX_REFERRERS = 20_000
 _PAGE_BYTES = 8 << 20
 _LIST_BYTES = 64 << 20
-_NEXT = re.compile(r"<([^<>]{1,4096})>\s*;\s*rel=\"?next\"?")
+# Quay once sent the URL without its brackets.
+_LINK = re.compile(r"\s*(?:<([^<>]{1,4096})>|([^\s<>;]{1,4096}))((?:\s*;[^;,]*)*)(?:,|\Z)")
+_IS_NEXT = re.compile(r";\s*rel\s*=\s*[\"']?(?:[^\"';]*\s)?next\b", re.IGNORECASE)
 
 
 class RegistryClient:
@@ -78,6 +86,7 @@ class RegistryClient:
             settings=self.settings,
             permissions=permissions,
         )
+        self._ways = UploadWays(self.settings.part_size)
         self._recent: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
 
@@ -104,14 +113,14 @@ class RegistryClient:
     def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
         """The descriptor of a manifest by tag or digest; None where there is none."""
         try:
-            answer = self._read_manifest("HEAD", repository, reference)
+            answer = self._head_manifest(repository, reference)
             return _described(answer, reference) or self.get_manifest(repository, reference)[0]
         except ManifestUnknown:
             return None
 
     def get_manifest(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
         """A manifest by tag or digest, verified; raises `ManifestUnknown`, `ContentMismatch`."""
-        answer = self._read_manifest("GET", repository, reference)
+        answer = self._read_manifest(repository, reference)
         digest = Digest.of(answer.body, reference.algorithm if isinstance(reference, Digest) else SHA256)
         promised = reference if isinstance(reference, Digest) else answer.headers.get("docker-content-digest")
         if promised and promised.startswith("sha256:") and promised != digest:
@@ -134,14 +143,16 @@ class RegistryClient:
             "PUT",
             self._transport.url(f"{repository}/manifests/{reference}"),
             scopes.push(repository),
-            frozenset({201}),
+            frozenset({_CREATED, 200, 202, 204}),
             headers={"Content-Type": media_type},
             body=lambda: iter((data,)),
             length=len(data),
         )
         headers = self._put(call, repository, reference, descriptor)
         stored = headers.get("docker-content-digest") or descriptor.digest
-        if stored != descriptor.digest:
+        # A registry may name a manifest by its own algorithm.
+        is_comparable = stored.partition(":")[0] not in _ALGORITHMS - {algorithm}
+        if is_comparable and stored != descriptor.digest:
             raise BrokenAnswer(f"{repository} stored {stored[:100]} where {descriptor.digest} was sent")
         self._remember(repository, descriptor.digest, str(reference))
         if "oci-subject" not in headers:
@@ -157,16 +168,26 @@ class RegistryClient:
             return isinstance(error, (BlobUnknown, ManifestUnknown)) and self._pushed_lately(repository)
 
         try:
-            return self._call(call, doubt=is_worth_another).headers
+            answer = self._call(call, doubt=is_worth_another)
+            if answer.status != _CREATED and not self._is_stored(repository, reference, descriptor):
+                where = redacted(str(call.url))
+                reason = f"{where} answered with status {answer.status} and did not store the manifest"
+                raise BrokenAnswer(reason, status=answer.status, url=where)
+            return answer.headers
         except RegistryError:
             # The answer to an earlier try may have been lost, and what it did stands.
             if tries > 1 and self._stands(repository, reference, descriptor):
                 return httpx.Headers()
             raise
 
+    def _is_stored(self, repository: str, reference: str | Digest, descriptor: Descriptor) -> bool:
+        self._remember(repository, str(reference))
+        found = self.head_manifest(repository, reference)
+        return found is not None and found.digest == descriptor.digest
+
     def _stands(self, repository: str, reference: str | Digest, descriptor: Descriptor) -> bool:
         with contextlib.suppress(SociPipelineError):
-            answer = self._transport.call(self._manifest_call("HEAD", repository, reference), self._deadline())
+            answer = self._transport.head(self._manifest_call("HEAD", repository, reference), self._deadline())
             return _described(answer, reference) == descriptor
         return False
 
@@ -186,7 +207,7 @@ class RegistryClient:
         """Whether the repository has that blob, with that size."""
         url = self._transport.url(f"{repository}/blobs/{descriptor.digest}")
         try:
-            answer = self._call(Call("HEAD", url, scopes.pull(repository), _OK))
+            answer = self._head(Call("HEAD", url, scopes.pull(repository), _OK))
         except (BlobUnknown, ManifestUnknown):
             return False
         length = answer.headers.get("content-length", "")
@@ -237,7 +258,9 @@ class RegistryClient:
         deadline.check()
         if self.has_blob(repository, descriptor):
             return False
-        upload = Upload(self._transport, repository, descriptor, open_source, deadline, on_bytes=on_bytes)
+        upload = Upload(
+            self._transport, repository, descriptor, open_source, deadline, ways=self._ways, on_bytes=on_bytes
+        )
         sent = upload.run(mount_from=mount_from)
         self._remember(repository, descriptor.digest)
         return sent
@@ -255,15 +278,21 @@ class RegistryClient:
         try:
             listed = self._referrer_pages(url, repository)
         except RegistryError as error:
-            if error.status not in _NO_REFERRERS:
+            # A web page or another document with status 200 means that there is no such API either.
+            if error.status not in _NO_REFERRERS and not isinstance(error, referrers.NotAList):
                 raise
             listed = referrers.read_fallback(self, repository, digest).manifests
         return referrers.of_type(listed, artifact_type)
 
     def _referrer_pages(self, first: httpx.URL, repository: str) -> tuple[Descriptor, ...]:
         found: list[Descriptor] = []
-        for answer in self._pages(first, repository):
-            found += referrers.read_page(answer.body)
+        for number, answer in enumerate(self._pages(first, repository)):
+            try:
+                found += referrers.read_page(answer.body, url=str(answer.url))
+            except referrers.NotAList as error:
+                if number:
+                    raise BrokenAnswer(error.reason, url=error.url) from error
+                raise
             if len(found) > _MAX_REFERRERS:
                 raise BrokenAnswer(f"{redacted(str(first))} lists more than {_MAX_REFERRERS} referrers", url=str(first))
         return tuple(found)
@@ -291,17 +320,24 @@ class RegistryClient:
             if size > _LIST_BYTES:
                 raise BrokenAnswer(f"{redacted(str(first))} lists more than {_LIST_BYTES} bytes", url=str(first))
             yield answer
-            following = _NEXT.search(answer.headers.get("link", ""))
-            url = address(following.group(1), base=answer.url) if following else None
+            following = _next_link(answer.headers.get("link", ""))
+            url = address(following, base=answer.url) if following else None
             if following and url is None:
                 raise BrokenAnswer(f"{redacted(str(first))} goes on at what is no address", url=str(first))
+            url = over_tls(url, self._transport.base) if url else None
             if url is not None and not self._transport.is_own(url):
                 raise BrokenAnswer(f"{redacted(str(first))} goes on at another host; not followed", url=str(first))
 
-    def _read_manifest(self, method: str, repository: str, reference: str | Digest) -> Answer:
+    def _read_manifest(self, repository: str, reference: str | Digest) -> Answer:
         return self._call(
-            self._manifest_call(method, repository, reference),
+            self._manifest_call("GET", repository, reference),
             limit=MAX_MANIFEST_BYTES,
+            doubt=lambda error: isinstance(error, ManifestUnknown) and self._pushed_lately(repository, str(reference)),
+        )
+
+    def _head_manifest(self, repository: str, reference: str | Digest) -> Answer:
+        return self._head(
+            self._manifest_call("HEAD", repository, reference),
             doubt=lambda error: isinstance(error, ManifestUnknown) and self._pushed_lately(repository, str(reference)),
         )
 
@@ -328,6 +364,15 @@ class RegistryClient:
         end = deadline or self._deadline()
         return with_retries(
             lambda: self._transport.call(call, end, limit=limit),
+            self.settings,
+            end,
+            retriable=lambda error: doubt(error) or error.temporary,
+        )
+
+    def _head(self, call: Call, *, doubt: Callable[[SociPipelineError], bool] = lambda _error: False) -> Answer:
+        end = self._deadline()
+        return with_retries(
+            lambda: self._transport.head(call, end),
             self.settings,
             end,
             retriable=lambda error: doubt(error) or error.temporary,
@@ -363,6 +408,12 @@ def _described(answer: Answer, reference: str | Digest) -> Descriptor | None:
     return Descriptor(media_type=media_type, digest=found, size=int(size))
 
 
+def _next_link(header: str) -> str | None:
+    """The URL of the next page in a Link header (RFC 8288), which may hold several links."""
+    links = (match for match in _LINK.finditer(header[:_MAX_LINK]) if _IS_NEXT.search(match.group(3)))
+    return next((match.group(1) or match.group(2) for match in links), None)
+
+
 def _media_type(answer: Answer) -> str:
     served: str = answer.headers.get("content-type", "").partition(";")[0].strip()
     if served in MANIFESTS:
@@ -371,14 +422,30 @@ def _media_type(answer: Answer) -> str:
         own = json.loads(answer.body).get("mediaType")
     except (ValueError, AttributeError, RecursionError):
         own = None
-    return own if isinstance(own, str) and own else served
+    if isinstance(own, str) and own:
+        return own
+    return _kind_of(answer.body, served) if served in _GENERIC else served
+
+
+def _kind_of(data: bytes, served: str) -> str:
+    """The media type of a manifest that neither it nor the server names, by its fields."""
+    try:
+        fields: Any = json.loads(data)
+        lists, has_config = "manifests" in fields, "config" in fields
+    except (ValueError, TypeError, RecursionError):
+        return served
+    if lists == has_config:
+        return served
+    return OCI_INDEX if lists else OCI_MANIFEST
 
 
 def _tags(answer: Answer) -> list[str]:
     try:
-        listed: Any = json.loads(answer.body)["tags"] or []
+        document: Any = json.loads(answer.body)
+        # A repository without tags: null, or no list at all beside the name.
+        listed: Any = (document.get("tags") if "name" in document else document["tags"]) or []
         # What no reference can name is no tag, and would be something else in an address.
         return [tag for tag in listed if isinstance(tag, str) and is_tag(tag)]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         where = redacted(str(answer.url))
         raise BrokenAnswer(f"{where} did not answer with a list of tags", url=where) from error

@@ -23,6 +23,8 @@ from soci_pipeline.errors import (
 MAX_ERROR_BYTES = 64 << 10
 """How much of an error's body is read."""
 
+# Harbor and ECR, Artifact Registry, Nexus, Azure: a tag or an image that must not change.
+_LOCKED = re.compile(r"immutab|does not allow updating|operation is disallowed", re.IGNORECASE)
 _TEMPORARY_CODES = frozenset({"TOOMANYREQUESTS", "UNAVAILABLE"})
 _SHOWN = 300
 _CONTENT = re.compile(r"/v2/(?P<name>.+)/(?P<part>manifests|tags|blobs|referrers)/(?P<reference>.*)\Z")
@@ -118,6 +120,11 @@ class ContentMismatch(RegistryError, DamagedContent):
     default_advice = "The copy in the registry, or the way to it, is damaged: publish that content again."
 
 
+_TOO_LARGE = 413
+_LIMITED = (
+    "The registry or a proxy before it limits the size of a request: raise that limit (nginx: client_max_body_size), "
+    "or set SOCI_PIPELINE_REGISTRY_PART_SIZE to less."
+)
 _OUTAGE = "The fault is the registry's, or a proxy's before it: try again later; its own log says why."
 
 
@@ -150,10 +157,10 @@ def from_answer(
     address = redacted(url)
     said = ": ".join(part for part in (code, message) if part)
     reason = f"{method} {address} was answered with status {status}" + (f" ({said})" if said else "")
-    kind = _kind(status, code, message, address)
+    kind = _kind(method, status, code, message, address)
     return kind(
         _lacking(kind, method, address) + reason,
-        advice=_OUTAGE if kind is RegistryError and status in TEMPORARY_STATUSES and status >= 500 else None,
+        advice=_advice(kind, status),
         code=code,
         message=message,
         status=status,
@@ -161,6 +168,14 @@ def from_answer(
         temporary=status in TEMPORARY_STATUSES or code in _TEMPORARY_CODES,
         retry_after=_retry_after(headers.get("retry-after"), now=now),
     )
+
+
+def _advice(kind: type[RegistryError], status: int) -> str | None:
+    if kind is not RegistryError:
+        return None
+    if status == _TOO_LARGE:
+        return _LIMITED
+    return _OUTAGE if status in TEMPORARY_STATUSES and status >= 500 else None
 
 
 def _lacking(kind: type[RegistryError], method: str, address: str) -> str:
@@ -177,8 +192,10 @@ def _lacking(kind: type[RegistryError], method: str, address: str) -> str:
     return f"{name} has no {'manifest' if ':' in reference else 'tag'} {reference}: "
 
 
-def _kind(status: int, code: str, message: str, url: str) -> type[RegistryError]:
+def _kind(method: str, status: int, code: str, message: str, url: str) -> type[RegistryError]:
     if "immutable" in message.lower() or code in ("TAG_IMMUTABLE", "ImageTagAlreadyExistsException"):
+        return ImmutableTag
+    if method == "PUT" and "/manifests/" in url and _LOCKED.search(message):
         return ImmutableTag
     if status in (401, 403):
         return AccessRefused

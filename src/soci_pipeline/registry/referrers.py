@@ -5,6 +5,7 @@ and writes back without a lock; so it is read again after each write, and an ent
 back.
 """
 
+import json
 import time
 from collections.abc import Iterable
 from typing import Protocol
@@ -14,7 +15,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse, parse_image_index
 from soci_pipeline.oci.media_types import OCI_INDEX
-from soci_pipeline.registry.errors import BrokenAnswer, ManifestUnknown, RegistryError
+from soci_pipeline.registry.errors import BrokenAnswer, ManifestUnknown, RegistryError, redacted
 from soci_pipeline.registry.settings import ClientSettings
 
 _ROUNDS = 8
@@ -61,12 +62,25 @@ def of_type(entries: Iterable[Descriptor], artifact_type: str | None) -> tuple[D
     return tuple(entry for entry in entries if artifact_type in (None, entry.artifact_type))
 
 
-def read_page(data: bytes) -> tuple[Descriptor, ...]:
-    """The entries of one answer of the referrers API."""
+class NotAList(BrokenAnswer):
+    """A successful answer that lists nothing: a web page, or a document of another kind. The API is missing."""
+
+
+def read_page(data: bytes, *, url: str) -> tuple[Descriptor, ...]:
+    """The entries of one answer of the referrers API; raises `NotAList`, or `BrokenAnswer` for a list with faults."""
+    if not _lists(data):
+        raise NotAList(f"{redacted(url)} did not answer with a list of referrers", url=url)
     try:
         return parse_image_index(data, media_type=OCI_INDEX).manifests
     except InvalidInput as error:
         raise BrokenAnswer(f"the registry's list of referrers is not an image index: {error.reason}") from error
+
+
+def _lists(data: bytes) -> bool:
+    try:
+        return "manifests" in json.loads(data)
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def read_fallback(client: Manifests, repository: str, subject: Digest) -> ImageIndex:
@@ -74,6 +88,9 @@ def read_fallback(client: Manifests, repository: str, subject: Digest) -> ImageI
     try:
         descriptor, data = client.get_manifest(repository, fallback_tag(subject))
     except ManifestUnknown:
+        return ImageIndex()
+    if descriptor.digest == subject:
+        # GitLab reads the tag as the digest, so it serves the subject itself.
         return ImageIndex()
     try:
         return parse_image_index(data, media_type=descriptor.media_type)

@@ -35,3 +35,12 @@ def merged(scopes: Iterable[str]) -> tuple[str, ...]:
         resource, _, wanted = scope.rpartition(":")
         actions.setdefault(resource, set()).update(wanted.split(","))
     return tuple(f"{resource}:{','.join(sorted(wanted))}" for resource, wanted in sorted(actions.items()))
+
+
+def as_written(scopes: Iterable[str], written: str) -> tuple[str, ...]:
+    """The scopes of `merged`, each as ``written`` (a challenge's ``scope``) spells it where it holds the same actions.
+
+    Some token servers compare the text, so the order of the actions counts.
+    """
+    spellings = {merged({scope})[0]: scope for scope in written.split() if scope.count(":") > 1}
+    return tuple(spellings.get(scope, scope) for scope in merged(scopes))

@@ -33,8 +33,8 @@ class ClientSettings:
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     part_size: int = 256 << 20
-    """A blob larger than this goes up in parts of this size, each of which can be resumed. After each the registry
-    writes out what it has, so they are as large as what is worth sending again. Registries may want
+    """A blob larger than this goes up in parts of at most this size, each of which can be resumed. After each the
+    registry writes out what it has, so they are as large as what is worth sending again. Registries may want
     less; `publish.registries.connect` knows what ECR takes."""
     read_size: int = 1 << 20
     max_connections: int = 32

@@ -8,14 +8,14 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
 from soci_pipeline.http_client import BadRedirect
 from soci_pipeline.process import logger
 from soci_pipeline.registry import scopes
-from soci_pipeline.registry.addresses import address
+from soci_pipeline.registry.addresses import address, is_same_origin, over_tls
 from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.authorizer import Authorizer, bounded, secrets_of
 from soci_pipeline.registry.errors import (
@@ -39,6 +39,10 @@ _MAX_REDIRECTS = 5
 _MAX_LOGINS = 2
 _MAX_LOCATION = 8 << 10
 _MAX_DIGITS = 18
+# 500: Nexus 3.96, for every manifest.
+_NO_HEAD = frozenset({405, 500, 501})
+# A storage service answers so to a HEAD request under a URL that was signed for GET.
+_OTHER_SIGNATURE = frozenset({400, 403})
 # As in ECR's "Your authorization token has expired".
 _EXPIRED = re.compile(r"token[^.]*\bexpired\b|expired[ _-]?token", re.IGNORECASE)
 
@@ -103,6 +107,26 @@ class Transport:
                 body = bounded(response, limit, deadline)
             return Answer(response.status_code, response.headers, body, response.request.url)
 
+    def head(self, call: Call, deadline: Deadline) -> Answer:
+        """Do a HEAD request, or a GET request whose body is not read where the server does not support HEAD.
+
+        A length of 0 is checked by a GET request too: some servers send it with every HEAD answer.
+        """
+        try:
+            answer = self.call(call, deadline)
+            if answer.headers.get("content-length") != "0":
+                return answer
+        except RegistryError as error:
+            if not self._has_no_head(error):
+                raise
+        with self.open(replace(call, method="GET"), deadline) as response:
+            return Answer(response.status_code, response.headers, b"", response.request.url)
+
+    def _has_no_head(self, error: RegistryError) -> bool:
+        if error.status in _NO_HEAD:
+            return True
+        return error.status in _OTHER_SIGNATURE and not self.is_own(httpx.URL(error.url))
+
     @contextlib.contextmanager
     def open(self, call: Call, deadline: Deadline) -> Iterator[httpx.Response]:
         """As `call`, but the body is the caller's to read (with `network_errors` around it)."""
@@ -123,14 +147,24 @@ class Transport:
             if not self.is_own(response.request.url):
                 # A login is for the registry: another server that it leads to may not ask for one, nor name a realm.
                 return response
-            if response.status_code == 403:
+            challenge = response.headers.get("www-authenticate")
+            if response.status_code == 403 and (sent is not None or challenge is None):
                 self._renew(response, call, sent, deadline)
                 continue
-            challenge = response.headers.get("www-authenticate")
             url = str(response.request.url)
             response.close()
+            challenge = challenge or self._challenge_of_base(call, deadline)
             self._authorizer.refused(challenge, call.scopes, sent=sent, url=url)
         raise AssertionError("the loop ends by a return")
+
+    def _challenge_of_base(self, call: Call, deadline: Deadline) -> str | None:
+        """The challenge of ``/v2/``, for a 401 that has none of its own (Artifactory and others answer HEAD so)."""
+        if call.url == self.base:
+            return None
+        response = self._redirected(replace(call, method="GET", url=self.base, body=None), None, deadline)
+        with contextlib.closing(response):
+            is_challenge = response.status_code == 401 and self.is_own(response.request.url)
+            return response.headers.get("www-authenticate") if is_challenge else None
 
     def _renew(self, response: httpx.Response, call: Call, sent: str | None, deadline: Deadline) -> None:
         """ECR answers 403 to a token that is too old; any other 403 is raised."""
@@ -180,8 +214,7 @@ class Transport:
 
     def is_own(self, url: httpx.URL) -> bool:
         """Whether a URL is the registry's own: same scheme, host and port, and no user in it."""
-        own = (self.base.scheme, self.base.host, self.base.port, b"")
-        return (url.scheme, url.host, url.port, url.userinfo) == own
+        return is_same_origin(url, self.base) and not url.userinfo
 
     def location(self, headers: httpx.Headers, request_url: httpx.URL) -> httpx.URL:
         """The Location of an answer, joined to the request's URL and checked; raises `BrokenAnswer`."""
@@ -192,10 +225,8 @@ class Transport:
         url = address(text, base=request_url)
         if url is None:
             raise BrokenAnswer(f"{where} answered with a Location that is no URL", url=where)
+        url = over_tls(url, self.base)
         if url.scheme == "http" and self.base.scheme == "https":
-            if url.host == self.base.host:
-                # A registry behind a proxy that ends TLS does not know that it is reached over https.
-                return url.copy_with(scheme="https", port=self.base.port)
             raise BrokenAnswer(f"{where} leads from https to http at {url.host}; not followed", url=where)
         if url.scheme not in ("http", "https") or not url.host or url.userinfo:
             raise BrokenAnswer(f"{where} answered with a Location that is no web address", url=where)

@@ -1,7 +1,8 @@
 """Uploads of blobs: mount, one streamed PUT, or parts that can be resumed (distribution-spec, "Pushing blobs").
 
 A blob is never held in memory. What a session has taken is asked of the registry after a fault; where its answer does
-not fit what was sent, or it refuses to go on, the session is given up and a new one is opened.
+not fit what was sent, or it refuses to go on, the session is given up and a new one is opened. A registry that rejects
+parts, or large requests, gets the blob in another way (`soci_pipeline.registry.upload_ways`).
 """
 
 import contextlib
@@ -21,9 +22,17 @@ from soci_pipeline.registry.errors import BlobUnknown, BrokenAnswer, RegistryErr
 from soci_pipeline.registry.scopes import pull, push
 from soci_pipeline.registry.settings import Deadline, with_retries
 from soci_pipeline.registry.transport import Answer, Call, Transport
+from soci_pipeline.registry.upload_ways import NOT_SUPPORTED, TOO_LARGE, UploadWays, Way
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})\Z")
+_SESSION_ID = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_.=-]{0,255}\Z")
 _CANCEL_SECONDS = 5.0
+# pulp answers 204 to a part, Amazon ECR 201.
+_PART_TAKEN = frozenset({200, 201, 202, 204})
+_STORED = frozenset({201, 204})
+_MAYBE_STORED = frozenset({200, 202})
+# Nexus rejects a blob so that another client has just uploaded.
+_CONFLICT = frozenset({400, 409})
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -32,7 +41,7 @@ class _Session:
     """An open upload session: where it goes on, and how many bytes it has taken."""
 
     url: httpx.URL
-    part_size: int
+    part_size: int | None
     offset: int = 0
 
 
@@ -47,6 +56,7 @@ class Upload:
         open_source: Callable[[], BinaryIO],
         deadline: Deadline,
         *,
+        ways: UploadWays | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
         self._transport = transport
@@ -55,10 +65,13 @@ class Upload:
         self._descriptor = descriptor
         self._open_source = open_source
         self._deadline = deadline
+        self._ways = ways or UploadWays(self._settings.part_size)
         self._on_bytes = on_bytes
         self._reported = 0
         self._tried = False
         self._exhausted = False
+        self._rejected = False
+        self._lost_sessions = 0
 
     def run(self, *, mount_from: str | None = None) -> bool:
         """Bring the blob there; False where no byte had to be sent."""
@@ -71,7 +84,8 @@ class Upload:
         if self._tried and self._is_there():
             self._report(self._descriptor.size)
             return True
-        session = self._start(mount_from)
+        way = self._ways.choose(self._descriptor.size) or Way(None)
+        session = self._start(mount_from, way)
         if session is None:
             return False
         self._tried = True
@@ -85,6 +99,9 @@ class Upload:
         return True
 
     def _wants_new_session(self, error: SociPipelineError) -> bool:
+        if self._rejected:
+            self._rejected = False
+            return self._ways.choose(self._descriptor.size) is not None
         if isinstance(error, UploadUnknown):
             return True
         if error.temporary:
@@ -99,62 +116,111 @@ class Upload:
             return True
         return False
 
-    def _start(self, mount_from: str | None) -> _Session | None:
+    def _start(self, mount_from: str | None, way: Way) -> _Session | None:
         if mount_from is not None and mount_from != self._repository:
             with contextlib.suppress(RegistryError):
-                answer = self._post(frozenset({201, 202}), mount=str(self._descriptor.digest), source=mount_from)
-                return None if answer.status == 201 else self._session(answer)
-        return self._session(self._post(frozenset({202})))
+                answer = self._post(mount=str(self._descriptor.digest), source=mount_from)
+                is_mounted = answer.status == 201 or (answer.status == 200 and self._is_there())
+                return None if is_mounted else self._session(answer, way)
+        return self._session(self._post(), way)
 
-    def _post(self, expect: frozenset[int], *, mount: str = "", source: str = "") -> Answer:
+    def _post(self, *, mount: str = "", source: str = "") -> Answer:
         path = f"{self._repository}/blobs/uploads/"
         url = self._transport.url(path, mount=mount, **{"from": source}) if mount else self._transport.url(path)
         scopes = push(self._repository) | (pull(source) if source else frozenset())
-        return self._transport.call(Call("POST", url, scopes, expect), self._deadline)
+        return self._transport.call(Call("POST", url, scopes, frozenset({200, 201, 202})), self._deadline)
 
-    def _session(self, answer: Answer) -> _Session:
-        size = self._settings.part_size
+    def _session(self, answer: Answer, way: Way) -> _Session:
+        size = way.part_size
         least = answer.headers.get("oci-chunk-min-length", "")
-        if least.isdecimal() and len(least) < 16:
+        if size is not None and least.isdecimal() and len(least) < 16:
             size = max(size, int(least))
-        return _Session(self._transport.location(answer.headers, answer.url), size)
+        return _Session(self._session_url(answer), size)
+
+    def _session_url(self, answer: Answer) -> httpx.URL:
+        """The Location of a session; where there is none, the URL that the specification makes of the session's id."""
+        identifier = answer.headers.get("docker-upload-uuid", "")
+        if "location" not in answer.headers and _SESSION_ID.match(identifier):
+            return self._transport.url(f"{self._repository}/blobs/uploads/{identifier}")
+        return self._transport.location(answer.headers, answer.url)
 
     def _send(self, source: BinaryIO, session: _Session) -> None:
         size = self._descriptor.size
-        if size <= session.part_size:
-            self._put(session, source, size)
+        if session.part_size is None:
+            self._send_whole(source, session)
             return
         while session.offset < size:
-            self._send_part(source, session)
+            self._send_part(source, session, session.part_size)
         self._patiently(lambda: self._close(session, source))
 
-    def _patiently(self, work: Callable[[], None]) -> None:
+    def _send_whole(self, source: BinaryIO, session: _Session) -> None:
+        size = self._descriptor.size
+        try:
+            self._put(session, source, size)
+        except RegistryError as error:
+            if error.status in (405, 501):
+                self._ways.reject_whole()
+                self._rejected = True
+            elif error.status == 413:
+                self._ways.reject_whole(size)
+                self._rejected = True
+            raise
+
+    def _patiently(self, work: Callable[[], None], *, is_settled: Callable[[], bool] = lambda: False) -> None:
         # 416: the session is alive but stands elsewhere, so its own word is taken once more before it is given up.
         try:
             with_retries(
                 work,
                 self._settings,
                 self._deadline,
-                retriable=lambda error: error.temporary or (isinstance(error, UploadUnknown) and error.status == 416),
+                retriable=lambda error: error.temporary or (_status(error) == 416 and not is_settled()),
             )
         except SociPipelineError as error:
             self._exhausted = error.temporary
             raise
 
-    def _send_part(self, source: BinaryIO, session: _Session) -> None:
-        low, high = session.offset, min(session.offset + session.part_size, self._descriptor.size)
-        doubtful = False
+    def _send_part(self, source: BinaryIO, session: _Session, size: int) -> None:
+        low, high = session.offset, min(session.offset + size, self._descriptor.size)
+        failures: list[SociPipelineError] = []
+        is_settled = False
 
         def work() -> None:
-            nonlocal doubtful
-            if doubtful:
-                session.offset = self._taken(session, low, high)
-            doubtful = True
+            nonlocal is_settled
+            if failures:
+                before, session.offset = session.offset, self._taken(session, low, high)
+                if _status(failures[-1]) == 416 and session.offset == before:
+                    # The registry agrees on the offset, so it will not take the part the next time either.
+                    is_settled = True
+                    raise failures[-1]
             if session.offset < high:
-                self._patch(session, source, high)
+                try:
+                    self._patch(session, source, high)
+                except SociPipelineError as error:
+                    failures.append(error)
+                    raise
 
-        self._patiently(work)
+        try:
+            self._patiently(work, is_settled=lambda: is_settled)
+        except SociPipelineError as error:
+            self._judge(failures or [error], session, high - low)
+            raise
         session.offset = high
+
+    def _judge(self, failures: list[SociPipelineError], session: _Session, part: int) -> None:
+        """After a part failed: whether the registry rejects its size, or parts at all."""
+        status = _status(failures[-1])
+        self._lost_sessions += status in (404, 416)
+        # After another fault (ECR then answers 416) and in mid-upload, the session is more likely to be lost than the
+        # part to be rejected; the second time, nothing is risked.
+        is_clear = session.offset == 0 and not any(error.temporary for error in failures)
+        is_rejected = is_clear or self._lost_sessions > 1
+        if status == 413 or (status in TOO_LARGE and is_rejected):
+            self._ways.reject_parts(part)
+        elif status in (405, 501) or (status in NOT_SUPPORTED and is_rejected):
+            self._ways.reject_parts()
+        else:
+            return
+        self._rejected = True
 
     def _patch(self, session: _Session, source: BinaryIO, high: int) -> None:
         headers = _OCTETS | {"Content-Range": f"{session.offset}-{high - 1}"}
@@ -163,7 +229,7 @@ class Upload:
                 "PATCH",
                 session.url,
                 push(self._repository),
-                frozenset({202}),
+                _PART_TAKEN,
                 headers=headers,
                 body=lambda: self._bytes(source, session.offset, high),
                 length=high - session.offset,
@@ -174,13 +240,14 @@ class Upload:
         self._moved(session, answer)
 
     def _taken(self, session: _Session, low: int, high: int) -> int:
-        answer = self._transport.call(
-            Call("GET", session.url, push(self._repository), frozenset({204, 200})), self._deadline
-        )
+        answer = self._status_of(session)
         match = _RANGE.match(answer.headers.get("range", ""))
         end = int(match.group(1)) if match else -1
         # Nothing taken is written as 0-0, the same as one byte.
         taken = 0 if end <= 0 else end + 1
+        if taken == high + 1:
+            # No more than that was sent: this registry names the byte after the last one.
+            taken = high
         if not low <= taken <= high:
             raise UploadUnknown(
                 f"{redacted(str(session.url))} says that it has {taken} bytes, where {low} to {high} were possible",
@@ -188,6 +255,16 @@ class Upload:
             )
         self._moved(session, answer)
         return taken
+
+    def _status_of(self, session: _Session) -> Answer:
+        """What the registry says of a session; raises `UploadUnknown` where it does not say it (pulp)."""
+        call = Call("GET", session.url, push(self._repository), frozenset({200, 202, 204}))
+        try:
+            return self._transport.call(call, self._deadline)
+        except RegistryError as error:
+            if error.temporary or error.status not in (400, 405, 501):
+                raise
+            raise UploadUnknown(error.reason, code=error.code, status=error.status, url=error.url) from error
 
     def _moved(self, session: _Session, answer: Answer) -> None:
         if "location" in answer.headers:
@@ -202,6 +279,18 @@ class Upload:
             raise
 
     def _put(self, session: _Session, source: BinaryIO, length: int) -> None:
+        try:
+            answer = self._finish(session, source, length)
+        except RegistryError as error:
+            if error.status in _CONFLICT and not error.temporary and self._is_there():
+                self._cancel(session)
+                return
+            raise
+        if answer.status in _MAYBE_STORED and not self._is_there():
+            where = redacted(str(answer.url))
+            raise UploadUnknown(f"{where} answered with status {answer.status} and did not store the blob", url=where)
+
+    def _finish(self, session: _Session, source: BinaryIO, length: int) -> Answer:
         mark = b"&" if session.url.query else b""
         digest = quote(self._descriptor.digest, safe="").encode()
         url = session.url.copy_with(query=session.url.query + mark + b"digest=" + digest)
@@ -210,7 +299,7 @@ class Upload:
                 "PUT",
                 url,
                 push(self._repository),
-                frozenset({201, 204}),
+                _STORED | _MAYBE_STORED,
                 headers=_OCTETS,
                 body=(lambda: self._bytes(source, 0, length)) if length else None,
                 length=length,
@@ -221,6 +310,7 @@ class Upload:
         if stored != self._descriptor.digest:
             where = redacted(str(url))
             raise BrokenAnswer(f"{where} stored {stored[:100]} where {self._descriptor.digest} was sent", url=where)
+        return answer
 
     def _bytes(self, source: BinaryIO, start: int, end: int) -> Iterator[bytes]:
         source.seek(start)
@@ -238,7 +328,7 @@ class Upload:
     def _is_there(self) -> bool:
         url = self._transport.url(f"{self._repository}/blobs/{self._descriptor.digest}")
         try:
-            self._transport.call(Call("HEAD", url, push(self._repository), frozenset({200})), self._deadline)
+            self._transport.head(Call("HEAD", url, push(self._repository), frozenset({200})), self._deadline)
         except BlobUnknown:
             return False
         except RegistryError as error:
@@ -258,3 +348,7 @@ class Upload:
         if self._on_bytes is not None and position != self._reported:
             self._on_bytes(position - self._reported)
         self._reported = position
+
+
+def _status(error: SociPipelineError) -> int:
+    return error.status if isinstance(error, RegistryError) else 0

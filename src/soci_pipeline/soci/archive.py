@@ -6,9 +6,9 @@ from pathlib import Path
 from soci_pipeline.build.archive import Archive, open_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import Layout, parse_roots
+from soci_pipeline.oci.layout import MAX_INDEX_FILE_BYTES, Layout, parse_roots
 from soci_pipeline.oci.layout_choice import choose_roots
-from soci_pipeline.oci.manifest import MAX_DEPTH, MAX_MANIFEST_BYTES
+from soci_pipeline.oci.manifest import MAX_DEPTH
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.progress import Advance, meter
 
@@ -30,8 +30,8 @@ def unpacked(path: Path, folder: Path, *, ref: str | None = None) -> Layout:
                 f"{path} is no archive of an OCI layout",
                 advice="It needs oci-layout and index.json; `docker buildx build --output type=oci` writes one.",
             )
-        if size > MAX_MANIFEST_BYTES:
-            raise InvalidInput(f"index.json of {path} has {size} bytes")
+        if size > MAX_INDEX_FILE_BYTES:
+            raise InvalidInput(f"index.json of {path} has {size} bytes, and at most {MAX_INDEX_FILE_BYTES} are allowed")
         with archive.open("index.json") as file:
             roots = choose_roots(parse_roots(file.read(), path), ref, path)
         layout = Layout.create(folder)

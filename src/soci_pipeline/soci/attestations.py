@@ -8,7 +8,7 @@ cannot be, and stays as it is: it speaks of the image before it was indexed, whi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from soci_pipeline.oci import canonical_json
@@ -27,15 +27,33 @@ def follow_all(
     entries: Sequence[Descriptor], renamed: Mapping[Digest, Descriptor], source: Layout, target: Layout
 ) -> tuple[Descriptor, ...]:
     """Each entry as `follow` returns it; what refers to a changed entry, as its signature does, follows that one."""
-    known, followed, moved = dict(renamed), list(entries), True
-    while moved:
-        moved = False
-        for position, entry in enumerate(entries):
-            after = follow(entry, known, source, target) if followed[position] == entry else entry
-            if after != entry:
-                followed[position] = known[entry.digest] = after
-                moved = True
+    known, followed = dict(renamed), list(entries)
+    for position in _referred_first(entries, source):
+        after = follow(entries[position], known, source, target)
+        if after != entries[position]:
+            followed[position] = known[entries[position].digest] = after
     return tuple(followed)
+
+
+def _referred_first(entries: Sequence[Descriptor], source: Layout) -> Iterator[int]:
+    """The positions of the entries, each after those of the entries that it refers to."""
+    refers = [_referred(entry, source) for entry in entries]
+    pending = list(range(len(entries)))
+    while pending:
+        waiting = {str(entries[position].digest) for position in pending}
+        ready = [position for position in pending if waiting.isdisjoint(refers[position])]
+        # Annotations may name each other in a circle; then any order will do.
+        yield from ready or pending
+        pending = [position for position in pending if position not in ready] if ready else []
+
+
+def _referred(entry: Descriptor, source: Layout) -> set[str]:
+    """The digests of the other manifests that an entry refers to, by its annotation or its manifest's `subject`."""
+    found = {entry.annotations.get(REFERENCE_DIGEST, "")}
+    if entry.media_type in IMAGE_MANIFESTS and source.has(entry):
+        subject = source.read_document(entry).subject
+        found |= set() if subject is None else {str(subject.digest)}
+    return found - {str(entry.digest)}
 
 
 def follow(descriptor: Descriptor, renamed: Mapping[Digest, Descriptor], source: Layout, target: Layout) -> Descriptor:

@@ -48,7 +48,7 @@ def read_images(
     images = [image for child in index.manifests if (image := _image(source, child)) is not None]
     if not images:
         raise InvalidInput(f"the layout {source.path} holds no image")
-    _check_platforms(source, images, {root.digest: root for root in roots})
+    _check_platforms(source, (*images, *_nested_images(source, index)), {root.digest: root for root in roots})
     return index, tuple(_choose(images, platforms))
 
 
@@ -64,11 +64,25 @@ def check_images(source: Layout, root: Descriptor) -> None:
     """
     if root.media_type not in IMAGE_INDEXES:
         return
+    _check_platforms(source, _nested_images(source, ImageIndex(manifests=(root,))), {})
+
+
+def _nested_images(source: Layout, index: ImageIndex) -> list[SourceImage]:
+    """The readable images of the image indexes that an image index lists; clients choose among these too."""
     images: list[SourceImage] = []
-    for child in source.read_document(root).children:
-        with contextlib.suppress(InvalidInput):
-            images += [image] if (image := _image(source, child)) is not None else []
-    _check_platforms(source, images, {})
+    seen: set[Digest] = set()
+    pending = list(index.manifests)
+    while pending:
+        node = pending.pop()
+        if node.media_type not in IMAGE_INDEXES or node.digest in seen or not source.has(node):
+            continue
+        seen.add(node.digest)
+        children = source.read_document(node).children
+        pending += children
+        for child in children:
+            with contextlib.suppress(InvalidInput):
+                images += [image] if (image := _image(source, child)) is not None else []
+    return images
 
 
 def _check_platforms(source: Layout, images: Iterable[SourceImage], names: Mapping[Digest, Descriptor]) -> None:
@@ -109,7 +123,9 @@ def _image(source: Layout, child: Descriptor) -> SourceImage | None:
     if not source.has(child) or (child.platform is not None and child.platform.is_unknown):
         return None
     manifest = source.read_document(child)
-    if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+    if not isinstance(manifest, ImageManifest) or manifest.artifact_type:
+        return None
+    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
         return None
     platform = child.platform or platform_of_config(source.read(manifest.config))
     return SourceImage(child, manifest, platform)

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soci_pipeline.webhook import metrics
+from soci_pipeline.webhook.http_protocol import sender_of
 from soci_pipeline.webhook.openapi import document
 from soci_pipeline.webhook.receiver import Answer, Receiver
 
@@ -62,7 +63,7 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
 
     async def webhook(request: Request) -> Response:
         name = request.path_params["source"]
-        client = request.client.host if request.client else ""
+        client = sender_of(request.client.host if request.client else "")
         refused = receiver.admit(name, client)
         if refused is not None:
             return _json(refused)

@@ -8,22 +8,14 @@ from urllib.parse import urlsplit
 
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.git_address import check_url
+from soci_pipeline.hosts import is_forbidden
+from soci_pipeline.publish.git_address import DEFAULT_PORTS, check_url
 
-_PORTS = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
 # Letters and digits of ASCII and what paths need: no quotes, `$(...)`, `%`, `?`, `#` or spaces.
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/@+=,\[\]-]+\Z")
 _SCP = re.compile(r"(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?P<host>[^@:/]+):(?P<path>.+)\Z")
 _LABELS = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?\Z")
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\Z", re.I)
-_LOOPBACK_NAME = re.compile(r"(.*\.)?(localhost|localhost6?\.localdomain6?|localhost6|ip6-localhost|ip6-loopback)\Z")
-# The names and the IPv6 addresses under which clouds hand out a machine's credentials.
-_METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"})
-_METADATA_NETWORKS = (ipaddress.ip_network("fd00:ec2::/32"), ipaddress.ip_network("100.100.100.200/32"))
-_THIS_HOST = ipaddress.ip_network("0.0.0.0/8")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,63 +84,32 @@ def registry_host(repository: str) -> str:
     return host
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: a loopback or unspecified address, or a name for one."""
-    address = _address(host)
-    if address is None:
-        return _LOOPBACK_NAME.match(host.lower().rstrip(".")) is not None
-    return any(each.is_loopback or each in _THIS_HOST or each.is_unspecified for each in _with_embedded(address))
-
-
 def _scp(url: str) -> tuple[str, str, int, str]:
     """The parts of ``user@host:path``; a bare word before the colon is a scheme (``javascript:``), not a host."""
     found = _SCP.match(url)
     if found is None or url.startswith("/"):
         raise ValueError("the address of the repository is a local path")
     if found["user"] is None and "." not in found["host"]:
-        raise ValueError(f"{found['host'][:30]!r} is not a supported scheme; allowed are {', '.join(_PORTS)}")
-    return "ssh", found["host"].lower(), _PORTS["ssh"], found["path"]
+        raise ValueError(f"{found['host'][:30]!r} is not a supported scheme; allowed are {', '.join(DEFAULT_PORTS)}")
+    return "ssh", found["host"].lower(), DEFAULT_PORTS["ssh"], found["path"]
 
 
 def _split(url: str) -> tuple[str, str, int, str]:
     parts = urlsplit(url)
-    if parts.scheme not in _PORTS:
+    if url.partition("://")[0] not in DEFAULT_PORTS:
         # With file:// a worker would read its own disk for the sender.
-        raise ValueError(f"{parts.scheme[:30]!r} is not a supported scheme; allowed are {', '.join(_PORTS)}")
+        raise ValueError(f"{parts.scheme[:30]!r} is not a supported scheme; allowed are {', '.join(DEFAULT_PORTS)}")
     if parts.port == 0 or parts.netloc.count("@") > 1:
         raise ValueError("the clone URL has port 0 or two @ in it")
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS[parts.scheme], parts.path
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or DEFAULT_PORTS[parts.scheme], parts.path
 
 
 def _check_host(host: str) -> None:
-    address = _address(host)
-    if address is None:
-        # inet_aton reads 2130706433, 0x7f.1 and 127.1 as addresses, and so do curl and ssh.
-        if not _LABELS.match(host) or _NUMBER.match(host.rstrip(".").rpartition(".")[2]):
-            raise ValueError(f"{host[:100]!r} is not a valid host")
-        if host.rstrip(".") in _METADATA_NAMES:
-            raise ValueError(f"{host[:100]!r} is a metadata service")
-        return
-    for each in _with_embedded(address):
-        if each.is_link_local or each.is_multicast or any(each in network for network in _METADATA_NETWORKS):
-            raise ValueError(f"{host[:100]!r} is a link-local, multicast or metadata address")
-        if each == ipaddress.ip_address("255.255.255.255"):
-            raise ValueError(f"{host[:100]!r} is the broadcast address")
-
-
-def _address(host: str) -> Address | None:
     try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]").rstrip("."))
+        ipaddress.ip_address(host.rstrip("."))
     except ValueError:
-        return None
-
-
-def _with_embedded(address: Address) -> tuple[Address, ...]:
-    """The address, and the IPv4 address that an IPv6 one stands for (mapped, compatible, 6to4, NAT64)."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return (address,)
-    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    embedded = [each for each in (address.ipv4_mapped, address.sixtofour) if each is not None]
-    if address in _NAT64 or (int(address) >> 32 == 0 and int(address) > 1):
-        embedded.append(last)
-    return (address, *embedded)
+        # Other notations of an address, which curl and ssh read too: 2130706433, 0x7f.1, 127.1.
+        if not _LABELS.match(host) or _NUMBER.match(host.rstrip(".").rpartition(".")[2]):
+            raise ValueError(f"{host[:100]!r} is not a valid host") from None
+    if is_forbidden(host):
+        raise ValueError(f"{host[:100]!r} is a link-local, multicast, broadcast or metadata host")

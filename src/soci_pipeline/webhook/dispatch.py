@@ -3,7 +3,8 @@
 While Prefect is down nothing is lost and nothing doubled: a run stays pending, and its idempotency key makes handing it
 over again harmless, also where the answer to the first try got lost. An outage (no answer, 5xx, 429) makes all runs
 wait, for as long as Retry-After says. A refusal (401, 403, a missing deployment) concerns one run: it is logged as an
-error, tried again ever more slowly, and holds up no other.
+error, tried again ever more slowly, and holds up no other. It is not given up at once: a right that was taken away can
+be given back, and no forge delivers the event again.
 """
 
 import logging

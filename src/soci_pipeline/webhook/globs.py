@@ -5,7 +5,7 @@ Names come from strangers, so no regular expression matches them: a backtracking
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated
 
@@ -15,6 +15,7 @@ _MAX_LENGTH = 200
 _MAX_PATTERNS = 100
 _CACHED_STEPS = 1 << 13
 _CACHED_FOLDERS = 1 << 10
+_CACHED_LENGTH = 100
 _WILDCARD = re.compile(r"(\*\*/|\*\*|\*|\?)")
 
 Pattern = Annotated[str, Field(min_length=1, max_length=_MAX_LENGTH)]
@@ -51,13 +52,20 @@ class Patterns(RootModel[tuple[Pattern, ...]]):
 class _Automaton:
     """The states of one pattern as the bits of an integer: bit n is set where its first n tokens match what was read.
 
-    A name costs at most one cached step for each of its characters, whatever the pattern; folders that many names share
-    cost one step each.
+    A name costs one step for each of its characters, whatever the pattern and the characters: a few operations on
+    integers, or a look into a cache. Folders of a usual length that many names share cost one step each.
     """
 
     def __init__(self, pattern: str) -> None:
-        self._tokens = tuple(_tokens(pattern))
-        self._accepting = 1 << len(self._tokens)
+        tokens = tuple(_tokens(pattern))
+        self._accepting = 1 << len(tokens)
+        self._stays = _mask(tokens, "**")
+        self._stays_in_segment = self._stays | _mask(tokens, "*", _INSIDE)
+        self._inside = _mask(tokens, _INSIDE)
+        self._any = _mask(tokens, "?", "**/")
+        self._advances = {token[1]: _mask(tokens, token) for token in tokens if token.startswith("=")}
+        self._empty = _mask(tokens, "*", "**")
+        self._empty_folders = _mask(tokens, "**/")
         self._start = self._closure(1)
         self._step = lru_cache(maxsize=_CACHED_STEPS)(self._next_states)
         self._folder = lru_cache(maxsize=_CACHED_FOLDERS)(self._read)
@@ -67,36 +75,39 @@ class _Automaton:
         *folders, last = name.split("/")
         states = self._start
         for folder in folders:
-            states = self._step(self._folder(states, folder), "/")
+            # Long ones are not kept: a sender could fill the memory with them.
+            read = self._folder if len(folder) <= _CACHED_LENGTH else self._read
+            states = self._step(read(states, folder), "/")
             if not states:
                 return False
         return bool(self._read(states, last) & self._accepting)
 
     def _read(self, states: int, text: str) -> int:
         for character in text:
-            states = self._step(states, character)
+            # To the pattern, all characters that it does not name are the same one.
+            states = self._step(states, character if character in self._advances else "")
             if not states:
                 break
         return states
 
     def _next_states(self, states: int, character: str) -> int:
-        reached = 0
-        for number, token in enumerate(self._tokens):
-            if states >> number & 1:
-                reached |= _successor(token, number, character)
-        return self._closure(reached)
+        advancing = states & self._advances.get(character, 0)
+        if character == "/":
+            return self._closure(advancing << 1 | states & self._stays | (states & self._inside) >> 1)
+        advancing |= states & self._any
+        return self._closure(advancing << 1 | states & self._stays_in_segment)
 
     def _closure(self, states: int) -> int:
         """Add the states behind wildcards that may match nothing."""
-        for number, token in enumerate(self._tokens):
-            if states >> number & 1:
-                states |= _EMPTY.get(token, 0) << number
-        return states
+        while True:
+            wider = states | (states & self._empty) << 1 | (states & self._empty_folders) << 2
+            if wider == states:
+                return states
+            states = wider
 
 
 # `**/` is two tokens: at the start of a segment, where it may end, and inside of one that it takes whole.
 _INSIDE = "inside **/"
-_EMPTY = {"*": 0b10, "**": 0b10, "**/": 0b100}
 
 
 def _tokens(pattern: str) -> Iterator[str]:
@@ -110,15 +121,9 @@ def _tokens(pattern: str) -> Iterator[str]:
             yield from (f"={character}" for character in part)
 
 
-def _successor(part: str, number: int, character: str) -> int:
-    """The state that a character leads to from the state in front of a token; 0 where it does not match."""
-    if part == "**":
-        return 1 << number
-    if part.startswith("="):
-        return 1 << number + 1 if part[1:] == character else 0
-    if character == "/":
-        return 1 << number - 1 if part == _INSIDE else 0
-    return 1 << number if part in ("*", _INSIDE) else 1 << number + 1
+def _mask(tokens: Sequence[str], *kinds: str) -> int:
+    """The states in front of the tokens of these kinds."""
+    return sum(1 << number for number, token in enumerate(tokens) if token in kinds)
 
 
 @lru_cache(maxsize=1024)

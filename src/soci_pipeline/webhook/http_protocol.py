@@ -1,7 +1,7 @@
-"""HTTP/1.1 with bounds that uvicorn leaves out: how long the head of a request may take, and who may connect how often.
+"""HTTP/1.1 with bounds that uvicorn leaves out: how long a sender may stall, and who may connect how often.
 
-Without the first a sender that opens connections and says nothing, or a header now and then, holds all the places there
-are. Without the second one address does so with many connections.
+Without the first a sender that opens connections and says nothing, or a header now and then, or does not read what it
+is answered, holds all the places there are. Without the second one address does so with many connections.
 """
 
 import asyncio
@@ -11,8 +11,11 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from soci_pipeline.registry.server.connections import Connections
+
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _IPV6_PREFIX = 64  # what a single host usually has to itself
+_UNKNOWN = "unknown"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -36,7 +39,7 @@ class Places:
     def take(self, connection: "BoundedConnection") -> bool:
         """Whether the connection has a place; idle ones may have been closed for it."""
         own = self._by_address.get(connection.address, {})
-        if len(own) >= self._per_address and not self._is_trusted(connection.address) and not self._evict(own):
+        if len(own) >= self._per_address and not self.is_trusted(connection.address) and not self._evict(own):
             return False
         if len(self._all) >= self._total and not self._evict(self._all):
             return False
@@ -60,7 +63,12 @@ class Places:
         oldest.transport.abort()
         return True
 
-    def _is_trusted(self, address: str) -> bool:
+    def handshakes(self) -> Connections:
+        """A table with the same bounds for connections whose TLS handshake has not ended."""
+        return Connections(self._per_address, most=self._total, unbounded=self.is_trusted)
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether an address is a trusted proxy's."""
         network = _network(address)
         if self._trusts_all or network is None:
             return self._trusts_all
@@ -75,11 +83,14 @@ def _network(text: str) -> Network | None:
 
 
 def sender_of(host: str) -> str:
-    """The address that connections are counted for: an IPv4 address, or the /64 of an IPv6 one."""
+    """The address that connections and requests are counted for: an IPv4 address, or the /64 of an IPv6 one.
+
+    Whatever is not an address is one sender: X-Forwarded-For may hold any text.
+    """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return host
+        return _UNKNOWN
     if isinstance(address, ipaddress.IPv4Address):
         return host
     if address.ipv4_mapped is not None:
@@ -88,17 +99,24 @@ def sender_of(host: str) -> str:
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's protocol; a connection whose next request has not a whole head within ``head_seconds`` is closed."""
+    """uvicorn's protocol; a connection whose next request has not a whole head within ``head_seconds`` is closed.
+
+    So is one whose sender does not read: it has as long for what asyncio buffers of the answers, 64 KiB.
+    """
 
     head_seconds: ClassVar[float] = 10.0
     places: ClassVar[Places]
+    handshakes: ClassVar[Connections | None] = None
     address: str = ""
     _deadline: asyncio.TimerHandle | None = None
+    _read_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a place, and begin to wait."""
         super().connection_made(transport)
-        self.address = sender_of(self.client[0]) if self.client else ""
+        self.address = sender_of(self.client[0]) if self.client else _UNKNOWN
+        if self.handshakes is not None:
+            self.handshakes.forget(transport.get_extra_info("socket").fileno())
         if not self.places.take(self):
             transport.write(_BUSY)
             transport.close()
@@ -114,7 +132,19 @@ class BoundedConnection(H11Protocol):
         """Give the place back, and stop waiting."""
         self.places.leave(self)
         self._stop_waiting()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Give the sender a while to read."""
+        super().pause_writing()
+        self._stop_waiting_for_reader()
+        self._read_deadline = self.loop.call_later(self.head_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The sender has read."""
+        super().resume_writing()
+        self._stop_waiting_for_reader()
 
     def _wait_for_head(self) -> None:
         if not self.is_idle:
@@ -126,6 +156,11 @@ class BoundedConnection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline.cancel()
+            self._read_deadline = None
 
     def _give_up(self) -> None:
         self._deadline = None
@@ -139,6 +174,9 @@ class BoundedConnection(H11Protocol):
         return cycle is None or cycle.response_complete
 
 
-def bounded_connections(*, head_seconds: float, places: Places) -> type[BoundedConnection]:
-    """The protocol with bounds of its own."""
-    return type("BoundedConnection", (BoundedConnection,), {"head_seconds": head_seconds, "places": places})
+def bounded_connections(
+    *, head_seconds: float, places: Places, handshakes: Connections | None = None
+) -> type[BoundedConnection]:
+    """The protocol with bounds of its own; ``handshakes`` counts the connections that do not have it yet."""
+    bounds = {"head_seconds": head_seconds, "places": places, "handshakes": handshakes}
+    return type("BoundedConnection", (BoundedConnection,), bounds)

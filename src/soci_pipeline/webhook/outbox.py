@@ -11,6 +11,7 @@ All methods may be called from any thread; each raises `OutboxUnavailable` where
 
 import contextlib
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -22,6 +23,7 @@ from typing import Any
 
 from soci_pipeline.prefect_api import FINAL_STATES
 from soci_pipeline.webhook.errors import OutboxUnavailable
+from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.rules import PlannedRun
 
 # One tuple of statements a version; `PRAGMA user_version` is how many of them a file has. Never edit one: append.
@@ -76,6 +78,8 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 _NEWER = "Start the release that wrote it, or name another outbox in the configuration."
 _PROBE_BYTES = 64 << 10
 _DELETED_AT_ONCE = 1000
+# Nothing waits longer: a Retry-After counts for an hour at most.
+_LONGEST_WAIT_S = 2 * 3600.0
 
 
 class DispatchState(StrEnum):
@@ -142,6 +146,8 @@ class Outbox:
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )
             self._connection.row_factory = sqlite3.Row
+            # A text that is damaged must not keep the other columns from being read.
+            self._connection.text_factory = lambda text: text.decode(errors="replace")
             self._connection.execute("PRAGMA journal_mode = WAL")
             # 202 is a promise: the row has to survive a power cut.
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -150,7 +156,7 @@ class Outbox:
             self._connection.execute("PRAGMA temp_store = MEMORY")
             _migrate(self._connection, path)
             before = self._connection.execute("SELECT seconds FROM running_time").fetchone()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise OutboxUnavailable(f"the outbox {path} cannot be opened: {error}") from error
         self._running = RunningTime(before["seconds"], clock)
 
@@ -241,25 +247,44 @@ class Outbox:
         """Runs that are on their way while nobody hands them over are pending again, due after ``delay_s``.
 
         So it is at the start, when the last receiver was killed, and where the disk was full just when Prefect had
-        answered. Handing one over twice is harmless, because Prefect knows its idempotency key.
+        answered. Handing one over twice is harmless, because Prefect knows its idempotency key. A wait that is longer
+        than any of this release, as an older one may have written it, ends now.
         """
         with self._transaction() as cursor:
+            now = self.now()
+            latest = now + _LONGEST_WAIT_S
+            cursor.execute("UPDATE runs SET next_attempt = ? WHERE next_attempt > ?", (now, latest))
+            cursor.execute("UPDATE runs SET next_report = ? WHERE next_report > ?", (now, latest))
             return cursor.execute(
                 "UPDATE runs SET state = ?, next_attempt = ? WHERE state = ?",
-                (DispatchState.PENDING, self.now() + delay_s, DispatchState.DISPATCHING),
+                (DispatchState.PENDING, now + delay_s, DispatchState.DISPATCHING),
             ).rowcount
 
     def claim(self) -> OutboxRun | None:
         """Take the oldest run that is due; it is ``dispatching`` until one of the next three is called."""
-        if not self._select("state = 'pending' AND next_attempt <= ?", 1, self.now()):
-            return None
-        with self._transaction() as cursor:
-            row = cursor.execute(
-                "UPDATE runs SET state = ? WHERE id = (SELECT id FROM runs WHERE state = ? AND next_attempt <= ?"
-                " ORDER BY id LIMIT 1) RETURNING *",
-                (DispatchState.DISPATCHING, DispatchState.PENDING, self.now()),
-            ).fetchone()
-        return _run(row) if row is not None else None
+        while self._is_any_due():
+            with self._transaction() as cursor:
+                row = cursor.execute(
+                    "UPDATE runs SET state = ? WHERE id = (SELECT id FROM runs WHERE state = ? AND next_attempt <= ?"
+                    " ORDER BY id LIMIT 1) RETURNING *",
+                    (DispatchState.DISPATCHING, DispatchState.PENDING, self.now()),
+                ).fetchone()
+                run = None if row is None else _readable(row)
+                if row is not None and run is None:
+                    # It must not keep those behind it from being handed over.
+                    cursor.execute(
+                        "UPDATE runs SET state = ?, outcome = 'NOT_STARTED', reported = 'NOT_STARTED', finished = ?,"
+                        " error = 'the row is damaged' WHERE id = ?",
+                        (DispatchState.FAILED, self.now(), row["id"]),
+                    )
+            if run is not None:
+                return run
+        return None
+
+    def _is_any_due(self) -> bool:
+        with self._transaction(write=False) as cursor:
+            query = "SELECT 1 FROM runs WHERE state = 'pending' AND next_attempt <= ? LIMIT 1"
+            return cursor.execute(query, (self.now(),)).fetchone() is not None
 
     def dispatched(self, run: OutboxRun, flow_run_id: str) -> None:
         """Prefect has the run."""
@@ -392,7 +417,7 @@ class Outbox:
     def _select(self, condition: str, limit: int, *values: object) -> list[OutboxRun]:
         with self._transaction(write=False) as cursor:
             rows = cursor.execute(f"SELECT * FROM runs WHERE {condition} ORDER BY id LIMIT ?", (*values, limit))  # noqa: S608 - conditions are constants of this module
-            return [_run(row) for row in rows.fetchall()]
+            return [run for row in rows.fetchall() if (run := _readable(row)) is not None]
 
     def _update(self, run: OutboxRun, **columns: object) -> None:
         assignments = ", ".join(f"{name} = ?" for name in columns)
@@ -415,7 +440,8 @@ class Outbox:
                     with contextlib.suppress(sqlite3.Error):
                         cursor.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                # Python cannot read what SQLite says of a file that is damaged.
                 raise OutboxUnavailable(f"the outbox cannot be written: {error}") from error
 
 
@@ -503,6 +529,23 @@ _ENDED_SQL = ", ".join(f"'{each}'" for each in sorted(FINAL_STATES))
 _FINAL_SQL = ", ".join(f"'{each}'" for each in sorted(FINAL_OUTCOMES))
 
 
+def _readable(row: sqlite3.Row) -> OutboxRun | None:
+    """A row as a run; None for one that is damaged, which is logged."""
+    try:
+        return _run(row)
+    except (ValueError, TypeError, KeyError) as error:
+        log(f"a run in the outbox cannot be read: {type(error).__name__}", level=logging.ERROR, run=row["id"])
+        return None
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    """What `store` has written, which is always ASCII; raises `ValueError` for anything else."""
+    found = json.loads(text)
+    if not text.isascii() or not isinstance(found, dict):
+        raise ValueError("the parameters are damaged")
+    return found
+
+
 def _run(row: sqlite3.Row) -> OutboxRun:
     target = json.loads(row["target"]) if row["target"] else None
     return OutboxRun(
@@ -510,7 +553,7 @@ def _run(row: sqlite3.Row) -> OutboxRun:
         source=row["source"],
         rule=row["rule"],
         deployment=row["deployment"],
-        parameters=json.loads(row["parameters"]),
+        parameters=_parameters(row["parameters"]),
         key=row["key"],
         received=row["received"],
         stored=row["stored"],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.webhook.clone_urls import is_loopback
+from soci_pipeline.hosts import is_loopback
 from soci_pipeline.webhook.configuration import Configuration, Rule
 from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.events import Event, ImageEvent, PushEvent

@@ -15,6 +15,7 @@ import uvicorn
 
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.registry.server.connections import Connections, counting
 from soci_pipeline.webhook.app import create_app
 from soci_pipeline.webhook.backoff import Loop
 from soci_pipeline.webhook.configuration import Configuration, PrefectSettings
@@ -57,8 +58,9 @@ class Service:
         check_secrets(self.configuration)
         with contextlib.ExitStack() as stack:
             settings = self.configuration.prefect
-            self.outbox = stack.enter_context(Outbox(self.configuration.outbox))
+            # First, since opening migrates: an older receiver would go on writing waits that the new schema misreads.
             stack.enter_context(_alone_with(self.configuration.outbox))
+            self.outbox = stack.enter_context(Outbox(self.configuration.outbox))
             reclaimed = self.outbox.reclaim()
             if reclaimed:
                 log("runs of the last receiver are pending again", runs=reclaimed)
@@ -146,6 +148,7 @@ def _alone_with(outbox: Path) -> Iterator[None]:
     Two would take each other's runs for those of a receiver that has died.
     """
     try:
+        outbox.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(outbox.with_name(f"{outbox.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
     except OSError as error:
         raise OutboxUnavailable(f"the outbox {outbox} cannot be locked: {error.strerror}") from error
@@ -214,7 +217,13 @@ def serving(configuration: Configuration) -> Iterator[tuple[str, Service]]:
 
 
 class _Server(uvicorn.Server):
+    """Logs where it listens. With ``handshakes`` it counts connections from the moment they are accepted."""
+
+    handshakes: Connections | None = None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.handshakes is not None:
+            sockets = [counting(self.config.bind_socket(), self.handshakes)]
         await super().startup(sockets=sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
@@ -223,15 +232,16 @@ class _Server(uvicorn.Server):
 
 def _server(service: Service) -> uvicorn.Server:
     listen, limits = service.configuration.listen, service.configuration.limits
-    return _Server(
+    places = Places(limits.connections_per_address, _MAX_CONNECTIONS, listen.trusted_proxies)
+    handshakes = places.handshakes() if listen.tls_cert else None
+    server = _Server(
         uvicorn.Config(
             service.app,
             host=listen.host,
             port=listen.port,
-            http=bounded_connections(
-                head_seconds=limits.body_seconds,
-                places=Places(limits.connections_per_address, _MAX_CONNECTIONS, listen.trusted_proxies),
-            ),
+            http=bounded_connections(head_seconds=limits.body_seconds, places=places, handshakes=handshakes),
+            # A connection that changes its protocol would keep its place for good.
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -243,6 +253,8 @@ def _server(service: Service) -> uvicorn.Server:
             ssl_keyfile=listen.tls_key,
         )
     )
+    server.handshakes = handshakes
+    return server
 
 
 def _run_quietly(server: uvicorn.Server) -> None:

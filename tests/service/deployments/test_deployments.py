@@ -121,7 +121,8 @@ def test_the_client_of_a_run_tries_for_longer_than_a_minute() -> None:
 def test_a_run_is_silent_for_longer_than_a_server_that_is_away_for_a_minute_before_it_is_crashed() -> None:
     beat = int(POOLS["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     automation = yaml.safe_load((ROOT / "deployments" / "automations" / "crash-silent-runs.yaml").read_text())
-    assert automation["trigger"]["within"] >= 60 + 3 * beat
+    # The last heartbeat before the outage and the first one after it are each up to one interval away from it.
+    assert automation["trigger"]["within"] >= 60 + 2 * beat + 10
 
 
 def test_a_silent_run_is_given_up_after_three_missed_heartbeats() -> None:

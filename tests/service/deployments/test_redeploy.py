@@ -9,6 +9,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentScheduleUpdate, DeploymentUpdate
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -79,6 +80,39 @@ def test_parameters_and_schedules_of_every_kind_are_written_back(name: str, caps
     printed = capsys.readouterr().out
     assert f"{name}: kept the parameters of the server: image, tags" in printed
     assert f"{name}: kept the schedules of the server" in printed
+
+
+def test_tags_and_a_limit_are_kept_and_a_description_is_not_lost_without_a_word(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    mine = DeploymentUpdate(
+        tags=["soci-pipeline", "web"], description="Ask the web team", concurrency_limit=3, concurrency_options=options
+    )
+    declared = DeploymentUpdate(tags=["soci-pipeline", "new"], description="Of the file", concurrency_limit=None)
+    with get_client(sync_client=True) as client:
+        client.update_deployment(_id(name), mine)
+        redeploy.keep(name)
+        client.update_deployment(_id(name), declared)
+        redeploy._restore_pending()
+        found = client.read_deployment_by_name(name)
+    assert found.tags == ["soci-pipeline", "new", "web"]
+    assert found.global_concurrency_limit is not None
+    assert (found.global_concurrency_limit.limit, found.concurrency_options) == (3, options)
+    printed = capsys.readouterr().out
+    assert f"{name}: kept the tags of the server: web" in printed
+    assert f"{name}: kept the concurrency limit of the server: 3" in printed
+    assert f"{name}: replaced the description of the server, which was: Ask the web team" in printed
+
+
+def test_a_limit_that_only_the_file_has_counts(name: str) -> None:
+    redeploy.keep(name)
+    with get_client(sync_client=True) as client:
+        client.update_deployment(_id(name), DeploymentUpdate(concurrency_limit=1))
+        redeploy._restore_pending()
+        found = client.read_deployment_by_name(name)
+    assert found.global_concurrency_limit is not None
+    assert found.global_concurrency_limit.limit == 1
 
 
 def test_what_has_not_changed_is_neither_written_nor_mentioned(name: str, capsys: pytest.CaptureFixture[str]) -> None:

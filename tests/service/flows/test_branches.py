@@ -21,7 +21,7 @@ from soci_pipeline.errors import BranchFailed, ExitCode, InvalidInput, NoWorker
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_api import PrefectRefused
 from soci_pipeline.settings import PublishSettings
-from tasks.branches import Started, wait
+from tasks.branches import Started, cancel, wait
 from tasks.workers import Watch, pools_of, wait_for_workers
 from tests.support.switch import Switch
 from tests.support.webhook import loopback
@@ -150,6 +150,11 @@ def test_a_branch_that_a_living_worker_does_not_begin_fails_in_the_end(pool: Poo
     pool.worker()
     with pytest.raises(BranchFailed, match="linux/amd64: a worker took it and did not start it within 600 s"):
         _wait(_run(AMD64, Pending()), pool=pool)
+
+
+def test_cancelling_a_run_that_was_deleted_is_done_already() -> None:
+    with get_client(sync_client=True) as client:
+        cancel(client, uuid4(), "nobody needs it any more")
 
 
 def test_a_branch_that_was_deleted_is_a_failure(pool: Pool) -> None:

@@ -1,12 +1,15 @@
 """Secrets from Prefect blocks: for git and for builds, as files that only last as long as they are needed."""
 
 import stat
+import traceback
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
 
 from soci_pipeline.errors import InvalidInput
 from tasks.secrets import git_credentials, secret_files
@@ -54,6 +57,16 @@ def test_a_block_of_another_shape_is_named_without_its_contents() -> None:
     with pytest.raises(InvalidInput, match=place) as caught:
         git_credentials(place)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_block_that_does_not_match_its_type_is_named_without_its_contents() -> None:
+    place = _block("x")
+    with get_client(sync_client=True) as client:
+        there = client.read_block_document_by_name(place.partition("/")[2], "secret", include_secrets=False)
+        client.update_block_document(there.id, BlockDocumentUpdate(data={"old": "hunter2"}, merge_existing_data=False))
+    with pytest.raises(InvalidInput, match=f"{place} does not match its type") as caught:
+        git_credentials(place)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_build_secrets_are_files_for_their_owner_alone_and_only_for_the_block(tmp_path: Path) -> None:

@@ -67,6 +67,14 @@ def test_two_spellings_of_one_image_are_one(deployment: UUID) -> None:
     assert cancel_older(PublishRequest.check(GIVEN | {"image": "app"}), mine) == (older,)
 
 
+def test_a_waiting_run_whose_image_is_not_a_reference_stops_no_other(deployment: UUID) -> None:
+    wrong = _run(deployment, NOW - timedelta(minutes=2), image="Not A Reference")
+    older = _run(deployment, NOW - timedelta(minutes=1))
+    mine = _run(deployment, NOW, running=True)
+    assert cancel_older(PublishRequest.check(GIVEN), mine) == (older,)
+    assert _state(wrong) == "SCHEDULED"
+
+
 def test_a_run_without_a_deployment_supersedes_nothing() -> None:
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(publication, parameters=GIVEN)

@@ -1,30 +1,42 @@
 """One publication of an image moves tags at a time; other images do not wait for it."""
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import AwaitingRetry, Cancelling, Crashed
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import AwaitingRetry, Cancelling, Crashed, Running
 
 from flows.index_image import index_image
 from soci_pipeline.errors import StackError
 from soci_pipeline.local.prefect_server import PrefectServer
+from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_INDEX
 from soci_pipeline.publish.existing.index import IndexedImage
+from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.records import SociOptions
 from tasks.tags import alone, limit_of
-from tests.support.images import index_layout
-from tests.support.published import REPOSITORY, stored, tag
+from tasks.tags import tag as move_tags
+from tests.support.images import AMD64, add_image, index_layout
+from tests.support.published import REPOSITORY, stored, tag, upload
+from tests.support.switch import Switch
 from tests.support.webhook import until
 
 
@@ -101,6 +113,73 @@ def test_a_run_that_is_not_running_any_more_on_the_server_moves_no_tag(state: St
     assert said == [f"stopped before any tag was changed: on the Prefect server this run is {state.name}, not Running"]
 
 
+def _deleted() -> None:
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run(UUID(flow_run.get_id()))
+
+
+def _started_elsewhere() -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run.get_id()), AwaitingRetry(), force=True)
+        client.set_flow_run_state(UUID(flow_run.get_id()), Running(), force=True)
+
+
+def _crashed() -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run.get_id()), Crashed(), force=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [(_deleted, "was deleted"), (_started_elsewhere, "was started again")], ids=["gone", "again"]
+)
+def test_a_run_that_is_deleted_or_started_elsewhere_moves_no_tag(change: Callable[[], None], words: str) -> None:
+    moved: list[str] = []
+    said: list[str] = []
+
+    @flow(name="publishes")
+    def publishes() -> None:
+        change()
+        try:
+            with alone(_image()):
+                moved.append("tag")
+        except StackError as error:
+            said.append(error.reason)
+
+    with contextlib.suppress(ObjectNotFound):  # of Prefect's, which cannot say how a run ended that is gone
+        publishes(return_state=True)
+    assert moved == []
+    assert said == [f"stopped before any tag was changed: on the Prefect server this run {words}"]
+
+
+def _of_commit(layout: Layout, commit: str) -> Descriptor:
+    return layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64),), annotations={REVISION: commit}))
+
+
+def test_a_run_that_is_crashed_while_commits_are_compared_moves_no_tag(
+    client: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing them may take minutes, and the first look at the run's state is over by then."""
+    layout = Layout.create(tmp_path / "image")
+    there, index = _of_commit(layout, "1" * 40), _of_commit(layout, "2" * 40)
+    tag(client, layout, there, "v1")
+    upload(client, layout, index)
+
+    def crashed_meanwhile(*_: object) -> bool:
+        _crashed()
+        return False
+
+    monkeypatch.setattr("tasks.tags.is_ancestor", crashed_meanwhile)
+    request = PublishRequest.check({"image": f"{client.registry}/{REPOSITORY}", "source": "https://example.com/a.git"})
+
+    @flow(name="publishes")
+    def publishes() -> None:
+        with pytest.raises(StackError, match="this run is Crashed, not Running"):
+            move_tags(request, index, (), ("v1",), TagMutability(), client)
+
+    publishes(return_state=True)
+    assert client.head_manifest(REPOSITORY, "v1") == there.plain
+
+
 def test_a_run_that_is_running_moves_its_tags() -> None:
     @flow(name="publishes")
     def publishes() -> str:
@@ -108,6 +187,18 @@ def test_a_run_that_is_running_moves_its_tags() -> None:
             return "moved"
 
     assert publishes() == "moved"
+
+
+def test_a_server_that_is_away_when_the_tags_have_moved_fails_nothing() -> None:
+    url = urlsplit(PREFECT_API_URL.value() or "")
+    moved: list[str] = []
+    with Switch(int(url.port or 0)) as switch:
+        there = url._replace(netloc=f"127.0.0.1:{switch.port}").geturl()
+        switch.on()
+        with temporary_settings(updates={PREFECT_API_URL: there, PREFECT_CLIENT_MAX_RETRIES: 0}), alone(_image()):
+            moved.append("tag")
+            switch.off()
+    assert moved == ["tag"]
 
 
 def test_another_image_does_not_wait() -> None:

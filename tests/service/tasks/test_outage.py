@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -10,7 +11,8 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from soci_pipeline.prefect_api import PrefectRefused
+from soci_pipeline.prefect_api import PrefectRefused, PrefectUnavailable
+from tasks.aws import load_block
 from tasks.outage import patiently
 from tests.support.webhook import Recorded, loopback
 
@@ -67,6 +69,22 @@ def test_a_server_that_stays_away_ends_the_wait() -> None:
     with _server([(504, {})]) as asked, pytest.raises(httpx.HTTPStatusError):
         patiently(_count(), seconds=3)
     assert len(asked) > 1
+
+
+@pytest.mark.parametrize("page", [b"<html>maintenance</html>", b""])
+def test_a_page_in_the_servers_place_is_an_outage(page: bytes) -> None:
+    """A proxy answers so, with 200, while it has no server behind it."""
+    with _server([(200, page), (200, page), (200, 7)]) as asked:
+        assert patiently(_count()) == 7
+    assert len(asked) == 3
+    with _server([(200, page)]), pytest.raises(PrefectUnavailable, match="is not JSON"):
+        patiently(_count(), seconds=1)
+
+
+def test_a_page_in_the_servers_place_is_not_a_missing_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.aws.patiently", partial(patiently, seconds=1))
+    with _server([(200, b"<html>maintenance</html>")]), pytest.raises(PrefectUnavailable, match="is not JSON"):
+        load_block("secret/made")
 
 
 @pytest.mark.parametrize("status", [401, 403])

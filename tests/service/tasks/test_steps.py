@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.settings import Settings, WorkSettings
+from soci_pipeline.settings import PublishSettings, Settings, WorkSettings
 from soci_pipeline.soci.records import SociOptions
 from tasks.index_existing import index_existing
+from tasks.target import check_target
 from tests.support.images import AMD64, ARM64, index_layout
 from tests.support.published import REPOSITORY, tag
 from tests.support.registries import AT_ONCE, registry
@@ -78,3 +81,17 @@ def test_a_v1_index_of_an_existing_image_is_refused(tmp_path: Path, settings: Se
             settings,
             soci=SociOptions.model_validate({"version": "v1"}),
         )
+
+
+def test_a_token_for_signing_that_is_missing_is_named_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SIGSTORE_ID_TOKEN", raising=False)
+    commit = ResolvedSource(
+        url="https://git.example.com/app.git", ref="refs/heads/main", commit="a" * 40, commit_time=1
+    )
+    with registry(tmp_path / "registry", settings=AT_ONCE) as client:
+        parameters = {"image": f"{client.registry}/{REPOSITORY}", "source": commit.url, "tags": ["v1"]}
+        settings = Settings(publish=PublishSettings(signing_token=True))
+        with pytest.raises(InvalidInput, match="no OIDC token for signing in the variable SIGSTORE_ID_TOKEN"):
+            check_target.fn(PublishRequest.check(parameters), commit, client, settings)

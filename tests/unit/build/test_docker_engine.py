@@ -14,7 +14,7 @@ import pytest
 from soci_pipeline.build.docker_engine import DockerBuilder
 from soci_pipeline.build.errors import NotSupportedByBuilder
 from soci_pipeline.build.request import BuildRequest
-from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable
+from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable, InvalidInput
 from soci_pipeline.tool_versions import ToolTooOld
 from tests.support.images import AMD64, ARM64
 
@@ -213,6 +213,29 @@ def test_a_dockerfile_with_an_ignore_file_of_its_own_is_refused_before_anything_
     with pytest.raises(NotSupportedByBuilder, match=r"Dockerfile\.dockerignore'") as caught:
         _builder(engine, tmp_path).build(request, tmp_path / "out")
     assert "`buildx`" in str(caught.value.advice)
+    assert engine.asked == []
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "reason"),
+    [
+        (b"\xef\xbb\xbf.env\n", NotSupportedByBuilder, "begins with a byte order mark"),
+        (".env\n".encode("utf-16"), InvalidInput, "cannot be read"),
+        (None, InvalidInput, "cannot be read"),
+    ],
+    ids=["byte order mark", "UTF-16", "link to nothing"],
+)
+def test_an_ignore_file_whose_patterns_would_not_all_be_read_is_refused_before_anything_is_sent(
+    tmp_path: Path, engine: Engine, content: bytes | None, error: type[Exception], reason: str
+) -> None:
+    request = _request(tmp_path)
+    ignore_file = request.context_folder() / ".dockerignore"
+    if content is None:
+        ignore_file.symlink_to("nowhere")
+    else:
+        ignore_file.write_bytes(content)
+    with pytest.raises(error, match=reason):
+        _builder(engine, tmp_path).build(request, tmp_path / "out")
     assert engine.asked == []
 
 

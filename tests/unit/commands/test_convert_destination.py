@@ -260,6 +260,41 @@ def test_a_kill_between_two_renames_loses_neither_result(force: bool, source: Pa
     assert [path.name for path in destination.path.parent.iterdir()] == ["result"]
 
 
+def test_an_earlier_result_whose_name_is_in_use_again_is_kept(
+    source: Path, destination: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = [sys.executable, "-c", _KILLED_BETWEEN, str(source), str(destination.path), "--force"]
+    subprocess.run(command, check=False, capture_output=True, timeout=60)
+    destination.path.mkdir()
+    assert _convert(source, destination.path.parent / "another") == ExitCode.OK
+    [scratch] = destination.path.parent.glob(SCRATCH)
+    assert _is_whole(Layout.open(scratch / "replaced" / "result"))
+    assert f"{scratch}/replaced/result: its name is in use again" in caplog.text
+
+
+def test_an_earlier_result_is_kept_where_another_program_takes_its_name_between_two_renames(
+    source: Path, destination: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take_the_name(one: Path, other: Path) -> bool:
+        monkeypatch.setattr(Path, "rename", taking)
+        return False
+
+    def taking(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        if path == destination.path:
+            path.mkdir()
+            (path / "notes.txt").write_text("mine")
+        return moved
+
+    rename = Path.rename
+    monkeypatch.setattr(layout_replacement, "exchange", take_the_name)
+    assert _convert(source, destination.path, "--force") == ExitCode.INVALID_INPUT
+    [scratch] = destination.path.parent.glob(SCRATCH)
+    assert _is_whole(Layout.open(scratch / "replaced" / "result"))
+    assert (destination.path / "notes.txt").read_text() == "mine"
+    assert f"{scratch}/replaced/result" in capsys.readouterr().err
+
+
 def test_kills_at_any_moment_leave_a_whole_result(destination: Layout, tmp_path: Path) -> None:
     source = image_layout(tmp_path / "source", AMD64, [gzip_layer({"model.bin": noise(3 << 20)}, level=1)]).path
     command = [sys.executable, "-m", "soci_pipeline", "convert", str(source), str(destination.path), "--force"]

@@ -69,6 +69,22 @@ def test_only_a_release_that_is_too_old_takes_packages_of_the_next(release: Rele
     assert release.codename_of(Suite.OWN) == release.codename
 
 
+def test_packages_of_the_release_in_development_have_lists_of_their_own_and_are_debians(
+    tmp_path: Path, log: Path
+) -> None:
+    suites = (Suite.UNSTABLE,)
+    archive = PackageArchive(tmp_path / "apt", architecture="amd64", release=BOOKWORM, suites=suites)
+    write_program(tmp_path / "programs", "apt-cache", 'echo " tool | 1.0 | https://m sid/main amd64"')
+    (tmp_path / "to").mkdir()
+    assert archive.download("tool", Suite.UNSTABLE, tmp_path / "to").name == "tool_1_amd64.deb"
+    assert "download tool/sid" in log.read_text()
+    sources = (tmp_path / "apt" / "amd64" / "sources.list").read_text()
+    assert "https://mirror.example/debian/ sid main" in sources
+    assert sources.count("\n") == 1
+    with pytest.raises(ToolMissing, match="on Debian only, not ubuntu"):
+        PackageArchive(tmp_path / "apt", architecture="amd64", release=Release("ubuntu", "noble"), suites=suites)
+
+
 def test_a_package_is_asked_for_by_its_suite_from_the_machines_own_mirror(tmp_path: Path, log: Path) -> None:
     archive = PackageArchive(tmp_path / "apt", architecture="amd64", release=BOOKWORM)
     (tmp_path / "to").mkdir()

@@ -62,6 +62,28 @@ def test_a_folder_that_was_moved_fetches_nothing_again(tmp_path: Path, programs:
     assert (tmp_path / "downloads").read_text() == "x\n"
 
 
+COSIGN = 'mkdir -p "$3/usr/bin"; echo "of $2" > "$3/usr/bin/cosign"; chmod 755 "$3/usr/bin/cosign"'
+
+
+def test_a_second_version_of_a_tool_has_a_folder_of_its_own(tmp_path: Path, programs: Path) -> None:
+    write_program(programs, "apt-get", APT_GET.replace("oras_1", "cosign_1"))
+    write_program(
+        programs, "apt-cache", 'echo " cosign | 1.0 | https://m trixie/main"; echo " cosign | 3 | m sid/main"'
+    )
+    write_program(programs, "dpkg-deb", COSIGN)
+    tools = _toolchain(tmp_path / "toolchain", DEBIAN)
+    tools.ensure(["cosign", "cosign-3", "cosign-3"])
+    first, second = tools.folder_of("cosign") / "cosign", tools.folder_of("cosign-3") / "cosign"
+    assert tools.program("cosign") == first
+    assert [path.resolve().parents[2].name.split("-")[0] for path in (first, second)] == ["trixie", "sid"]
+
+
+def test_a_tool_on_the_path_is_not_taken_for_a_second_version(tmp_path: Path, programs: Path) -> None:
+    write_program(programs, "cosign", "echo installed")
+    with pytest.raises(ToolMissing, match="cosign-3 is not here"):
+        _toolchain(tmp_path / "toolchain", FEDORA).ensure(["cosign-3"])
+
+
 def test_elsewhere_than_on_debian_an_installed_tool_will_do(tmp_path: Path, programs: Path) -> None:
     write_program(programs, "oras", "echo installed")
     tools = _toolchain(tmp_path / "toolchain", FEDORA)

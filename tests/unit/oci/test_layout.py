@@ -1,12 +1,20 @@
+import errno
+import io
+import os
+import resource
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
 from soci_pipeline.oci import media_types
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def _left_behind(layout: Layout) -> list[Path]:
@@ -120,3 +128,51 @@ def test_a_blob_of_another_layout_is_linked_not_copied(tmp_path: Path) -> None:
     two.link_from(one, blob)
     assert two.read(blob) == b"content"
     assert two.blob_path(blob.digest).samefile(one.blob_path(blob.digest))
+
+
+class Failing(io.FileIO):
+    """A file that fails as a full or broken disk does."""
+
+    failure = 0
+    """The number of the error that its close raises, as NFS does; 0 lets writes take nothing instead."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        return super().write(data) if self.failure else 0
+
+    def close(self) -> None:
+        closed = self.closed
+        super().close()
+        if self.failure and not closed:
+            raise OSError(self.failure, os.strerror(self.failure))
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EFBIG, DiskFull), (errno.EIO, OSError), (0, OSError)],
+)
+def test_a_blob_that_the_disk_does_not_take_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    layout = Layout.create(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Failing, "failure", number)
+        patched.setattr(os, "fdopen", lambda handle, *_, **__: Failing(handle, "w"))
+        with pytest.raises(error):
+            layout.add_bytes(b"content", "text/plain")
+    assert list((tmp_path / "blobs" / "sha256").iterdir()) == []
+    assert _left_behind(layout) == []
+    layout.add_bytes(b"content", "text/plain")
+
+
+def test_a_limit_on_the_size_of_files_is_reported_as_a_full_disk(tmp_path: Path) -> None:
+    layout, limit = Layout.create(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(DiskFull, match="File too large"):
+            layout.add_bytes(b"x" * 2000, "text/plain")
+        with pytest.raises(DiskFull, match="File too large"):
+            layout.set_roots([ImageIndex(annotations={"a": "x" * 2000}).descriptor] * 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert layout.roots() == ()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".incoming", "blobs", "index.json", "oci-layout"]

@@ -1,8 +1,12 @@
 """A layout as a tar file: the same for the same layout, and nothing in it that its roots do not reach."""
 
+import resource
 import tarfile
 from pathlib import Path
 
+import pytest
+
+from soci_pipeline.errors import DamagedContent, DiskFull
 from soci_pipeline.local.plain_image import add_image, add_layer, file_member
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout, parse_roots
@@ -63,3 +67,29 @@ def test_a_blob_that_is_not_there_is_left_out(tmp_path: Path) -> None:
     layout.blob_path(manifest.layers[0].digest).unlink()
     content = _content(write_archive(layout, tmp_path / "a.tar"))
     assert set(content) == _paths(layout, image) - {f"blobs/sha256/{manifest.layers[0].digest.hex}"}
+
+
+def test_an_archive_that_the_disk_does_not_take_leaves_the_earlier_one(tmp_path: Path) -> None:
+    layout, (image,) = _layout(tmp_path / "layout", "a")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / "out").mkdir()
+    archive = write_archive(layout, tmp_path / "out" / "a.tar", roots=[])
+    earlier = archive.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limit[1]))
+    try:
+        with pytest.raises(DiskFull, match="File too large"):
+            write_archive(layout, archive, roots=[image])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert archive.read_bytes() == earlier
+    assert list(archive.parent.iterdir()) == [archive]
+
+
+def test_an_archive_of_a_damaged_layout_is_not_written(tmp_path: Path) -> None:
+    layout, (image,) = _layout(tmp_path / "layout", "a")
+    damaged = layout.blob_path(next(layout.walk(image)).digest)
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"!" * damaged.stat().st_size)
+    with pytest.raises(DamagedContent, match="hashes to"):
+        write_archive(Layout.open(layout.path), tmp_path / "a.tar")
+    assert list(tmp_path.iterdir()) == [layout.path]

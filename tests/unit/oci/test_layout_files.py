@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.layout_files import open_file, stat_file
-from soci_pipeline.oci.manifest import ImageManifest
-from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageManifest
+from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from soci_pipeline.soci.archive import unpacked
 
 CONTENT = b"content that is nobody's business"
 
@@ -125,6 +128,23 @@ def test_a_huge_index_json_is_refused_unread(layout: Layout) -> None:
         Layout.open(layout.path)
 
 
+def test_an_index_json_larger_than_a_manifest_may_be_is_read(layout: Layout, tmp_path: Path) -> None:
+    """As the folder of a repository with many manifests has it."""
+    roots = [
+        Descriptor(media_type=OCI_MANIFEST, digest=Digest.of(str(at).encode()), size=at).annotated(
+            annotations={"org.opencontainers.image.ref.name": f"tag-{at}"}
+        )
+        for at in range(25_000)
+    ]
+    layout.set_roots(roots)
+    assert (layout.path / "index.json").stat().st_size > MAX_MANIFEST_BYTES
+    assert layout.roots() == tuple(roots)
+    with tarfile.open(tmp_path / "layout.tar", "w") as archive:
+        archive.add(layout.path, arcname=".")
+    with pytest.raises(InvalidInput, match="has no image 'other'"):
+        unpacked(tmp_path / "layout.tar", tmp_path / "unpacked", ref="other")
+
+
 def test_the_layout_itself_may_be_reached_through_a_link(layout: Layout, blob: Descriptor, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(layout.path)
     assert Layout.open(tmp_path / "link").read(blob) == CONTENT
@@ -202,6 +222,11 @@ def test_names_that_are_not_digests_are_not_taken_for_referrers(layout: Layout, 
     (folder / "notes").write_bytes(ImageManifest(config=config, subject=image).encode())
     os.mkfifo(folder / "pipe")
     assert layout.referrers(image) == ()
+
+
+def test_a_layout_without_blobs_has_no_referrers(layout: Layout, blob: Descriptor) -> None:
+    shutil.rmtree(layout.path / "blobs")
+    assert layout.referrers(blob) == ()
 
 
 def test_a_file_below_a_folder_is_opened_and_its_status_read(tmp_path: Path) -> None:

@@ -116,3 +116,35 @@ def test_a_file_that_is_not_as_expected_stops_no_run(tmp_path: Path, content: st
 @pytest.mark.parametrize("name", ["PATH", "HOME", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "SOCI_PIPELINE_HOME"])
 def test_what_a_hook_needs_is_no_secret(name: str) -> None:
     assert not is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PREFECT_SERVER_API_AUTH_STRING",
+        "PREFECT_SERVER_DATABASE_PASSWORD",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+        "PGPASSWORD",
+        "DB_PASS",
+        "MYSQL_PWD",
+        "SIGNING_PASSPHRASE",
+        "SENTRY_DSN",
+        "DOCKER_AUTH_CONFIG",
+        "aws_secret_access_key",
+    ],
+)
+def test_a_secret_of_another_kind_is_one_as_well(name: str) -> None:
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "SSH_AUTH_SOCK", "PREFECT_CLIENT_CUSTOM_HEADERS", "PREFECT_HOME"])
+def test_what_only_sounds_like_a_secret_stays(name: str) -> None:
+    assert not is_secret(name)
+
+
+def test_a_url_with_a_password_is_a_secret_but_for_the_way_to_prefect() -> None:
+    url = "https://robot:hunter2@packages.example.com/simple"
+    assert is_secret("PIP_INDEX_URL", url)
+    assert not is_secret("PIP_INDEX_URL", "https://packages.example.com/simple")
+    assert not is_secret("HTTPS_PROXY", url)
+    assert not is_secret("PREFECT_API_URL", url)

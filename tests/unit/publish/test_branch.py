@@ -1,6 +1,7 @@
 """One branch by the library alone: from a commit and a prebuilt image to manifests by digest in a real registry."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from soci_pipeline.soci.records import PlatformImage
 from tests.support.git_repositories import repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
 from tests.support.registries import REPOSITORY
+from tests.support.several_images import several_images
 from tests.support.tars import noise
 
 
@@ -141,3 +143,12 @@ def test_a_missing_prebuilt_image_is_named(tmp_path: Path, client: RegistryClien
     (tmp_path / "prebuilt" / AMD64.slug).rename(tmp_path / "elsewhere")
     with pytest.raises(SociPipelineError, match=AMD64.slug):
         _published(work, client)
+
+
+def test_the_name_of_a_prebuilt_image_may_depend_on_the_platform(tmp_path: Path, client: RegistryClient) -> None:
+    work = _branch(tmp_path, client)
+    wanted, _ = several_images(tmp_path / "several", ["web-linux-amd64", "other-linux-amd64"]).roots()
+    place = f"{tmp_path}/several#ref=web-{{platform}}"
+    named = replace(work, request=work.request.model_copy(update={"prebuilt": place}))
+    layout = branch.import_built(named, branch.build(named, branch.check_out(named)))
+    assert layout.root().digest == wanted.digest

@@ -81,7 +81,40 @@ def test_a_redirect_after_the_login_does_not_receive_it_either(
     ):
         source.resolve(f"{address}/app.git", credentials=LOGIN)
     assert logins == []
-    assert bool(requests) == (followed == "true")
+    assert requests == []
+
+
+@pytest.mark.parametrize("section", ["http", 'http "ADDRESS"', 'http "ADDRESS/app.git"'])
+def test_alternates_of_a_server_that_turns_into_a_plain_one_do_not_receive_the_login(
+    app: Repository, tmp_path: Path, home: Path, section: str
+) -> None:
+    commit = app.git("rev-parse", "HEAD")
+    logins: list[str] = []
+    requests: list[str] = []
+    plain = tmp_path / "plain/app.git"
+    (plain / "info").mkdir(parents=True)
+    (plain / "info/refs").write_text(f"{commit}\trefs/heads/main\n")
+    (plain / "objects/info").mkdir(parents=True)
+    with (
+        requiring_login(logins, requests=requests) as other,
+        smart_until_fetched(tmp_path / "root", plain_root=tmp_path / "plain", requires_login=True) as address,
+    ):
+        (home / ".gitconfig").write_text(f"[{section.replace('ADDRESS', address)}]\n\tfollowRedirects = true\n")
+        (plain / "objects/info/http-alternates").write_text(f"{other}/other.git/objects\n")
+        with pytest.raises(SourceError, match="alternate disabled"):
+            source.is_ancestor(f"{address}/app.git", commit, commit, credentials=LOGIN)
+    assert (requests, logins) == ([], [])
+
+
+@pytest.mark.parametrize("alias", ["git@git.example.com:", "https://git.example.com/"])
+def test_a_plain_web_server_under_another_url_of_the_machine_is_rejected(
+    app: Repository, tmp_path: Path, home: Path, alias: str
+) -> None:
+    commit = app.git("rev-parse", "HEAD")
+    with plain_web_server(tmp_path / "root") as address:
+        (home / ".gitconfig").write_text(f'[url "{address}/"]\n\tinsteadOf = {alias}\n')
+        with pytest.raises(UnsupportedServer, match="dumb HTTP protocol is not supported"):
+            source.is_ancestor(f"{alias}app.git", commit, commit)
 
 
 @pytest.mark.parametrize("change", [("127.0.0.1", "localhost"), ("//", "//robot@"), ("//", "//someone@")])

@@ -1,5 +1,6 @@
 """The join: one image index from the branches, the same bytes for the same set, and every problem named at once."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from random import Random
 
@@ -13,7 +14,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, parse_image_index, parse_image_manifest
-from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V2
+from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.annotations import commit_annotations
 from soci_pipeline.publish.join import join
@@ -225,6 +226,76 @@ def test_a_manifest_of_another_size_than_its_descriptor_says_is_refused(layout: 
 
     with pytest.raises(JoinRefused, match="cannot be read"):
         join([wrong], annotations={}, read=lambda _: layout.read(image.manifest))
+
+
+@pytest.mark.parametrize("data", [b"{}", None], ids=["other bytes", "other bytes of the same length"])
+def test_what_is_read_must_have_the_digest_and_the_size_of_its_descriptor(layout: Layout, data: bytes | None) -> None:
+    image = branch_plain(layout, AMD64)
+    served = data or layout.read(image.manifest).replace(b"sha256", b"sha257")
+
+    with pytest.raises(JoinRefused, match="should have") as caught:
+        join([image], annotations={}, read=lambda _: served)
+    assert f"its manifest {image.manifest.digest} cannot be read" in caught.value.reason
+
+
+def test_a_size_that_is_not_that_of_the_manifest_is_named(layout: Layout) -> None:
+    image = branch_plain(layout, AMD64)
+    size = image.manifest.size
+    wrong = image.model_copy(update={"manifest": image.manifest.annotated(size=size + 1)})
+
+    def read(descriptor: Descriptor) -> bytes:
+        return layout.read(descriptor if descriptor.digest != image.manifest.digest else image.manifest)
+
+    with pytest.raises(JoinRefused, match=f"should have {size + 1} bytes; what was read has {size} "):
+        join([wrong], annotations={}, read=read)
+
+
+@pytest.mark.parametrize("named", [f"sha256:{'0' * 64}", f"sha256:{'f' * 64}"])
+def test_a_manifest_must_name_the_soci_index_that_was_published(layout: Layout, named: str) -> None:
+    image = branch_v2(layout, AMD64)
+    stored = layout.add_document(
+        parse_image_manifest(layout.read(image.manifest)).replaced(annotations={SOCI_INDEX_DIGEST: named})
+    )
+    tied = with_soci(image, annotations={IMAGE_MANIFEST_DIGEST: str(stored.digest)})
+
+    reason = refusal(layout, tied.model_copy(update={"manifest": stored}))
+
+    assert f"its manifest names the SOCI index {named}, and the branch published" in reason
+    assert reason.count("\n  - ") == 1
+
+
+def test_an_attestation_with_a_subject_is_of_its_own_image(layout: Layout) -> None:
+    image = branch_v2(layout, AMD64, attested=True)
+
+    def attested(subject: Descriptor) -> PlatformImage:
+        manifest = parse_image_manifest(layout.read(image.attestations[0])).replaced(subject=subject.plain)
+        stored = layout.add_document(manifest).annotated(annotations=image.attestations[0].annotations)
+        return image.model_copy(update={"attestations": (stored,)})
+
+    assert len(joined(layout, attested(image.manifest)).manifests) == 3
+    other = add_image(layout, ARM64)
+    assert f"has the subject {other.digest}" in refusal(layout, attested(other))
+
+
+def of_version(layout: Layout, os: str, version: str) -> PlatformImage:
+    """An image whose config names the version of its operating system."""
+    manifest = parse_image_manifest(layout.read(add_image(layout, Platform(os, "amd64"))))
+    config = json.loads(layout.read(manifest.config)) | {"os.version": version}
+    stored = layout.add_bytes(json.dumps(config).encode(), OCI_CONFIG)
+    return PlatformImage(
+        platform=Platform(os, "amd64", os_version=version),
+        manifest=layout.add_document(manifest.replaced(config=stored)),
+    )
+
+
+def test_only_windows_has_one_image_of_each_version_in_an_index(layout: Layout) -> None:
+    versions = ("10.0.17763.1", "10.0.20348.1")
+
+    index = joined(layout, *(of_version(layout, "windows", version) for version in versions))
+
+    assert sorted(item.platform.os_version for item in index.manifests if item.platform) == list(versions)
+    reason = refusal(layout, *(of_version(layout, "linux", version) for version in versions))
+    assert "linux/amd64: 2 images of one platform" in reason
 
 
 def test_a_temporary_failure_to_read_is_handed_on_so_that_it_can_be_retried(layout: Layout) -> None:

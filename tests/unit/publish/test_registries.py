@@ -6,13 +6,16 @@ import pytest
 
 from soci_pipeline.errors import CredentialsRefused
 from soci_pipeline.publish.registries import check_push, connect, connection_to, prepare
+from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import RegistryUnreachable
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import ServerSettings
 from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.settings import RegistrySettings, Settings
 from tests.support.certificates import certificate
+from tests.support.deviations import RejectsThePing
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, registry
+from tests.support.strange import strange
 
 
 def test_a_registry_that_takes_pushes_is_left_as_it_was(tmp_path: Path) -> None:
@@ -80,3 +83,22 @@ def test_programs_are_told_of_plain_http_exactly_where_the_client_speaks_it(
 def test_parts_for_ecr_are_within_its_limits(host: str, ecr: bool) -> None:
     with connect(ImageReference.parse(f"{host}/team/app"), Settings()) as client:
         assert (5 << 20 <= client.settings.part_size <= 10 << 20) is ecr
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "for_ecr"),
+    [("4MiB", 4 << 20, 5 << 20), ("8388608", 8 << 20, 8 << 20), ("1GiB", 1 << 30, 10 << 20)],
+)
+def test_the_size_of_parts_is_a_setting(text: str, size: int, for_ecr: int) -> None:
+    settings = Settings.from_environment({"SOCI_PIPELINE_REGISTRY_PART_SIZE": text})
+    with connect(ImageReference.parse("ghcr.io/team/app"), settings) as client:
+        assert client.settings.part_size == size
+    with connect(ImageReference.parse("public.ecr.aws/team/app"), settings) as client:
+        assert client.settings.part_size == for_ecr
+
+
+def test_a_login_for_one_repository_that_may_not_read_the_base_url_is_enough() -> None:
+    with strange(RejectsThePing().answer) as address, RegistryClient(address, settings=QUICK) as client:
+        check_push(client, REPOSITORY)
+        with pytest.raises(CredentialsRefused):
+            client.ping()

@@ -46,6 +46,7 @@ def test_image_and_source_are_enough() -> None:
         ({"build_args": {"A B": "x"}}, "build_args: .*not the name of a build argument"),
         ({"build_args": {"NPM_TOKEN": "x"}}, "build_args: .*NPM_TOKEN looks like a secret"),
         ({"build_args": {"db_password": "x"}}, "looks like a secret"),
+        ({"build_args": {"INDEX": "https://robot:hunter2@pypi.example.com/simple"}}, "INDEX looks like a secret"),
         ({"build_secrets": {"npm": "hunter2"}}, "build_secrets: the build secret npm must name"),
         ({"build_secrets": {"../x": "secret/npm"}}, "not an id of a build secret"),
         ({"source_credentials": "ghp_0123"}, "source_credentials: .*must name"),

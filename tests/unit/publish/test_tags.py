@@ -230,5 +230,40 @@ def test_conflicts_that_can_be_known_are_named_before_the_build(client: Registry
         check(OLD, ["main"])
 
 
+def test_a_tag_that_is_new_hides_no_conflict_of_another(client: RegistryClient, layout: Layout) -> None:
+    move_tags(client, REPOSITORY, index_of(client, layout, NEW), ["v1"])
+    with pytest.raises(TagConflict, match=f"v1 is immutable and holds .*, made from {NEW}"):
+        check_tags_before_build(client, REPOSITORY, ["v2", "v1"], revision=OLD, mutability=IMMUTABLE)
+
+
+def test_an_immutable_tag_of_an_unknown_commit_is_a_conflict_before_the_build(
+    client: RegistryClient, layout: Layout
+) -> None:
+    move_tags(client, REPOSITORY, index_of(client, layout, None), ["v1"])
+    with pytest.raises(TagConflict, match="made from an unknown commit"):
+        check_tags_before_build(client, REPOSITORY, ["v1"], revision=OLD, mutability=IMMUTABLE)
+
+
 def test_a_repository_that_is_not_there_yet_has_no_conflicts(client: RegistryClient) -> None:
     check_tags_before_build(client, "nobody/nothing", ["v1"], revision=OLD, mutability=IMMUTABLE)
+
+
+def test_the_last_word_comes_when_all_else_is_checked_and_before_the_first_tag(
+    client: RegistryClient, layout: Layout
+) -> None:
+    old, new = index_of(client, layout, OLD), index_of(client, layout, NEW)
+    move_tags(client, REPOSITORY, old, ["main"])
+    order: list[str] = []
+
+    def compare(first: str, second: str) -> bool | None:
+        order.append("commits compared")
+        return ancestry(first, second)
+
+    def refuse() -> None:
+        order.append("asked")
+        raise InvalidInput("not any more")
+
+    with pytest.raises(InvalidInput, match="not any more"):
+        move_tags(client, REPOSITORY, new, ["v1", "main"], ancestry=compare, confirm=refuse)
+    assert order == ["commits compared", "asked"]
+    assert tags_of(client) == {"main": old.digest}

@@ -169,7 +169,7 @@ def test_a_realm_on_this_machine_is_for_registries_on_this_machine() -> None:
 def test_a_registry_over_https_sends_no_login_to_plain_http_not_even_on_this_machine() -> None:
     http = connect("127.0.0.1:9", QUICK, ca_file=None)
     authorizer = Authorizer(http, "127.0.0.1:9", CREDENTIALS, plain_http=False)
-    challenge = 'Bearer realm="http://127.0.0.1:9/token",service="x"'
+    challenge = 'Bearer realm="http://127.0.0.1:10/token",service="x"'
     with contextlib.closing(http), pytest.raises(AccessRefused, match="nothing was sent"):
         authorizer.refused(challenge, frozenset(), sent=None, url="https://127.0.0.1:9/v2/")
 

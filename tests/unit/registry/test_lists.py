@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -57,6 +58,18 @@ def test_a_list_that_goes_on_at_what_is_no_address_is_refused(client_of: ClientO
 
     with pytest.raises(BrokenAnswer, match="no address"):
         client_of(answer).list_tags("a")
+
+
+@pytest.mark.parametrize("part", ["a", "<", "<a>; ", "; ", "<a>;rel=", ",", '"'])
+def test_a_hostile_link_is_read_in_no_time(client_of: ClientOf, part: str) -> None:
+    link = (part * 60_000)[:60_000].strip()
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse({"tags": ["v1"]}, headers={"Link": link})
+
+    began = time.process_time()
+    assert client_of(answer).list_tags("a") == ("v1",)
+    assert time.process_time() - began < 2
 
 
 def test_all_pages_of_a_list_together_have_a_bound(client_of: ClientOf) -> None:

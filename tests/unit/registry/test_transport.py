@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
@@ -18,6 +19,7 @@ from soci_pipeline.errors import DeadlineExceeded, InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_INDEX
+from soci_pipeline.registry.auth import Credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import connect
 from soci_pipeline.registry.errors import (
@@ -336,3 +338,146 @@ def test_a_digest_or_a_length_that_is_none_is_not_taken_from_a_header() -> None:
     assert found is not None
     assert found.digest == Digest.of(index)
     assert not any(is_size(text) for text in ("", "-1", "1" * 5000, "٣", "1.0"))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_every_kind_of_redirect_is_followed_by_what_only_reads(status: int) -> None:
+    async def answer(request: Request) -> Response:
+        return Response(DATA) if request.url.path == "/moved" else RedirectResponse("/moved", status)
+
+    with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
+        assert client.read_blob("a", BLOB) == DATA
+
+
+@pytest.mark.parametrize(("status", "followed"), [(301, False), (302, False), (303, False), (307, True), (308, True)])
+def test_a_request_that_writes_follows_only_the_redirects_that_keep_its_method(status: int, followed: bool) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def answer(request: Request) -> Response:
+        seen.append((request.method, request.url.path))
+        if request.method == "HEAD":
+            return Response(status_code=404)
+        return Response(status_code=400) if request.url.path == "/moved" else RedirectResponse("/moved", status)
+
+    with strange(answer) as address, RegistryClient(address, settings=QUICK) as client, pytest.raises(RegistryError):
+        client.upload_blob("a", BLOB, lambda: io.BytesIO(DATA))
+    assert (("POST", "/moved") in seen) is followed
+
+
+def test_a_registry_that_calls_every_login_expired_is_given_two() -> None:
+    seen: list[str | None] = []
+
+    async def answer(request: Request) -> Response:
+        seen.append(request.headers.get("authorization"))
+        if seen[-1] is None:
+            return Response(status_code=401, headers={"WWW-Authenticate": "Basic realm=x"})
+        return JSONResponse({"errors": [{"code": "DENIED", "message": "the token has expired"}]}, status_code=403)
+
+    class Another:
+        made = 0
+
+        def credentials_for(self, registry: str) -> Credentials:
+            self.made += 1
+            return Credentials("AWS", SecretStr(f"token-{self.made}"))
+
+        def forget(self, registry: str) -> None:
+            """Each is another anyway."""
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK, credentials=Another()) as client,
+        pytest.raises(RegistryError, match="has expired"),
+    ):
+        client.list_tags("a")
+    assert len(seen) == len(set(seen)) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [
+        ("https://registry.example.com:5000/v2/", True),
+        ("https://registry.example.com:5000/elsewhere?a=b", True),
+        ("http://registry.example.com:5000/v2/", False),
+        ("wss://registry.example.com:5000/v2/", False),
+        ("https://another.example.com:5000/v2/", False),
+        ("https://zone.example.com:5000/v2/", False),
+        ("https://registry.example.com:4999/v2/", False),
+        ("https://registry.example.com:5001/v2/", False),
+        ("https://somebody@registry.example.com:5000/v2/", False),
+    ],
+)
+def test_a_login_is_for_the_scheme_host_and_port_of_the_registry_alone(url: str, own: bool) -> None:
+    with contextlib.closing(transport_of("registry.example.com:5000", plain_http=False)) as transport:
+        assert transport.is_own(httpx.URL(url)) is own
+
+
+@pytest.mark.parametrize("host", ["another.example.com", "zone.example.com"])
+def test_a_registry_without_tls_does_not_lead_to_another_host_without_tls(host: str) -> None:
+    transport = transport_of("registry.example.com", plain_http=True)
+    with contextlib.closing(transport), pytest.raises(BrokenAnswer, match="not followed"):
+        transport.location(httpx.Headers({"Location": f"http://{host}/x"}), transport.base)
+
+
+def test_a_location_of_eight_kibibytes_is_the_longest_that_is_taken() -> None:
+    longest = "/" + "x" * (8 * 1024 - 1)
+    with contextlib.closing(transport_of("registry.example.com", plain_http=False)) as transport:
+        assert transport.location(httpx.Headers({"Location": longest}), transport.base).path == longest
+        with pytest.raises(BrokenAnswer, match="usable Location"):
+            transport.location(httpx.Headers({"Location": f"{longest}x"}), transport.base)
+
+
+def test_a_size_has_at_most_eighteen_digits() -> None:
+    assert is_size("9" * 18)
+    assert not is_size("1" * 19)
+
+
+def test_an_error_that_comes_in_pieces_is_read_to_its_end() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"errors": [{"code": "NAME_INVALID",'
+        await asyncio.sleep(0.05)
+        yield b' "message": "not by this name"}]}'
+
+    async def answer(request: Request) -> Response:
+        return StreamingResponse(pieces(), status_code=400)
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(RegistryError, match="not by this name"),
+    ):
+        client.list_tags("a")
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "suggested"),
+    [
+        ("http://127.0.0.1:5000/v2/", httpx.RemoteProtocolError, True),
+        ("http://127.0.0.1:5000/v2/", httpx.ConnectError, False),
+        ("https://127.0.0.1:5000/v2/", httpx.RemoteProtocolError, False),
+        ("http://registry.example.com/v2/", httpx.RemoteProtocolError, False),
+    ],
+)
+def test_tls_is_suggested_where_a_registry_on_loopback_does_not_speak_http(
+    url: str, error: type[httpx.TransportError], suggested: bool
+) -> None:
+    with pytest.raises(RegistryUnreachable) as caught, network_errors("GET", httpx.URL(url)):
+        raise error("no HTTP")
+    assert ("turns TLS on" in str(caught.value)) is suggested
+
+
+def test_plain_http_at_the_host_of_a_registry_over_https_is_read_as_https() -> None:
+    with contextlib.closing(transport_of("registry.example.com:5000", plain_http=False)) as transport:
+
+        def location(url: str) -> str:
+            return str(transport.location(httpx.Headers({"Location": url}), transport.base))
+
+        assert location("http://registry.example.com/upload?a=b") == "https://registry.example.com:5000/upload?a=b"
+        assert location("https://store.example.com/x") == "https://store.example.com/x"
+        with pytest.raises(BrokenAnswer, match="leads from https to http"):
+            location("http://store.example.com/x")
+
+
+def test_a_url_has_the_query_that_it_is_given() -> None:
+    with contextlib.closing(transport_of("registry.example.com", plain_http=False)) as transport:
+        assert str(transport.url("a/tags/list")) == "https://registry.example.com/v2/a/tags/list"
+        assert str(transport.url("a/tags/list", n="5")) == "https://registry.example.com/v2/a/tags/list?n=5"

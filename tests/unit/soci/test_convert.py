@@ -2,8 +2,9 @@
 
 import base64
 import io
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +31,10 @@ from tests.support.images import (
     AMD64,
     ARM64,
     Layer,
+    add_artifact,
     add_attestation,
     add_image,
+    as_artifact,
     gzip_layer,
     image_layout,
     index_layout,
@@ -76,6 +79,29 @@ def test_attestations_follow_their_image(tmp_path: Path) -> None:
         config = json.loads(result.layout.read(manifest.config))
         assert config["rootfs"]["diff_ids"] == [str(layer.digest)]
         assert images[named].attestations == (child,)
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+@pytest.mark.parametrize("order", [*itertools.permutations(range(4))])
+def test_artifacts_of_artifacts_follow_in_any_order(
+    layout: Layout, tmp_path: Path, order: Sequence[int], annotated: bool
+) -> None:
+    image = add_image(layout, AMD64, [gzip_layer({"a": text(5000)})])
+    attestation = as_artifact(layout, add_attestation(layout, image), image)
+    signature = add_artifact(layout, "example/signature", subject=attestation)
+    stamp = add_artifact(layout, "example/stamp", subject=signature)
+    named = {REFERENCE_DIGEST: str(image.digest)} if annotated else {}
+    entries = (image, attestation, signature.annotated(annotations=named), stamp.annotated(annotations=named))
+    layout.set_roots([layout.add_document(ImageIndex(manifests=tuple(entries[at] for at in order)))])
+    result = convert(layout, tmp_path / "result", options=SMALL)
+    listed = {child.digest: child for child in children(result)}
+    subjects = [manifest_of(result.layout, child).subject for child in listed.values()]
+    found = [subject.digest for subject in subjects if subject is not None]
+    assert len(found) == len(set(found)) == 3
+    assert set(found) < set(listed)
+    # Nothing is left of the way there.
+    manifests = {each.digest for each in result.layout.referrers(result.root) if each.digest not in listed}
+    assert manifests == set()
 
 
 def test_a_signed_statement_stays_as_it_is(tmp_path: Path) -> None:

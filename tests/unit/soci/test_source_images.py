@@ -10,7 +10,7 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.convert import convert
 from soci_pipeline.soci.records import SociOptions
-from soci_pipeline.soci.source_images import read_images
+from soci_pipeline.soci.source_images import check_images, read_images
 from tests.support.images import AMD64, ARM64, add_image, gzip_layer, index_layout
 from tests.support.several_images import one_platform_twice, several_images
 
@@ -25,11 +25,30 @@ def test_an_image_index_with_two_different_images_of_one_platform_is_refused(tmp
         assert "one image for each platform" in str(caught.value.advice)
 
 
-def test_a_platform_that_is_spelled_in_two_ways_is_one(layout: Layout) -> None:
-    images = [
-        add_image(layout, platform, [gzip_layer({"a": str(platform).encode()})])
-        for platform in (ARM64, Platform("linux", "arm64", "v8"))
-    ]
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_image_of_a_nested_image_index_counts_too(layout: Layout, depth: int) -> None:
+    one, two = (add_image(layout, AMD64, [gzip_layer({"a": name})]) for name in (b"1", b"2"))
+    for _ in range(depth):
+        two = layout.add_document(ImageIndex(manifests=(two,)))
+    layout.set_roots([root := layout.add_document(ImageIndex(manifests=(one, two)))])
+    with pytest.raises(InvalidInput, match="2 different images for linux/amd64"):
+        read_images(layout, None)
+    with pytest.raises(InvalidInput, match="2 different images for linux/amd64"):
+        check_images(layout, root)
+
+
+def test_a_nested_image_index_of_another_platform_is_kept(layout: Layout) -> None:
+    nested = layout.add_document(ImageIndex(manifests=(add_image(layout, ARM64),)))
+    layout.set_roots([root := layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64), nested)))])
+    check_images(layout, root)
+    assert len(read_images(layout, None)[1]) == 1
+
+
+@pytest.mark.parametrize(
+    "other", [Platform("linux", "arm64", "v8"), Platform("linux", "arm64", "v8.0"), Platform("Linux", "ARM64")]
+)
+def test_a_platform_that_is_spelled_in_two_ways_is_one(layout: Layout, other: Platform) -> None:
+    images = [add_image(layout, platform, [gzip_layer({"a": str(platform).encode()})]) for platform in (ARM64, other)]
     layout.set_roots([layout.add_document(ImageIndex(manifests=tuple(images)))])
     with pytest.raises(InvalidInput, match="2 different images for linux/arm64"):
         read_images(layout, None)
@@ -49,6 +68,16 @@ def test_versions_and_variants_of_a_platform_are_different_platforms(
     images = [add_image(layout, each, [gzip_layer({"a": repr(each).encode()})]) for each in (one, other)]
     layout.set_roots([layout.add_document(ImageIndex(manifests=tuple(images)))])
     assert len(read_images(layout, None)[1]) == 2
+
+
+def test_an_artifact_with_the_config_of_an_image_is_not_an_image(layout: Layout) -> None:
+    """The entry need not say that its manifest is an artifact, and verification goes by the manifest."""
+    image = add_image(layout, AMD64)
+    manifest = layout.read_document(image)
+    assert isinstance(manifest, ImageManifest)
+    artifact = layout.add_document(manifest.replaced(artifact_type="example/artifact"))
+    layout.set_roots([layout.add_document(ImageIndex(manifests=(image, artifact)))])
+    assert [found.descriptor.digest for found in read_images(layout, None)[1]] == [image.digest]
 
 
 def test_one_image_in_two_forms_is_not_two_images(layout: Layout) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.webhook.clone_urls import CloneUrl, is_loopback
+from soci_pipeline.hosts import is_loopback
+from soci_pipeline.webhook.clone_urls import CloneUrl
 from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.events import ImageEvent, PushEvent
 from soci_pipeline.webhook.rules import PlannedRun, plan
@@ -82,6 +83,14 @@ REJECTED = [
     "http://[fd00:ec2::254]/latest",
     "http://metadata.google.internal/x",
     "http://metadata.google.internal./x",
+    "http://metadata.goog/x",
+    "http://168.63.129.16/x",
+    "http://192.0.0.192/x",
+    "http://100.100.100.200/x",
+    "http://[64:ff9b:1::a9fe:a9fe]/x",
+    "http://[2002:a9fe:a9fe::1]/x",
+    "http://[2001:db8::5efe:169.254.169.254]/x",
+    "HTTPS://git.example/team/shop",
     "http://224.0.0.1/x",
     "http://2130706433/team/shop",
     "http://0x7f000001/team/shop",
@@ -112,6 +121,9 @@ LOOPBACK = [
     "git.localhost",
     "localhost.localdomain",
     "ip6-localhost",
+    "localhost4",
+    "localhost4.localdomain4",
+    "forge.localdomain",
     "[::1]",
     "[::]",
     "[::ffff:127.0.0.1]",
@@ -119,6 +131,10 @@ LOOPBACK = [
     "[::127.0.0.1]",
     "[64:ff9b::127.0.0.1]",
     "[2002:7f00:1::]",
+    "[64:ff9b:1::127.0.0.1]",
+    "[::ffff:0:127.0.0.1]",
+    "[2001:0:7f00:1::1]",
+    "[2001:db8::200:5efe:127.0.0.1]",
 ]
 
 

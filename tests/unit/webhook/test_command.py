@@ -1,10 +1,13 @@
 """`soci-pipeline webhook check` and `serve`, as a user calls them."""
 
+import contextlib
+import fcntl
 import json
 import os
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +20,9 @@ import pytest
 import yaml
 
 from soci_pipeline.cli import main
-from soci_pipeline.errors import ExitCode
+from soci_pipeline.errors import ExitCode, StackError
 from soci_pipeline.webhook.outbox import Outbox
+from soci_pipeline.webhook.service import Service
 from tests.support import webhook as support
 
 
@@ -164,6 +168,20 @@ def test_a_second_receiver_on_the_same_outbox_is_refused_before_it_sends_anythin
     # The lock ended with its holder, which was killed.
     with _serving(config, log) as (address, _):
         support.send(address, support.github_push())
+
+
+def test_a_second_receiver_does_not_migrate_the_outbox_of_an_older_one(tmp_path: Path) -> None:
+    configuration = support.configuration(tmp_path)
+    path = configuration.outbox
+    path.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE of_an_older_release (x)")
+    with path.with_name(f"{path.name}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StackError, match="another receiver works with the outbox"), Service(configuration):
+            pass
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("of_an_older_release",)]
 
 
 def test_a_port_in_use_comes_with_the_place_where_another_is_taken(tmp_path: Path) -> None:

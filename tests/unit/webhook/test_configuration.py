@@ -223,3 +223,20 @@ def test_an_escaped_field_is_not_a_field() -> None:
 @given(st.text())
 def test_what_an_event_says_is_never_read_as_a_template(text: str) -> None:
     assert fill("${commit}", {"commit": text}) == text
+
+
+def _with_status(folder: Path, api_url: str) -> Any:
+    github = support.document(folder)["sources"][0]
+    status = {"token": {"env": "FORGE_TOKEN"}, "api_url": api_url}
+    return support.configuration(folder, sources=[github | {"status": status}])
+
+
+@pytest.mark.parametrize("api_url", ["http://forge.example/api/v4", "http://10.0.0.5/api", "http://[2001:db8::1]/api"])
+def test_a_token_for_statuses_is_not_sent_over_http(tmp_path: Path, api_url: str) -> None:
+    with pytest.raises(InvalidInput, match=r"source github.*api_url: .*must be an https URL"):
+        _with_status(tmp_path, api_url)
+
+
+@pytest.mark.parametrize("api_url", ["https://api.github.com/", "http://127.0.0.1:3000/api", "http://[::1]:80/api"])
+def test_a_token_for_statuses_is_sent_over_https_or_to_loopback(tmp_path: Path, api_url: str) -> None:
+    assert _with_status(tmp_path, api_url)

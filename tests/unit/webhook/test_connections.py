@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from uvicorn.server import ServerState
 from soci_pipeline.webhook.http_protocol import BoundedConnection, Places, bounded_connections, sender_of
 from soci_pipeline.webhook.service import serving
 from tests.support import webhook as support
+from tests.support.certificates import certificate
 
 
 class FakeTransport(asyncio.Transport):
@@ -130,3 +132,68 @@ def test_the_number_of_connections_of_an_address_is_configured(tmp_path: Path) -
         assert silent[0].recv(1) == b""
         assert httpx.get(f"{url}/healthz").status_code == httpx.codes.OK
         assert silent[1].recv(1) == b""
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_tls_handshakes_that_do_not_end_keep_nobody_out_and_are_bounded(tmp_path: Path) -> None:
+    own = certificate(tmp_path)
+    listen = {"port": 0, "tls_cert": str(own.certificate), "tls_key": str(own.key)}
+    configuration = support.configuration(tmp_path, listen=listen, limits={"connections_per_address": 10})
+    trust = ssl.create_default_context(cafile=str(own.certificate))
+    with serving(configuration) as (url, _), contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        before = _open_files()
+        silent = [stack.enter_context(socket.create_connection(address, timeout=5)) for _ in range(300)]
+        assert silent[0].recv(1) == b""
+        support.until(lambda: _open_files() <= before + 300 + 10, seconds=10)
+        for _ in range(20):
+            health = httpx.get(f"{url.replace('http:', 'https:')}/healthz", verify=trust)
+            assert health.status_code == httpx.codes.OK
+
+
+def test_a_refused_tls_connection_does_not_stay_open_because_its_sender_says_nothing(tmp_path: Path) -> None:
+    own = certificate(tmp_path)
+    listen = {"port": 0, "tls_cert": str(own.certificate), "tls_key": str(own.key)}
+    configuration = support.configuration(tmp_path, listen=listen, limits={"connections_per_address": 2})
+    trust = ssl.create_default_context(cafile=str(own.certificate))
+    head = b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    with serving(configuration) as (url, _), contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        before = _open_files()
+        for _ in range(20):
+            plain = stack.enter_context(socket.create_connection(address, timeout=5))
+            with contextlib.suppress(OSError):
+                stack.enter_context(trust.wrap_socket(plain, server_hostname="127.0.0.1")).sendall(head)
+        support.until(lambda: _open_files() <= before + 20 + 2, seconds=5)
+
+
+def test_a_sender_that_reads_no_answer_is_cut_off(tmp_path: Path) -> None:
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50
+    with (
+        serving(support.configuration(tmp_path, limits={"body_seconds": 0.5})) as (url, _),
+        socket.socket() as connection,
+    ):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        with pytest.raises(ConnectionError):
+            connection.sendall(requests * 20_000)
+
+
+def test_no_connection_becomes_a_websocket(tmp_path: Path) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    with serving(support.configuration(tmp_path)) as (url, _):
+        answer = httpx.get(f"{url}/healthz", headers=upgrade | {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="})
+    assert answer.status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize("sender", ["2001:db8::{:x}", "{}, what is not an address {}", "x" * 5000 + "{}"])
+def test_many_names_of_one_sender_share_one_rate(tmp_path: Path, sender: str) -> None:
+    changes = {"listen": {"port": 0, "trusted_proxies": ["127.0.0.1"]}, "limits": {"requests_per_minute": 3}}
+    with serving(support.configuration(tmp_path, **changes)) as (url, _):
+        names = [sender.format(number, number) for number in range(6)]
+        answers = [httpx.post(f"{url}/webhooks/github", headers={"X-Forwarded-For": name}) for name in names]
+    assert [each.status_code for each in answers] == [401, 401, 401, 429, 429, 429]

@@ -131,9 +131,10 @@ def test_a_missing_deployment_is_tried_again_more_slowly_and_holds_up_no_other(r
     assert rig.state(missing) is DispatchState.DISPATCHED
 
 
-def test_parameters_that_prefect_refuses_are_not_tried_again(rig: Rig) -> None:
+@pytest.mark.parametrize("status", [400, 409, 422])
+def test_parameters_that_prefect_refuses_are_not_tried_again(rig: Rig, status: int) -> None:
     key = rig.store()
-    rig.prefect.faults = [(409, "Error creating flow run: Validation failed")]
+    rig.prefect.faults = [(status, "Error creating flow run: Validation failed")]
     rig.step()
     run = rig.outbox.run(key)
     assert run is not None
@@ -233,7 +234,7 @@ def test_a_name_with_a_slash_cannot_reach_another_path(rig: Rig) -> None:
     assert rig.prefect.requests[-1].path == "/api/deployments/name/publish-image/..%2F..%2Fadmin"
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 402, 403, 405, 407, 410, 421, 451, 501])
 def test_a_refusal_is_not_an_outage(rig: Rig, status: int) -> None:
     refused, other = rig.store(1), rig.store(2)
     rig.prefect.faults = [(status, "Forbidden")]

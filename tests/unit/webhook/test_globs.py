@@ -1,6 +1,9 @@
 """Patterns: what they mean, compared with a reference that is plain and slow, and what a hostile name can cost."""
 
+import random
 import time
+import tracemalloc
+from collections.abc import Sequence
 from functools import lru_cache
 
 import pytest
@@ -65,6 +68,30 @@ def test_a_hostile_name_of_20_kb_costs_next_to_nothing(pattern: str, name: str) 
     before = time.process_time()
     patterns.fit(name)
     assert time.process_time() - before < 0.5
+
+
+@pytest.mark.parametrize("pattern", ["**/*.py", "**/" * 60 + "x", "*?" * 100, "*a" + "?" * 198, "**/a/" + "?/" * 90])
+@pytest.mark.parametrize("alphabet", [range(0x4E00, 0x9FFF), b"ab", b"a/"], ids=["all", "two", "folders"])
+def test_many_different_characters_and_states_cost_next_to_nothing(pattern: str, alphabet: Sequence[int]) -> None:
+    chance = random.Random(1)
+    names = ["".join(map(chr, chance.choices(alphabet, k=4096))) for _ in range(16)]
+    patterns = Patterns.model_validate([pattern])
+    before = time.process_time()
+    for name in names:
+        patterns.fit(name)
+    assert time.process_time() - before < 2
+
+
+def test_long_folders_are_not_kept_in_memory() -> None:
+    patterns = Patterns.model_validate(["**/*.py"])
+    tracemalloc.start()
+    try:
+        for number in range(256):
+            patterns.fit(f"{number}{'x' * 4000}/a")
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 256 << 10
 
 
 def test_the_time_grows_with_the_name_and_not_faster() -> None:

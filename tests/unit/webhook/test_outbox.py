@@ -1,5 +1,6 @@
 """The outbox: once for good, newest first where asked, and nothing lost by a crash."""
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -157,6 +158,70 @@ def test_a_postponed_run_is_due_later_and_the_oldest_comes_first(outbox: Outbox,
     assert (again.id, again.attempts, again.error) == (first.id, 1, "down")
 
 
+@pytest.mark.parametrize("taken", [True, False], ids=["taken at last", "given up"])
+def test_every_attempt_counts(outbox: Outbox, taken: bool) -> None:
+    (key,) = outbox.store(digest(1), "s", "x", [planned()]).keys
+    for number in range(4):
+        run = outbox.claim()
+        assert run is not None
+        assert run.attempts == number
+        if number < 3:
+            outbox.postpone(run, 0, "down")
+        elif taken:
+            outbox.dispatched(run, "id")
+        else:
+            outbox.fail(run, "no")
+    last = outbox.run(key)
+    assert last is not None
+    assert (last.attempts, last.error) == ((4, None) if taken else (4, "no"))
+
+
+def test_a_report_that_is_postponed_is_due_later_and_every_try_counts(outbox: Outbox, clock: Clock) -> None:
+    finished(outbox, 1, target=StatusTarget("a", "c"))
+    for number in range(3):
+        (run,) = outbox.to_report()
+        assert run.report_attempts == number
+        outbox.postpone_report(run, 10)
+        assert outbox.to_report() == []
+        clock.now += 9
+        assert outbox.to_report() == []
+        clock.now += 1
+
+
+def test_runs_that_ended_are_found_for_a_while_and_by_their_id(outbox: Outbox, clock: Clock) -> None:
+    for number in range(1, 4):
+        finished(outbox, number)
+    finished(outbox, 4, "RUNNING")
+
+    def ids(**options: float) -> list[str | None]:
+        return [run.flow_run_id for run in outbox.ended(10, **{"within_s": 60, **options})]  # type: ignore[arg-type]
+
+    (first, *_) = outbox.ended(1, within_s=60)
+    assert ids() == ["id1", "id2", "id3"]
+    assert ids(after=first.id) == ["id2", "id3"]
+    clock.now += 60
+    assert ids() == ["id1", "id2", "id3"]
+    assert ids(within_s=59) == []
+    assert [run.flow_run_id for run in outbox.unfinished()] == ["id4"]
+
+
+def test_the_first_run_of_all_is_unfinished_until_it_ends(outbox: Outbox) -> None:
+    finished(outbox, 1, "RUNNING")
+    (run,) = outbox.unfinished()
+    assert outbox.unfinished(after=run.id) == []
+    outbox.set_outcome(run, "COMPLETED")
+    assert outbox.unfinished() == []
+
+
+def test_an_outbox_without_room_for_a_usual_event_is_not_writable(outbox: Outbox) -> None:
+    pages, size = (outbox._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    outbox._connection.execute(f"PRAGMA max_page_count = {pages + (32 << 10) // size}")
+    with pytest.raises(OutboxUnavailable, match="full"):
+        outbox.check_writable()
+    outbox._connection.execute(f"PRAGMA max_page_count = {pages + (128 << 10) // size}")
+    outbox.check_writable()
+
+
 def test_the_age_of_the_oldest_pending_run_is_known(outbox: Outbox, clock: Clock) -> None:
     assert outbox.oldest_pending_s() == 0
     outbox.store(digest(1), "s", "x", [planned()])
@@ -187,6 +252,22 @@ def test_a_lock_held_elsewhere_is_an_error_that_says_so_and_passes(tmp_path: Pat
         other.execute("ROLLBACK")
         other.close()
         assert outbox.store(digest(1), "s", "x", [planned()]).new
+
+
+def test_what_only_reads_waits_for_no_writer(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path, busy_timeout_s=0) as outbox:
+        (key,) = outbox.store(digest(1), "s", "x", [planned()]).keys
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutboxUnavailable, match="locked"):
+            outbox.check_writable()
+        assert outbox.has(digest(1))
+        assert outbox.counts()["pending"] == 1
+        assert outbox.oldest_pending_s() < 60
+        assert outbox.run(key) is not None
+        assert outbox.unfinished() == []
+        other.close()
 
 
 def test_a_full_disk_stores_neither_the_event_nor_a_part_of_it(tmp_path: Path) -> None:
@@ -360,6 +441,15 @@ def test_hashes_go_where_that_was_asked_for_and_never_before_their_runs(outbox: 
     assert outbox.store(digest(1), "s", "x", [planned()]).new
 
 
+def test_a_hash_stays_for_as_long_as_was_asked_for(outbox: Outbox, clock: Clock) -> None:
+    finished(outbox, 1)
+    assert outbox.delete_finished(0) == 1
+    clock.now += 49
+    assert outbox.delete_hashes(50) == 0
+    clock.now += 1
+    assert outbox.delete_hashes(50) == 1
+
+
 def test_the_configuration_says_how_long_what_ended_is_kept(outbox: Outbox, clock: Clock, tmp_path: Path) -> None:
     def configured(**retention: float) -> Configuration:
         return support.configuration(tmp_path, retention=retention)
@@ -399,3 +489,46 @@ def test_an_outbox_is_not_writable_where_the_event_that_failed_would_fail_again(
         outbox._connection.execute("PRAGMA max_page_count = 1000000")
         outbox.check_writable()
         assert outbox.store(digest(1), "s", "x", [big]).new
+
+
+@pytest.mark.parametrize("text", [b"{", b"3", b'{"image": "r.example/\xff"}', b"\xff\xfe"])
+def test_a_row_that_is_damaged_is_given_up_and_holds_up_no_other(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path) as outbox:
+        for number in (1, 2):
+            outbox.store(digest(number), "s", "x", [planned(subject=None)], target=StatusTarget("team/shop", "c"))
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE runs SET parameters = CAST(? AS TEXT) WHERE id = 1", (text,))
+        other.commit()
+    with Outbox(path) as outbox:
+        run = outbox.claim()
+        assert run is not None
+        assert run.id == 2
+        assert (outbox.counts()["failed"], outbox.counts()["dispatching"]) == (1, 1)
+        assert outbox.to_report() == []
+        assert outbox.delete_finished(0) == 1
+
+
+def test_a_file_that_is_damaged_is_an_error_whatever_sqlite_says_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path) as outbox:
+        outbox.store(digest(1), "s", "x", [planned()])
+    # The name of a table, which SQLite quotes where it finds the schema damaged.
+    damaged = path.read_bytes().replace(b"CREATE TABLE runs", b"CREATE \x9aABLE runs")
+    path.write_bytes(damaged)
+    with pytest.raises(OutboxUnavailable):
+        Outbox(path)
+
+
+def test_a_wait_that_an_older_release_wrote_after_the_file_was_migrated_ends_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path) as outbox:
+        outbox.store(digest(1), "s", "x", [planned()])
+    with contextlib.closing(sqlite3.connect(path)) as older:
+        # It waits by the machine's clock.
+        older.execute("UPDATE runs SET next_attempt = 1790000000.0, next_report = 1790000000.0")
+        older.commit()
+    with Outbox(path) as outbox:
+        assert outbox.claim() is None
+        assert outbox.reclaim() == 0
+        assert outbox.claim() is not None

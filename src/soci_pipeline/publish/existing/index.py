@@ -95,15 +95,19 @@ def index_existing(
     *,
     ztocs: ZtocStore | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    confirm: Callable[[], None] = lambda: None,
 ) -> IndexedImage:
     """Give the image under a tag or digest a v2 SOCI index for each platform.
 
     ``ztocs`` is asked before a layer is fetched, and is given what was made. ``alone`` is entered while the tag is read
-    a last time and moved; it keeps others from doing so meanwhile. Raises `InvalidInput` for a reference
-    without a target and an image that cannot be read whole, `TagConflict` where the tag may not move or moved
-    meanwhile, `DamagedContent` for a damaged layer, `VerificationFailed`, `RegistryError`.
+    a last time and moved; it keeps others from doing so meanwhile. ``confirm`` is called right before the tag is
+    written, and may raise.
+
+    Raises `InvalidInput` for a reference without a target and an image that cannot be read whole, `TagConflict` where
+    the tag may not move or moved meanwhile, `DamagedContent` for a damaged layer, `VerificationFailed` and
+    `RegistryError`.
     """
-    work = _Work(client, reference, settings or Settings(), ztocs, alone)
+    work = _Work(client, reference, settings or Settings(), ztocs, alone, confirm)
     graph = work.read()
     plans = work.plan(graph)
     missing = to_fetch(plans)
@@ -129,6 +133,7 @@ class _Work:
         settings: Settings,
         ztocs: ZtocStore | None,
         alone: Callable[[], AbstractContextManager[None]],
+        confirm: Callable[[], None],
     ) -> None:
         if settings.soci.version is not IndexVersion.V2:
             raise InvalidInput("an existing image gets a v2 SOCI index; v1 is made while it is built")
@@ -142,6 +147,7 @@ class _Work:
         self.settings = settings
         self.ztocs = ztocs
         self.alone = alone
+        self.confirm = confirm
         self.target_tag = check_tag(reference.tag + settings.suffix) if reference.tag else None
         # One entry a layer; a list, because several threads add to it.
         self.taken: list[int] = []
@@ -295,7 +301,12 @@ class _Work:
             with self.alone():
                 self._check_unmoved(graph)
                 records = move_tags(
-                    self.client, self.repository, index, [self.target_tag], mutability=self.settings.mutability
+                    self.client,
+                    self.repository,
+                    index,
+                    [self.target_tag],
+                    mutability=self.settings.mutability,
+                    confirm=self.confirm,
                 )
         answer = self.answer(graph, plans, to_fetch=missing)
         changed = not records or any(record.outcome is Outcome.WRITTEN for record in records)

@@ -6,7 +6,7 @@ nothing names, never a tag that misses a part. Hand their digests to the next ru
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -62,12 +62,14 @@ def prune(
     untagged_for: timedelta | None = None,
     aws: "boto3.Session | None" = None,
     dry_run: bool = False,
+    confirm: Callable[[], None] = lambda: None,
 ) -> Pruned:
     """Delete what no rule keeps from the repository of ``image``; a dry run only says what that is.
 
     ``consider`` are digests without a tag to look at too, and so is what ECR lists as pushed longer than
-    ``untagged_for`` ago. Raises `InvalidInput` where the rules keep nothing, and what `read_repository` and `execute`
-    raise.
+    ``untagged_for`` ago. ``confirm`` is called right before anything is deleted, and may raise.
+
+    Raises `InvalidInput` where the rules keep nothing, and what `read_repository` and `execute` raise.
     """
     graph = read_repository(
         client,
@@ -80,6 +82,7 @@ def prune(
     made.refuse_emptying(image.name)
     left: dict[str, str] = {}
     if not dry_run:
+        confirm()
         left = execute(client, image.repository, graph, made, remover=remover_for(client, image, aws=aws))
     return Pruned(
         kept=(*made.kept, *left),

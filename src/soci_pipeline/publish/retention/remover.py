@@ -7,7 +7,7 @@ from typing import Protocol
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.process import logger
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.errors import ManifestUnknown
+from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
 
 
 class Remover(Protocol):
@@ -34,7 +34,10 @@ class OneByOne:
         for digest in digests:
             try:
                 self.client.delete_manifest(repository, digest)
-            except ManifestUnknown:
+            except ManifestUnknown as error:
+                # A registry that deletes nothing may answer 404, too.
+                if self.client.head_manifest(repository, digest) is not None:
+                    raise RegistryError(error.reason, code="UNSUPPORTED", status=405, url=error.url) from error
                 logger().debug("%s is gone already", digest)
         return {}
 

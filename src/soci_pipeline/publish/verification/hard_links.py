@@ -1,18 +1,20 @@
-"""Hard links of layers, resolved as an extractor does: in tar order, over what the layers below hold.
+"""Hard links of layers, resolved as an extractor does: in tar order, within one layer.
 
-A link cannot be made before its target is there, so no runtime can unpack a layer with a link to nothing. Nearly all
-layers resolve on their own by name, which `may_be_broken` sees; the others are extracted here, by their names alone.
+A link cannot be made before its target is there. A target in a layer below does not count: with overlay file systems,
+which are the default of containerd, Docker and the SOCI snapshotter, each layer is unpacked into an empty folder of its
+own (containerd, diff/apply/apply_linux.go), and making the link fails. Layers that a runtime writes hold the target
+too, since a new link changes its file. Nearly all layers resolve by name alone, which `may_be_broken` sees; the others
+are extracted here, by their names.
 """
 
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
-from soci_pipeline.soci.entries import DIRECTORY, HARDLINK, OPAQUE_WHITEOUT, SYMLINK, Entry
+from soci_pipeline.soci.entries import DIRECTORY, HARDLINK, SYMLINK, Entry
 from soci_pipeline.soci.limits import DEFAULT_LIMITS
 from soci_pipeline.soci.tar_headers import BadHeader
 from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
@@ -63,7 +65,10 @@ def may_be_broken(entries: Sequence[Entry]) -> bool:
         path = _cleaned(entry.name)
         if entry.kind == HARDLINK and _cleaned(entry.link) not in there:
             return True
-        if entry.kind == DIRECTORY:
+        folder, name = posixpath.split(path)
+        if name.startswith(_WHITEOUT):
+            there.discard(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
+        elif entry.kind == DIRECTORY:
             there.discard(path)
         elif path in targets:
             there.add(path)
@@ -73,22 +78,22 @@ def may_be_broken(entries: Sequence[Entry]) -> bool:
 def check_hard_links(graph: ImageGraph, suspects: set[Digest], read: ReadEntries, findings: Findings) -> None:
     """Note every hard link that cannot be made; ``suspects`` are the layers that may have one."""
     for image in graph.images:
-        layers = image.manifest.layers
-        last = max((at for at, layer in enumerate(layers) if layer.digest in suspects), default=-1)
-        below = _Stack()
-        for layer in layers[: last + 1]:
-            entries = read(image, layer)
-            if entries is None:
-                # What is not known may hold the targets.
+        for layer in {each.digest: each for each in image.manifest.layers if each.digest in suspects}.values():
+            lines = _broken_links(read(image, layer))
+            if lines is None:
                 findings.count("hard_links_unread")
-                break
-            try:
-                lines = [*below.extract(entries)]
-            except _TooMuch:
-                findings.count("hard_links_unread")
-                break
-            if layer.digest in suspects:
+            else:
                 _note(f"{image.platform} layer {layer.digest}", lines, findings)
+
+
+def _broken_links(entries: Sequence[Entry] | None) -> list[str] | None:
+    """A line for each hard link that cannot be made; None where that cannot be found out."""
+    if entries is None:
+        return None
+    try:
+        return [*_Extraction().run(entries)]
+    except _TooMuch:
+        return None
 
 
 def _note(where: str, lines: Sequence[str], findings: Findings) -> None:
@@ -98,31 +103,19 @@ def _note(where: str, lines: Sequence[str], findings: Findings) -> None:
         findings.add(where, f"and {len(lines) - _NAMED} more hard links without a target")
 
 
-@dataclass(slots=True)
-class _Extracted:
-    """What one layer brings: its files with the targets of symlinks (empty for others), and what it takes away."""
-
-    files: dict[bytes, bytes] = field(default_factory=dict)
-    directories: set[bytes] = field(default_factory=set)
-    removed: set[bytes] = field(default_factory=set)
-    opaque: set[bytes] = field(default_factory=set)
-
-
 class _TooMuch(Exception):
     """Paths so many and so deep that resolving them would take minutes, as only a crafted image has them."""
 
 
-class _Stack:
-    """The layers so far, the topmost last."""
+class _Extraction:
+    """One layer while it is unpacked: its files, with the targets of symlinks (empty for others)."""
 
     def __init__(self) -> None:
-        self._layers: list[_Extracted] = []
+        self._files: dict[bytes, bytes] = {}
         self._steps = 0
 
-    def extract(self, entries: Sequence[Entry]) -> Iterator[str]:
-        """Put a layer on top; yields a line for each hard link that cannot be made."""
-        layer = _Extracted()
-        self._layers.append(layer)
+    def run(self, entries: Sequence[Entry]) -> Iterator[str]:
+        """Unpack the layer; yields a line for each hard link that cannot be made."""
         broken: list[tuple[Entry, bytes]] = []
         for entry in entries:
             path = self._resolved(entry.name)
@@ -132,41 +125,23 @@ class _Stack:
                 found = self._file(target)
                 if found is None:
                     broken.append((entry, target))
-                self._add(layer, path, found or b"")
-            elif name == OPAQUE_WHITEOUT:
-                layer.opaque.add(folder)
+                self._files[path] = found or b""
             elif name.startswith(_WHITEOUT):
-                layer.removed.add(posixpath.join(folder, name.removeprefix(_WHITEOUT)))
+                self._files.pop(posixpath.join(folder, name.removeprefix(_WHITEOUT)), None)
             elif entry.kind == DIRECTORY:
-                layer.files.pop(path, None)
-                layer.directories.add(path)
+                self._files.pop(path, None)
             else:
-                self._add(layer, path, entry.link if entry.kind == SYMLINK else b"")
+                self._files[path] = entry.link if entry.kind == SYMLINK else b""
         links = {self._resolved(entry.name) for entry, _ in broken}
         for entry, target in broken:
-            yield _line(entry, comes_later=target in layer.files and target not in links)
-
-    @staticmethod
-    def _add(layer: _Extracted, path: bytes, link: bytes) -> None:
-        layer.directories.discard(path)
-        layer.files[path] = link
+            yield _line(entry, comes_later=target in self._files and target not in links)
 
     def _file(self, path: bytes) -> bytes | None:
         """The target of the symlink at a path, empty for another file; None where there is no file."""
-        if len(path) > _MAX_PATH:
-            return None
-        above = list(_parents(path))
-        self._steps += len(above) + len(self._layers)
+        self._steps += 1
         if self._steps > _MAX_STEPS:
             raise _TooMuch
-        for layer in reversed(self._layers):
-            if path in layer.files:
-                return layer.files[path]
-            if path in layer.directories or path in layer.removed:
-                return None
-            if any(parent in layer.removed or parent in layer.opaque for parent in above):
-                return None
-        return None
+        return None if len(path) > _MAX_PATH else self._files.get(path)
 
     def _resolved(self, name: bytes) -> bytes:
         """Where a name leads: symlinks among its folders are followed, inside the root; the last part is not."""
@@ -183,7 +158,7 @@ class _Stack:
 
 
 def _line(entry: Entry, *, comes_later: bool) -> str:
-    why = "comes later in the layer" if comes_later else "is neither before it in this layer nor in one below"
+    why = "comes later in the layer" if comes_later else "is not before it in its layer"
     return f"its hard link {shown(entry.name)} cannot be unpacked: the target {shown(entry.link)} {why}"
 
 

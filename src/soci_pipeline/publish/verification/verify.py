@@ -23,6 +23,7 @@ from soci_pipeline.publish.verification.hard_links import check_hard_links
 from soci_pipeline.publish.verification.layers import LayerVerifier
 from soci_pipeline.publish.verification.lazy_bytes import PlatformCost, start_costs
 from soci_pipeline.publish.verification.mode import VerifyMode
+from soci_pipeline.publish.verification.statements import check_statements
 from soci_pipeline.publish.verification.structure import LayerToCheck, check_structure
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer
@@ -38,8 +39,11 @@ _KINDS = {
     "layers_held_elsewhere": ("layer held elsewhere", "layers held elsewhere"),
     "manifests": ("manifest", "manifests"),
     "soci_indexes": ("SOCI index", "SOCI indexes"),
+    "nested_indexes_unread": ("nested image index not verified", "nested image indexes not verified"),
     "spans": ("span", "spans"),
     "spans_too_large": ("span too large for a sample", "spans too large for a sample"),
+    "statements": ("in-toto statement", "in-toto statements"),
+    "statements_unread": ("in-toto statement too large to read", "in-toto statements too large to read"),
     "ztocs": ("zTOC", "zTOCs"),
 }
 """The kinds of `VerificationReport.checked` for people: one of them, and many."""
@@ -94,6 +98,7 @@ def verify(
     if graph is None:
         return VerificationReport(ok=False, findings=findings.found, checked=findings.checked)
     layers = check_structure(client, repository, graph, platforms, findings)
+    check_statements(client, repository, graph, findings)
     whole = sum(item.layer.size for item in layers) if mode == VerifyMode.ALL else None
     with meter("verify", whole) as advance:
         verifier = LayerVerifier(client, repository, findings, on_bytes=advance)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput
 from soci_pipeline.process import logger
 from soci_pipeline.registry.reference import is_repository
 from soci_pipeline.registry.server import blobs, manifests
@@ -72,7 +72,7 @@ def create_app(
         except DiskFull as error:
             logger().warning("%s", error)
             return Refusal("UNKNOWN", "no space left on the registry's disk", status=507).response()
-        except (DamagedContent, OSError) as error:
+        except (DamagedContent, HostileArchive, OSError) as error:
             logger().error("%s %s failed: %s", request.method, request.url.path, error)
             return Refusal("UNKNOWN", "the registry cannot read or write its files; its log says more").response()
         except ClientDisconnect:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import BinaryIO
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
@@ -41,7 +42,7 @@ async def read(exchange: Exchange) -> Response:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     if exchange.request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    body = _pieces(repository.layout.blob_path(digest), start, end)
+    body = _pieces(partial(repository.open_blob, digest), start, end)
     return _Pieces(body, status_code=status, headers=headers)
 
 
@@ -209,9 +210,9 @@ class _Pieces(StreamingResponse):
             await super().stream_response(send)
 
 
-async def _pieces(path: Path, start: int, end: int) -> AsyncGenerator[bytes, None]:
+async def _pieces(opened: Callable[[], BinaryIO], start: int, end: int) -> AsyncGenerator[bytes, None]:
     # Opened here and not in a thread: a request that is cancelled meanwhile would lose the open file.
-    with path.open("rb", buffering=0) as file:
+    with opened() as file:
         file.seek(start)
         left = end - start
         while left > 0:

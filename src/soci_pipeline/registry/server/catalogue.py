@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.full_disk import write_all
 from soci_pipeline.oci import canonical_json
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.process import logger
-from soci_pipeline.registry.server.files import fresh_file, full_disk_reported, sync_file, write_all
+from soci_pipeline.registry.server.files import fresh_file, full_disk_reported, sync_file
 
 TAG = "org.opencontainers.image.ref.name"
 SMALL = 128
@@ -199,16 +200,29 @@ class Catalogue:
 
     def _replay(self) -> None:
         self._journalled = 0
-        for line in _lines(self._journal):
+        lines = _lines(self._journal)
+        for position, line in enumerate(lines):
             record = _record(line)
             if record is None:
-                # A process was killed, or its disk was full, while it wrote this: nobody was told that it is stored.
-                logger().warning("%s ends in an incomplete change, which is ignored", self._journal)
+                self._check_last(position, lines)
                 break
             self._apply(record)
             self._journalled += len(line)
         if self._journalled:
             self._flush_later()
+
+    def _check_last(self, position: int, lines: list[bytes]) -> None:
+        """Ignore a last change that is incomplete; raise `DamagedContent` where complete ones follow it.
+
+        A process was killed, or its disk was full, while it wrote the last one: its push was not acknowledged.
+        """
+        if any(_record(line) is not None for line in lines[position + 1 :]):
+            # Going on would overwrite changes that were acknowledged.
+            raise DamagedContent(
+                f"{self._journal} is damaged in line {position + 1}",
+                advice="Restore it from a backup, or move it away to go on with what index.json lists.",
+            )
+        logger().warning("%s ends in an incomplete change, which is ignored", self._journal)
 
     def _append(self, line: bytes) -> None:
         """Add one line to the journal; after an `OSError` it is as it was."""
@@ -292,11 +306,22 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """A change that was written completely."""
+    """A change that was written completely; None for anything else."""
     if not line.endswith(b"\n"):
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+        return record if isinstance(record, dict) and _is_change(record) else None
+    except (ValueError, RecursionError, InvalidInput):
         return None
-    return record if isinstance(record, dict) and {"put", "untag", "delete"} & record.keys() else None
+
+
+def _is_change(record: dict[str, Any]) -> bool:
+    """Whether a record can be applied; raises `InvalidInput` where a digest or descriptor in it is not one."""
+    if "put" in record:
+        Descriptor.from_json(record["put"])
+        tags = record.get("tags")
+        return isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+    if "untag" in record:
+        return isinstance(record["untag"], str)
+    return isinstance(record.get("delete"), str) and bool(Digest(record["delete"]))

@@ -1,4 +1,4 @@
-"""How many connections the embedded registry takes, and from whom.
+"""How many connections the embedded registry takes, and from whom; the receiver of events counts TLS handshakes so.
 
 Without a limit, one client that opens connections and sends nothing takes all the open files of the process. Where an
 address has as many connections as it may have, its longest idle one makes room for the next one. Connections with a
@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import resource
 import socket
+from collections.abc import Callable
 from typing import Any
 
 _KEPT_FILES = 64
@@ -32,10 +33,16 @@ class CountedSocket(socket.socket):
 
 
 class Connections:
-    """The open connections of one server. Not for several threads: the server's event loop calls it."""
+    """The open connections of one server. Not for several threads: the server's event loop calls it.
 
-    def __init__(self, per_address: int, *, most: int | None = None) -> None:
+    ``unbounded`` answers whether an address may have more than ``per_address``.
+    """
+
+    def __init__(
+        self, per_address: int, *, most: int | None = None, unbounded: Callable[[str], bool] = lambda _peer: False
+    ) -> None:
         self._most = most or _most_connections()
+        self._unbounded = unbounded
         # No address may have so many that others find no room.
         self._per_address = max(1, min(per_address, self._most // 2))
         self._open: dict[int, CountedSocket] = {}
@@ -45,7 +52,7 @@ class Connections:
 
     def add(self, connection: CountedSocket, peer: str) -> bool:
         """Take in a connection; False where there is no room for it."""
-        if self._counts.get(peer, 0) >= self._per_address and not self._drop_idle(peer):
+        if self._counts.get(peer, 0) >= self._per_address and not self._unbounded(peer) and not self._drop_idle(peer):
             return False
         if len(self._open) >= self._most and not self._drop_idle(None):
             return False
@@ -60,6 +67,11 @@ class Connections:
             self._idle.pop(handle, None)
         elif handle in self._open and handle not in self._idle:
             self._idle[handle] = self._open[handle]
+
+    def forget(self, handle: int) -> None:
+        """Count the connection with this file descriptor no longer."""
+        if handle in self._open:
+            self.remove(self._open[handle])
 
     def remove(self, connection: CountedSocket) -> None:
         """The connection ends; it may have been removed before."""

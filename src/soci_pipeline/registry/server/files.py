@@ -5,26 +5,12 @@ sign of that. A file system may also report a failed write as late as in ``fsync
 """
 
 import contextlib
-import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from io import FileIO
 from pathlib import Path
 
-from soci_pipeline.errors import DiskFull
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def write_all(file: FileIO, data: bytes) -> None:
-    """Write all bytes at the file's position; raises `OSError` where the file does not take them all."""
-    view = memoryview(data)
-    while view:
-        taken = file.write(view)
-        if not taken:
-            raise OSError(errno.EIO, "the file took no bytes", str(file.name))
-        view = view[taken:]
+from soci_pipeline import full_disk
 
 
 @contextlib.contextmanager
@@ -54,13 +40,6 @@ def sync_file(path: Path) -> None:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def full_disk_reported(folder: Path) -> Iterator[None]:
-    """Raise `DiskFull` where a disk, a quota or a limit on file sizes is exhausted."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        cause = os.strerror(error.errno)
-        raise DiskFull(f"cannot write to {folder}: {cause}", advice="Free space on that disk.") from error
+def full_disk_reported(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """`full_disk.full_disk_reported`, with advice for whoever runs the server."""
+    return full_disk.full_disk_reported(folder, advice="Free space on that disk.")

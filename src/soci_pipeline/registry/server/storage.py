@@ -8,6 +8,7 @@ A `Storage` locks its folder: two servers would write into each other's uploads.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -16,13 +17,14 @@ import weakref
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
-from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput, StackError
+from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput, StackError
+from soci_pipeline.oci import layout_files
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse
 from soci_pipeline.process import logger
 from soci_pipeline.registry.reference import is_repository
 from soci_pipeline.registry.referrers import entry_of, of_type
@@ -55,11 +57,21 @@ class Repository:
         self._referrers = _Referrers(layout)
 
     def blob_size(self, digest: Digest) -> int | None:
-        """A blob's size, or None where there is none."""
+        """A blob's size, or None where there is none; a link or a special file in its place is not one."""
         try:
-            return self.layout.blob_path(digest).stat().st_size
-        except FileNotFoundError:
+            status = layout_files.stat_file(self.layout.path, *_place(digest))
+        except HostileArchive as error:
+            logger().warning("%s", error.reason)
             return None
+        return None if status is None else status.st_size
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """Open a blob for reading; raises `FileNotFoundError` where there is no regular file."""
+        try:
+            return layout_files.open_file(self.layout.path, *_place(digest))
+        except HostileArchive as error:
+            logger().warning("%s", error.reason)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.layout.blob_path(digest)) from error
 
     def place_blob(self, path: Path, digest: Digest, size: int) -> None:
         """Move a file to where its blob belongs; raises `Refusal` where the file on the disk is not that blob."""
@@ -92,8 +104,9 @@ class Repository:
         return self._catalogue.manifest(reference)
 
     def read(self, descriptor: Descriptor) -> bytes:
-        """A manifest's bytes."""
-        return self.layout.blob_path(descriptor.digest).read_bytes()
+        """A manifest's bytes; raises `FileNotFoundError` where they were removed."""
+        with self.open_blob(descriptor.digest) as file:
+            return file.read()
 
     def tags(self) -> tuple[str, ...]:
         """Every tag, in lexical order."""
@@ -107,7 +120,7 @@ class Repository:
         return tuple(child.digest for child in wanted if not self._is_stored(child))
 
     def _is_stored(self, child: Descriptor) -> bool:
-        if self.layout.has(child):
+        if self.blob_size(child.digest) == child.size:
             return True
         self._remove_damaged(child.digest)
         return False
@@ -116,7 +129,7 @@ class Repository:
         """Remove a blob that is not what its name says, so that it can be pushed again."""
         path = self.layout.blob_path(digest)
         with contextlib.suppress(FileNotFoundError):
-            with path.open("rb") as file:
+            with self.open_blob(digest) as file:
                 found = Digest.of_stream(file, digest.algorithm)
             if found != digest:
                 logger().warning("%s hashes to %s: removed", path, found)
@@ -141,14 +154,27 @@ class Repository:
             for tag in tags:
                 check_tag(tag, self.manifest(tag))
             self._check_room(descriptor.digest, tags)
-            self.layout.add_chunks([data], descriptor)
-            if self._sync:
-                place = self.layout.blob_path(descriptor.digest)
-                sync_file(place)
-                sync_file(place.parent)
+            self._store(data, descriptor)
             self._catalogue.put(descriptor, tags)
             self._referrers.add(descriptor)
         return descriptor
+
+    def _store(self, data: bytes, descriptor: Descriptor) -> None:
+        """Write a manifest, in the place of whatever has its name."""
+        if not self._holds(data, descriptor):
+            with self.layout.writer(expected=descriptor.digest, size=descriptor.size) as blob:
+                blob.write(data)
+        if self._sync:
+            place = self.layout.blob_path(descriptor.digest)
+            sync_file(place)
+            sync_file(place.parent)
+
+    def _holds(self, data: bytes, descriptor: Descriptor) -> bool:
+        """Whether these bytes are stored; a disk may have damaged them without changing their number."""
+        try:
+            return self.blob_size(descriptor.digest) == len(data) and self.read(descriptor) == data
+        except FileNotFoundError:
+            return False
 
     def _check_room(self, digest: Digest, tags: Collection[str]) -> None:
         fresh = sum(self.manifest(name) is None for name in {digest, *tags})
@@ -196,6 +222,10 @@ class Repository:
         self._catalogue.close()
 
 
+def _place(digest: Digest) -> tuple[str, str, str]:
+    return "blobs", digest.algorithm, digest.hex
+
+
 class _Referrers:
     """The manifests by their subject. Each is read once, when referrers are first asked for, or when it is pushed."""
 
@@ -226,9 +256,9 @@ class _Referrers:
 
     def _learn(self, descriptor: Descriptor) -> None:
         try:
-            data = self._layout.blob_path(descriptor.digest).read_bytes()
+            data = layout_files.read_file(self._layout.path, *_place(descriptor.digest), limit=MAX_MANIFEST_BYTES)
             document = parse(data, media_type=descriptor.media_type, any_algorithm=True)
-        except (OSError, InvalidInput):
+        except (OSError, InvalidInput, HostileArchive):
             self._subjects[descriptor.digest] = None
             return
         subject = document.subject.digest if document.subject else None
@@ -357,7 +387,7 @@ def _warning_about(folder: Path) -> Iterator[None]:
     """Log why ``index.json`` stays behind: the journal has every change, and the next server goes on from there."""
     try:
         yield
-    except (OSError, DiskFull, DamagedContent, InvalidInput) as error:
+    except (OSError, DiskFull, DamagedContent, HostileArchive, InvalidInput) as error:
         logger().warning("%s cannot be brought up to date: %s", folder, error)
 
 

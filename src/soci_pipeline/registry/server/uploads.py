@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from soci_pipeline.errors import DiskFull
+from soci_pipeline.full_disk import write_all
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal
-from soci_pipeline.registry.server.files import full_disk_reported, write_all
+from soci_pipeline.registry.server.files import full_disk_reported
 from soci_pipeline.registry.server.storage import UPLOADS, Repository
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")

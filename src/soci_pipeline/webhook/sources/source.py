@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
 
+from soci_pipeline.hosts import is_loopback
 from soci_pipeline.webhook.events import Event, Ignored
 from soci_pipeline.webhook.secret_values import SecretSource
 from soci_pipeline.webhook.sources import Headers
@@ -31,6 +32,13 @@ class StatusSettings(Section):
     token: SecretSource
     api_url: HttpUrl
     context: str = Field(default="soci-pipeline", min_length=1, max_length=100)
+
+    @field_validator("api_url")
+    @classmethod
+    def _token_is_not_sent_in_plain_text(cls, url: HttpUrl) -> HttpUrl:
+        if url.scheme != "https" and not is_loopback(url.host or ""):
+            raise ValueError("must be an https URL: over http the token would be readable on its way (loopback aside)")
+        return url
 
 
 class EventSource(Section, ABC):

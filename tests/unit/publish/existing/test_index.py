@@ -342,3 +342,14 @@ def test_what_cannot_be_meant_is_refused(client: RegistryClient, layout: Layout)
     client.delete_manifest(REPOSITORY, image.digest)
     with pytest.raises(InvalidInput, match="not whole"):
         index_existing(client, reference, SETTINGS)
+
+
+def test_the_tag_stays_for_a_caller_that_may_not_move_it_any_more(client: RegistryClient, layout: Layout) -> None:
+    root = published(client, layout, add_image(layout, AMD64, some_layers()))
+
+    def refuse() -> None:
+        raise InvalidInput("not any more")
+
+    with pytest.raises(InvalidInput, match="not any more"):
+        index_existing(client, image_at(client), SETTINGS, confirm=refuse)
+    assert under(client) == root.digest

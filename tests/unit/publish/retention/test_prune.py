@@ -216,3 +216,17 @@ def test_a_config_of_any_shape_has_no_age(client: RegistryClient, layout: Layout
     tag(client, layout, layout.add_document(ImageManifest(config=layout.add_bytes(config, OCI_CONFIG))), "odd")
     graph = read_repository(client, REPOSITORY)
     assert graph.nodes[graph.tags["odd"]].created is None
+
+
+def test_nothing_is_deleted_for_a_caller_that_may_not_any_more(client: RegistryClient, layout: Layout) -> None:
+    index = release(client, layout, "v1", branch_v2(layout, AMD64))
+    release(client, layout, "v2", branch_v2(layout, ARM64))
+
+    def refuse() -> None:
+        raise InvalidInput("not any more")
+
+    image, rules = ImageReference(client.registry, REPOSITORY), KeepRules.of(tags=["v2"])
+    with pytest.raises(InvalidInput, match="not any more"):
+        prune(client, image, rules, confirm=refuse)
+    assert prune(client, image, rules, confirm=refuse, dry_run=True).deleted
+    assert client.head_manifest(REPOSITORY, "v1") == index.plain

@@ -15,13 +15,14 @@ from typing import Any
 import httpx
 import pytest
 
+from soci_pipeline import full_disk
 from soci_pipeline.errors import DamagedContent, DiskFull
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse
 from soci_pipeline.oci.media_types import OCI_INDEX
-from soci_pipeline.registry.server import ServerSettings, catalogue, files
+from soci_pipeline.registry.server import ServerSettings, catalogue
 from soci_pipeline.registry.server.catalogue import SMALL, TAG, Catalogue
 from tests.support.wire import API, LAYER, code_of, put_blob, put_document, put_image, start, wire
 
@@ -120,6 +121,35 @@ def test_a_change_that_was_not_written_completely_is_ignored(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("nothing_in_the_background")
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\0" * 64 + b"\n",
+        b"[" * 100_000 + b"\n",
+        b'{"put":5,"tags":[]}\n',
+        b'{"put":{"mediaType":1},"tags":[]}\n',
+        b'{"untag":["t1"]}\n',
+        b'{"delete":"nonsense"}\n',
+        b'{"delete":null}\n',
+    ],
+)
+def test_what_is_not_a_change_is_ignored_at_the_end_and_damage_before_others(tmp_path: Path, line: bytes) -> None:
+    filled(tmp_path, MANY)
+    found = Catalogue(tmp_path)
+    found.put(entry(1), ["whole"])
+    before = state(found)
+    journal = (tmp_path / ".journal").read_bytes()
+    (tmp_path / ".journal").write_bytes(journal + line)
+    assert state(Catalogue(tmp_path)) == before
+    (tmp_path / ".journal").write_bytes(line + journal)
+    again = Catalogue(tmp_path)
+    for _ in range(2):
+        with pytest.raises(DamagedContent, match=r"\.journal is damaged in line 1"):
+            again.put(entry(2), ["new"])
+    assert (tmp_path / ".journal").read_bytes() == line + journal
+
+
+@pytest.mark.usefixtures("nothing_in_the_background")
 def test_changes_during_a_flush_stay_in_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path, MANY)
     found = Catalogue(tmp_path)
@@ -172,7 +202,7 @@ def test_a_write_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
             return 0
 
     with Stuck(tmp_path / "file", "w") as file, pytest.raises(OSError, match="took no bytes"):
-        files.write_all(file, b"data")
+        full_disk.write_all(file, b"data")
 
 
 def test_a_file_that_takes_some_bytes_at_a_time_gets_them_all(tmp_path: Path) -> None:
@@ -181,7 +211,7 @@ def test_a_file_that_takes_some_bytes_at_a_time_gets_them_all(tmp_path: Path) ->
             return super().write(data[:3])
 
     with Slow(tmp_path / "file", "w") as file:
-        files.write_all(file, LAYER)
+        full_disk.write_all(file, LAYER)
     assert (tmp_path / "file").read_bytes() == LAYER
 
 

@@ -1,12 +1,16 @@
 """The conformance suite's category "Pull", case by case."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import httpx
 import pytest
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_MANIFEST
-from tests.support.wire import API, LAYER, code_of, put_image
+from tests.support.wire import API, LAYER, NAME, code_of, manifest_of, put_blob, put_document, put_image
 
 NOWHERE = Digest.of(b"nowhere")
 
@@ -116,3 +120,54 @@ def test_a_repository_may_lie_below_another_one(http: httpx.Client) -> None:
         put_image(http, "t", name)
         assert http.get(f"/v2/{name}/manifests/t").status_code == 200
     assert http.get("/v2/_catalog").json() == {"repositories": ["a", "a/b", "a/blobs", "a/blobs/uploads/b"]}
+
+
+def link_outside(place: Path) -> None:
+    place.symlink_to(place.rename(place.parents[3] / f"outside-{place.name}"))
+
+
+def link_to_nothing(place: Path) -> None:
+    place.unlink()
+    place.symlink_to("nowhere")
+
+
+def folder(place: Path) -> None:
+    place.unlink()
+    place.mkdir()
+
+
+def pipe(place: Path) -> None:
+    place.unlink()
+    os.mkfifo(place)
+
+
+@pytest.mark.parametrize("other", [link_outside, link_to_nothing, folder, pipe])
+def test_what_takes_the_place_of_a_blob_is_not_served_and_gives_way_to_the_next_push(
+    http: httpx.Client, tmp_path: Path, image: Descriptor, other: Callable[[Path], None]
+) -> None:
+    for digest in (Digest.of(LAYER), image.digest):
+        other(tmp_path / NAME.replace("/", "+") / "blobs" / "sha256" / digest.hex)
+    for method in ("GET", "HEAD"):
+        assert http.request(method, f"{API}/blobs/{Digest.of(LAYER)}").status_code == 404
+    answer = http.get(f"{API}/manifests/v1")
+    assert (answer.status_code, code_of(answer)) == (404, "MANIFEST_UNKNOWN")
+    assert http.get(f"{API}/referrers/{image.digest}").status_code == 200
+    mount = {"mount": Digest.of(LAYER), "from": NAME}
+    assert http.post("/v2/other/blobs/uploads/", params=mount).status_code == 202
+    assert code_of(put_document(http, manifest_of(LAYER))) == "MANIFEST_BLOB_UNKNOWN"
+    if other is not folder:
+        put_blob(http, LAYER)
+        assert put_document(http, manifest_of(LAYER), "v1").status_code == 201
+        assert http.get(f"{API}/blobs/{Digest.of(LAYER)}").content == LAYER
+        assert http.get(f"{API}/manifests/v1").content == manifest_of(LAYER).encode()
+    assert len(list(tmp_path.glob("outside-*"))) == (2 if other is link_outside else 0)
+
+
+def test_a_manifest_that_the_disk_has_damaged_is_written_again_by_the_next_push(
+    http: httpx.Client, tmp_path: Path, image: Descriptor
+) -> None:
+    stored = tmp_path / NAME.replace("/", "+") / "blobs" / "sha256" / image.digest.hex
+    stored.chmod(0o644)
+    stored.write_bytes(b"\0" * image.size)
+    assert put_document(http, manifest_of(LAYER), "v1").status_code == 201
+    assert http.get(f"{API}/manifests/v1").content == manifest_of(LAYER).encode()

@@ -1,0 +1,34 @@
+"""Tells a full disk from other failures: a disk, a quota or a limit on file sizes that is exhausted."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+from soci_pipeline.errors import DiskFull
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextlib.contextmanager
+def full_disk_reported(folder: Path, *, step: str = "", advice: str | None = None) -> Iterator[None]:
+    """Raise `DiskFull` where the block writes to ``folder`` and the disk takes no more; ``step`` says when."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        when = f" {step}" if step else ""
+        raise DiskFull(f"cannot write to {folder}{when}: {os.strerror(error.errno)}", advice=advice) from error
+
+
+def write_all(file: FileIO, data: bytes | bytearray | memoryview) -> None:
+    """Write all bytes at the file's position; raises `OSError` where the file does not take them all."""
+    view = memoryview(data)
+    while view:
+        taken = file.write(view)
+        if not taken:
+            raise OSError(errno.EIO, "the file took no bytes", str(file.name))
+        view = view[taken:]
