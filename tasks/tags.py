@@ -30,7 +30,7 @@ from soci_pipeline.soci.records import PlatformImage
 from tasks.outage import ERRORS, patiently
 from tasks.policies import STEP
 from tasks.run_log import run_log
-from tasks.source import is_ancestor
+from tasks.source import ancestry
 
 _WAIT_SECONDS = 900.0
 # What a killed run holds is free again after this long; a living one renews it.
@@ -133,14 +133,14 @@ def tag(
         for name in tags:
             own = platform_tags(name, request.platforms)
             others |= {own[image.platform.normalised()]: image.manifest for image in images}
-    with run_log(), alone(request.image):
+    with run_log(), alone(request.image), ancestry(request) as ask:
         return move_tags(
             client,
             request.image.repository,
             index,
             tags,
             mutability=rule,
-            ancestry=lambda older, newer: is_ancestor(request, older, newer),
+            ancestry=ask,
             force=request.force_tags,
             others=others,
             confirm=check_own_state,

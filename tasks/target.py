@@ -16,7 +16,7 @@ from soci_pipeline.settings import Settings
 from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log
-from tasks.source import is_ancestor
+from tasks.source import ancestry
 
 
 @task(name="check target", task_run_name="check target", **STEP)
@@ -31,14 +31,15 @@ def check_target(
         configured_signer(settings.publish)
         rule = prepare(request.image, settings, aws=ecr_session(settings))
         check_push(client, request.image.repository)
-        check_tags_before_build(
-            client,
-            request.image.repository,
-            tags,
-            revision=source.commit,
-            mutability=rule,
-            ancestry=lambda older, newer: is_ancestor(request, older, newer),
-            force=request.force_tags,
-        )
+        with ancestry(request) as ask:
+            check_tags_before_build(
+                client,
+                request.image.repository,
+                tags,
+                revision=source.commit,
+                mutability=rule,
+                ancestry=ask,
+                force=request.force_tags,
+            )
         log.info("%s takes pushes; the tags will be %s", request.image, ", ".join(tags))
         return tags, rule

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tests.support.lfs_server import LfsServer
+
 Check = Callable[[str, str, str], bool]
 """Takes path, user and password; answers whether they open the repository."""
 
@@ -34,6 +36,7 @@ class _Server(ThreadingHTTPServer):
         self.renamed = renamed
         self.refuse_single_commits = refuse_single_commits
         self.posts_to = posts_to
+        self.lfs: LfsServer | None = None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -57,6 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
         user, _, password = (
             base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode().partition(":")
         )
+        if self.server.lfs is not None and "/info/lfs/" in parts.path:
+            self._send(*self.server.lfs.answer(self.command, parts.path, f"{user}:{password}" if user else "", body))
+            return
         if not user or not self.server.check(parts.path, user, password):
             self.send_response(401 if not user else 403)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
@@ -95,6 +101,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def _send(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+        self.send_header("Content-Type", "application/vnd.git-lfs+json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Stay quiet."""
 
@@ -107,13 +122,17 @@ def served_over_http(
     renamed: Mapping[str, str] | None = None,
     refuse_single_commits: bool = False,
     posts_to: str | None = None,
+    lfs: LfsServer | None = None,
 ) -> Iterator[str]:
     """The address under which the repositories below ``root`` are found.
 
     ``renamed`` ones redirect on this server. With ``posts_to`` every POST redirects to that server, after the login.
+    ``lfs`` answers for the files in Git LFS of all of them.
     """
     server = _Server(root, check, renamed or {}, refuse_single_commits=refuse_single_commits, posts_to=posts_to)
     with _running(server) as address:
+        if lfs is not None:
+            server.lfs, lfs.url = lfs, f"{address}/info/lfs"
         yield address
 
 

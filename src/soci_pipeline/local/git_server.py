@@ -12,6 +12,7 @@ from soci_pipeline.errors import InvalidInput, SourceError, ToolFailed
 from soci_pipeline.local.ports import LOOPBACK, free_port, listens, wait_until
 from soci_pipeline.process import background, run
 from soci_pipeline.publish.git import Git, plain_environment
+from soci_pipeline.publish.git_config import ISOLATED, OPTIONS, init_options
 
 _START_SECONDS = 20.0
 _WHO = ("-c", "user.name=soci-pipeline", "-c", "user.email=soci-pipeline@localhost")
@@ -42,7 +43,8 @@ class GitServer:
         if not self._succeeds("-C", str(work_tree), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
             raise SourceError(f"{work_tree} is no git work tree with a commit", advice="Commit the source first.")
         Git(self.env).name_uncommitted(work_tree, used)
-        bare = self._bare(name)
+        commit = self._git("-C", str(work_tree), "rev-parse", "HEAD").strip()
+        bare = self._bare(name, commit)
         self._git(
             "-C",
             str(bare),
@@ -53,7 +55,6 @@ class GitServer:
             str(work_tree.absolute()),
             *_EVERYTHING,
         )
-        commit = self._git("-C", str(work_tree), "rev-parse", "HEAD").strip()
         return self._default(bare, commit)
 
     def serve_snapshot(self, tree: Path, name: str, *, message: str = "Snapshot") -> Served:
@@ -74,19 +75,20 @@ class GitServer:
         self._git("-C", str(bare), "symbolic-ref", "HEAD", "refs/heads/served")
         return Served(url=f"git://{LOOPBACK}:{self.port}/{bare.name}", commit=commit)
 
-    def _bare(self, name: str) -> Path:
+    def _bare(self, name: str, commit: str = "") -> Path:
+        """An empty repository, with object names as long as that of the commit."""
         if not name.replace("-", "").isalnum():
             raise InvalidInput(f"not a name for a served repository: {name!r}")
         bare = self.folder / "repositories" / f"{name}.git"
         shutil.rmtree(bare, ignore_errors=True)
-        self._git("init", "--quiet", "--bare", str(bare))
+        self._git("init", "--quiet", "--bare", *init_options(commit), str(bare), extra=ISOLATED)
         # A worker asks for one commit, with the files of it alone.
         for option in ("allowAnySHA1InWant", "allowFilter"):
             self._git("-C", str(bare), "config", f"uploadpack.{option}", "true")
         return bare
 
     def _git(self, *arguments: str, cwd: Path | None = None, extra: Mapping[str, str] | None = None) -> str:
-        argv = ["git", "-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", *arguments]
+        argv = ["git", *OPTIONS, *arguments]
         return run(argv, package="git", env=dict(self.env) | dict(extra or {}), cwd=cwd, timeout=300).stdout
 
     def _succeeds(self, *arguments: str) -> bool:

@@ -48,6 +48,7 @@ TOOLS: Mapping[str, Tool] = {
     "soci": Tool(Suite.NEWER, "soci-snapshotter", ("usr/bin/soci", "usr/bin/soci-snapshotter-grpc")),
     "oras": Tool(Suite.NEWER, "oras", ("usr/bin/oras",)),
     "cosign": Tool(Suite.NEWER, "cosign", ("usr/bin/cosign",)),
+    "git-lfs": Tool(Suite.OWN, "git-lfs", ("usr/bin/git-lfs",)),
     "docker-registry": Tool(Suite.OWN, "docker-registry", ("usr/bin/docker-registry",)),
     "qemu-user-static": Tool(
         Suite.OWN, "qemu-user-static", ("usr/bin/qemu-aarch64-static", "usr/bin/qemu-x86_64-static")

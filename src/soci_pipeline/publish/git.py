@@ -8,6 +8,9 @@ names the server that requires the login, and answers no other server: not after
 redirects only those of the first request are followed, and alternates never. A source on https is never fetched over
 http. The machine's credential helpers neither replace nor store a login of a source. git's dumb HTTP protocol is
 rejected: there a partial clone starts one git process per object, each of which does the same.
+
+The configuration of the worker's user decides how a server is reached (proxies, certificates, `insteadOf`), and nothing
+else. What only reads or writes the disk runs without it.
 """
 
 import contextlib
@@ -30,12 +33,14 @@ from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
 from soci_pipeline.process import TooManyProcesses, logger
 from soci_pipeline.publish.git_address import DEFAULT_PORTS, Origin, origin_of
+from soci_pipeline.publish.git_config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted
 
 if TYPE_CHECKING:
     import boto3
 
 _NETWORK_SECONDS = 900.0
 _NAMED = 10
+_LONGEST_PATH = 4096
 # A fetch takes about six: git, its transport, and what writes and checks the pack.
 _MAX_PROCESSES = 32
 # What git repeats of a server's answer, and curl of a proxy's. A number alone may be part of an address or a commit.
@@ -102,23 +107,18 @@ def remote(url: str, credentials: GitCredentials | None) -> Iterator[tuple["Git"
 class Git:
     """The git program with an environment that asks nothing and runs nothing."""
 
-    # `safe.directory`: a work tree given by path may belong to another user than the worker's.
-    _OPTIONS = (
-        *("-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "core.fsmonitor=false"),
-        *("-c", "submodule.recurse=false", "-c", "advice.detachedHead=false", "-c", "gc.auto=0"),
-        *("-c", "core.autocrlf=false", "-c", "safe.directory=*"),
-    )
-
     def __init__(
         self,
         environment: Mapping[str, str],
         *,
         options: Sequence[str] = (),
+        helper: Sequence[str] = (),
         bound_to: Origin | None = None,
         remote: str = "",
     ) -> None:
         self.environment = environment
-        self._options = (*self._OPTIONS, *options)
+        self._options = (*OPTIONS, *options)
+        self._helper = tuple(helper)
         self._bound_to = bound_to
         self._remote = remote
 
@@ -130,48 +130,100 @@ class Git:
             "GIT_ASKPASS": "",
             "SSH_ASKPASS": "",
             "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+            # `ssh.variant` of the user's configuration is about another program.
+            "GIT_SSH_VARIANT": "ssh",
             "GIT_ALLOW_PROTOCOL": "none",
         }
         if url is None:
             yield cls(environment)
             return
-        used = cls(environment)._rewritten(url)
-        environment["GIT_ALLOW_PROTOCOL"] = _allowed_protocols(used)
         # From 2.39.4 on, git then fetches no single objects of a partial clone; older releases ignore it.
         environment["GIT_NO_LAZY_FETCH"] = "1"
+        used = cls(environment)._used(url, credentials)
+        environment["GIT_ALLOW_PROTOCOL"] = _allowed_protocols(used)
         with tempfile.TemporaryDirectory(prefix="soci-git-") as folder:
             access = _Access.of(Path(folder), used, credentials)
-            yield cls(environment | access.environment, options=access.options, bound_to=access.bound_to, remote=used)
+            # The longest match counts, so a URL that is rewritten to itself is not rewritten.
+            kept = f'[url "{quoted(url)}"]\n\tinsteadOf = "{quoted(url)}"\n' if used == url else ""
+            _write(Path(folder) / "config", kept + access.configuration)
+            _write(Path(folder) / "any-owner", ANY_OWNER)
+            options = ("-c", f"include.path={folder}/config", *access.options)
+            if is_on_this_machine(used):
+                environment |= {**ISOLATED, "GIT_CONFIG_GLOBAL": f"{folder}/any-owner"}
+            yield cls(
+                environment | access.environment,
+                options=options,
+                helper=access.helper,
+                bound_to=access.bound_to,
+                remote=used,
+            )
+
+    def _used(self, url: str, credentials: GitCredentials | None) -> str:
+        """The URL that git really uses for this one: the user's configuration may change it (`url.<base>.insteadOf`).
+
+        With a login, a rewriting to another transport or to a URL with a password of its own does not count.
+        """
+        rewritten = self._rewritten(url)
+        return rewritten if credentials is None or _takes(rewritten, credentials) else url
 
     def _rewritten(self, url: str) -> str:
-        """The URL that git really uses: the machine's own configuration may change it (`url.<base>.insteadOf`)."""
+        """What git makes of a URL."""
         try:
             return self.run("ls-remote", "--get-url", "--", url).strip()
         except SourceError:
             # The next command fails for the same reason, and says so. Until then the URL as given binds the login.
             return url
 
-    def run(self, *arguments: str, extra: Mapping[str, str] | None = None) -> str:
-        """Standard output of git, with more variables if any; raises `SourceError`."""
+    def run(self, *arguments: str, extra: Mapping[str, str] | None = None, timeout: float = _NETWORK_SECONDS) -> str:
+        """Standard output of git, with more variables if any; raises `SourceError`. Paths must be absolute."""
         argv, environment = ["git", *self._options, *arguments], {**self.environment, **(extra or {})}
         try:
             return process.run(
-                argv, package="git", env=environment, timeout=_NETWORK_SECONDS, max_processes=_MAX_PROCESSES
+                argv,
+                package="git",
+                env=environment,
+                # The folder that this process is in may be a repository with a configuration of its own.
+                cwd=Path("/"),
+                timeout=timeout,
+                max_processes=_MAX_PROCESSES,
             ).stdout
         except ToolFailed as error:
             raise _understood(error, self._bound_to) from error
 
+    def run_here(self, *arguments: str) -> str:
+        """Standard output of a command that talks to no server: the user's configuration does not count."""
+        return self.run(*arguments, extra=ISOLATED)
+
+    def run_lfs(self, *arguments: str, timeout: float) -> None:
+        """Run git-lfs, which gets the login from a credential helper: its questions to an askpass program differ."""
+        argv = (*self._helper, *arguments)
+        self.run(*argv, extra={"GIT_ASKPASS": ""}, timeout=timeout)
+
+    def check_out(self, data: Path, folder: Path, commit: str) -> None:
+        """Write the files of a commit into a folder: the same bytes for every user, but for filters other than LFS."""
+        listing = ""
+        with contextlib.suppress(SourceError):
+            listing = self.run("config", "-z", "--get-regexp", r"^filter\.")
+        configuration = data / "filters"
+        _write(configuration, filters(listing))
+        lfs = ("-c", "filter.lfs.smudge=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false")
+        self.run(
+            *(*lfs, "--git-dir", str(data.absolute()), "--work-tree", str(folder.absolute())),
+            *("checkout", "--quiet", "--force", commit, "--"),
+            extra={**ISOLATED, "GIT_CONFIG_GLOBAL": str(configuration.absolute())},
+        )
+
     def succeeds(self, *arguments: str) -> bool:
-        """Whether git ends with success."""
+        """Whether a command that talks to no server ends with success."""
         try:
-            self.run(*arguments)
+            self.run_here(*arguments)
         except SourceError:
             return False
         return True
 
     def name_uncommitted(self, work_tree: Path, below: str = ".") -> None:
         """Warn of what differs from the current commit below a path of a work tree; raises `SourceError` for none."""
-        lines = self.run("-C", str(work_tree), "status", "--porcelain", "--", below).splitlines()
+        lines = self.run("-C", str(work_tree.absolute()), "status", "--porcelain", "--", below).splitlines()
         if lines:
             names = ", ".join(line[3:] for line in lines[:_NAMED])
             more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
@@ -203,9 +255,15 @@ class Git:
 
     def fetch(self, folder: Path, url: str, commit: str, *, blobs: bool) -> None:
         """Fetch one commit without history; everything, where the server gives no single commits."""
+        self._fetch(folder, url, commit, () if blobs else ("--filter=blob:none",))
+
+    def fetch_small_files(self, folder: Path, url: str, commit: str) -> None:
+        """Fetch one commit with all contents that are not longer than a path may be, and others where it must."""
+        self._fetch(folder, url, commit, (f"--filter=blob:limit={_LONGEST_PATH + 1}",))
+
+    def _fetch(self, folder: Path, url: str, commit: str, narrow: Sequence[str]) -> None:
         if not (folder / "HEAD").exists():
-            self.run("init", "--quiet", "--bare", str(folder))
-        narrow = () if blobs else ("--filter=blob:none",)
+            self._init(folder, commit)
         base = ("-C", str(folder), "fetch", "--quiet", "--no-tags", "--no-recurse-submodules")
         try:
             self.run(*base, "--depth=1", *narrow, "--", url, commit)
@@ -215,22 +273,19 @@ class Git:
             logger().debug("the server gives no single commit; fetching all branches and tags")
             # In the same repository the failed fetch has left a promisor remote, from which git fetches one by one.
             shutil.rmtree(folder)
-            self.run("init", "--quiet", "--bare", str(folder))
+            self._init(folder, commit)
             self.run(*base, "--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
             if not self.succeeds("-C", str(folder), "cat-file", "-e", f"{commit}^{{commit}}"):
                 raise no_such_ref(commit, url) from error
 
-    def check_files(self, folder: Path, url: str, commit: str, paths: Sequence[str]) -> None:
-        """Raise `SourceError` for the first path that the fetched commit does not have."""
-        for path in paths:
-            if path != "." and not self.run("-C", str(folder), "ls-tree", "--name-only", commit, "--", path).strip():
-                advice = "Check `context`, which starts at the top of the repository, and `dockerfile`, at the context."
-                raise SourceError(f"commit {commit[:12]} of {url} has no {path}", advice=advice)
+    def _init(self, folder: Path, commit: str) -> None:
+        """Make a bare repository whose object names are as long as this one; without the user's template."""
+        self.run_here("init", "--quiet", "--bare", *init_options(commit), str(folder))
 
     def history(self, folder: Path, url: str) -> None:
         """Fetch the commits of all branches and tags, without their files where the server can."""
-        self._list_remote(url, "HEAD")
-        self.run("init", "--quiet", "--bare", str(folder))
+        lines = self._list_remote(url, "HEAD", "refs/heads/*").splitlines()
+        self._init(folder, next((line.partition("\t")[0] for line in lines if not line.startswith("ref: ")), ""))
         base = ("-C", str(folder), "fetch", "--quiet", "--no-recurse-submodules")
         self.run(*base, "--filter=tree:0", "--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
@@ -239,7 +294,7 @@ class Git:
         with tempfile.TemporaryDirectory(prefix="history-", dir=folder) as history:
             self.history(Path(history), url)
             try:
-                return self.run("-C", history, "rev-parse", "--verify", "--quiet", f"{short}^{{commit}}").strip()
+                return self.run_here("-C", history, "rev-parse", "--verify", "--quiet", f"{short}^{{commit}}").strip()
             except SourceError as error:
                 raise no_such_ref(short, url) from error
 
@@ -247,6 +302,11 @@ class Git:
 def no_such_ref(ref: str, url: str) -> SourceError:
     """What a ref is answered with that the repository does not have."""
     return SourceError(f"{url} has no branch, tag or commit {ref}", advice="Push it first, or correct `ref`.")
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether a URL is the path of a repository."""
+    return url.startswith(("/", "file://"))
 
 
 def _allowed_protocols(url: str) -> str:
@@ -266,6 +326,8 @@ class _Access:
     environment: dict[str, str]
     options: tuple[str, ...] = ()
     bound_to: Origin | None = None
+    configuration: str = ""
+    helper: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, folder: Path, url: str, credentials: GitCredentials | None) -> "_Access":
@@ -274,7 +336,9 @@ class _Access:
         if credentials is None or origin is None:
             return cls({})
         if origin.scheme in ("http", "https") and credentials.password is not None:
-            return cls(*_password_access(folder, url, credentials.username, credentials.password), origin)
+            environment, options = _password_access(folder, url, credentials.username, credentials.password)
+            configuration = _password_configuration(url, credentials.username)
+            return cls(environment, options, origin, configuration, _helper_options(folder, origin))
         if origin.scheme == "ssh" and credentials.ssh_key is not None:
             _write(folder / "key", credentials.ssh_key.get_secret_value().rstrip("\n") + "\n")
             return cls({"GIT_SSH_COMMAND": f"{_SSH_WITH_KEY} -i {shlex.quote(str(folder / 'key'))}"}, (), origin)
@@ -290,6 +354,7 @@ def _password_access(
     _write(folder / "username", username)
     _write(folder / "password", password.get_secret_value())
     _write(folder / "askpass", _askpass(folder, scheme, host, {username, user_in_url} - {""}), mode=0o700)
+    _write(folder / "helper", _credential_helper(folder, scheme, host), mode=0o700)
     options = (
         # The machine's own helpers would store the login. With paths in the prompts, the script would not know them.
         *("-c", "credential.helper=", "-c", "credential.useHttpPath=false"),
@@ -307,6 +372,30 @@ def _only_first_redirects(url: str) -> dict[str, str]:
     keys = ("http.followRedirects", f"http.{url}.followRedirects")
     pairs = [pair for n, key in enumerate(keys) for pair in ((f"KEY_{n}", key), (f"VALUE_{n}", "initial"))]
     return {f"GIT_CONFIG_{name}": value for name, value in [("COUNT", str(len(keys))), *pairs]}
+
+
+def _password_configuration(url: str, username: str) -> str:
+    """Configuration that replaces the user name and the headers that the user's own has for this URL.
+
+    The most specific section counts, which is that of the URL itself; after a redirect on the same server, the host's.
+    """
+    scheme, _, rest = url.partition("://")
+    host = rest.partition("/")[0].rpartition("@")[2]
+    places = (f"{scheme}://{host}", url)
+    names = (f'[credential "{quoted(each)}"]\n\tusername = "{quoted(username)}"\n' for each in places)
+    headers = (f'[http "{quoted(each)}"]\n\textraHeader =\n' for each in places)
+    return "".join((*names, *headers))
+
+
+def _takes(url: str, credentials: GitCredentials) -> bool:
+    """Whether a login can be used for a URL, which needs none or has none of its own."""
+    origin = origin_of(url)
+    if origin is None or origin.scheme == "git":
+        return True
+    if origin.scheme == "ssh":
+        return credentials.ssh_key is not None
+    user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    return credentials.password is not None and ":" not in user
 
 
 def _askpass(folder: Path, scheme: str, host: str, usernames: Collection[str]) -> str:
@@ -327,6 +416,30 @@ def _askpass(folder: Path, scheme: str, host: str, usernames: Collection[str]) -
             "exit 1\n",
         )
     )
+
+
+def _credential_helper(folder: Path, scheme: str, host: str) -> str:
+    """A credential helper that knows one server, compared as a whole. Source: git's gitcredentials(7)."""
+    places = " | ".join(shlex.quote(f"{scheme}://{each}") for each in _spellings(scheme, host))
+    username, password = (shlex.quote(str(folder / name)) for name in ("username", "password"))
+    return "\n".join(
+        (
+            "#!/bin/sh",
+            '[ "$1" = get ] || exit 0',
+            "while read -r line; do",
+            '  case "$line" in protocol=*) scheme=${line#protocol=} ;; host=*) host=${line#host=} ;; esac',
+            "done",
+            'case "$scheme://$host" in',
+            f'{places}) echo "username=$(cat {username})"; echo "password=$(cat {password})" ;;',
+            "esac\n",
+        )
+    )
+
+
+def _helper_options(folder: Path, origin: Origin) -> tuple[str, ...]:
+    host = origin.host if origin.port == DEFAULT_PORTS[origin.scheme] else f"{origin.host}:{origin.port}"
+    command = f"!{shlex.quote(str(folder / 'helper'))}"
+    return ("-c", f"credential.{origin.scheme}://{host}.helper={command}")
 
 
 def _prompts(what: str, places: Iterable[str]) -> str:

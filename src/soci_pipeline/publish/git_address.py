@@ -19,6 +19,11 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 COMMIT = r"^[0-9a-f]{40}(?:[0-9a-f]{24})?$"
 """The pattern of a whole commit id, of SHA-1 or SHA-256."""
 
+MAX_REF_LENGTH = 1000
+"""The most characters of a ref. GitHub has a limit of 255 bytes, other forges have none."""
+
+_MAX_REF_PART = 255
+
 DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
 """The schemes of remote repositories, and the port that a URL without one means."""
 
@@ -147,6 +152,8 @@ def _not_an_address(text: str) -> InvalidInput:
 def check_ref(ref: str) -> str:
     """The ref itself; raises `InvalidInput` for what can be no branch, tag or commit."""
     text = ref.strip()
-    if not text or len(text) > 255 or _BAD_REF.search(text):
+    # Each part may be a folder or a file of the server.
+    longest = max(len(part.encode("utf-8", "replace")) for part in text.split("/"))
+    if not text or len(text) > MAX_REF_LENGTH or longest > _MAX_REF_PART or _BAD_REF.search(text):
         raise InvalidInput(f"not a branch, tag or commit: {ref[:200]!r}", advice="Give its name, without options.")
     return text

@@ -1,7 +1,7 @@
 """The source of a build: a ref is resolved to one commit once, and every branch fetches exactly that commit.
 
 Addresses and refs that could be read as options, or that name a transport which runs commands, are refused
-(`git_address`); git itself is held by `git`. Submodules are not fetched, and Git LFS gets no credentials.
+(`git_address`); git itself is held by `git`. Submodules are not fetched; files in Git LFS are where it is installed.
 """
 
 import contextlib
@@ -15,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from soci_pipeline.errors import InvalidInput, SourceError
 from soci_pipeline.process import logger
+from soci_pipeline.publish import git_lfs
+from soci_pipeline.publish.ancestry import Ancestry
 from soci_pipeline.publish.git import Git, GitCredentials, no_such_ref, remote
 from soci_pipeline.publish.git_address import check_ref, check_url, is_commit
+from soci_pipeline.publish.git_files import Files
 
-_ABBREVIATED = re.compile(r"[0-9a-f]{7,39}\Z")
+_ABBREVIATED = re.compile(r"[0-9a-f]{7,63}\Z")
 
 
 class ResolvedSource(BaseModel):
@@ -67,8 +70,8 @@ def resolve(
             if commit is None:
                 found = commit = git.expand(Path(folder), address, found)
             git.fetch(Path(folder), address, commit, blobs=False)
-            git.check_files(Path(folder), address, commit, files)
-            time = int(git.run("-C", folder, "show", "-s", "--format=%ct", commit).strip())
+            Files(git, Path(folder), address, commit).check(files)
+            time = int(git.run_here("-C", folder, "show", "-s", "--format=%ct", commit).strip())
     return ResolvedSource(url=given, ref=found, commit=commit, commit_time=time, version=_version(refs, found, commit))
 
 
@@ -78,13 +81,14 @@ def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentia
     Modes and times depend on the commit alone, so that a build that copies everything repeats. Raises as `resolve`.
     """
     with remote(source.url, credentials) as (git, address):
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        with tempfile.TemporaryDirectory(prefix=".git-", dir=folder.parent) as data:
+        beside = folder.parent.absolute()
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=beside))
+        with tempfile.TemporaryDirectory(prefix=".git-", dir=beside) as data:
             git.fetch(Path(data), address, source.commit, blobs=True)
-            # Without credentials: a filter that the machine has (Git LFS) takes URLs from the files of the commit.
+            # Without credentials: a filter that the machine has may take URLs from the files of the commit.
             with Git.session() as local:
-                work = ("--git-dir", data, "--work-tree", str(partial))
-                local.run(*work, "checkout", "--quiet", "--force", source.commit, "--")
+                local.check_out(Path(data), partial, source.commit)
+            git_lfs.fill_in(git, Path(data).absolute(), partial, address, source.commit)
     if (partial / ".gitmodules").exists():
         logger().warning("the source has submodules; they are not fetched")
     _normalise(partial, source.commit_time)
@@ -94,17 +98,8 @@ def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentia
 
 def is_ancestor(url: str, older: str, newer: str, *, credentials: GitCredentials | None = None) -> bool | None:
     """Whether one commit is an ancestor of another; None where the repository does not know them both any more."""
-    if not (is_commit(older) and is_commit(newer)):
-        return None
-    with (
-        remote(check_url(url), credentials) as (git, address),
-        tempfile.TemporaryDirectory(prefix="soci-history-") as folder,
-    ):
-        git.history(Path(folder), address)
-        for commit in (older, newer):
-            if not git.succeeds("-C", folder, "cat-file", "-e", f"{commit}^{{commit}}"):
-                return None
-        return git.succeeds("-C", folder, "merge-base", "--is-ancestor", older, newer)
+    with Ancestry(url, lambda: credentials) as ancestry:
+        return ancestry(older, newer)
 
 
 def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, str | None]:
@@ -121,7 +116,9 @@ def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, st
         raise SourceError(f"{ref} is a branch and a tag of {url}, of different commits", advice=advice)
     if found:
         return next(iter(found.items()))
-    if is_commit(ref):
+    # The names of a SHA-256 repository are longer, so that 40 digits are the beginning of one.
+    digits = max((len(value) for value in refs.values() if is_commit(value)), default=0)
+    if is_commit(ref) and len(ref) >= digits:
         return ref, ref
     if _ABBREVIATED.match(ref):
         return ref, None

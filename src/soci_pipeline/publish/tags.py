@@ -137,7 +137,7 @@ def check_tags_before_build(
 
 
 class _Gate:
-    """The rules for one publication; remembers the commit of each digest it has looked at."""
+    """The rules for one publication; remembers the commit of each digest that it read, and the order of commits."""
 
     def __init__(
         self,
@@ -153,6 +153,7 @@ class _Gate:
         self._revision = revision
         self._ancestry = ancestry
         self._known: dict[Digest, str | None] = {}
+        self._orders: dict[tuple[str, str], bool | None] = {}
 
     def current(self, tag: str) -> Descriptor | None:
         """What the tag points at now."""
@@ -178,7 +179,13 @@ class _Gate:
         if self._ancestry is None or self._revision is None:
             return False
         there = self.revision_of(current)
-        return there is not None and there != self._revision and self._ancestry(self._revision, there) is True
+        return there is not None and there != self._revision and self._descends(self._revision, there)
+
+    def _descends(self, older: str, newer: str) -> bool:
+        """Whether the second commit is known to come after the first; each pair is asked about once."""
+        if (older, newer) not in self._orders and self._ancestry is not None:
+            self._orders[older, newer] = self._ancestry(older, newer)
+        return self._orders.get((older, newer)) is True
 
     def revision_of(self, current: Descriptor) -> str | None:
         """The commit that a manifest says it was made from."""

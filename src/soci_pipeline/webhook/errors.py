@@ -1,6 +1,11 @@
 """What can be wrong with an event, with storing it, and with handing it on."""
 
+from typing import TYPE_CHECKING
+
 from soci_pipeline.errors import CredentialsRefused, ExitCode, InvalidInput, SociPipelineError
+
+if TYPE_CHECKING:
+    from soci_pipeline.webhook.events import PushEvent
 
 
 class SignatureRefused(CredentialsRefused):
@@ -11,6 +16,15 @@ class SignatureRefused(CredentialsRefused):
 
 class EventRefused(InvalidInput):
     """A signed event of an unknown shape, or with a name in it that no sound repository has."""
+
+
+class CloneUrlRefused(EventRefused):
+    """A signed event whose names are valid and whose clone URL is not; that matters where a rule names the event."""
+
+    def __init__(self, reason: str, event: "PushEvent", *, advice: str | None = None) -> None:
+        super().__init__(reason, advice=advice)
+        self.event = event
+        """The event with a clone URL that leads nowhere."""
 
 
 class OutboxUnavailable(SociPipelineError):

@@ -4,7 +4,9 @@ Names in an event come from whoever may push. They are validated here once, refu
 for something else, and from then on only ever put into JSON.
 """
 
+import hashlib
 import re
+import unicodedata
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -12,13 +14,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.faults import faults_of, in_one_line
-from soci_pipeline.publish.git_address import COMMIT, check_ref
+from soci_pipeline.publish.git_address import COMMIT, MAX_REF_LENGTH, check_ref
 from soci_pipeline.webhook.clone_urls import CloneUrl, registry_host
-from soci_pipeline.webhook.errors import EventRefused
+from soci_pipeline.webhook.errors import CloneUrlRefused, EventRefused
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,20}\Z")
-# git allows `$(…)`, quotes, `;` and more in a ref; no repository needs them, and somewhere a shell may read a log.
-_REF = re.compile(r"refs/(heads|tags)/[A-Za-z0-9_][A-Za-z0-9._/+@#=,-]*\Z")
+# git and forges allow `$(…)`, quotes, `;` and more in a name; no repository needs them, and somewhere a shell may read
+# a log. `~` begins the name of a user's own project at some forges.
+_UNSAFE = frozenset("$`\"'\\;|&<>(){}*?[]!^: \t\r\n")
+# Controls, halves of characters, separators of lines and all kinds of space.
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp", "Zs"})
+# They change the order in which a name is shown.
+_DIRECTIONS = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+_REF_KINDS = ("refs/heads/", "refs/tags/")
+_MAX_FOLDERS = 20
+_NOWHERE = "https://clone-url.invalid/rejected.git"
+_SLUG_LENGTH = 100
+_SLUG_DIGITS = 8
 _SHOWN = 5
 _DEEPEST = 4
 MAX_PATHS = 10_000
@@ -37,7 +48,7 @@ class PushEvent(_Event):
     kind: Literal["push"] = "push"
     repository: str = Field(max_length=512)
     clone_url: str = Field(max_length=2000)
-    ref: str = Field(max_length=255)
+    ref: str = Field(max_length=MAX_REF_LENGTH)
     commit: str = Field(pattern=COMMIT)
     paths: frozenset[Annotated[str, Field(max_length=MAX_PATH_LENGTH)]] | None = Field(
         default=None, max_length=MAX_PATHS
@@ -48,7 +59,9 @@ class PushEvent(_Event):
     @field_validator("repository")
     @classmethod
     def _repository_is_a_plain_path(cls, name: str) -> str:
-        if not _REPOSITORY.match(name) or ".." in name:
+        folders = name.split("/")
+        plain = all(each and each.strip(".") and not each.startswith("-") for each in folders)
+        if not plain or not _is_plain(name) or ".." in name or len(folders) > _MAX_FOLDERS + 1:
             raise ValueError("not the path of a repository")
         return name
 
@@ -72,7 +85,8 @@ class PushEvent(_Event):
             checked = check_ref(ref)
         except InvalidInput as error:
             raise ValueError(error.reason) from error
-        if checked != ref or not _REF.match(checked):
+        name = next((ref.removeprefix(kind) for kind in _REF_KINDS if ref.startswith(kind)), "")
+        if checked != ref or not name or name.startswith("-") or not _is_plain(name) or "~" in name:
             raise ValueError("not a branch or tag of plain characters")
         return checked
 
@@ -102,7 +116,7 @@ class PushEvent(_Event):
             "branch": self.branch,
             "tag": self.tag,
             "name": name,
-            "slug": re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".-")[:100] or None,
+            "slug": _slug(name),
             "commit": self.commit,
             "short_commit": self.commit[:12],
         }
@@ -111,6 +125,24 @@ class PushEvent(_Event):
     def subject(self) -> str:
         """What a newer event of the same rule is about: the same ref of the same repository."""
         return f"{self.repository} {self.ref}"
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name has only characters that are nothing but text wherever it is shown: of any script, emoji too."""
+    return not any(
+        each in _UNSAFE or each in _DIRECTIONS or unicodedata.category(each) in _UNSAFE_CATEGORIES for each in name
+    )
+
+
+def _slug(name: str) -> str | None:
+    """The name as a tag may have it. Where letters of another script are left out, a hash keeps two names apart."""
+    if not name:
+        return None
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".-")[:_SLUG_LENGTH]
+    if plain and name.isascii():
+        return plain
+    digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:_SLUG_DIGITS]
+    return f"{plain.rstrip('.-')}-{digest}".lstrip("-")
 
 
 class ImageEvent(_Event):
@@ -163,6 +195,27 @@ FIELDS: dict[str, frozenset[str]] = {
     ),
     "image": frozenset(ImageEvent(repository="a.example/a", tag="a", digest="sha256:" + "0" * 64).fields),
 }
+
+
+def push_event(
+    *,
+    repository: str,
+    clone_url: str,
+    ref: str,
+    commit: str,
+    paths: frozenset[str] | None = None,
+    project: str | None = None,
+) -> PushEvent:
+    """A push; raises `CloneUrlRefused` where its clone URL alone is not valid, and ``ValidationError`` otherwise."""
+    fields = {"repository": repository, "ref": ref, "commit": commit, "paths": paths, "project": project}
+    try:
+        return PushEvent.model_validate(fields | {"clone_url": clone_url})
+    except ValidationError as error:
+        if any(fault.place != ("clone_url",) for fault in faults_of(error)):
+            raise
+        refusal = refuse(error)
+        event = PushEvent.model_validate(fields | {"clone_url": _NOWHERE})
+        raise CloneUrlRefused(refusal.reason, event, advice=refusal.advice) from None
 
 
 def refuse(error: ValidationError) -> EventRefused:

@@ -14,13 +14,13 @@ from typing import Any
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.webhook.configuration import Configuration, Source
-from soci_pipeline.webhook.errors import EventRefused, OutboxUnavailable, SignatureRefused
+from soci_pipeline.webhook.errors import CloneUrlRefused, EventRefused, OutboxUnavailable, SignatureRefused
 from soci_pipeline.webhook.events import Event, Ignored, PushEvent
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.limits import RateLimit
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, StatusTarget
-from soci_pipeline.webhook.rules import plan
+from soci_pipeline.webhook.rules import plan, reasons_against
 from soci_pipeline.webhook.sources.github import GitHubSource
 from soci_pipeline.webhook.sources.gitlab import GitLabSource
 from soci_pipeline.webhook.sources.source import HttpSource
@@ -81,6 +81,8 @@ class Receiver:
         try:
             return self.accept(source, identity, source.parse(headers, body))
         except EventRefused as error:
+            if isinstance(error, CloneUrlRefused) and (ignored := self._named_by_no_rule(name, error.event)):
+                return ignored
             log("refused: " + error.reason, level=logging.WARNING, source=name)
             return self._end(name, 422, "refused", error.reason)
         except OutboxUnavailable as error:
@@ -92,17 +94,25 @@ class Receiver:
         name = source.name
         if isinstance(event, Ignored):
             return self._ignored(name, event.reason)
-        planned = plan(self.configuration, name, event)
+        try:
+            planned = plan(self.configuration, name, event)
+        except EventRefused:
+            if ignored := self._named_by_no_rule(name, event):
+                return ignored
+            raise
         if not planned.runs:
             return self._ignored(name, "no rule fits", rules=planned.skipped)
         digest = hashlib.sha256(name.encode() + b"\0" + identity).digest()
+        # A queue delivers again by itself, a forge because somebody wants it.
+        by_http = isinstance(source, HttpSource)
         # Whoever replays an event, or sends what starts nothing, must not use up what a new one needs. A queue is read
         # at a pace of its own.
-        if isinstance(source, HttpSource) and not self._outbox.has(digest):
+        if by_http and self._outbox.starts(digest, planned.runs):
             wait = self._events.wait_s(name)
             if wait > 0:
                 return self._slow_down(name, wait)
-        stored = self._outbox.store(digest, name, event.subject, planned.runs, target=_target(source, event))
+        target = _target(source, event)
+        stored = self._outbox.store(digest, name, event.subject, planned.runs, target=target, again=by_http)
         outcome = "stored" if stored.new else "duplicate"
         self._metrics.count("soci_webhook_requests_total", source=name, result=outcome)
         rules = [run.rule for run in planned.runs]
@@ -112,6 +122,11 @@ class Receiver:
         runs = [{"rule": run.rule, "deployment": run.deployment, "key": key}
                 for run, key in zip(planned.runs, stored.keys, strict=True)]  # fmt: skip
         return Answer(202, {"status": outcome, "event": digest.hex(), "runs": runs})
+
+    def _named_by_no_rule(self, name: str, event: Event) -> Answer | None:
+        """The answer to an event that no rule matches: where it would lead does not matter. None where one does."""
+        reasons = reasons_against(self.configuration, name, event)
+        return None if reasons is None else self._ignored(name, "no rule fits", rules=reasons)
 
     def refuse_body(
         self, name: str, status: int, code: str, text: str, *, retry_after_s: float | None = None

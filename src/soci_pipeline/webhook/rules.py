@@ -66,6 +66,13 @@ def plan(configuration: Configuration, source: str, event: Event) -> Plan:
     return Plan(tuple(runs), mismatches)
 
 
+def reasons_against(configuration: Configuration, source: str, event: Event) -> dict[str, str] | None:
+    """The reason for each rule where none matches an event; None where one does."""
+    found = {rule.name: _why_not(rule, source, event) for rule in configuration.rules}
+    reasons = {name: each.reason for name, each in found.items() if each is not None}
+    return reasons if len(reasons) == len(found) else None
+
+
 def _why_not(rule: Rule, source: str, event: Event) -> Mismatch | None:
     if source not in rule.sources:
         return _another("source", source, _listed(rule.sources))

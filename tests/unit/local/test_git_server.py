@@ -114,3 +114,32 @@ def test_nothing_listens_after_the_block(tmp_path: Path) -> None:
     from soci_pipeline.local.ports import listens
 
     assert not listens(port)
+
+
+def test_a_snapshot_is_the_same_commit_whatever_the_users_configuration_says(
+    server: GitServer, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "dos").write_bytes(b"a\r\nb\r\n")
+    before = server.serve_snapshot(tree, "source").commit
+    (tmp_path / ".gitconfig").write_text(
+        "[core]\n\tautocrlf = input\n[init]\n\tdefaultObjectFormat = sha256\n[safe]\n\tbareRepository = explicit\n"
+        "[commit]\n\tgpgSign = true\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with git_server(tmp_path / "again") as other:
+        served = other.serve_snapshot(tree, "source")
+        assert served.commit == before
+        assert (check_out(resolve(served.url), tmp_path / "out") / "dos").read_bytes() == b"a\r\nb\r\n"
+        assert other.serve(tree, "work-tree").commit == _git("rev-parse", "HEAD", cwd=tree)
+
+
+def test_a_work_tree_with_sha_256_is_served(server: GitServer, tmp_path: Path) -> None:
+    folder = tmp_path / "sha256"
+    folder.mkdir()
+    _git("init", "--quiet", "--object-format=sha256", cwd=folder)
+    (folder / "file").write_text("committed")
+    _git("add", ".", cwd=folder)
+    _git("commit", "--quiet", "--message", "one", cwd=folder)
+    found = resolve(server.serve(folder, "source").url)
+    assert len(found.commit) == 64
+    assert (check_out(found, tmp_path / "out") / "file").read_text() == "committed"

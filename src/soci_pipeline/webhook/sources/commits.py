@@ -1,9 +1,9 @@
-"""The commits that a push of GitHub or GitLab lists, which both write in one form."""
+"""The commits that a push of GitHub, Gitea, Forgejo or GitLab lists, which all write in one form."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from soci_pipeline.webhook.events import MAX_PATH_LENGTH, MAX_PATHS, MAX_PATHS_LENGTH
 
@@ -21,12 +21,28 @@ class Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
+def _listed(value: Any) -> Any:
+    return [] if value is None else value
+
+
+# A forge that is written in Go sends null for an empty list.
+Paths = Annotated[list[str], BeforeValidator(_listed)]
+
+
 class Commit(Fields):
     """What one commit changed, as paths from the top of the repository."""
 
-    added: list[str] = Field(default_factory=list)
-    removed: list[str] = Field(default_factory=list)
-    modified: list[str] = Field(default_factory=list)
+    added: Paths = Field(default_factory=list)
+    removed: Paths = Field(default_factory=list)
+    modified: Paths = Field(default_factory=list)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.added, *self.removed, *self.modified)
+
+
+Commits = Annotated[list[Commit], BeforeValidator(_listed)]
 
 
 def changed_paths(commits: Iterable[Commit]) -> frozenset[str] | None:
@@ -34,7 +50,7 @@ def changed_paths(commits: Iterable[Commit]) -> frozenset[str] | None:
 
     What changed then counts as unknown, so that a large push is published and not rejected.
     """
-    paths = frozenset(path for each in commits for path in (*each.added, *each.removed, *each.modified))
+    paths = frozenset(path for each in commits for path in each.paths)
     lengths = [len(path) for path in paths]
     if len(paths) > MAX_PATHS or sum(lengths) > MAX_PATHS_LENGTH or max(lengths, default=0) > MAX_PATH_LENGTH:
         return None

@@ -1,5 +1,8 @@
 """GitHub: HMAC-SHA256 over the raw body in ``X-Hub-Signature-256`` (its docs, "Validating webhook deliveries").
 
+Gitea and Forgejo send the same headers and nearly the same push, with ``total_commits``, and without ``created`` and
+``forced``.
+
 Neither the event's name nor the delivery id is signed. So a body is what it looks like: the header only says which
 shape to expect, and replays are recognised by the body alone. There is no timestamp.
 """
@@ -12,14 +15,17 @@ from typing import ClassVar, Literal
 from pydantic import Field, ValidationError
 
 from soci_pipeline.webhook.errors import SignatureRefused
-from soci_pipeline.webhook.events import Event, Ignored, PushEvent, refuse
+from soci_pipeline.webhook.events import Event, Ignored, push_event, refuse
 from soci_pipeline.webhook.secret_values import SecretSource, read_keys
 from soci_pipeline.webhook.sources import Headers, any_equal, header
-from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commit, Fields, changed_paths
+from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commits, Fields, changed_paths
 from soci_pipeline.webhook.sources.source import HttpSource, Keys, Schema, StatusSettings
 
-# What GitHub lists of one push; beyond it, what changed is not known.
+# What GitHub lists of one push, and of one commit (its docs, "push"). A list that is as long may be cut off there, and
+# then what changed is not known. Its docs also mention 20 commits, for which older servers had no other sign either.
 _MAX_COMMITS = 2048
+_MAX_COMMITS_OF_OLDER_SERVERS = 20
+_MAX_FILES = 3000
 
 
 class GitHubSource(HttpSource):
@@ -28,6 +34,8 @@ class GitHubSource(HttpSource):
     kind: Literal["github"]
     secrets: Keys
     status: StatusSettings | None = None
+    forced_pushes: bool = False
+    """As for `GitLabSource`, for pushes that do not say whether they were forced: those of Gitea and Forgejo."""
     push_header: ClassVar[tuple[str, str]] = ("x-github-event", "push")
     body_schema: ClassVar[Schema] = {
         "type": "object",
@@ -57,7 +65,7 @@ class GitHubSource(HttpSource):
         return verify(headers, body, read_keys(self.keys))
 
     def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
-        return parse(headers, body)
+        return parse(headers, body, forced_pushes=self.forced_pushes)
 
 
 class _Repository(Fields):
@@ -74,10 +82,12 @@ class _Push(Fields):
     after: str
     created: bool = False
     deleted: bool = False
-    forced: bool = False
+    forced: bool | None = None
     repository: _Repository
     head_commit: _HeadCommit | None = None
-    commits: list[Commit] = Field(default_factory=list)
+    before: str = ""
+    commits: Commits = Field(default_factory=list)
+    total_commits: int = 0
 
 
 def sign(secret: bytes, body: bytes) -> str:
@@ -93,8 +103,11 @@ def verify(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
     return body
 
 
-def parse(headers: Headers, body: bytes) -> Event | Ignored:
-    """Read a push; every other event of GitHub is ignored by name."""
+def parse(headers: Headers, body: bytes, *, forced_pushes: bool = False) -> Event | Ignored:
+    """Read a push; every other event of GitHub is ignored by name.
+
+    ``forced_pushes`` is what a push counts as that does not say whether it was forced.
+    """
     name = headers.get("x-github-event", "")
     if name != "push":
         return Ignored(reason="a ping" if name == "ping" else "not a push event")
@@ -102,20 +115,25 @@ def parse(headers: Headers, body: bytes) -> Event | Ignored:
         push = _Push.model_validate_json(body)
         if push.deleted or set(push.after) == {"0"}:
             return Ignored(reason="the ref was deleted")
-        return PushEvent(
+        return push_event(
             repository=push.repository.full_name,
             clone_url=push.repository.clone_url,
             ref=push.ref,
             # For an annotated tag `after` is the tag object.
             commit=push.head_commit.id if push.head_commit else push.after,
-            paths=_paths(push),
+            paths=_paths(push, forced=forced_pushes if push.forced is None else push.forced),
         )
     except ValidationError as error:
         raise refuse(error) from None
 
 
-def _paths(push: _Push) -> frozenset[str] | None:
+def _paths(push: _Push, *, forced: bool) -> frozenset[str] | None:
     # A new ref lists no commits that another ref has, and a forced one only some of what differs.
-    if push.created or push.forced or not push.commits or len(push.commits) >= _MAX_COMMITS:
+    if push.created or forced or set(push.before) == {"0"}:
+        return None
+    count = len(push.commits)
+    if count in (0, _MAX_COMMITS_OF_OLDER_SERVERS) or count >= _MAX_COMMITS or count < push.total_commits:
+        return None
+    if any(len(each.paths) >= _MAX_FILES for each in push.commits):
         return None
     return changed_paths(push.commits)

@@ -11,12 +11,13 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from soci_pipeline.webhook.errors import SignatureRefused
-from soci_pipeline.webhook.events import Event, Ignored, PushEvent, refuse
+from soci_pipeline.webhook.events import Event, Ignored, push_event, refuse
 from soci_pipeline.webhook.secret_values import SecretSource, read_keys
 from soci_pipeline.webhook.sources import Headers, any_equal, header, standard
-from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commit, Fields, changed_paths
+from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commits, Fields, changed_paths
 from soci_pipeline.webhook.sources.source import HttpSource, Schema, StatusSettings
 
+_MAX_COMMITS = 20
 _PUSHES = {"Push Hook": "push", "Tag Push Hook": "tag_push"}
 
 
@@ -27,6 +28,8 @@ class GitLabSource(HttpSource):
     signing_tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
     tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
     status: StatusSettings | None = None
+    forced_pushes: bool = False
+    """Whether branches may be pushed with force. GitLab does not say so, hence `paths` then matches every push."""
     push_header: ClassVar[tuple[str, str]] = ("x-gitlab-event", "Push Hook")
     body_schema: ClassVar[Schema] = {
         "type": "object",
@@ -72,7 +75,7 @@ class GitLabSource(HttpSource):
         return standard.verify(headers, body, read_keys(self.signing_tokens), now)
 
     def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
-        return parse(headers, body)
+        return parse(headers, body, forced_pushes=self.forced_pushes)
 
 
 class _Project(Fields):
@@ -88,8 +91,8 @@ class _Push(Fields):
     after: str
     checkout_sha: str | None = None
     project: _Project
-    commits: list[Commit] = Field(default_factory=list)
-    total_commits_count: int = 0
+    commits: Commits = Field(default_factory=list)
+    total_commits_count: int | None = None
 
 
 def verify_token(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
@@ -100,8 +103,12 @@ def verify_token(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> byt
     return body
 
 
-def parse(headers: Headers, body: bytes) -> Event | Ignored:
-    """Read a push of a branch or a tag; every other event of GitLab is ignored by name."""
+def parse(headers: Headers, body: bytes, *, forced_pushes: bool = False) -> Event | Ignored:
+    """Read a push of a branch or a tag; every other event of GitLab is ignored by name.
+
+    The commits that a forced push takes away are in no list, and it looks like any other: with ``forced_pushes`` what
+    a push changed counts as unknown.
+    """
     kind = _PUSHES.get(headers.get("x-gitlab-event", ""))
     if kind is None:
         return Ignored(reason="not a push event")
@@ -113,12 +120,12 @@ def parse(headers: Headers, body: bytes) -> Event | Ignored:
         commit = push.checkout_sha or push.after
         if push.checkout_sha is None or set(push.after) == {"0"}:
             return Ignored(reason="the ref was deleted")
-        return PushEvent(
+        return push_event(
             repository=push.project.path_with_namespace,
             clone_url=push.project.git_http_url,
             ref=push.ref,
             commit=commit,
-            paths=_paths(push),
+            paths=None if forced_pushes else _paths(push),
             project=str(push.project.id),
         )
     except ValidationError as error:
@@ -126,7 +133,10 @@ def parse(headers: Headers, body: bytes) -> Event | Ignored:
 
 
 def _paths(push: _Push) -> frozenset[str] | None:
-    # GitLab lists the newest twenty commits and says how many there were; a new ref has no `before`.
-    if not push.commits or push.total_commits_count > len(push.commits) or set(push.before) <= {"0"}:
+    # A new ref has no `before`.
+    if not push.commits or set(push.before) <= {"0"}:
         return None
-    return changed_paths(push.commits)
+    # GitLab lists the newest twenty commits and says how many there were.
+    count, total = len(push.commits), push.total_commits_count
+    is_whole = count >= total if total else count < _MAX_COMMITS
+    return changed_paths(push.commits) if is_whole else None
