@@ -164,9 +164,9 @@ def wait(
     """Return the runs that completed the branches, in their order; raise `BranchFailed` naming each that failed.
 
     All have ended then. A branch whose run has crashed is started once more by ``again``, since another machine may
-    succeed where one was lost. ``deadline`` is a time of ``clock``. A branch without a worker, one that never starts and one past the deadline are
-    cancelled and count as failed. The server may be away for some minutes meanwhile; raises `PrefectRefused` where it
-    refuses this run's credentials.
+    succeed where one was lost. ``deadline`` is a time of ``clock``. A branch without a worker, one that never starts
+    and one past the deadline are cancelled and count as failed. The server may be away for some minutes meanwhile;
+    raises `PrefectRefused` where it refuses this run's credentials.
     """
     waiting = _Waiting({branch.run_id: branch.platform for branch in started}, again)
     outage = Outage(clock=clock)

@@ -16,7 +16,7 @@ from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Cras
 
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.request import BranchRequest, PublishRequest
+from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.settings import PublishSettings
 from tasks.branches import Started, start, wait
@@ -82,12 +82,15 @@ class Publication:
         commit = ResolvedSource(
             url="https://git.example.com/app.git", ref="refs/heads/main", commit=self.commit, commit_time=1
         )
-        work: list[BranchRequest] = [request.branch(platform, commit) for platform in (LOONG, PPC)]
-        started = [start(each, parent=parent, release="r") for each in work]
+
+        def begin(platform: Platform) -> Started:
+            started = start(request.branch(platform, commit), parent=parent, release="r")
+            self._set(started)
+            return started
+
+        started = [begin(platform) for platform in (LOONG, PPC)]
         self.attempts.append({branch.platform: branch.run_id for branch in started})
-        for branch in started:
-            self._set(branch)
-        wait(started, SETTINGS, Watch({}, 60), again=self.begin, deadline=float("inf"))
+        wait(started, SETTINGS, Watch({}, 60), again=begin, deadline=float("inf"))
 
     def _set(self, branch: Started) -> None:
         if (state := self.states.get(branch.platform)) is not None:
