@@ -334,7 +334,7 @@ def test_every_command_takes_json_verbose_and_quiet(name: str, capsys: pytest.Ca
     assert all(option in text for option in ("--json", "--verbose", "--quiet"))
 
 
-@pytest.mark.parametrize(("name", "action"), [("webhook", "check"), ("registry", "serve")])
+@pytest.mark.parametrize(("name", "action"), [("webhook", "check"), ("webhook", "serve")])
 def test_an_actions_help_leads_to_the_exit_statuses(name: str, action: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([name, action, "--help"])

@@ -207,8 +207,6 @@ def test_one_parameter_switches_to_a_single_architecture(
     made = _deploy(Architectures=architecture)
     workers = {name for name in made.parts if name.endswith("Workers")}
     assert workers == {f"{architecture.title()}Workers"}
-    groups = f"--group soci-{architecture}=soci-soci-{architecture}"
-    assert f'\nCAPACITY_ARGUMENTS="{groups}"' in made.parts["ControlMachine"].parameters["Environment"]
     # The receiver takes what the root wrote.
     monkeypatch.setenv("PREFECT_API_KEY", "pnu_0123456789abcdef")
     path = tmp_path / "webhook.yaml"
@@ -233,8 +231,6 @@ def test_without_a_prefect_server_one_is_made_and_everybody_finds_it(emulated: N
         script = _user_data(f"soci-soci-{name}")
         assert f"\nPREFECT_API_URL={outputs['PrefectApiUrl']}\n" in script
         assert f"\nPREFECT_API_AUTH_STRING={outputs['PrefectApiSecretArn']}#username:password\n" in script
-    both = "--group soci-amd64=soci-soci-amd64 --group soci-arm64=soci-soci-arm64"
-    assert f'\nCAPACITY_ARGUMENTS="{both}"\n' in _user_data("soci-soci-control")
 
 
 @pytest.mark.parametrize(
