@@ -164,11 +164,11 @@ def test_a_run_that_is_crashed_while_commits_are_compared_moves_no_tag(
     tag(client, layout, there, "v1")
     upload(client, layout, index)
 
-    def crashed_meanwhile(*_: object) -> bool:
+    def crashed_meanwhile(_older: str, _newer: str) -> bool:
         _crashed()
         return False
 
-    monkeypatch.setattr("tasks.tags.is_ancestor", crashed_meanwhile)
+    monkeypatch.setattr("tasks.tags.ancestry", lambda _: contextlib.nullcontext(crashed_meanwhile))
     request = PublishRequest.check({"image": f"{client.registry}/{REPOSITORY}", "source": "https://example.com/a.git"})
 
     @flow(name="publishes")
