@@ -21,6 +21,8 @@ def full_disk_reported(folder: Path, *, step: str = "", advice: str | None = Non
         if error.errno not in FULL:
             raise
         when = f" {step}" if step else ""
+        if error.errno == errno.ENOSPC:
+            raise DiskFull(f"no space left on the disk of {folder}{when}", advice=advice) from error
         raise DiskFull(f"cannot write to {folder}{when}: {os.strerror(error.errno)}", advice=advice) from error
 
 

@@ -221,7 +221,6 @@ def test_what_a_killed_run_left_in_containerd_is_reaped(machine: Machine, tmp_pa
         from pathlib import Path
         from soci_pipeline.containerd.toolchain import index_with_containerd
         from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
         from soci_pipeline.soci.records import SociOptions
         index_with_containerd(
             Layout.open(Path({str(source.path)!r})), Path({str(tmp_path / "work" / "out")!r}),

@@ -1,10 +1,11 @@
 """The registry of a publication: one client with this machine's settings and credentials, and the rule of its tags."""
 
-import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+import httpx
 
 from soci_pipeline.aws.ecr import LEAST_PART_BYTES, PART_BYTES, EcrCredentials, EcrRegistry, permissions
 from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
@@ -116,9 +117,12 @@ def check_push(client: RegistryClient, repository: str) -> None:
     def give_up() -> BinaryIO:
         raise _OnlyAsked
 
-    with contextlib.suppress(AccessRefused):
-        # A login may be for one repository alone; whether it suffices, the upload session tells.
+    try:
         client.ping()
+    except AccessRefused as error:
+        # A login may be for one repository alone (403); whether it suffices, the upload session tells.
+        if error.status != httpx.codes.FORBIDDEN:
+            raise
     try:
         client.upload_blob(repository, blob, give_up)
     except _OnlyAsked:

@@ -362,7 +362,7 @@ def test_indexes_that_list_each_other_many_times_are_read_once(tmp_path: Path) -
     layout = Layout.create(tmp_path)
     images = (add_image(layout, AMD64), add_image(layout, ARM64))
     below = layout.add_document(ImageIndex(manifests=images))
-    for number in range(7):
+    for number in range(4):
         copies = tuple(below.annotated(annotations={"copy": str(copy)}) for copy in range(MAX_LISTED // 2))
         below = layout.add_document(ImageIndex(manifests=copies, annotations={"level": str(number)}))
     layout.set_roots([below])

@@ -188,7 +188,7 @@ def test_a_change_that_the_disk_does_not_take_changes_nothing(
     if where == "write":
         monkeypatch.setattr(catalogue, "write_all", part)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DiskFull, match="No space left"):
+    with pytest.raises(DiskFull, match="no space left on the disk"):
         found.put(entry(MANY), ["new"])
     assert state(found) == before == state(Catalogue(tmp_path))
     monkeypatch.undo()
