@@ -14,6 +14,7 @@ from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.registry.auth import DockerConfig
 from tests.support.credential_helpers import install_helpers
 from tests.support.docker_logins import Doubles, docker_doubles
+from tests.support.registries import shown
 
 
 @pytest.fixture
@@ -86,13 +87,7 @@ def ours(folder: Path, host: str) -> str | None:
         found = DockerConfig(folder / "config.json").credentials_for(host)
     except SociPipelineError:
         return None
-    if found is None:
-        return None
-    for kind, token in (("identity", found.identity_token), ("registry", found.registry_token)):
-        if token is not None:
-            return f"{kind} token {token.get_secret_value()}"
-    assert found.password is not None
-    return f"{found.username}:{found.password.get_secret_value()}"
+    return shown(found)
 
 
 @pytest.mark.parametrize("case", SAME)

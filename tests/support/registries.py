@@ -68,6 +68,17 @@ def registry(
         yield client
 
 
+def shown(login: Credentials | None) -> str | None:
+    """A login as a text that can be compared: ``user:password`` or its token; None where there is none."""
+    if login is None:
+        return None
+    for kind, token in (("identity", login.identity_token), ("registry", login.registry_token)):
+        if token is not None:
+            return f"{kind} token {token.get_secret_value()}"
+    assert login.password is not None
+    return f"{login.username}:{login.password.get_secret_value()}"
+
+
 def noise(size: int, seed: int = 1) -> bytes:
     """Bytes that no compression shortens, the same for the same seed."""
     return random.Random(seed).randbytes(size)

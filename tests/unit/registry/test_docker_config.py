@@ -16,9 +16,10 @@ import pytest
 
 from soci_pipeline.errors import CredentialsRefused, DeadlineExceeded, InvalidInput, SociPipelineError, ToolMissing
 from soci_pipeline.registry import credential_helper
-from soci_pipeline.registry.auth import Credentials, DockerConfig, docker_config
+from soci_pipeline.registry.auth import DockerConfig, docker_config
 from tests.support.credential_helpers import install_helpers
 from tests.support.programs import write_program
+from tests.support.registries import shown
 
 HOST = "r.example.com:5000"
 HUB = "https://index.docker.io/v1/"
@@ -26,16 +27,6 @@ HUB = "https://index.docker.io/v1/"
 
 def entry(user: str, password: str = "pw", **fields: str) -> dict[str, str]:
     return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()} | fields
-
-
-def shown(found: Credentials | None) -> str | None:
-    if found is None:
-        return None
-    for kind, token in (("identity", found.identity_token), ("registry", found.registry_token)):
-        if token is not None:
-            return f"{kind} token {token.get_secret_value()}"
-    assert found.password is not None
-    return f"{found.username}:{found.password.get_secret_value()}"
 
 
 RIGHT, WRONG = entry("right"), entry("wrong")
