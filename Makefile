@@ -94,7 +94,7 @@ format: development ## Let ruff rewrite the sources
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-coverage: development ## What the tests of its own tier reach of each module; at least 90 % of its lines
+coverage: development ## How many lines of each module its tier's tests reach; at least 90 %
 	@$(VENV)/bin/python -m tests.module_coverage $(TIERS)
 
 docs: development ## Render the public names of the library into build-output/reference
@@ -108,7 +108,7 @@ FUZZ_SECONDS ?= 600
 fuzz: development ## Fuzz the readers of hostile bytes for FUZZ_SECONDS
 	@$(VENV)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-# The mutation tool has an environment of its own, so that its dependencies decide nothing about the others.
+# A separate environment: the dependencies of the mutation tool must not change the versions of the others.
 MUTATION := .cache/mutation
 $(MUTATION)/installed: requirements/mutation.txt $(UV) | prerequisites
 	@echo '==> installing what requirements/mutation.txt pins into $(MUTATION)'

@@ -1,1 +1,1 @@
-"""AWS: ECR, ECS, CodeCommit, secrets, Auto Scaling groups and their instances, event payloads."""
+"""AWS: ECR, ECS, CodeCommit, secrets, event payloads."""

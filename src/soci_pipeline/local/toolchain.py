@@ -1,7 +1,7 @@
 """The tools of the local stack and the real tests: fetched as packages, unpacked into one folder, put on a PATH.
 
 Nothing is installed on the machine. Each package has a folder of its own under ``packages/``, which appears whole or
-not at all; ``bin/`` holds one link for each program. A second version of a tool has a folder like ``bin`` of its own.
+not at all; ``bin/`` holds one link for each program. A second version of a tool has a separate folder beside ``bin``.
 """
 
 import os
@@ -69,7 +69,7 @@ TOOLS: Mapping[str, Tool] = {
 SECOND_RELEASES: Mapping[str, Tool] = {
     "cosign-3": Tool(Suite.UNSTABLE, "cosign", ("usr/bin/cosign",)),
 }
-"""Other releases of these tools, whose programs have the same names: each has a folder of its own beside ``bin``."""
+"""Other releases of these tools, whose programs have the same names: each has a separate folder beside ``bin``."""
 
 ENGINE = ("dockerd", "docker", "buildx", "containerd", "runc")
 """What a private Docker engine consists of."""
