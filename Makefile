@@ -4,8 +4,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
-	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+PYTHON := $(or $(PYTHON),$(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; done))
 TOOLCHAIN := $(CURDIR)/.toolchain
 UV := $(TOOLCHAIN)/uv/bin/uv
 VENV := .venv
@@ -60,8 +60,9 @@ demo: $(VENV)/installed-runtime ## Publish an example for two platforms with a l
 
 test: test-unit test-service test-real ## The tests to run before you propose a change
 
-# Many unit tests wait for a server, a program or a timeout; more processes than cores keep the cores busy meanwhile.
+# Many tests wait for a server, a program or a timeout; more processes than cores keep the cores busy meanwhile.
 UNIT_PROCESSES ?= $(shell expr 2 '*' $$(nproc))
+OTHER_PROCESSES ?= $(shell expr $$(nproc) + 1)
 
 test-unit: development ## The library alone: no Prefect, no AWS, no engine
 	@$(PYTEST) tests/unit -n $(UNIT_PROCESSES) --dist worksteal $(TEST_ARGS)
@@ -70,13 +71,10 @@ test-unit: development ## The library alone: no Prefect, no AWS, no engine
 GROUPED := --dist loadgroup --no-loadscope-reorder
 
 test-service: development ## Flows, tasks, webhook and AWS code, with one Prefect server and one emulated AWS
-	@$(PYTEST) tests/service -n auto $(GROUPED) $(TEST_ARGS)
+	@$(PYTEST) tests/service -n $(OTHER_PROCESSES) $(GROUPED) $(TEST_ARGS)
 
 test-real: development ## Engines, registries, lazy pull and Prefect's UI, with one local stack
-	@$(PYTEST) tests/real -n $(REAL_PROCESSES) $(GROUPED) $(TEST_ARGS)
-
-# Most real tests wait for other programs, so one more process than cores keeps the cores busy.
-REAL_PROCESSES ?= $(shell expr $$(nproc) + 1)
+	@$(PYTEST) tests/real -n $(OTHER_PROCESSES) $(GROUPED) $(TEST_ARGS)
 
 THIRD ?=
 test-deep: development ## What is expensive and rarely affected; THIRD=1, 2 or 3 runs a part of it

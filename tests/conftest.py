@@ -5,6 +5,7 @@ A folder is a tier, and says what its tests need: `unit` nothing but the library
 tests; with ``CI=true`` or ``--require-tools`` it fails them, so that a green gate means that they ran.
 """
 
+import gc
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -85,6 +86,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             account = "emulated_account" in getattr(item, "fixturenames", ())
             item.add_marker(pytest.mark.xdist_group("aws" if account else item.path.stem))
     _in_order_of_tiers(items)
+
+
+def pytest_collection_finish() -> None:
+    """The thousands of tests and modules are no garbage: looking through them again and again took 6 % of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def _in_order_of_tiers(items: list[pytest.Item]) -> None:

@@ -5,14 +5,21 @@ a host that cannot be looked up, a port past 65535, and a header that is not ASC
 """
 
 import contextlib
+import ssl
+import threading
 import time
+from collections.abc import Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
+from urllib.request import getproxies
 
 import httpx
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.registry.addresses import address
+
+Verification = ssl.SSLContext | bool | Callable[[], ssl.SSLContext]
+"""As `httpx.Client` takes it, or a function that makes the context once it is needed."""
 
 _NOT_HTTP: Final = (httpx.InvalidURL, UnicodeError, OverflowError)
 _SHOWN: Final = 100
@@ -25,19 +32,54 @@ class BadRedirect(httpx.RemoteProtocolError):
     """A server redirects to something that is not an http(s) URL; its text is safe to show."""
 
 
+class _LaterTls(httpx.BaseTransport):
+    """A transport for https whose trusted authorities are read when the first connection needs them.
+
+    Reading them takes up to a tenth of a second, and most clients only speak plain http to this machine.
+    """
+
+    def __init__(self, make_context: Callable[[], ssl.SSLContext], limits: httpx.Limits) -> None:
+        self._make_context = make_context
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._inner: httpx.HTTPTransport | None = None
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            if self._inner is None:
+                self._inner = httpx.HTTPTransport(verify=self._context(request), limits=self._limits)
+        return self._inner.handle_request(request)
+
+    def _context(self, request: httpx.Request) -> ssl.SSLContext:
+        try:
+            return self._make_context()
+        except OSError as error:
+            reason = f"the trusted certificates of this machine cannot be read: {error.strerror}"
+            raise httpx.ConnectError(reason, request=request) from error
+
+    def close(self) -> None:
+        if self._inner is not None:
+            self._inner.close()
+
+
 class HttpClient(httpx.Client):
     """An `httpx.Client` without cookies. Redirects are not followed unless ``follow_redirects`` is set.
+
+    With ``verify`` left out, or a function, the trusted authorities are read when they are first needed; at once where
+    the environment names a proxy.
 
     The constructor raises `InvalidInput` for a proxy in the environment that is not an http(s) URL. Requests raise
     `BadRedirect` for a redirect that leads nowhere, `httpx.LocalProtocolError` for a header that cannot be sent
     (the message does not quote it), and another `httpx.HTTPError` for everything else.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, verify: Verification = True, **options: Any) -> None:
         # Cookies are bound to neither scheme nor port, and no server that is used here needs them.
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         try:
-            super().__init__(event_hooks={"response": [_check_redirect]}, cookies=no_cookies, **options)
+            super().__init__(
+                event_hooks={"response": [_check_redirect]}, cookies=no_cookies, **_trust(verify, options), **options
+            )
         except (httpx.InvalidURL, ImportError, ValueError) as error:
             # Not as a cause: a proxy's URL may hold a password.
             raise InvalidInput(
@@ -63,6 +105,18 @@ class HttpClient(httpx.Client):
         except _NOT_HTTP as error:
             raise httpx.ConnectError(f"not a valid host or port ({type(error).__name__})", request=request) from error
         return response if stream else _read(response)
+
+
+def _trust(verify: Verification, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of `httpx.Client` that make it trust what ``verify`` says, as late as can be."""
+    if verify is False or isinstance(verify, ssl.SSLContext):
+        return {"verify": verify}
+    make = verify if callable(verify) else httpx.create_ssl_context
+    if options.get("trust_env", True) and getproxies():
+        return {"verify": make()}
+    https = _LaterTls(make, options.get("limits", httpx.Limits()))
+    # A context that trusts nobody: https goes through the mounted transport alone.
+    return {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "mounts": {"https://": https}}
 
 
 def _read(response: httpx.Response) -> httpx.Response:

@@ -5,16 +5,15 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
-from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
+from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.workers import StartedWorker, wait_for, worker
 from soci_pipeline.marked_processes import Mark
 from soci_pipeline.publish.attempt_files import RUN_ID
+from tests.support import publications as seen
 from tests.support.webhook import until
 
 POOL = "without-a-known-python"
@@ -33,40 +32,21 @@ def holds(root: str, seconds: int) -> None:
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path / "prefect") as started:
-        yield started
-
-
-def posted(server: PrefectServer, path: str, **document: Any) -> dict[str, Any]:
-    """An answer of the server; one on SQLite says 503 while it is busy with itself."""
-    answers: list[httpx.Response] = []
-
-    def done() -> bool:
-        answers.append(httpx.post(server.api_url + path, json=document, timeout=60, trust_env=False))
-        return answers[-1].status_code != 503
-
-    until(done, seconds=120)
-    found: dict[str, Any] = answers[-1].raise_for_status().json()
-    return found
-
-
-def deployed(server: PrefectServer, folder: Path) -> str:
+def deployed(stack: Stack, folder: Path) -> str:
     """The id of a deployment whose pool says nothing of a Python."""
     (folder / "holds.py").write_text(FLOW)
-    posted(server, "/work_pools/", name=POOL, type="process")
-    flow = posted(server, "/flows/", name="holds")["id"]
+    seen.ask(stack, "/work_pools/", {"name": POOL, "type": "process"})
+    flow = seen.ask(stack, "/flows/", {"name": "holds"})["id"]
     pull = [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}]
     fields = {"entrypoint": "holds.py:holds", "work_pool_name": POOL, "pull_steps": pull}
-    return str(posted(server, "/deployments/", name="default", flow_id=flow, **fields)["id"])
+    return str(seen.ask(stack, "/deployments/", {"name": "default", "flow_id": flow, **fields})["id"])
 
 
 @contextlib.contextmanager
-def polling(server: PrefectServer, home: Path) -> Iterator[StartedWorker]:
+def polling(stack: Stack, home: Path) -> Iterator[StartedWorker]:
     environment = dict(os.environ) | {"AWS_SECRET_ACCESS_KEY": SECRET}
-    with worker(POOL, home, server.api_url, env=environment) as started:
-        wait_for([started], server.api_url)
+    with worker(POOL, home, stack.prefect_api_url, env=environment) as started:
+        wait_for([started], stack.prefect_api_url)
         yield started
 
 
@@ -77,20 +57,19 @@ def kept(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(900)
-def test_no_secret_of_a_worker_outlives_it(server: PrefectServer, tmp_path: Path) -> None:
+def test_no_secret_of_a_worker_outlives_it(stack: Stack, tmp_path: Path) -> None:
     home, root = tmp_path / "worker", tmp_path / "work"
     root.mkdir()
-    deployment = deployed(server, tmp_path)
+    deployment = deployed(stack, tmp_path)
 
     def start(seconds: int) -> str:
         parameters = {"root": str(root), "seconds": seconds}
-        run = posted(
-            server, f"/deployments/{deployment}/create_flow_run", parameters=parameters, idempotency_key=uuid4().hex
-        )
+        body = {"parameters": parameters, "idempotency_key": uuid4().hex}
+        run = seen.ask(stack, f"/deployments/{deployment}/create_flow_run", body)
         until((root / f"started-{seconds}").exists, seconds=240)
         return str(run["id"])
 
-    with polling(server, home) as first:
+    with polling(stack, home) as first:
         run = start(600)
         files = kept(home)
         assert any(path.endswith("workspace.json") and "PREFECT_API_URL" in text for path, text in files.items())
@@ -98,6 +77,6 @@ def test_no_secret_of_a_worker_outlives_it(server: PrefectServer, tmp_path: Path
         os.kill(first.pid, signal.SIGKILL)
         Mark(RUN_ID, run).end(grace=0.1)
     assert set(kept(home)) == set(files)
-    with polling(server, home):
+    with polling(stack, home):
         start(0)
         assert not set(kept(home)) & set(files)

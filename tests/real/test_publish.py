@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from soci_pipeline.local.stack import PLATFORMS, Stack
+from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
@@ -42,6 +44,8 @@ pytestmark = [
 I386 = Platform("linux", "386")
 BROKEN = "FROM scratch\nCOPY rootfs/ /\nRUN echo what-went-wrong >&2; exit 37\n"
 AUTOMATION = Path(__file__).parents[2] / "deployments" / "automations" / "crash-silent-runs.yaml"
+# They share the module's first publication.
+SAME_PROCESS = pytest.mark.xdist_group("one publication")
 Source = Callable[..., dict[str, Any]]
 
 
@@ -51,9 +55,30 @@ def source(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Sour
     return partial(source_of, stack, tmp_path, request.node.name)
 
 
-def test_one_command_publishes_two_platforms_that_two_workers_built(stack: Stack, source: Source) -> None:
-    parameters = source(PLAIN)
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A publication of two platforms that one command started, and what it left."""
+
+    parameters: dict[str, Any]
+    run_id: str
+    digest: Digest
+    bytes_uploaded: int
+
+
+@pytest.fixture(scope="module")
+def published(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    parameters = source_of(stack, tmp_path_factory.mktemp("source"), "one-command", PLAIN)
     run_id = seen.completes(stack, seen.start_by_command(stack, parameters))
+    with RegistryClient(stack.registry) as client:
+        descriptor = client.head_manifest(repository_of(parameters), "latest")
+    assert descriptor is not None
+    uploaded = sum(image.bytes_uploaded for image in seen.records(stack, run_id))
+    return Published(parameters, run_id, descriptor.digest, uploaded)
+
+
+@SAME_PROCESS
+def test_one_command_publishes_two_platforms_that_two_workers_built(stack: Stack, published: Published) -> None:
+    parameters, run_id = published.parameters, published.run_id
     children = seen.branches(stack, run_id)
     pools = {seen.ask(stack, f"/flow_runs/{child}")["work_pool_name"]: child for child in children}
     assert set(pools) == {"soci-amd64", "soci-arm64"}
@@ -86,20 +111,18 @@ def _every_digest_is_recorded(stack: Stack, run_id: str, digests: list[Any]) -> 
     assert not missing, recorded
 
 
-def test_the_same_commit_published_twice_has_the_same_digest_and_uploads_no_blob(stack: Stack, source: Source) -> None:
-    parameters = source(PLAIN)
-    digests, uploaded = [], []
-    for _ in range(2):
-        run_id = seen.completed(stack, parameters)
-        with RegistryClient(stack.registry) as client:
-            descriptor = client.head_manifest(repository_of(parameters), "latest")
-        assert descriptor is not None
-        digests.append(descriptor.digest)
-        uploaded.append([image.bytes_uploaded for image in seen.records(stack, run_id)])
-    assert digests[0] == digests[1]
+@SAME_PROCESS
+def test_the_same_commit_published_twice_has_the_same_digest_and_uploads_no_blob(
+    stack: Stack, published: Published
+) -> None:
+    run_id = seen.completed(stack, published.parameters)
+    with RegistryClient(stack.registry) as client:
+        again = client.head_manifest(repository_of(published.parameters), "latest")
+    assert again is not None
+    assert again.digest == published.digest
     # Both platforms have the same layers, and whichever comes first uploads them.
-    assert sum(uploaded[0]) > BIG
-    assert uploaded[1] == [0, 0]
+    assert published.bytes_uploaded > BIG
+    assert [image.bytes_uploaded for image in seen.records(stack, run_id)] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 from soci_pipeline.oci.descriptor import Descriptor
@@ -36,11 +37,11 @@ class Layer:
     media_type: str = OCI_LAYER_GZIP
     urls: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def tar(self) -> bytes:
         return gzip.decompress(self.data) if self.media_type in {OCI_LAYER_GZIP, DOCKER_LAYER_GZIP} else self.data
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         return Digest.of(self.data)
 
@@ -58,12 +59,13 @@ def with_address(layer: Layer) -> Layer:
     return replace(layer, urls=("https://example.com/base",))
 
 
-def default_layers(platform: Platform) -> list[Layer]:
+@cache
+def default_layers(platform: Platform) -> tuple[Layer, ...]:
     """Two small layers: one of every platform, and one of this platform alone."""
-    return [
+    return (
         gzip_layer({"etc/os-release": b"ID=test\n", "usr/share/doc.txt": text(200_000)}),
         gzip_layer({"usr/bin/app": f"{platform}\n".encode() + text(120_000, seed=len(str(platform)))}),
-    ]
+    )
 
 
 def add_image(

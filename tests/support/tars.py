@@ -7,6 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 EPOCH = 1_700_000_000
 
@@ -55,6 +56,8 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
     return tar(Entry(name, data) for name, data in files.items())
 
 
+# Hundreds of tests make the same few layers.
+@lru_cache(maxsize=64)
 def gzipped(data: bytes, *, level: int = 6) -> bytes:
     """One gzip member with an empty header."""
     return gzip.compress(data, level, mtime=0)
@@ -70,6 +73,7 @@ def noise(size: int, *, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+@lru_cache(maxsize=64)
 def text(size: int, *, seed: int = 0) -> bytes:
     """Bytes that compress about as well as program text does."""
     words = [f"{zlib.crc32(f'{seed}.{number}'.encode()):x}" for number in range(500)]

@@ -277,3 +277,14 @@ def test_an_error_that_quotes_lone_surrogates_of_a_server_can_be_printed() -> No
     ):
         client.referrers("a", Digest.of(b"x"))
     assert str(caught.value).encode()
+
+
+def test_trusted_certificates_that_cannot_be_read_fail_the_first_request_over_tls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    with HttpClient() as client:
+        with pytest.raises(httpx.ConnectError, match=r"certificates of this machine cannot be read: No such file"):
+            client.get("https://127.0.0.1:9/")
+        with pytest.raises(httpx.ConnectError, match="refused"):
+            client.get("http://127.0.0.1:9/")

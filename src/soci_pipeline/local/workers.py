@@ -29,6 +29,9 @@ class Worker:
     pid: int
 
 
+_POLL = "PREFECT_WORKER_QUERY_SECONDS"
+
+
 @dataclass(frozen=True, slots=True)
 class StartedWorker(Worker):
     """A worker of this process, which can wait for its end."""
@@ -63,7 +66,8 @@ def worker(
 ) -> Iterator[StartedWorker]:
     """Start a worker of the type ``process`` for a pool, at home in ``folder``; `wait_for` tells when it polls.
 
-    ``limit`` is how many runs it takes at once; as many as there are where nothing is said.
+    ``limit`` is how many runs it takes at once; as many as there are where nothing is said. It asks for work every
+    second, or as often as ``PREFECT_WORKER_QUERY_SECONDS`` in ``env`` says.
     """
     home = folder.absolute()
     for name in ("tmp", "work"):
@@ -73,6 +77,7 @@ def worker(
         "TMPDIR": str(home / "tmp"),
         "SOCI_PIPELINE_WORK_FOLDER": str(home / "work"),
         "XDG_CACHE_HOME": str(home / ".cache"),
+        _POLL: env.get(_POLL, "1"),
     }
     name = f"{pool}-local"
     # The pools are made by `setup`: a worker that made its own would hide that one is missing.

@@ -1,7 +1,6 @@
 """The connections of one client: TLS with an own certificate authority, one bounded pool, HTTP/1.1."""
 
 import ssl
-import threading
 from pathlib import Path
 
 import httpx
@@ -24,12 +23,9 @@ def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) ->
     Proxies come from the environment, but never for this machine's own loopback.
     """
     limits = httpx.Limits(max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections)
-    # Reading the system's authorities takes a tenth of a second, which plain http on loopback does not need.
-    later = is_plain(registry, ca_file=ca_file)
     return HttpClient(
-        # A context that trusts nobody: https goes through the mounted transport alone.
-        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if later else _tls(ca_file),
-        mounts={"https://": _LaterTls(limits)} if later else None,
+        # A file that cannot be read is refused at once; the system's authorities may wait.
+        verify=_tls if ca_file is None else _tls(ca_file),
         http2=False,
         trust_env=not is_loopback(registry),
         headers={"User-Agent": f"soci-pipeline/{__version__}"},
@@ -37,7 +33,7 @@ def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) ->
     )
 
 
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
+def _tls(ca_file: Path | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file is not None:
@@ -46,22 +42,3 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(f"{ca_file} is not a readable PEM file of certificates") from error
     return context
-
-
-class _LaterTls(httpx.BaseTransport):
-    """Connections with TLS, verified as ever, whose authorities are read when the first one is needed."""
-
-    def __init__(self, limits: httpx.Limits) -> None:
-        self._limits = limits
-        self._lock = threading.Lock()
-        self._inner: httpx.HTTPTransport | None = None
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        with self._lock:
-            if self._inner is None:
-                self._inner = httpx.HTTPTransport(verify=_tls(None), limits=self._limits)
-        return self._inner.handle_request(request)
-
-    def close(self) -> None:
-        if self._inner is not None:
-            self._inner.close()
