@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prefect import task
 
-from soci_pipeline import __version__
+from soci_pipeline._version import __version__
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.registries import connection_to

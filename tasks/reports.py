@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from soci_pipeline.amounts import counted, sized
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import why_not
+from soci_pipeline.text import counted, sized
 from tasks.markdown import code, table, text
 from tasks.summary import indexed, saved
 

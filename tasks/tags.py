@@ -18,8 +18,8 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.runtime import flow_run
 
 from soci_pipeline.errors import DeadlineExceeded, StackError
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.process import logger
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tag_names import platform_tags
 from soci_pipeline.publish.tags import TagRecord, move_tags

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from soci_pipeline.soci.records import SociOptions
     from soci_pipeline.soci.ztoc import build_ztoc
 
-__version__ = "0.1.0"
+__version__: str  # read in `soci_pipeline._version` when it is asked for
 
 __all__ = [
     "Conversion",
@@ -76,8 +76,9 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is asked for (PEP 562)."""
-    if name not in _MODULES:
+    module = "_version" if name == "__version__" else _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value

@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.registry.addresses import address
+from soci_pipeline.urls import address
 
 _NOT_HTTP: Final = (httpx.InvalidURL, UnicodeError, OverflowError)
 _SHOWN: Final = 100

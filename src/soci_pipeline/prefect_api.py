@@ -22,7 +22,7 @@ import httpx
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput, StackError
 from soci_pipeline.http_client import BadRedirect, HttpClient, text_of
 from soci_pipeline.registry.reference import is_loopback
-from soci_pipeline.retry_after import retry_after_s
+from soci_pipeline.retry import retry_after_s
 
 RECORD = "soci-branch-record"
 """The type of the artifact that carries a branch's record back."""

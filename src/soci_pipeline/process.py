@@ -20,9 +20,7 @@ import ctypes
 import errno
 import fcntl
 import io
-import logging
 import os
-import re
 import select
 import shlex
 import shutil
@@ -40,11 +38,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
-
-Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
-
-LOGGER: ContextVar[Logger | None] = ContextVar("LOGGER", default=None)
-"""Where progress goes. A Prefect task puts its run logger here, so that the library knows nothing of Prefect."""
+from soci_pipeline.log import logger
 
 SECRET_VARIABLES = (
     "SOCI_PIPELINE_REGISTRY_USERNAME",
@@ -57,9 +51,6 @@ SECRET_VARIABLES = (
 
 Whatever program needs one is handed it in another way.
 """
-
-LOGIN_IN_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
-"""A URL with a user and a password."""
 
 MAX_PROCESSES = 256
 """How many processes a program that `run` starts may have in its process group."""
@@ -101,11 +92,6 @@ class Completed:
     stderr_tail: str
     status: int = 0
     """Negative for a signal; never anything but 0 unless `run` was called with ``check=False``."""
-
-
-def logger() -> Logger:
-    """The logger of the current context."""
-    return LOGGER.get() or logging.getLogger("soci_pipeline")
 
 
 @contextlib.contextmanager

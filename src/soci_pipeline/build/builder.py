@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from soci_pipeline.build.errors import BuilderUnavailable, NotSupportedByBuilder
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, SociPipelineError
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 
 if TYPE_CHECKING:
     from soci_pipeline.registry.client import RegistryClient

@@ -18,7 +18,8 @@ from soci_pipeline.build.builder import BuilderName
 from soci_pipeline.build.errors import BuilderUnavailable, build_failure
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
-from soci_pipeline.process import find, logger, run
+from soci_pipeline.log import logger
+from soci_pipeline.process import find, run
 from soci_pipeline.tool_versions import find_version, require_version
 from soci_pipeline.working_folder import BUILDER_RECORD, PREFIX
 

@@ -24,8 +24,8 @@ from soci_pipeline.build.errors import NotSupportedByBuilder, build_failure
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.full_disk import full_disk_reported
+from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
 from soci_pipeline.progress import meter
 from soci_pipeline.tool_versions import require_version
 

@@ -18,6 +18,7 @@ from soci_pipeline.build.image_in_archive import (
     read_document,
 )
 from soci_pipeline.errors import DamagedContent
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import BlobWriter, Layout
@@ -35,7 +36,6 @@ from soci_pipeline.oci.media_types import (
     layer_compression,
 )
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, MeasuredReader, meter
 from soci_pipeline.soci.attestations import follow_all
 

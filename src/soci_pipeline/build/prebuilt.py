@@ -8,9 +8,9 @@ from soci_pipeline.build.builder import BuilderName, Connect
 from soci_pipeline.build.request import BuildRequest, inside
 from soci_pipeline.download import NotFetched, check_address, fetch
 from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.log import logger
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.process import logger
-from soci_pipeline.registry.errors import redacted
+from soci_pipeline.urls import redacted
 
 MAX_DOWNLOAD_BYTES = 64 << 30
 _DOCKER = "docker://"

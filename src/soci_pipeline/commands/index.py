@@ -12,7 +12,6 @@ tag stayed; 18 the tag may not move, or moved meanwhile.
 import argparse
 from typing import Any
 
-from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult, soci_options
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for, image_of
@@ -22,6 +21,7 @@ from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.settings import Settings as MachineSettings
 from soci_pipeline.soci.reasons import explained
 from soci_pipeline.soci.ztoc_store import CacheFolder
+from soci_pipeline.text import sized
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

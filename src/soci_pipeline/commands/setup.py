@@ -18,7 +18,7 @@ from pathlib import Path
 from soci_pipeline import process
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, SociPipelineError, StackError, ToolFailed
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.project import project_folder
 
 _SECONDS = 180.0

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soci_pipeline.errors import EngineUnavailable, ToolFailed
-from soci_pipeline.process import logger, run
+from soci_pipeline.log import logger
+from soci_pipeline.process import run
 from soci_pipeline.tool_versions import require_version
 
 MINIMUM_CTR = (1, 5, 0)

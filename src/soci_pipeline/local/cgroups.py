@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soci_pipeline.errors import ToolFailed
-from soci_pipeline.process import logger, run
+from soci_pipeline.log import logger
+from soci_pipeline.process import run
 
 _MOUNTS = Path("/proc/self/mounts")
 _CONTROLLERS = Path("/proc/cgroups")

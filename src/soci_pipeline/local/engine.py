@@ -26,7 +26,8 @@ from soci_pipeline.local.cgroups import cgroup_mounts, in_own_mounts
 from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.ports import wait_until
 from soci_pipeline.local.toolchain import ENGINE, Toolchain
-from soci_pipeline.process import background, logger
+from soci_pipeline.log import logger
+from soci_pipeline.process import background
 
 _ANSWER_SECONDS = 10
 _START_SECONDS = 120.0

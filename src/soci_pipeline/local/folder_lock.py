@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 
 _LOCK = ".lock"
 

@@ -24,8 +24,9 @@ from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.local.registry import docker_registry, embedded_registry
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.local.workers import CONTROL_POOL, Isolation, StartedWorker, Worker, pool_of, wait_for, worker
+from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger, run
+from soci_pipeline.process import run
 from soci_pipeline.project import project_folder
 
 Database = Literal["sqlite", "postgres"]

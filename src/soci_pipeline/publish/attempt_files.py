@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from soci_pipeline.log import logger
 from soci_pipeline.marked_processes import Mark
-from soci_pipeline.process import LOGIN_IN_URL, SECRET_VARIABLES, logger
+from soci_pipeline.process import SECRET_VARIABLES
+from soci_pipeline.urls import LOGIN_IN_URL
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"
 _PREFIX = "prefect-workspace-attempt-"

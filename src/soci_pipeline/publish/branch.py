@@ -21,10 +21,11 @@ from soci_pipeline.build.request import BuildRequest, fill
 from soci_pipeline.containerd.soci_release import environment_with_soci
 from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import SociPipelineError
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
-from soci_pipeline.process import concealing, logger
+from soci_pipeline.process import concealing
 from soci_pipeline.publish import registries, source
 from soci_pipeline.publish.git import GitCredentials
 from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
@@ -179,7 +180,7 @@ def upload_layers(
     """Upload the layers of the imported image, largest first, while another thread indexes them.
 
     Indexing changes manifests, never layers, so nothing is uploaded in vain. ``stop`` ends it with
-    `soci_pipeline.registry.settings.Stopped`.
+    `soci_pipeline.retry.Stopped`.
     """
     layers = sorted(_layers(layout), key=lambda layer: layer.size, reverse=True)
     total, done = sum(layer.size for layer in layers), 0

@@ -31,7 +31,8 @@ from pydantic import SecretStr
 from soci_pipeline import process
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
-from soci_pipeline.process import TooManyProcesses, logger
+from soci_pipeline.log import logger
+from soci_pipeline.process import TooManyProcesses
 from soci_pipeline.publish.git_address import DEFAULT_PORTS, Origin, origin_of
 from soci_pipeline.publish.git_config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.hosts import is_forbidden
-from soci_pipeline.registry.errors import redacted
+from soci_pipeline.urls import redacted
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """What no address, path or name has in it."""

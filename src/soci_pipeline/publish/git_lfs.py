@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, SourceError
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.publish.git import Git
 from soci_pipeline.publish.git_address import check_url, origin_of
 

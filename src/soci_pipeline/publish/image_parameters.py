@@ -8,11 +8,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.parameters import Parameters
 from soci_pipeline.publish.retention.plan import MOST_DAYS, KeepRules
 from soci_pipeline.publish.verification.mode import VERIFY_MEANING, VerifyMode
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.validation import Parameters
 
 
 def _has_a_target(reference: ImageReference) -> ImageReference:

@@ -10,7 +10,7 @@ from pathlib import Path
 from soci_pipeline.build.buildx import remove_builder
 from soci_pipeline.containerd.ctr import Containerd
 from soci_pipeline.errors import SociPipelineError
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.working_folder import BUILDER_RECORD, CONTAINERD_RECORD, PREFIX, abandoned
 
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from soci_pipeline import __version__
+from soci_pipeline._version import __version__
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.project import HOME, project_folder
 from soci_pipeline.publish import git_address, source

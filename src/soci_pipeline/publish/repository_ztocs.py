@@ -12,8 +12,8 @@ import threading
 from collections.abc import Iterator
 
 from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.process import logger
 from soci_pipeline.publish.existing.plan import Known
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import read_graph

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from soci_pipeline import process
 from soci_pipeline.errors import InvalidInput, ToolFailed
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.publish.registries import Connection
 from soci_pipeline.registry.auth import HUB_KEY, CredentialProvider
 from soci_pipeline.registry.reference import DOCKER_HUB, ImageReference

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from soci_pipeline.errors import InvalidInput, SourceError
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.publish import git_lfs
 from soci_pipeline.publish.ancestry import Ancestry
 from soci_pipeline.publish.git import Git, GitCredentials, no_such_ref, remote

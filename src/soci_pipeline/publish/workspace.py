@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.log import logger
 from soci_pipeline.marked_processes import Mark
-from soci_pipeline.process import logger
 from soci_pipeline.publish import attempt_files, reaper
 from soci_pipeline.working_folder import PREFIX, abandoned, working_folder
 

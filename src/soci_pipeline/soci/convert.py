@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from soci_pipeline.log import logger
 from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, SOCI_INDEX_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -34,7 +35,6 @@ from soci_pipeline.oci.platform_selection import (
     incomplete_platforms,
     select_platforms,
 )
-from soci_pipeline.process import logger
 from soci_pipeline.soci.attestations import follow_all
 from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IndexedLayer, prefetch_document, soci_index
 from soci_pipeline.soci.layers import LayerIndexer, LayerKey, layer_key

@@ -8,11 +8,11 @@ from functools import partial
 from typing import BinaryIO
 
 from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import SOCI_LAYER, layer_compression
-from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.soci.index import IndexedLayer
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.parameters import Parameters
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE
+from soci_pipeline.validation import Parameters
 
 
 class IndexVersion(StrEnum):

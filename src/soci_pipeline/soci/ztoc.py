@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from soci_pipeline import __version__
+from soci_pipeline._version import __version__
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import Compression, layer_compression

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.process import logger
 
 DEFAULT_CACHE_BYTES: Final = 2 << 30
 _CHECKSUM: Final = hashlib.sha256().digest_size

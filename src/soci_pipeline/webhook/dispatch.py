@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
-from soci_pipeline.webhook.backoff import delay_s
+from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, OutboxRun

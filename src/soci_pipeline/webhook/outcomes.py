@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 
 from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
-from soci_pipeline.webhook.backoff import delay_s
+from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.forge import Forge
 from soci_pipeline.webhook.json_logs import log

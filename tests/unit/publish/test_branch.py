@@ -14,7 +14,7 @@ from soci_pipeline.publish import branch, source
 from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.settings import Stopped
+from soci_pipeline.retry import Stopped
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.records import PlatformImage
 from tests.support.git_repositories import repository

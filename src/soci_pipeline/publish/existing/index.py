@@ -20,14 +20,13 @@ from typing import BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from soci_pipeline.amounts import counted
 from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import IN_TOTO, SOCI_LAYER
-from soci_pipeline.process import logger
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.publish.blob_reader import open_blob
 from soci_pipeline.publish.existing.assembly import Assembled, assemble
@@ -46,6 +45,7 @@ from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
 from soci_pipeline.soci.ztoc_store import ZtocStore
+from soci_pipeline.text import counted
 from soci_pipeline.working_folder import working_folder
 
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.faults import faults_of, in_one_line
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.validation import faults_of, in_one_line
 
 UNDATED = "nothing says when it was created"
 """The reason of a tag that a rule by age keeps since it cannot judge it."""

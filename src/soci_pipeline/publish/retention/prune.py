@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from soci_pipeline.amounts import counted
 from soci_pipeline.errors import DamagedContent, InvalidInput, TagConflict
+from soci_pipeline.log import logger
 from soci_pipeline.oci.annotations import CREATED, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
-from soci_pipeline.process import logger
 from soci_pipeline.publish.retention.plan import KeepRules, Node, PrunePlan, RepositoryGraph, plan
 from soci_pipeline.publish.retention.remover import OneByOne, Remover
 from soci_pipeline.publish.retention.repository_use import remover_for, untagged
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.text import counted
 
 if TYPE_CHECKING:
     import boto3

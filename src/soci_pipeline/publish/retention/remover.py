@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.process import logger
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
 

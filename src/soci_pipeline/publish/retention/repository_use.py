@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from soci_pipeline.aws.ecr import EcrRegistry
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.process import logger
 from soci_pipeline.publish.retention.remover import OneByOne, Remover
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference

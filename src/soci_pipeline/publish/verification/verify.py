@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel, ConfigDict
 
-from soci_pipeline.amounts import counted, sized
 from soci_pipeline.errors import DamagedContent, InvalidInput, VerificationFailed
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
@@ -27,6 +26,7 @@ from soci_pipeline.publish.verification.statements import check_statements
 from soci_pipeline.publish.verification.structure import LayerToCheck, check_structure
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer
+from soci_pipeline.text import counted, sized
 
 _KINDS = {
     "configs": ("config", "configs"),

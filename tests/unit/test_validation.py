@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from soci_pipeline.faults import faults_of, in_one_line, place_of
+from soci_pipeline.validation import faults_of, in_one_line, place_of
 
 
 class _Cat(BaseModel):

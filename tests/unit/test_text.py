@@ -1,6 +1,6 @@
 """Amounts as people read them."""
 
-from soci_pipeline.amounts import counted, sized
+from soci_pipeline.text import counted, sized
 
 
 def test_one_is_counted_without_an_s() -> None:

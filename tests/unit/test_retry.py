@@ -2,7 +2,7 @@
 
 import pytest
 
-from soci_pipeline.retry_after import retry_after_s
+from soci_pipeline.retry import retry_after_s
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,12 @@
-"""How long to wait before the next try, and threads that run until they are told to stop."""
+"""Threads that call a step again and again until they are stopped."""
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 
+from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.json_logs import log
-
-# Of its own: the shared generator may be seeded by others, and waits that are equal everywhere spread nothing.
-_CHANCE = random.SystemRandom()
-
-
-def delay_s(attempts: int, *, first_s: float = 0.5, most_s: float = 60.0) -> float:
-    """Exponential back-off with jitter: after ``attempts`` failures (from 1), half to the whole of the step."""
-    step = min(most_s, first_s * 2.0 ** min(attempts - 1, 20))
-    return float(step) * _CHANCE.uniform(0.5, 1.0)
 
 
 class Loop:

@@ -1,6 +1,12 @@
-"""URLs that a server gives: locations, following pages, realms. Any text may come."""
+"""URLs that a server gives (locations, following pages, realms), and URLs as they may be shown. Any text may come."""
+
+import re
+from urllib.parse import urlsplit
 
 import httpx
+
+LOGIN_IN_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
+"""A URL with a user and a password."""
 
 _LAST_PORT = 65_535
 
@@ -32,3 +38,14 @@ def over_tls(url: httpx.URL, server: httpx.URL) -> httpx.URL:
     if url.scheme == "http" and server.scheme == "https" and url.host == server.host:
         return url.copy_with(scheme="https", port=server.port)
     return url
+
+
+def redacted(url: str) -> str:
+    """A URL without user, query and fragment: tokens and signatures travel in those."""
+    if "://" not in url:
+        return url.partition("?")[0]
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(an address that is none)"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
