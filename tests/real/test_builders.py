@@ -22,15 +22,16 @@ from soci_pipeline.build.import_image import import_image
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import BuildFailed, EngineUnavailable
 from soci_pipeline.local.engine import Engine
+from soci_pipeline.machine.programs import run
+from soci_pipeline.machine.reaper import reap
+from soci_pipeline.machine.working_folder import BUILDER_RECORD, LOCK, PREFIX
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import run
-from soci_pipeline.publish.reaper import reap
+from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.working_folder import BUILDER_RECORD, LOCK, PREFIX
 from tests.support.archives import oci_archive
 from tests.support.buildkit_proxy import buildkit_address
 from tests.support.file_server import serving_files
@@ -293,7 +294,7 @@ def test_the_builder_of_a_killed_run_is_reaped(engine: Engine, tmp_path: Path) -
     (folder / "built").mkdir(parents=True)
     (folder / LOCK).touch()
     (folder / "built" / BUILDER_RECORD).write_text(f"{name}\n")
-    assert reap(tmp_path, env=env).builders == (name,)
+    assert reap(tmp_path, REMOVERS, env=env).removed[BUILDER_RECORD] == (name,)
     assert name not in run(["docker", "buildx", "ls"], env=env).stdout
     assert not folder.exists()
 

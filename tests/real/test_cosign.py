@@ -11,9 +11,9 @@ import boto3
 import pytest
 from pydantic import SecretStr
 
-from soci_pipeline import process
 from soci_pipeline.errors import ToolFailed
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine import programs
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
@@ -62,13 +62,13 @@ def image(tmp_path: Path) -> tuple[Layout, Descriptor]:
 
 
 def key_file(folder: Path) -> SigningKey:
-    process.run(["cosign", "generate-key-pair"], cwd=folder, stdin=b"test only")
+    programs.run(["cosign", "generate-key-pair"], cwd=folder, stdin=b"test only")
     return SigningKey(str(folder / "cosign.key"), SecretStr("test only"))
 
 
 def verify(reference: ImageReference, public: str) -> None:
     argv = ["cosign", "verify", "--key", public, "--insecure-ignore-tlog=true", "--allow-http-registry"]
-    process.run([*argv, str(reference)])
+    programs.run([*argv, str(reference)])
 
 
 @pytest.mark.parametrize("tool", ["cosign", "cosign-3"])

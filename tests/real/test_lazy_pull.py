@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.local.base_image import debian_base_image
-from soci_pipeline.local.cgroups import mounted_filesystems
-from soci_pipeline.local.footprint import VARIABLE, marked_processes
 from soci_pipeline.local.ports import LOOPBACK
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.cgroups import mounted_filesystems
+from soci_pipeline.machine.footprint import VARIABLE, marked_processes
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient

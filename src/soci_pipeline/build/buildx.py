@@ -19,9 +19,9 @@ from soci_pipeline.build.errors import BuilderUnavailable, build_failure
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.log import logger
-from soci_pipeline.process import find, run
+from soci_pipeline.machine.programs import find, run
+from soci_pipeline.machine.working_folder import BUILDER_RECORD, PREFIX
 from soci_pipeline.tool_versions import find_version, require_version
-from soci_pipeline.working_folder import BUILDER_RECORD, PREFIX
 
 MINIMUM_BUILDX = (0, 10, 0)
 """The first that hands SOURCE_DATE_EPOCH on and knows ``--provenance`` and ``--sbom``."""
@@ -190,6 +190,15 @@ def temporary_builder(folder: Path, *, env: Mapping[str, str], network: str | No
     finally:
         remove_builder(name, env=env)
         record.unlink(missing_ok=True)
+
+
+def remove_recorded_builder(record: str, env: Mapping[str, str] | None) -> str | None:
+    """Remove the builder of a killed run, by its record; returns its name, None for one that is not a run's."""
+    name = record.strip()
+    if not name.startswith(PREFIX):
+        return None
+    remove_builder(name, env=env)
+    return name
 
 
 def remove_builder(name: str, *, env: Mapping[str, str] | None = None) -> None:

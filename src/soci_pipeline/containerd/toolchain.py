@@ -24,6 +24,7 @@ from soci_pipeline.containerd.source_images import (
 )
 from soci_pipeline.containerd.standalone import convert_standalone
 from soci_pipeline.errors import ToolFailed
+from soci_pipeline.machine.working_folder import CONTAINERD_RECORD, PREFIX, working_folder
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
@@ -34,7 +35,6 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.soci.convert import Conversion
 from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
-from soci_pipeline.working_folder import CONTAINERD_RECORD, PREFIX, working_folder
 
 _REPOSITORY = "soci-pipeline/image"
 _NAME = "io.containerd.image.name"

@@ -16,8 +16,8 @@ from soci_pipeline.local.debian_packages import Release
 from soci_pipeline.local.engine import find_engine
 from soci_pipeline.local.prefect_access import active_profile, check_access
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.programs import find, run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import find, run
 from soci_pipeline.registry.auth import DockerConfig, Environment, docker_config
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci import inflate

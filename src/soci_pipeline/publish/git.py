@@ -28,11 +28,11 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from soci_pipeline import process
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
 from soci_pipeline.log import logger
-from soci_pipeline.process import TooManyProcesses
+from soci_pipeline.machine import programs
+from soci_pipeline.machine.programs import TooManyProcesses
 from soci_pipeline.publish.git_address import DEFAULT_PORTS, Origin, origin_of
 from soci_pipeline.publish.git_config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted
 
@@ -179,7 +179,7 @@ class Git:
         """Standard output of git, with more variables if any; raises `SourceError`. Paths must be absolute."""
         argv, environment = ["git", *self._options, *arguments], {**self.environment, **(extra or {})}
         try:
-            return process.run(
+            return programs.run(
                 argv,
                 package="git",
                 env=environment,

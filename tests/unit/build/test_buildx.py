@@ -12,8 +12,8 @@ from soci_pipeline.build.buildx import BuildxBuilder, build_command, csv_fields,
 from soci_pipeline.build.errors import BuilderUnavailable, DockerfileMissing
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import BuildFailed, EngineUnavailable, InvalidInput, ToolMissing
+from soci_pipeline.machine.working_folder import BUILDER_RECORD, PREFIX
 from soci_pipeline.tool_versions import ToolTooOld
-from soci_pipeline.working_folder import BUILDER_RECORD, PREFIX
 from tests.support.fake_programs import Programs
 from tests.support.images import ARM64
 

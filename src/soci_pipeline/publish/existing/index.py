@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, TagConflict
 from soci_pipeline.log import logger
+from soci_pipeline.machine.working_folder import working_folder
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
@@ -46,7 +47,6 @@ from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
 from soci_pipeline.soci.ztoc_store import ZtocStore
 from soci_pipeline.text import counted
-from soci_pipeline.working_folder import working_folder
 
 
 class IndexedImage(BaseModel):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local import cgroups
-from soci_pipeline.local.cgroups import cgroup_mounts, in_own_mounts, is_chroot, remove_cgroups, unmount
-from soci_pipeline.process import run
+from soci_pipeline.machine import cgroups
+from soci_pipeline.machine.cgroups import cgroup_mounts, in_own_mounts, is_chroot, remove_cgroups, unmount
+from soci_pipeline.machine.programs import run
 from tests.support.fake_programs import Programs
 
 HEADER = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n"

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.workspace import RUN_VARIABLE, reap, workspace
+from soci_pipeline.machine.workspace import RUN_VARIABLE, reap, workspace
+from soci_pipeline.publish.left_overs import REMOVERS
 
 # A run as a worker would have it: a folder with a file in it, and a program that was started from it.
 RUN = """
 import subprocess, sys, tempfile, time
 from pathlib import Path
-from soci_pipeline.publish.workspace import workspace
-with workspace(Path(sys.argv[1]), "other") as folder:
+from soci_pipeline.machine.workspace import workspace
+with workspace(Path(sys.argv[1]), "other", {}) as folder:
     (folder / "built").write_text("x")
     kept = tempfile.mkdtemp()
     subprocess.run(["mktemp"], check=True, stdout=subprocess.DEVNULL)
@@ -45,7 +46,7 @@ def _alive(pid: int) -> bool:
 
 def test_a_run_has_an_empty_private_folder_that_its_programs_know_and_that_is_removed(tmp_path: Path) -> None:
     root = tmp_path / "work"
-    with workspace(root, "linux-amd64-1") as folder:
+    with workspace(root, "linux-amd64-1", REMOVERS) as folder:
         assert "linux-amd64-1" in folder.name
         assert os.environ[RUN_VARIABLE] == str(folder)
         assert root.stat().st_mode & 0o777 == 0o700
@@ -55,7 +56,7 @@ def test_a_run_has_an_empty_private_folder_that_its_programs_know_and_that_is_re
 
 
 def test_a_folder_goes_when_the_run_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), workspace(tmp_path, "run") as folder:
+    with pytest.raises(RuntimeError), workspace(tmp_path, "run", REMOVERS) as folder:
         raise RuntimeError
     assert not folder.exists()
 
@@ -66,7 +67,7 @@ def test_what_a_killed_run_left_goes_at_the_next_start_with_its_programs(tmp_pat
     run.communicate()
     assert folder.exists()
     assert _alive(child)
-    with workspace(tmp_path, "next"):
+    with workspace(tmp_path, "next", REMOVERS):
         assert not folder.exists()
         assert not _alive(child)
 
@@ -88,7 +89,7 @@ def test_temporary_files_of_a_run_and_of_its_programs_lie_in_its_folder(
 def test_a_living_run_keeps_its_folder_and_its_programs(tmp_path: Path) -> None:
     run, folder, child = _start(tmp_path)
     try:
-        assert reap(tmp_path) == ()
+        assert reap(tmp_path, REMOVERS) == ()
         assert (folder / "built").exists()
         assert _alive(child)
     finally:
@@ -102,16 +103,16 @@ def test_a_killed_run_that_is_not_collected_yet_counts_as_gone(tmp_path: Path) -
     run.kill()
     # A zombie holds no lock; nobody has waited for it.
     time.sleep(0.3)
-    assert reap(tmp_path) == (folder,)
+    assert reap(tmp_path, REMOVERS) == (folder,)
     assert not _alive(child)
     run.communicate()
 
 
 def test_nothing_is_reaped_where_nothing_is(tmp_path: Path) -> None:
-    assert reap(tmp_path / "nowhere") == ()
+    assert reap(tmp_path / "nowhere", REMOVERS) == ()
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "UPPER", "-x"])
 def test_a_name_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidInput), workspace(tmp_path, name):
+    with pytest.raises(InvalidInput), workspace(tmp_path, name, REMOVERS):
         pass

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from soci_pipeline.marked_processes import Mark
+from soci_pipeline.machine.marked_processes import Mark
 
 MARK = Mark("SOCI_PIPELINE_TEST", "0123abcd")
 

@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from soci_pipeline.publish.attempt_files import RUN_ID, is_secret, tidy
-from soci_pipeline.publish.workspace import workspace
+from soci_pipeline.machine.attempt_files import RUN_ID, is_secret, tidy
+from soci_pipeline.machine.workspace import workspace
+from soci_pipeline.publish.left_overs import REMOVERS
 
 ENVIRONMENT = {
     "PATH": "/usr/bin",
@@ -75,7 +76,7 @@ def test_what_a_killed_worker_left_is_removed_by_the_next_run(tmp_path: Path, mo
     os.utime(empty, (LONG_AGO, LONG_AGO))
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr("tempfile.tempdir", None)
-    with workspace(tmp_path / "work", "next"):
+    with workspace(tmp_path / "work", "next", REMOVERS):
         assert not folder.exists()
         assert not empty.exists()
 

@@ -1,10 +1,10 @@
 """The folder of one run on a worker, and the reaper for what killed runs left behind.
 
-A run owns its folder for as long as it holds the lock in it (`soci_pipeline.working_folder`); the kernel lets go
-of the lock when the process dies, however it dies. So a lock that can be had means that nobody needs the folder any
+A run owns its folder for as long as it holds the lock in it (`soci_pipeline.machine.working_folder`); the kernel lets
+go of the lock when the process dies, however it dies. So a lock that can be had means that nobody needs the folder any
 more, nor the processes that carry its path in their environment. Live runs are never touched. The temporary files of a
 run and of the programs that it starts, credentials for git among them, lie in its folder and go the same way. What
-Prefect's worker keeps of the run's environment lies elsewhere (`soci_pipeline.publish.attempt_files`).
+Prefect's worker keeps of the run's environment lies elsewhere (`soci_pipeline.machine.attempt_files`).
 """
 
 import contextlib
@@ -16,9 +16,10 @@ from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.log import logger
-from soci_pipeline.marked_processes import Mark
-from soci_pipeline.publish import attempt_files, reaper
-from soci_pipeline.working_folder import PREFIX, abandoned, working_folder
+from soci_pipeline.machine import attempt_files, reaper
+from soci_pipeline.machine.marked_processes import Mark
+from soci_pipeline.machine.reaper import Remover
+from soci_pipeline.machine.working_folder import PREFIX, abandoned, working_folder
 
 RUN_VARIABLE = "SOCI_PIPELINE_RUN"
 """Names the run's folder in the environment of everything that the run starts."""
@@ -28,15 +29,16 @@ _GRACE_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def workspace(root: Path, name: str) -> Iterator[Path]:
+def workspace(root: Path, name: str, removers: Mapping[str, Remover]) -> Iterator[Path]:
     """An empty folder for one run, removed when the block is left; first, what killed runs left under ``root`` goes.
 
-    ``name`` is for people who look into ``root``. Raises `InvalidInput` for one that cannot be part of a folder's name.
+    ``name`` is for people who look into ``root``, ``removers`` are those of `reaper.reap`.
+    Raises `InvalidInput` for a name that cannot be part of a folder's name.
     """
     if not _NAME.match(name):
         raise InvalidInput(f"not a name for a run's folder: {name[:100]!r}")
     runs = _private(root)
-    reap(root)
+    reap(root, removers)
     # Before the run has a temporary folder of its own: it is the worker's.
     attempt_files.tidy(Path(tempfile.gettempdir()))
     with working_folder(runs, purpose=name) as folder:
@@ -64,14 +66,14 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def reap(root: Path) -> tuple[Path, ...]:
+def reap(root: Path, removers: Mapping[str, Remover]) -> tuple[Path, ...]:
     """End the processes of runs that are no more, and remove their builders and folders; returns the folders."""
     runs = root / "runs"
     for folder in sorted(runs.glob(f"{PREFIX}*")):
         with abandoned(folder) as gone:
             if gone:
                 _end_processes(folder)
-    return reaper.reap(runs).folders if runs.is_dir() else ()
+    return reaper.reap(runs, removers).folders if runs.is_dir() else ()
 
 
 def _private(root: Path) -> Path:

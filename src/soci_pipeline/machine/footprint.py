@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from soci_pipeline.local.cgroups import mounted_filesystems, remove_cgroups, unmount
-from soci_pipeline.local.folder_lock import folder_lock
 from soci_pipeline.log import logger
-from soci_pipeline.marked_processes import Mark
+from soci_pipeline.machine.cgroups import mounted_filesystems, remove_cgroups, unmount
+from soci_pipeline.machine.folder_lock import folder_lock
+from soci_pipeline.machine.marked_processes import Mark
 
 VARIABLE = "SOCI_PIPELINE_STACK"
 """The environment variable that carries the mark."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from soci_pipeline.errors import ToolFailed
 from soci_pipeline.log import logger
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 
 _MOUNTS = Path("/proc/self/mounts")
 _CONTROLLERS = Path("/proc/cgroups")

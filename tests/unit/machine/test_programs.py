@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline import process
 from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
-from soci_pipeline.process import TooManyProcesses, concealing, run
+from soci_pipeline.machine import programs
+from soci_pipeline.machine.program_output import concealing
+from soci_pipeline.machine.programs import TooManyProcesses, run
 from tests.support.logs import logging_to
 
 
@@ -74,14 +75,14 @@ def _open_files() -> int:
 
 def test_a_program_s_output_comes_back_whole(fake: Path) -> None:
     program(fake, "talk", "cat; echo out; echo err >&2")
-    answer = process.run(["talk"], stdin=b"in\n")
+    answer = programs.run(["talk"], stdin=b"in\n")
     assert answer.stdout == "in\nout\n"
     assert answer.stderr_tail == "err\n"
 
 
 def test_a_missing_program_is_named_with_its_package() -> None:
     with pytest.raises(ToolMissing) as caught:
-        process.run(["no-such-program"], package="some-package")
+        programs.run(["no-such-program"], package="some-package")
     assert "no-such-program" in caught.value.reason
     assert "some-package" in (caught.value.advice or "")
 
@@ -89,7 +90,7 @@ def test_a_missing_program_is_named_with_its_package() -> None:
 def test_a_failure_names_the_program_its_exit_status_and_its_last_lines(fake: Path) -> None:
     program(fake, "broken", "seq 100; echo the reason >&2; exit 7")
     with pytest.raises(ToolFailed) as caught:
-        process.run(["broken"])
+        programs.run(["broken"])
     assert "broken ended with exit status 7" in caught.value.reason
     assert "the reason" in caught.value.reason
 
@@ -97,14 +98,14 @@ def test_a_failure_names_the_program_its_exit_status_and_its_last_lines(fake: Pa
 def test_a_signal_is_told_apart_from_an_exit_status(fake: Path) -> None:
     program(fake, "shot", "kill -KILL $$")
     with pytest.raises(ToolFailed, match="was ended by SIGKILL"):
-        process.run(["shot"])
+        programs.run(["shot"])
 
 
 def test_a_deadline_ends_the_program_and_its_children(fake: Path) -> None:
     pidfile = fake / "pid"
     program(fake, "slow", f"sleep 600 & echo $! > {pidfile}; wait")
     with pytest.raises(DeadlineExceeded, match=r"slow did not end within 0\.5 s"):
-        process.run(["slow"], timeout=0.5)
+        programs.run(["slow"], timeout=0.5)
     assert _has_ended(int(pidfile.read_text()))
 
 
@@ -112,7 +113,7 @@ def test_a_program_that_starts_copies_of_itself_without_end_is_killed_with_all_o
     pids = fake / "pids"
     program(fake, "bomb", f"echo $$ >> {pids}\nbomb &\nsleep 0.02\nexec sleep 600")
     with pytest.raises(TooManyProcesses, match="bomb started more than 20 processes and was killed"):
-        process.run(["bomb"], max_processes=20)
+        programs.run(["bomb"], max_processes=20)
     started = [int(line) for line in pids.read_text().split()]
     assert len(started) > 20
     assert all(_has_ended(pid) for pid in started)
@@ -120,7 +121,7 @@ def test_a_program_that_starts_copies_of_itself_without_end_is_killed_with_all_o
 
 def test_a_program_that_starts_many_processes_one_after_the_other_is_left_alone(fake: Path) -> None:
     program(fake, "loop", "for each in $(seq 100); do /bin/true; done; sleep 0.6; echo done")
-    assert process.run(["loop"], max_processes=5).stdout == "done\n"
+    assert programs.run(["loop"], max_processes=5).stdout == "done\n"
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_a_call_ends_with_its_program_though_a_child_of_it_keeps_the_output_open
     pidfile = fake / "pid"
     program(fake, "leave", f"sleep 20 & echo $! > {pidfile}; echo hi")
     started = time.monotonic()
-    assert process.run(["leave"], timeout=600).stdout == "hi\n"
+    assert programs.run(["leave"], timeout=600).stdout == "hi\n"
     assert time.monotonic() - started < 10
     assert _has_ended(int(pidfile.read_text())), "it is in the program's process group"
 
@@ -145,7 +146,7 @@ def test_all_of_a_program_in_the_background_has_ended_when_the_block_is_left(fak
     pidfile = fake / "pids"
     program(fake, "deaf", f"trap '' TERM; echo $$ >> {pidfile}; exec sleep 600")
     program(fake, "serve", "for each in $(seq 40); do deaf & done; wait")
-    with process.background(["serve"]):
+    with programs.background(["serve"]):
         pids: list[int] = []
         while len(pids) < 40:
             time.sleep(0.01)
@@ -158,13 +159,13 @@ def test_all_of_a_program_in_the_background_has_ended_when_the_block_is_left(fak
 def test_no_program_inherits_a_secret_of_this_process(
     fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
 ) -> None:
-    for name in process.SECRET_VARIABLES:
+    for name in programs.SECRET_VARIABLES:
         monkeypatch.setenv(name, f"hunter2-{name}")
     program(fake, "show", "env; echo done")
     env = dict(os.environ) if given else None
-    assert "hunter2" not in process.run(["show"], env=env).stdout
+    assert "hunter2" not in programs.run(["show"], env=env).stdout
     log = tmp_path / "log"
-    with process.background(["show"], env=env, log=log) as child:
+    with programs.background(["show"], env=env, log=log) as child:
         child.wait()
     assert "done" in log.read_text()
     assert "hunter2" not in log.read_text()
@@ -173,7 +174,7 @@ def test_no_program_inherits_a_secret_of_this_process(
 def test_a_daemon_that_keeps_the_output_open_lives_on_and_holds_nothing_up(fake: Path, daemon: Path) -> None:
     program(fake, "connect", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; echo hi; echo err >&2")
     threads, files = threading.active_count(), _open_files()
-    answer = process.run(["connect"])
+    answer = programs.run(["connect"])
     assert (answer.stdout, answer.stderr_tail) == ("hi\n", "err\n")
     assert _alive(int(daemon.read_text()))
     assert (threading.active_count(), _open_files()) == (threads, files)
@@ -183,7 +184,7 @@ def test_all_that_a_program_printed_comes_back_however_late_it_is_read(fake: Pat
     program(fake, "connect", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; seq 8000; printf end")
     lines = [*map(str, range(1, 8001)), "end"]
     with _logging(first_takes=2) as seen:
-        assert process.run(["connect"], stream=True).stdout == "\n".join(lines)
+        assert programs.run(["connect"], stream=True).stdout == "\n".join(lines)
     assert seen == lines
 
 
@@ -192,7 +193,7 @@ def test_a_daemon_that_goes_on_printing_holds_nothing_up(fake: Path) -> None:
     program(fake, "chatter", f"echo $$ > {pidfile}; exec yes")
     program(fake, "connect", f"echo hi; setsid chatter & while ! [ -s {pidfile} ]; do sleep 0.01; done")
     try:
-        assert process.run(["connect"], timeout=1).stdout.startswith("hi\n")
+        assert programs.run(["connect"], timeout=1).stdout.startswith("hi\n")
     finally:
         # Nobody reads what it prints any more, which ends it too.
         with contextlib.suppress(ProcessLookupError):
@@ -201,14 +202,14 @@ def test_a_daemon_that_goes_on_printing_holds_nothing_up(fake: Path) -> None:
 
 def test_the_last_words_of_a_child_that_ends_just_after_its_program_are_waited_for(fake: Path) -> None:
     program(fake, "early", "(sleep 0.2; echo late) & echo early")
-    assert process.run(["early"]).stdout == "early\nlate\n"
+    assert programs.run(["early"]).stdout == "early\nlate\n"
 
 
 def test_a_deadline_holds_though_a_daemon_keeps_the_output_open(fake: Path, daemon: Path) -> None:
     program(fake, "slow", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; sleep 60")
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"slow did not end within 1 s"):
-        process.run(["slow"], timeout=1)
+        programs.run(["slow"], timeout=1)
     assert time.monotonic() - started < 10
 
 
@@ -216,20 +217,20 @@ def test_a_deadline_holds_for_a_program_that_does_not_read_its_input(fake: Path)
     program(fake, "deaf", "exec sleep 20")
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"deaf did not end within 0\.5 s"):
-        process.run(["deaf"], stdin=bytes(1 << 20), timeout=0.5)
+        programs.run(["deaf"], stdin=bytes(1 << 20), timeout=0.5)
     assert time.monotonic() - started < 10
 
 
 def test_an_input_larger_than_a_pipe_arrives_whole(fake: Path) -> None:
     program(fake, "echoing", "exec cat")
     text = "line of input\n" * 100_000
-    assert process.run(["echoing"], stdin=text.encode()).stdout == text
+    assert programs.run(["echoing"], stdin=text.encode()).stdout == text
 
 
 def test_an_interrupted_block_ends_the_whole_process_group(fake: Path) -> None:
     pidfile = fake / "pid"
     program(fake, "serve", f"sleep 600 & echo $! > {pidfile}; wait")
-    with pytest.raises(KeyboardInterrupt), process.background(["serve"]) as child:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), programs.background(["serve"]) as child:  # noqa: PT012
         while not pidfile.exists() or not pidfile.read_text().strip():
             time.sleep(0.01)
         raise KeyboardInterrupt
@@ -241,7 +242,7 @@ def test_a_child_does_not_inherit_an_ignored_interrupt(fake: Path) -> None:
     program(fake, "signals", "grep SigIgn /proc/self/status")
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        answer = process.run(["signals"])
+        answer = programs.run(["signals"])
     finally:
         signal.signal(signal.SIGINT, before)
     assert int(answer.stdout.split()[1], 16) & (1 << (signal.SIGINT - 1)) == 0
@@ -264,7 +265,7 @@ def test_a_program_ends_when_the_process_that_waits_for_it_is_killed(fake: Path)
 def test_lines_are_logged_while_the_program_runs(fake: Path) -> None:
     program(fake, "lines", f"echo one; echo two >&2; while ! [ -e {fake}/seen ]; do sleep 0.01; done")
     with _logging() as seen, ThreadPoolExecutor() as pool:
-        running = pool.submit(contextvars.copy_context().run, process.run, ["lines"], stream=True, timeout=60)
+        running = pool.submit(contextvars.copy_context().run, programs.run, ["lines"], stream=True, timeout=60)
         while len(seen) < 2 and not running.done():
             time.sleep(0.01)
         assert not running.done()
@@ -299,22 +300,22 @@ def test_of_two_secrets_the_longer_one_is_concealed_whole() -> None:
 @pytest.mark.parametrize("script", ["yes", "yes >&2", "cat /dev/zero", "head -c 3000000 /dev/zero"])
 def test_a_program_that_prints_more_than_it_may_is_ended_and_none_of_it_kept(fake: Path, script: str) -> None:
     program(fake, "talkative", script)
-    with pytest.raises(process.TooMuchOutput, match="talkative printed more than 100000 bytes") as caught:
-        process.run(["talkative"], max_output=100_000, timeout=60)
+    with pytest.raises(programs.TooMuchOutput, match="talkative printed more than 100000 bytes") as caught:
+        programs.run(["talkative"], max_output=100_000, timeout=60)
     assert len(str(caught.value)) < 200
 
 
 def test_an_output_within_its_limit_is_kept_whole(fake: Path) -> None:
     program(fake, "modest", "head -c 100000 /dev/zero | tr '\\0' x; echo line >&2")
-    answer = process.run(["modest"], max_output=100_000)
+    answer = programs.run(["modest"], max_output=100_000)
     assert (len(answer.stdout), answer.stderr_tail) == (100_000, "line\n")
 
 
 def test_the_status_and_both_outputs_of_a_failure_can_be_had(fake: Path) -> None:
     program(fake, "failing", "echo out; echo err >&2; exit 3")
-    assert process.run(["failing"], check=False) == process.Completed("out\n", "err\n", 3)
+    assert programs.run(["failing"], check=False) == programs.Completed("out\n", "err\n", 3)
     program(fake, "killed", "kill -9 $$")
-    assert process.run(["killed"], check=False).status == -9
+    assert programs.run(["killed"], check=False).status == -9
 
 
 @pytest.mark.parametrize("content", [b"#!/no/such/interpreter\n", b"MZ\x90\x00\x00", b"\x7fELF\x02\x01\x01junk"])
@@ -323,13 +324,13 @@ def test_a_program_that_is_not_for_this_machine_is_named(fake: Path, content: by
     path.write_bytes(content)
     path.chmod(0o755)
     with pytest.raises(ToolFailed, match="foreign cannot be started") as caught:
-        process.run(["foreign"])
+        programs.run(["foreign"])
     assert caught.value.advice
-    with pytest.raises(ToolFailed, match="foreign cannot be started"), process.background(["foreign"]):
+    with pytest.raises(ToolFailed, match="foreign cannot be started"), programs.background(["foreign"]):
         pass
 
 
 def test_a_missing_working_folder_is_not_taken_for_a_broken_program(fake: Path) -> None:
     program(fake, "fine", "exit 0")
     with pytest.raises(FileNotFoundError):
-        process.run(["fine"], cwd=fake / "nowhere")
+        programs.run(["fine"], cwd=fake / "nowhere")

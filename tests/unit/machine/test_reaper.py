@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.publish.reaper import reap
-from soci_pipeline.working_folder import BUILDER_RECORD, CONTAINERD_RECORD, LOCK, PREFIX, working_folder
+from soci_pipeline.machine.reaper import reap
+from soci_pipeline.machine.working_folder import BUILDER_RECORD, CONTAINERD_RECORD, LOCK, PREFIX, working_folder
+from soci_pipeline.publish.left_overs import REMOVERS
 from tests.support.fake_programs import Programs
 
 
@@ -41,7 +42,7 @@ def test_a_working_folder_goes_with_its_block_even_on_failure(tmp_path: Path) ->
 
 def test_the_folder_of_a_living_run_is_not_touched(tmp_path: Path) -> None:
     with working_folder(tmp_path) as folder:
-        assert reap(tmp_path).folders == ()
+        assert reap(tmp_path, REMOVERS).folders == ()
         assert folder.is_dir()
 
 
@@ -49,7 +50,7 @@ def test_folders_that_come_and_go_are_never_taken_for_left_ones(tmp_path: Path) 
     """Several runs of one worker: each looks for left-overs while others begin and end."""
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from soci_pipeline.working_folder import working_folder
+        from soci_pipeline.machine.working_folder import working_folder
         for _ in range(100):
             with working_folder(Path({str(tmp_path)!r})) as folder:
                 for number in range(30):
@@ -60,7 +61,7 @@ def test_folders_that_come_and_go_are_never_taken_for_left_ones(tmp_path: Path) 
     children = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
     reaped: list[Path] = []
     while any(child.poll() is None for child in children):
-        reaped += reap(tmp_path).folders
+        reaped += reap(tmp_path, REMOVERS).folders
     assert reaped == []
     assert [child.returncode for child in children] == [0, 0]
     assert list(tmp_path.iterdir()) == []
@@ -70,7 +71,7 @@ def test_the_folder_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys, time
         from pathlib import Path
-        from soci_pipeline.working_folder import working_folder
+        from soci_pipeline.machine.working_folder import working_folder
         with working_folder(Path({str(tmp_path)!r})) as folder:
             print(folder, flush=True)
             time.sleep(300)
@@ -78,10 +79,10 @@ def test_the_folder_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())
-        assert reap(tmp_path).folders == ()
+        assert reap(tmp_path, REMOVERS).folders == ()
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-    assert reap(tmp_path).folders == (folder,)
+    assert reap(tmp_path, REMOVERS).folders == (folder,)
     assert not folder.exists()
 
 
@@ -90,7 +91,7 @@ def test_folders_and_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / f"{PREFIX}file").write_text("x")
     (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "mine")
     (tmp_path / f"{PREFIX}fresh").mkdir()
-    assert reap(tmp_path).folders == ()
+    assert reap(tmp_path, REMOVERS).folders == ()
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -98,14 +99,14 @@ def test_a_folder_whose_run_was_killed_before_it_had_a_lock_goes_when_it_is_old(
     folder = tmp_path / f"{PREFIX}old"
     folder.mkdir()
     os.utime(folder, (1, 1))
-    assert reap(tmp_path).folders == (folder,)
+    assert reap(tmp_path, REMOVERS).folders == (folder,)
 
 
 def test_the_builder_of_a_killed_run_is_removed_with_it(programs: Programs, tmp_path: Path) -> None:
     programs.add("docker", "exit 0")
     folder = left_over(tmp_path)
     (folder / "built" / BUILDER_RECORD).write_text(f"{PREFIX}abc\n")
-    assert reap(tmp_path, env=programs.env).builders == (f"{PREFIX}abc",)
+    assert reap(tmp_path, REMOVERS, env=programs.env).removed[BUILDER_RECORD] == (f"{PREFIX}abc",)
     assert programs.calls() == [f"docker buildx rm --force {PREFIX}abc"]
     assert not folder.exists()
 
@@ -114,7 +115,7 @@ def test_a_builder_that_is_gone_already_is_no_obstacle(programs: Programs, tmp_p
     programs.add("docker", "echo 'ERROR: no builder \"x\" found' >&2; exit 1")
     folder = left_over(tmp_path)
     (folder / BUILDER_RECORD).write_text(f"{PREFIX}abc\n")
-    reap(tmp_path, env=programs.env)
+    reap(tmp_path, REMOVERS, env=programs.env)
     assert not folder.exists()
 
 
@@ -122,14 +123,14 @@ def test_a_folder_stays_for_the_next_attempt_while_its_engine_is_down(programs: 
     programs.add("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
     folder = left_over(tmp_path)
     (folder / BUILDER_RECORD).write_text(f"{PREFIX}abc\n")
-    assert reap(tmp_path, env=programs.env).folders == ()
+    assert reap(tmp_path, REMOVERS, env=programs.env).folders == ()
     assert folder.is_dir()
 
 
 def test_a_record_that_names_the_builder_of_somebody_else_is_not_followed(programs: Programs, tmp_path: Path) -> None:
     programs.add("docker", "exit 0")
     (left_over(tmp_path) / BUILDER_RECORD).write_text("default\n")
-    reap(tmp_path, env=programs.env)
+    reap(tmp_path, REMOVERS, env=programs.env)
     assert programs.calls() == []
 
 
@@ -139,5 +140,5 @@ def test_the_containerd_namespace_of_a_killed_run_is_purged(programs: Programs, 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         (left_over(tmp_path) / CONTAINERD_RECORD).write_text(f"{path}\n{PREFIX}abc\n")
-        assert reap(tmp_path, env=programs.env).namespaces == (f"{PREFIX}abc",)
+        assert reap(tmp_path, REMOVERS, env=programs.env).removed[CONTAINERD_RECORD] == (f"{PREFIX}abc",)
     assert programs.calls()[-1] == f"ctr namespaces remove {PREFIX}abc"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from soci_pipeline.log import logger
-from soci_pipeline.marked_processes import Mark
-from soci_pipeline.process import SECRET_VARIABLES
+from soci_pipeline.machine.marked_processes import Mark
+from soci_pipeline.machine.programs import SECRET_VARIABLES
 from soci_pipeline.urls import LOGIN_IN_URL
 
 RUN_ID = "PREFECT__FLOW_RUN_ID"
