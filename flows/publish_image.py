@@ -12,13 +12,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.runtime import flow_run
 
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.settings import Settings
 from tasks.artifacts import show_publication

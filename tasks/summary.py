@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page

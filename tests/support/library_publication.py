@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
+from soci_pipeline.git import source
 from soci_pipeline.machine.workspace import workspace
-from soci_pipeline.publish import branch, source
+from soci_pipeline.publish import branch
 from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.collect import reader

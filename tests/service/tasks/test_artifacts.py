@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference

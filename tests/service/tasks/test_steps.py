@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import PublishSettings, Settings, WorkSettings

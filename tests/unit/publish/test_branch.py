@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from soci_pipeline.errors import PlatformMismatch, SociPipelineError
+from soci_pipeline.git import source
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish import branch, source
+from soci_pipeline.publish import branch
 from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.errors import SourceError
-from soci_pipeline.publish.git import Git
+from soci_pipeline.git.program import Git
 
 _LINK = "120000"
 # As many as Linux follows.

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import SourceError, TagConflict
+from soci_pipeline.git.ancestry import Ancestry, Answers
 from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
-from soci_pipeline.publish.ancestry import Ancestry, Answers
 from soci_pipeline.publish.tags import check_tags_before_build, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.git_repositories import Repository, repository

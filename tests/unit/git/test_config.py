@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from soci_pipeline.publish import source
-from soci_pipeline.publish.git import Git, GitCredentials
-from soci_pipeline.publish.git_config import OPTIONS
-from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.git import source
+from soci_pipeline.git.config import OPTIONS
+from soci_pipeline.git.program import Git
+from soci_pipeline.git.sign_in import GitCredentials
+from soci_pipeline.git.source import ResolvedSource
 from tests.support.git_http import requiring_login, served_over_http
 from tests.support.git_repositories import MOMENT, Repository, repository
 from tests.support.programs import write_program

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.git.address import check_url, origin_of
+from soci_pipeline.git.program import Git
 from soci_pipeline.log import logger
-from soci_pipeline.publish.git import Git
-from soci_pipeline.publish.git_address import check_url, origin_of
 
 _POINTER = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n"

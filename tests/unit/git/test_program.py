@@ -12,8 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from soci_pipeline.errors import SourceError
-from soci_pipeline.publish import source
-from soci_pipeline.publish.git import Git, GitCredentials, SourceRefused, UnsupportedServer
+from soci_pipeline.git import source
+from soci_pipeline.git.errors import SourceRefused, UnsupportedServer
+from soci_pipeline.git.program import Git
+from soci_pipeline.git.sign_in import GitCredentials
 from tests.support.certificates import certificate
 from tests.support.git_http import (
     plain_web_server,

@@ -157,3 +157,18 @@ def check_ref(ref: str) -> str:
     if not text or len(text) > MAX_REF_LENGTH or longest > _MAX_REF_PART or _BAD_REF.search(text):
         raise InvalidInput(f"not a branch, tag or commit: {ref[:200]!r}", advice="Give its name, without options.")
     return text
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether a URL is the path of a repository."""
+    return url.startswith(("/", "file://"))
+
+
+def spellings(scheme: str, host: str) -> list[str]:
+    """How a prompt may write one host and port."""
+    default = f":{DEFAULT_PORTS[scheme]}"
+    bare = host.removesuffix(default)
+    has_port = bare.rpartition("]")[2].find(":") >= 0
+    written = [bare] if has_port else [bare, f"{bare}{default}"]
+    lower = [each.lower() for each in written]
+    return sorted({spelled for each in (*written, *lower) for spelled in (each, each.replace("_", "%5F"))})

@@ -8,9 +8,10 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from soci_pipeline.errors import SourceError
-from soci_pipeline.publish import source
-from soci_pipeline.publish.git import GitCredentials, SourceRefused
-from soci_pipeline.publish.source import ResolvedSource
+from soci_pipeline.git import source
+from soci_pipeline.git.errors import SourceRefused
+from soci_pipeline.git.sign_in import GitCredentials
+from soci_pipeline.git.source import ResolvedSource
 from tests.support.git_http import answering
 from tests.support.git_repositories import MOMENT, Repository, repository, served
 from tests.support.programs import write_program

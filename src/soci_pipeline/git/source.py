@@ -1,7 +1,7 @@
 """The source of a build: a ref is resolved to one commit once, and every branch fetches exactly that commit.
 
 Addresses and refs that could be read as options, or that name a transport which runs commands, are refused
-(`git_address`); git itself is held by `git`. Submodules are not fetched; files in Git LFS are where it is installed.
+(`git.address`); git itself is held by `git.program`. Submodules are not fetched; files in Git LFS are where it is installed.
 """
 
 import contextlib
@@ -14,12 +14,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.git import lfs
+from soci_pipeline.git.address import check_ref, check_url, is_commit
+from soci_pipeline.git.ancestry import Ancestry
+from soci_pipeline.git.errors import no_such_ref
+from soci_pipeline.git.files import Files
+from soci_pipeline.git.program import Git, remote
+from soci_pipeline.git.sign_in import GitCredentials
 from soci_pipeline.log import logger
-from soci_pipeline.publish import git_lfs
-from soci_pipeline.publish.ancestry import Ancestry
-from soci_pipeline.publish.git import Git, GitCredentials, no_such_ref, remote
-from soci_pipeline.publish.git_address import check_ref, check_url, is_commit
-from soci_pipeline.publish.git_files import Files
 
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,63}\Z")
 
@@ -88,7 +90,7 @@ def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentia
             # Without credentials: a filter that the machine has may take URLs from the files of the commit.
             with Git.session() as local:
                 local.check_out(Path(data), partial, source.commit)
-            git_lfs.fill_in(git, Path(data).absolute(), partial, address, source.commit)
+            lfs.fill_in(git, Path(data).absolute(), partial, address, source.commit)
     if (partial / ".gitmodules").exists():
         logger().warning("the source has submodules; they are not fetched")
     _normalise(partial, source.commit_time)

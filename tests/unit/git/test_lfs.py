@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from soci_pipeline.errors import SourceError
-from soci_pipeline.publish import source
-from soci_pipeline.publish.git import GitCredentials
+from soci_pipeline.git import source
+from soci_pipeline.git.sign_in import GitCredentials
 from tests.support.git_http import redirecting, served_over_http
 from tests.support.git_repositories import Repository, repository, served
 from tests.support.lfs_server import LfsServer, install_git_lfs, lfs_server, pointer

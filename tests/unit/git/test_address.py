@@ -5,8 +5,8 @@ import contextlib
 import pytest
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.git.address import Origin, check_ref, check_url, origin_of
 from soci_pipeline.hosts import is_loopback
-from soci_pipeline.publish.git_address import Origin, check_ref, check_url, origin_of
 from soci_pipeline.webhook.clone_urls import CloneUrl
 
 

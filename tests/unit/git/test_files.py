@@ -8,9 +8,9 @@ from pydantic import SecretStr
 from soci_pipeline.build.errors import OutsideSource
 from soci_pipeline.build.request import BuildRequest
 from soci_pipeline.errors import SourceError
+from soci_pipeline.git import source
+from soci_pipeline.git.sign_in import GitCredentials
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish import source
-from soci_pipeline.publish.git import GitCredentials
 from tests.support.git_http import served_over_http
 from tests.support.git_repositories import Repository, repository
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from soci_pipeline.publish.git import Git, GitCredentials, remote
-from soci_pipeline.publish.git_address import check_url, is_commit
+from soci_pipeline.git.address import check_url, is_commit
+from soci_pipeline.git.program import Git, remote
+from soci_pipeline.git.sign_in import GitCredentials
 
 Answers = MutableMapping[tuple[str, str], bool | None]
 """Whether the first commit of a pair is an ancestor of the second; None where the repository does not know both."""

@@ -15,69 +15,26 @@ else. What only reads or writes the disk runs without it.
 
 import contextlib
 import os
-import re
-import shlex
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote
-
-from pydantic import SecretStr
 
 from soci_pipeline.aws.codecommit import CodeCommitSource
-from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
+from soci_pipeline.errors import SourceError, ToolFailed
+from soci_pipeline.git.address import Origin, is_on_this_machine
+from soci_pipeline.git.config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted
+from soci_pipeline.git.errors import SourceRefused, UnsupportedServer, no_such_ref, understood
+from soci_pipeline.git.sign_in import Access, GitCredentials, takes, write_private
 from soci_pipeline.log import logger
 from soci_pipeline.machine import programs
-from soci_pipeline.machine.programs import TooManyProcesses
-from soci_pipeline.publish.git_address import DEFAULT_PORTS, Origin, origin_of
-from soci_pipeline.publish.git_config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted
-
-if TYPE_CHECKING:
-    import boto3
 
 _NETWORK_SECONDS = 900.0
 _NAMED = 10
 _LONGEST_PATH = 4096
 # A fetch takes about six: git, its transport, and what writes and checks the pack.
 _MAX_PROCESSES = 32
-# What git repeats of a server's answer, and curl of a proxy's. A number alone may be part of an address or a commit.
-_HTTP_STATUS = re.compile(
-    r"(?:returned error:|rpc failed; http|received http code|tunnel failed, response) ([0-9]{3})\b"
-)
-_UNANSWERED_PROMPT = re.compile(r"could not read (?:username|password) for '([^']+)'")
 _TRANSPORTS = ("file", "git", "http", "https", "ssh")
-# An agent, a forwarded one too, and a shared connection would let others use the key.
-_SSH_WITH_KEY = (
-    "ssh -o BatchMode=yes -o IdentitiesOnly=yes -o AddKeysToAgent=no -o ForwardAgent=no"
-    " -o ControlMaster=no -o ControlPath=none"
-)
-_DUMB_ADVICE = "Serve the repository with git's smart protocol (a forge or `git http-backend`), or use an ssh URL."
-_REFUSALS = ("authentication failed", "could not read username", "permission denied")
-_SILENCE = ("could not resolve", "failed to connect", "connection refused", "timed out", "connection reset")
-
-
-class SourceRefused(SourceError):
-    """The git server does not take the credentials."""
-
-
-class UnsupportedServer(SourceError):
-    """A plain web server: it has the files of the repository, and does not speak git's smart HTTP protocol."""
-
-    default_advice = _DUMB_ADVICE
-
-
-@dataclass(frozen=True, slots=True)
-class GitCredentials:
-    """A user and a password or token for http(s), a private key for ssh, or an AWS session for CodeCommit."""
-
-    username: str = "git"
-    password: SecretStr | None = None
-    ssh_key: SecretStr | None = None
-    aws: "boto3.Session | None" = None
 
 
 def plain_environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -143,11 +100,11 @@ class Git:
         used = cls(environment)._used(url, credentials)
         environment["GIT_ALLOW_PROTOCOL"] = _allowed_protocols(used)
         with tempfile.TemporaryDirectory(prefix="soci-git-") as folder:
-            access = _Access.of(Path(folder), used, credentials)
+            access = Access.of(Path(folder), used, credentials)
             # The longest match counts, so a URL that is rewritten to itself is not rewritten.
             kept = f'[url "{quoted(url)}"]\n\tinsteadOf = "{quoted(url)}"\n' if used == url else ""
-            _write(Path(folder) / "config", kept + access.configuration)
-            _write(Path(folder) / "any-owner", ANY_OWNER)
+            write_private(Path(folder) / "config", kept + access.configuration)
+            write_private(Path(folder) / "any-owner", ANY_OWNER)
             options = ("-c", f"include.path={folder}/config", *access.options)
             if is_on_this_machine(used):
                 environment |= {**ISOLATED, "GIT_CONFIG_GLOBAL": f"{folder}/any-owner"}
@@ -165,7 +122,7 @@ class Git:
         With a login, a rewriting to another transport or to a URL with a password of its own does not count.
         """
         rewritten = self._rewritten(url)
-        return rewritten if credentials is None or _takes(rewritten, credentials) else url
+        return rewritten if credentials is None or takes(rewritten, credentials) else url
 
     def _rewritten(self, url: str) -> str:
         """What git makes of a URL."""
@@ -189,7 +146,7 @@ class Git:
                 max_processes=_MAX_PROCESSES,
             ).stdout
         except ToolFailed as error:
-            raise _understood(error, self._bound_to) from error
+            raise understood(error, self._bound_to) from error
 
     def run_here(self, *arguments: str) -> str:
         """Standard output of a command that talks to no server: the user's configuration does not count."""
@@ -206,7 +163,7 @@ class Git:
         with contextlib.suppress(SourceError):
             listing = self.run("config", "-z", "--get-regexp", r"^filter\.")
         configuration = data / "filters"
-        _write(configuration, filters(listing))
+        write_private(configuration, filters(listing))
         lfs = ("-c", "filter.lfs.smudge=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false")
         self.run(
             *(*lfs, "--git-dir", str(data.absolute()), "--work-tree", str(folder.absolute())),
@@ -300,16 +257,6 @@ class Git:
                 raise no_such_ref(short, url) from error
 
 
-def no_such_ref(ref: str, url: str) -> SourceError:
-    """What a ref is answered with that the repository does not have."""
-    return SourceError(f"{url} has no branch, tag or commit {ref}", advice="Push it first, or correct `ref`.")
-
-
-def is_on_this_machine(url: str) -> bool:
-    """Whether a URL is the path of a repository."""
-    return url.startswith(("/", "file://"))
-
-
 def _allowed_protocols(url: str) -> str:
     """What git may fetch this URL over, redirects included: its own transport, and https for http."""
     scheme, separator, _ = url.partition("://")
@@ -318,184 +265,3 @@ def _allowed_protocols(url: str) -> str:
     if scheme not in _TRANSPORTS:
         return "none"
     return "http:https" if scheme == "http" else scheme
-
-
-@dataclass(frozen=True, slots=True)
-class _Access:
-    """How git signs in to one remote."""
-
-    environment: dict[str, str]
-    options: tuple[str, ...] = ()
-    bound_to: Origin | None = None
-    configuration: str = ""
-    helper: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, folder: Path, url: str, credentials: GitCredentials | None) -> "_Access":
-        """Only what the transport of this URL uses is written into the folder."""
-        origin = origin_of(url)
-        if credentials is None or origin is None:
-            return cls({})
-        if origin.scheme in ("http", "https") and credentials.password is not None:
-            environment, options = _password_access(folder, url, credentials.username, credentials.password)
-            configuration = _password_configuration(url, credentials.username)
-            return cls(environment, options, origin, configuration, _helper_options(folder, origin))
-        if origin.scheme == "ssh" and credentials.ssh_key is not None:
-            _write(folder / "key", credentials.ssh_key.get_secret_value().rstrip("\n") + "\n")
-            return cls({"GIT_SSH_COMMAND": f"{_SSH_WITH_KEY} -i {shlex.quote(str(folder / 'key'))}"}, (), origin)
-        return cls({})
-
-
-def _password_access(
-    folder: Path, url: str, username: str, password: SecretStr
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The environment and the options with which git signs in to the server of this URL, and to no other."""
-    scheme, _, rest = url.partition("://")
-    user_in_url, _, host = rest.partition("/")[0].rpartition("@")
-    _write(folder / "username", username)
-    _write(folder / "password", password.get_secret_value())
-    _write(folder / "askpass", _askpass(folder, scheme, host, {username, user_in_url} - {""}), mode=0o700)
-    _write(folder / "helper", _credential_helper(folder, scheme, host), mode=0o700)
-    options = (
-        # The machine's own helpers would store the login. With paths in the prompts, the script would not know them.
-        *("-c", "credential.helper=", "-c", "credential.useHttpPath=false"),
-        *("-c", f"credential.{scheme}://{host}.useHttpPath=false"),
-    )
-    return {"GIT_ASKPASS": str(folder / "askpass")} | _only_first_redirects(url), options
-
-
-def _only_first_redirects(url: str) -> dict[str, str]:
-    """The environment in which git follows redirects of its first request only, whatever the machine's configuration.
-
-    With `http.followRedirects=true`, git's dumb HTTP protocol also fetches from other servers that the first one lists
-    as alternates, and sends them the login without a prompt. A whole URL is more specific than any other section.
-    """
-    keys = ("http.followRedirects", f"http.{url}.followRedirects")
-    pairs = [pair for n, key in enumerate(keys) for pair in ((f"KEY_{n}", key), (f"VALUE_{n}", "initial"))]
-    return {f"GIT_CONFIG_{name}": value for name, value in [("COUNT", str(len(keys))), *pairs]}
-
-
-def _password_configuration(url: str, username: str) -> str:
-    """Configuration that replaces the user name and the headers that the user's own has for this URL.
-
-    The most specific section counts, which is that of the URL itself; after a redirect on the same server, the host's.
-    """
-    scheme, _, rest = url.partition("://")
-    host = rest.partition("/")[0].rpartition("@")[2]
-    places = (f"{scheme}://{host}", url)
-    names = (f'[credential "{quoted(each)}"]\n\tusername = "{quoted(username)}"\n' for each in places)
-    headers = (f'[http "{quoted(each)}"]\n\textraHeader =\n' for each in places)
-    return "".join((*names, *headers))
-
-
-def _takes(url: str, credentials: GitCredentials) -> bool:
-    """Whether a login can be used for a URL, which needs none or has none of its own."""
-    origin = origin_of(url)
-    if origin is None or origin.scheme == "git":
-        return True
-    if origin.scheme == "ssh":
-        return credentials.ssh_key is not None
-    user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
-    return credentials.password is not None and ":" not in user
-
-
-def _askpass(folder: Path, scheme: str, host: str, usernames: Collection[str]) -> str:
-    """A script that answers git's prompts for one server, compared as a whole, and fails for all others.
-
-    Source: git's credential.c. Its newer releases encode the user and the host in a prompt.
-    """
-    places = [f"{scheme}://{each}" for each in _spellings(scheme, host)]
-    users = sorted({each for name in usernames for each in (name, quote(name, safe=""))})
-    named = [f"{scheme}://{user}@{each}" for user in users for each in _spellings(scheme, host)]
-    return "\n".join(
-        (
-            "#!/bin/sh",
-            'case "$1" in',
-            f"{_prompts('Username', places)}) exec cat {shlex.quote(str(folder / 'username'))} ;;",
-            f"{_prompts('Password', named)}) exec cat {shlex.quote(str(folder / 'password'))} ;;",
-            "esac",
-            "exit 1\n",
-        )
-    )
-
-
-def _credential_helper(folder: Path, scheme: str, host: str) -> str:
-    """A credential helper that knows one server, compared as a whole. Source: git's gitcredentials(7)."""
-    places = " | ".join(shlex.quote(f"{scheme}://{each}") for each in _spellings(scheme, host))
-    username, password = (shlex.quote(str(folder / name)) for name in ("username", "password"))
-    return "\n".join(
-        (
-            "#!/bin/sh",
-            '[ "$1" = get ] || exit 0',
-            "while read -r line; do",
-            '  case "$line" in protocol=*) scheme=${line#protocol=} ;; host=*) host=${line#host=} ;; esac',
-            "done",
-            'case "$scheme://$host" in',
-            f'{places}) echo "username=$(cat {username})"; echo "password=$(cat {password})" ;;',
-            "esac\n",
-        )
-    )
-
-
-def _helper_options(folder: Path, origin: Origin) -> tuple[str, ...]:
-    host = origin.host if origin.port == DEFAULT_PORTS[origin.scheme] else f"{origin.host}:{origin.port}"
-    command = f"!{shlex.quote(str(folder / 'helper'))}"
-    return ("-c", f"credential.{origin.scheme}://{host}.helper={command}")
-
-
-def _prompts(what: str, places: Iterable[str]) -> str:
-    return " | ".join(shlex.quote(f"{what} for '{place}': ") for place in places)
-
-
-def _spellings(scheme: str, host: str) -> list[str]:
-    """How a prompt may write one host and port."""
-    default = f":{DEFAULT_PORTS[scheme]}"
-    bare = host.removesuffix(default)
-    has_port = bare.rpartition("]")[2].find(":") >= 0
-    written = [bare] if has_port else [bare, f"{bare}{default}"]
-    lower = [each.lower() for each in written]
-    return sorted({spelled for each in (*written, *lower) for spelled in (each, each.replace("_", "%5F"))})
-
-
-def _write(path: Path, text: str, *, mode: int = 0o600) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-
-
-def _understood(error: ToolFailed, bound_to: Origin | None) -> SourceError:
-    if isinstance(error, TooManyProcesses):
-        return UnsupportedServer(error.reason)
-    said = error.reason.lower()
-    status = int(found[1]) if (found := _HTTP_STATUS.search(said)) else None
-    if "dumb http transport" in said:
-        return UnsupportedServer(f"git's dumb HTTP protocol is not supported\n{error.reason}")
-    if "not supported or disabled in libcurl" in said:
-        advice = "Set `source` to the URL that the server redirects to, if you trust that server."
-        return SourceError(f"the git server redirects to a protocol that is not allowed\n{error.reason}", advice=advice)
-    other = _other_server(said, bound_to)
-    if other is not None:
-        advice = "Set `source` to the URL of the server that requires the login, if you trust that server."
-        return SourceError(
-            f"{other} requires a login, but the credentials are only for {bound_to}\n{error.reason}", advice=advice
-        )
-    if status == HTTPStatus.FORBIDDEN or any(mark in said for mark in _REFUSALS):
-        advice = "Name a block with credentials in `source_credentials`, or give the worker's user access."
-        return SourceRefused(f"the git server refused the credentials\n{error.reason}", advice=advice)
-    if status in TEMPORARY_STATUSES or any(mark in said for mark in _SILENCE):
-        advice = "Check the address and the network of the worker."
-        return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
-    if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):
-        return SourceError(f"there is no such git repository\n{error.reason}", advice="Check the address in `source`.")
-    return SourceError(error.reason, advice="Try `git ls-remote` with the address in `source` on that machine.")
-
-
-def _other_server(said: str, bound_to: Origin | None) -> str | None:
-    """The server whose login git could not read, where the credentials are for another one."""
-    prompt = _UNANSWERED_PROMPT.search(said)
-    if prompt is None or bound_to is None:
-        return None
-    scheme, _, rest = prompt[1].partition("://")
-    host = rest.rpartition("@")[2]
-    spellings = (each.lower() for each in _spellings(bound_to.scheme, f"{bound_to.host}:{bound_to.port}"))
-    return None if scheme == bound_to.scheme and host in spellings else f"{scheme}://{host}"
