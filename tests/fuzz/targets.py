@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from soci_pipeline.archive.tar_headers import BadHeader
 from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -25,7 +26,6 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.extract import read_span
 from soci_pipeline.soci.limits import Limits
-from soci_pipeline.soci.tar_headers import BadHeader
 from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
 from soci_pipeline.soci.ztoc import build_ztoc
 from soci_pipeline.soci.ztoc_codec import decode, encode

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.containerd.ctr import Containerd
 from soci_pipeline.containerd.soci_release import ensure_soci
 from soci_pipeline.containerd.socket import find_socket
@@ -29,7 +30,6 @@ from soci_pipeline.machine.reaper import reap
 from soci_pipeline.machine.working_folder import CONTAINERD_RECORD, PREFIX
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.oci.platform import Platform

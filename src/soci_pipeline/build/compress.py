@@ -13,7 +13,7 @@ import struct
 import zlib as inflate
 from typing import BinaryIO, Protocol
 
-from soci_pipeline.build.archive import CHUNK, ArchiveLimits
+from soci_pipeline.archive.reader import CHUNK, ArchiveLimits
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import BlobWriter

@@ -7,16 +7,10 @@ archive is written under a name of its own choosing: blobs are named by their di
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from soci_pipeline.build.archive import CHUNK, Archive, ArchiveLimits, open_archive
+from soci_pipeline.archive.image import FoundImage, FoundLayer, blob_name, find_image, read_document
+from soci_pipeline.archive.reader import CHUNK, Archive, ArchiveLimits, open_archive
 from soci_pipeline.build.compress import compress as gzip_layer
 from soci_pipeline.build.compress import inflated_digest
-from soci_pipeline.build.image_in_archive import (
-    FoundImage,
-    FoundLayer,
-    blob_name,
-    find_image,
-    read_document,
-)
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor

@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from soci_pipeline.archive.unpack import unpacked
 from soci_pipeline.commands import CommandResult, prefetch_files, soci_options
 from soci_pipeline.commands.convert_destination import as_address, check_destination, put_in_place, scratch_beside
 from soci_pipeline.commands.numbers import whole
@@ -24,7 +25,6 @@ from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.log import logger
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.soci.archive import unpacked
 from soci_pipeline.soci.convert import Conversion, convert
 from soci_pipeline.soci.reasons import explained
 from soci_pipeline.soci.records import IndexVersion

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.containerd.ctr import Containerd, purged_afterwards
 from soci_pipeline.containerd.soci_command import find_soci
 from soci_pipeline.containerd.socket import find_socket
@@ -28,7 +29,6 @@ from soci_pipeline.machine.working_folder import CONTAINERD_RECORD, PREFIX, work
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.registry.client import RegistryClient

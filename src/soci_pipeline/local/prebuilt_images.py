@@ -16,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.local.plain_image import Member, add_image, add_layer, file_member
 from soci_pipeline.local.ports import LOOPBACK
@@ -24,7 +25,6 @@ from soci_pipeline.log import logger
 from soci_pipeline.machine.folder_lock import folder_lock
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.platform import Platform
 
 PACKAGE = "numpy==2.2.6"

@@ -6,6 +6,8 @@ are, duplicates stay, and PAX records are kept raw.
 
 from typing import Final, NamedTuple
 
+from soci_pipeline.archive.tar_headers import PaxRecords
+
 REGULAR: Final = b"reg"
 HARDLINK: Final = b"hardlink"
 SYMLINK: Final = b"symlink"
@@ -19,8 +21,6 @@ KINDS: Final = frozenset({REGULAR, HARDLINK, SYMLINK, DIRECTORY, CHARACTER, BLOC
 XATTR_PREFIX: Final = b"SCHILY.xattr."
 WHITEOUT_PREFIX: Final = b".wh."
 OPAQUE_WHITEOUT: Final = b".wh..wh..opq"
-
-PaxRecords = tuple[tuple[bytes, bytes], ...]
 
 
 class Entry(NamedTuple):

@@ -8,18 +8,14 @@ raises `BadHeader`.
 import zlib
 from typing import Final
 
-from soci_pipeline.errors import LayerNotIndexable
-from soci_pipeline.soci import entries as kinds
-from soci_pipeline.soci.entries import Entry, PaxRecords
-from soci_pipeline.soci.limits import SPECIAL_ENTRY_BYTES
-from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.tar_headers import (
+from soci_pipeline.archive.tar_headers import (
     BLOCK,
     LAYOUT,
     ZERO_BLOCK,
     BadHeader,
     Header,
     NumberMemo,
+    PaxRecords,
     TextMemo,
     TimeMemo,
     parse_header,
@@ -28,6 +24,11 @@ from soci_pipeline.soci.tar_headers import (
     pax_time,
     text,
 )
+from soci_pipeline.errors import LayerNotIndexable
+from soci_pipeline.soci import entries as kinds
+from soci_pipeline.soci.entries import Entry
+from soci_pipeline.soci.limits import SPECIAL_ENTRY_BYTES
+from soci_pipeline.soci.reasons import Reason
 
 _KINDS: Final = {
     b"0": kinds.REGULAR,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from soci_pipeline._version import __version__
+from soci_pipeline.archive.tar_headers import BadHeader
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import Compression, layer_compression
@@ -22,7 +23,6 @@ from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.reasons import Reason, reason_by_type
 from soci_pipeline.soci.span_digests import GzipSpanDigests, SpanDigests, TarSpanDigests
 from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE
-from soci_pipeline.soci.tar_headers import BadHeader
 from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
 from soci_pipeline.soci.ztoc_writer import write_ztoc
 

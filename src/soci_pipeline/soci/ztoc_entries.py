@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
+from soci_pipeline.archive.tar_headers import BLOCK, PaxRecords
 from soci_pipeline.soci import entries as kinds
-from soci_pipeline.soci.entries import Entry, PaxRecords
+from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.flatbuffer_reader import FlatbufferReader, InvalidFlatbuffer
-from soci_pipeline.soci.tar_headers import BLOCK
 
 # The fields of FileMetadata by slot; O is a reference.
 _FORMS: Final = "OOqqOqIIOOOqqO"

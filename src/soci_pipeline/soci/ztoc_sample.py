@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
+from soci_pipeline.archive.tar_headers import BLOCK, BadHeader
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.soci.checkpoints import WINDOW, GzipCheckpoints
 from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.extract import ReadRange, read_span
-from soci_pipeline.soci.tar_headers import BLOCK, BadHeader
 from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
 from soci_pipeline.soci.ztoc_codec import Ztoc
 

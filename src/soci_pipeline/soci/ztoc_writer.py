@@ -10,8 +10,9 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from soci_pipeline.archive.tar_headers import PaxRecords
 from soci_pipeline.soci.checkpoints import Checkpoints, GzipCheckpoints, TarSpans
-from soci_pipeline.soci.entries import Entry, PaxRecords
+from soci_pipeline.soci.entries import Entry
 from soci_pipeline.soci.flatbuffer_writer import FlatbufferWriter, string
 
 VERSION: Final = b"0.9"

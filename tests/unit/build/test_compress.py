@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.build.archive import ArchiveLimits
+from soci_pipeline.archive.reader import ArchiveLimits
 from soci_pipeline.build.compress import compress, inflated_digest
 from soci_pipeline.errors import DamagedContent, HostileArchive
 from soci_pipeline.oci.digest import Digest

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soci_pipeline.build.archive import ArchiveLimits
+from soci_pipeline.archive.reader import ArchiveLimits
 from soci_pipeline.build.import_image import import_image
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, PlatformMismatch, SociPipelineError
 from soci_pipeline.oci.digest import Digest

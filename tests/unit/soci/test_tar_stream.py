@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from soci_pipeline.archive.tar_headers import BadHeader
 from soci_pipeline.errors import LayerNotIndexable
 from soci_pipeline.soci.entries import Entry as TocEntry
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.tar_headers import BadHeader
 from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
 from tests.support.tars import Entry, directory, hardlink, symlink, tar
 

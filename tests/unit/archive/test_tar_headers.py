@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soci_pipeline.soci.tar_headers import (
+from soci_pipeline.archive.tar_headers import (
     BLOCK,
     BadHeader,
     number,

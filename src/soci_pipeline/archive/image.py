@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from soci_pipeline.build.archive import Archive
+from soci_pipeline.archive.reader import Archive
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, PlatformMismatch
 from soci_pipeline.oci.annotations import REFERENCE_DIGEST, REFERENCE_TYPE
 from soci_pipeline.oci.descriptor import Descriptor

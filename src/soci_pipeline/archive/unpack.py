@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from soci_pipeline.build.archive import Archive, open_archive
+from soci_pipeline.archive.reader import Archive, open_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import MAX_INDEX_FILE_BYTES, Layout, parse_roots

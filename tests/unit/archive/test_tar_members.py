@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soci_pipeline.build.tar_members import MAX_EXTENSION_BYTES, TarTable, clean_name, read_table
+from soci_pipeline.archive.tar_members import MAX_EXTENSION_BYTES, TarTable, clean_name, read_table
 from soci_pipeline.errors import DamagedContent, HostileArchive
 from tests.support.archives import raw_tar
 from tests.support.tars import Entry, directory, hardlink, symlink, tar, tar_of

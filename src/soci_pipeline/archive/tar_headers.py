@@ -10,8 +10,6 @@ import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from soci_pipeline.soci.entries import PaxRecords
-
 BLOCK: Final = 512
 ZERO_BLOCK: Final = bytes(BLOCK)
 
@@ -28,6 +26,10 @@ _YEAR_ZERO = -62167219200
 _YEAR_10000 = 253402300800
 _400_YEARS = 12622780800
 _MEMO_LIMIT = 1 << 16
+
+
+PaxRecords = tuple[tuple[bytes, bytes], ...]
+"""Key and value of each record, in their order in the header or sorted by key."""
 
 
 class BadHeader(Exception):
