@@ -32,8 +32,8 @@ from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.soci.convert import convert
-from soci_pipeline.soci.records import PlatformImage, SociOptions
+from soci_pipeline.soci.index.convert import convert
+from soci_pipeline.soci.index.records import PlatformImage, SociOptions
 
 PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
 LAYERS = 5

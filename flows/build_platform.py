@@ -10,7 +10,7 @@ from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.artifacts import show_branch
 from tasks.aws import connected
 from tasks.build import build

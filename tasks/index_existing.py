@@ -15,8 +15,8 @@ from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import SociOptions
-from soci_pipeline.soci.ztoc_store import CacheFolder
+from soci_pipeline.soci.index.records import SociOptions
+from soci_pipeline.soci.ztoc.store import CacheFolder
 from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log

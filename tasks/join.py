@@ -11,7 +11,7 @@ from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join as join_images
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.policies import STEP
 from tasks.run_log import run_log
 

@@ -13,7 +13,7 @@ from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.signature import configured_signer, sign
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log

@@ -7,8 +7,8 @@ from prefect import task
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.publish import branch
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.convert import Conversion
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.convert import Conversion
+from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.text import counted, sized
 from tasks.policies import STEP
 from tasks.progress import Progress

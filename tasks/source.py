@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import task
 from prefect.runtime import flow_run
 
-from soci_pipeline.build.builder import BuilderName
+from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.errors import SourceError
 from soci_pipeline.git import source
 from soci_pipeline.git.ancestry import Ancestry, Answers

@@ -10,8 +10,8 @@ from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
 from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.reasons import why_not
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
 from soci_pipeline.text import sized
 from tasks.markdown import code, link, table, text
 

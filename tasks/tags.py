@@ -26,7 +26,7 @@ from soci_pipeline.publish.tags import TagRecord, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.outage import ERRORS, patiently
 from tasks.policies import STEP
 from tasks.run_log import run_log

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from soci_pipeline.registry.client import RegistryClient
     from soci_pipeline.registry.push import push_graph
     from soci_pipeline.registry.reference import ImageReference
-    from soci_pipeline.soci.convert import Conversion, convert
-    from soci_pipeline.soci.records import SociOptions
-    from soci_pipeline.soci.ztoc import build_ztoc
+    from soci_pipeline.soci.index.convert import Conversion, convert
+    from soci_pipeline.soci.index.records import SociOptions
+    from soci_pipeline.soci.ztoc.build import build_ztoc
 
 __version__: str  # read in `soci_pipeline._version` when it is asked for
 
@@ -58,17 +58,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Conversion": "soci.convert",
+    "Conversion": "soci.index.convert",
     "Digest": "oci.digest",
     "ImageReference": "registry.reference",
     "Layout": "oci.layout",
     "Platform": "oci.platform",
     "RegistryClient": "registry.client",
-    "SociOptions": "soci.records",
+    "SociOptions": "soci.index.records",
     "SociPipelineError": "errors",
     "VerificationReport": "publish.verification.verify",
-    "build_ztoc": "soci.ztoc",
-    "convert": "soci.convert",
+    "build_ztoc": "soci.ztoc.build",
+    "convert": "soci.index.convert",
     "push_graph": "registry.push",
     "verify": "publish.verification.verify",
 }

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from soci_pipeline.build.builder import BuilderName, choose
-from soci_pipeline.build.errors import NotSupportedByBuilder
-from soci_pipeline.build.import_image import import_image
-from soci_pipeline.build.request import BuildRequest
+from soci_pipeline.builders.builder import BuilderName, choose
+from soci_pipeline.builders.errors import NotSupportedByBuilder
+from soci_pipeline.builders.import_image import import_image
+from soci_pipeline.builders.request import BuildRequest
 from soci_pipeline.errors import BuildFailed, EngineUnavailable
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.machine.programs import run
@@ -247,8 +247,8 @@ def test_cancelling_ends_the_build_in_the_engine_too(
     script = textwrap.dedent(f"""
         import os, signal, sys
         from pathlib import Path
-        from soci_pipeline.build.builder import load
-        from soci_pipeline.build.request import BuildRequest
+        from soci_pipeline.builders.builder import load
+        from soci_pipeline.builders.request import BuildRequest
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         request = BuildRequest.model_validate_json(sys.argv[1])
@@ -335,7 +335,7 @@ def test_a_full_disk_is_named_and_nothing_is_taken_for_an_image(tmp_path: Path) 
     disk.mkdir()
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from soci_pipeline.build.import_image import import_image
+        from soci_pipeline.builders.import_image import import_image
         from soci_pipeline.errors import DiskFull
         from soci_pipeline.oci.layout import Layout
         from soci_pipeline.oci.platform import Platform

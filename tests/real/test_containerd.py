@@ -36,10 +36,10 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
+from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import IndexVersion, SociOptions
-from soci_pipeline.soci.ztoc import build_ztoc
-from soci_pipeline.soci.ztoc_codec import decode
+from soci_pipeline.soci.ztoc.build import build_ztoc
+from soci_pipeline.soci.ztoc.codec import decode
 from soci_pipeline.tool_versions import ToolTooOld
 from tests.support.file_server import serving_files
 from tests.support.images import Layer, gzip_layer, image_layout, index_layout
@@ -222,7 +222,7 @@ def test_what_a_killed_run_left_in_containerd_is_reaped(machine: Machine, tmp_pa
         from pathlib import Path
         from soci_pipeline.containerd.toolchain import index_with_containerd
         from soci_pipeline.oci.layout import Layout
-        from soci_pipeline.soci.records import SociOptions
+        from soci_pipeline.soci.index.records import SociOptions
         index_with_containerd(
             Layout.open(Path({str(source.path)!r})), Path({str(tmp_path / "work" / "out")!r}),
             options=SociOptions(version="v1", min_layer_size=0), socket={str(machine.socket)!r},

@@ -21,8 +21,8 @@ from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import serving
-from soci_pipeline.soci.convert import convert
-from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.index.convert import convert
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
 from tests.support.images import AMD64, ARM64
 from tests.support.snapshotter import PrivateContainerd
 

@@ -26,7 +26,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import Fault, FaultPlan
 from soci_pipeline.registry.server.faults import Kind
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.registries import QUICK
 
 TAGS = ("v1", "latest")

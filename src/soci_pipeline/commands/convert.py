@@ -25,11 +25,11 @@ from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.log import logger
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.index.convert import Conversion, convert
+from soci_pipeline.soci.index.records import IndexVersion
 from soci_pipeline.soci.reasons import explained
-from soci_pipeline.soci.records import IndexVersion
-from soci_pipeline.soci.ztoc import BUILD_TOOL
-from soci_pipeline.soci.ztoc_store import CacheFolder
+from soci_pipeline.soci.ztoc.build import BUILD_TOOL
+from soci_pipeline.soci.ztoc.store import CacheFolder
 from soci_pipeline.text import sized
 
 

@@ -20,7 +20,7 @@ from soci_pipeline.publish.registries import prepare
 from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.settings import Settings as MachineSettings
 from soci_pipeline.soci.reasons import explained
-from soci_pipeline.soci.ztoc_store import CacheFolder
+from soci_pipeline.soci.ztoc.store import CacheFolder
 from soci_pipeline.text import sized
 
 

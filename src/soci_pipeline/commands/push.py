@@ -29,7 +29,7 @@ from soci_pipeline.oci.layout_choice import choose_roots, listed
 from soci_pipeline.oci.media_types import IMAGE_INDEXES
 from soci_pipeline.oci.platform_selection import check_complete, select_platforms
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.soci.source_images import check_images
+from soci_pipeline.soci.index.source_images import check_images
 from soci_pipeline.text import sized
 
 

@@ -33,8 +33,8 @@ from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
-from soci_pipeline.soci.convert import Conversion
-from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.index.convert import Conversion
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
 
 _REPOSITORY = "soci-pipeline/image"
 _NAME = "io.containerd.image.name"

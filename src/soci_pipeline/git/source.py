@@ -1,7 +1,8 @@
 """The source of a build: a ref is resolved to one commit once, and every branch fetches exactly that commit.
 
 Addresses and refs that could be read as options, or that name a transport which runs commands, are refused
-(`git.address`); git itself is held by `git.program`. Submodules are not fetched; files in Git LFS are where it is installed.
+(`git.address`); git itself is held by `git.program`. Submodules are not fetched; files in Git LFS
+are where it is installed.
 """
 
 import contextlib

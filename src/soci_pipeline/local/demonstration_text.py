@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from soci_pipeline.local.demonstration import Demonstration
+from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.soci.reasons import explained
-from soci_pipeline.soci.records import PlatformImage
 from soci_pipeline.text import sized
 
 

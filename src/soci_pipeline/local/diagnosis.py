@@ -20,7 +20,7 @@ from soci_pipeline.machine.programs import find, run
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.auth import DockerConfig, Environment, docker_config
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci import inflate
+from soci_pipeline.soci.gzip import inflate
 from soci_pipeline.text import counted, sized
 from soci_pipeline.urls import redacted
 

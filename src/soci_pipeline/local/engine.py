@@ -18,8 +18,8 @@ from pathlib import Path
 
 from docker.errors import DockerException
 
-from soci_pipeline.build.buildx import has_containerd_store
-from soci_pipeline.build.engine_client import docker_host, engine_client
+from soci_pipeline.builders.buildx import has_containerd_store
+from soci_pipeline.builders.engine_client import docker_host, engine_client
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.local.ports import wait_until

@@ -15,7 +15,7 @@ from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.prefect_api import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 
 DEPLOYMENT = "publish-image/default"
 _LOOK_SECONDS = 1.0

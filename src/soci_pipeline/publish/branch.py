@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from soci_pipeline.build.builder import Connect, choose
-from soci_pipeline.build.import_image import import_image
-from soci_pipeline.build.prebuilt import image_name
-from soci_pipeline.build.request import BuildRequest, fill
+from soci_pipeline.builders.builder import Connect, choose
+from soci_pipeline.builders.import_image import import_image
+from soci_pipeline.builders.prebuilt import image_name
+from soci_pipeline.builders.request import BuildRequest, fill
 from soci_pipeline.containerd.soci_release import environment_with_soci
 from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import SociPipelineError
@@ -34,9 +34,9 @@ from soci_pipeline.publish.request import BranchRequest, ToolchainName
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
-from soci_pipeline.soci.ztoc_store import CacheFolder, ZtocStore
+from soci_pipeline.soci.index.convert import Conversion, convert
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.ztoc.store import CacheFolder, ZtocStore
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""

@@ -11,7 +11,7 @@ from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageNode, SociIndexNode, read_graph
 from soci_pipeline.publish.join import Read
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import IndexVersion, LayerRecord, PlatformImage
+from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, PlatformImage
 
 
 def reader(client: RegistryClient, repository: str) -> Read:

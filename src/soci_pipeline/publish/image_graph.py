@@ -29,7 +29,7 @@ from soci_pipeline.oci.media_types import (
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import IndexVersion
+from soci_pipeline.soci.index.records import IndexVersion
 
 _IMAGE_CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 _ARTIFACT_CONFIGS = frozenset({OCI_EMPTY, SOCI_INDEX_V1, SOCI_INDEX_V2})

@@ -11,7 +11,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.retention.plan import MOST_DAYS, KeepRules
 from soci_pipeline.publish.verification.mode import VERIFY_MEANING, VerifyMode
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.validation import Parameters
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from soci_pipeline.build.buildx import remove_recorded_builder
+from soci_pipeline.builders.buildx import remove_recorded_builder
 from soci_pipeline.containerd.ctr import remove_recorded_namespace
 from soci_pipeline.machine.reaper import Remover
 from soci_pipeline.machine.working_folder import BUILDER_RECORD, CONTAINERD_RECORD

@@ -24,7 +24,7 @@ from soci_pipeline.oci.media_types import IN_TOTO, OCI_EMPTY
 from soci_pipeline.publish.annotations import without_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown
-from soci_pipeline.soci.records import LayerRecord, PlatformImage
+from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

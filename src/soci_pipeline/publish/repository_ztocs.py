@@ -20,7 +20,7 @@ from soci_pipeline.publish.image_graph import read_graph
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import AccessRefused, RegistryError, RegistryUnreachable
 from soci_pipeline.soci.limits import DEFAULT_LIMITS
-from soci_pipeline.soci.ztoc_store import ZtocStore
+from soci_pipeline.soci.ztoc.store import ZtocStore
 
 
 class RepositoryZtocs:

@@ -15,7 +15,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.soci.index.records import SociOptions
 from tasks.artifacts import key_of
 from tests.support.images import AMD64, ARM64, index_layout
 from tests.support.published import REPOSITORY, stored, tag

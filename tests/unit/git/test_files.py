@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from soci_pipeline.build.errors import OutsideSource
-from soci_pipeline.build.request import BuildRequest
+from soci_pipeline.builders.errors import OutsideSource
+from soci_pipeline.builders.request import BuildRequest
 from soci_pipeline.errors import SourceError
 from soci_pipeline.git import source
 from soci_pipeline.git.sign_in import GitCredentials

@@ -21,8 +21,8 @@ from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.soci.index.convert import Conversion, convert
+from soci_pipeline.soci.index.records import SociOptions
 from tests.support.branches import branch_v2
 from tests.support.images import (
     AMD64,

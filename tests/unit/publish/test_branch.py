@@ -17,7 +17,7 @@ from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.retry import Stopped
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.git_repositories import repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
 from tests.support.registries import REPOSITORY

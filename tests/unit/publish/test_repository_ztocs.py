@@ -17,9 +17,9 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server.faults import Fault, Kind
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.registry.settings import ClientSettings
-from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.records import SociOptions
-from soci_pipeline.soci.ztoc_codec import decode, encode
+from soci_pipeline.soci.index.convert import Conversion, convert
+from soci_pipeline.soci.index.records import SociOptions
+from soci_pipeline.soci.ztoc.codec import decode, encode
 from tests.support.images import image_layout
 from tests.support.published import REPOSITORY, flip, stored, tag
 from tests.support.registries import AT_ONCE, registry

@@ -15,9 +15,9 @@ from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, SOCI_INDEX_V2
 from soci_pipeline.publish.existing.plan import ImagePlan
 from soci_pipeline.publish.image_graph import ImageGraph, is_soci_index
-from soci_pipeline.soci.attestations import follow_all
-from soci_pipeline.soci.index import CONFIG, IndexedLayer, soci_index
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.index.attestations import follow_all
+from soci_pipeline.soci.index.document import CONFIG, IndexedLayer, soci_index
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 
 Fetch = Callable[[Descriptor], None]
 """Brings an attestation's manifest, config and statements into the scratch layout."""

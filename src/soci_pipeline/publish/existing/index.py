@@ -42,10 +42,10 @@ from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
-from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
-from soci_pipeline.soci.ztoc_store import ZtocStore
+from soci_pipeline.soci.ztoc.build import BUILD_TOOL, build_ztoc
+from soci_pipeline.soci.ztoc.store import ZtocStore
 from soci_pipeline.text import counted
 
 

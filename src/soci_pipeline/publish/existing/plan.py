@@ -13,8 +13,8 @@ from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST, SPAN_SIZE
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
+from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, SociOptions
 from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
-from soci_pipeline.soci.records import IndexVersion, LayerRecord, SociOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode
-from soci_pipeline.soci.entries import DIRECTORY, HARDLINK, SYMLINK, Entry
 from soci_pipeline.soci.limits import DEFAULT_LIMITS
-from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
-from soci_pipeline.soci.ztoc_sample import shown
+from soci_pipeline.soci.tar.entries import DIRECTORY, HARDLINK, SYMLINK, Entry
+from soci_pipeline.soci.tar.stream import OversizedHeader, TarScanner
+from soci_pipeline.soci.ztoc.sample import shown
 
 _WHITEOUT = b".wh."
 _NAMED = 5

@@ -22,12 +22,12 @@ from soci_pipeline.publish.verification.hard_links import EntryScan, may_be_brok
 from soci_pipeline.publish.verification.structure import LayerToCheck
 from soci_pipeline.publish.verification.ztoc_difference import differences
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.entries import Entry
-from soci_pipeline.soci.extract import read_span
 from soci_pipeline.soci.limits import DEFAULT_LIMITS
-from soci_pipeline.soci.ztoc import build_ztoc
-from soci_pipeline.soci.ztoc_codec import Ztoc, decode
-from soci_pipeline.soci.ztoc_sample import header_differences, headers_in_span, is_too_large, sample_spans
+from soci_pipeline.soci.tar.entries import Entry
+from soci_pipeline.soci.ztoc.build import build_ztoc
+from soci_pipeline.soci.ztoc.codec import Ztoc, decode
+from soci_pipeline.soci.ztoc.extract import read_span
+from soci_pipeline.soci.ztoc.sample import header_differences, headers_in_span, is_too_large, sample_spans
 
 
 class LayerVerifier:

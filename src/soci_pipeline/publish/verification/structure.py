@@ -25,7 +25,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.findings import Findings
 from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, SociIndexNode, is_soci_index
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import IndexVersion
+from soci_pipeline.soci.index.records import IndexVersion
 
 Find = Callable[[Digest], Descriptor | None]
 """Finds a manifest of the repository by its digest; None where there is none."""

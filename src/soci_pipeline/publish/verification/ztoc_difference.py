@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.soci.checkpoints import Checkpoint, GzipCheckpoints, TarSpans
-from soci_pipeline.soci.entries import Entry
-from soci_pipeline.soci.ztoc_codec import Ztoc
-from soci_pipeline.soci.ztoc_sample import entry_differences, shown
+from soci_pipeline.soci.gzip.checkpoints import Checkpoint, GzipCheckpoints, TarSpans
+from soci_pipeline.soci.tar.entries import Entry
+from soci_pipeline.soci.ztoc.codec import Ztoc
+from soci_pipeline.soci.ztoc.sample import entry_differences, shown
 
 _NAMED = 5
 """How many entries, checkpoints and spans are named each; the others are counted."""

@@ -19,9 +19,9 @@ from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
+from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import IndexVersion, SociOptions
-from soci_pipeline.soci.ztoc_store import CacheFolder
+from soci_pipeline.soci.ztoc.store import CacheFolder
 from tests.support.images import AMD64, ARM64, Layer, add_attestation, add_image, gzip_layer, tar_layer, with_address
 from tests.support.indexed import SPAN, indexed, some_layers
 from tests.support.published import REPOSITORY, flip, tag

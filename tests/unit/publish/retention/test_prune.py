@@ -20,7 +20,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.referrers import fallback_tag
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.branches import branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64, add_image, gzip_layer
 from tests.support.published import REPOSITORY, tag, upload

@@ -9,9 +9,9 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import parse_image_manifest
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.checkpoints import Checkpoint
-from soci_pipeline.soci.ztoc_codec import Ztoc, decode
-from soci_pipeline.soci.ztoc_sample import MOST_IN_MEMORY
+from soci_pipeline.soci.gzip.checkpoints import Checkpoint
+from soci_pipeline.soci.ztoc.codec import Ztoc, decode
+from soci_pipeline.soci.ztoc.sample import MOST_IN_MEMORY
 from tests.support.images import AMD64, ARM64, gzip_layer, tar_layer, with_address
 from tests.support.indexed import indexed, some_layers, with_checkpoint, with_entry
 from tests.support.published import REPOSITORY, flip, upload
