@@ -6,12 +6,12 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from soci_pipeline.machine.workspace import workspace
-from soci_pipeline.publish.existing.index import IndexedImage
-from soci_pipeline.publish.image_parameters import IndexParameters
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.verification.mode import VerifyMode
+from soci_pipeline.reindex.index import IndexedImage
+from soci_pipeline.reindex.parameters import IndexParameters
 from soci_pipeline.settings import Settings
+from soci_pipeline.verify.mode import VerifyMode
 from tasks.artifacts import show_indexing_plan, show_publication
 from tasks.aws import connected
 from tasks.form import form

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from soci_pipeline.oci.digest import Digest
     from soci_pipeline.oci.layout import Layout
     from soci_pipeline.oci.platform import Platform
-    from soci_pipeline.publish.verification.verify import VerificationReport, verify
     from soci_pipeline.registry.client import RegistryClient
     from soci_pipeline.registry.push import push_graph
     from soci_pipeline.registry.reference import ImageReference
     from soci_pipeline.soci.index.convert import Conversion, convert
     from soci_pipeline.soci.index.records import SociOptions
     from soci_pipeline.soci.ztoc.build import build_ztoc
+    from soci_pipeline.verify.verify import VerificationReport, verify
 
 __version__: str  # read in `soci_pipeline._version` when it is asked for
 
@@ -66,11 +66,11 @@ _MODULES = {
     "RegistryClient": "registry.client",
     "SociOptions": "soci.index.records",
     "SociPipelineError": "errors",
-    "VerificationReport": "publish.verification.verify",
+    "VerificationReport": "verify.verify",
     "build_ztoc": "soci.ztoc.build",
     "convert": "soci.index.convert",
     "push_graph": "registry.push",
-    "verify": "publish.verification.verify",
+    "verify": "verify.verify",
 }
 
 

@@ -19,12 +19,12 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.registries import Connection
-from soci_pipeline.publish.retention.plan import KeepRules
-from soci_pipeline.publish.retention.prune import prune
 from soci_pipeline.publish.signature import SigningKey, SigningToken, sign
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.referrers import fallback_tag
+from soci_pipeline.retention.plan import KeepRules
+from soci_pipeline.retention.prune import prune
 from tests.support.aws import REGION, emulator, give_credentials, sign_digests, unique
 from tests.support.cosign import fulcio_that_refuses
 from tests.support.images import AMD64, ARM64, add_image

@@ -24,9 +24,9 @@ from soci_pipeline.commands.numbers import quantity, whole
 from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.retention.plan import MOST_DAYS, UNDATED, KeepRules
-from soci_pipeline.publish.retention.prune import Pruned, prune
-from soci_pipeline.publish.retention.repository_use import in_use_by_ecs
+from soci_pipeline.retention.plan import MOST_DAYS, UNDATED, KeepRules
+from soci_pipeline.retention.prune import Pruned, prune
+from soci_pipeline.retention.repository_use import in_use_by_ecs
 from soci_pipeline.text import counted
 
 _DAYS = quantity("days", least=0.001, most=MOST_DAYS)

@@ -23,13 +23,13 @@ from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.git import source
 from soci_pipeline.git.sign_in import GitCredentials
+from soci_pipeline.images.repository_ztocs import RepositoryZtocs
 from soci_pipeline.log import logger
 from soci_pipeline.machine.program_output import concealing
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.publish import registries
-from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
