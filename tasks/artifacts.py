@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.prefect_api import PrefectRefused, PrefectUnavailable
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.index.records import LayerRecord, PlatformImage

@@ -13,7 +13,7 @@ import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES
 from soci_pipeline.log import logger
-from soci_pipeline.prefect_api import PrefectRefused, PrefectUnavailable, advice_of
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable, advice_of
 from soci_pipeline.retry import retry_after_s
 from tasks.clock import Clock
 

@@ -14,6 +14,7 @@ from soci_pipeline.log import logger
 
 _MOST_S = 86_400.0
 _QUIET_SECONDS = 5.0
+_PAUSE_S = 1.0
 _Result = TypeVar("_Result")
 # Of its own: the shared generator may be seeded by others, and waits that are equal everywhere spread nothing.
 _CHANCE = random.SystemRandom()
@@ -105,6 +106,22 @@ def with_retries(
                 raise
             deadline.wait(retry_pause(error, settings, attempt), instead=error)
     raise AssertionError("the loop ends by a return or a raise")
+
+
+def while_unavailable(work: Callable[[], _Result], kind: type[SociPipelineError], *, patience_s: float) -> _Result:
+    """Do some work again while it fails with an error of this kind, for ``patience_s`` seconds.
+
+    Waits as long as the server asks, a second at least; raises the error where that would be too long.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return work()
+        except kind as error:
+            asked = error.retry_after or 0.0
+            if time.monotonic() >= deadline or time.monotonic() + asked > deadline:
+                raise
+            time.sleep(max(_PAUSE_S, asked))
 
 
 def retry_pause(error: SociPipelineError, settings: Attempts, attempt: int) -> float:

@@ -19,7 +19,8 @@ from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.workers import StartedWorker, Worker, wait_for, worker
 from soci_pipeline.machine.programs import background, run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import PrefectApi, RunState
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.runs import RunState
 from soci_pipeline.soci.index.records import PlatformImage
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -16,7 +16,8 @@ from soci_pipeline.local.stack import PLATFORMS, Stack
 from soci_pipeline.machine.footprint import marked_processes
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import FINAL_STATES, PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.runs import FINAL_STATES
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.publications import ask
 

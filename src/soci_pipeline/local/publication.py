@@ -13,7 +13,7 @@ from soci_pipeline.errors import BranchFailed, DeadlineExceeded, StackError
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.index.records import PlatformImage
 

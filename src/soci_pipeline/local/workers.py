@@ -12,7 +12,7 @@ from soci_pipeline.local.ports import wait_until
 from soci_pipeline.local.prefect_server import client_environment
 from soci_pipeline.machine.programs import background
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
 
 CONTROL_POOL = "soci-control"
 _START_SECONDS = 240.0

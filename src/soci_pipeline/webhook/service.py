@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from soci_pipeline.errors import InvalidInput, StackError
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.server.connections import Connections, counting
 from soci_pipeline.webhook.app import create_app
 from soci_pipeline.webhook.configuration import Configuration, PrefectSettings

@@ -17,7 +17,8 @@ import pytest
 
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.local.ports import free_port
-from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from tests.support.certificates import certificate
 from tests.support.webhook import Answering, Recorded, loopback
 
@@ -144,7 +145,7 @@ def test_a_time_beyond_the_timeout_ends_the_call_at_once() -> None:
     ):
         api.online_workers("soci-amd64")
     assert len(called) == 1
-    assert caught.value.retry_after_s == 600
+    assert caught.value.retry_after == 600
 
 
 def test_a_refusal_is_not_tried_again() -> None:
