@@ -20,7 +20,7 @@ from benchmarks.parts import Parts, Workbench
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.local.publication import DEPLOYMENT
 from soci_pipeline.local.stack import Stack, local_stack
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.queued import tiny_images
 

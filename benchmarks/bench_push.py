@@ -24,12 +24,12 @@ from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.local.engine import Engine, running_engine
 from soci_pipeline.local.registry import docker_registry
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.programs import run as run_program
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
-from soci_pipeline.process import run as run_program
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 

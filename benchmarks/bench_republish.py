@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, Row
 from benchmarks.layers import ML_PACKAGES, MadeLayer, Shelf, add_layer, set_image
 from benchmarks.parts import Parts, Workbench
+from soci_pipeline.images.repository_ztocs import RepositoryZtocs
 from soci_pipeline.local.registry import docker_registry
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.descriptor import Descriptor
@@ -27,13 +28,12 @@ from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
 from soci_pipeline.publish.tags import move_tags
-from soci_pipeline.publish.verification.verify import verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.soci.convert import convert
-from soci_pipeline.soci.records import PlatformImage, SociOptions
+from soci_pipeline.soci.index.convert import convert
+from soci_pipeline.soci.index.records import PlatformImage, SociOptions
+from soci_pipeline.verify.verify import verify
 
 PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
 LAYERS = 5

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 
 LAUNCH = Path(__file__).with_name("launch.py")
 _PATIENCE_SECONDS = 900

@@ -5,11 +5,12 @@ import threading
 from prefect import flow
 from prefect.runtime import flow_run
 
+from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.publish.branch import Branch
+from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.request import BranchRequest
-from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.artifacts import show_branch
 from tasks.aws import connected
 from tasks.build import build
@@ -31,7 +32,11 @@ def build_platform(branch: BranchRequest) -> PlatformImage:
     """
     settings = Settings.from_environment()
     name = f"{branch.platform.slug}-{flow_run.get_id()}"
-    with run_log(), workspace(settings.work.folder, name) as folder, connected(branch.image, settings) as client:
+    with (
+        run_log(),
+        workspace(settings.work.folder, name, REMOVERS) as folder,
+        connected(branch.image, settings) as client,
+    ):
         work = Branch(branch, folder, settings)
         layout = import_image(work, build(work, fetch_source(work)))
         # Indexing changes manifests and never layers, so these can go up meanwhile.

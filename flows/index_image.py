@@ -5,12 +5,13 @@ import time
 from prefect import flow
 from prefect.runtime import flow_run
 
-from soci_pipeline.publish.existing.index import IndexedImage
-from soci_pipeline.publish.image_parameters import IndexParameters
+from soci_pipeline.machine.workspace import workspace
+from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.verification.mode import VerifyMode
-from soci_pipeline.publish.workspace import workspace
+from soci_pipeline.reindex.index import IndexedImage
+from soci_pipeline.reindex.parameters import IndexParameters
 from soci_pipeline.settings import Settings
+from soci_pipeline.verify.mode import VerifyMode
 from tasks.artifacts import show_indexing_plan, show_publication
 from tasks.aws import connected
 from tasks.form import form
@@ -26,7 +27,11 @@ def index_image(request: IndexParameters) -> IndexedImage:
     begun = time.monotonic()
     image, settings = request.reference, Settings.from_environment()
     name = f"index-{flow_run.get_id()}"
-    with run_log() as log, workspace(settings.work.folder, name) as folder, connected(image, settings) as client:
+    with (
+        run_log() as log,
+        workspace(settings.work.folder, name, REMOVERS) as folder,
+        connected(image, settings) as client,
+    ):
         found = index_existing(
             client,
             image,

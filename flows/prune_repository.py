@@ -2,8 +2,8 @@
 
 from prefect import flow
 
-from soci_pipeline.publish.image_parameters import PruneParameters
-from soci_pipeline.publish.retention.prune import Pruned
+from soci_pipeline.retention.parameters import PruneParameters
+from soci_pipeline.retention.prune import Pruned
 from soci_pipeline.settings import Settings
 from tasks.artifacts import show_retention
 from tasks.aws import connected, ecr_session

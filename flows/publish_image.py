@@ -12,14 +12,15 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.runtime import flow_run
 
+from soci_pipeline.git.source import ResolvedSource
+from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.source import ResolvedSource
-from soci_pipeline.publish.verification.mode import VerifyMode
-from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.settings import Settings
+from soci_pipeline.verify.mode import VerifyMode
 from tasks.artifacts import show_publication
 from tasks.aws import connected
 from tasks.branches import Started, cancel_children, deployment_of, start, wait
@@ -72,7 +73,7 @@ def publish_image(request: PublishRequest) -> PublishedImage:
     begun = time.monotonic()
     settings = Settings.from_environment()
     name = f"publish-{flow_run.get_id()}"
-    with run_log(), workspace(settings.work.folder, name), connected(request.image, settings) as client:
+    with run_log(), workspace(settings.work.folder, name, REMOVERS), connected(request.image, settings) as client:
         wanted = {platform: deployment_of(platform) for platform in request.platforms}
         pools = pools_of(wanted)
         patience = settings.publish.worker_wait if request.worker_wait is None else request.worker_wait

@@ -2,9 +2,9 @@
 
 from prefect import flow
 
-from soci_pipeline.publish.image_parameters import VerifyParameters
-from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.settings import Settings
+from soci_pipeline.verify.parameters import VerifyParameters
+from soci_pipeline.verify.verify import VerificationReport
 from tasks.aws import connected
 from tasks.form import form
 from tasks.run_log import run_log

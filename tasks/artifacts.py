@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from soci_pipeline.amounts import sized
+from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.prefect_api import PrefectRefused, PrefectUnavailable
-from soci_pipeline.process import logger
-from soci_pipeline.publish.verification.verify import VerificationReport
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
 from soci_pipeline.soci.reasons import why_not
-from soci_pipeline.soci.records import LayerRecord, PlatformImage
+from soci_pipeline.text import sized
+from soci_pipeline.verify.verify import VerificationReport
 from tasks.markdown import code, text
 from tasks.outage import ERRORS, patiently
 from tasks.reports import indexing_plan, retention, verification
 from tasks.summary import Shown, pulled, summary
 
 if TYPE_CHECKING:
-    from soci_pipeline.publish.existing.index import IndexedImage
-    from soci_pipeline.publish.retention.prune import Pruned
+    from soci_pipeline.reindex.index import IndexedImage
+    from soci_pipeline.retention.prune import Pruned
 
 
 def key_of(kind: str, image: ImageReference, *more: str) -> str:

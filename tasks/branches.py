@@ -27,8 +27,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from soci_pipeline.errors import BranchFailed
+from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
 from soci_pipeline.publish.release import RELEASE
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import PublishSettings

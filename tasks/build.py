@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect import task
 
-from soci_pipeline.process import LOGGER
+from soci_pipeline.log import LOGGER
 from soci_pipeline.publish import branch
 from tasks.aws import connected
 from tasks.policies import STEP

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, WithJsonSchema
 
-from soci_pipeline.parameters import Parameters
+from soci_pipeline.validation import Parameters
 
 LEFT_OUT = ...
 """Stands for a parameter that is required and was not given.

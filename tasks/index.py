@@ -5,7 +5,7 @@ from prefect import task
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.publish import branch
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.convert import Conversion
+from soci_pipeline.soci.index.convert import Conversion
 from tasks.policies import STEP
 from tasks.run_log import run_log
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from prefect import task
 
-from soci_pipeline.publish.existing.index import IndexedImage
-from soci_pipeline.publish.existing.index import Settings as IndexSettings
-from soci_pipeline.publish.existing.index import index_existing as index_image
 from soci_pipeline.publish.registries import prepare
-from soci_pipeline.publish.verification.mode import VerifyMode
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.reindex.index import IndexedImage
+from soci_pipeline.reindex.index import Settings as IndexSettings
+from soci_pipeline.reindex.index import index_existing as index_image
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import SociOptions
-from soci_pipeline.soci.ztoc_store import CacheFolder
+from soci_pipeline.soci.index.records import SociOptions
+from soci_pipeline.soci.ztoc.store import CacheFolder
+from soci_pipeline.verify.mode import VerifyMode
 from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log

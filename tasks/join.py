@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from prefect import task
 
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join as join_images
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.policies import STEP
 from tasks.run_log import run_log
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES
-from soci_pipeline.prefect_api import PrefectRefused, PrefectUnavailable, advice_of
-from soci_pipeline.process import logger
-from soci_pipeline.retry_after import retry_after_s
+from soci_pipeline.log import logger
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable, advice_of
+from soci_pipeline.retry import retry_after_s
 from tasks.clock import Clock
 
 OUTAGE_SECONDS = 300.0

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from soci_pipeline.build.steps import BuildSteps
-from soci_pipeline.process import Logger, logger
+from soci_pipeline.builders.steps import BuildSteps
+from soci_pipeline.log import Logger, logger
 from tasks.clock import Clock
 from tasks.outage import ERRORS
 

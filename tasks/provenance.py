@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 from prefect import task
 
-from soci_pipeline import __version__
+from soci_pipeline._version import __version__
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.registries import connection_to
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.signature import configured_signer, sign
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.image_parameters import PruneParameters
-from soci_pipeline.publish.retention.plan import KeepRules
-from soci_pipeline.publish.retention.prune import Pruned
-from soci_pipeline.publish.retention.prune import prune as prune_repository
-from soci_pipeline.publish.retention.repository_use import in_use_by_ecs
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.retention.parameters import PruneParameters
+from soci_pipeline.retention.plan import KeepRules
+from soci_pipeline.retention.prune import Pruned
+from soci_pipeline.retention.prune import prune as prune_repository
+from soci_pipeline.retention.repository_use import in_use_by_ecs
 from tasks.policies import STEP
 from tasks.run_log import run_log
 from tasks.tags import alone, check_own_state

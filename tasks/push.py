@@ -4,12 +4,12 @@ import threading
 
 from prefect import task
 
-from soci_pipeline.amounts import counted, sized
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.publish import branch
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.convert import Conversion
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.convert import Conversion
+from soci_pipeline.soci.index.records import PlatformImage
+from soci_pipeline.text import counted, sized
 from tasks.policies import STEP
 from tasks.progress import Progress
 from tasks.run_log import run_log

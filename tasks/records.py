@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import RECORD
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.prefect_rest.runs import RECORD
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.outage import patiently
 
 

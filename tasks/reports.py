@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from soci_pipeline.amounts import counted, sized
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import why_not
+from soci_pipeline.text import counted, sized
+from soci_pipeline.verify.verify import VerificationReport
 from tasks.markdown import code, table, text
 from tasks.summary import indexed, saved
 
 if TYPE_CHECKING:
     # Not for a publication's process, which would import all that indexing and retention need.
-    from soci_pipeline.publish.existing.index import IndexedImage
-    from soci_pipeline.publish.retention.prune import Pruned
+    from soci_pipeline.reindex.index import IndexedImage
+    from soci_pipeline.retention.prune import Pruned
 
 _MOST_ROWS = 200
 """An artifact is a row of Prefect's database: what is longer is in the run's log and result."""

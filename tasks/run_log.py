@@ -12,7 +12,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from soci_pipeline.errors import SociPipelineError
-from soci_pipeline.process import LOGGER, Logger
+from soci_pipeline.log import LOGGER, Logger
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.same_images import compare
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.artifacts import key_of, make_artifact
 from tasks.policies import STEP
 from tasks.run_log import run_log

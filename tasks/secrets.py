@@ -16,7 +16,7 @@ from pydantic import Secret as PydanticSecret
 
 from soci_pipeline.aws.secrets import is_secret_arn, read_secret
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.git import GitCredentials
+from soci_pipeline.git.sign_in import GitCredentials
 from tasks.aws import load_block, session_of
 
 _AWS_CREDENTIALS = "aws-credentials/"

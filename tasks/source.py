@@ -9,10 +9,11 @@ from pathlib import Path
 from prefect import task
 from prefect.runtime import flow_run
 
-from soci_pipeline.build.builder import BuilderName
+from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.errors import SourceError
-from soci_pipeline.publish import branch, source, tags
-from soci_pipeline.publish.ancestry import Ancestry, Answers
+from soci_pipeline.git import source
+from soci_pipeline.git.ancestry import Ancestry, Answers
+from soci_pipeline.publish import branch, tags
 from soci_pipeline.publish.request import PublishRequest
 from tasks.policies import STEP
 from tasks.run_log import run_log

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soci_pipeline.amounts import sized
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.source import ResolvedSource
-from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
-from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.reasons import why_not
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
+from soci_pipeline.text import sized
+from soci_pipeline.verify.lazy_bytes import PlatformCost
+from soci_pipeline.verify.verify import VerificationReport
 from tasks.markdown import code, link, table, text
 
 _MOST_LAYERS = 100

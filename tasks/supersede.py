@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.reference import ImageReference
 from tasks.branches import cancel

@@ -18,15 +18,15 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.runtime import flow_run
 
 from soci_pipeline.errors import DeadlineExceeded, StackError
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.process import logger
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tag_names import platform_tags
 from soci_pipeline.publish.tags import TagRecord, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tasks.outage import ERRORS, patiently
 from tasks.policies import STEP
 from tasks.run_log import run_log

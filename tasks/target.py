@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 from prefect import task
 
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.publish.registries import check_push, prepare
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.signature import configured_signer
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.tag_names import TagFields, render_tags
 from soci_pipeline.publish.tags import check_tags_before_build
 from soci_pipeline.registry.client import RegistryClient

@@ -10,8 +10,8 @@ from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
 from prefect.exceptions import ObjectNotFound
 
 from soci_pipeline.errors import InvalidInput, NoWorker
+from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
 from tasks.clock import Clock
 from tasks.outage import patiently
 

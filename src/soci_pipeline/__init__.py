@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from soci_pipeline.oci.digest import Digest
     from soci_pipeline.oci.layout import Layout
     from soci_pipeline.oci.platform import Platform
-    from soci_pipeline.publish.verification.verify import VerificationReport, verify
     from soci_pipeline.registry.client import RegistryClient
     from soci_pipeline.registry.push import push_graph
     from soci_pipeline.registry.reference import ImageReference
-    from soci_pipeline.soci.convert import Conversion, convert
-    from soci_pipeline.soci.records import SociOptions
-    from soci_pipeline.soci.ztoc import build_ztoc
+    from soci_pipeline.soci.index.convert import Conversion, convert
+    from soci_pipeline.soci.index.records import SociOptions
+    from soci_pipeline.soci.ztoc.build import build_ztoc
+    from soci_pipeline.verify.verify import VerificationReport, verify
 
-__version__ = "0.1.0"
+__version__: str  # read in `soci_pipeline._version` when it is asked for
 
 __all__ = [
     "Conversion",
@@ -58,26 +58,27 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Conversion": "soci.convert",
+    "Conversion": "soci.index.convert",
     "Digest": "oci.digest",
     "ImageReference": "registry.reference",
     "Layout": "oci.layout",
     "Platform": "oci.platform",
     "RegistryClient": "registry.client",
-    "SociOptions": "soci.records",
+    "SociOptions": "soci.index.records",
     "SociPipelineError": "errors",
-    "VerificationReport": "publish.verification.verify",
-    "build_ztoc": "soci.ztoc",
-    "convert": "soci.convert",
+    "VerificationReport": "verify.verify",
+    "build_ztoc": "soci.ztoc.build",
+    "convert": "soci.index.convert",
     "push_graph": "registry.push",
-    "verify": "publish.verification.verify",
+    "verify": "verify.verify",
 }
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is asked for (PEP 562)."""
-    if name not in _MODULES:
+    module = "_version" if name == "__version__" else _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value

@@ -18,7 +18,7 @@ from soci_pipeline.commands import Command, add_switches, drop_output, write_out
 from soci_pipeline.commands.progress_display import progress_shown
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.full_disk import FULL
-from soci_pipeline.spelling import did_you_mean
+from soci_pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -238,7 +238,7 @@ def _log_to_stderr(*, verbose: bool, quiet: bool) -> None:
 
 
 def _overview() -> Parser:
-    from soci_pipeline import __version__
+    from soci_pipeline._version import __version__
 
     width = max(len(name) for name in COMMANDS)
     listing = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())

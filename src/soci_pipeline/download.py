@@ -5,11 +5,11 @@ from pathlib import Path
 
 import httpx
 
+from soci_pipeline import urls
 from soci_pipeline.errors import TEMPORARY_STATUSES, DamagedContent, DiskFull, InvalidInput, SociPipelineError
 from soci_pipeline.full_disk import FULL
 from soci_pipeline.http_client import BadRedirect, HttpClient
-from soci_pipeline.registry import addresses
-from soci_pipeline.registry.errors import redacted
+from soci_pipeline.urls import redacted
 
 _CHUNK = 1 << 20
 _SECONDS = 60.0
@@ -21,7 +21,7 @@ class NotFetched(SociPipelineError):
 
 def check_address(text: str) -> None:
     """Raises `InvalidInput` for a text that is no http(s) address."""
-    url = addresses.address(text)
+    url = urls.address(text)
     if url is None or url.scheme not in ("http", "https") or not url.host:
         raise InvalidInput(f"not an address: {redacted(text)[:200]!r}", advice="It is written https://host/path.")
 

@@ -50,6 +50,10 @@ class SociPipelineError(Exception):
 
     exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
     default_advice: ClassVar[str | None] = None
+    retry_after: float | None = None
+    """Seconds that a server asked to wait before another attempt; None where it did not say."""
+    url: str = ""
+    """The URL of the request that failed, without user and query; empty where there was none."""
 
     def __init__(self, reason: str, *, advice: str | None = None, temporary: bool = False) -> None:
         # What a server or a file name says may have lone surrogates, which no log and no terminal can show.

@@ -16,7 +16,7 @@ from urllib.request import getproxies
 import httpx
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.registry.addresses import address
+from soci_pipeline.urls import address
 
 Verification = ssl.SSLContext | bool | Callable[[], ssl.SSLContext]
 """As `httpx.Client` takes it, or a function that makes the context once it is needed."""

@@ -15,8 +15,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.faults import faults_of
-from soci_pipeline.spelling import did_you_mean
+from soci_pipeline.text import did_you_mean
+from soci_pipeline.validation import faults_of
 
 PREFIX = "SOCI_PIPELINE_"
 # Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.

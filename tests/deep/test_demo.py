@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.local.footprint import marked_processes
+from soci_pipeline.machine.footprint import marked_processes
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from tests.support.demos import DEMO, FOLDER, mark_of, started_demo, wait_for_a_process

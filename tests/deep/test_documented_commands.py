@@ -14,11 +14,11 @@ from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.git_server import git_server
 from soci_pipeline.local.ports import free_port
 from soci_pipeline.local.prefect_server import PrefectServer, client_environment, prefect_server
-from soci_pipeline.prefect_api import PrefectApi
-from soci_pipeline.process import background, run
-from soci_pipeline.publish.verification.verify import verify
+from soci_pipeline.machine.programs import background, run
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import serving
+from soci_pipeline.verify.verify import verify
 from tests.support.documentation import REPOSITORY, Block, documented
 from tests.support.file_server import serving_files
 from tests.support.tars import noise

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.cgroups import mounted_filesystems
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.process import run
+from soci_pipeline.machine.cgroups import mounted_filesystems
+from soci_pipeline.machine.programs import run
 from tests.support.chroot import Chroot, minbase
 from tests.support.documentation import documented
 from tests.support.systemd import Machine, booted

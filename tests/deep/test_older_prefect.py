@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 from tests.support.documentation import REPOSITORY
 
 pytestmark = [pytest.mark.first, pytest.mark.timeout(1500)]

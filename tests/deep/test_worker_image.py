@@ -12,8 +12,8 @@ from soci_pipeline.local.debian_packages import Suite
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import run
 from tests.support import publications as seen
 from tests.support.chroot import minbase
 from tests.support.documentation import documented

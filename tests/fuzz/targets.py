@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from soci_pipeline.archive.tar_headers import BadHeader
 from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -22,13 +23,12 @@ from soci_pipeline.oci.layout import parse_roots
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.entries import Entry
-from soci_pipeline.soci.extract import read_span
 from soci_pipeline.soci.limits import Limits
-from soci_pipeline.soci.tar_headers import BadHeader
-from soci_pipeline.soci.tar_stream import OversizedHeader, TarScanner
-from soci_pipeline.soci.ztoc import build_ztoc
-from soci_pipeline.soci.ztoc_codec import decode, encode
+from soci_pipeline.soci.tar.entries import Entry
+from soci_pipeline.soci.tar.stream import OversizedHeader, TarScanner
+from soci_pipeline.soci.ztoc.build import build_ztoc
+from soci_pipeline.soci.ztoc.codec import decode, encode
+from soci_pipeline.soci.ztoc.extract import read_span
 from tests.support import tars
 
 LIMITS = Limits(uncompressed=16 << 20, ztoc=8 << 20)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "soci/tar_stream": ("soci/test_tar_stream", "soci/test_ztoc_bounds"),
-    "soci/ztoc_writer": ("soci/test_ztoc_writer", "soci/test_known_answers"),
+    "soci/tar/stream": ("soci/tar/test_stream", "soci/ztoc/test_bounds"),
+    "soci/ztoc/writer": ("soci/ztoc/test_writer", "soci/ztoc/test_known_answers"),
     "publish/join": ("publish/test_join",),
     "publish/tags": ("publish/test_tags",),
     "registry/transport": ("registry/test_transport", "registry/test_authorizer", "registry/test_permissions"),
@@ -26,13 +26,13 @@ class Explained:
 
 EXPLAINED: Final[tuple[Explained, ...]] = (
     Explained(
-        "soci/ztoc_writer",
+        "soci/ztoc/writer",
         "(8 if size else 0) | (16 if mode else 0) | (32 if uid else 0) | (64 if gid else 0)",
         "(8 if size else 0) | (16 if mode else 0) ^ (32 if uid else 0) | (64 if gid else 0)",
         "the same: no bit is in both numbers",
     ),
     Explained(
-        "soci/ztoc_writer",
+        "soci/ztoc/writer",
         "if len(strings) > 1 << 16:",
         "if len(strings) >= 1 << 16:",
         "the bound of a cache: one string more or less changes no byte",

@@ -11,8 +11,8 @@ import pytest
 
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.workers import StartedWorker, wait_for, worker
-from soci_pipeline.marked_processes import Mark
-from soci_pipeline.publish.attempt_files import RUN_ID
+from soci_pipeline.machine.attempt_files import RUN_ID
+from soci_pipeline.machine.marked_processes import Mark
 from tests.support import publications as seen
 from tests.support.webhook import until
 
@@ -22,11 +22,12 @@ FLOW = """
 import time
 from pathlib import Path
 from prefect import flow
-from soci_pipeline.publish.workspace import workspace
+from soci_pipeline.machine.workspace import workspace
+from soci_pipeline.publish.left_overs import REMOVERS
 
 @flow(name="holds")
 def holds(root: str, seconds: int) -> None:
-    with workspace(Path(root), "holds"):
+    with workspace(Path(root), "holds", REMOVERS):
         Path(root, f"started-{seconds}").touch()
         time.sleep(seconds)
 """

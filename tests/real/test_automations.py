@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
-from soci_pipeline.process import background, run
+from soci_pipeline.machine.programs import background, run
 from tests.support.webhook import Recorded, loopback, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]

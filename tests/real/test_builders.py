@@ -16,21 +16,22 @@ from typing import Any
 
 import pytest
 
-from soci_pipeline.build.builder import BuilderName, choose
-from soci_pipeline.build.errors import NotSupportedByBuilder
-from soci_pipeline.build.import_image import import_image
-from soci_pipeline.build.request import BuildRequest
+from soci_pipeline.builders.builder import BuilderName, choose
+from soci_pipeline.builders.errors import NotSupportedByBuilder
+from soci_pipeline.builders.import_image import import_image
+from soci_pipeline.builders.request import BuildRequest
 from soci_pipeline.errors import BuildFailed, EngineUnavailable
 from soci_pipeline.local.engine import Engine
+from soci_pipeline.machine.programs import run
+from soci_pipeline.machine.reaper import reap
+from soci_pipeline.machine.working_folder import BUILDER_RECORD, LOCK, PREFIX
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import run
-from soci_pipeline.publish.reaper import reap
+from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.working_folder import BUILDER_RECORD, LOCK, PREFIX
 from tests.support.archives import oci_archive
 from tests.support.buildkit_proxy import buildkit_address
 from tests.support.file_server import serving_files
@@ -246,8 +247,8 @@ def test_cancelling_ends_the_build_in_the_engine_too(
     script = textwrap.dedent(f"""
         import os, signal, sys
         from pathlib import Path
-        from soci_pipeline.build.builder import load
-        from soci_pipeline.build.request import BuildRequest
+        from soci_pipeline.builders.builder import load
+        from soci_pipeline.builders.request import BuildRequest
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         request = BuildRequest.model_validate_json(sys.argv[1])
@@ -293,7 +294,7 @@ def test_the_builder_of_a_killed_run_is_reaped(engine: Engine, tmp_path: Path) -
     (folder / "built").mkdir(parents=True)
     (folder / LOCK).touch()
     (folder / "built" / BUILDER_RECORD).write_text(f"{name}\n")
-    assert reap(tmp_path, env=env).builders == (name,)
+    assert reap(tmp_path, REMOVERS, env=env).removed[BUILDER_RECORD] == (name,)
     assert name not in run(["docker", "buildx", "ls"], env=env).stdout
     assert not folder.exists()
 
@@ -334,7 +335,7 @@ def test_a_full_disk_is_named_and_nothing_is_taken_for_an_image(tmp_path: Path) 
     disk.mkdir()
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from soci_pipeline.build.import_image import import_image
+        from soci_pipeline.builders.import_image import import_image
         from soci_pipeline.errors import DiskFull
         from soci_pipeline.oci.layout import Layout
         from soci_pipeline.oci.platform import Platform

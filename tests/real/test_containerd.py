@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.containerd.ctr import Containerd
 from soci_pipeline.containerd.soci_release import ensure_soci
 from soci_pipeline.containerd.socket import find_socket
@@ -24,22 +25,22 @@ from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import EngineUnavailable, ToolFailed, ToolMissing
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.programs import run
+from soci_pipeline.machine.reaper import reap
+from soci_pipeline.machine.working_folder import CONTAINERD_RECORD, PREFIX
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import run
-from soci_pipeline.publish.reaper import reap
+from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
+from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import IndexVersion, SociOptions
-from soci_pipeline.soci.ztoc import build_ztoc
-from soci_pipeline.soci.ztoc_codec import decode
+from soci_pipeline.soci.ztoc.build import build_ztoc
+from soci_pipeline.soci.ztoc.codec import decode
 from soci_pipeline.tool_versions import ToolTooOld
-from soci_pipeline.working_folder import PREFIX
 from tests.support.file_server import serving_files
 from tests.support.images import Layer, gzip_layer, image_layout, index_layout
 from tests.support.tars import gzipped, hardlink, noise, tar, tar_of, text
@@ -221,7 +222,7 @@ def test_what_a_killed_run_left_in_containerd_is_reaped(machine: Machine, tmp_pa
         from pathlib import Path
         from soci_pipeline.containerd.toolchain import index_with_containerd
         from soci_pipeline.oci.layout import Layout
-        from soci_pipeline.soci.records import SociOptions
+        from soci_pipeline.soci.index.records import SociOptions
         index_with_containerd(
             Layout.open(Path({str(source.path)!r})), Path({str(tmp_path / "work" / "out")!r}),
             options=SociOptions(version="v1", min_layer_size=0), socket={str(machine.socket)!r},
@@ -236,7 +237,7 @@ def test_what_a_killed_run_left_in_containerd_is_reaped(machine: Machine, tmp_pa
             time.sleep(0.02)
         child.kill()
     # The program that the killed process had started ends by itself, and until then the namespace may not be empty.
-    while not (reaped := reap(tmp_path / "work", env=machine.env).namespaces):
+    while not (reaped := reap(tmp_path / "work", REMOVERS, env=machine.env).removed[CONTAINERD_RECORD]):
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert len(reaped) == 1

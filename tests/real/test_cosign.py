@@ -11,20 +11,20 @@ import boto3
 import pytest
 from pydantic import SecretStr
 
-from soci_pipeline import process
 from soci_pipeline.errors import ToolFailed
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine import programs
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.registries import Connection
-from soci_pipeline.publish.retention.plan import KeepRules
-from soci_pipeline.publish.retention.prune import prune
 from soci_pipeline.publish.signature import SigningKey, SigningToken, sign
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.referrers import fallback_tag
+from soci_pipeline.retention.plan import KeepRules
+from soci_pipeline.retention.prune import prune
 from tests.support.aws import REGION, emulator, give_credentials, sign_digests, unique
 from tests.support.cosign import fulcio_that_refuses
 from tests.support.images import AMD64, ARM64, add_image
@@ -62,13 +62,13 @@ def image(tmp_path: Path) -> tuple[Layout, Descriptor]:
 
 
 def key_file(folder: Path) -> SigningKey:
-    process.run(["cosign", "generate-key-pair"], cwd=folder, stdin=b"test only")
+    programs.run(["cosign", "generate-key-pair"], cwd=folder, stdin=b"test only")
     return SigningKey(str(folder / "cosign.key"), SecretStr("test only"))
 
 
 def verify(reference: ImageReference, public: str) -> None:
     argv = ["cosign", "verify", "--key", public, "--insecure-ignore-tlog=true", "--allow-http-registry"]
-    process.run([*argv, str(reference)])
+    programs.run([*argv, str(reference)])
 
 
 @pytest.mark.parametrize("tool", ["cosign", "cosign-3"])

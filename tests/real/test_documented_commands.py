@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from soci_pipeline.process import find
+from soci_pipeline.machine.programs import find
 from soci_pipeline.webhook.service import serving as receiving
 from tests.support import webhook
 from tests.support.documentation import documented

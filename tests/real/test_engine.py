@@ -16,12 +16,12 @@ import pytest
 
 from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.binfmt import can_run, emulation
-from soci_pipeline.local.cgroups import mounted_filesystems, unmount
 from soci_pipeline.local.engine import Engine, private_engine
-from soci_pipeline.local.footprint import footprint
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.cgroups import mounted_filesystems, unmount
+from soci_pipeline.machine.footprint import footprint
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import run
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 
@@ -148,7 +148,7 @@ def _run_with_container(
         from pathlib import Path
         from soci_pipeline.local.engine import private_engine
         from soci_pipeline.local.toolchain import Toolchain
-        from soci_pipeline.process import run
+        from soci_pipeline.machine.programs import run
         tools = Toolchain(Path({str(toolchain.folder)!r}))
         with private_engine(Path({str(folder / "engine")!r}), toolchain=tools) as engine:
             print(Path(engine.docker_host).parent.name, flush=True)

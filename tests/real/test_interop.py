@@ -11,18 +11,18 @@ import pytest
 
 from soci_pipeline.local.base_image import debian_base_image
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2
-from soci_pipeline.process import run
 from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import serving
-from soci_pipeline.soci.convert import convert
-from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.index.convert import convert
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
 from tests.support.images import AMD64, ARM64
 from tests.support.snapshotter import PrivateContainerd
 

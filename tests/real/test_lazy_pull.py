@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.local.base_image import debian_base_image
-from soci_pipeline.local.cgroups import mounted_filesystems
-from soci_pipeline.local.footprint import VARIABLE, marked_processes
 from soci_pipeline.local.ports import LOOPBACK
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.cgroups import mounted_filesystems
+from soci_pipeline.machine.footprint import VARIABLE, marked_processes
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.soci.convert import convert
-from soci_pipeline.soci.records import IndexVersion, LayerRecord, PlatformImage, SociOptions
+from soci_pipeline.soci.index.convert import convert
+from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, PlatformImage, SociOptions
 from tests.support.images import AMD64, ARM64
 from tests.support.snapshotter import PrivateContainerd, private_containerd
 from tests.support.tls_registry import RecordingRegistry, tls_registry

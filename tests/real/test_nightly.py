@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.local.prebuilt_images import served
 from soci_pipeline.local.stack import PLATFORMS, Stack
-from soci_pipeline.oci.layout_archive import write_archive
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from tests.support import publications as seen
 from tests.support.images import Layer, gzip_layer, image_layout

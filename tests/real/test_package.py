@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.process import find, run
+from soci_pipeline.machine.programs import find, run
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import serving
 from tests.support.documentation import REPOSITORY, documented

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.footprint import footprint, marked_processes
 from soci_pipeline.local.postgres import postgres
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.process import run
+from soci_pipeline.machine.footprint import footprint, marked_processes
+from soci_pipeline.machine.programs import run
 
 pytestmark = pytest.mark.timeout(1200)
 

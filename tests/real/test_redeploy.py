@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SET = {

@@ -22,9 +22,9 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_LAYER
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.convert import convert
-from soci_pipeline.soci.records import IndexVersion, SociOptions
-from soci_pipeline.soci.ztoc import build_ztoc
+from soci_pipeline.soci.index.convert import convert
+from soci_pipeline.soci.index.records import IndexVersion, SociOptions
+from soci_pipeline.soci.ztoc.build import build_ztoc
 from tests.support.images import AMD64, ARM64, Layer, image_layout
 from tests.support.snapshotter import PrivateContainerd
 from tests.support.tars import Entry, directory, gzipped, hardlink, noise, symlink, tar, text

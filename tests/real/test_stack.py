@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.local.stack import Stack
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 from soci_pipeline.project import project_folder
 from soci_pipeline.registry.client import RegistryClient
 

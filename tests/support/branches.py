@@ -8,7 +8,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 from tests.support.images import Layer, add_attestation, add_image
 
 

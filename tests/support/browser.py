@@ -19,9 +19,10 @@ from playwright.sync_api import BrowserContext, FloatRect, Locator, Page, sync_p
 
 from soci_pipeline.errors import ToolMissing
 from soci_pipeline.local.debian_packages import PackageArchive
-from soci_pipeline.local.folder_lock import folder_lock
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.process import logger, run
+from soci_pipeline.log import logger
+from soci_pipeline.machine.folder_lock import folder_lock
+from soci_pipeline.machine.programs import run
 
 # Two cores that a stack is busy on draw a page in many seconds.
 PATIENCE_SECONDS = 120

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from soci_pipeline.local.stack import Stack
-from soci_pipeline.prefect_api import PrefectApi
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import RepositoryUnknown
 from tests.support import publications as seen

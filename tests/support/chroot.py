@@ -11,7 +11,7 @@ from pathlib import Path
 from soci_pipeline.errors import ToolMissing
 from soci_pipeline.local.debian_packages import PackageArchive, Suite
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.process import Completed, run
+from soci_pipeline.machine.programs import Completed, run
 
 # How this machine reaches the package registries, wherever they are.
 _FROM_THIS_MACHINE = ("etc/resolv.conf", "etc/hosts", "etc/pip.conf", "etc/ssl/certs/ca-certificates.crt")

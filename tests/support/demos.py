@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.local.footprint import marked_processes
+from soci_pipeline.machine.footprint import marked_processes
 from soci_pipeline.project import project_folder
 
 DEMO = [sys.executable, "-m", "soci_pipeline", "demo"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from soci_pipeline import process
 from soci_pipeline.errors import ToolFailed
+from soci_pipeline.machine import programs
 
 _SECONDS = 60
 _EMPTY = {"mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": f"sha256:{'4' * 64}"}
@@ -113,7 +113,7 @@ class Doubles:
     def _sent(self, server: _Noting, argv: list[str], folder: Path) -> str | None:
         server.noted.clear()
         with contextlib.suppress(ToolFailed):
-            process.run(argv, env=os.environ | {"DOCKER_CONFIG": str(folder)}, timeout=_SECONDS)
+            programs.run(argv, env=os.environ | {"DOCKER_CONFIG": str(folder)}, timeout=_SECONDS)
         return server.noted[-1] if server.noted else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.local.git_server import git_server
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 
 MOMENT = 1_700_000_000
 

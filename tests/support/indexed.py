@@ -15,11 +15,11 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1, SOCI_INDEX_V2, SOCI_LAYER
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.checkpoints import Checkpoint, GzipCheckpoints
-from soci_pipeline.soci.entries import Entry
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
-from soci_pipeline.soci.ztoc import build_ztoc
-from soci_pipeline.soci.ztoc_codec import Ztoc, decode, encode
+from soci_pipeline.soci.gzip.checkpoints import Checkpoint, GzipCheckpoints
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.tar.entries import Entry
+from soci_pipeline.soci.ztoc.build import build_ztoc
+from soci_pipeline.soci.ztoc.codec import Ztoc, decode, encode
 from tests.support.images import Layer, add_image, gzip_layer, tar_layer
 from tests.support.tars import noise, text
 

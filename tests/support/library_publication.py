@@ -10,21 +10,23 @@ from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from soci_pipeline.publish import branch, source
+from soci_pipeline.git import source
+from soci_pipeline.machine.workspace import workspace
+from soci_pipeline.publish import branch
 from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
+from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tags import move_tags
-from soci_pipeline.publish.verification.verify import verify
-from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import Fault, FaultPlan
 from soci_pipeline.registry.server.faults import Kind
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
+from soci_pipeline.verify.verify import verify
 from tests.support.registries import QUICK
 
 TAGS = ("v1", "latest")
@@ -100,7 +102,7 @@ def publish(job: Job) -> None:
         }
     )
     with (
-        workspace(settings.work.folder, "publication") as folder,
+        workspace(settings.work.folder, "publication", REMOVERS) as folder,
         RegistryClient(job.registry, settings=PATIENCE) as client,
         # What a builder may leave behind: a process in a session of its own, which no signal to its parent reaches.
         subprocess.Popen(["sleep", "600"], start_new_session=True) as helper,

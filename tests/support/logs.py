@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from soci_pipeline.process import LOGGER
+from soci_pipeline.log import LOGGER
 
 
 @contextlib.contextmanager

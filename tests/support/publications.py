@@ -17,10 +17,11 @@ from uuid import uuid4
 from soci_pipeline.local.ports import answers, wait_until
 from soci_pipeline.local.stack import Stack
 from soci_pipeline.local.workers import StartedWorker, Worker, wait_for, worker
+from soci_pipeline.machine.programs import background, run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import PrefectApi, RunState
-from soci_pipeline.process import background, run
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.runs import RunState
+from soci_pipeline.soci.index.records import PlatformImage
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PROC = Path("/proc")

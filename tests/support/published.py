@@ -8,7 +8,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 
 REPOSITORY = "team/app"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from soci_pipeline.local.git_server import git_server
 from soci_pipeline.local.registry import embedded_registry
-from soci_pipeline.prefect_api import PrefectApi, RunState
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.runs import RunState
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.queued import tiny_images
 

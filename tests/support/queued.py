@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soci_pipeline.local.footprint import marked_processes
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.local.plain_image import add_image, add_layer, file_member
 from soci_pipeline.local.prebuilt_images import served
 from soci_pipeline.local.stack import PLATFORMS, Stack
+from soci_pipeline.machine.footprint import marked_processes
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import FINAL_STATES, PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.runs import FINAL_STATES
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.publications import ask
 

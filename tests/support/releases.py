@@ -8,7 +8,7 @@ from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import OCI_EMPTY
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import IndexVersion
+from soci_pipeline.soci.index.records import IndexVersion
 from tests.support.branches import branch_v2
 from tests.support.images import AMD64, ARM64, Layer, add_attestation, gzip_layer
 from tests.support.indexed import indexed, some_layers

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.errors import ToolFailed, ToolMissing
-from soci_pipeline.local.cgroups import cgroup_mounts
-from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.ports import wait_until
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.process import Completed, background, run
+from soci_pipeline.machine.cgroups import cgroup_mounts
+from soci_pipeline.machine.footprint import Footprint, footprint
+from soci_pipeline.machine.programs import Completed, background, run
 
 TOOLS = ("containerd", "runc", "soci")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from soci_pipeline.process import Completed, background, run
+from soci_pipeline.machine.programs import Completed, background, run
 from tests.support.chroot import Chroot
 
 _BOOT_SECONDS = 60.0

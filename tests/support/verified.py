@@ -4,9 +4,9 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import parse_image_manifest
-from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
+from soci_pipeline.verify.verify import VerificationReport, verify
 from tests.support.published import REPOSITORY, upload_joined
 
 

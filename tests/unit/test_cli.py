@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline import __version__, cli
+from soci_pipeline import cli
+from soci_pipeline._version import __version__
 from soci_pipeline.cli import COMMANDS, main
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.errors import ExitCode, InvalidInput, SociPipelineError
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INTERRUPTED = 130

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from soci_pipeline.local.ports import free_port, listens, wait_until
-from soci_pipeline.process import background, run
+from soci_pipeline.machine.programs import background, run
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import serving
 from tests.support import webhook

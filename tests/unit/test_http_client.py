@@ -20,7 +20,7 @@ from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.http_client import HttpClient
 from soci_pipeline.local.ports import answers
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.auth import Credentials, FixedCredentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer

@@ -22,7 +22,7 @@ _BATCH = 100
 
 
 class EcrImages:
-    """The images of one private ECR registry, as a `publish.retention.remover.Remover`.
+    """The images of one private ECR registry, as a `retention.remover.Remover`.
 
     ``aws`` is the session whose role counts, boto3's default chain where None. Raises `CredentialsRefused`,
     `AwsUnreachable`, `AwsRefused`, and `InvalidInput` for another registry.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from soci_pipeline.aws.partition import partition_of
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.faults import faults_of, in_one_line
+from soci_pipeline.validation import faults_of, in_one_line
 
 _SHOWN = 5
 _ACCOUNT = r"^[0-9]{12}$"

@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from soci_pipeline.amounts import sized
+from soci_pipeline.archive.unpack import unpacked
 from soci_pipeline.commands import CommandResult, prefetch_files, soci_options
 from soci_pipeline.commands.convert_destination import as_address, check_destination, put_in_place, scratch_beside
 from soci_pipeline.commands.numbers import whole
@@ -23,14 +23,14 @@ from soci_pipeline.commands.platforms import platforms_of
 from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.commands.ztoc import add_limits, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
+from soci_pipeline.log import logger
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.process import logger
-from soci_pipeline.soci.archive import unpacked
-from soci_pipeline.soci.convert import Conversion, convert
+from soci_pipeline.soci.index.convert import Conversion, convert
+from soci_pipeline.soci.index.records import IndexVersion
 from soci_pipeline.soci.reasons import explained
-from soci_pipeline.soci.records import IndexVersion
-from soci_pipeline.soci.ztoc import BUILD_TOOL
-from soci_pipeline.soci.ztoc_store import CacheFolder
+from soci_pipeline.soci.ztoc.build import BUILD_TOOL
+from soci_pipeline.soci.ztoc.store import CacheFolder
+from soci_pipeline.text import sized
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

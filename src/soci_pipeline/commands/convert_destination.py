@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.log import logger
+from soci_pipeline.machine.working_folder import LOCK, NEW_LOCK, PREFIX, abandoned, working_folder
 from soci_pipeline.oci.layout import INCOMING
 from soci_pipeline.oci.layout_replacement import REPLACED, foreign_entries, put_back
 from soci_pipeline.oci.layout_replacement import put_in_place as replace_layout
-from soci_pipeline.process import logger
-from soci_pipeline.working_folder import LOCK, NEW_LOCK, PREFIX, abandoned, working_folder
 
 _PURPOSE = "convert"
 _RESULT = "result"

@@ -25,10 +25,10 @@ from soci_pipeline.errors import EngineUnavailable, InvalidInput, StackError, To
 from soci_pipeline.local.demonstration import Plan, demonstrate
 from soci_pipeline.local.demonstration_text import as_json, as_text
 from soci_pipeline.local.engine import Engine, running_engine
-from soci_pipeline.local.folder_lock import folder_lock, remove_held
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.log import logger
+from soci_pipeline.machine.folder_lock import folder_lock, remove_held
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
 from soci_pipeline.project import project_folder
 
 _BUILDERS = ("auto", "buildx", "docker", "prebuilt")

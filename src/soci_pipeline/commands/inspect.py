@@ -11,16 +11,16 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.registry_access import add_options, client_for, image_of
+from soci_pipeline.images.findings import Findings
+from soci_pipeline.images.graph import ImageGraph, ImageNode, read_graph
 from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, read_graph
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.text import sized
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -17,13 +17,13 @@ from collections.abc import Iterable, Sequence
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
 from soci_pipeline.errors import InvalidInput, SociPipelineError
+from soci_pipeline.images.graph import is_artifact, is_image
+from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
 from soci_pipeline.publish.collect import collect, reader
-from soci_pipeline.publish.image_graph import is_artifact, is_image
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.registry.client import RegistryClient

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
-from soci_pipeline.amounts import sized
 from soci_pipeline.progress import Advance, Display, shown_by
+from soci_pipeline.text import sized
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn

@@ -18,7 +18,6 @@ layout is damaged, or lists a platform that it does not hold; 6 a link or specia
 import argparse
 from pathlib import Path
 
-from soci_pipeline.amounts import sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.platforms import platforms_of
@@ -30,7 +29,8 @@ from soci_pipeline.oci.layout_choice import choose_roots, listed
 from soci_pipeline.oci.media_types import IMAGE_INDEXES
 from soci_pipeline.oci.platform_selection import check_complete, select_platforms
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.soci.source_images import check_images
+from soci_pipeline.soci.index.source_images import check_images
+from soci_pipeline.text import sized
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

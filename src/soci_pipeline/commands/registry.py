@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.registry.server import Login, ServerSettings
 from soci_pipeline.registry.server.serving import serve

@@ -15,10 +15,10 @@ import os
 import sys
 from pathlib import Path
 
-from soci_pipeline import process
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, SociPipelineError, StackError, ToolFailed
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
+from soci_pipeline.machine import programs
 from soci_pipeline.project import project_folder
 
 _SECONDS = 180.0
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     # Prefect is imported in a process of its own: the library and its command do without it.
     environment = dict(os.environ) | {"PREFECT_SERVER_EPHEMERAL_ENABLED": "false"}
     try:
-        answer = process.run(argv, cwd=project_folder(), env=environment, timeout=_SECONDS)
+        answer = programs.run(argv, cwd=project_folder(), env=environment, timeout=_SECONDS)
     except ToolFailed as error:
         refusal = _refusal(error.reason)
         if refusal is not None:

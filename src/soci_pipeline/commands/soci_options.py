@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.faults import faults_of, place_of
-from soci_pipeline.soci.records import SociOptions
-from soci_pipeline.soci.span_size import LARGEST_SPAN_SIZE
+from soci_pipeline.soci.gzip.span_size import LARGEST_SPAN_SIZE
+from soci_pipeline.soci.index.records import SociOptions
+from soci_pipeline.validation import faults_of, place_of
 
 _DEFAULTS = SociOptions()
 

@@ -10,15 +10,15 @@ other credentials; 17 something is wrong, and every fault is named.
 
 import argparse
 
-from soci_pipeline.amounts import counted, sized
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import add_options, client_for, image_of
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.verification.mode import VerifyMode
-from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.text import counted, sized
+from soci_pipeline.verify.mode import VerifyMode
+from soci_pipeline.verify.verify import VerificationReport, verify
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

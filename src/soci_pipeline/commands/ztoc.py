@@ -9,7 +9,6 @@ limit.
 import argparse
 from pathlib import Path
 
-from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import DiskFull, InvalidInput
@@ -24,9 +23,10 @@ from soci_pipeline.oci.media_types import (
     is_foreign_layer,
     layer_compression,
 )
+from soci_pipeline.soci.gzip.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
-from soci_pipeline.soci.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE
-from soci_pipeline.soci.ztoc import BUILD_TOOL, build_ztoc
+from soci_pipeline.soci.ztoc.build import BUILD_TOOL, build_ztoc
+from soci_pipeline.text import counted
 
 _GZIPPED = {OCI_LAYER: OCI_LAYER_GZIP, DOCKER_LAYER: DOCKER_LAYER_GZIP}
 

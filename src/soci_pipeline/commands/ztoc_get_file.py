@@ -15,7 +15,7 @@ from soci_pipeline.commands.ztoc import check_output, write_output
 from soci_pipeline.commands.ztoc_info import read_ztoc
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.soci.extract import file_chunks, find_file
+from soci_pipeline.soci.ztoc.extract import file_chunks, find_file
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

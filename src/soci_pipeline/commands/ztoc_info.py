@@ -7,13 +7,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from soci_pipeline.amounts import counted
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.media_types import GZIP_MAGIC
-from soci_pipeline.soci.checkpoints import GzipCheckpoints
-from soci_pipeline.soci.entries import Entry
-from soci_pipeline.soci.ztoc_codec import InvalidZtoc, Ztoc, decode
+from soci_pipeline.soci.gzip.checkpoints import GzipCheckpoints
+from soci_pipeline.soci.tar.entries import Entry
+from soci_pipeline.soci.ztoc.codec import InvalidZtoc, Ztoc, decode
+from soci_pipeline.text import counted
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

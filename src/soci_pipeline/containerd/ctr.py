@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soci_pipeline.errors import EngineUnavailable, ToolFailed
-from soci_pipeline.process import logger, run
+from soci_pipeline.log import logger
+from soci_pipeline.machine.programs import run
+from soci_pipeline.machine.working_folder import PREFIX
 from soci_pipeline.tool_versions import require_version
 
 MINIMUM_CTR = (1, 5, 0)
@@ -81,3 +83,13 @@ def purged_afterwards(containerd: Containerd) -> Iterator[Containerd]:
             containerd.purge()
         except ToolFailed as error:
             logger().warning("namespace %s could not be removed: %s", containerd.namespace, error.reason)
+
+
+def remove_recorded_namespace(record: str, env: Mapping[str, str] | None) -> str | None:
+    """Purge the namespace of a killed run, by its record; returns its name, None where nothing was to be purged."""
+    socket, _, name = record.strip().partition("\n")
+    # A containerd that is gone has taken its namespaces with it, or will be asked again when it is back.
+    if not name.startswith(PREFIX) or not Path(socket).exists():
+        return None
+    Containerd(Path(socket), name, dict(os.environ if env is None else env)).purge()
+    return name

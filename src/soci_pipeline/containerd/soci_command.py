@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.errors import ToolFailed
+from soci_pipeline.machine.programs import find, run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import find, run
-from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.tool_versions import Version, require_version
 
 PACKAGE = "soci-snapshotter"

@@ -15,9 +15,9 @@ from pathlib import Path
 from soci_pipeline.download import NotFetched, check_address, fetch
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, ToolMissing
 from soci_pipeline.full_disk import full_disk_reported
+from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
-from soci_pipeline.registry.errors import redacted
+from soci_pipeline.urls import redacted
 
 DEFAULT_BASE_URL = "https://github.com/awslabs/soci-snapshotter/releases/download"
 MAX_ARCHIVE_BYTES = 512 << 20

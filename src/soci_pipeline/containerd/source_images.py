@@ -12,9 +12,9 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.layers import reason_in
+from soci_pipeline.soci.index.layers import reason_in
+from soci_pipeline.soci.index.records import LayerRecord, SociOptions
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import LayerRecord, SociOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V2
-from soci_pipeline.soci.attestations import follow_all
-from soci_pipeline.soci.convert import Conversion
-from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
+from soci_pipeline.soci.index.attestations import follow_all
+from soci_pipeline.soci.index.convert import Conversion
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
 
 
 def convert_standalone(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.containerd.ctr import Containerd, purged_afterwards
 from soci_pipeline.containerd.soci_command import find_soci
 from soci_pipeline.containerd.socket import find_socket
@@ -24,17 +25,16 @@ from soci_pipeline.containerd.source_images import (
 )
 from soci_pipeline.containerd.standalone import convert_standalone
 from soci_pipeline.errors import ToolFailed
+from soci_pipeline.machine.working_folder import CONTAINERD_RECORD, PREFIX, working_folder
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
-from soci_pipeline.soci.convert import Conversion
-from soci_pipeline.soci.records import IndexVersion, PlatformImage, SociOptions
-from soci_pipeline.working_folder import CONTAINERD_RECORD, PREFIX, working_folder
+from soci_pipeline.soci.index.convert import Conversion
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
 
 _REPOSITORY = "soci-pipeline/image"
 _NAME = "io.containerd.image.name"

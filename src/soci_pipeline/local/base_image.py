@@ -16,14 +16,14 @@ from typing import BinaryIO
 
 from soci_pipeline.errors import DamagedContent, ToolMissing
 from soci_pipeline.local.debian_packages import PackageArchive, Release, debian_architecture
-from soci_pipeline.local.folder_lock import folder_lock
 from soci_pipeline.local.plain_image import Member, add_image, add_layer, file_member, link_member
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.log import logger
+from soci_pipeline.machine.folder_lock import folder_lock
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
 
 PACKAGES = ("base-files", "coreutils", "dash", "python3")
 """What the base image is for: a shell for RUN steps, and Python for the service."""

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from soci_pipeline.errors import ToolMissing
-from soci_pipeline.local.cgroups import mounted_filesystems
-from soci_pipeline.local.footprint import Footprint
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.log import logger
+from soci_pipeline.machine.cgroups import mounted_filesystems
+from soci_pipeline.machine.footprint import Footprint
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger, run
 
 _FOLDER = Path("/proc/sys/fs/binfmt_misc")
 # Offset 0 of an ELF header (elf(5)): class 64, little endian, version 1; type EXEC or DYN; then the machine.

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Self
 
 from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
-from soci_pipeline.local.folder_lock import folder_lock
+from soci_pipeline.log import logger
+from soci_pipeline.machine.folder_lock import folder_lock
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger, run
 
 OS_RELEASE = Path("/etc/os-release")
 _CONFIGURATION = Path("/etc/apt/apt.conf.d")

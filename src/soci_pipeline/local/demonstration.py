@@ -16,8 +16,9 @@ from soci_pipeline.local.prebuilt_images import prebuilt_archives, served
 from soci_pipeline.local.publication import Publication, publish
 from soci_pipeline.local.stack import PLATFORMS, Database, Stack, local_stack
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.log import logger
+from soci_pipeline.machine.programs import find
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import find, logger
 from soci_pipeline.project import project_folder
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph

@@ -5,10 +5,10 @@ import shlex
 import sys
 from typing import Any
 
-from soci_pipeline.amounts import sized
 from soci_pipeline.local.demonstration import Demonstration
+from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.soci.reasons import explained
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.text import sized
 
 
 def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:

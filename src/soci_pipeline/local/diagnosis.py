@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from soci_pipeline.amounts import counted, sized
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.errors import InvalidInput, SociPipelineError, ToolFailed, ToolMissing
 from soci_pipeline.local.binfmt import can_run
@@ -17,12 +16,13 @@ from soci_pipeline.local.debian_packages import Release
 from soci_pipeline.local.engine import find_engine
 from soci_pipeline.local.prefect_access import active_profile, check_access
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.programs import find, run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import find, run
 from soci_pipeline.registry.auth import DockerConfig, Environment, docker_config
-from soci_pipeline.registry.errors import redacted
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci import inflate
+from soci_pipeline.soci.gzip import inflate
+from soci_pipeline.text import counted, sized
+from soci_pipeline.urls import redacted
 
 _MINIMUM_FREE_BYTES = 5 << 30
 _SECONDS = 30.0

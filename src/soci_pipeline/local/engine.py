@@ -18,15 +18,16 @@ from pathlib import Path
 
 from docker.errors import DockerException
 
-from soci_pipeline.build.buildx import has_containerd_store
-from soci_pipeline.build.engine_client import docker_host, engine_client
+from soci_pipeline.builders.buildx import has_containerd_store
+from soci_pipeline.builders.engine_client import docker_host, engine_client
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
-from soci_pipeline.local.cgroups import cgroup_mounts, in_own_mounts
-from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.ports import wait_until
 from soci_pipeline.local.toolchain import ENGINE, Toolchain
-from soci_pipeline.process import background, logger
+from soci_pipeline.log import logger
+from soci_pipeline.machine.cgroups import cgroup_mounts, in_own_mounts
+from soci_pipeline.machine.footprint import Footprint, footprint
+from soci_pipeline.machine.programs import background
 
 _ANSWER_SECONDS = 10
 _START_SECONDS = 120.0

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, SourceError, ToolFailed
+from soci_pipeline.git.config import ISOLATED, OPTIONS, init_options
+from soci_pipeline.git.program import Git, plain_environment
 from soci_pipeline.local.ports import LOOPBACK, free_port, listens, wait_until
-from soci_pipeline.process import background, run
-from soci_pipeline.publish.git import Git, plain_environment
-from soci_pipeline.publish.git_config import ISOLATED, OPTIONS, init_options
+from soci_pipeline.machine.programs import background, run
 
 _START_SECONDS = 20.0
 _WHO = ("-c", "user.name=soci-pipeline", "-c", "user.email=soci-pipeline@localhost")

@@ -11,8 +11,9 @@ from soci_pipeline.errors import StackError, ToolFailed
 from soci_pipeline.http_client import HttpClient, text_of
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.ports import LOOPBACK, free_port
+from soci_pipeline.log import logger
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger, run
 
 _START_SECONDS = 60.0
 

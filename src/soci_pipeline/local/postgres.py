@@ -17,10 +17,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from soci_pipeline.errors import StackError, ToolFailed
-from soci_pipeline.local.footprint import Footprint
 from soci_pipeline.local.ports import wait_until
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.process import background, logger, run
+from soci_pipeline.log import logger
+from soci_pipeline.machine.footprint import Footprint
+from soci_pipeline.machine.programs import background, run
 
 _START_SECONDS = 120.0
 _INIT_SECONDS = 300.0

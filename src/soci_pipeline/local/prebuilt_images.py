@@ -16,15 +16,16 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.local.folder_lock import folder_lock
 from soci_pipeline.local.plain_image import Member, add_image, add_layer, file_member
 from soci_pipeline.local.ports import LOOPBACK
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.log import logger
+from soci_pipeline.machine.folder_lock import folder_lock
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger, run
 
 PACKAGE = "numpy==2.2.6"
 """A package with compiled code, whose wheel is above 10 MiB and exists for both architectures."""

@@ -9,8 +9,10 @@ import httpx
 
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
 from soci_pipeline.http_client import HttpClient
-from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable, login_of, verification_of
-from soci_pipeline.registry.errors import redacted
+from soci_pipeline.prefect_rest.access import login_of, verification_of
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
+from soci_pipeline.urls import redacted
 
 _START = (
     "Start the server (`prefect server start`); `prefect server status --wait` returns when it answers, which is later "

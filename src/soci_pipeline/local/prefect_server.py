@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soci_pipeline.local.ports import LOOPBACK, answers, free_port, wait_until
-from soci_pipeline.process import background
+from soci_pipeline.machine.programs import background
 
 # About 15 s on an idle machine; much longer where every core is busy.
 _START_SECONDS = 300.0

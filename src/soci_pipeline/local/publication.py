@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from soci_pipeline.errors import BranchFailed, DeadlineExceeded, StackError
 from soci_pipeline.local.stack import Stack
+from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.prefect_api import PrefectApi
-from soci_pipeline.process import logger
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 
 DEPLOYMENT = "publish-image/default"
 _LOOK_SECONDS = 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from soci_pipeline.local.ports import LOOPBACK, answers, free_port, wait_until
 from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.process import background
+from soci_pipeline.machine.programs import background
 
 _START_SECONDS = 120.0
 

@@ -17,15 +17,16 @@ from typing import Literal
 
 from soci_pipeline.errors import StackError, ToolFailed
 from soci_pipeline.local.engine import Engine
-from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.git_server import GitServer, Served, git_server
 from soci_pipeline.local.postgres import postgres
 from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.local.registry import docker_registry, embedded_registry
 from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.local.workers import CONTROL_POOL, Isolation, StartedWorker, Worker, pool_of, wait_for, worker
+from soci_pipeline.log import logger
+from soci_pipeline.machine.footprint import Footprint, footprint
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger, run
 from soci_pipeline.project import project_folder
 
 Database = Literal["sqlite", "postgres"]

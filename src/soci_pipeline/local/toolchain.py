@@ -15,8 +15,9 @@ from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.local.debian_packages import OS_RELEASE, PackageArchive, Release, Suite
-from soci_pipeline.local.folder_lock import folder_lock
-from soci_pipeline.process import logger, run
+from soci_pipeline.log import logger
+from soci_pipeline.machine.folder_lock import folder_lock
+from soci_pipeline.machine.programs import run
 
 VARIABLE = "SOCI_PIPELINE_TOOLCHAIN"
 """The environment variable that names another toolchain folder."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from soci_pipeline.local.isolation import isolated
 from soci_pipeline.local.ports import wait_until
 from soci_pipeline.local.prefect_server import client_environment
+from soci_pipeline.machine.programs import background
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import PrefectApi
-from soci_pipeline.process import background
+from soci_pipeline.prefect_rest.client import PrefectApi
 
 CONTROL_POOL = "soci-control"
 _START_SECONDS = 240.0

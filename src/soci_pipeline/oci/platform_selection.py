@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from soci_pipeline.errors import DamagedContent, InvalidInput
+from soci_pipeline.log import logger
 from soci_pipeline.oci.annotations import IMAGE_MANIFEST_DIGEST, REFERENCE_DIGEST, is_attestation
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -19,7 +20,6 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import MAX_DEPTH, MAX_LISTED, ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.process import logger
 
 _BELONGS_TO = (REFERENCE_DIGEST, IMAGE_MANIFEST_DIGEST)
 _SAVE_AGAIN = "Save the image again with all its platforms"

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from urllib.parse import urlsplit, urlunsplit
 
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.annotations import CREATED, REVISION, SOURCE
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.reference import is_loopback
 
 

@@ -14,27 +14,29 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from soci_pipeline.build.builder import Connect, choose
-from soci_pipeline.build.import_image import import_image
-from soci_pipeline.build.prebuilt import image_name
-from soci_pipeline.build.request import BuildRequest, fill
+from soci_pipeline.builders.builder import Connect, choose
+from soci_pipeline.builders.import_image import import_image
+from soci_pipeline.builders.prebuilt import image_name
+from soci_pipeline.builders.request import BuildRequest, fill
 from soci_pipeline.containerd.soci_release import environment_with_soci
 from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import SociPipelineError
+from soci_pipeline.git import source
+from soci_pipeline.git.sign_in import GitCredentials
+from soci_pipeline.images.repository_ztocs import RepositoryZtocs
+from soci_pipeline.log import logger
+from soci_pipeline.machine.program_output import concealing
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
-from soci_pipeline.process import concealing, logger
-from soci_pipeline.publish import registries, source
-from soci_pipeline.publish.git import GitCredentials
-from soci_pipeline.publish.repository_ztocs import RepositoryZtocs
+from soci_pipeline.publish import registries
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
-from soci_pipeline.soci.ztoc_store import CacheFolder, ZtocStore
+from soci_pipeline.soci.index.convert import Conversion, convert
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.ztoc.store import CacheFolder, ZtocStore
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""
@@ -179,7 +181,7 @@ def upload_layers(
     """Upload the layers of the imported image, largest first, while another thread indexes them.
 
     Indexing changes manifests, never layers, so nothing is uploaded in vain. ``stop`` ends it with
-    `soci_pipeline.registry.settings.Stopped`.
+    `soci_pipeline.retry.Stopped`.
     """
     layers = sorted(_layers(layout), key=lambda layer: layer.size, reverse=True)
     total, done = sum(layer.size for layer in layers), 0

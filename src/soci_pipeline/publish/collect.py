@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from soci_pipeline.errors import JoinRefused
+from soci_pipeline.images.findings import Findings
+from soci_pipeline.images.graph import ImageNode, SociIndexNode, read_graph
 from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST, IMAGE_MANIFEST_DIGEST, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS, SOCI_INDEX_V2
-from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.image_graph import ImageNode, SociIndexNode, read_graph
 from soci_pipeline.publish.join import Read
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import IndexVersion, LayerRecord, PlatformImage
+from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, PlatformImage
 
 
 def reader(client: RegistryClient, repository: str) -> Read:

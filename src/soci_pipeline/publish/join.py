@@ -23,7 +23,7 @@ from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 
 Read = Callable[[Descriptor], bytes]
 """Gives the verified bytes of a manifest or config; raises a `SociPipelineError` where it is missing or damaged."""

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.log import logger
 from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.canonical_json import encode
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import IN_TOTO, OCI_EMPTY
-from soci_pipeline.process import logger
 from soci_pipeline.publish.annotations import without_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown
-from soci_pipeline.soci.records import LayerRecord, PlatformImage
+from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

@@ -1,7 +1,7 @@
-"""The record of a publication; `soci_pipeline.soci.records` has those of its images."""
+"""The record of a publication; `soci_pipeline.soci.index.records` has those of its images."""
 
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.soci.records import PlatformImage, Record
+from soci_pipeline.soci.index.records import PlatformImage, Record
 
 
 class PublishedImage(Record):

@@ -10,9 +10,9 @@ import httpx
 from soci_pipeline.aws.ecr import LEAST_PART_BYTES, PART_BYTES, EcrCredentials, EcrRegistry, permissions
 from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.process import logger
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import is_plain

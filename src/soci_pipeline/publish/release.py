@@ -12,10 +12,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from soci_pipeline import __version__
+from soci_pipeline._version import __version__
 from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.git import address, source
 from soci_pipeline.project import HOME, project_folder
-from soci_pipeline.publish import git_address, source
 from soci_pipeline.settings import Settings
 
 REPOSITORY = "SOCI_PIPELINE_REPOSITORY"
@@ -58,7 +58,7 @@ def _fetched(repository: str, commit: str | None) -> Path:
     if not commit:
         raise InvalidInput(f"{REPOSITORY} is set, and {COMMIT} is not", advice="Pin the commit of the pipeline.")
     # It becomes a part of a path before git has seen it.
-    git_address.check_ref(commit)
+    address.check_ref(commit)
     folder = Settings.from_environment().work.folder / "releases"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     place = folder / commit

@@ -13,17 +13,17 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from soci_pipeline.aws.secrets import is_secret_arn
-from soci_pipeline.build.builder import BuilderName
+from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.git.address import CONTROL, check_ref, check_url
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.parameters import Parameters
-from soci_pipeline.process import LOGIN_IN_URL
-from soci_pipeline.publish.git_address import CONTROL, check_ref, check_url
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.publish.tag_names import check_templates
-from soci_pipeline.publish.verification.mode import VERIFY_MEANING, VerifyMode
 from soci_pipeline.registry.reference import ImageReference, is_tag
-from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.soci.index.records import SociOptions
+from soci_pipeline.urls import LOGIN_IN_URL
+from soci_pipeline.validation import Parameters
+from soci_pipeline.verify.mode import VERIFY_MEANING, VerifyMode
 
 _ARG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _SECRET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from soci_pipeline.images.findings import Findings
+from soci_pipeline.images.graph import ImageGraph, ImageNode, read_graph
 from soci_pipeline.oci.annotations import CREATED, IMAGE_LAYER_DIGEST, REVISION
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.publish.findings import Findings
-from soci_pipeline.publish.image_graph import ImageGraph, ImageNode, read_graph
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown
 

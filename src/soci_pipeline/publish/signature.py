@@ -16,9 +16,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from soci_pipeline import process
 from soci_pipeline.errors import InvalidInput, ToolFailed
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
+from soci_pipeline.machine import programs
+from soci_pipeline.machine.program_output import concealing
 from soci_pipeline.publish.registries import Connection
 from soci_pipeline.registry.auth import HUB_KEY, CredentialProvider
 from soci_pipeline.registry.reference import DOCKER_HUB, ImageReference
@@ -102,7 +103,7 @@ def _sign_by_key(target: str, key: SigningKey, env: dict[str, str], options: lis
     with _private_folder() as folder:
         without_log = _without_log(_options_of_sign(env), folder)
         argv = ["cosign", "sign", "--yes", *without_log, "--key", key.key, *options, target]
-        process.run(argv, package="cosign", env=env, stdin=key.typed(), timeout=_SECONDS)
+        programs.run(argv, package="cosign", env=env, stdin=key.typed(), timeout=_SECONDS)
 
 
 def _sign_by_token(target: str, signer: SigningToken, env: dict[str, str], options: list[str]) -> None:
@@ -112,15 +113,15 @@ def _sign_by_token(target: str, signer: SigningToken, env: dict[str, str], optio
             "cosign sign has no option --signing-config, which SOCI_PIPELINE_PUBLISH_SIGNING_CONFIG needs",
             advice="Install cosign 3.0 or newer, or unset the setting.",
         )
-    with _private_folder() as folder, process.concealing([signer.token.get_secret_value().encode()]):
+    with _private_folder() as folder, concealing([signer.token.get_secret_value().encode()]):
         file = _private_file(folder / "token", signer.token.get_secret_value())
         argv = ["cosign", "sign", "--yes", "--identity-token", str(file), *services, *options, target]
-        process.run(argv, package="cosign", env=env, timeout=_SECONDS)
+        programs.run(argv, package="cosign", env=env, timeout=_SECONDS)
 
 
 def _options_of_sign(env: Mapping[str, str]) -> Mapping[str, str]:
     """The options of `cosign sign` with what its help says of each; a distribution's build may not name its version."""
-    text = process.run(["cosign", "sign", "--help"], package="cosign", env=env, timeout=_SECONDS).stdout
+    text = programs.run(["cosign", "sign", "--help"], package="cosign", env=env, timeout=_SECONDS).stdout
     return dict(_OPTION.findall(text))
 
 
@@ -143,7 +144,7 @@ def _is_signed(target: str, key: SigningKey, env: dict[str, str], options: list[
         public = _public_key(key, folder / "key.pub", env)
         argv = ["cosign", "verify", "--insecure-ignore-tlog=true", "--key", public, *options, target]
         try:
-            process.run(argv, package="cosign", env=env, timeout=_SECONDS)
+            programs.run(argv, package="cosign", env=env, timeout=_SECONDS)
         except ToolFailed as error:
             logger().debug("no signature by that key yet: %s", error.reason)
             return False
@@ -156,7 +157,7 @@ def _public_key(key: SigningKey, file: Path, env: dict[str, str]) -> str:
     The public key is read in any case: a key that is missing or locked must not look like a missing signature.
     """
     export = ["cosign", "public-key", "--key", key.key, "--outfile", str(file)]
-    process.run(export, package="cosign", env=env, stdin=key.typed(), timeout=_SECONDS)
+    programs.run(export, package="cosign", env=env, stdin=key.typed(), timeout=_SECONDS)
     return key.key if key.key.startswith(_KEY_SERVICES) else str(file)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.git.address import is_commit
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.git_address import is_commit
 from soci_pipeline.registry.reference import is_tag
 
 _FIELD = re.compile(r"\{([^{}]*)\}")

@@ -12,11 +12,11 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from soci_pipeline.errors import InvalidInput, TagConflict
+from soci_pipeline.log import logger
 from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import parse
-from soci_pipeline.process import logger
 from soci_pipeline.publish.tag_names import check_tag
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.tag_mutability import TagMutability

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pydantic import SecretStr
 
 from soci_pipeline.errors import CredentialsRefused, DeadlineExceeded, InvalidInput, ToolMissing
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.registry.credential_helper import ask_helper, first_json, json_field
 from soci_pipeline.registry.reference import DOCKER_HUB, canonical_registry, is_registry
 

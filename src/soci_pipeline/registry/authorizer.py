@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 
 from soci_pipeline.http_client import BadRedirect
-from soci_pipeline.registry.addresses import address, is_same_origin, over_tls
 from soci_pipeline.registry.auth import CredentialProvider, Credentials
 from soci_pipeline.registry.challenge import Challenge, parse_challenges
-from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryUnreachable, from_answer, redacted
+from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryUnreachable, from_answer
 from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.registry.scopes import as_written
-from soci_pipeline.registry.settings import Deadline
+from soci_pipeline.retry import Deadline
+from soci_pipeline.urls import address, is_same_origin, over_tls, redacted
 
 _MAX_TOKEN_BYTES = 1 << 20
 _DEFAULT_LIFE = 60.0

@@ -23,22 +23,16 @@ from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES
 from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from soci_pipeline.registry import download, referrers, scopes
-from soci_pipeline.registry.addresses import address, over_tls
 from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.connection import connect, is_plain
-from soci_pipeline.registry.errors import (
-    BlobUnknown,
-    BrokenAnswer,
-    ContentMismatch,
-    ManifestUnknown,
-    RegistryError,
-    redacted,
-)
+from soci_pipeline.registry.errors import BlobUnknown, BrokenAnswer, ContentMismatch, ManifestUnknown, RegistryError
 from soci_pipeline.registry.reference import is_tag
-from soci_pipeline.registry.settings import ClientSettings, Deadline, with_retries
+from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.registry.transport import Answer, Call, Transport, is_size
 from soci_pipeline.registry.upload import Upload
 from soci_pipeline.registry.upload_ways import UploadWays
+from soci_pipeline.retry import Deadline, with_retries
+from soci_pipeline.urls import address, over_tls, redacted
 
 _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
 # Some servers do not know what they serve.

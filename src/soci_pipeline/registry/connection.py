@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from soci_pipeline import __version__
+from soci_pipeline._version import __version__
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.http_client import HttpClient
 from soci_pipeline.registry.reference import is_loopback

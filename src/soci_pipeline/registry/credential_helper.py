@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from soci_pipeline import process
 from soci_pipeline.errors import CredentialsRefused, DeadlineExceeded, InvalidInput, ToolFailed, ToolMissing
+from soci_pipeline.machine import programs
 
 _SECONDS = 60.0
 _MAX_BYTES = 1 << 20
@@ -70,11 +70,11 @@ def json_field(record: Mapping[str, Any], name: str) -> Any:
     return next((record[key] for key in sorted(record) if key.lower() == name.lower()), None)
 
 
-def _answer(program: str, registry: str) -> process.Completed:
+def _answer(program: str, registry: str) -> programs.Completed:
     stdin = f"{registry}\n".encode()
     try:
         with _ONE_AT_A_TIME:
-            return process.run([program, "get"], stdin=stdin, timeout=_SECONDS, max_output=_MAX_BYTES, check=False)
+            return programs.run([program, "get"], stdin=stdin, timeout=_SECONDS, max_output=_MAX_BYTES, check=False)
     except ToolMissing as error:
         raise ToolMissing(
             f"the credential helper {program} is not on the PATH",
@@ -85,7 +85,7 @@ def _answer(program: str, registry: str) -> process.Completed:
             f"the credential helper {program} did not answer within {_SECONDS:g} s for {registry}",
             advice=_advice(program, registry),
         ) from error
-    except process.TooMuchOutput:
+    except programs.TooMuchOutput:
         raise _failure(program, registry, f"printed more than {_MAX_BYTES} bytes") from None
     except ToolFailed:
         raise _failure(program, registry, "cannot be started") from None

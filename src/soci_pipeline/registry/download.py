@@ -9,10 +9,11 @@ import httpx
 from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.registry.errors import BrokenAnswer, ContentMismatch, RegistryUnreachable, redacted
+from soci_pipeline.registry.errors import BrokenAnswer, ContentMismatch, RegistryUnreachable
 from soci_pipeline.registry.scopes import pull
-from soci_pipeline.registry.settings import Deadline, retry_pause
 from soci_pipeline.registry.transport import Call, Transport, is_size, network_errors
+from soci_pipeline.retry import Deadline, retry_pause
+from soci_pipeline.urls import redacted
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)\Z")
 

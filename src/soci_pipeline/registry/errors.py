@@ -7,9 +7,7 @@ knows whether the same call may succeed later. Codes: distribution-spec, "Error 
 import json
 import re
 from collections.abc import Collection, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from soci_pipeline.errors import (
     TEMPORARY_STATUSES,
@@ -19,6 +17,8 @@ from soci_pipeline.errors import (
     SociPipelineError,
     TagConflict,
 )
+from soci_pipeline.retry import retry_after_s
+from soci_pipeline.urls import redacted
 
 MAX_ERROR_BYTES = 64 << 10
 """How much of an error's body is read."""
@@ -128,17 +128,6 @@ _LIMITED = (
 _OUTAGE = "The fault is the registry's, or a proxy's before it: try again later; its own log says why."
 
 
-def redacted(url: str) -> str:
-    """A URL without user, query and fragment: tokens and signatures travel in those."""
-    if "://" not in url:
-        return url.partition("?")[0]
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(an address that is none)"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def from_answer(
     method: str,
     url: str,
@@ -166,7 +155,7 @@ def from_answer(
         status=status,
         url=address,
         temporary=status in TEMPORARY_STATUSES or code in _TEMPORARY_CODES,
-        retry_after=_retry_after(headers.get("retry-after"), now=now),
+        retry_after=retry_after_s(headers.get("retry-after"), now=now),
     )
 
 
@@ -225,14 +214,3 @@ def _shown(text: str, secrets: Collection[str]) -> str:
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return "".join(letter if letter.isprintable() else " " for letter in text)[:_SHOWN].strip()
-
-
-def _retry_after(value: str | None, *, now: float) -> float | None:
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return min(float(value.strip()), 86_400.0)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, TypeError, OverflowError):
-        return None

@@ -15,8 +15,9 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse, parse_image_index
 from soci_pipeline.oci.media_types import OCI_INDEX
-from soci_pipeline.registry.errors import BrokenAnswer, ManifestUnknown, RegistryError, redacted
+from soci_pipeline.registry.errors import BrokenAnswer, ManifestUnknown, RegistryError
 from soci_pipeline.registry.settings import ClientSettings
+from soci_pipeline.urls import redacted
 
 _ROUNDS = 8
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import httpx
 
 from soci_pipeline.http_client import BadRedirect
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.registry import scopes
-from soci_pipeline.registry.addresses import address, is_same_origin, over_tls
 from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.authorizer import Authorizer, bounded, secrets_of
 from soci_pipeline.registry.errors import (
@@ -25,10 +24,11 @@ from soci_pipeline.registry.errors import (
     RegistryError,
     RegistryUnreachable,
     from_answer,
-    redacted,
 )
 from soci_pipeline.registry.reference import DOCKER_HUB, is_loopback
-from soci_pipeline.registry.settings import ClientSettings, Deadline
+from soci_pipeline.registry.settings import ClientSettings
+from soci_pipeline.retry import Deadline
+from soci_pipeline.urls import address, is_same_origin, over_tls, redacted
 
 Body = Callable[[], Iterable[bytes]]
 """Makes the body anew for each try."""

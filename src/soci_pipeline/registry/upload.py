@@ -15,14 +15,15 @@ from urllib.parse import quote
 import httpx
 
 from soci_pipeline.errors import DamagedContent, SociPipelineError
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.process import logger
-from soci_pipeline.registry.errors import BlobUnknown, BrokenAnswer, RegistryError, UploadUnknown, redacted
+from soci_pipeline.registry.errors import BlobUnknown, BrokenAnswer, RegistryError, UploadUnknown
 from soci_pipeline.registry.scopes import pull, push
-from soci_pipeline.registry.settings import Deadline, with_retries
 from soci_pipeline.registry.transport import Answer, Call, Transport
 from soci_pipeline.registry.upload_ways import NOT_SUPPORTED, TOO_LARGE, UploadWays, Way
+from soci_pipeline.retry import Deadline, with_retries
+from soci_pipeline.urls import redacted
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})\Z")
 _SESSION_ID = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_.=-]{0,255}\Z")

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.git.address import DEFAULT_PORTS, check_url
 from soci_pipeline.hosts import is_forbidden
-from soci_pipeline.publish.git_address import DEFAULT_PORTS, check_url
 
 # Letters and digits of ASCII and what paths need: no quotes, `$(...)`, `%`, `?`, `#` or spaces.
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/@+=,\[\]-]+\Z")

@@ -14,8 +14,8 @@ import yaml
 from pydantic import Field, HttpUrl, ValidationError, field_validator, model_validator
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.faults import faults_of
-from soci_pipeline.prefect_api import basic, bearer, checked_url
+from soci_pipeline.prefect_rest.access import basic, bearer, checked_url
+from soci_pipeline.validation import faults_of
 from soci_pipeline.webhook.clone_urls import CloneHost, CloneUrl
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns

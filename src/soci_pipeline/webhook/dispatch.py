@@ -11,8 +11,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
-from soci_pipeline.webhook.backoff import delay_s
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
+from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, OutboxRun
@@ -69,7 +70,7 @@ class Dispatcher:
         except PrefectUnavailable as error:
             # The others would only run into the same: all of them wait, and the oldest is tried first again.
             self._down += 1
-            wait = max(delay_s(self._down), min(error.retry_after_s or 0.0, _RETRY_AFTER_MOST_S))
+            wait = max(delay_s(self._down), min(error.retry_after or 0.0, _RETRY_AFTER_MOST_S))
             self._paused_until = self._clock() + wait
             self._again(run, error.reason, 0.0, "unavailable")
             return

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.faults import faults_of, in_one_line
-from soci_pipeline.publish.git_address import COMMIT, MAX_REF_LENGTH, check_ref
+from soci_pipeline.git.address import COMMIT, MAX_REF_LENGTH, check_ref
+from soci_pipeline.validation import faults_of, in_one_line
 from soci_pipeline.webhook.clone_urls import CloneUrl, registry_host
 from soci_pipeline.webhook.errors import CloneUrlRefused, EventRefused
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from soci_pipeline.parameters import Parameters
-from soci_pipeline.publish.image_parameters import IndexParameters
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.reindex.parameters import IndexParameters
+from soci_pipeline.validation import Parameters
 
 FLOWS: dict[str, type[Parameters]] = {"publish-image": PublishRequest, "index-image": IndexParameters}
 

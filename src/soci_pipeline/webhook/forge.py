@@ -9,7 +9,7 @@ import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput
 from soci_pipeline.http_client import BadRedirect, HttpClient, text_of
-from soci_pipeline.retry_after import retry_after_s
+from soci_pipeline.retry import retry_after_s
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
 from soci_pipeline.webhook.sources.github import GitHubSource

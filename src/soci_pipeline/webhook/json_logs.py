@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TextIO
 
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 
 
 class JsonFormatter(logging.Formatter):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from soci_pipeline import __version__
+from soci_pipeline._version import __version__
 from soci_pipeline.webhook.configuration import Configuration
 from soci_pipeline.webhook.events import ImageEvent, PushEvent
 from soci_pipeline.webhook.sources.source import HttpSource, Schema

@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from soci_pipeline.prefect_api import FINAL_STATES
+from soci_pipeline.prefect_rest.runs import FINAL_STATES
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.rules import PlannedRun

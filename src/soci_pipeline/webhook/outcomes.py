@@ -7,8 +7,9 @@ runs that ended are polled for a while longer, a few in each round, and a change
 import logging
 from collections.abc import Mapping
 
-from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
-from soci_pipeline.webhook.backoff import delay_s
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
+from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.forge import Forge
 from soci_pipeline.webhook.json_logs import log

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, calling, config, session
 from soci_pipeline.errors import CredentialsRefused
-from soci_pipeline.webhook.backoff import delay_s
+from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.errors import EventRefused, OutboxUnavailable
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Metrics

@@ -14,16 +14,16 @@ from typing import Any
 import uvicorn
 
 from soci_pipeline.errors import InvalidInput, StackError
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.server.connections import Connections, counting
 from soci_pipeline.webhook.app import create_app
-from soci_pipeline.webhook.backoff import Loop
 from soci_pipeline.webhook.configuration import Configuration, PrefectSettings
 from soci_pipeline.webhook.dispatch import Dispatcher
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.forge import Forge
 from soci_pipeline.webhook.http_protocol import Places, bounded_connections
 from soci_pipeline.webhook.json_logs import log
+from soci_pipeline.webhook.loop import Loop
 from soci_pipeline.webhook.metrics import Labels, Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.outcomes import OutcomeWatcher

@@ -12,8 +12,8 @@ import pytest
 
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, SourceError
-from soci_pipeline.publish import source
-from soci_pipeline.publish.git import GitCredentials
+from soci_pipeline.git import source
+from soci_pipeline.git.sign_in import GitCredentials
 from tests.support.git_http import redirecting, requiring_login, served_over_http
 from tests.support.git_repositories import Repository, repository
 

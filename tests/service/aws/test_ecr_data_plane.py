@@ -12,12 +12,12 @@ from pydantic import SecretStr
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import CredentialsRefused, ExitCode
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.manifest import parse_image_index
 from soci_pipeline.publish import branch
 from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.registries import check_push, connect
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, serving

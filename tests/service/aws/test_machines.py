@@ -11,7 +11,7 @@ import pytest
 
 from deployments.machine.secret_environment import environment, main
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 from tests.support.aws import REGION
 from tests.support.cloudformation import template
 from tests.support.fake_programs import Programs

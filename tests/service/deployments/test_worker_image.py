@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from soci_pipeline.build.request import BuildRequest
+from soci_pipeline.builders.request import BuildRequest
 from tests.support.images import AMD64
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,13 +13,13 @@ from prefect_aws import AwsCredentials
 from pydantic import SecretStr
 
 from soci_pipeline.errors import CredentialsRefused, InvalidInput
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import OCI_INDEX
 from soci_pipeline.publish.branch import Branch, Built
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import Login, ServerSettings, serving

@@ -19,7 +19,7 @@ from prefect.states import Completed, Crashed, Failed, Pending, Running, Schedul
 
 from soci_pipeline.errors import BranchFailed, ExitCode, InvalidInput, NoWorker
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_api import PrefectRefused
+from soci_pipeline.prefect_rest.errors import PrefectRefused
 from soci_pipeline.settings import PublishSettings
 from tasks.branches import Started, cancel, wait
 from tasks.workers import Watch, pools_of, wait_for_workers

@@ -11,8 +11,8 @@ from prefect.client.schemas.objects import Artifact
 
 from flows.build_platform import build_platform
 from soci_pipeline.errors import BranchFailed
+from soci_pipeline.git import source
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish import source
 from soci_pipeline.publish.request import BranchRequest, PublishRequest
 from soci_pipeline.registry.client import RegistryClient
 from tasks.artifacts import key_of

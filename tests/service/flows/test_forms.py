@@ -12,10 +12,12 @@ from flows.prune_repository import prune_repository
 from flows.publish_image import name_of, publish_image
 from flows.verify_image import verify_image
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.parameters import Parameters
 from soci_pipeline.project import project_folder
-from soci_pipeline.publish.image_parameters import IndexParameters, PruneParameters, VerifyParameters
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.reindex.parameters import IndexParameters
+from soci_pipeline.retention.parameters import PruneParameters
+from soci_pipeline.validation import Parameters
+from soci_pipeline.verify.parameters import VerifyParameters
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from tasks.form import LEFT_OUT
 

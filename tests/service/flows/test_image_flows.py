@@ -12,10 +12,10 @@ from flows.prune_repository import prune_repository
 from flows.verify_image import verify_image
 from soci_pipeline.errors import InvalidInput, VerificationFailed
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.reindex.index import IndexedImage
+from soci_pipeline.soci.index.records import SociOptions
 from tasks.artifacts import key_of
 from tests.support.images import AMD64, ARM64, index_layout
 from tests.support.published import REPOSITORY, stored, tag

@@ -27,9 +27,10 @@ from prefect.logging.handlers import APILogWorker
 from pydantic import SecretStr
 
 from flows.build_platform import build_platform
+from soci_pipeline.machine.workspace import workspace
+from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.workspace import workspace
 from soci_pipeline.registry.server import Login, ServerSettings, serving
 from soci_pipeline.settings import Settings
 from tasks.join import join
@@ -105,7 +106,7 @@ ENGINE = '{"ServerVersion":"26.1.5","DriverStatus":[["driver-type","io.container
 def publication(parameters: dict[str, Any]) -> None:
     """The steps of publish-image; its branch runs here as a subflow, since no worker does."""
     request, settings = PublishRequest.check(parameters), Settings.from_environment()
-    with run_log(), workspace(settings.work.folder, "publish"), connect(request.image, settings) as client:
+    with run_log(), workspace(settings.work.folder, "publish", REMOVERS), connect(request.image, settings) as client:
         commit = resolve_source(request)
         names, rule = check_target(request, commit, client, settings)
         images = [build_platform(request.branch(platform, commit)) for platform in request.platforms]

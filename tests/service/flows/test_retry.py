@@ -15,9 +15,9 @@ from prefect.runtime import flow_run
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from soci_pipeline.errors import BranchFailed
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.source import ResolvedSource
 from soci_pipeline.settings import PublishSettings
 from tasks.branches import Started, start, wait
 from tasks.workers import Watch

@@ -26,12 +26,12 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_INDEX
-from soci_pipeline.publish.existing.index import IndexedImage
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
-from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.reindex.index import IndexedImage
+from soci_pipeline.soci.index.records import SociOptions
 from tasks.tags import alone, limit_of
 from tasks.tags import tag as move_tags
 from tests.support.images import AMD64, add_image, index_layout

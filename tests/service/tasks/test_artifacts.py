@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.source import ResolvedSource
-from soci_pipeline.publish.verification.lazy_bytes import PlatformCost
-from soci_pipeline.publish.verification.verify import VerificationReport
 from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
 from soci_pipeline.soci.reasons import WHY, Reason
-from soci_pipeline.soci.records import LayerRecord, PlatformImage
+from soci_pipeline.verify.lazy_bytes import PlatformCost
+from soci_pipeline.verify.verify import VerificationReport
 from tasks.artifacts import key_of
 from tasks.reports import verification
 from tasks.summary import Shown, summary

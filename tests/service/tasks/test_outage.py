@@ -11,7 +11,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from soci_pipeline.prefect_api import PrefectRefused, PrefectUnavailable
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from tasks.aws import load_block
 from tasks.outage import patiently
 from tests.support.webhook import Recorded, loopback

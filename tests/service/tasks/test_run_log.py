@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from soci_pipeline.process import LOGGER, logger
+from soci_pipeline.log import LOGGER, logger
 from tasks.run_log import run_log
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.processes import Runs, Usage, measured
 from soci_pipeline.errors import ToolFailed
-from soci_pipeline.process import run
+from soci_pipeline.machine.programs import run
 
 MIB = 1 << 20
 

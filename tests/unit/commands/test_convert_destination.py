@@ -18,7 +18,7 @@ from soci_pipeline.commands.convert_destination import scratch_beside
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci import layout_replacement
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.soci.convert import convert
+from soci_pipeline.soci.index.convert import convert
 from tests.support.images import AMD64, gzip_layer, image_layout, index_layout
 from tests.support.registries import noise
 

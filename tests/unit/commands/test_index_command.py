@@ -10,9 +10,9 @@ import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
-from soci_pipeline.process import run
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.images import AMD64, add_image, gzip_layer
 from tests.support.indexed import some_layers

@@ -11,7 +11,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.branches import branch_v2
 from tests.support.images import AMD64, ARM64
 from tests.support.published import REPOSITORY, flip, upload

@@ -13,8 +13,8 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import parse_image_manifest
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.checkpoints import Checkpoint
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.gzip.checkpoints import Checkpoint
+from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.images import AMD64, add_image
 from tests.support.indexed import Tamper, indexed, some_layers, with_checkpoint, with_entry
 from tests.support.published import REPOSITORY, flip, stored, tag, upload

@@ -4,7 +4,7 @@ import pytest
 
 from soci_pipeline.containerd.soci_command import MINIMUM_STANDALONE, find_soci
 from soci_pipeline.errors import ToolFailed, ToolMissing
-from soci_pipeline.soci.records import IndexVersion, SociOptions
+from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.tool_versions import ToolTooOld
 from tests.support.fake_programs import Programs
 from tests.support.images import AMD64

@@ -7,9 +7,9 @@ from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_LAYER_ZSTD, SOCI_INDEX_V2
-from soci_pipeline.soci.convert import convert
+from soci_pipeline.soci.index.convert import convert
+from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import IndexVersion, SociOptions
 from tests.support.fake_programs import Programs
 from tests.support.images import AMD64, Layer, gzip_layer, image_layout, index_layout, only_manifest
 from tests.support.tars import noise, text

@@ -14,9 +14,9 @@ from soci_pipeline.errors import EngineUnavailable, ToolFailed
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
-from soci_pipeline.soci.convert import Conversion
+from soci_pipeline.soci.index.convert import Conversion
+from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import IndexVersion, SociOptions
 from tests.support.fake_programs import Programs
 from tests.support.images import AMD64, ARM64, image_layout, index_layout
 
@@ -57,8 +57,8 @@ elif words == ["--help"]:
 elif words[2] == "create":
     print("layer -> ztoc")
 elif words[2] == "push" and not (content / "push-no-index").exists():
-    from soci_pipeline.soci.index import CONFIG, CONFIG_TYPES, IndexedLayer, soci_index
-    from soci_pipeline.soci.records import IndexVersion
+    from soci_pipeline.soci.index.document import CONFIG, CONFIG_TYPES, IndexedLayer, soci_index
+    from soci_pipeline.soci.index.records import IndexVersion
     layout, image = find(words[-1])
     layers = layout.read_document(image).layers
     ztocs = [layout.add_bytes(layer.digest.encode(), "application/octet-stream") for layer in layers]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import ToolMissing
-from soci_pipeline.local import binfmt, cgroups
+from soci_pipeline.local import binfmt
 from soci_pipeline.local.binfmt import can_run, emulation
-from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine import cgroups
+from soci_pipeline.machine.footprint import Footprint, footprint
 from soci_pipeline.oci.platform import Platform
 from tests.support.programs import write_program
 

@@ -9,8 +9,8 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import LayerRecord, PlatformImage
 
 
 def _digest(text: str) -> Digest:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from soci_pipeline.build import engine_client
+from soci_pipeline.builders import engine_client
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.local.diagnosis import Check, diagnose, summary

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.git.source import check_out, resolve
 from soci_pipeline.local.git_server import GitServer, git_server
-from soci_pipeline.publish.source import check_out, resolve
 
 
 def _git(*arguments: str, cwd: Path) -> str:

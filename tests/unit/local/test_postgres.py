@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from soci_pipeline.errors import StackError
-from soci_pipeline.local.footprint import Footprint, footprint
 from soci_pipeline.local.postgres import postgres
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine.footprint import Footprint, footprint
 from tests.support.fake_programs import Programs
 
 INITDB = 'for word; do case "$word" in --pgdata=*) mkdir "${word#--pgdata=}" ;; esac; done'

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from soci_pipeline.build.import_image import import_image
+from soci_pipeline.builders.import_image import import_image
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.local.prebuilt_images import PACKAGE, prebuilt_archives, served
 from soci_pipeline.local.toolchain import Toolchain

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import StackError
-from soci_pipeline.local import cgroups, engine
+from soci_pipeline.local import engine
 from soci_pipeline.local.engine import private_engine, running_engine
-from soci_pipeline.local.footprint import VARIABLE
 from soci_pipeline.local.toolchain import Toolchain
+from soci_pipeline.machine import cgroups
+from soci_pipeline.machine.footprint import VARIABLE
 from tests.support.fake_programs import Programs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a private engine")

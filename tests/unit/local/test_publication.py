@@ -16,7 +16,7 @@ from soci_pipeline.local.stack import Stack
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.images import AMD64, ARM64, image_layout
 from tests.support.published import tag
 from tests.support.webhook import Recorded, loopback

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from soci_pipeline.archive.unpack import unpacked
+from soci_pipeline.archive.write import write_archive
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
-from soci_pipeline.oci.layout_archive import write_archive
 from soci_pipeline.oci.layout_files import open_file, stat_file
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
-from soci_pipeline.soci.archive import unpacked
 
 CONTENT = b"content that is nobody's business"
 

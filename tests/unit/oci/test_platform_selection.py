@@ -15,8 +15,8 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.oci.platform_selection import check_complete, select_platforms
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import FaultPlan, serving
-from soci_pipeline.soci.convert import convert
-from soci_pipeline.soci.records import IndexVersion, SociOptions
+from soci_pipeline.soci.index.convert import convert
+from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from tests.support.archives import oci_archive
 from tests.support.images import AMD64, ARM64, add_artifact, add_attestation, add_image, as_artifact, image_layout
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.publish.annotations import index_annotations
-from soci_pipeline.publish.source import ResolvedSource
 
 COMMIT = "a" * 40
 

@@ -14,15 +14,15 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_in
 from soci_pipeline.oci.media_types import OCI_MANIFEST
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.collect import collect, reader
-from soci_pipeline.publish.existing.index import Settings, index_existing
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.verification.mode import VerifyMode
-from soci_pipeline.publish.verification.verify import VerificationReport, verify
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.convert import Conversion, convert
-from soci_pipeline.soci.records import SociOptions
+from soci_pipeline.reindex.index import Settings, index_existing
+from soci_pipeline.soci.index.convert import Conversion, convert
+from soci_pipeline.soci.index.records import SociOptions
+from soci_pipeline.verify.mode import VerifyMode
+from soci_pipeline.verify.verify import VerificationReport, verify
 from tests.support.branches import branch_v2
 from tests.support.images import (
     AMD64,

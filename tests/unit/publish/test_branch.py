@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from soci_pipeline.errors import PlatformMismatch, SociPipelineError
+from soci_pipeline.git import source
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish import branch, source
+from soci_pipeline.publish import branch
 from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.settings import Stopped
+from soci_pipeline.retry import Stopped
 from soci_pipeline.settings import Settings
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.git_repositories import repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
 from tests.support.registries import REPOSITORY

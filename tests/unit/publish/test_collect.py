@@ -14,7 +14,7 @@ from soci_pipeline.publish.collect import collect, reader
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.soci.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64, default_layers, image_layout, only_manifest, with_address
 from tests.support.published import REPOSITORY, stored, upload

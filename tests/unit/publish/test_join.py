@@ -18,7 +18,7 @@ from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.annotations import commit_annotations
 from soci_pipeline.publish.join import join
-from soci_pipeline.soci.records import PlatformImage
+from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.branches import branch_plain, branch_v1, branch_v2, soci_index
 from tests.support.images import AMD64, ARM64, add_image
 

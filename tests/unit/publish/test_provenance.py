@@ -12,8 +12,8 @@ from soci_pipeline.oci.manifest import parse_image_manifest
 from soci_pipeline.oci.media_types import IN_TOTO
 from soci_pipeline.publish.provenance import PREDICATE, PREDICATE_TYPE, Origin, attach, signed_for, statement
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.records import LayerRecord, PlatformImage
 from tests.support.branches import branch_v2
 from tests.support.images import AMD64, ARM64, add_attestation
 from tests.support.published import REPOSITORY, upload_joined

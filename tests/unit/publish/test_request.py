@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.request import BranchRequest, PublishRequest
-from soci_pipeline.publish.source import ResolvedSource
 from tests.support.images import AMD64, ARM64
 
 GIVEN: dict[str, Any] = {"image": "registry.example.com/team/app", "source": "https://git.example.com/app.git"}

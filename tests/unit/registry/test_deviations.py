@@ -18,13 +18,13 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
-from soci_pipeline.publish.retention.plan import KeepRules, plan
-from soci_pipeline.publish.retention.prune import execute, read_repository
-from soci_pipeline.publish.retention.remover import OneByOne
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer, ImmutableTag, RegistryError
 from soci_pipeline.registry.referrers import fallback_tag
 from soci_pipeline.registry.settings import ClientSettings
+from soci_pipeline.retention.plan import KeepRules, plan
+from soci_pipeline.retention.prune import execute, read_repository
+from soci_pipeline.retention.remover import OneByOne
 from tests.support import deviations
 from tests.support.deviations import Registry
 from tests.support.registries import AT_ONCE, described, noise, push_image, upload

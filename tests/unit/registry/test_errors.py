@@ -12,8 +12,8 @@ from soci_pipeline.registry.errors import (
     RepositoryUnknown,
     UploadUnknown,
     from_answer,
-    redacted,
 )
+from soci_pipeline.urls import redacted
 
 BASE = "https://r.example.com/v2/a"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import DamagedContent
+from soci_pipeline.log import LOGGER
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import DOCKER_FOREIGN_LAYER_GZIP, OCI_CONFIG, OCI_LAYER_GZIP
-from soci_pipeline.process import LOGGER
 from soci_pipeline.progress import shown_by
 from soci_pipeline.registry.errors import AccessRefused, ImmutableTag, RegistryError
 from soci_pipeline.registry.push import push_graph

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import HttpUrl
 
-from soci_pipeline.prefect_api import PrefectApi, PrefectRefused, PrefectUnavailable
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from soci_pipeline.webhook.configuration import PrefectSettings
 from soci_pipeline.webhook.dispatch import Dispatcher
 from soci_pipeline.webhook.errors import OutboxUnavailable

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from soci_pipeline.publish import source as git_source
+from soci_pipeline.git import source as git_source
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.webhook.events import PushEvent
 from soci_pipeline.webhook.metrics import Metrics

@@ -6,9 +6,10 @@ import logging
 
 import pytest
 
-from soci_pipeline.webhook.backoff import Loop, delay_s
+from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.json_logs import JsonFormatter, log
 from soci_pipeline.webhook.limits import RateLimit
+from soci_pipeline.webhook.loop import Loop
 from soci_pipeline.webhook.metrics import COUNTERS, GAUGES, Metrics
 
 

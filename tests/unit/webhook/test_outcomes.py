@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import HttpUrl
 
-from soci_pipeline.prefect_api import PrefectApi
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.webhook.forge import Forge
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, StatusTarget

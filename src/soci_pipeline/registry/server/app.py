@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput
-from soci_pipeline.process import logger
+from soci_pipeline.log import logger
 from soci_pipeline.registry.reference import is_repository
 from soci_pipeline.registry.server import blobs, manifests
 from soci_pipeline.registry.server.answers import Refusal, empty, json_response

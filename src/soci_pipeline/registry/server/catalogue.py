@@ -16,11 +16,11 @@ from typing import Any
 
 from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
 from soci_pipeline.full_disk import write_all
+from soci_pipeline.log import logger
 from soci_pipeline.oci import canonical_json
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex
-from soci_pipeline.process import logger
 from soci_pipeline.registry.server.files import fresh_file, full_disk_reported, sync_file
 
 TAG = "org.opencontainers.image.ref.name"

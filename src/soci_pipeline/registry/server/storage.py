@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from soci_pipeline.errors import DamagedContent, DiskFull, HostileArchive, InvalidInput, StackError
+from soci_pipeline.log import logger
 from soci_pipeline.oci import layout_files
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse
-from soci_pipeline.process import logger
 from soci_pipeline.registry.reference import is_repository
 from soci_pipeline.registry.referrers import entry_of, of_type
 from soci_pipeline.registry.server.answers import Refusal

@@ -1,0 +1,297 @@
+"""Finding the one image that is meant in an archive: an OCI layout (image-layout.md) or a Docker archive.
+
+What `docker save` writes since release 25 is both; the OCI side is read then, since it says the digests.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from soci_pipeline.archive.reader import Archive
+from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, PlatformMismatch
+from soci_pipeline.oci.annotations import REFERENCE_DIGEST, REFERENCE_TYPE
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.image_config import diff_ids_of_config, platform_of_config
+from soci_pipeline.oci.layout_choice import choose_roots, names_of
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.media_types import (
+    DOCKER_CONFIG,
+    GZIP_MAGIC,
+    IMAGE_INDEXES,
+    IMAGE_MANIFESTS,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    ZSTD_MAGIC,
+)
+from soci_pipeline.oci.platform import Platform
+
+_MAX_DEPTH = 4
+_MAX_DOCUMENTS = 1000
+_SHOWN = 20
+_CHOOSE = (
+    "Choose one by its name: --ref NAME of `soci-pipeline convert`, or #ref=NAME at the end of `prebuilt`. Or give an "
+    "archive with one image a platform."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLayer:
+    """A layer's file in the archive; ``descriptor`` is missing where the archive states no digest."""
+
+    name: str
+    media_type: str
+    descriptor: Descriptor | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image of the archive. ``manifest`` and its exact bytes are there for an OCI layout alone."""
+
+    platform: Platform
+    config: bytes
+    diff_ids: tuple[Digest, ...]
+    layers: tuple[FoundLayer, ...]
+    manifest: ImageManifest | None = None
+    manifest_bytes: bytes = b""
+    attestations: tuple[Descriptor, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """What the archive calls the image, and its digest; a Docker archive has the config's alone."""
+        digest = Digest.of(self.manifest_bytes or self.config)
+        return f"  {' = '.join(self.names) or '(without a name)'}  {digest}"
+
+
+def find_image(archive: Archive, platform: Platform, *, ref: str | None = None) -> FoundImage:
+    """The image of that platform. Everything that is read on the way is bounded and verified.
+
+    ``ref`` chooses one of several images: by its name in ``index.json``, its digest, or its tag in a Docker archive.
+
+    Raises `PlatformMismatch` where the archive has images of other platforms only, `InvalidInput` where it has none or
+    several that fit, `HostileArchive` and `DamagedContent` for what is not sound, and for a platform that is listed and
+    was not saved.
+    """
+    if archive.size("index.json") is not None and archive.size("oci-layout") is not None:
+        layout = _OciLayout(archive)
+        images = list(layout.images(ref))
+        layout.check_held(images, platform)
+        return _chosen(images, platform)
+    if archive.size("manifest.json") is not None:
+        return _chosen(_of_name(list(_docker_images(archive)), ref), platform)
+    raise InvalidInput(
+        "the archive holds no image: neither index.json with oci-layout nor manifest.json is in it",
+        advice="Give an OCI archive, an OCI layout or what `docker save` writes.",
+    )
+
+
+def read_blob(archive: Archive, descriptor: Descriptor) -> bytes:
+    """A small blob, verified; raises `HostileArchive` for a large one, `DamagedContent` for a wrong one."""
+    data = _read(archive, blob_name(descriptor.digest))
+    if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
+        raise DamagedContent(f"blob {descriptor.digest} of the archive is not what its descriptor says")
+    return data
+
+
+def read_document(archive: Archive, descriptor: Descriptor) -> tuple[ImageManifest | ImageIndex, bytes]:
+    """A manifest or an index of the archive, and its exact bytes."""
+    data = read_blob(archive, descriptor)
+    return _parsed(data, descriptor.media_type), data
+
+
+def blob_name(digest: Digest) -> str:
+    """Where a layout keeps a blob."""
+    return f"blobs/sha256/{digest.hex}"
+
+
+def _chosen(images: Sequence[FoundImage], platform: Platform) -> FoundImage:
+    if not images:
+        raise InvalidInput("the archive holds no image")
+    fitting = [image for image in images if image.platform.matches(platform)]
+    if not fitting:
+        there = ", ".join(sorted({str(image.platform) for image in images}))
+        raise PlatformMismatch(
+            f"{platform} was asked for, and the archive holds {there}",
+            advice="Build for that platform, or name one archive a platform with {platform} in the address.",
+        )
+    different = list({Digest.of(image.config): image for image in reversed(fitting)}.values())[::-1]
+    if len(different) > 1:
+        raise InvalidInput(
+            f"the archive holds {len(different)} images for {platform}:\n{_listed(different)}", advice=_CHOOSE
+        )
+    return fitting[0]
+
+
+def _of_name(images: list[FoundImage], ref: str | None) -> list[FoundImage]:
+    if ref is None:
+        return images
+    chosen = [image for image in images if ref in image.names or ref == Digest.of(image.config)]
+    if not chosen:
+        raise InvalidInput(f"the archive has no image {ref[:200]!r}; it has:\n{_listed(images)}", advice=_CHOOSE)
+    return chosen
+
+
+def _listed(images: Sequence[FoundImage]) -> str:
+    shown = [image.shown for image in images[:_SHOWN]]
+    return "\n".join([*shown, f"  and {len(images) - _SHOWN} more"] if len(images) > _SHOWN else shown)
+
+
+class _OciLayout:
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._seen: set[Digest] = set()
+        self._absent: list[tuple[Descriptor, Digest]] = []
+
+    def check_held(self, images: Sequence[FoundImage], wanted: Platform) -> None:
+        """Raise `DamagedContent` where the image of a platform is listed and was not saved, with no other in its place.
+
+        An engine saves the index as it was pulled, and of the images only the ones it has.
+        """
+        if any(image.platform.matches(wanted) for image in images):
+            return
+        absent = [blob for item, blob in self._absent if item.platform is not None and item.platform.matches(wanted)]
+        if not images:
+            absent += [blob for item, blob in self._absent if item.platform is None]
+        if absent:
+            held = ", ".join(dict.fromkeys(str(image.platform) for image in images)) or "no image"
+            raise DamagedContent(
+                f"{wanted} was asked for; the archive lists it and lacks its blob {absent[0]}",
+                advice=f"The archive holds {held}. Save the image again with {wanted}, or leave that platform out.",
+            )
+
+    def images(self, ref: str | None) -> Iterator[FoundImage]:
+        fields = _json(_read(self._archive, "index.json"))
+        if not isinstance(fields, dict):
+            raise DamagedContent("index.json of the archive is not an object")
+        # Older layouts give the file no media type, and some give it a wrong one; its place says what it is.
+        fields["mediaType"] = OCI_INDEX
+        index = _parsed(json.dumps(fields).encode(), OCI_INDEX)
+        if ref is not None and isinstance(index, ImageIndex):
+            attestations = [item for item in index.manifests if item.annotations.get(REFERENCE_TYPE)]
+            images = [item for item in index.manifests if item not in attestations]
+            index = index.replaced(manifests=(*choose_roots(images, ref, "the archive"), *attestations))
+        yield from self._below(index, depth=0)
+
+    def _below(
+        self, index: ImageManifest | ImageIndex, *, depth: int, names: tuple[str, ...] = ()
+    ) -> Iterator[FoundImage]:
+        if depth > _MAX_DEPTH:
+            raise HostileArchive(f"the image index of the archive is nested deeper than {_MAX_DEPTH}")
+        attestations = [item for item in index.children if item.annotations.get(REFERENCE_TYPE)]
+        for item in index.children:
+            if item.digest in self._seen or item.annotations.get(REFERENCE_TYPE):
+                continue
+            self._seen.add(item.digest)
+            if len(self._seen) > _MAX_DOCUMENTS:
+                raise HostileArchive(f"the archive has more than {_MAX_DOCUMENTS} manifests")
+            if self._archive.size(blob_name(item.digest)) is None:
+                self._absent.append((item, item.digest))
+                continue
+            called = names_of(item) or names
+            if item.media_type in IMAGE_INDEXES:
+                document, _ = read_document(self._archive, item)
+                yield from self._below(document, depth=depth + 1, names=called)
+            elif item.media_type in IMAGE_MANIFESTS:
+                yield from self._image(item, attestations, called)
+
+    def _image(
+        self, item: Descriptor, attestations: Sequence[Descriptor], names: tuple[str, ...]
+    ) -> Iterator[FoundImage]:
+        manifest, data = read_document(self._archive, item)
+        if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+            return  # an artifact: a SOCI index, a signature
+        if self._archive.size(blob_name(manifest.config.digest)) is None:
+            self._absent.append((item, manifest.config.digest))
+            return
+        config = read_blob(self._archive, manifest.config)
+        platform, diff_ids = _facts(config, len(manifest.layers))
+        if item.platform is not None and not item.platform.is_unknown and not item.platform.matches(platform):
+            raise PlatformMismatch(f"the archive calls an image {item.platform} whose config says {platform}")
+        yield FoundImage(
+            platform=platform,
+            config=config,
+            diff_ids=diff_ids,
+            layers=tuple(FoundLayer(blob_name(layer.digest), layer.media_type, layer) for layer in manifest.layers),
+            manifest=manifest,
+            manifest_bytes=data,
+            attestations=tuple(
+                each for each in attestations if each.annotations.get(REFERENCE_DIGEST) == str(item.digest)
+            ),
+            names=names,
+        )
+
+
+def _docker_images(archive: Archive) -> Iterator[FoundImage]:
+    entries = _json(_read(archive, "manifest.json"))
+    if not isinstance(entries, list) or len(entries) > _MAX_DOCUMENTS:
+        raise DamagedContent("manifest.json of the archive is not a list of images")
+    for entry in entries:
+        names = entry.get("Layers") if isinstance(entry, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DamagedContent("an image in manifest.json of the archive has no list of layers")
+        if not isinstance(entry.get("Config"), str):
+            raise DamagedContent("an image in manifest.json of the archive has no config")
+        config = _read(archive, entry["Config"])
+        platform, diff_ids = _facts(config, len(names))
+        yield FoundImage(
+            platform=platform,
+            config=config,
+            diff_ids=diff_ids,
+            layers=tuple(FoundLayer(name, _sniffed(archive, name), None) for name in names),
+            names=_tags(entry),
+        )
+
+
+def _tags(entry: dict[str, Any]) -> tuple[str, ...]:
+    tags = entry.get("RepoTags")
+    return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
+
+
+def _sniffed(archive: Archive, name: str) -> str:
+    with archive.open(name) as file:
+        start = file.read(len(ZSTD_MAGIC))
+    if start.startswith(GZIP_MAGIC):
+        return OCI_LAYER_GZIP
+    return OCI_LAYER_ZSTD if start == ZSTD_MAGIC else OCI_LAYER
+
+
+def _facts(config: bytes, layers: int) -> tuple[Platform, tuple[Digest, ...]]:
+    try:
+        platform, diff_ids = platform_of_config(config), diff_ids_of_config(config)
+    except InvalidInput as error:
+        raise DamagedContent(f"an image of the archive cannot be used: {error.reason}") from error
+    if len(diff_ids) != layers:
+        raise DamagedContent(f"an image of the archive has {layers} layers, and its config lists {len(diff_ids)}")
+    return platform, diff_ids
+
+
+def _read(archive: Archive, name: str) -> bytes:
+    size = archive.size(name)
+    if size is None:
+        raise DamagedContent(f"the archive lacks {name[:200]!r}")
+    if size > MAX_MANIFEST_BYTES:
+        raise HostileArchive(f"{name[:200]!r} of the archive has {size} bytes; {MAX_MANIFEST_BYTES} is the bound")
+    with archive.open(name) as file:
+        return file.read(MAX_MANIFEST_BYTES)
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise HostileArchive("a document of the archive is nested too deep") from error
+    except ValueError as error:
+        raise DamagedContent(f"a document of the archive is not JSON: {error!s:.200}") from error
+
+
+def _parsed(data: bytes, media_type: str) -> ImageManifest | ImageIndex:
+    _json(data)
+    try:
+        return parse(data, media_type=media_type)
+    except InvalidInput as error:
+        raise DamagedContent(f"a document of the archive cannot be used: {error.reason}") from error

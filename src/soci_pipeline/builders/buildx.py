@@ -1,0 +1,210 @@
+"""Builds with BuildKit through `docker buildx`, exported as an OCI archive whose digests repeat.
+
+Reproducibility rests on SOURCE_DATE_EPOCH, given as environment and as build argument, and on the exporter's
+``rewrite-timestamp`` (BuildKit 0.13; reproducible-builds.org, "SOURCE_DATE_EPOCH"). The engine's own builder can export
+OCI archives only with the containerd image store; elsewhere a builder in a container is made for the one build.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from soci_pipeline.builders.builder import BuilderName
+from soci_pipeline.builders.errors import BuilderUnavailable, build_failure
+from soci_pipeline.builders.request import BuildRequest
+from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
+from soci_pipeline.log import logger
+from soci_pipeline.machine.programs import find, run
+from soci_pipeline.machine.working_folder import BUILDER_RECORD, PREFIX
+from soci_pipeline.tool_versions import find_version, require_version
+
+MINIMUM_BUILDX = (0, 10, 0)
+"""The first that hands SOURCE_DATE_EPOCH on and knows ``--provenance`` and ``--sbom``."""
+
+MINIMUM_ENGINE = (26, 0, 0)
+"""The first Docker engine whose own BuildKit knows ``rewrite-timestamp``."""
+
+_CLI = "docker-cli"
+_ARCHIVE = "image.tar"
+_ANSWER_SECONDS = 60.0
+
+
+class BuildxBuilder:
+    """``docker buildx build`` to an OCI archive."""
+
+    name = BuilderName.BUILDX
+    compresses = True
+    trusted = True
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._env = dict(os.environ if env is None else env)
+        self._checked: BuildRequest | None = None
+        self._exports_oci = False
+
+    def check(self, request: BuildRequest) -> None:
+        """Raise for a bad request, a missing or old docker or buildx, an engine or builder that does not answer."""
+        request.check()
+        find("docker", package=_CLI, env=self._env)
+        require_version(
+            "docker buildx",
+            self._buildx_version(),
+            MINIMUM_BUILDX,
+            why="for reproducible builds",
+            package="docker-buildx",
+        )
+        if request.buildx_builder is None:
+            self._exports_oci = exports_oci(self._engine())
+        else:
+            self._check_named_builder(request.buildx_builder)
+        self._checked = request
+
+    def build(self, request: BuildRequest, destination: Path) -> Path:
+        """Build; returns the OCI archive. Leaving by an exception ends the build and removes a builder made for it."""
+        if self._checked != request:
+            self.check(request)
+        destination.mkdir(parents=True, exist_ok=True)
+        archive = destination / _ARCHIVE
+        env = self._env | {"SOURCE_DATE_EPOCH": str(request.source_date_epoch), "BUILDKIT_PROGRESS": "plain"}
+        with self._builder(request, destination) as builder:
+            argv = build_command(request, archive, builder=builder)
+            try:
+                run(argv, package=_CLI, env=env, stream=True)
+            except ToolFailed as error:
+                raise build_failure(request.platform, error.reason) from error
+        return archive
+
+    @contextlib.contextmanager
+    def _builder(self, request: BuildRequest, destination: Path) -> Iterator[str | None]:
+        if request.buildx_builder is not None:
+            yield request.buildx_builder
+        elif self._exports_oci:
+            # Named, so that a `docker buildx use` of this machine's user does not decide.
+            yield "default"
+        else:
+            with temporary_builder(destination, env=self._env, network=request.network) as name:
+                yield name
+
+    def _buildx_version(self) -> str:
+        try:
+            return run(["docker", "buildx", "version"], env=self._env, timeout=_ANSWER_SECONDS).stdout
+        except ToolFailed as error:
+            raise ToolMissing(
+                "docker has no buildx plugin that works",
+                advice="Install the package docker-buildx (docker-buildx-plugin from Docker's own repository).",
+            ) from error
+
+    def _engine(self) -> dict[str, object]:
+        try:
+            text = run(["docker", "info", "--format", "{{json .}}"], env=self._env, timeout=_ANSWER_SECONDS).stdout
+            facts = json.loads(text)
+        except (ToolFailed, ValueError) as error:
+            raise EngineUnavailable(f"the Docker engine does not answer: {error}") from error
+        if not isinstance(facts, dict) or not facts.get("ServerVersion"):
+            # The client prints its own half, and exits with success, when it cannot connect.
+            errors = facts.get("ServerErrors") if isinstance(facts, dict) else None
+            raise EngineUnavailable(
+                f"the Docker engine does not answer: {'; '.join(map(str, errors or ['no reason']))}"
+            )
+        return facts
+
+    def _check_named_builder(self, name: str) -> None:
+        try:
+            run(["docker", "buildx", "inspect", name], env=self._env, timeout=_ANSWER_SECONDS)
+        except ToolFailed as error:
+            raise InvalidInput(
+                f"there is no buildx builder {name!r}, or it does not answer: {error.reason}",
+                advice="`docker buildx ls` lists the builders; `buildx_builder` names one of them.",
+            ) from error
+
+
+def exports_oci(engine: Mapping[str, object]) -> bool:
+    """Whether an engine's own builder can export an OCI archive with rewritten timestamps, by its ``docker info``."""
+    version = find_version(str(engine.get("ServerVersion", "")))
+    return has_containerd_store(engine) and version is not None and version >= MINIMUM_ENGINE
+
+
+def has_containerd_store(engine: Mapping[str, object]) -> bool:
+    """Whether ``docker info`` tells of the containerd image store (driver status ``io.containerd.snapshotter.v1``)."""
+    return "io.containerd.snapshotter" in json.dumps(engine.get("DriverStatus") or [])
+
+
+def build_command(request: BuildRequest, archive: Path, *, builder: str | None) -> list[str]:
+    """The argv of a build. Secrets appear as paths of files, never as values."""
+    arguments = {"SOURCE_DATE_EPOCH": str(request.source_date_epoch)} | request.build_args
+    argv = ["docker", "buildx", "build"]
+    argv += [] if builder is None else ["--builder", builder]
+    argv += ["--progress", "plain", "--platform", str(request.platform), "--file", str(request.dockerfile_path())]
+    argv += ["--output", csv_fields({"type": "oci", "dest": str(archive), "rewrite-timestamp": "true"})]
+    if request.attestations:
+        argv += ["--provenance", "mode=max", "--sbom", "true" if request.sbom else "false"]
+    else:
+        argv += ["--provenance", "false", "--sbom", "false"]
+    argv += ["--pull"] if request.pull else []
+    argv += [] if request.target is None else ["--target", request.target]
+    argv += [] if request.network is None else ["--network", request.network]
+    for name, value in sorted(arguments.items()):
+        argv += ["--build-arg", f"{name}={value}"]
+    for name, path in sorted(request.secrets.items()):
+        argv += ["--secret", csv_fields({"id": name, "src": str(path)})]
+    for place in request.cache_from:
+        argv += ["--cache-from", place]
+    for place in request.cache_to:
+        argv += ["--cache-to", place]
+    return [*argv, str(request.context_folder())]
+
+
+def csv_fields(fields: Mapping[str, str]) -> str:
+    """``key=value`` pairs as buildx reads them: one CSV record, so that a path may hold a comma or a quote."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([f"{key}={value}" for key, value in fields.items()])
+    return line.getvalue()
+
+
+@contextlib.contextmanager
+def temporary_builder(folder: Path, *, env: Mapping[str, str], network: str | None = None) -> Iterator[str]:
+    """A builder of the ``docker-container`` driver, removed with its container and cache when the block is left.
+
+    Its name is noted in ``folder`` first, so that `reaper.reap` finds it if this process is killed.
+    """
+    name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / BUILDER_RECORD
+    record.write_text(f"{name}\n")
+    options = [] if network is None else ["--driver-opt", f"network={network}"]
+    if network == "host":
+        # Steps may use the host's network only where the builder's daemon allows it.
+        options += ["--buildkitd-flags", "--allow-insecure-entitlement network.host"]
+    logger().info("making the builder %s, since the engine's own cannot export OCI archives", name)
+    try:
+        try:
+            create = ["docker", "buildx", "create", "--name", name, "--driver", "docker-container", *options]
+            run([*create, "--bootstrap"], package=_CLI, env=env, stream=True)
+        except ToolFailed as error:
+            raise BuilderUnavailable(f"a builder in a container could not be started: {error.reason}") from error
+        yield name
+    finally:
+        remove_builder(name, env=env)
+        record.unlink(missing_ok=True)
+
+
+def remove_recorded_builder(record: str, env: Mapping[str, str] | None) -> str | None:
+    """Remove the builder of a killed run, by its record; returns its name, None for one that is not a run's."""
+    name = record.strip()
+    if not name.startswith(PREFIX):
+        return None
+    remove_builder(name, env=env)
+    return name
+
+
+def remove_builder(name: str, *, env: Mapping[str, str] | None = None) -> None:
+    """Remove a builder with its container and its cache; one that is gone already is fine."""
+    try:
+        run(["docker", "buildx", "rm", "--force", name], package=_CLI, env=env, timeout=_ANSWER_SECONDS)
+    except ToolFailed as error:
+        if "no builder" not in error.reason:
+            raise

@@ -1,0 +1,174 @@
+"""Addresses of git repositories and names of refs, checked before git sees them.
+
+Either comes from strangers: from the parameters of a run (`check_url`), or from the event of a push
+(`soci_pipeline.webhook.clone_urls`, which allows less).
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from soci_pipeline.aws.codecommit import CodeCommitSource
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.hosts import is_forbidden
+from soci_pipeline.urls import redacted
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""What no address, path or name has in it."""
+
+COMMIT = r"^[0-9a-f]{40}(?:[0-9a-f]{24})?$"
+"""The pattern of a whole commit id, of SHA-1 or SHA-256."""
+
+MAX_REF_LENGTH = 1000
+"""The most characters of a ref. GitHub has a limit of 255 bytes, other forges have none."""
+
+_MAX_REF_PART = 255
+
+DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
+"""The schemes of remote repositories, and the port that a URL without one means."""
+
+_SCP = re.compile(r"(?:[A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![0-9]*/)[\w~][^\s:]*\Z")
+_HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
+# Shells, HTML and logs read these as more than text; no URL of a repository needs them, not even percent-encoded.
+_QUOTES = re.compile(r"[\"'`$\\]")
+_UNSAFE = re.compile(r"[\s\"'`$\\<>|;&(){}^*?#!]")
+# `javascript:x` looks like the scp form of ssh, with a host of that name.
+_SCHEMES_WITHOUT_HOST = frozenset(
+    {"about", "blob", "data", "file", "ftp", "http", "https", "jar", "javascript", "mailto", "ssh", "vbscript"}
+)
+# What `git check-ref-format` forbids, and a leading dash.
+_BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$|/\.|\.lock/|^@$")
+_ADVICE = "Give an https, ssh or git address, or the absolute path of a git work tree; credentials belong in a block."
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port of a remote: what its credentials are bound to. ``host`` is in lower case."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+def origin_of(url: str) -> Origin | None:
+    """The server that git connects to for a URL (ssh for ``user@host:path``); None for a path of this machine.
+
+    Compare two of them to pin a source to a server. Raises `InvalidInput` for what is not a git address.
+    """
+    codecommit = CodeCommitSource.parse(url)
+    url = url if codecommit is None else codecommit.url
+    if url.startswith("/"):
+        return None
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        return Origin("ssh", url.partition(":")[0].rpartition("@")[2].lower(), DEFAULT_PORTS["ssh"])
+    if scheme == "file":
+        return None
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or scheme not in DEFAULT_PORTS:
+        raise InvalidInput("not a git address", advice=_ADVICE)
+    return Origin(scheme, f"[{host}]" if ":" in host else host, DEFAULT_PORTS[scheme] if port is None else port)
+
+
+def is_commit(text: str) -> bool:
+    """Whether it is a whole commit id, and not an abbreviated one."""
+    return re.fullmatch(COMMIT, text) is not None
+
+
+def check_url(url: str) -> str:
+    """The address itself; raises `InvalidInput` where git would take it for an option or run a command of it.
+
+    In a URL of a remote, quotes, `$`, other characters that shells interpret, `..`, and link-local, multicast and
+    metadata hosts are rejected as well.
+    """
+    text = url.strip()
+    if not text or CONTROL.search(text) or text.startswith("-") or len(text) > 2000:
+        raise _not_an_address(text)
+    if CodeCommitSource.parse(text) is not None:
+        return text
+    if "::" in text.partition("://")[0].partition("/")[0]:
+        raise InvalidInput(f"git's remote helpers are not allowed: {text[:200]!r}", advice=_ADVICE)
+    if text.startswith("/"):
+        return text
+    if "://" not in text:
+        return _check_scp(text)
+    return _check_scheme(text)
+
+
+def _check_scp(text: str) -> str:
+    user, _, host = text.partition(":")[0].rpartition("@")
+    if not _SCP.match(text) or (not user and host.lower() in _SCHEMES_WITHOUT_HOST):
+        raise _not_an_address(text)
+    return _check_remote(text, host)
+
+
+def _check_scheme(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host = parts.netloc.rpartition("@")[2]
+        user = parts.username or ""
+        password, name, _ = parts.password, parts.hostname or "", parts.port
+    except ValueError:
+        raise InvalidInput("not a git address", advice=_ADVICE) from None
+    if parts.scheme not in ("https", "http", "ssh", "git", "file"):
+        raise InvalidInput(f"git over {parts.scheme[:30]!r} is not allowed", advice=_ADVICE)
+    # The address is not repeated: it holds a secret.
+    if password is not None or (user and parts.scheme in ("https", "http", "git")):
+        raise InvalidInput(f"the git address of {host} holds credentials", advice=_ADVICE)
+    if parts.scheme == "file":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise _not_an_address(text)
+        return text
+    if not _HOST.match(host) or user.startswith("-") or parts.path in ("", "/") or parts.path.startswith("/-"):
+        raise _not_an_address(text)
+    return _check_remote(text, name)
+
+
+def _check_remote(text: str, host: str) -> str:
+    decoded = unquote(text)
+    if _UNSAFE.search(text) or not text.isprintable() or _QUOTES.search(decoded) or CONTROL.search(decoded):
+        # A token may stand behind the question mark.
+        shown = redacted(text)[:200]
+        raise InvalidInput(f"the git address has characters that are not allowed: {shown!r}", advice=_ADVICE)
+    if ".." in re.split("[/:]", decoded):
+        raise InvalidInput(f"'..' is not allowed in a git address: {text[:200]!r}", advice=_ADVICE)
+    if is_forbidden(host):
+        reason = f"the git address names a link-local, multicast or metadata host: {text[:200]!r}"
+        raise InvalidInput(reason, advice=_ADVICE)
+    return text
+
+
+def _not_an_address(text: str) -> InvalidInput:
+    return InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
+
+
+def check_ref(ref: str) -> str:
+    """The ref itself; raises `InvalidInput` for what can be no branch, tag or commit."""
+    text = ref.strip()
+    # Each part may be a folder or a file of the server.
+    longest = max(len(part.encode("utf-8", "replace")) for part in text.split("/"))
+    if not text or len(text) > MAX_REF_LENGTH or longest > _MAX_REF_PART or _BAD_REF.search(text):
+        raise InvalidInput(f"not a branch, tag or commit: {ref[:200]!r}", advice="Give its name, without options.")
+    return text
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether a URL is the path of a repository."""
+    return url.startswith(("/", "file://"))
+
+
+def spellings(scheme: str, host: str) -> list[str]:
+    """How a prompt may write one host and port."""
+    default = f":{DEFAULT_PORTS[scheme]}"
+    bare = host.removesuffix(default)
+    has_port = bare.rpartition("]")[2].find(":") >= 0
+    written = [bare] if has_port else [bare, f"{bare}{default}"]
+    lower = [each.lower() for each in written]
+    return sorted({spelled for each in (*written, *lower) for spelled in (each, each.replace("_", "%5F"))})

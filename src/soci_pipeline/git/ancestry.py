@@ -1,0 +1,66 @@
+"""Whether one commit comes before another: history is fetched when it is first needed, once, and answers are kept."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from soci_pipeline.git.address import check_url, is_commit
+from soci_pipeline.git.program import Git, remote
+from soci_pipeline.git.sign_in import GitCredentials
+
+Answers = MutableMapping[tuple[str, str], bool | None]
+"""Whether the first commit of a pair is an ancestor of the second; None where the repository does not know both."""
+
+
+class Ancestry:
+    """A context manager; inside the block it answers for one repository. Not thread-safe.
+
+    ``credentials`` are asked for when history is fetched. ``answers`` are what is known already, and are added to: give
+    the same ones to the next block, and a question that comes again costs nothing. An error is not kept.
+    """
+
+    def __init__(
+        self, url: str, credentials: Callable[[], GitCredentials | None], *, answers: Answers | None = None
+    ) -> None:
+        self._url = check_url(url)
+        self._credentials = credentials
+        self._answers = {} if answers is None else answers
+        self._stack = contextlib.ExitStack()
+        self._history: tuple[Git, Path] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._history = None
+        self._stack.close()
+
+    def __call__(self, older: str, newer: str) -> bool | None:
+        """Whether ``older`` is an ancestor of ``newer``; None where that cannot be known. Raises `SourceError`."""
+        if not (is_commit(older) and is_commit(newer)):
+            return None
+        if (older, newer) not in self._answers:
+            self._answers[older, newer] = self._look_up(older, newer)
+        return self._answers[older, newer]
+
+    def _look_up(self, older: str, newer: str) -> bool | None:
+        git, folder = self._fetched()
+        for commit in (older, newer):
+            if not git.succeeds("-C", str(folder), "cat-file", "-e", f"{commit}^{{commit}}"):
+                return None
+        return git.succeeds("-C", str(folder), "merge-base", "--is-ancestor", older, newer)
+
+    def _fetched(self) -> tuple[Git, Path]:
+        if self._history is None:
+            with contextlib.ExitStack() as stack:
+                git, address = stack.enter_context(remote(self._url, self._credentials()))
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soci-history-")))
+                git.history(folder, address)
+                self._history = git, folder
+                self._stack = stack.pop_all()
+        return self._history

@@ -1,0 +1,70 @@
+"""What git says when it fails, understood."""
+
+import re
+from http import HTTPStatus
+
+from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
+from soci_pipeline.git.address import Origin, spellings
+from soci_pipeline.machine.programs import TooManyProcesses
+
+# What git repeats of a server's answer, and curl of a proxy's. A number alone may be part of an address or a commit.
+_HTTP_STATUS = re.compile(
+    r"(?:returned error:|rpc failed; http|received http code|tunnel failed, response) ([0-9]{3})\b"
+)
+_UNANSWERED_PROMPT = re.compile(r"could not read (?:username|password) for '([^']+)'")
+_DUMB_ADVICE = "Serve the repository with git's smart protocol (a forge or `git http-backend`), or use an ssh URL."
+_REFUSALS = ("authentication failed", "could not read username", "permission denied")
+_SILENCE = ("could not resolve", "failed to connect", "connection refused", "timed out", "connection reset")
+
+
+class SourceRefused(SourceError):
+    """The git server does not take the credentials."""
+
+
+class UnsupportedServer(SourceError):
+    """A plain web server: it has the files of the repository, and does not speak git's smart HTTP protocol."""
+
+    default_advice = _DUMB_ADVICE
+
+
+def no_such_ref(ref: str, url: str) -> SourceError:
+    """What a ref is answered with that the repository does not have."""
+    return SourceError(f"{url} has no branch, tag or commit {ref}", advice="Push it first, or correct `ref`.")
+
+
+def understood(error: ToolFailed, bound_to: Origin | None) -> SourceError:
+    if isinstance(error, TooManyProcesses):
+        return UnsupportedServer(error.reason)
+    said = error.reason.lower()
+    status = int(found[1]) if (found := _HTTP_STATUS.search(said)) else None
+    if "dumb http transport" in said:
+        return UnsupportedServer(f"git's dumb HTTP protocol is not supported\n{error.reason}")
+    if "not supported or disabled in libcurl" in said:
+        advice = "Set `source` to the URL that the server redirects to, if you trust that server."
+        return SourceError(f"the git server redirects to a protocol that is not allowed\n{error.reason}", advice=advice)
+    other = _other_server(said, bound_to)
+    if other is not None:
+        advice = "Set `source` to the URL of the server that requires the login, if you trust that server."
+        return SourceError(
+            f"{other} requires a login, but the credentials are only for {bound_to}\n{error.reason}", advice=advice
+        )
+    if status == HTTPStatus.FORBIDDEN or any(mark in said for mark in _REFUSALS):
+        advice = "Name a block with credentials in `source_credentials`, or give the worker's user access."
+        return SourceRefused(f"the git server refused the credentials\n{error.reason}", advice=advice)
+    if status in TEMPORARY_STATUSES or any(mark in said for mark in _SILENCE):
+        advice = "Check the address and the network of the worker."
+        return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
+    if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):
+        return SourceError(f"there is no such git repository\n{error.reason}", advice="Check the address in `source`.")
+    return SourceError(error.reason, advice="Try `git ls-remote` with the address in `source` on that machine.")
+
+
+def _other_server(said: str, bound_to: Origin | None) -> str | None:
+    """The server whose login git could not read, where the credentials are for another one."""
+    prompt = _UNANSWERED_PROMPT.search(said)
+    if prompt is None or bound_to is None:
+        return None
+    scheme, _, rest = prompt[1].partition("://")
+    host = rest.rpartition("@")[2]
+    known = (each.lower() for each in spellings(bound_to.scheme, f"{bound_to.host}:{bound_to.port}"))
+    return None if scheme == bound_to.scheme and host in known else f"{scheme}://{host}"

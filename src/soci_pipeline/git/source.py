@@ -1,0 +1,167 @@
+"""The source of a build: a ref is resolved to one commit once, and every branch fetches exactly that commit.
+
+Addresses and refs that could be read as options, or that name a transport which runs commands, are refused
+(`git.address`); git itself is held by `git.program`. Submodules are not fetched; files in Git LFS
+are where it is installed.
+"""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.git import lfs
+from soci_pipeline.git.address import check_ref, check_url, is_commit
+from soci_pipeline.git.ancestry import Ancestry
+from soci_pipeline.git.errors import no_such_ref
+from soci_pipeline.git.files import Files
+from soci_pipeline.git.program import Git, remote
+from soci_pipeline.git.sign_in import GitCredentials
+from soci_pipeline.log import logger
+
+_ABBREVIATED = re.compile(r"[0-9a-f]{7,63}\Z")
+
+
+class ResolvedSource(BaseModel):
+    """One commit of one repository. ``commit_time`` is Unix seconds; ``version`` comes from a tag on the commit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    ref: str
+    """As asked for and found: ``refs/heads/main``, ``refs/tags/v1.2``, or the commit itself."""
+    commit: str
+    commit_time: int
+    version: str | None = None
+
+    @field_validator("commit")
+    @classmethod
+    def _commit_is_a_whole_one(cls, commit: str) -> str:
+        if not is_commit(commit):
+            raise ValueError(f"not a commit id: {commit[:100]!r}")
+        return commit
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_safe_for_git(cls, url: str) -> str:
+        try:
+            return check_url(url)
+        except InvalidInput as error:
+            raise ValueError(error.reason) from error
+
+
+def resolve(
+    url: str, ref: str | None = None, *, files: Sequence[str] = (), credentials: GitCredentials | None = None
+) -> ResolvedSource:
+    """Find the one commit that ``ref`` (the default branch where None) means now, and when it was made.
+
+    ``files`` must be in it; none of their contents are fetched for that. Raises `SourceError` where repository, ref or
+    a file do not exist, credentials are refused, or a name is both branch and tag of different commits; ``temporary``
+    where the host did not answer.
+    """
+    given = check_url(url)
+    _name_uncommitted(given)
+    with remote(given, credentials) as (git, address):
+        refs = git.remote_refs(address)
+        found, commit = _choose(refs, check_ref(ref) if ref else None, given)
+        with tempfile.TemporaryDirectory(prefix="soci-resolve-") as folder:
+            if commit is None:
+                found = commit = git.expand(Path(folder), address, found)
+            git.fetch(Path(folder), address, commit, blobs=False)
+            Files(git, Path(folder), address, commit).check(files)
+            time = int(git.run_here("-C", folder, "show", "-s", "--format=%ct", commit).strip())
+    return ResolvedSource(url=given, ref=found, commit=commit, commit_time=time, version=_version(refs, found, commit))
+
+
+def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentials | None = None) -> Path:
+    """Put the files of the commit into ``folder`` (which is made, and must not exist), without git's own data.
+
+    Modes and times depend on the commit alone, so that a build that copies everything repeats. Raises as `resolve`.
+    """
+    with remote(source.url, credentials) as (git, address):
+        beside = folder.parent.absolute()
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=beside))
+        with tempfile.TemporaryDirectory(prefix=".git-", dir=beside) as data:
+            git.fetch(Path(data), address, source.commit, blobs=True)
+            # Without credentials: a filter that the machine has may take URLs from the files of the commit.
+            with Git.session() as local:
+                local.check_out(Path(data), partial, source.commit)
+            lfs.fill_in(git, Path(data).absolute(), partial, address, source.commit)
+    if (partial / ".gitmodules").exists():
+        logger().warning("the source has submodules; they are not fetched")
+    _normalise(partial, source.commit_time)
+    partial.rename(folder)
+    return folder
+
+
+def is_ancestor(url: str, older: str, newer: str, *, credentials: GitCredentials | None = None) -> bool | None:
+    """Whether one commit is an ancestor of another; None where the repository does not know them both any more."""
+    with Ancestry(url, lambda: credentials) as ancestry:
+        return ancestry(older, newer)
+
+
+def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, str | None]:
+    """The full name of the ref, and its commit; None as commit for an abbreviated one."""
+    if ref is None:
+        if "HEAD" not in refs:
+            raise SourceError(f"{url} has no default branch", advice="Give the branch, tag or commit as `ref`.")
+        return refs.get("ref: HEAD", refs["HEAD"]), refs["HEAD"]
+    names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
+    # An annotated tag is an object of its own; its commit is listed under the name with ^{}.
+    found = {name: refs.get(f"{name}^{{}}", refs[name]) for name in names if name in refs}
+    if len(set(found.values())) > 1:
+        advice = f"Write {names[0]} or {names[1]}."
+        raise SourceError(f"{ref} is a branch and a tag of {url}, of different commits", advice=advice)
+    if found:
+        return next(iter(found.items()))
+    # The names of a SHA-256 repository are longer, so that 40 digits are the beginning of one.
+    digits = max((len(value) for value in refs.values() if is_commit(value)), default=0)
+    if is_commit(ref) and len(ref) >= digits:
+        return ref, ref
+    if _ABBREVIATED.match(ref):
+        return ref, None
+    raise no_such_ref(ref, url)
+
+
+def _version(refs: Mapping[str, str], found: str, commit: str) -> str | None:
+    """The version that a tag on the commit names; the tag that was asked for comes first."""
+    tags = [
+        name.removesuffix("^{}") for name, value in refs.items() if value == commit and name.startswith("refs/tags/")
+    ]
+    names = [found] if found.startswith("refs/tags/") else tags
+    versions = [re.sub(r"^v(?=[0-9])", "", name.removeprefix("refs/tags/")) for name in names]
+    numbered = [version for version in versions if re.match(r"[0-9]+(\.[0-9]+)*", version)]
+
+    def order(version: str) -> tuple[tuple[int, ...], bool, str]:
+        number = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+        digits = number.group() if number else "0"
+        # A release stands above its own candidates.
+        return tuple(int(part) for part in digits.split(".")), version == digits, version
+
+    return max(numbered, key=order, default=versions[0] if found.startswith("refs/tags/") else None)
+
+
+def _name_uncommitted(url: str) -> None:
+    path = Path(url.removeprefix("file://"))
+    if not path.is_absolute() or not path.is_dir():
+        return
+    # A bare repository has no work tree.
+    with Git.session() as git, contextlib.suppress(SourceError):
+        git.name_uncommitted(path)
+
+
+def _normalise(folder: Path, moment: int) -> None:
+    """Git writes modes by the umask and times by the clock; a build context must have neither."""
+    for parent, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(parent) / name
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+            os.utime(path, (moment, moment), follow_symlinks=False)
+    folder.chmod(0o755)
+    os.utime(folder, (moment, moment))

@@ -1,0 +1,20 @@
+"""Parameters that several flows on images of a registry have."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from soci_pipeline.registry.reference import ImageReference
+
+
+def _has_a_target(reference: ImageReference) -> ImageReference:
+    if reference.target is None:
+        raise ValueError(f"{reference} has neither tag nor digest; write it as registry/repository:tag")
+    return reference
+
+
+Target = Annotated[ImageReference, AfterValidator(_has_a_target)]
+"""An image with a tag or a digest."""
+
+EXAMPLE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web"
+"""A repository, for the examples in forms."""

@@ -1,0 +1,216 @@
+"""The one door to other programs.
+
+argv is always a list, is logged with secrets left out (none may be in it in the first place), and is resolved on the
+PATH of the environment that is given. Output is streamed to the logger line by line; an error carries the program's
+name, its exit status or signal, and its last lines. A child runs in a process group of its own, and the whole group is
+ended when the ``with`` block or call is left by an exception, a cancellation included. No program inherits the secrets
+that this process may have in its environment.
+
+A call ends with its program. What the program leaves running in its process group is ended then; a daemon, which has
+made a session of its own (ssh's shared connection, a helper that remembers credentials), lives on, and that it still
+has the output open holds nobody up.
+
+A program that `run` starts may have `MAX_PROCESSES` processes in its group; beyond that the whole group is killed. It
+stops programs that start copies of themselves without end. RLIMIT_NPROC cannot do that: it counts everything the user
+runs, and does not apply to root.
+"""
+
+import contextlib
+import os
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
+from soci_pipeline.log import logger
+from soci_pipeline.machine.process_groups import end_with_parent, members, signal_group, started
+from soci_pipeline.machine.program_output import Collector, await_last_words, left_until, reading, reporter
+
+SECRET_VARIABLES = (
+    "SOCI_PIPELINE_REGISTRY_USERNAME",
+    "SOCI_PIPELINE_REGISTRY_PASSWORD",
+    "SOCI_PIPELINE_REGISTRY_TOKEN",
+    "COSIGN_PASSWORD",
+    "SIGSTORE_ID_TOKEN",
+)
+"""What this process may be given secrets by, and the user's name, which means nothing without the password.
+
+Whatever program needs one is handed it in another way.
+"""
+
+MAX_PROCESSES = 256
+"""How many processes a program that `run` starts may have in its process group."""
+
+_TAIL_LINES = 30
+_COUNT_SECONDS = 0.5
+
+
+class TooManyProcesses(ToolFailed):
+    """A program started more processes than it may have; all of them were killed."""
+
+    default_advice = "If the program really needs so many processes, report it; otherwise look for what it repeats."
+
+
+class TooMuchOutput(ToolFailed):
+    """A program printed more than its caller takes; it was killed, and nothing of it was kept."""
+
+    default_advice = "Run the program by hand to see what it prints."
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that has ended: its whole standard output, the tail of its standard error, and its exit status."""
+
+    stdout: str
+    stderr_tail: str
+    status: int = 0
+    """Negative for a signal; never anything but 0 unless `run` was called with ``check=False``."""
+
+
+def find(program: str, *, package: str | None = None, env: Mapping[str, str] | None = None) -> Path:
+    """The full path of a program; raises `ToolMissing` with the package that brings it."""
+    path = (os.environ if env is None else env).get("PATH", os.defpath)
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise ToolMissing(
+            f"the program {program!r} is not on the PATH",
+            advice=f"Install the package {package or program}, or add its folder to PATH.",
+        )
+    return Path(found)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    package: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    stream: bool = False,
+    max_processes: int = MAX_PROCESSES,
+    max_output: int | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a program to its end and return what it printed.
+
+    ``stream`` logs each line of both outputs as it comes. ``timeout`` is in seconds. What the program leaves running
+    is listened to for a second more, within the timeout. Raises `ToolMissing`, `ToolFailed`
+    for an exit status other than 0 or a signal unless ``check`` is false, `DeadlineExceeded`, `TooManyProcesses` beyond
+    ``max_processes``, and `TooMuchOutput` for an output of more than ``max_output`` bytes.
+    """
+    program = find(str(argv[0]), package=package, env=env)
+    name = Path(str(argv[0])).name
+    logger().debug("run: %s", shlex.join(str(part) for part in argv))
+    output, tail = Collector(keep=None, limit=max_output), Collector(keep=_TAIL_LINES, limit=max_output)
+    # The pipes are read until the whole group has ended, so that none of it can hang on a full one.
+    with (
+        contextlib.ExitStack() as pipes,
+        started(
+            [str(program), *map(str, argv[1:])], env=_without_secrets(env), cwd=cwd, prepare=end_with_parent
+        ) as child,
+    ):
+        report = reporter(stream=stream)
+        readers = [
+            pipes.enter_context(reading(child.stdout, output, report)),
+            pipes.enter_context(reading(child.stderr, tail, report)),
+        ]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            _feed(child, stdin, deadline)
+            _wait(child, name, deadline, max_processes, (output, tail))
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{name} did not end within {timeout:g} s and was stopped") from error
+        await_last_words(readers, deadline)
+    _check_amount(name, (output, tail))
+    last = tail.text() or output.tail(_TAIL_LINES)
+    if check and child.returncode != 0:
+        raise ToolFailed(f"{name} {_ending(child.returncode)}\n{last}".rstrip(), advice=None)
+    return Completed(stdout=output.text(), stderr_tail=last, status=child.returncode)
+
+
+@contextlib.contextmanager
+def background(
+    argv: Sequence[str | Path],
+    *,
+    package: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    log: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program, and end it with its whole process group when the block is left.
+
+    Its output goes to the file ``log``, or nowhere. It gets SIGTERM, and SIGKILL after ten seconds.
+    """
+    program = find(str(argv[0]), package=package, env=env)
+    logger().debug("start: %s", shlex.join(str(part) for part in argv))
+    with contextlib.ExitStack() as stack:
+        sink: IO[bytes] | int = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
+        command = [str(program), *map(str, argv[1:])]
+        yield stack.enter_context(started(command, env=_without_secrets(env), cwd=cwd, sink=sink))
+
+
+def _without_secrets(env: Mapping[str, str] | None) -> dict[str, str]:
+    given = os.environ if env is None else env
+    return {name: value for name, value in given.items() if name not in SECRET_VARIABLES}
+
+
+def _wait(
+    child: subprocess.Popen[bytes],
+    name: str,
+    deadline: float | None,
+    max_processes: int,
+    outputs: Sequence["Collector"],
+) -> None:
+    """Wait for a program to end; raises `TimeoutError` at the deadline, `TooManyProcesses`, and `TooMuchOutput`."""
+    while True:
+        left = left_until(deadline)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_COUNT_SECONDS if left is None else min(left, _COUNT_SECONDS))
+            return
+        _check_amount(name, outputs)
+        if sum(1 for _ in members(child.pid)) > max_processes:
+            # No SIGTERM first: in the time that it takes, more would be started.
+            signal_group(child.pid, signal.SIGKILL)
+            raise TooManyProcesses(f"{name} started more than {max_processes} processes and was killed")
+        if left_until(deadline) == 0:
+            raise TimeoutError
+
+
+def _feed(child: subprocess.Popen[bytes], data: bytes | None, deadline: float | None) -> None:
+    """Write a program's whole input; raises `TimeoutError` where it does not take it in time."""
+    if child.stdin is None:
+        return
+    # A program that ends without reading its input is judged by its exit status, not by the broken pipe.
+    with child.stdin as pipe, contextlib.suppress(BrokenPipeError):
+        os.set_blocking(pipe.fileno(), False)
+        poller = select.poll()
+        poller.register(pipe, select.POLLOUT)
+        rest = memoryview(data or b"")
+        while rest:
+            left = left_until(deadline)
+            if not poller.poll(None if left is None else left * 1000):
+                raise TimeoutError
+            rest = rest[os.write(pipe.fileno(), rest) :]
+
+
+def _check_amount(name: str, outputs: Sequence["Collector"]) -> None:
+    for output in outputs:
+        if output.is_full:
+            raise TooMuchOutput(f"{name} printed more than {output.limit} bytes")
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        try:
+            return f"was ended by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"was ended by signal {-status}"
+    return f"ended with exit status {status}"

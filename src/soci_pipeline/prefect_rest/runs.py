@@ -1,0 +1,95 @@
+"""Flow runs: made from deployments, followed, cancelled, and what they have left."""
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from soci_pipeline.prefect_rest.connection import Connection
+from soci_pipeline.prefect_rest.errors import PrefectUnavailable, expected_shape
+
+RECORD = "soci-branch-record"
+"""The type of the artifact that carries a branch's record back."""
+
+FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+"""The types of state that a flow run does not leave by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a flow run stands."""
+
+    kind: str
+    message: str
+
+    @property
+    def is_final(self) -> bool:
+        return self.kind in FINAL_STATES
+
+    @property
+    def is_completed(self) -> bool:
+        return self.kind == "COMPLETED"
+
+
+class FlowRuns(Connection):
+    """The calls about flow runs."""
+
+    def create_run(
+        self, deployment: str, parameters: Mapping[str, Any], *, key: str | None = None, tags: Sequence[str] = ()
+    ) -> str:
+        """Make a run of ``flow/deployment``; returns its id, the same one for the same ``key``.
+
+        Raises `PrefectUnavailable` where a later try may succeed by itself, `PrefectRefused` otherwise (``temporary``
+        where the deployment or the credentials are wrong, which somebody may put right).
+        """
+        flow, _, name = deployment.partition("/")
+        found = self.ask("GET", f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
+        body = {"parameters": dict(parameters), "idempotency_key": key or str(uuid.uuid4()), "tags": list(tags)}
+        return _id(self.ask("POST", f"/deployments/{_id(found)}/create_flow_run", body))
+
+    def state(self, run: str) -> RunState:
+        """The state of a flow run."""
+        answer = self.ask("GET", f"/flow_runs/{run}")
+        with expected_shape():
+            state = answer.get("state") or {}
+            return RunState(kind=str(answer.get("state_type")), message=str(state.get("message") or ""))
+
+    def states(self, runs: Sequence[str]) -> dict[str, str]:
+        """The type of each run's state (``COMPLETED``…); a run that was deleted is not in the answer."""
+        if not runs:
+            return {}
+        found = self.list_of("/flow_runs/filter", {"flow_runs": {"id": {"any_": list(runs)}}, "limit": len(runs)})
+        with expected_shape():
+            return {_id(each): str(each.get("state_type") or "SCHEDULED") for each in found}
+
+    def cancel(self, run: str) -> None:
+        """Ask for a flow run to be cancelled."""
+        self.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+
+    def children(self, run: str) -> dict[str, str]:
+        """The flow runs that a run has started as its own: names by id."""
+        query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
+        with expected_shape():
+            return {_id(child): str(child["name"]) for child in self.list_of("/flow_runs/filter", query)}
+
+    def records(self, runs: Iterable[str]) -> tuple[str, ...]:
+        """The records, as JSON texts, that runs of branches have left."""
+        query = {"artifacts": {"type": {"any_": [RECORD]}}, "flow_runs": {"id": {"any_": list(runs)}}}
+        with expected_shape():
+            return tuple(str(artifact["data"]) for artifact in self.list_of("/artifacts/filter", query))
+
+    def log_lines(self, run: str, *, offset: int) -> Iterator[tuple[int, str]]:
+        """Level and text of the log lines of a run, from the ``offset``-th one on."""
+        logs = {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}
+        query = {"logs": logs, "sort": "TIMESTAMP_ASC", "offset": offset, "limit": 200}
+        with expected_shape():
+            lines = [(int(line["level"]), str(line["message"])) for line in self.list_of("/logs/filter", query)]
+        yield from lines
+
+
+def _id(document: Any) -> str:
+    try:
+        return str(uuid.UUID(document["id"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PrefectUnavailable("Prefect's answer has no id; something else may listen there") from error

@@ -1,0 +1,265 @@
+"""What of a repository may go: a plan, made from a picture of the repository and rules, before anything is deleted.
+
+No network and no clock here. The picture is a graph of manifests. What is kept spreads along four kinds of edges: an
+index to its entries, an image to the SOCI index that its annotation names, a manifest to what refers to it (v1 SOCI
+indexes, signatures, provenance), and a referrer to its subject. Blobs are the registry's own business.
+"""
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.validation import faults_of, in_one_line
+
+UNDATED = "nothing says when it was created"
+"""The reason of a tag that a rule by age keeps since it cannot judge it."""
+MOST_DAYS = 100_000
+"""The highest age that a rule may name: more would be before any calendar that Python has."""
+_SHOWN = 10
+# distribution-spec, "Referrers Tag Schema"; cosign's own tags put a suffix behind it.
+_ATTACHED_TAG = re.compile(r"sha256-([0-9a-f]{64})(\.[A-Za-z0-9._-]+)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One manifest. ``children`` it cannot do without: an index's entries, an image's v2 SOCI index."""
+
+    digest: Digest
+    children: tuple[Digest, ...] = ()
+    subject: Digest | None = None
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryGraph:
+    """The manifests of a repository that can be reached from its tags, and the tags."""
+
+    tags: Mapping[str, Digest]
+    nodes: Mapping[Digest, Node]
+
+
+TagPattern = Annotated[str, Field(max_length=200)]
+"""A pattern of `fnmatch`, which never backtracks over a `*`: its time is bounded by the lengths of pattern and tag."""
+
+
+class KeepRules(BaseModel):
+    """What is kept: a tag stays where any one of the rules says so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tags: tuple[TagPattern, ...] = Field(default=(), max_length=100, description="Patterns of tags, with * and ?.")
+    latest: int = Field(default=0, ge=0, description="So many of the newest images, by their time of creation.")
+    younger_than: timedelta | None = Field(default=None, description="Images created less than this before now.")
+    digests: frozenset[Digest] = Field(default=frozenset(), description="Digests in use, for example by services.")
+
+    @model_validator(mode="after")
+    def _something_is_kept(self) -> Self:
+        if not (self.tags or self.latest or self.younger_than or self.digests):
+            raise ValueError("no rule says what to keep, so everything would be deleted")
+        return self
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """As the constructor; raises `InvalidInput`."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            advice = (
+                "Say what to keep: a pattern of tags (`--keep`), a number of the latest (`--keep-latest`), an age in "
+                "days (`--keep-days`), or digests in use (`--keep-in-use`); a flow's parameters are `keep`, "
+                "`keep_latest`, `keep_days` and `keep_in_use`."
+            )
+            raise InvalidInput(f"not a rule of retention: {in_one_line(faults_of(error))}", advice=advice) from error
+
+
+@dataclass(frozen=True, slots=True)
+class PrunePlan:
+    """What to do, in order: take ``untag`` off manifests that stay, then delete ``rounds`` of manifests with tags.
+
+    At no point in between does a tag that is still there miss a part: none of a round is a part of another one of it,
+    or of a later one. ``reasons`` has one line for each tag and digest.
+    """
+
+    kept_tags: tuple[str, ...]
+    kept_manifests: tuple[Digest, ...]
+    untag: tuple[str, ...]
+    deleted_tags: tuple[str, ...]
+    rounds: tuple[tuple[Digest, ...], ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def manifests(self) -> tuple[Digest, ...]:
+        """What is deleted, in order."""
+        return tuple(digest for each in self.rounds for digest in each)
+
+    @property
+    def kept(self) -> list[str]:
+        """Tags and digests that stay."""
+        return [*self.kept_tags, *self.kept_manifests]
+
+    @property
+    def deleted(self) -> list[str]:
+        """Tags and digests that go, in the order of their going."""
+        return [*self.untag, *self.deleted_tags, *self.manifests]
+
+    def refuse_emptying(self, repository: str) -> None:
+        """Raise `InvalidInput` where nothing at all would stay, as with a mistyped pattern or an age alone."""
+        if self.deleted_tags and not self.kept:
+            shown = ", ".join(self.deleted_tags[:_SHOWN]) + (", …" if len(self.deleted_tags) > _SHOWN else "")
+            raise InvalidInput(
+                f"the rules keep nothing of {repository}, so all of it would be deleted",
+                advice=f"Check the rules, or keep the latest ones too; the tags there are: {shown}.",
+            )
+
+
+def attached_to(tag: str) -> Digest | None:
+    """The digest that a tag of the referrers fallback, or of cosign, belongs to; such a tag keeps nothing by itself."""
+    match = _ATTACHED_TAG.match(tag)
+    return Digest(f"sha256:{match[1]}") if match else None
+
+
+def plan(graph: RepositoryGraph, rules: KeepRules, *, now: datetime) -> PrunePlan:
+    """Decide for every tag and manifest of the graph; ``now`` is compared with ages and has a time zone."""
+    deploy = {tag: digest for tag, digest in graph.tags.items() if attached_to(tag) is None}
+    reasons: dict[str, str] = _kept_tags(graph, deploy, rules, now)
+    edges = _Edges.of(graph)
+    kept = _reach({deploy[tag]: f"under the tag {tag}" for tag in reasons}, rules, graph, edges)
+    _keep_attached(graph, kept, reasons)
+    deleted = [digest for digest in graph.nodes if digest not in kept]
+    untag = sorted(tag for tag, digest in graph.tags.items() if tag not in reasons and digest in kept)
+    gone = sorted(tag for tag, digest in graph.tags.items() if tag not in reasons and digest not in kept)
+    kept_tags = tuple(sorted(reasons))
+    reasons |= dict.fromkeys(untag, "no rule keeps this tag; its manifest is needed by another one")
+    reasons |= dict.fromkeys(gone, "no rule keeps this tag")
+    reasons |= {str(digest): why for digest, why in kept.items()}
+    reasons |= {str(digest): "no kept tag needs it" for digest in deleted}
+    return PrunePlan(
+        kept_tags=kept_tags,
+        kept_manifests=tuple(sorted(digest for digest in graph.nodes if digest in kept)),
+        untag=tuple(untag),
+        deleted_tags=tuple(gone),
+        rounds=tuple(_in_deletion_order(deleted, graph, edges)),
+        reasons=reasons,
+    )
+
+
+def _kept_tags(graph: RepositoryGraph, deploy: Mapping[str, Digest], rules: KeepRules, now: datetime) -> dict[str, str]:
+    newest = _newest(graph, deploy, rules.latest)
+    reasons = {}
+    for tag, digest in sorted(deploy.items()):
+        why = _why_kept(tag, graph.nodes.get(digest), rules, now)
+        if why is None and digest in newest:
+            why = f"one of the {rules.latest} newest images"
+        if why in (None, UNDATED) and digest in rules.digests:
+            why = "its digest is in use"
+        if why is not None:
+            reasons[tag] = why
+    return reasons
+
+
+def _why_kept(tag: str, node: Node | None, rules: KeepRules, now: datetime) -> str | None:
+    for pattern in rules.tags:
+        if fnmatch.fnmatchcase(tag, pattern):
+            return f"matches the pattern {pattern}"
+    if rules.younger_than is None and not rules.latest:
+        return None
+    # An image whose age nobody knows may be the newest of all.
+    if node is None or node.created is None:
+        return UNDATED
+    if rules.younger_than is not None and now - node.created < rules.younger_than:
+        return f"younger than {rules.younger_than}"
+    return None
+
+
+def _newest(graph: RepositoryGraph, deploy: Mapping[str, Digest], count: int) -> frozenset[Digest]:
+    dated = {
+        digest: created
+        for digest in deploy.values()
+        if (node := graph.nodes.get(digest)) is not None and (created := node.created) is not None
+    }
+    return frozenset(sorted(dated, key=lambda digest: (dated[digest], digest), reverse=True)[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """Who refers to whom, and which attached tags' manifests belong to which digest."""
+
+    referrers: Mapping[Digest, tuple[Digest, ...]]
+
+    @classmethod
+    def of(cls, graph: RepositoryGraph) -> Self:
+        referrers: dict[Digest, list[Digest]] = {}
+        for node in graph.nodes.values():
+            if node.subject is not None:
+                referrers.setdefault(node.subject, []).append(node.digest)
+        for tag, digest in graph.tags.items():
+            subject = attached_to(tag)
+            if subject is not None:
+                referrers.setdefault(subject, []).append(digest)
+        return cls({subject: tuple(sorted(set(each))) for subject, each in referrers.items()})
+
+    def of_kept(self, digest: Digest, node: Node | None) -> Iterable[tuple[Digest, str]]:
+        """What a kept manifest keeps, with the reason. One that no tag reaches still keeps what refers to it."""
+        for referrer in self.referrers.get(digest, ()):
+            yield referrer, f"refers to {digest}"
+        if node is None:
+            return
+        for child in node.children:
+            yield child, f"part of {digest}"
+        if node.subject is not None:
+            yield node.subject, f"the subject of {digest}"
+
+
+def _reach(roots: Mapping[Digest, str], rules: KeepRules, graph: RepositoryGraph, edges: _Edges) -> dict[Digest, str]:
+    """Every manifest that is kept, with the reason; digests that are not in the graph are kept too, for a later run."""
+    kept: dict[Digest, str] = {}
+    waiting = [*roots.items(), *((digest, "its digest is in use") for digest in sorted(rules.digests))]
+    while waiting:
+        digest, why = waiting.pop()
+        if digest in kept:
+            continue
+        kept[digest] = why
+        waiting += edges.of_kept(digest, graph.nodes.get(digest))
+    return kept
+
+
+def _keep_attached(graph: RepositoryGraph, kept: Mapping[Digest, str], reasons: dict[str, str]) -> None:
+    for tag in graph.tags:
+        subject = attached_to(tag)
+        if subject is not None and subject in kept:
+            reasons[tag] = f"belongs to {subject}"
+
+
+def _in_deletion_order(
+    deleted: Sequence[Digest], graph: RepositoryGraph, edges: _Edges
+) -> Iterator[tuple[Digest, ...]]:
+    """Parents before children, and subjects before what refers to them.
+
+    Where the two contradict (an index that lists its own subject), only the first counts: a tag may be on any manifest,
+    and must never name a part that is gone. Equal ranks go by digest, so that a plan repeats.
+    """
+    doomed = set(deleted)
+    parents: dict[Digest, set[Digest]] = {digest: set() for digest in doomed}
+    subjects: dict[Digest, set[Digest]] = {digest: set() for digest in doomed}
+    for digest in doomed:
+        for child in graph.nodes[digest].children:
+            if child in doomed:
+                parents[child].add(digest)
+        for referrer in edges.referrers.get(digest, ()):
+            if referrer in doomed and referrer != digest:
+                subjects[referrer].add(digest)
+    gone: set[Digest] = set()
+    left = sorted(doomed)
+    while left:
+        free = [each for each in left if parents[each] <= gone]
+        ready = [each for each in free if subjects[each] <= gone] or free[:1]
+        yield tuple(ready)
+        gone |= set(ready)
+        left = [each for each in left if each not in gone]

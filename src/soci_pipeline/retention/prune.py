@@ -1,0 +1,268 @@
+"""Retention: read a repository into a graph, plan (`soci_pipeline.retention.plan`), and delete by the plan.
+
+The registry API lists tags and referrers, not untagged manifests; so the graph holds what can be reached from tags, and
+from digests that the caller knows of. What a run deletes goes parents first: cut short, it leaves manifests that
+nothing names, never a tag that misses a part. Hand their digests to the next run as ``also``.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from soci_pipeline.errors import DamagedContent, InvalidInput, TagConflict
+from soci_pipeline.log import logger
+from soci_pipeline.oci.annotations import CREATED, SOCI_INDEX_DIGEST
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
+from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.retention.plan import KeepRules, Node, PrunePlan, RepositoryGraph, plan
+from soci_pipeline.retention.remover import OneByOne, Remover
+from soci_pipeline.retention.repository_use import remover_for, untagged
+from soci_pipeline.text import counted
+
+if TYPE_CHECKING:
+    import boto3
+
+_NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
+# Reproducible builds often write the epoch, or the oldest date that zip knows; neither says when an image was made.
+_FIRST_BELIEVABLE = datetime(1981, 1, 1, tzinfo=UTC)
+
+
+class RepositoryChanged(TagConflict):
+    """Tags moved between the plan and its execution; nothing was deleted."""
+
+    default_advice = "Plan again, and prune while no publication of this image is running."
+
+
+class Pruned(BaseModel):
+    """Tags and digests that stay and that go, each with its reason; in a dry run nothing went."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kept: tuple[str, ...]
+    deleted: tuple[str, ...]
+    reasons: dict[str, str]
+    dry_run: bool
+
+
+def prune(
+    client: RegistryClient,
+    image: ImageReference,
+    rules: KeepRules,
+    *,
+    consider: Iterable[Digest] = (),
+    untagged_for: timedelta | None = None,
+    aws: "boto3.Session | None" = None,
+    dry_run: bool = False,
+    confirm: Callable[[], None] = lambda: None,
+) -> Pruned:
+    """Delete what no rule keeps from the repository of ``image``; a dry run only says what that is.
+
+    ``consider`` are digests without a tag to look at too, and so is what ECR lists as pushed longer than
+    ``untagged_for`` ago. ``confirm`` is called right before anything is deleted, and may raise.
+
+    Raises `InvalidInput` where the rules keep nothing, and what `read_repository` and `execute` raise.
+    """
+    graph = read_repository(
+        client,
+        image.repository,
+        # What is in use and has no tag any more shares parts with what has one.
+        also=[*consider, *untagged(image, untagged_for, aws=aws), *sorted(rules.digests)],
+        ages=bool(rules.latest or rules.younger_than),
+    )
+    made = plan(graph, rules, now=datetime.now(UTC))
+    made.refuse_emptying(image.name)
+    left: dict[str, str] = {}
+    if not dry_run:
+        confirm()
+        left = execute(client, image.repository, graph, made, remover=remover_for(client, image, aws=aws))
+    return Pruned(
+        kept=(*made.kept, *left),
+        deleted=tuple(name for name in made.deleted if name not in left),
+        reasons=dict(made.reasons) | left,
+        dry_run=dry_run,
+    )
+
+
+def read_repository(
+    client: RegistryClient, repository: str, *, also: Iterable[Digest] = (), ages: bool = True
+) -> RepositoryGraph:
+    """The manifests under a repository's tags, with everything that refers to them.
+
+    ``also`` are untagged digests to consider; those in use belong there, so that their parts are known too. ``ages``
+    reads image configs where an index does not say when it was created. A manifest that is named and not there is left
+    out. Raises `ManifestUnknown` where there is no such repository, and `RegistryError` or `InvalidInput` where a
+    manifest cannot be read: its parts could not be protected.
+    """
+    reader = _Reader(client, repository, ages=ages)
+    tags = _tags(client, repository)
+    reader.read([*tags.values(), *also])
+    return RepositoryGraph(tags=tags, nodes=reader.nodes)
+
+
+def execute(
+    client: RegistryClient,
+    repository: str,
+    graph: RepositoryGraph,
+    plan: PrunePlan,
+    *,
+    remover: Remover | None = None,
+) -> dict[str, str]:
+    """Delete what the plan says, in its order; returns the tags and digests that had to stay, with the reason.
+
+    The tags are read again first: raises `RepositoryChanged` where they are not the ones of the plan. A registry that
+    cannot delete a tag alone keeps it; one that cannot delete manifests raises `RegistryError`.
+    """
+    if _tags(client, repository) != dict(graph.tags):
+        raise RepositoryChanged(f"the tags of {repository} changed after the plan was made")
+    hand: Remover = remover or OneByOne(client)
+    left: dict[str, str] = {}
+    for tag in plan.untag:
+        try:
+            hand.delete_tag(repository, tag)
+        except RegistryError as error:
+            if error.temporary or error.status not in _NO_SUCH_OPERATION:
+                raise
+            left[tag] = "the registry cannot take a tag off a manifest that another tag needs"
+    done = 0
+    for each in plan.rounds:
+        try:
+            stayed = hand.delete_manifests(repository, each)
+        except RegistryError as error:
+            raise _cut_short(error, repository, plan, done) from error
+        done += len(each) - len(stayed)
+        left |= {str(digest): why for digest, why in stayed.items()}
+        left |= {tag: stayed[digest] for tag, digest in graph.tags.items() if digest in stayed}
+    logger().debug("%s: %s", repository, _said_of(plan, left, done))
+    return left
+
+
+def _said_of(plan: PrunePlan, left: Mapping[str, str], manifests: int) -> str:
+    """How much went, counted as the answer counts it: a manifest takes its own tags along."""
+    untagged = sum(tag not in left for tag in plan.untag)
+    tags = untagged + sum(tag not in left for tag in plan.deleted_tags)
+    of_kept = f", {untagged} of them off manifests that stay" if untagged else ""
+    return f"deleted {counted(manifests, 'manifest')} and {counted(tags, 'tag')}{of_kept}"
+
+
+def _cut_short(error: RegistryError, repository: str, plan: PrunePlan, done: int) -> RegistryError:
+    if error.status == 405 or error.code == "UNSUPPORTED":
+        advice = "Switch deletion on in the registry, or use its own API."
+    else:
+        advice = f"Run it again with these digests to consider: {' '.join(plan.manifests[done:])}"
+    return RegistryError(
+        f"at least {done} of {len(plan.manifests)} manifests of {repository} were deleted, then: {error.reason}",
+        code=error.code,
+        status=error.status,
+        url=error.url,
+        temporary=error.temporary,
+        advice=advice,
+    )
+
+
+def _tags(client: RegistryClient, repository: str) -> dict[str, Digest]:
+    found = {}
+    for tag in client.list_tags(repository):
+        descriptor = client.head_manifest(repository, tag)
+        if descriptor is not None:
+            found[tag] = descriptor.digest
+    return found
+
+
+@dataclass(slots=True)
+class _Reader:
+    client: RegistryClient
+    repository: str
+    nodes: dict[Digest, Node]
+    ages: bool
+
+    def __init__(self, client: RegistryClient, repository: str, *, ages: bool) -> None:
+        self.client, self.repository, self.nodes, self.ages = client, repository, {}, ages
+
+    def read(self, start: Iterable[Digest]) -> None:
+        waiting = list(start)
+        seen: set[Digest] = set()
+        children: dict[Digest, tuple[Digest, ...]] = {}
+        while waiting:
+            digest = waiting.pop()
+            if digest in seen:
+                continue
+            seen.add(digest)
+            document = self._document(digest)
+            if document is None:
+                continue
+            children[digest] = _children(document)
+            subject = document.subject.digest if document.subject else None
+            self.nodes[digest] = Node(digest, children[digest], subject, self._created(document))
+            waiting += children[digest]
+            waiting += [subject] if subject else []
+            waiting += [entry.digest for entry in self.client.referrers(self.repository, digest)]
+        self._date_indexes()
+
+    def _document(self, digest: Digest) -> ImageManifest | ImageIndex | None:
+        try:
+            descriptor, data = self.client.get_manifest(self.repository, digest)
+        except ManifestUnknown:
+            logger().warning("%s is named in %s and not there", digest, self.repository)
+            return None
+        return parse(data, media_type=descriptor.media_type)
+
+    def _created(self, document: ImageManifest | ImageIndex) -> datetime | None:
+        said = document.annotations.get(CREATED)
+        if said is not None:
+            return _moment(said)
+        if not self.ages or isinstance(document, ImageIndex):
+            return None
+        config = document.config
+        return self._config_created(config) if config.media_type in {OCI_CONFIG, DOCKER_CONFIG} else None
+
+    def _config_created(self, config: Descriptor) -> datetime | None:
+        try:
+            fields = json.loads(self.client.read_blob(self.repository, config))
+        except (BlobUnknown, DamagedContent, InvalidInput, RecursionError, ValueError) as error:
+            logger().warning(
+                "the config %s cannot be read, so its image counts as of unknown age: %s", config.digest, error
+            )
+            return None
+        created = fields.get("created") if isinstance(fields, Mapping) else None
+        return _moment(created) if isinstance(created, str) else None
+
+    def _date_indexes(self) -> None:
+        """An index that does not say when it was created is as young as its youngest image."""
+        for digest, node in list(self.nodes.items()):
+            if node.created is None and node.children:
+                moments = [self.nodes[child].created for child in node.children if child in self.nodes]
+                known = [moment for moment in moments if moment is not None]
+                self.nodes[digest] = Node(digest, node.children, node.subject, max(known, default=None))
+
+
+def _children(document: ImageManifest | ImageIndex) -> tuple[Digest, ...]:
+    if isinstance(document, ImageIndex):
+        return tuple(
+            entry.digest for entry in document.manifests if entry.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS
+        )
+    named = document.annotations.get(SOCI_INDEX_DIGEST)
+    if named is None:
+        return ()
+    try:
+        return (Digest(named),)
+    except InvalidInput:
+        # What is no digest names nothing that could be kept.
+        return ()
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment if moment >= _FIRST_BELIEVABLE else None

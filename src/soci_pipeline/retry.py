@@ -1,0 +1,154 @@
+"""Trying again: back-off with jitter, deadlines, Retry-After, and work that is given up on purpose."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from soci_pipeline.errors import DeadlineExceeded, SociPipelineError
+from soci_pipeline.log import logger
+
+_MOST_S = 86_400.0
+_QUIET_SECONDS = 5.0
+_PAUSE_S = 1.0
+_Result = TypeVar("_Result")
+# Of its own: the shared generator may be seeded by others, and waits that are equal everywhere spread nothing.
+_CHANCE = random.SystemRandom()
+
+
+class Attempts(Protocol):
+    """How often something is tried, and the seconds between two attempts (the first is 0)."""
+
+    @property
+    def attempts(self) -> int: ...
+
+    def backoff(self, attempt: int) -> float: ...
+
+
+def retry_after_s(value: str | None, *, now: float | None = None) -> float | None:
+    """The seconds to wait, at most a day; None where the header is missing or invalid. ``now`` is the Unix time."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:10]), _MOST_S)
+    try:
+        wait = parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(0.0, wait), _MOST_S)
+
+
+def delay_s(attempts: int, *, first_s: float = 0.5, most_s: float = 60.0) -> float:
+    """Exponential back-off with jitter: after ``attempts`` failures (from 1), half to the whole of the step."""
+    step = min(most_s, first_s * 2.0 ** min(attempts - 1, 20))
+    return float(step) * _CHANCE.uniform(0.5, 1.0)
+
+
+def full_jitter(attempt: int, *, first: float, most: float) -> float:
+    """Exponential back-off with full jitter: after ``attempt`` failures (from 0), anything up to the step."""
+    return _CHANCE.uniform(0, min(most, first * 2**attempt))
+
+
+class Stopped(SociPipelineError):
+    """Work was given up on purpose; the error of what failed tells why."""
+
+
+class Deadline:
+    """The end of one operation, shared by everything it does."""
+
+    def __init__(self, seconds: float, *, stop: threading.Event | None = None) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+        self._stop = stop or threading.Event()
+
+    @property
+    def left(self) -> float:
+        """Seconds that remain; 0 when it is over."""
+        return max(0.0, self._end - time.monotonic())
+
+    def check(self) -> None:
+        """Raises `DeadlineExceeded` when it is over, `Stopped` when it was given up."""
+        if self._stop.is_set():
+            raise Stopped("the operation was given up, since another part of the same work failed")
+        if self.left <= 0:
+            raise DeadlineExceeded(f"the registry operation did not end within {self._seconds:g} s", temporary=True)
+
+    def wait(self, seconds: float, *, instead: SociPipelineError) -> None:
+        """Sleep; raises ``instead`` where the deadline would pass before the end of it, `Stopped` when given up."""
+        if seconds >= self.left:
+            raise instead
+        if self._stop.wait(seconds):
+            self.check()
+
+
+def with_retries(
+    work: Callable[[], _Result],
+    settings: Attempts,
+    deadline: Deadline,
+    *,
+    retriable: Callable[[SociPipelineError], bool] = lambda error: error.temporary,
+) -> _Result:
+    """Do some work until it succeeds, fails for good, or the attempts or the deadline are used up.
+
+    ``retriable`` says which errors are worth another try; by default, those that call themselves temporary.
+    """
+    for attempt in range(settings.attempts):
+        deadline.check()
+        try:
+            return work()
+        except SociPipelineError as error:
+            if attempt + 1 >= settings.attempts or not retriable(error):
+                raise
+            deadline.wait(retry_pause(error, settings, attempt), instead=error)
+    raise AssertionError("the loop ends by a return or a raise")
+
+
+def while_unavailable(work: Callable[[], _Result], kind: type[SociPipelineError], *, patience_s: float) -> _Result:
+    """Do some work again while it fails with an error of this kind, for ``patience_s`` seconds.
+
+    Waits as long as the server asks, a second at least; raises the error where that would be too long.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return work()
+        except kind as error:
+            asked = error.retry_after or 0.0
+            if time.monotonic() >= deadline or time.monotonic() + asked > deadline:
+                raise
+            time.sleep(max(_PAUSE_S, asked))
+
+
+def retry_pause(error: SociPipelineError, settings: Attempts, attempt: int) -> float:
+    """Seconds to wait before another try: what the server asked for, or the back-off of that attempt."""
+    pause = settings.backoff(attempt)
+    if error.retry_after is not None:
+        # A little jitter on top, or all who were told the same come back together.
+        pause = error.retry_after + min(pause, 1.0)
+    logger().log(_TOLD.level(error), "trying again in %.1f s: %s", pause, error.reason)
+    return pause
+
+
+class _Told:
+    """What was said lately: many blobs at once fail for one cause, and one line of it is enough for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def level(self, error: SociPipelineError) -> int:
+        """INFO for a cause that was not told in the last seconds, DEBUG for the others."""
+        cause = type(error).__name__, urlsplit(error.url).netloc
+        now = time.monotonic()
+        with self._lock:
+            # What is older does not count, so no more is kept than fails within these seconds.
+            self._last = {each: at for each, at in self._last.items() if now - at < _QUIET_SECONDS}
+            return logging.DEBUG if self._last.setdefault(cause, now) < now else logging.INFO
+
+
+_TOLD = _Told()

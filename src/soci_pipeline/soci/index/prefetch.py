@@ -1,0 +1,55 @@
+"""Which spans a runtime fetches before a container starts: those of some files, each as a container sees it.
+
+A file counts in the topmost indexed layer that holds its path, as in the reference. Layers without a zTOC do not count:
+they are pulled whole. A file that an indexed layer above deletes or replaces with something else is not prefetched.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from soci_pipeline.soci.index.document import SpanRange
+from soci_pipeline.soci.tar import entries as kinds
+from soci_pipeline.soci.tar.entries import Entry
+from soci_pipeline.soci.tar.tree import LayerTree
+from soci_pipeline.soci.ztoc.codec import Ztoc
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """The spans to fetch by layer, from the lowest layer to the topmost; ``files`` are the paths that were found."""
+
+    spans: tuple[tuple[SpanRange, ...], ...]
+    files: frozenset[str]
+
+
+def prefetch_spans(layers: Sequence[Ztoc | None], paths: Iterable[str]) -> Prefetch:
+    """The spans that hold the regular files at some paths, ascending and without overlap in each layer.
+
+    ``layers`` are those of one image from the lowest to the topmost, None where one has no zTOC. A path may begin with
+    ``/`` or ``./``. It stands for what a container sees there: the last file of that name, or the one that a hard link
+    was made to. A symbolic link at its end is not followed.
+    """
+    tree = LayerTree(())
+    layer_of: dict[int, int] = {}
+    for number, toc in enumerate(layers):
+        if toc is not None:
+            tree.put_above(LayerTree(toc.entries))
+            layer_of.update((id(entry), number) for entry in toc.entries)
+    nodes = {path: tree.find(path.encode(errors="surrogateescape")) for path in paths}
+    files = {path: node for path, node in nodes.items() if isinstance(node, Entry) and node.kind == kinds.REGULAR}
+    by_layer: list[set[int]] = [set() for _ in layers]
+    for file in files.values():
+        number = layer_of[id(file)]
+        if (toc := layers[number]) is not None:
+            by_layer[number].update(toc.spans_of(file.offset, file.offset + file.size))
+    return Prefetch(tuple(_ranges(spans) for spans in by_layer), frozenset(files))
+
+
+def _ranges(spans: Iterable[int]) -> tuple[SpanRange, ...]:
+    ranges: list[SpanRange] = []
+    for span in sorted(spans):
+        if ranges and ranges[-1][1] == span - 1:
+            ranges[-1] = (ranges[-1][0], span)
+        else:
+            ranges.append((span, span))
+    return tuple(ranges)

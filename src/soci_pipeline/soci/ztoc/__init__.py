@@ -1,0 +1,1 @@
+"""zTOCs: built, written, read, kept, and files taken out of a layer by them."""

@@ -1,0 +1,51 @@
+"""URLs that a server gives (locations, following pages, realms), and URLs as they may be shown. Any text may come."""
+
+import re
+from urllib.parse import urlsplit
+
+import httpx
+
+LOGIN_IN_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
+"""A URL with a user and a password."""
+
+_LAST_PORT = 65_535
+
+
+def address(text: str, *, base: httpx.URL | None = None) -> httpx.URL | None:
+    """Parse a text as a URL relative to ``base``; return None if it is not one that a connection can be made to."""
+    try:
+        url = httpx.URL(text) if base is None else base.join(text)
+        # A host is decoded only when it is read, and not every one can be, nor can every one be looked up.
+        escaped = "%" in url.host
+        url.raw_host.decode("ascii").encode("idna")
+        # What no host may hold comes escaped.
+        return None if escaped or (url.port or 0) > _LAST_PORT else url
+    except (httpx.InvalidURL, ValueError):
+        return None
+
+
+def is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether two URLs have the same scheme, host and port."""
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
+
+
+def over_tls(url: httpx.URL, server: httpx.URL) -> httpx.URL:
+    """Correct an http URL of a server that is reached over https: a proxy before it ends TLS, and it does not know.
+
+    ``server`` is a URL by which it was reached. Only URLs of the same host are changed, to the scheme and port of
+    ``server``; a URL never changes from https to http, nor to another host.
+    """
+    if url.scheme == "http" and server.scheme == "https" and url.host == server.host:
+        return url.copy_with(scheme="https", port=server.port)
+    return url
+
+
+def redacted(url: str) -> str:
+    """A URL without user, query and fragment: tokens and signatures travel in those."""
+    if "://" not in url:
+        return url.partition("?")[0]
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(an address that is none)"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,34 @@
+"""The parameters of the flow that verifies an image of a registry."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from soci_pipeline.images.parameters import EXAMPLE, Target
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.validation import Parameters
+from soci_pipeline.verify.mode import VerifyMode
+
+
+class VerifyParameters(Parameters):
+    """An image that is published, to be read again through its SOCI indexes."""
+
+    reference: Target = Field(
+        title="Image", description="The image, with a tag or a digest.", examples=[f"{EXAMPLE}:1.4"]
+    )
+    mode: Literal[VerifyMode.SAMPLE, VerifyMode.ALL] = Field(
+        default=VerifyMode.SAMPLE,
+        title="How much is read",
+        description="sample: every manifest and zTOC, and some spans of each layer. all: every byte.",
+    )
+    platforms: tuple[Platform, ...] | None = Field(
+        default=None,
+        title="Platforms",
+        description="What must be there, such as linux/arm64. Empty: whatever is there is verified.",
+    )
+
+    @property
+    def target(self) -> str | Digest:
+        """The digest or tag, one of which is there."""
+        return self.reference.target or ""
