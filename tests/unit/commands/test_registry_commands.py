@@ -102,6 +102,7 @@ def test_a_certificate_that_is_not_trusted_comes_with_advice_about_authorities(
     assert "next: A certificate authority of your own needs --ca-file" in capsys.readouterr().err
 
 
+@pytest.mark.first
 def test_a_loopback_registry_with_tls_comes_with_the_option_that_turns_it_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

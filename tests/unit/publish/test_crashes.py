@@ -16,6 +16,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
         yield made
 
 
+@pytest.mark.first
 def test_a_kill_after_any_step_leaves_nothing_that_the_next_run_does_not_mend(shop: Shop) -> None:
     kill_after_steps(shop, sample=SAMPLE)
 

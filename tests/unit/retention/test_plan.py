@@ -239,6 +239,7 @@ class Simulator:
         return [tag for tag, digest in self.tags.items() if not whole(digest)]
 
 
+@pytest.mark.first
 @settings(max_examples=400, deadline=None)
 @given(graph=repositories(), rules=rules_of, draw=st.data())
 def test_nothing_reachable_from_a_kept_tag_is_deleted_and_no_tag_is_ever_broken(

@@ -116,6 +116,7 @@ def test_other_paths_and_methods_are_refused_in_json(address: str) -> None:
         assert answer.json().keys() == {"error", "detail"}
 
 
+@pytest.mark.first
 def test_health_says_how_much_is_waiting_and_turns_bad_with_the_outbox(tmp_path: Path, prefect: FakePrefect) -> None:
     configuration = support.configuration(tmp_path, **_changes(prefect))
     with serving(configuration) as (address, _):

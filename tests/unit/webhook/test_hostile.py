@@ -141,6 +141,7 @@ def test_no_answer_redirects_to_a_host_that_the_sender_names(address: tuple[str,
         assert b"evil.example" not in answer
 
 
+@pytest.mark.first
 def test_chunks_without_an_end_are_cut_off_by_time_and_by_size(address: tuple[str, int]) -> None:
     head = b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert status(said(address, head, b"5\r\nhello\r\n")) == 408
