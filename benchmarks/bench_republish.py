@@ -33,7 +33,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.soci.index.convert import convert
 from soci_pipeline.soci.index.records import PlatformImage, SociOptions
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.verify import verify
 
 PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
 LAYERS = 5

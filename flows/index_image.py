@@ -11,7 +11,7 @@ from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.reindex.index import IndexedImage
 from soci_pipeline.reindex.parameters import IndexParameters
 from soci_pipeline.settings import Settings
-from soci_pipeline.verify.mode import VerifyMode
+from soci_pipeline.verification.mode import VerifyMode
 from tasks.artifacts import show_indexing_plan, show_publication
 from tasks.aws import connected
 from tasks.form import form

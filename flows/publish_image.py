@@ -20,7 +20,7 @@ from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.settings import Settings
-from soci_pipeline.verify.mode import VerifyMode
+from soci_pipeline.verification.mode import VerifyMode
 from tasks.artifacts import show_publication
 from tasks.aws import connected
 from tasks.branches import Started, cancel_children, deployment_of, start, wait

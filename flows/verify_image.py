@@ -3,8 +3,8 @@
 from prefect import flow
 
 from soci_pipeline.settings import Settings
-from soci_pipeline.verify.parameters import VerifyParameters
-from soci_pipeline.verify.verify import VerificationReport
+from soci_pipeline.verification.parameters import VerifyParameters
+from soci_pipeline.verification.verify import VerificationReport
 from tasks.aws import connected
 from tasks.form import form
 from tasks.run_log import run_log

@@ -15,7 +15,7 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
 from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.text import sized
-from soci_pipeline.verify.verify import VerificationReport
+from soci_pipeline.verification.verify import VerificationReport
 from tasks.markdown import code, text
 from tasks.outage import ERRORS, patiently
 from tasks.reports import indexing_plan, retention, verification

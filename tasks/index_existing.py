@@ -16,7 +16,7 @@ from soci_pipeline.reindex.index import index_existing as index_image
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.soci.ztoc.store import CacheFolder
-from soci_pipeline.verify.mode import VerifyMode
+from soci_pipeline.verification.mode import VerifyMode
 from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log

@@ -7,7 +7,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.text import counted, sized
-from soci_pipeline.verify.verify import VerificationReport
+from soci_pipeline.verification.verify import VerificationReport
 from tasks.markdown import code, table, text
 from tasks.summary import indexed, saved
 

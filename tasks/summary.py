@@ -11,8 +11,8 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.text import sized
-from soci_pipeline.verify.lazy_bytes import PlatformCost
-from soci_pipeline.verify.verify import VerificationReport
+from soci_pipeline.verification.lazy_bytes import PlatformCost
+from soci_pipeline.verification.verify import VerificationReport
 from tasks.markdown import code, link, table, text
 
 _MOST_LAYERS = 100

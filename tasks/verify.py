@@ -8,9 +8,9 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.verify.mode import VerifyMode
-from soci_pipeline.verify.verify import VerificationReport
-from soci_pipeline.verify.verify import verify as verify_image
+from soci_pipeline.verification.mode import VerifyMode
+from soci_pipeline.verification.verify import VerificationReport
+from soci_pipeline.verification.verify import verify as verify_image
 from tasks.artifacts import show_verification
 from tasks.policies import STEP
 from tasks.run_log import run_log

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from soci_pipeline.soci.index.convert import Conversion, convert
     from soci_pipeline.soci.index.records import SociOptions
     from soci_pipeline.soci.ztoc.build import build_ztoc
-    from soci_pipeline.verify.verify import VerificationReport, verify
+    from soci_pipeline.verification.verify import VerificationReport, verify
 
 __version__: str  # read in `soci_pipeline._version` when it is asked for
 
@@ -66,11 +66,11 @@ _MODULES = {
     "RegistryClient": "registry.client",
     "SociOptions": "soci.index.records",
     "SociPipelineError": "errors",
-    "VerificationReport": "verify.verify",
+    "VerificationReport": "verification.verify",
     "build_ztoc": "soci.ztoc.build",
     "convert": "soci.index.convert",
     "push_graph": "registry.push",
-    "verify": "verify.verify",
+    "verify": "verification.verify",
 }
 
 

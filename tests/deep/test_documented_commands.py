@@ -18,7 +18,7 @@ from soci_pipeline.machine.programs import background, run
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import serving
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.verify import verify
 from tests.support.documentation import REPOSITORY, Block, documented
 from tests.support.file_server import serving_files
 from tests.support.tars import noise

@@ -17,7 +17,7 @@ from soci_pipeline.local.ports import answers
 from soci_pipeline.local.stack import Stack, local_stack
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.verify import verify
 from tests.support import publications as seen
 from tests.support.archives import oci_archive
 from tests.support.git_repositories import repository

@@ -17,7 +17,7 @@ from soci_pipeline.oci.manifest import parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.verify import verify
 from tests.support import publications as seen
 from tests.support.built_sources import (
     BIG,

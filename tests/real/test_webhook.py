@@ -12,7 +12,7 @@ from soci_pipeline.archive.write import write_archive
 from soci_pipeline.local.prebuilt_images import served
 from soci_pipeline.local.stack import PLATFORMS, Stack
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.verify import verify
 from soci_pipeline.webhook.service import serving
 from tests.support import webhook as support
 from tests.support.images import image_layout

@@ -10,7 +10,7 @@ from typing import TypeVar
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import serving
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.verify import verify
 from tests.support.git_repositories import repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
 from tests.support.library_publication import PATIENCE, TAGS, Job, KillPlan, helpers, left_by, processes, run

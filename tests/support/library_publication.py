@@ -26,7 +26,7 @@ from soci_pipeline.registry.server import Fault, FaultPlan
 from soci_pipeline.registry.server.faults import Kind
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.verify import verify
 from tests.support.registries import QUICK
 
 TAGS = ("v1", "latest")

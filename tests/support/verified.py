@@ -6,7 +6,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import parse_image_manifest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.index.records import PlatformImage
-from soci_pipeline.verify.verify import VerificationReport, verify
+from soci_pipeline.verification.verify import VerificationReport, verify
 from tests.support.published import REPOSITORY, upload_joined
 
 

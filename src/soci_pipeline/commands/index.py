@@ -21,7 +21,7 @@ from soci_pipeline.settings import Settings as MachineSettings
 from soci_pipeline.soci.reasons import explained
 from soci_pipeline.soci.ztoc.store import CacheFolder
 from soci_pipeline.text import sized
-from soci_pipeline.verify.mode import VerifyMode
+from soci_pipeline.verification.mode import VerifyMode
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.text import counted, sized
-from soci_pipeline.verify.mode import VerifyMode
-from soci_pipeline.verify.verify import VerificationReport, verify
+from soci_pipeline.verification.mode import VerifyMode
+from soci_pipeline.verification.verify import VerificationReport, verify
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

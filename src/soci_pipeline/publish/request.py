@@ -23,7 +23,7 @@ from soci_pipeline.registry.reference import ImageReference, is_tag
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.urls import LOGIN_IN_URL
 from soci_pipeline.validation import Parameters
-from soci_pipeline.verify.mode import VERIFY_MEANING, VerifyMode
+from soci_pipeline.verification.mode import VERIFY_MEANING, VerifyMode
 
 _ARG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _SECRET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")

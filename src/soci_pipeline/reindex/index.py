@@ -46,8 +46,8 @@ from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc.build import BUILD_TOOL, build_ztoc
 from soci_pipeline.soci.ztoc.store import ZtocStore
 from soci_pipeline.text import counted
-from soci_pipeline.verify.mode import VerifyMode
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.mode import VerifyMode
+from soci_pipeline.verification.verify import verify
 
 
 class IndexedImage(BaseModel):

@@ -5,7 +5,7 @@ from pydantic import Field
 from soci_pipeline.images.parameters import EXAMPLE, Target
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.validation import Parameters
-from soci_pipeline.verify.mode import VERIFY_MEANING, VerifyMode
+from soci_pipeline.verification.mode import VERIFY_MEANING, VerifyMode
 
 
 class IndexParameters(Parameters):

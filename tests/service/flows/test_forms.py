@@ -17,7 +17,7 @@ from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.reindex.parameters import IndexParameters
 from soci_pipeline.retention.parameters import PruneParameters
 from soci_pipeline.validation import Parameters
-from soci_pipeline.verify.parameters import VerifyParameters
+from soci_pipeline.verification.parameters import VerifyParameters
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from tasks.form import LEFT_OUT
 

@@ -10,8 +10,8 @@ from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
 from soci_pipeline.soci.reasons import WHY, Reason
-from soci_pipeline.verify.lazy_bytes import PlatformCost
-from soci_pipeline.verify.verify import VerificationReport
+from soci_pipeline.verification.lazy_bytes import PlatformCost
+from soci_pipeline.verification.verify import VerificationReport
 from tasks.artifacts import key_of
 from tasks.reports import verification
 from tasks.summary import Shown, summary

@@ -12,7 +12,7 @@ from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import PublishSettings, Settings, WorkSettings
 from soci_pipeline.soci.index.records import SociOptions
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.verify import verify
 from tasks.index_existing import index_existing
 from tasks.target import check_target
 from tests.support.images import AMD64, ARM64, index_layout

@@ -251,7 +251,9 @@ def test_a_child_does_not_inherit_an_ignored_interrupt(fake: Path) -> None:
 def test_a_program_ends_when_the_process_that_waits_for_it_is_killed(fake: Path) -> None:
     pidfile = fake / "pid"
     program(fake, "build", f"echo $$ > {pidfile}; exec sleep 600")
-    waiting = subprocess.Popen([sys.executable, "-c", "from soci_pipeline import process; process.run(['build'])"])
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", "from soci_pipeline.machine import programs; programs.run(['build'])"]
+    )
     while not pidfile.exists() or not pidfile.read_text().strip():
         time.sleep(0.01)
     waiting.kill()

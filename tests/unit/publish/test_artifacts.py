@@ -21,8 +21,8 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.reindex.index import Settings, index_existing
 from soci_pipeline.soci.index.convert import Conversion, convert
 from soci_pipeline.soci.index.records import SociOptions
-from soci_pipeline.verify.mode import VerifyMode
-from soci_pipeline.verify.verify import VerificationReport, verify
+from soci_pipeline.verification.mode import VerifyMode
+from soci_pipeline.verification.verify import VerificationReport, verify
 from tests.support.branches import branch_v2
 from tests.support.images import (
     AMD64,

@@ -20,8 +20,8 @@ from soci_pipeline.reindex.index import IndexedImage, Settings, index_existing
 from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc.store import CacheFolder
-from soci_pipeline.verify.mode import VerifyMode
-from soci_pipeline.verify.verify import verify
+from soci_pipeline.verification.mode import VerifyMode
+from soci_pipeline.verification.verify import verify
 from tests.support.images import AMD64, ARM64, Layer, add_attestation, add_image, gzip_layer, tar_layer, with_address
 from tests.support.indexed import SPAN, indexed, some_layers
 from tests.support.published import REPOSITORY, flip, tag

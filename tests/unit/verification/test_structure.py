@@ -16,8 +16,8 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_in
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_MANIFEST, SOCI_INDEX_V2, SOCI_LAYER
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.verify.lazy_bytes import start_costs
-from soci_pipeline.verify.structure import LayerToCheck, check_structure
+from soci_pipeline.verification.lazy_bytes import start_costs
+from soci_pipeline.verification.structure import LayerToCheck, check_structure
 from tests.support.branches import branch_plain, branch_v1, branch_v2, soci_index
 from tests.support.images import AMD64, ARM64, default_layers, with_address
 from tests.support.published import REPOSITORY, flip, stored, upload, upload_joined

@@ -8,7 +8,7 @@ from soci_pipeline.images.parameters import EXAMPLE, Target
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.validation import Parameters
-from soci_pipeline.verify.mode import VerifyMode
+from soci_pipeline.verification.mode import VerifyMode
 
 
 class VerifyParameters(Parameters):

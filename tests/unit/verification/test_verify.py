@@ -13,7 +13,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown, RegistryUnreachable
 from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.soci.index.records import IndexVersion
-from soci_pipeline.verify.verify import VerificationReport, verify
+from soci_pipeline.verification.verify import VerificationReport, verify
 from tests.support.images import AMD64, ARM64, Layer, gzip_layer
 from tests.support.indexed import indexed, some_layers
 from tests.support.published import REPOSITORY, flip

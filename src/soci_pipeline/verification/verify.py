@@ -21,12 +21,12 @@ from soci_pipeline.progress import meter
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer
 from soci_pipeline.text import counted, sized
-from soci_pipeline.verify.hard_links import check_hard_links
-from soci_pipeline.verify.layers import LayerVerifier
-from soci_pipeline.verify.lazy_bytes import PlatformCost, start_costs
-from soci_pipeline.verify.mode import VerifyMode
-from soci_pipeline.verify.statements import check_statements
-from soci_pipeline.verify.structure import LayerToCheck, check_structure
+from soci_pipeline.verification.hard_links import check_hard_links
+from soci_pipeline.verification.layers import LayerVerifier
+from soci_pipeline.verification.lazy_bytes import PlatformCost, start_costs
+from soci_pipeline.verification.mode import VerifyMode
+from soci_pipeline.verification.statements import check_statements
+from soci_pipeline.verification.structure import LayerToCheck, check_structure
 
 _KINDS = {
     "configs": ("config", "configs"),

@@ -24,10 +24,10 @@ from soci_pipeline.soci.ztoc.build import build_ztoc
 from soci_pipeline.soci.ztoc.codec import Ztoc, decode
 from soci_pipeline.soci.ztoc.extract import read_span
 from soci_pipeline.soci.ztoc.sample import header_differences, headers_in_span, is_too_large, sample_spans
-from soci_pipeline.verify.diff_id import DiffId
-from soci_pipeline.verify.hard_links import EntryScan, may_be_broken
-from soci_pipeline.verify.structure import LayerToCheck
-from soci_pipeline.verify.ztoc_difference import differences
+from soci_pipeline.verification.diff_id import DiffId
+from soci_pipeline.verification.hard_links import EntryScan, may_be_broken
+from soci_pipeline.verification.structure import LayerToCheck
+from soci_pipeline.verification.ztoc_difference import differences
 
 
 class LayerVerifier:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
-from soci_pipeline.verify.diff_id import DiffId
+from soci_pipeline.verification.diff_id import DiffId
 from tests.support.tars import gzip_members, gzipped, text
 
 
