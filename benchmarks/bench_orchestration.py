@@ -77,7 +77,7 @@ def _publish(stack: Stack, repository: str, asked: Mapping[str, Any]) -> _Course
     with PrefectApi(stack.prefect_api_url) as api, RegistryClient(stack.registry) as client:
         triggered, started = time.time(), time.monotonic()
         run = api.create_run(DEPLOYMENT, {"image": f"{stack.registry}/{repository}", "tags": ["v1"], **asked})
-        while client.head_manifest(repository, "v1") is None:
+        while client.manifests.head(repository, "v1") is None:
             _check(api, run, started)
             time.sleep(_LOOK_SECONDS)
         tagged = time.monotonic() - started

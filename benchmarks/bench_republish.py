@@ -164,7 +164,7 @@ def _publish(client: RegistryClient, images: Sequence[Layout], folder: Path) -> 
                 sent, blobs = sent + report.bytes_uploaded, blobs + report.blobs_uploaded
         records.append(record)
     index = join(records, annotations={}, read=reader(client, REPOSITORY), platforms=PLATFORMS)
-    client.put_manifest(REPOSITORY, index.descriptor.digest, index.encode(), index.media_type)
+    client.manifests.put(REPOSITORY, index.descriptor.digest, index.encode(), index.media_type)
     gate = verify(client, REPOSITORY, index.descriptor.digest, platforms=PLATFORMS)
     if not gate.ok:
         raise RuntimeError(f"the gate found {gate.findings}")

@@ -30,6 +30,6 @@ def join(
             platforms=request.platforms,
         )
         found = index.descriptor
-        client.put_manifest(repository, found.digest, index.encode(), index.media_type)
+        client.manifests.put(repository, found.digest, index.encode(), index.media_type)
         log.info("joined %d platforms as %s@%s", len(images), request.image, found.digest)
         return found

@@ -25,11 +25,11 @@ def test_a_kept_demo_answers_while_its_stack_is_up_and_says_what_it_could_not_bu
         answer = json.loads(b"".join([*lines, b"}"]))
         reference = ImageReference.parse(answer["reference"])
         with RegistryClient(reference.registry) as registry:
-            published, _ = registry.get_manifest(reference.repository, reference.tag or "")
+            published, _ = registry.manifests.get(reference.repository, reference.tag or "")
             second = subprocess.run(DEMO, check=False, capture_output=True, text=True, timeout=60)
             assert second.returncode == ExitCode.STACK
             assert "another demo is at work" in second.stderr
-            assert registry.get_manifest(reference.repository, reference.tag or "")[0] == published
+            assert registry.manifests.get(reference.repository, reference.tag or "")[0] == published
         mark = mark_of(FOLDER / "stack")
         demo.send_signal(signal.SIGINT)
         assert (demo.stdout.read(), demo.wait(60)) == (b"", ExitCode.OK), said.read_text()[-5000:]

@@ -141,7 +141,7 @@ def _publications(installed: Installed) -> set[str]:
 
 def _tags_of_what_can_be_read(installed: Installed, repository: str) -> set[str]:
     with RegistryClient(installed.registry) as client:
-        tags = set(client.list_tags(repository))
+        tags = set(client.tags.list(repository))
         for tag in tags:
             report = verify(client, repository, tag)
             assert report.ok

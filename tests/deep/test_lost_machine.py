@@ -93,4 +93,4 @@ def test_another_worker_ends_a_branch_whose_machine_died(stack: Stack, tmp_path:
         states = {run: seen.ask(stack, f"/flow_runs/{run}")["state_type"] for run in (first, second)}
         assert states == {first: "CRASHED", second: "COMPLETED"}
     with RegistryClient(stack.registry) as registry:
-        assert registry.list_tags("lost/app") == ("latest",)
+        assert registry.tags.list("lost/app") == ("latest",)

@@ -112,7 +112,7 @@ def test_a_server_that_dies_in_mid_publish_and_comes_back_costs_nothing_or_a_fai
 def _digest_of(stack: Stack) -> Digest | None:
     """What the tag points at, read through."""
     with RegistryClient(stack.registry) as client:
-        found = client.head_manifest(REPOSITORY, "latest")
+        found = client.manifests.head(REPOSITORY, "latest")
         if found is not None:
             assert verify(client, REPOSITORY, "latest", mode="all").ok
     return None if found is None else found.digest

@@ -175,7 +175,7 @@ def test_the_result_can_be_published_with_its_referrer(
     with RegistryClient(embedded_registry) as client:
         push_graph(result.layout, record.manifest, client, "team/app")
         push_graph(result.layout, record.soci_index, client, "team/app")
-        listed = client.referrers("team/app", record.manifest.digest, SOCI_INDEX_V1)
+        listed = client.referrers.list("team/app", record.manifest.digest, SOCI_INDEX_V1)
     assert [item.digest for item in listed] == [record.soci_index.digest]
 
 

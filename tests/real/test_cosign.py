@@ -86,7 +86,7 @@ def test_an_index_is_signed_once_by_key_and_cosign_verifies_it(
         verify(reference, str(tmp_path / "cosign.pub"))
         # From release 3 on, a signature is a referrer; before, a tag.
         tags = (f"sha256-{index.digest.hex}.sig",) if tool == "cosign" else ()
-        assert client.list_tags(REPOSITORY) == tags
+        assert client.tags.list(REPOSITORY) == tags
         with pytest.raises(ToolFailed, match="decrypt"):
             sign(reference, SigningKey(key.key, SecretStr("wrong")), PLAIN)
 
@@ -116,8 +116,8 @@ def test_a_signature_of_cosign_3_and_the_provenance_share_the_fallback_tag_of_a_
         for fresh in (True, False):
             assert attach(client, repository, index, (), ORIGIN)[1] is fresh
             assert sign(reference, key, PLAIN) is fresh
-        assert len(client.referrers(repository, index.digest)) == 2
-        assert client.list_tags(repository) == (fallback_tag(index.digest),)
+        assert len(client.referrers.list(repository, index.digest)) == 2
+        assert client.tags.list(repository) == (fallback_tag(index.digest),)
         verify(reference, str(tmp_path / "cosign.pub"))
 
 
@@ -135,9 +135,9 @@ def test_retention_keeps_a_signature_with_its_index_and_removes_it_with_it(
         reference = ImageReference.parse(f"{client.registry}/{REPOSITORY}@{other.digest}")
         pruned = prune(client, reference.without_target(), KeepRules(tags=("new",)))
         assert "old" in pruned.deleted
-        assert client.referrers(REPOSITORY, index.digest) == ()
+        assert client.referrers.list(REPOSITORY, index.digest) == ()
         # cosign 2 has put a tag on its signature; it goes with the index.
-        signatures = [name for name in client.list_tags(REPOSITORY) if name.endswith(".sig")]
+        signatures = [name for name in client.tags.list(REPOSITORY) if name.endswith(".sig")]
         assert signatures == ([f"sha256-{other.digest.hex}.sig"] if tool == "cosign" else [])
         verify(reference, str(tmp_path / "cosign.pub"))
 
@@ -180,7 +180,7 @@ def test_an_oidc_token_reaches_the_certificate_authority_of_a_signing_config(
             sign(reference, SigningToken(SecretStr(token), config), PLAIN)
         assert token in heard.read_text()
         assert token not in str(caught.value)
-        assert client.list_tags(REPOSITORY) == ()
+        assert client.tags.list(REPOSITORY) == ()
 
 
 def _token() -> str:

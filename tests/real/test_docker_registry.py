@@ -59,24 +59,24 @@ def test_a_blob_goes_up_in_parts(client: RegistryClient, repository: str) -> Non
     data = noise((5 << 20) + 17)
     sent: list[int] = []
     descriptor = described(data)
-    assert client.upload_blob(repository, descriptor, lambda: io.BytesIO(data), on_bytes=sent.append)
+    assert client.blobs.upload(repository, descriptor, lambda: io.BytesIO(data), on_bytes=sent.append)
     assert sum(sent) == len(data)
-    with client.stream_blob(repository, descriptor) as chunks:
+    with client.blobs.stream(repository, descriptor) as chunks:
         assert b"".join(chunks) == data
-    assert not client.upload_blob(repository, descriptor, lambda: io.BytesIO(data))
+    assert not client.blobs.upload(repository, descriptor, lambda: io.BytesIO(data))
 
 
 def test_an_empty_blob_and_a_range_work(client: RegistryClient, repository: str) -> None:
-    assert client.read_blob(repository, upload(client, b"", to=repository)) == b""
+    assert client.blobs.read(repository, upload(client, b"", to=repository)) == b""
     descriptor = upload(client, noise(100_000), to=repository)
-    assert client.read_range(repository, descriptor.digest, 70_000, 70_100) == noise(100_000)[70_000:70_100]
+    assert client.blobs.read_range(repository, descriptor.digest, 70_000, 70_100) == noise(100_000)[70_000:70_100]
 
 
 def test_a_blob_is_mounted_from_another_repository(client: RegistryClient, repository: str) -> None:
     data = noise(50_000, seed=7)
     descriptor = upload(client, data, to=f"{repository}/other")
-    assert not client.upload_blob(repository, descriptor, lambda: io.BytesIO(data), mount_from=f"{repository}/other")
-    assert client.read_blob(repository, descriptor) == data
+    assert not client.blobs.upload(repository, descriptor, lambda: io.BytesIO(data), mount_from=f"{repository}/other")
+    assert client.blobs.read(repository, descriptor) == data
 
 
 def test_an_index_before_its_children_is_refused_by_name(client: RegistryClient, repository: str) -> None:
@@ -84,7 +84,7 @@ def test_an_index_before_its_children_is_refused_by_name(client: RegistryClient,
     absent = manifest.replaced(annotations={"a": "b"}).descriptor
     index = ImageIndex(manifests=(absent,))
     with pytest.raises((BlobUnknown, ManifestUnknown)):
-        client.put_manifest(repository, "index", index.encode(), index.media_type)
+        client.manifests.put(repository, "index", index.encode(), index.media_type)
 
 
 def test_referrers_are_kept_under_the_fallback_tag(client: RegistryClient, repository: str) -> None:
@@ -92,22 +92,22 @@ def test_referrers_are_kept_under_the_fallback_tag(client: RegistryClient, repos
     for kind in ("application/x.one", "application/x.two"):
         referrer = manifest.replaced(layers=(), subject=subject, artifact_type=kind)
         for _ in range(2):
-            client.put_manifest(repository, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
-    assert len(client.referrers(repository, subject.digest)) == 2
-    assert [entry.artifact_type for entry in client.referrers(repository, subject.digest, "application/x.two")] == [
-        "application/x.two"
-    ]
-    assert fallback_tag(subject.digest) in client.list_tags(repository)
+            client.manifests.put(repository, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
+    assert len(client.referrers.list(repository, subject.digest)) == 2
+    assert [
+        entry.artifact_type for entry in client.referrers.list(repository, subject.digest, "application/x.two")
+    ] == ["application/x.two"]
+    assert fallback_tag(subject.digest) in client.tags.list(repository)
 
 
 def test_tags_are_listed_and_what_is_deleted_is_gone(client: RegistryClient, repository: str) -> None:
     descriptor, _ = push_image(client, "v1", to=repository)
-    assert client.list_tags(repository) == ("v1",)
-    assert client.head_manifest(repository, "v1") == descriptor
-    client.delete_manifest(repository, descriptor.digest)
-    assert client.head_manifest(repository, descriptor.digest) is None
+    assert client.tags.list(repository) == ("v1",)
+    assert client.manifests.head(repository, "v1") == descriptor
+    client.manifests.delete(repository, descriptor.digest)
+    assert client.manifests.head(repository, descriptor.digest) is None
     with pytest.raises(ManifestUnknown):
-        client.get_manifest(repository, "v1")
+        client.manifests.get(repository, "v1")
 
 
 def test_it_is_pruned_and_what_is_left_is_read_to_the_last_byte(
@@ -119,14 +119,14 @@ def test_it_is_pruned_and_what_is_left_is_read_to_the_last_byte(
 
     assert main([*wanted, "--dry-run"]) == 0
     planned = json.loads(capsys.readouterr().out)
-    assert client.head_manifest(repository, old.index.digest) is not None
+    assert client.manifests.head(repository, old.index.digest) is not None
     assert main(wanted) == 0
     done = json.loads(capsys.readouterr().out)
 
     # It takes no tag off a manifest that stays, and says so instead of deleting the manifest.
     assert set(planned["deleted"]) - set(done["deleted"]) == {"v2-amd64"}
     assert "cannot take a tag off" in done["reasons"]["v2-amd64"]
-    assert all(client.head_manifest(repository, each.digest) is None for each in old.own)
-    assert all(client.head_manifest(repository, each.digest) is not None for each in new.own)
+    assert all(client.manifests.head(repository, each.digest) is None for each in old.own)
+    assert all(client.manifests.head(repository, each.digest) is not None for each in new.own)
     assert main(["verify", f"{client.registry}/{repository}:v2", "--all"]) == 0
-    assert client.referrers(repository, new.index.digest)
+    assert client.referrers.list(repository, new.index.digest)

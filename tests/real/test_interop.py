@@ -87,7 +87,7 @@ def published(
             push_graph(conversion.layout, image.manifest, client, repository, extra_roots=extra)
             images.append(image)
         index = join(images, annotations={}, read=reader(client, repository), platforms=PLATFORMS)
-        client.put_manifest(repository, "1.0", index.encode(), index.media_type)
+        client.manifests.put(repository, "1.0", index.encode(), index.media_type)
     return Published(f"{registry}/{repository}:1.0", index.descriptor, tuple(images), environment)
 
 

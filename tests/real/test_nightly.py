@@ -62,7 +62,7 @@ def test_only_a_night_that_changed_something_publishes(
             run_id = api.create_run("publish-image/nightly", parameters)
         assert seen.end_of(stack, run_id).is_completed
         with RegistryClient(stack.registry) as client:
-            return run_id, set(client.list_tags(REPOSITORY))
+            return run_id, set(client.tags.list(REPOSITORY))
 
     assert night(1, b"12.1")[1] == {"nightly", "nightly-1"}
     unchanged, tags = night(2, b"12.1")

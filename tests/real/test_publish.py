@@ -70,7 +70,7 @@ def published(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Publish
     parameters = source_of(stack, tmp_path_factory.mktemp("source"), "one-command", PLAIN)
     run_id = seen.completes(stack, seen.start_by_command(stack, parameters))
     with RegistryClient(stack.registry) as client:
-        descriptor = client.head_manifest(repository_of(parameters), "latest")
+        descriptor = client.manifests.head(repository_of(parameters), "latest")
     assert descriptor is not None
     uploaded = sum(image.bytes_uploaded for image in seen.records(stack, run_id))
     return Published(parameters, run_id, descriptor.digest, uploaded)
@@ -89,7 +89,7 @@ def test_one_command_publishes_two_platforms_that_two_workers_built(stack: Stack
 
     repository = repository_of(parameters)
     with RegistryClient(stack.registry) as client:
-        descriptor, data = client.get_manifest(repository, "latest")
+        descriptor, data = client.manifests.get(repository, "latest")
         report = verify(client, repository, "latest", mode="all", platforms=PLATFORMS)
     assert report.ok, report.findings
     assert descriptor.media_type == OCI_INDEX
@@ -117,7 +117,7 @@ def test_the_same_commit_published_twice_has_the_same_digest_and_uploads_no_blob
 ) -> None:
     run_id = seen.completed(stack, published.parameters)
     with RegistryClient(stack.registry) as client:
-        again = client.head_manifest(repository_of(published.parameters), "latest")
+        again = client.manifests.head(repository_of(published.parameters), "latest")
     assert again is not None
     assert again.digest == published.digest
     # Both platforms have the same layers, and whichever comes first uploads them.
@@ -150,7 +150,7 @@ def test_a_step_that_fails_ends_the_publication_with_its_last_lines_and_the_tag_
     with RegistryClient(stack.registry) as client:
         tag(client, earlier, earlier.root(), "latest", repository=repository_of(parameters))
         state = seen.end_of(stack, seen.start(stack, parameters))
-        stays = client.head_manifest(repository_of(parameters), "latest")
+        stays = client.manifests.head(repository_of(parameters), "latest")
     assert state.kind == "FAILED"
     assert "linux/amd64: BuildFailed: " in state.message
     assert "what-went-wrong" in state.message
@@ -174,9 +174,9 @@ def test_containerd_and_soci_publish_a_version_1_index_as_a_referrer(stack: Stac
     (image,) = seen.records(stack, run_id)
     repository = repository_of(parameters)
     with RegistryClient(stack.registry) as client:
-        referrers = client.referrers(repository, image.manifest.digest, SOCI_INDEX_V1)
+        referrers = client.referrers.list(repository, image.manifest.digest, SOCI_INDEX_V1)
         assert [each.digest for each in referrers] == [image.soci_index.digest if image.soci_index else None]
-        _, data = client.get_manifest(repository, referrers[0].digest)
+        _, data = client.manifests.get(repository, referrers[0].digest)
         report = verify(client, repository, "latest", mode="all", platforms=PLATFORMS[:1])
     assert report.ok, report.findings
     ztocs = [str(layer.digest) for layer in parse_image_manifest(data).layers]

@@ -65,7 +65,7 @@ class Shop:
         """The tag is there, alone, and what it names can be read through to the last byte."""
         tag = self.source.commit[:12]
         with RegistryClient(stack.registry) as client:
-            assert client.list_tags(self.repository) == (tag,)
+            assert client.tags.list(self.repository) == (tag,)
             report = verify(client, self.repository, tag, mode="all", platforms=PLATFORMS)
         assert report.ok, report.findings
 

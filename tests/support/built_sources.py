@@ -43,7 +43,7 @@ def tags_of(stack: Stack, parameters: dict[str, Any]) -> tuple[str, ...]:
     """The tags of what was published; none where nothing was."""
     with RegistryClient(stack.registry) as client:
         try:
-            return client.list_tags(repository_of(parameters))
+            return client.tags.list(repository_of(parameters))
         except RepositoryUnknown:
             return ()
 

@@ -49,7 +49,7 @@ class Shop:
         """The first publication, which says what the digest is and which boundaries there are."""
         job = self.job("undisturbed")
         assert run(self.context, job) == 0
-        found = self.client.head_manifest(job.repository, TAGS[0])
+        found = self.client.manifests.head(job.repository, TAGS[0])
         assert found is not None
         self.expected = found.digest
         return job
@@ -73,7 +73,7 @@ class Shop:
         assert helpers(job) == []
 
     def _is_sound(self, job: Job, tag: str, *others: Digest) -> None:
-        found = self.client.head_manifest(job.repository, tag)
+        found = self.client.manifests.head(job.repository, tag)
         if found is None:
             assert others, f"{job.repository} has no {tag}"
         elif found.digest not in others:

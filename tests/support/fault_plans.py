@@ -70,7 +70,7 @@ def run_random_plans(running: Place, folder: Path, count: int) -> dict[str, int]
             running.plan.replace(random_plan(random.Random(seed)))
             failed = push_with_faults(running, layout, extra, repository)
             running.plan.replace([])
-            tagged = checker.head_manifest(repository, "v1")
+            tagged = checker.manifests.head(repository, "v1")
             outcomes["whole" if failed is None else "named"] += 1
             assert tagged is not None, seed
             if failed is None or tagged.digest != before.digest:
@@ -118,7 +118,7 @@ def push_with_faults(place: Place, layout: Layout, extra: Descriptor, repository
     settings = replace(QUICK, read_timeout=1.0, deadline=1.5, settle_time=0.1)
     with RegistryClient(place.address, settings=settings, credentials=CREDENTIALS) as client:
         try:
-            client.upload_blob(repository, extra, lambda: layout.open_blob(extra))
+            client.blobs.upload(repository, extra, lambda: layout.open_blob(extra))
             push_graph(layout, layout.root(), client, repository, tag="v1", jobs=3)
         except SociPipelineError as error:
             return error if error.reason else None

@@ -126,7 +126,7 @@ def _publish(request: PublishRequest, folder: Path, settings: Settings, client: 
     index = join(
         images, annotations=index_annotations(commit), read=reader(client, repository), platforms=request.platforms
     )
-    client.put_manifest(repository, index.descriptor.digest, index.encode(), index.media_type)
+    client.manifests.put(repository, index.descriptor.digest, index.encode(), index.media_type)
     steps.done("join")
     report = verify(client, repository, index.descriptor.digest, platforms=request.platforms)
     assert report.ok, report.findings

@@ -18,9 +18,9 @@ def upload(client: RegistryClient, layout: Layout, *roots: Descriptor, repositor
     for root in roots:
         for each in layout.walk(root):
             if each.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
-                client.put_manifest(repository, each.digest, layout.read(each), each.media_type)
+                client.manifests.put(repository, each.digest, layout.read(each), each.media_type)
             else:
-                client.upload_blob(repository, each, partial(layout.open_blob, each))
+                client.blobs.upload(repository, each, partial(layout.open_blob, each))
 
 
 def upload_joined(client: RegistryClient, layout: Layout, *images: PlatformImage) -> Descriptor:
@@ -35,7 +35,7 @@ def upload_joined(client: RegistryClient, layout: Layout, *images: PlatformImage
 def tag(client: RegistryClient, layout: Layout, root: Descriptor, name: str, *, repository: str = REPOSITORY) -> None:
     """Bring a graph to a repository and put a tag on it."""
     upload(client, layout, root, repository=repository)
-    client.put_manifest(repository, name, layout.read(root), root.media_type)
+    client.manifests.put(repository, name, layout.read(root), root.media_type)
 
 
 def stored(folder: Path, repository: str = REPOSITORY) -> Layout:

@@ -40,7 +40,7 @@ def publish(folder: Path) -> dict[str, str | None]:
         with PrefectApi(os.environ["PREFECT_API_URL"]) as api:
             state = _end_of(api, api.create_run("publish-image/default", parameters))
         with RegistryClient(registry) as client:
-            tagged = client.head_manifest(_REPOSITORY, _TAG)
+            tagged = client.manifests.head(_REPOSITORY, _TAG)
     return {"state": state.kind, "message": state.message, "digest": None if tagged is None else str(tagged.digest)}
 
 

@@ -78,7 +78,7 @@ def publish_all(stack: Stack, count: int, parameters: Mapping[str, Any], *, seco
     wall = time.monotonic() - started
     after = cpu_of(stack)
     with RegistryClient(stack.registry) as client:
-        found = [client.head_manifest(f"queued/app-{number}", TAG) for number in range(count)]
+        found = [client.manifests.head(f"queued/app-{number}", TAG) for number in range(count)]
     return Queued(
         asked=count,
         states=Counter(_states(stack, {"id": {"any_": runs}})),

@@ -92,7 +92,7 @@ def upload(
     client: RegistryClient, data: bytes, media_type: str = OCI_LAYER_GZIP, *, to: str = REPOSITORY
 ) -> Descriptor:
     descriptor = described(data, media_type)
-    client.upload_blob(to, descriptor, lambda: io.BytesIO(data))
+    client.blobs.upload(to, descriptor, lambda: io.BytesIO(data))
     return descriptor
 
 
@@ -103,7 +103,7 @@ def push_image(
     config = upload(client, b'{"architecture":"amd64","os":"linux"}', OCI_CONFIG, to=to)
     manifest = ImageManifest(config=config, layers=(upload(client, noise(size, seed), to=to),))
     reference = tag or manifest.descriptor.digest
-    return client.put_manifest(to, reference, manifest.encode(), manifest.media_type), manifest
+    return client.manifests.put(to, reference, manifest.encode(), manifest.media_type), manifest
 
 
 def leftovers(folder: Path, repository: str = "*") -> list[Path]:

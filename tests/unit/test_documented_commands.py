@@ -40,7 +40,7 @@ def test_the_readmes_commands_without_prefect_publish_an_indexed_image(
     said = block.run(tmp_path, replacing={"registry.example.com": address}).stdout
     assert "all is well" in said
     with RegistryClient(address) as client:
-        assert client.list_tags("shop/web") == ("1.4",)
+        assert client.tags.list("shop/web") == ("1.4",)
 
 
 def test_the_documented_line_for_bash_completes_the_command(installed: None, tmp_path: Path) -> None:

@@ -105,12 +105,12 @@ def streaming(pieces: Callable[[], Iterator[bytes]]) -> Iterator[str]:
 
 def _registry(address: str, _: Path) -> object:
     with RegistryClient(address, settings=QUICK) as client:
-        return client.list_tags("a")
+        return client.tags.list("a")
 
 
 def _referrers(address: str, _: Path) -> object:
     with RegistryClient(address, settings=QUICK) as client:
-        return client.referrers("a", Digest.of(b"x"))
+        return client.referrers.list("a", Digest.of(b"x"))
 
 
 def _prefect(address: str, _: Path) -> object:
@@ -191,7 +191,7 @@ def test_a_token_that_no_header_can_carry_is_not_shown(token: str, tmp_path: Pat
     challenge = _answer(b"401 No", b'WWW-Authenticate: Bearer realm="http://127.0.0.1:9/"')
     with answering(challenge) as address, RegistryClient(address, settings=QUICK, credentials=credentials) as client:
         with pytest.raises(SociPipelineError) as caught:
-            client.get_manifest("a", "v1")
+            client.manifests.get("a", "v1")
         assert "do-not-sh" not in "".join(traceback.format_exception(caught.value))
         with pytest.raises(SociPipelineError) as caught:
             _forge(address, tmp_path, f"x{token}y".encode())
@@ -275,7 +275,7 @@ def test_an_error_that_quotes_lone_surrogates_of_a_server_can_be_printed() -> No
         RegistryClient(address, settings=QUICK) as client,
         pytest.raises(SociPipelineError) as caught,
     ):
-        client.referrers("a", Digest.of(b"x"))
+        client.referrers.list("a", Digest.of(b"x"))
     assert str(caught.value).encode()
 
 

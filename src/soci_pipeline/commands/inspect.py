@@ -78,7 +78,7 @@ def _layer(layer: Descriptor, ztoc: Descriptor | None) -> dict[str, Any]:
 
 
 def _referrers(client: RegistryClient, repository: str, digest: Digest) -> list[dict[str, Any]]:
-    found = client.referrers(repository, digest)
+    found = client.referrers.list(repository, digest)
     return [{"digest": str(each.digest), "artifact_type": each.artifact_type, "size": each.size} for each in found]
 
 

@@ -84,13 +84,13 @@ def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> t
     What is wrong with the old image is no reason not to replace it.
     """
     try:
-        if reference.tag is None or client.head_manifest(reference.repository, reference.tag) is None:
+        if reference.tag is None or client.manifests.head(reference.repository, reference.tag) is None:
             return ()
-        document = parse(client.get_manifest(reference.repository, reference.tag)[1])
+        document = parse(client.manifests.get(reference.repository, reference.tag)[1])
         if isinstance(document, ImageManifest):
             if is_artifact(document):
                 return ()
-            return (platform_of_config(client.read_blob(reference.repository, document.config)),)
+            return (platform_of_config(client.blobs.read(reference.repository, document.config)),)
     except SociPipelineError as error:
         logger().warning("which platforms the tag %s had cannot be read: %s", reference.tag, error.reason)
         return None
@@ -106,8 +106,8 @@ def _put(client: RegistryClient, reference: ImageReference, index: ImageIndex) -
     """The index by digest, then the tag; returns the bytes that were sent."""
     descriptor = index.descriptor
     sent = 0
-    if client.head_manifest(reference.repository, descriptor.digest) is None:
-        client.put_manifest(reference.repository, descriptor.digest, index.encode(), index.media_type)
+    if client.manifests.head(reference.repository, descriptor.digest) is None:
+        client.manifests.put(reference.repository, descriptor.digest, index.encode(), index.media_type)
         sent = descriptor.size
     if reference.tag is not None:
         move_tags(client, reference.repository, descriptor, [reference.tag])

@@ -111,11 +111,11 @@ class _Run:
 
     def _record(self, client: RegistryClient, image: SourceImage, result: Layout, *, indexed: bool) -> PlatformImage:
         digest = image.descriptor.digest
-        if client.head_manifest(_REPOSITORY, digest) is None:
+        if client.manifests.head(_REPOSITORY, digest) is None:
             raise ToolFailed(f"ctr did not push the image {digest} that it was given")
         soci_index, ztocs = None, {}
         if indexed:
-            listed = client.referrers(_REPOSITORY, digest, SOCI_INDEX_V1)
+            listed = client.referrers.list(_REPOSITORY, digest, SOCI_INDEX_V1)
             if len(listed) != 1:
                 raise ToolFailed(f"soci pushed {len(listed)} indexes for {digest}, and one was expected")
             fetched, manifest = _fetched(client, listed[0], result)
@@ -132,10 +132,10 @@ class _Run:
 
 def _fetched(client: RegistryClient, listed: Descriptor, result: Layout) -> tuple[Descriptor, ImageManifest]:
     """Bring a SOCI index and its zTOCs from the embedded registry into the result, verified."""
-    found, data = client.get_manifest(_REPOSITORY, listed.digest)
+    found, data = client.manifests.get(_REPOSITORY, listed.digest)
     manifest = parse_image_manifest(data, media_type=found.media_type)
     for blob in manifest.children:
-        with client.stream_blob(_REPOSITORY, blob) as chunks:
+        with client.blobs.stream(_REPOSITORY, blob) as chunks:
             result.add_chunks(chunks, blob)
     return result.add_bytes(data, found.media_type), manifest
 

@@ -55,5 +55,5 @@ def open_blob(
     client: RegistryClient, repository: str, descriptor: Descriptor, *, also: Callable[[bytes], None] | None = None
 ) -> Iterator[BlobReader]:
     """The blob, while the block runs; raises `ContentMismatch` when its end is reached and it was not that blob."""
-    with client.stream_blob(repository, descriptor) as pieces:
+    with client.blobs.stream(repository, descriptor) as pieces:
         yield BlobReader(pieces, also)

@@ -99,7 +99,7 @@ def read_graph(client: RegistryClient, repository: str, reference: str | Digest,
 
     Raises `ManifestUnknown` where the reference itself is not there, and `InvalidInput` where it is no image.
     """
-    root, data = client.get_manifest(repository, reference)
+    root, data = client.manifests.get(repository, reference)
     document = parse(data, media_type=root.media_type)
     findings.count("manifests")
     if isinstance(document, ImageManifest):
@@ -162,7 +162,7 @@ class _Reader:
     def image_of(self, entry: Descriptor, data: bytes, manifest: ImageManifest) -> ImageNode | None:
         """As `image`, where the manifest is read already."""
         with self._findings.catching(f"{entry.platform or 'image'} {entry.digest} config {manifest.config.digest}"):
-            config = self._client.read_blob(self._repository, manifest.config)
+            config = self._client.blobs.read(self._repository, manifest.config)
             platform = platform_of_config(config)
             self._findings.count("configs")
             return ImageNode(
@@ -185,7 +185,7 @@ class _Reader:
         named = manifest.annotations.get(SOCI_INDEX_DIGEST)
         descriptors: tuple[Descriptor, ...] = ()
         if named is None:
-            descriptors = self._client.referrers(self._repository, entry.digest, SOCI_INDEX_V1)
+            descriptors = self._client.referrers.list(self._repository, entry.digest, SOCI_INDEX_V1)
         else:
             with self._findings.catching(f"{where} SOCI index {named[:100]}"):
                 descriptors = (self._named(Digest(named), entry.digest),)
@@ -199,7 +199,7 @@ class _Reader:
         own = [each for each in listed if each.annotations.get(IMAGE_MANIFEST_DIGEST) == image]
         if listed:
             return (own or listed)[0]
-        descriptor, _ = self._client.get_manifest(self._repository, digest)
+        descriptor, _ = self._client.manifests.get(self._repository, digest)
         return descriptor.annotated(artifact_type=SOCI_INDEX_V2)
 
     def _soci_index(self, descriptor: Descriptor, version: IndexVersion, where: str) -> SociIndexNode | None:
@@ -211,7 +211,7 @@ class _Reader:
     def _manifest(self, entry: Descriptor) -> bytes:
         if entry.media_type not in IMAGE_MANIFESTS | IMAGE_INDEXES:
             raise InvalidInput(f"{entry.digest} has the media type {entry.media_type[:100]}, which is no manifest's")
-        served, data = self._client.get_manifest(self._repository, entry.digest)
+        served, data = self._client.manifests.get(self._repository, entry.digest)
         self._findings.count("manifests")
         if served.size != entry.size:
             raise InvalidInput(f"{entry.digest} has {served.size} bytes, and its descriptor says {entry.size}")

@@ -43,7 +43,7 @@ class RepositoryZtocs:
         if ztoc is None:
             return None
         with _as_an_offer(logging.INFO, "the zTOC %s of layer %s is built again", ztoc.digest, layer_digest):
-            data = self._client.read_blob(self._repository, ztoc, limit=DEFAULT_LIMITS.ztoc)
+            data = self._client.blobs.read(self._repository, ztoc, limit=DEFAULT_LIMITS.ztoc)
             logger().info("layer %s: zTOC %s is taken from the tag %s", layer_digest, ztoc.digest, self._tag)
             return data
         return None

@@ -53,8 +53,8 @@ def publish(stack: Stack, repository: str, parameters: Mapping[str, Any]) -> Pub
         _follow(api, run, started + _PATIENCE_SECONDS)
         records = _records(api, run)
     with RegistryClient(stack.registry) as client:
-        tags = client.list_tags(repository)
-        found = {tag: client.head_manifest(repository, tag) for tag in tags}
+        tags = client.tags.list(repository)
+        found = {tag: client.manifests.head(repository, tag) for tag in tags}
     digests = {descriptor.digest for descriptor in found.values() if descriptor is not None}
     if len(digests) != 1:
         raise StackError(f"the run completed, and {image} has {len(digests)} tagged images where one was expected")

@@ -197,7 +197,7 @@ def upload_layers(
         for layer in layers:
             before = done
             opener = partial(layout.open_verified, layer)
-            if client.upload_blob(branch.request.image.repository, layer, opener, on_bytes=moved, stop=stop):
+            if client.blobs.upload(branch.request.image.repository, layer, opener, on_bytes=moved, stop=stop):
                 uploaded.append(layer.size)
             moved(before + layer.size - done)
     return Uploaded(sum(uploaded), total - sum(uploaded), len(uploaded))

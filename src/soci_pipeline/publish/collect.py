@@ -19,8 +19,8 @@ def reader(client: RegistryClient, repository: str) -> Read:
 
     def read(descriptor: Descriptor) -> bytes:
         if descriptor.media_type in IMAGE_MANIFESTS | IMAGE_INDEXES:
-            return client.get_manifest(repository, descriptor.digest)[1]
-        return client.read_blob(repository, descriptor)
+            return client.manifests.get(repository, descriptor.digest)[1]
+        return client.blobs.read(repository, descriptor)
 
     return read
 
@@ -56,7 +56,7 @@ def _check_blobs(client: RegistryClient, repository: str, image: ImageNode, find
     layers = [each for each in image.manifest.layers if not each.may_be_elsewhere or str(each.digest) in indexed]
     blobs = [("layer", layer) for layer in layers] + [("zTOC", ztoc) for ztoc in ztocs]
     for kind, blob in blobs:
-        if not client.has_blob(repository, blob):
+        if not client.blobs.exists(repository, blob):
             findings.add(image.where, f"its {kind} {blob.digest} is not in the repository {repository}")
 
 

@@ -100,16 +100,16 @@ def attach(
     made_for = dict(origin.made_for) | signed_for(client, repository, images)
     told = replace(origin, made_for=made_for)
     data = statement(name or f"{client.registry}/{repository}", index, images, told)
-    layer = client.upload_bytes(repository, data, IN_TOTO)
+    layer = client.blobs.upload_bytes(repository, data, IN_TOTO)
     manifest = ImageManifest(
         artifact_type=IN_TOTO,
-        config=client.upload_bytes(repository, _EMPTY, OCI_EMPTY),
+        config=client.blobs.upload_bytes(repository, _EMPTY, OCI_EMPTY),
         layers=(layer.annotated(annotations={PREDICATE_TYPE: PREDICATE}),),
         subject=index.plain,
         annotations={PREDICATE_TYPE: PREDICATE, REVISION: origin.revision},
     )
     found = manifest.descriptor
-    client.put_manifest(repository, found.digest, manifest.encode(), manifest.media_type)
+    client.manifests.put(repository, found.digest, manifest.encode(), manifest.media_type)
     return found.digest, True
 
 
@@ -123,13 +123,13 @@ def signed_for(
     found: dict[Digest, tuple[Digest, ...]] = {}
     for attestation in (each for image in images for each in image.attestations):
         try:
-            _, data = client.get_manifest(repository, attestation.digest)
+            _, data = client.manifests.get(repository, attestation.digest)
             layers = parse_image_manifest(data).layers
             subjects = [
                 subject
                 for layer in layers
                 if layer.size <= _MAX_STATEMENT
-                for subject in _signed_subjects(client.read_blob(repository, layer, _MAX_STATEMENT))
+                for subject in _signed_subjects(client.blobs.read(repository, layer, _MAX_STATEMENT))
             ]
         except (BlobUnknown, InvalidInput, ManifestUnknown) as error:
             logger().warning("attestation %s cannot be read: %s", attestation.digest, error.reason)
@@ -154,9 +154,9 @@ def _signed_subjects(data: bytes) -> list[Digest]:
 
 def _attached(client: RegistryClient, repository: str, subject: Digest, revision: str) -> Digest | None:
     """The provenance of ours that an index has already."""
-    for entry in client.referrers(repository, subject, IN_TOTO):
+    for entry in client.referrers.list(repository, subject, IN_TOTO):
         try:
-            descriptor, data = client.get_manifest(repository, entry.digest)
+            descriptor, data = client.manifests.get(repository, entry.digest)
             annotations = parse_image_manifest(data, media_type=descriptor.media_type).annotations
         except (InvalidInput, ManifestUnknown):
             continue

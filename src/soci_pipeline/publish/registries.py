@@ -124,6 +124,6 @@ def check_push(client: RegistryClient, repository: str) -> None:
         if error.status != httpx.codes.FORBIDDEN:
             raise
     try:
-        client.upload_blob(repository, blob, give_up)
+        client.blobs.upload(repository, blob, give_up)
     except _OnlyAsked:
         return

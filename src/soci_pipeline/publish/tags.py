@@ -68,7 +68,7 @@ def move_tags(
     """
     rule = mutability or TagMutability()
     targets = _targets(index, tags, others or {})
-    manifests = {each.digest: client.get_manifest(repository, each.digest) for each in (index, *targets.values())}
+    manifests = {each.digest: client.manifests.get(repository, each.digest) for each in (index, *targets.values())}
     revision = _revision(manifests[index.digest][1])
     gate = _Gate(client, repository, rule, revision, None if force else ancestry)
     before = {tag: gate.current(tag) for tag in targets}
@@ -102,7 +102,7 @@ def _move(gate: "_Gate", tag: str, descriptor: Descriptor, data: bytes) -> TagRe
         return TagRecord(tag=tag, digest=descriptor.digest, previous=previous, outcome=Outcome.UNCHANGED)
     if line := gate.conflict(tag, current, descriptor.digest):
         _raise_conflicts([line])
-    gate.client.put_manifest(gate.repository, tag, data, descriptor.media_type)
+    gate.client.manifests.put(gate.repository, tag, data, descriptor.media_type)
     return TagRecord(tag=tag, digest=descriptor.digest, previous=previous, outcome=Outcome.WRITTEN)
 
 
@@ -157,7 +157,7 @@ class _Gate:
 
     def current(self, tag: str) -> Descriptor | None:
         """What the tag points at now."""
-        return self.client.head_manifest(self.repository, tag)
+        return self.client.manifests.head(self.repository, tag)
 
     def conflict(self, tag: str, current: Descriptor | None, wanted: Digest) -> str | None:
         """Why the tag may not move, or None."""
@@ -190,7 +190,7 @@ class _Gate:
     def revision_of(self, current: Descriptor) -> str | None:
         """The commit that a manifest says it was made from."""
         if current.digest not in self._known:
-            _, data = self.client.get_manifest(self.repository, current.digest)
+            _, data = self.client.manifests.get(self.repository, current.digest)
             self._known[current.digest] = _revision(data)
         return self._known[current.digest]
 

@@ -34,7 +34,7 @@ def pull_graph(
     the descriptor is the reduced index's. Raises `PlatformMismatch` where one of them is not in it, `ManifestUnknown`,
     `ContentMismatch`.
     """
-    root, data = client.get_manifest(repository, reference)
+    root, data = client.manifests.get(repository, reference)
     document = parse(data, media_type=root.media_type)
     if platforms is not None and isinstance(document, ImageIndex):
         document = _reduced(document, platforms, f"{repository}:{reference}")
@@ -75,7 +75,7 @@ class _Pull:
         if len(self.seen) >= MAX_LISTED:
             raise InvalidInput(f"an image index of {self.repository} leads to more than {MAX_LISTED} manifests")
         self.seen.add(child.digest)
-        found, data = self.client.get_manifest(self.repository, child.digest)
+        found, data = self.client.manifests.get(self.repository, child.digest)
         if found.size != child.size:
             raise ContentMismatch(f"manifest {child.digest} has {found.size} bytes, not {child.size}")
         self.manifests(parse(data, media_type=child.media_type), depth + 1)
@@ -85,7 +85,7 @@ class _Pull:
 def _fetch(client: RegistryClient, repository: str, blobs: list[Descriptor], layout: Layout, jobs: int) -> None:
     def fetch(blob: Descriptor) -> None:
         if not layout.has(blob):
-            with client.stream_blob(repository, blob) as chunks:
+            with client.blobs.stream(repository, blob) as chunks:
                 layout.add_chunks(chunks, blob)
 
     blobs.sort(key=lambda blob: blob.size, reverse=True)

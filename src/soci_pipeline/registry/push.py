@@ -63,7 +63,7 @@ class _Push:
             reported += sent
             tally.moved(sent)
 
-        uploaded = self.client.upload_blob(
+        uploaded = self.client.blobs.upload(
             self.repository,
             node,
             lambda: self.layout.open_verified(node),
@@ -74,13 +74,13 @@ class _Push:
 
     def manifest(self, node: Descriptor, tally: _Tally, tag: str | None = None) -> None:
         data = self.layout.read(node)
-        there = self.client.head_manifest(self.repository, node.digest) is not None
+        there = self.client.manifests.head(self.repository, node.digest) is not None
         if not there or not self._is_listed(node, data):
-            self.client.put_manifest(self.repository, node.digest, data, node.media_type)
+            self.client.manifests.put(self.repository, node.digest, data, node.media_type)
         if tag is not None:
-            current = self.client.head_manifest(self.repository, tag)
+            current = self.client.manifests.head(self.repository, tag)
             if current is None or current.digest != node.digest:
-                self.client.put_manifest(self.repository, tag, data, node.media_type)
+                self.client.manifests.put(self.repository, tag, data, node.media_type)
         tally.settle(node, uploaded=not there, reported=0)
 
     def _is_listed(self, node: Descriptor, data: bytes) -> bool:
@@ -88,7 +88,7 @@ class _Push:
         found = subject_of(data, node.media_type)
         if found is None:
             return True
-        return any(entry.digest == node.digest for entry in self.client.referrers(self.repository, found[0]))
+        return any(entry.digest == node.digest for entry in self.client.referrers.list(self.repository, found[0]))
 
 
 def push_graph(

@@ -176,7 +176,7 @@ class _Work:
         if self.target_tag is not None and self.settings.suffix:
             known |= self._known_under(self.target_tag, level=logging.DEBUG)
         known |= Known.of(graph, self.settings.soci.span_size)
-        there = {layer: ztoc for layer, ztoc in known.ztocs.items() if self.client.has_blob(self.repository, ztoc)}
+        there = {layer: ztoc for layer, ztoc in known.ztocs.items() if self.client.blobs.exists(self.repository, ztoc)}
         usable = Known(there, known.left_out)
         return [plan_image(image, self.settings.soci, usable) for image in graph.images]
 
@@ -218,7 +218,7 @@ class _Work:
         else:
             logger().info("layer %s: its zTOC is in the cache, and the layer is not fetched", layer.digest)
             advance(layer.size)
-        ztoc = self.client.upload_bytes(self.repository, data, SOCI_LAYER)
+        ztoc = self.client.blobs.upload_bytes(self.repository, data, SOCI_LAYER)
         return LayerPlan(layer, ztoc=ztoc)
 
     def _stream(self, layer: Descriptor, advance: Advance) -> bytes:
@@ -266,23 +266,23 @@ class _Work:
         """Whether the very same result is under the tag with the suffix already."""
         if not self.settings.suffix or self.target_tag is None:
             return False
-        current = self.client.head_manifest(self.repository, self.target_tag)
+        current = self.client.manifests.head(self.repository, self.target_tag)
         return current is not None and current.digest == index.digest
 
     def _push_manifest(self, scratch: Layout, manifest: Descriptor) -> None:
         document = scratch.read_document(manifest)
         for child in document.children if isinstance(document, ImageManifest) else ():
             if scratch.has(child):
-                self.client.upload_blob(self.repository, child, partial(scratch.open_blob, child))
-        self.client.put_manifest(self.repository, manifest.digest, scratch.read(manifest), manifest.media_type)
+                self.client.blobs.upload(self.repository, child, partial(scratch.open_blob, child))
+        self.client.manifests.put(self.repository, manifest.digest, scratch.read(manifest), manifest.media_type)
 
     def _fetch_attestation(self, scratch: Layout, attestation: Descriptor) -> None:
-        _, data = self.client.get_manifest(self.repository, attestation.digest)
+        _, data = self.client.manifests.get(self.repository, attestation.digest)
         scratch.add_bytes(data, attestation.media_type)
         manifest = parse_image_manifest(data, media_type=attestation.media_type)
         # Only what may be rewritten; the rest of an artifact stays where it is.
         for blob in (manifest.config, *(layer for layer in manifest.layers if layer.media_type == IN_TOTO)):
-            with self.client.stream_blob(self.repository, blob) as pieces:
+            with self.client.blobs.stream(self.repository, blob) as pieces:
                 scratch.add_chunks(pieces, blob)
 
     def release(
@@ -316,7 +316,7 @@ class _Work:
         )
 
     def _check_unmoved(self, graph: ImageGraph) -> None:
-        current = self.client.head_manifest(self.repository, self.reference.tag or "")
+        current = self.client.manifests.head(self.repository, self.reference.tag or "")
         if current is None or current.digest != graph.root.digest:
             raise TagConflict(
                 f"the tag {self.reference.tag} moved from {graph.root.digest} to "

@@ -170,8 +170,8 @@ def _cut_short(error: RegistryError, repository: str, plan: PrunePlan, done: int
 
 def _tags(client: RegistryClient, repository: str) -> dict[str, Digest]:
     found = {}
-    for tag in client.list_tags(repository):
-        descriptor = client.head_manifest(repository, tag)
+    for tag in client.tags.list(repository):
+        descriptor = client.manifests.head(repository, tag)
         if descriptor is not None:
             found[tag] = descriptor.digest
     return found
@@ -204,12 +204,12 @@ class _Reader:
             self.nodes[digest] = Node(digest, children[digest], subject, self._created(document))
             waiting += children[digest]
             waiting += [subject] if subject else []
-            waiting += [entry.digest for entry in self.client.referrers(self.repository, digest)]
+            waiting += [entry.digest for entry in self.client.referrers.list(self.repository, digest)]
         self._date_indexes()
 
     def _document(self, digest: Digest) -> ImageManifest | ImageIndex | None:
         try:
-            descriptor, data = self.client.get_manifest(self.repository, digest)
+            descriptor, data = self.client.manifests.get(self.repository, digest)
         except ManifestUnknown:
             logger().warning("%s is named in %s and not there", digest, self.repository)
             return None
@@ -226,7 +226,7 @@ class _Reader:
 
     def _config_created(self, config: Descriptor) -> datetime | None:
         try:
-            fields = json.loads(self.client.read_blob(self.repository, config))
+            fields = json.loads(self.client.blobs.read(self.repository, config))
         except (BlobUnknown, DamagedContent, InvalidInput, RecursionError, ValueError) as error:
             logger().warning(
                 "the config %s cannot be read, so its image counts as of unknown age: %s", config.digest, error

@@ -33,14 +33,14 @@ class OneByOne:
         """One request a manifest."""
         for digest in digests:
             try:
-                self.client.delete_manifest(repository, digest)
+                self.client.manifests.delete(repository, digest)
             except ManifestUnknown as error:
                 # A registry that deletes nothing may answer 404, too.
-                if self.client.head_manifest(repository, digest) is not None:
+                if self.client.manifests.head(repository, digest) is not None:
                     raise RegistryError(error.reason, code="UNSUPPORTED", status=405, url=error.url) from error
                 logger().debug("%s is gone already", digest)
         return {}
 
     def delete_tag(self, repository: str, tag: str) -> None:
         """One request."""
-        self.client.delete_tag(repository, tag)
+        self.client.tags.delete(repository, tag)

@@ -30,7 +30,7 @@ def in_use_by_ecs(
     used = images_in_use(clusters, image, aws)
     found = set(used.digests)
     for tag in sorted(used.tags):
-        descriptor = client.head_manifest(image.repository, tag)
+        descriptor = client.manifests.head(image.repository, tag)
         if descriptor is None:
             logger().warning("a task definition of ECS names %s, which is not there", image.with_tag(tag))
         else:

@@ -100,7 +100,7 @@ class LayerVerifier:
         return None
 
     def _listed(self, ztoc: Descriptor) -> Sequence[Entry]:
-        return decode(self._client.read_blob(self._repository, ztoc, DEFAULT_LIMITS.ztoc)).entries
+        return decode(self._client.blobs.read(self._repository, ztoc, DEFAULT_LIMITS.ztoc)).entries
 
     def _scanned(self, layer: Descriptor) -> Sequence[Entry] | None:
         scan = EntryScan()
@@ -122,7 +122,7 @@ class LayerVerifier:
             return None
         where = f"{item.where} zTOC {item.ztoc.digest}"
         with self._findings.catching(where):
-            ztoc = decode(self._client.read_blob(self._repository, item.ztoc, DEFAULT_LIMITS.ztoc))
+            ztoc = decode(self._client.blobs.read(self._repository, item.ztoc, DEFAULT_LIMITS.ztoc))
             self._findings.count("ztocs")
             if ztoc.compressed_size != item.layer.size:
                 self._findings.add(where, f"it is for a layer of {ztoc.compressed_size} bytes, not {item.layer.size}")
@@ -134,7 +134,7 @@ class LayerVerifier:
         return None
 
     def _check_span(self, item: LayerToCheck, ztoc: Ztoc, span: int) -> None:
-        stored = self._client.read_range(self._repository, item.layer.digest, *ztoc.stored_range(span))
+        stored = self._client.blobs.read_range(self._repository, item.layer.digest, *ztoc.stored_range(span))
         self._findings.count("spans")
         self._findings.count("bytes", len(stored))
         self._on_bytes(len(stored))

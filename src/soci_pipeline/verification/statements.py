@@ -39,7 +39,7 @@ def _check(
     client: RegistryClient, repository: str, where: str, layer: Descriptor, image: str, findings: Findings
 ) -> None:
     with findings.catching(where):
-        data = client.read_blob(repository, layer, _MOST_BYTES)
+        data = client.blobs.read(repository, layer, _MOST_BYTES)
         findings.count("statements")
         for named in _named_images(data):
             if f"sha256:{named}" != image:

@@ -61,7 +61,7 @@ def check_structure(
 ) -> tuple[LayerToCheck, ...]:
     """Note every fault of the graph; returns the layers, each pair of layer and zTOC once."""
     _check_platforms(graph, platforms, findings)
-    _check_entries(graph, partial(client.head_manifest, repository), findings)
+    _check_entries(graph, partial(client.manifests.head, repository), findings)
     layers: dict[tuple[Digest, Digest | None], LayerToCheck] = {}
     for image in graph.images:
         findings.count("images")
@@ -210,5 +210,5 @@ def _check_blobs(client: RegistryClient, repository: str, layers: Iterable[Layer
 
 def _check_blob(client: RegistryClient, repository: str, where: str, blob: Descriptor, findings: Findings) -> None:
     with findings.catching(where):
-        if not client.has_blob(repository, blob):
+        if not client.blobs.exists(repository, blob):
             findings.add(where, f"the blob {blob.digest} is not in the repository {repository}")

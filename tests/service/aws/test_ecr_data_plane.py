@@ -71,7 +71,7 @@ def test_images_are_pushed_joined_and_verified_with_the_token_of_the_role(
     assert json.loads(capsys.readouterr().out)["checked"]["diff_ids"] == 3
 
     with connect(IMAGE, Settings(registry=RegistrySettings(ca_file=tmp_path / "certificate.pem"))) as client:
-        descriptor, data = client.get_manifest(IMAGE.repository, "v1")
+        descriptor, data = client.manifests.get(IMAGE.repository, "v1")
     assert descriptor.digest == joined
     assert {str(each.digest) for each in parse_image_index(data).manifests} >= set(digests)
 
@@ -119,7 +119,7 @@ def test_a_token_that_the_registry_does_not_take_is_refused_with_the_next_step_a
         (
             "GET",
             "pull",
-            lambda client: client.get_manifest(IMAGE.repository, "v1"),
+            lambda client: client.manifests.get(IMAGE.repository, "v1"),
             ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
         ),
         (

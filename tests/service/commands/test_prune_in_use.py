@@ -28,7 +28,7 @@ def test_what_ecs_would_start_stays_by_its_tag(client: RegistryClient, layout: L
     ecs.create_service(cluster=cluster, serviceName="shop", taskDefinition=definition, desiredCount=0)
 
     assert main(pruned(client, "--in-use-ecs", "misspelt", "--keep", "nothing")) == ExitCode.INVALID_INPUT
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v2"}
     assert main(pruned(client, "--in-use-ecs", cluster)) == 0
 
-    assert client.list_tags(REPOSITORY) == ("v1",)
+    assert client.tags.list(REPOSITORY) == ("v1",)

@@ -66,8 +66,8 @@ def test_a_branch_records_by_its_run_what_it_has_pushed(
     image = read_record(run_id, AMD64)
     assert image.platform == AMD64
     assert all(layer.ztoc for layer in image.layers)
-    assert client.head_manifest(REPOSITORY, image.manifest.digest) is not None
-    assert client.list_tags(REPOSITORY) == ()
+    assert client.manifests.head(REPOSITORY, image.manifest.digest) is not None
+    assert client.tags.list(REPOSITORY) == ()
 
 
 def test_a_branch_shows_its_layers_and_its_progress(work: Path, branch: BranchRequest) -> None:

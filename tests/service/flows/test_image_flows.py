@@ -73,14 +73,14 @@ def test_indexing_what_is_indexed_changes_nothing(image: str) -> None:
 
 def test_a_suffix_writes_a_tag_of_its_own(image: str, client: RegistryClient) -> None:
     index(image, suffix="-soci")
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v1-soci"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v1-soci"}
 
 
 def test_the_gate_names_every_finding_in_its_error_and_in_an_artifact(
     image: str, client: RegistryClient, tmp_path: Path
 ) -> None:
     kept = stored(tmp_path / "registry")
-    root = client.get_manifest(REPOSITORY, "v1")[0]
+    root = client.manifests.get(REPOSITORY, "v1")[0]
     configs = [each for each in kept.walk(root) if each.media_type.endswith("config.v1+json")]
     for config in configs:
         kept.blob_path(config.digest).unlink()
@@ -95,12 +95,12 @@ def test_the_gate_names_every_finding_in_its_error_and_in_an_artifact(
 
 
 def test_a_dry_run_of_indexing_writes_nothing_and_says_what_it_would_fetch(image: str, client: RegistryClient) -> None:
-    before = client.get_manifest(REPOSITORY, "v1")[0]
+    before = client.manifests.get(REPOSITORY, "v1")[0]
     found = index_image(image, soci=SMALL, dry_run=True)
     assert found.dry_run
     assert found.bytes_to_fetch > 0
-    assert client.get_manifest(REPOSITORY, "v1")[0] == before
-    assert client.list_tags(REPOSITORY) == ("v1",)
+    assert client.manifests.get(REPOSITORY, "v1")[0] == before
+    assert client.tags.list(REPOSITORY) == ("v1",)
     said = artifact("indexing-plan", image)
     layers = {layer.digest for each in found.platforms for layer in each.layers}
     assert layers
@@ -129,26 +129,26 @@ def test_pruning_deletes_nothing_until_it_is_told_to(image: str, client: Registr
     assert "A dry run" in plan
     assert all(f"| `{name}` |" in plan for name in (*planned.deleted, *planned.kept))
     assert "v1" in planned.deleted
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v1-soci"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v1-soci"}
     done = prune_repository(repository, keep=["*-soci"], dry_run=False)
     assert done.deleted == planned.deleted
     assert "A dry run" not in artifact("retention", repository)
-    assert set(client.list_tags(REPOSITORY)) == {"v1-soci"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1-soci"}
     assert verify_image(f"{repository}:v1-soci").ok
 
 
 def test_a_digest_in_use_stays(image: str, client: RegistryClient) -> None:
     repository = f"{client.registry}/{REPOSITORY}"
-    digest = client.get_manifest(REPOSITORY, "v1")[0].digest
+    digest = client.manifests.get(REPOSITORY, "v1")[0].digest
     done = prune_repository(repository, keep_in_use=[f"{repository}@{digest}"], dry_run=False)
     assert done.deleted == ()
-    assert client.head_manifest(REPOSITORY, digest) is not None
+    assert client.manifests.head(REPOSITORY, digest) is not None
 
 
 def test_without_a_rule_nothing_is_pruned(image: str, client: RegistryClient) -> None:
     with pytest.raises(InvalidInput, match="no rule"):
         prune_repository(f"{client.registry}/{REPOSITORY}", dry_run=False)
-    assert client.list_tags(REPOSITORY) == ("v1",)
+    assert client.tags.list(REPOSITORY) == ("v1",)
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -156,7 +156,7 @@ def test_rules_that_keep_nothing_prune_nothing(image: str, client: RegistryClien
     with pytest.raises(InvalidInput, match="keep nothing of") as caught:
         prune_repository(f"{client.registry}/{REPOSITORY}", keep=["v2*"], dry_run=dry_run)
     assert not caught.value.temporary
-    assert client.list_tags(REPOSITORY) == ("v1",)
+    assert client.tags.list(REPOSITORY) == ("v1",)
 
 
 def test_pruning_takes_a_repository_and_no_image(image: str) -> None:

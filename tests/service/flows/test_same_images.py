@@ -13,6 +13,7 @@ from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.manifests import Manifests
 from tasks.same_images import find_same
 from tests.support.images import AMD64, add_image, gzip_layer
 from tests.support.published import REPOSITORY, tag, upload
@@ -24,18 +25,18 @@ def night(request: PublishRequest, index: Descriptor, client: RegistryClient) ->
     return find_same(request, index, (), client)
 
 
-class Overtaken(RegistryClient):
-    """A client right behind whose first look at a tag another moves it."""
+class Overtaken(Manifests):
+    """Manifests of a client right behind whose first look at a tag another moves it."""
 
     move: Callable[[], None] | None = None
 
-    def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
-        found = super().head_manifest(repository, reference)
+    def head(self, repository: str, reference: str | Digest) -> Descriptor | None:
+        found = super().head(repository, reference)
         self._moved(reference)
         return found
 
-    def get_manifest(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
-        found = super().get_manifest(repository, reference)
+    def get(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
+        found = super().get(repository, reference)
         self._moved(reference)
         return found
 
@@ -64,8 +65,9 @@ def test_the_digest_that_is_named_is_the_one_that_was_compared(client: RegistryC
     tag(client, layout, an_index(client, layout, b"other", "yesterday"), "nightly")
     same = an_index(client, layout, b"1", "tonight")
 
-    with Overtaken(client.registry, settings=client.settings) as overtaken:
-        overtaken.move = lambda: tag(client, layout, same, "nightly")
+    with RegistryClient(client.registry, settings=client.settings) as overtaken:
+        overtaken.manifests = manifests = Overtaken(overtaken._operations)
+        manifests.move = lambda: tag(client, layout, same, "nightly")
         assert night(a_request(client), an_index(client, layout, b"1", "today"), overtaken) is None
 
 

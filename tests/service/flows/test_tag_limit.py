@@ -79,9 +79,9 @@ def test_indexing_an_existing_image_moves_its_tag_under_the_same_limit(
         # Once the new index is there, only its tag is left to do.
         until(lambda: len(_indexes(tmp_path / "registry")) == 2, seconds=120)
         time.sleep(3)
-        before = client.head_manifest(REPOSITORY, "v1")
+        before = client.manifests.head(REPOSITORY, "v1")
     thread.join(120)
-    after = client.head_manifest(REPOSITORY, "v1")
+    after = client.manifests.head(REPOSITORY, "v1")
     assert before is not None
     assert after is not None
     assert before.digest == layout.root().digest
@@ -177,7 +177,7 @@ def test_a_run_that_is_crashed_while_commits_are_compared_moves_no_tag(
             move_tags(request, index, (), ("v1",), TagMutability(), client)
 
     publishes(return_state=True)
-    assert client.head_manifest(REPOSITORY, "v1") == there.plain
+    assert client.manifests.head(REPOSITORY, "v1") == there.plain
 
 
 def test_a_run_that_is_running_moves_its_tags() -> None:

@@ -65,8 +65,8 @@ def test_a_suffix_leaves_the_tag_where_it_is(tmp_path: Path, settings: Settings)
         tag(client, layout, layout.root(), "v1")
         reference = ImageReference(client.registry, REPOSITORY, "v1")
         found = index_existing.fn(client, reference, settings, suffix="-soci", soci=SMALL, limit=free)
-        there = client.head_manifest(REPOSITORY, "v1")
-        indexed = client.head_manifest(REPOSITORY, "v1-soci")
+        there = client.manifests.head(REPOSITORY, "v1")
+        indexed = client.manifests.head(REPOSITORY, "v1-soci")
     assert there is not None
     assert indexed is not None
     assert there.digest == layout.root().digest

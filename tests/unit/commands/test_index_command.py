@@ -53,12 +53,12 @@ def test_planned_then_done_then_nothing_left_to_do(client: RegistryClient, capsy
 
 
 def test_a_suffix_leaves_the_tag_where_it_is(client: RegistryClient, capsys: pytest.CaptureFixture[str]) -> None:
-    before = client.head_manifest(REPOSITORY, "v1")
+    before = client.manifests.head(REPOSITORY, "v1")
 
     answered(capsys, f"{client.registry}/{REPOSITORY}:v1", "--suffix=-soci")
 
-    assert client.head_manifest(REPOSITORY, "v1") == before
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v1-soci"}
+    assert client.manifests.head(REPOSITORY, "v1") == before
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v1-soci"}
 
 
 def test_a_tag_to_reuse_from_that_is_not_there_is_told_and_no_failure(

@@ -43,7 +43,7 @@ def test_joining_digests_puts_one_index_and_then_the_tag(
     assert all(each["soci_index"] for each in first["platforms"])
     assert (first["bytes_uploaded"], first["bytes_skipped"]) == (expected.size, 0)
     assert (second["bytes_uploaded"], second["bytes_skipped"]) == (0, expected.size)
-    assert client.head_manifest(REPOSITORY, "v1") == expected
+    assert client.manifests.head(REPOSITORY, "v1") == expected
 
 
 def test_a_platform_that_the_tag_loses_is_named(
@@ -72,7 +72,7 @@ def test_an_image_without_an_index_loses_its_platform_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arm, amd = images
-    client.put_manifest(REPOSITORY, "v1", layout.read(amd.manifest), amd.manifest.media_type)
+    client.manifests.put(REPOSITORY, "v1", layout.read(amd.manifest), amd.manifest.media_type)
 
     assert main(["join", f"{client.registry}/{REPOSITORY}:v1", str(arm.manifest.digest), "--json"]) == 0
 
@@ -119,7 +119,7 @@ def test_an_old_image_that_cannot_be_read_is_replaced(
     arm, amd = (str(image.manifest.digest) for image in images)
     name = f"{client.registry}/{REPOSITORY}:v1"
     assert main(["join", name, arm, amd]) == 0
-    old = client.head_manifest(REPOSITORY, "v1")
+    old = client.manifests.head(REPOSITORY, "v1")
     assert old is not None
     kept = Layout(tmp_path / "registry" / REPOSITORY.replace("/", "+"))
     flip(kept.blob_path(old.digest), 20)
@@ -128,18 +128,18 @@ def test_an_old_image_that_cannot_be_read_is_replaced(
 
     assert "which platforms the tag v1 had cannot be read" in caplog.text
     assert json.loads(capsys.readouterr().out.partition("\n")[2])["platforms_lost"] is None
-    assert client.head_manifest(REPOSITORY, "v1") != old
+    assert client.manifests.head(REPOSITORY, "v1") != old
 
 
 def test_a_tag_of_something_that_is_no_image_is_replaced(client: RegistryClient, images: list[PlatformImage]) -> None:
     arm = images[0]
     assert arm.soci_index is not None
-    artifact, data = client.get_manifest(REPOSITORY, arm.soci_index.digest)
-    client.put_manifest(REPOSITORY, "v1", data, artifact.media_type)
+    artifact, data = client.manifests.get(REPOSITORY, arm.soci_index.digest)
+    client.manifests.put(REPOSITORY, "v1", data, artifact.media_type)
 
     assert main(["join", f"{client.registry}/{REPOSITORY}:v1", str(arm.manifest.digest)]) == 0
 
-    moved = client.head_manifest(REPOSITORY, "v1")
+    moved = client.manifests.head(REPOSITORY, "v1")
     assert moved is not None
     assert moved.digest != artifact.digest
 
@@ -155,7 +155,7 @@ def test_an_image_that_was_not_asked_for_is_to_be_left_out_or_asked_for(
     said = capsys.readouterr().err
     assert "linux/arm64: nobody asked for this platform" in said
     assert "leave them out, or ask for what is there" in said
-    assert client.head_manifest(REPOSITORY, "v1") is None
+    assert client.manifests.head(REPOSITORY, "v1") is None
 
 
 def test_without_a_tag_the_index_is_there_by_digest_alone(
@@ -164,7 +164,7 @@ def test_without_a_tag_the_index_is_there_by_digest_alone(
     assert main(["join", f"{client.registry}/{REPOSITORY}", str(images[0].manifest.digest)]) == 0
 
     assert "linux/arm64" in capsys.readouterr().out
-    assert client.list_tags(REPOSITORY) == ()
+    assert client.tags.list(REPOSITORY) == ()
 
 
 def test_images_that_do_not_fit_publish_nothing(
@@ -178,7 +178,7 @@ def test_images_that_do_not_fit_publish_nothing(
     output = capsys.readouterr()
     assert "linux/amd64: no image of this platform" in output.err
     assert json.loads(output.out)["error"] == "JoinRefused"
-    assert client.list_tags(REPOSITORY) == ()
+    assert client.tags.list(REPOSITORY) == ()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_a_dry_run_shows_the_plan_and_the_real_one_does_it(
 ) -> None:
     assert main(pruned(client, "--keep", "v2", "--dry-run")) == 0
     planned = json.loads(capsys.readouterr().out)
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v2"}
 
     assert main(pruned(client, "--keep", "v2")) == 0
     done = json.loads(capsys.readouterr().out)
@@ -41,8 +41,8 @@ def test_a_dry_run_shows_the_plan_and_the_real_one_does_it(
     assert done["deleted"][:2] == ["v1", releases["v1"].digest]
     assert "v2" in done["kept"]
     assert set(done["reasons"]) == {*done["kept"], *done["deleted"]}
-    assert client.list_tags(REPOSITORY) == ("v2",)
-    assert client.head_manifest(REPOSITORY, releases["v1"].digest) is None
+    assert client.tags.list(REPOSITORY) == ("v2",)
+    assert client.manifests.head(REPOSITORY, releases["v1"].digest) is None
 
 
 @pytest.mark.parametrize("referrers", [True, False], ids=["referrers API", "fallback tags"])
@@ -52,24 +52,24 @@ def test_planned_pruned_and_what_is_left_is_read_to_the_last_byte(
     layout = Layout.create(tmp_path / "layout")
     with registry(tmp_path / "registry", referrers=referrers, settings=AT_ONCE) as client:
         old, new = release(client, layout, "v1"), release(client, layout, "v2")
-        before = set(client.list_tags(REPOSITORY))
+        before = set(client.tags.list(REPOSITORY))
 
         assert main(pruned(client, "--keep", "v2", "--dry-run")) == 0
         planned = json.loads(capsys.readouterr().out)
-        assert set(client.list_tags(REPOSITORY)) == before
+        assert set(client.tags.list(REPOSITORY)) == before
         assert main(pruned(client, "--keep", "v2")) == 0
         done = json.loads(capsys.readouterr().out)
 
         assert planned["deleted"] == done["deleted"]
         assert {str(each.digest) for each in old.own} <= set(done["deleted"])
         assert {str(each.digest) for each in new.own} <= set(done["kept"])
-        assert all(client.head_manifest(REPOSITORY, each.digest) is None for each in old.own)
-        assert {name for name in client.list_tags(REPOSITORY) if not name.startswith("sha256-")} == {"v2"}
+        assert all(client.manifests.head(REPOSITORY, each.digest) is None for each in old.own)
+        assert {name for name in client.tags.list(REPOSITORY) if not name.startswith("sha256-")} == {"v2"}
         reference = f"{client.registry}/{REPOSITORY}:v2"
         assert main(["verify", reference, "--all", "--json"]) == 0
         report = json.loads(capsys.readouterr().out)
         assert (report["ok"], report["findings"]) == (True, [])
-        assert client.referrers(REPOSITORY, new.index.digest)
+        assert client.referrers.list(REPOSITORY, new.index.digest)
         assert main(pruned(client, "--keep", "v2")) == 0
         assert json.loads(capsys.readouterr().out)["deleted"] == []
 
@@ -86,28 +86,28 @@ def test_digests_in_use_come_from_a_file(
     assert main(["prune", f"{client.registry}/{REPOSITORY}", "--keep-in-use", str(in_use)]) == 0
 
     assert "kept      v1  (its digest is in use)" in capsys.readouterr().out
-    assert client.list_tags(REPOSITORY) == ("v1",)
+    assert client.tags.list(REPOSITORY) == ("v1",)
 
 
 def test_what_is_in_use_without_a_tag_keeps_the_parts_that_it_shares(
     client: RegistryClient, releases: dict[str, Descriptor], tmp_path: Path
 ) -> None:
-    image = parse_image_index(client.get_manifest(REPOSITORY, "v1")[1]).manifests[0]
+    image = parse_image_index(client.manifests.get(REPOSITORY, "v1")[1]).manifests[0]
     other = ImageIndex(manifests=(image,), annotations={"of": "another release"})
-    client.put_manifest(REPOSITORY, other.descriptor.digest, other.encode(), other.media_type)
+    client.manifests.put(REPOSITORY, other.descriptor.digest, other.encode(), other.media_type)
     in_use = tmp_path / "in-use"
     in_use.write_text(f"{other.descriptor.digest}\n")
 
     assert main(pruned(client, "--keep-in-use", str(in_use))) == 0
 
-    assert client.list_tags(REPOSITORY) == ()
-    assert client.head_manifest(REPOSITORY, releases["v1"].digest) is None
-    assert client.head_manifest(REPOSITORY, image.digest) is not None
+    assert client.tags.list(REPOSITORY) == ()
+    assert client.manifests.head(REPOSITORY, releases["v1"].digest) is None
+    assert client.manifests.head(REPOSITORY, image.digest) is not None
 
 
 def test_only_ecr_can_list_what_has_no_tag(client: RegistryClient, releases: dict[str, Descriptor]) -> None:
     assert main(pruned(client, "--keep", "v2", "--untagged-days", "1")) == ExitCode.INVALID_INPUT
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v2"}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_without_a_rule_that_can_be_meant_nothing_is_deleted(
     client: RegistryClient, releases: dict[str, Descriptor], arguments: list[str], status: ExitCode
 ) -> None:
     assert main(pruned(client, *arguments)) == status
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v2"}
 
 
 @pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["for real", "dry run"])
@@ -134,7 +134,7 @@ def test_a_pattern_that_keeps_nothing_deletes_nothing_and_names_the_tags(
 ) -> None:
     assert main(pruned(client, "--keep", "v3*", *mode)) == ExitCode.INVALID_INPUT
     assert "the tags there are: v1, v2" in capsys.readouterr().err
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v2"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v2"}
 
 
 def test_tags_that_no_rule_by_age_can_judge_are_counted_at_the_end_with_what_to_do(

@@ -164,7 +164,7 @@ def test_a_path_that_could_be_a_name_is_told_from_one(
 def test_an_image_of_which_nothing_can_be_read_is_a_fault_and_nothing_checked(
     client: RegistryClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = client.head_manifest(REPOSITORY, "good")
+    root = client.manifests.head(REPOSITORY, "good")
     assert root is not None
     flip(stored(tmp_path / "registry").blob_path(root.digest), 60)
     assert main(["verify", f"{client.registry}/{REPOSITORY}:good"]) == ExitCode.VERIFICATION_FAILED

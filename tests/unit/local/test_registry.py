@@ -38,7 +38,7 @@ def test_the_embedded_registry_keeps_what_it_is_given_in_its_folder_and_ends_wit
     layout = image_layout(tmp_path / "layout", AMD64)
     with embedded_registry(tmp_path / "registry") as address, RegistryClient(address) as client:
         tag(client, layout, layout.root(), "one")
-        assert client.list_tags("team/app") == ("one",)
+        assert client.tags.list("team/app") == ("one",)
     assert not answers(f"http://{address}/v2/")
     digest = layout.root().digest.hex
     assert [path.name for path in (tmp_path / "registry" / "content").rglob(digest)] == [digest]

@@ -92,7 +92,7 @@ def test_a_push_of_chosen_platforms_drops_the_others_with_their_attestations(
     options = ["--platform", "linux/amd64,linux/arm/v7", "--platform", "linux/amd64"]
     assert main(["push", str(layout.path), f"{address}/app:v1", *options]) == ExitCode.OK
     with RegistryClient(address) as client:
-        _, data = client.get_manifest("app", "v1")
+        _, data = client.manifests.get("app", "v1")
     pushed = layout.read_document(layout.root())
     assert isinstance(pushed, ImageIndex)
     kept = [child for child in pushed.manifests if child.digest.encode() in data]
@@ -272,7 +272,7 @@ def test_a_platform_chooses_one_of_the_images_that_index_json_lists_itself(addre
     assert main(["push", str(layout.path), target]) == ExitCode.INVALID_INPUT
     assert main(["push", str(layout.path), target, "--platform", "linux/arm64"]) == ExitCode.OK
     with RegistryClient(address) as client:
-        found = client.head_manifest("app", "v1")
+        found = client.manifests.head("app", "v1")
     assert found is not None
     assert found.digest == images[1].digest
     both = ["--platform", "linux/arm64", "--platform", "linux/amd64"]

@@ -59,11 +59,11 @@ def pushed(client: RegistryClient, layout: Layout, folder: Path, *entries: Descr
 
 
 def listed(client: RegistryClient, name: str = "v1") -> tuple[Descriptor, ...]:
-    return parse_image_index(client.get_manifest(REPOSITORY, name)[1]).manifests
+    return parse_image_index(client.manifests.get(REPOSITORY, name)[1]).manifests
 
 
 def manifest_of(client: RegistryClient, entry: Descriptor) -> ImageManifest:
-    return parse_image_manifest(client.get_manifest(REPOSITORY, entry.digest)[1])
+    return parse_image_manifest(client.manifests.get(REPOSITORY, entry.digest)[1])
 
 
 def verified(client: RegistryClient, reference: str = "v1") -> VerificationReport:
@@ -84,8 +84,8 @@ def test_the_subject_of_an_attestation_follows_its_image_and_the_image_has_it_as
     assert new.digest != image.digest
     assert manifest_of(client, followed).subject == new.plain
     assert followed.annotations[REFERENCE_DIGEST] == new.digest
-    assert [each.digest for each in client.referrers(REPOSITORY, new.digest)] == [followed.digest]
-    assert client.referrers(REPOSITORY, image.digest) == ()
+    assert [each.digest for each in client.referrers.list(REPOSITORY, new.digest)] == [followed.digest]
+    assert client.referrers.list(REPOSITORY, image.digest) == ()
     assert made.images[0].attestations == (followed,)
     assert verified(client).findings == ()
 
@@ -135,7 +135,7 @@ def test_artifacts_follow_an_image_that_is_indexed_in_the_registry(client: Regis
     assert [manifest_of(client, each).subject for each in (second, third)] == [new.plain, new.plain]
     assert manifest_of(client, first).subject == third.plain
     assert last == other
-    assert {each.digest for each in client.referrers(REPOSITORY, new.digest)} == {second.digest, third.digest}
+    assert {each.digest for each in client.referrers.list(REPOSITORY, new.digest)} == {second.digest, third.digest}
     assert verified(client).findings == ()
 
 
@@ -232,7 +232,7 @@ def test_platforms_that_share_every_layer_can_be_joined_again(
         each.digest for each in index.manifests[:2]
     ]
     assert [each.platform for each in entries] == [AMD64, ARM64]
-    joined = client.put_manifest(REPOSITORY, "joined", index.encode(), index.media_type)
+    joined = client.manifests.put(REPOSITORY, "joined", index.encode(), index.media_type)
     assert joined.digest == index.descriptor.digest
     assert verified(client, "joined").findings == ()
     assert verified(client).findings == ()

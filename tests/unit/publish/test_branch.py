@@ -61,8 +61,8 @@ def test_a_branch_ends_with_an_indexed_image_under_its_digest_and_no_tag(
     assert [layer.ztoc is not None for layer in image.layers] == [True, True]
     assert image.soci_index is not None
     for pushed in (image.manifest, image.soci_index):
-        assert client.head_manifest(REPOSITORY, pushed.digest) is not None
-    assert client.list_tags(REPOSITORY) == ()
+        assert client.manifests.head(REPOSITORY, pushed.digest) is not None
+    assert client.tags.list(REPOSITORY) == ()
     assert image.bytes_uploaded > sum(layer.size for layer in image.layers)
     assert {"source", "build", "import", "index", "push"} <= set(image.timings)
 
@@ -83,7 +83,7 @@ def test_a_v1_index_is_a_referrer_of_the_image_as_it_was_built(tmp_path: Path, c
     built = Layout.open(tmp_path / "prebuilt" / AMD64.slug).root()
     assert image.manifest.digest == built.digest
     assert image.soci_index is not None
-    assert [each.digest for each in client.referrers(REPOSITORY, built.digest)] == [image.soci_index.digest]
+    assert [each.digest for each in client.referrers.list(REPOSITORY, built.digest)] == [image.soci_index.digest]
 
 
 def test_layers_that_went_up_beside_the_indexing_are_counted_once(tmp_path: Path, client: RegistryClient) -> None:
@@ -113,7 +113,7 @@ def test_an_upload_ends_when_the_step_beside_it_has_failed(tmp_path: Path, clien
     stop.set()
     with pytest.raises(Stopped):
         branch.upload_layers(work, layout, client, stop)
-    assert client.has_blob(REPOSITORY, layout.read_document(layout.root()).children[-1]) is there
+    assert client.blobs.exists(REPOSITORY, layout.read_document(layout.root()).children[-1]) is there
 
 
 def test_an_upload_that_has_begun_is_given_up_within_its_layer(tmp_path: Path, client: RegistryClient) -> None:
@@ -122,7 +122,7 @@ def test_an_upload_that_has_begun_is_given_up_within_its_layer(tmp_path: Path, c
     layout, stop = Layout.open(tmp_path / "large"), threading.Event()
     with pytest.raises(Stopped):
         branch.upload_layers(work, layout, client, stop, lambda _done, _total: stop.set())
-    assert client.has_blob(REPOSITORY, layout.read_document(layout.root()).children[-1]) is False
+    assert client.blobs.exists(REPOSITORY, layout.read_document(layout.root()).children[-1]) is False
 
 
 def test_an_image_of_another_platform_than_asked_for_is_refused(tmp_path: Path, client: RegistryClient) -> None:

@@ -79,7 +79,7 @@ def test_everything_that_is_missing_is_named(client: RegistryClient, layout: Lay
     plain = published(client, layout, branch_plain(layout, AMD64))
     named = published(client, layout, branch_v2(layout, ARM64))
     assert named.soci_index is not None
-    client.delete_manifest(REPOSITORY, named.soci_index.digest)
+    client.manifests.delete(REPOSITORY, named.soci_index.digest)
     layer = parse_image_manifest(layout.read(plain.manifest)).layers[1]
     stored(tmp_path / "registry").blob_path(layer.digest).unlink()
     nothing = Digest.of(b"nothing")

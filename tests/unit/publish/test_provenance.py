@@ -49,10 +49,10 @@ def images_of(layout: Layout) -> list[PlatformImage]:
 
 def statements(client: RegistryClient, index: Descriptor) -> list[dict[str, Any]]:
     found = []
-    for entry in client.referrers(REPOSITORY, index.digest, IN_TOTO):
-        manifest = parse_image_manifest(client.get_manifest(REPOSITORY, entry.digest)[1])
+    for entry in client.referrers.list(REPOSITORY, index.digest, IN_TOTO):
+        manifest = parse_image_manifest(client.manifests.get(REPOSITORY, entry.digest)[1])
         assert manifest.layers[0].annotations == {PREDICATE_TYPE: PREDICATE}
-        found.append(json.loads(client.read_blob(REPOSITORY, manifest.layers[0])))
+        found.append(json.loads(client.blobs.read(REPOSITORY, manifest.layers[0])))
     return found
 
 
@@ -65,7 +65,7 @@ def test_the_statement_names_commit_tools_and_every_layer_with_its_ztoc_or_reaso
     digest, added = attach(client, REPOSITORY, index, images, ORIGIN)
 
     assert added
-    assert [entry.digest for entry in client.referrers(REPOSITORY, index.digest)] == [digest]
+    assert [entry.digest for entry in client.referrers.list(REPOSITORY, index.digest)] == [digest]
     (found,) = statements(client, index)
     assert found["_type"] == "https://in-toto.io/Statement/v1"
     assert found["subject"] == [{"name": f"{client.registry}/{REPOSITORY}", "digest": {"sha256": index.digest.hex}}]

@@ -12,6 +12,7 @@ from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.publish.tags import Outcome, check_tags_before_build, move_tags
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ImmutableTag, ManifestUnknown
+from soci_pipeline.registry.manifests import Manifests
 from soci_pipeline.registry.server import FaultPlan, ServerSettings, serving
 from soci_pipeline.registry.tag_mutability import TagMutability
 from tests.support.images import AMD64, add_image, gzip_layer
@@ -35,7 +36,7 @@ def index_of(client: RegistryClient, layout: Layout, revision: str | None, note:
 
 
 def tags_of(client: RegistryClient) -> dict[str, str]:
-    found = {tag: client.head_manifest(REPOSITORY, tag) for tag in client.list_tags(REPOSITORY)}
+    found = {tag: client.manifests.head(REPOSITORY, tag) for tag in client.tags.list(REPOSITORY)}
     return {tag: descriptor.digest for tag, descriptor in found.items() if descriptor}
 
 
@@ -163,13 +164,14 @@ def test_immutable_tags_are_written_first_and_tags_that_move_last(client: Regist
     move_tags(client, REPOSITORY, old, ["main"])
     order: list[str] = []
 
-    class Watching(RegistryClient):
-        def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> Descriptor:
+    class Watching(Manifests):
+        def put(self, repository: str, reference: str, data: bytes, media_type: str) -> Descriptor:
             order.append(reference)
-            return super().put_manifest(repository, reference, data, media_type)
+            return super().put(repository, reference, data, media_type)
 
     rule = TagMutability.of("MUTABLE_WITH_EXCLUSION", ["v*"])
-    with Watching(client.registry) as watching:
+    with RegistryClient(client.registry) as watching:
+        watching.manifests = Watching(watching._operations)
         records = move_tags(watching, REPOSITORY, new, ["main", "dev", "v2"], mutability=rule)
 
     assert order == ["v2", "dev", "main"]
@@ -179,17 +181,19 @@ def test_immutable_tags_are_written_first_and_tags_that_move_last(client: Regist
 def test_a_tag_that_another_run_took_meanwhile_is_a_conflict(client: RegistryClient, layout: Layout) -> None:
     old, new = index_of(client, layout, OLD), index_of(client, layout, NEW)
 
-    class Overtaken(RegistryClient):
+    class Overtaken(Manifests):
         asked = 0
 
-        def head_manifest(self, repository: str, reference: str) -> Descriptor | None:
+        def head(self, repository: str, reference: str) -> Descriptor | None:
             self.asked += 1
             if self.asked == 2:
                 move_tags(client, REPOSITORY, new, ["main"])
-            return super().head_manifest(repository, reference)
+            return super().head(repository, reference)
 
-    with Overtaken(client.registry) as late, pytest.raises(TagConflict, match="newer than"):
-        move_tags(late, REPOSITORY, old, ["main"], ancestry=ancestry)
+    with RegistryClient(client.registry) as late:
+        late.manifests = Overtaken(late._operations)
+        with pytest.raises(TagConflict, match="newer than"):
+            move_tags(late, REPOSITORY, old, ["main"], ancestry=ancestry)
     assert tags_of(client) == {"main": new.digest}
 
 

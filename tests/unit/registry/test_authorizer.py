@@ -39,8 +39,8 @@ def test_a_login_opens_every_operation(tmp_path: Path, login: object) -> None:
     with registry(tmp_path, server=server, credentials=CREDENTIALS) as client:
         client.ping()
         descriptor, _ = push_image(client, "v1")
-        assert client.head_manifest(REPOSITORY, "v1") == descriptor
-        client.delete_manifest(REPOSITORY, "v1")
+        assert client.manifests.head(REPOSITORY, "v1") == descriptor
+        client.manifests.delete(REPOSITORY, "v1")
 
 
 @pytest.mark.parametrize("login", [LOGIN, BASIC], ids=["bearer", "basic"])
@@ -54,7 +54,7 @@ def test_no_credentials_and_wrong_ones_are_refused_without_repeats_or_secrets(
         registry(tmp_path, faults=plan, server=server, credentials=credentials) as client,
         pytest.raises(CredentialsRefused) as caught,
     ):
-        client.get_manifest(REPOSITORY, "v1")
+        client.manifests.get(REPOSITORY, "v1")
     assert "marker" not in f"{caught.value}{caught.value!r}{caught.value.__cause__!r}"
     assert len(plan.requests) <= 4
 
@@ -71,7 +71,7 @@ def test_a_refused_login_of_the_environment_comes_with_the_names_of_its_variable
         RegistryClient(address, settings=QUICK, credentials=from_environment(names, address)) as client,
         pytest.raises(CredentialsRefused) as caught,
     ):
-        client.get_manifest(REPOSITORY, "v1")
+        client.manifests.get(REPOSITORY, "v1")
     assert f"Correct {names[0]} and {names[1]} in the environment" in str(caught.value.advice)
     assert "marker" not in str(caught.value)
 
@@ -83,7 +83,7 @@ def test_a_refused_token_of_the_environment_comes_with_the_name_of_its_variable(
         RegistryClient(address, settings=QUICK, credentials=from_environment(names, address)) as client,
         pytest.raises(CredentialsRefused) as caught,
     ):
-        client.get_manifest(REPOSITORY, "v1")
+        client.manifests.get(REPOSITORY, "v1")
     assert "Correct SOCI_PIPELINE_REGISTRY_TOKEN in the environment" in str(caught.value.advice)
 
 
@@ -98,7 +98,7 @@ def test_a_token_is_fetched_once_for_each_scope(tmp_path: Path) -> None:
     with registry(tmp_path, faults=plan, server=ServerSettings(login=LOGIN), credentials=CREDENTIALS) as client:
         push_image(client, "v1")
         push_image(client, "v2", seed=2)
-        client.list_tags(REPOSITORY)
+        client.tags.list(REPOSITORY)
     assert len([path for _, path in plan.requests if path == "/token"]) == 2
 
 
@@ -109,7 +109,7 @@ def test_a_token_that_ran_out_is_replaced_before_it_is_used(tmp_path: Path) -> N
         push_image(client, "v1")
         tokens = [path for _, path in plan.requests if path == "/token"]
         client._transport._authorizer._tokens.clear()
-        client.list_tags(REPOSITORY)
+        client.tags.list(REPOSITORY)
         assert len([path for _, path in plan.requests if path == "/token"]) == len(tokens) + 1
 
 

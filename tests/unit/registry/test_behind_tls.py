@@ -49,11 +49,11 @@ def over_tls(handler: Handler, own: Pair, login: Credentials | None = None) -> I
 def test_a_registry_that_names_itself_with_http_is_reached_over_https(own: Pair, port: bool) -> None:
     registry = NamesItselfWithHttp(port=port)
     with over_tls(registry.answer, own) as client:
-        client.upload_blob(NAME, described(DATA), lambda: io.BytesIO(DATA))
+        client.blobs.upload(NAME, described(DATA), lambda: io.BytesIO(DATA))
         for tag in ("v1", "v2"):
             push_image(client, tag, to=NAME)
-        assert client.list_tags(NAME) == ("v1", "v2")
-        assert client.read_blob(NAME, described(DATA)) == DATA
+        assert client.tags.list(NAME) == ("v1", "v2")
+        assert client.blobs.read(NAME, described(DATA)) == DATA
     assert registry.logins
     assert all(login.startswith("Basic ") for login in registry.logins)
 
@@ -102,8 +102,8 @@ def test_a_realm_of_another_host_or_port_over_http_gets_nothing(own: Pair, realm
 @pytest.mark.parametrize(
     "operation",
     [
-        lambda client: client.list_tags("a"),
-        lambda client: client.upload_blob("a", described(DATA), lambda: io.BytesIO(DATA)),
+        lambda client: client.tags.list("a"),
+        lambda client: client.blobs.upload("a", described(DATA), lambda: io.BytesIO(DATA)),
     ],
     ids=["Link", "Location"],
 )

@@ -27,15 +27,15 @@ LOGINS = [
 ]
 Operation = Callable[[RegistryClient], object]
 OPERATIONS: dict[str, Operation] = {
-    "a manifest": lambda client: client.get_manifest("a", "v1"),
-    "a blob": lambda client: client.read_blob("a", BLOB),
-    "a part of a blob": lambda client: client.read_range("a", BLOB.digest, 0, 4),
-    "a blob that is asked for": lambda client: client.has_blob("a", BLOB),
-    "an upload": lambda client: client.upload_blob("a", BLOB, lambda: io.BytesIO(DATA)),
-    "a manifest that is pushed": lambda client: client.put_manifest("a", "v1", b"{}", "application/json"),
-    "a manifest that is deleted": lambda client: client.delete_manifest("a", BLOB.digest),
-    "tags": lambda client: client.list_tags("a"),
-    "referrers": lambda client: client.referrers("a", BLOB.digest),
+    "a manifest": lambda client: client.manifests.get("a", "v1"),
+    "a blob": lambda client: client.blobs.read("a", BLOB),
+    "a part of a blob": lambda client: client.blobs.read_range("a", BLOB.digest, 0, 4),
+    "a blob that is asked for": lambda client: client.blobs.exists("a", BLOB),
+    "an upload": lambda client: client.blobs.upload("a", BLOB, lambda: io.BytesIO(DATA)),
+    "a manifest that is pushed": lambda client: client.manifests.put("a", "v1", b"{}", "application/json"),
+    "a manifest that is deleted": lambda client: client.manifests.delete("a", BLOB.digest),
+    "tags": lambda client: client.tags.list("a"),
+    "referrers": lambda client: client.referrers.list("a", BLOB.digest),
 }
 
 
@@ -138,7 +138,7 @@ def test_a_token_of_the_registry_does_not_follow_to_another_port(tmp_path: Path)
             RegistryClient(address, settings=QUICK, credentials=credentials) as client,
             pytest.raises(SociPipelineError),
         ):
-            client.get_manifest("a", "v1")
+            client.manifests.get("a", "v1")
     assert "Bearer do-not-send" in asked
     assert foreign.requests
     assert not foreign.got_a_secret

@@ -24,26 +24,26 @@ def test_a_manifest_is_found_by_tag_and_by_digest(tmp_path: Path) -> None:
     with registry(tmp_path) as client:
         descriptor, manifest = push_image(client, "v1")
         for reference in ("v1", descriptor.digest):
-            assert client.head_manifest(REPOSITORY, reference) == descriptor
-            assert client.get_manifest(REPOSITORY, reference) == (descriptor, manifest.encode())
+            assert client.manifests.head(REPOSITORY, reference) == descriptor
+            assert client.manifests.get(REPOSITORY, reference) == (descriptor, manifest.encode())
 
 
 def test_what_is_not_there_is_none_or_an_error(tmp_path: Path) -> None:
     with registry(tmp_path) as client:
-        assert client.head_manifest(REPOSITORY, "v1") is None
-        assert client.has_blob(REPOSITORY, described(b"x")) is False
+        assert client.manifests.head(REPOSITORY, "v1") is None
+        assert client.blobs.exists(REPOSITORY, described(b"x")) is False
         for call in MISSING:
             with pytest.raises(ManifestUnknown):
                 call(client)
         with pytest.raises(BlobUnknown):
-            client.read_blob(REPOSITORY, described(b"x"))
+            client.blobs.read(REPOSITORY, described(b"x"))
 
 
 MISSING: list[Callable[[RegistryClient], object]] = [
-    lambda client: client.get_manifest(REPOSITORY, "v1"),
-    lambda client: client.delete_manifest(REPOSITORY, "v1"),
-    lambda client: client.delete_tag(REPOSITORY, "v1"),
-    lambda client: client.list_tags(REPOSITORY),
+    lambda client: client.manifests.get(REPOSITORY, "v1"),
+    lambda client: client.manifests.delete(REPOSITORY, "v1"),
+    lambda client: client.tags.delete(REPOSITORY, "v1"),
+    lambda client: client.tags.list(REPOSITORY),
 ]
 
 
@@ -52,8 +52,8 @@ def test_a_manifest_that_was_just_pushed_is_looked_for_again(tmp_path: Path) -> 
     plan = FaultPlan([Fault("HEAD", "/manifests/v1", **absent), Fault("GET", "/manifests/v1", **absent)])  # type: ignore[arg-type]
     with registry(tmp_path, faults=plan) as client:
         descriptor, _ = push_image(client, "v1")
-        assert client.head_manifest(REPOSITORY, "v1") == descriptor
-        assert client.get_manifest(REPOSITORY, "v1")[0] == descriptor
+        assert client.manifests.head(REPOSITORY, "v1") == descriptor
+        assert client.manifests.get(REPOSITORY, "v1")[0] == descriptor
     assert len(plan.struck) == 4
 
 
@@ -62,7 +62,7 @@ def test_what_this_client_did_not_push_is_believed_to_be_missing(tmp_path: Path)
     with registry(tmp_path, faults=plan) as client:
         push_image(client, "v1")
         plan.replace([])
-        assert client.head_manifest(REPOSITORY, "v2") is None
+        assert client.manifests.head(REPOSITORY, "v2") is None
     assert len(plan.requests) == 1
 
 
@@ -70,10 +70,10 @@ def test_what_this_client_has_deleted_is_believed_to_be_gone(tmp_path: Path) -> 
     plan = FaultPlan()
     with registry(tmp_path, faults=plan) as client:
         descriptor, _ = push_image(client, "v1")
-        client.delete_manifest(REPOSITORY, descriptor.digest)
+        client.manifests.delete(REPOSITORY, descriptor.digest)
         plan.replace([])
-        assert client.head_manifest(REPOSITORY, "v1") is None
-        assert client.head_manifest(REPOSITORY, descriptor.digest) is None
+        assert client.manifests.head(REPOSITORY, "v1") is None
+        assert client.manifests.head(REPOSITORY, descriptor.digest) is None
     assert len(plan.requests) == 2
 
 
@@ -82,7 +82,7 @@ def test_children_that_are_not_seen_yet_are_waited_for(tmp_path: Path, status: i
     plan = FaultPlan([Fault("PUT", "/manifests/index", status=status, code=code, times=2)])
     with registry(tmp_path, faults=plan) as client:
         index = ImageIndex(manifests=(push_image(client)[0],))
-        client.put_manifest(REPOSITORY, "index", index.encode(), index.media_type)
+        client.manifests.put(REPOSITORY, "index", index.encode(), index.media_type)
     assert len(plan.struck) == 2
 
 
@@ -92,7 +92,7 @@ def test_children_that_nobody_pushed_are_named_at_once(tmp_path: Path) -> None:
         absent = described(b"{}", OCI_MANIFEST)
         index = ImageIndex(manifests=(absent,))
         with pytest.raises(BlobUnknown, match=absent.digest.hex):
-            client.put_manifest(REPOSITORY, "index", index.encode(), index.media_type)
+            client.manifests.put(REPOSITORY, "index", index.encode(), index.media_type)
     assert len(plan.requests) == 1
 
 
@@ -100,9 +100,9 @@ def test_a_manifest_that_cannot_be_meant_is_not_sent(tmp_path: Path) -> None:
     plan = FaultPlan()
     with registry(tmp_path, faults=plan) as client:
         with pytest.raises(InvalidInput):
-            client.put_manifest(REPOSITORY, Digest.of(b"other"), b"{}", OCI_MANIFEST)
+            client.manifests.put(REPOSITORY, Digest.of(b"other"), b"{}", OCI_MANIFEST)
         with pytest.raises(InvalidInput):
-            client.put_manifest(REPOSITORY, "v1", b" " * (5 << 20), OCI_MANIFEST)
+            client.manifests.put(REPOSITORY, "v1", b" " * (5 << 20), OCI_MANIFEST)
     assert not plan.requests
 
 
@@ -112,7 +112,7 @@ def test_a_tag_that_moved_though_every_answer_was_lost_counts_as_moved(tmp_path:
     plan = FaultPlan([lost, Fault("PUT", "/manifests/v1", status=status, times=99)])
     with registry(tmp_path, faults=plan) as client:
         descriptor, _ = push_image(client, "v1")
-        assert client.head_manifest(REPOSITORY, "v1") == descriptor
+        assert client.manifests.head(REPOSITORY, "v1") == descriptor
     assert len(plan.struck) >= 2
 
 
@@ -123,16 +123,16 @@ def test_a_referrer_whose_answer_was_lost_gets_no_fallback_tag_beside_the_api(tm
         subject, manifest = push_image(client, "v1")
         plan.replace([lost, Fault("PUT", "/manifests/sha256:", status=500, times=99)])
         referrer = manifest.replaced(layers=(), subject=subject, artifact_type="application/x")
-        client.put_manifest(REPOSITORY, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
-        assert client.list_tags(REPOSITORY) == ("v1",)
-        assert len(client.referrers(REPOSITORY, subject.digest)) == 1
+        client.manifests.put(REPOSITORY, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
+        assert client.tags.list(REPOSITORY) == ("v1",)
+        assert len(client.referrers.list(REPOSITORY, subject.digest)) == 1
 
 
 def test_all_pages_of_tags_are_read(tmp_path: Path) -> None:
     with registry(tmp_path, server=ServerSettings(page_size=3)) as client:
         for number in range(8):
             push_image(client, f"t{number}")
-        assert client.list_tags(REPOSITORY) == tuple(f"t{number}" for number in range(8))
+        assert client.tags.list(REPOSITORY) == tuple(f"t{number}" for number in range(8))
 
 
 def test_a_range_is_cut_out_where_the_registry_knows_no_ranges() -> None:
@@ -142,17 +142,17 @@ def test_a_range_is_cut_out_where_the_registry_knows_no_ranges() -> None:
         return Response(data)
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
-        assert client.read_range("a", Digest.of(data), 300_000, 300_100) == data[300_000:300_100]
+        assert client.blobs.read_range("a", Digest.of(data), 300_000, 300_100) == data[300_000:300_100]
 
 
 def test_a_range_past_the_end_is_refused_and_an_empty_one_is_empty(tmp_path: Path) -> None:
     with registry(tmp_path) as client:
         descriptor = upload(client, noise(100))
-        assert client.read_range(REPOSITORY, descriptor.digest, 50, 50) == b""
+        assert client.blobs.read_range(REPOSITORY, descriptor.digest, 50, 50) == b""
         with pytest.raises(RegistryError):
-            client.read_range(REPOSITORY, descriptor.digest, 100, 110)
+            client.blobs.read_range(REPOSITORY, descriptor.digest, 100, 110)
         with pytest.raises(RegistryError):
-            client.read_range(REPOSITORY, descriptor.digest, 90, 110)
+            client.blobs.read_range(REPOSITORY, descriptor.digest, 90, 110)
 
 
 def test_every_manifest_type_is_asked_for() -> None:
@@ -163,7 +163,7 @@ def test_every_manifest_type_is_asked_for() -> None:
         return Response(ImageIndex().encode(), media_type=OCI_INDEX)
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
-        client.get_manifest("a", "v1")
+        client.manifests.get("a", "v1")
     assert set(accepted[0].split(", ")) == set(MANIFESTS)
 
 
@@ -175,7 +175,7 @@ def test_a_head_that_says_too_little_is_followed_by_a_get() -> None:
         return Response(data, media_type="application/json")
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
-        found = client.head_manifest("a", "v1")
+        found = client.manifests.head("a", "v1")
     assert found is not None
     assert (found.digest, found.media_type, found.size) == (Digest.of(data), OCI_INDEX, len(data))
 
@@ -189,6 +189,6 @@ def test_a_list_of_tags_of_any_shape_is_survived(body: bytes) -> None:
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
         try:
-            assert client.list_tags("a") in ((), ("a",))
+            assert client.tags.list("a") in ((), ("a",))
         except RegistryError as error:
             assert "list of tags" in error.reason  # noqa: PT017 - either is right, nothing else is

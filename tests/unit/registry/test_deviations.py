@@ -54,23 +54,23 @@ def push_and_pull(client: RegistryClient) -> None:
     manifest = ImageManifest(config=config, layers=(layer,))
     image = manifest.descriptor
     for reference in (image.digest, "v1", "v2"):
-        assert image == client.put_manifest(NAME, reference, manifest.encode(), manifest.media_type)
-        assert client.head_manifest(NAME, reference) == image
-    assert client.get_manifest(NAME, "v1")[1] == manifest.encode()
-    assert {"v1", "v2"} <= set(client.list_tags(NAME))
-    assert client.has_blob(NAME, layer)
-    assert not client.has_blob(NAME, described(b"not there"))
-    assert client.head_manifest(NAME, "not-there") is None
-    assert client.read_blob(NAME, layer) == LARGE
-    assert client.read_range(NAME, layer.digest, 5, 15) == LARGE[5:15]
+        assert image == client.manifests.put(NAME, reference, manifest.encode(), manifest.media_type)
+        assert client.manifests.head(NAME, reference) == image
+    assert client.manifests.get(NAME, "v1")[1] == manifest.encode()
+    assert {"v1", "v2"} <= set(client.tags.list(NAME))
+    assert client.blobs.exists(NAME, layer)
+    assert not client.blobs.exists(NAME, described(b"not there"))
+    assert client.manifests.head(NAME, "not-there") is None
+    assert client.blobs.read(NAME, layer) == LARGE
+    assert client.blobs.read_range(NAME, layer.digest, 5, 15) == LARGE[5:15]
     push_referrer(client, image, manifest)
 
 
 def push_referrer(client: RegistryClient, image: Descriptor, manifest: ImageManifest) -> None:
-    assert client.referrers(NAME, image.digest) == ()
+    assert client.referrers.list(NAME, image.digest) == ()
     referrer = manifest.replaced(layers=(), subject=image, artifact_type="application/x")
-    client.put_manifest(NAME, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
-    assert [each.digest for each in client.referrers(NAME, image.digest)] == [referrer.descriptor.digest]
+    client.manifests.put(NAME, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
+    assert [each.digest for each in client.referrers.list(NAME, image.digest)] == [referrer.descriptor.digest]
 
 
 DEVIATIONS: dict[str, Callable[[], Registry]] = {
@@ -133,7 +133,7 @@ def test_no_blob_is_sent_many_times_in_spite_of(name: str) -> None:
 def test_a_blob_for_a_registry_that_rejects_parts_above_4_mib_costs_at_most_a_quarter_more(part: int) -> None:
     registry = deviations.RejectsLargeParts()
     with client_of(registry, replace(AT_ONCE, part_size=part)) as client:
-        client.upload_blob(NAME, described(LARGEST), lambda: io.BytesIO(LARGEST))
+        client.blobs.upload(NAME, described(LARGEST), lambda: io.BytesIO(LARGEST))
     assert registry.blobs[described(LARGEST).digest] == LARGEST
     assert registry.received <= 1.3 * len(LARGEST)
     assert not registry.sessions
@@ -154,7 +154,7 @@ def test_a_proxy_that_limits_requests_gets_small_parts(limit: int) -> None:
     registry = deviations.LimitsRequests(limit)
     data = noise(6 * MIB)
     with client_of(registry, replace(AT_ONCE, part_size=256 * MIB)) as client:
-        client.upload_blob(NAME, described(data), lambda: io.BytesIO(data))
+        client.blobs.upload(NAME, described(data), lambda: io.BytesIO(data))
     assert registry.blobs[described(data).digest] == data
     assert not registry.sessions
 
@@ -162,7 +162,7 @@ def test_a_proxy_that_limits_requests_gets_small_parts(limit: int) -> None:
 def test_a_registry_that_takes_no_blob_in_any_way_ends_with_advice() -> None:
     registry = deviations.LimitsRequests(1000)
     with client_of(registry, IN_PARTS) as client, pytest.raises(RegistryError) as caught:
-        client.upload_blob(NAME, described(LARGEST), lambda: io.BytesIO(LARGEST))
+        client.blobs.upload(NAME, described(LARGEST), lambda: io.BytesIO(LARGEST))
     assert caught.value.status == 413
     assert "SOCI_PIPELINE_REGISTRY_PART_SIZE" in str(caught.value.advice)
     assert sent(registry, "PATCH") <= 3
@@ -203,7 +203,7 @@ def test_a_mount_counts_where_the_blob_is_there(status: int, mounts: bool) -> No
     blob = described(LARGE)
     registry.elsewhere[blob.digest] = LARGE
     with client_of(registry) as client:
-        uploaded = client.upload_blob(NAME, blob, lambda: io.BytesIO(LARGE), mount_from="other/app")
+        uploaded = client.blobs.upload(NAME, blob, lambda: io.BytesIO(LARGE), mount_from="other/app")
     assert uploaded is not mounts
     assert registry.blobs[blob.digest] == LARGE
 
@@ -223,14 +223,14 @@ def test_a_manifest_without_a_media_type_is_known_by_its_fields(media_type: str)
     index = b'{"schemaVersion":2,"manifests":[]}'
     with client_of(deviations.NamesNoMediaType(media_type)) as client:
         for data, kind in ((plain, OCI_MANIFEST), (index, OCI_INDEX), (b"{}", media_type)):
-            client.put_manifest(NAME, "v1", data, kind or "application/json")
-            assert client.get_manifest(NAME, "v1")[0].media_type == kind
+            client.manifests.put(NAME, "v1", data, kind or "application/json")
+            assert client.manifests.get(NAME, "v1")[0].media_type == kind
 
 
 def test_an_upload_that_is_redirected_goes_on_at_the_server_that_opened_it() -> None:
     registry, other = deviations.LeadsToAnother(), Registry()
     with strange(other.answer) as registry.other, client_of(registry) as client:
-        client.upload_blob(NAME, described(LARGE), lambda: io.BytesIO(LARGE))
+        client.blobs.upload(NAME, described(LARGE), lambda: io.BytesIO(LARGE))
     assert other.blobs[described(LARGE).digest] == LARGE
     assert sent(registry, "PATCH") == 0
 
@@ -238,13 +238,13 @@ def test_an_upload_that_is_redirected_goes_on_at_the_server_that_opened_it() -> 
 @pytest.mark.parametrize("document", [{"name": NAME, "tags": None}, {"name": NAME}, {"tags": None}])
 def test_a_repository_without_tags_has_none(document: dict[str, object]) -> None:
     with client_of(deviations.ListsNoTags(document)) as client:
-        assert client.list_tags(NAME) == ()
+        assert client.tags.list(NAME) == ()
 
 
 @pytest.mark.parametrize("document", [{}, {"errors": []}, {"tags": 5}, {"repositories": []}])
 def test_a_document_that_is_no_list_of_tags_is_not_an_empty_one(document: dict[str, object]) -> None:
     with client_of(deviations.ListsNoTags(document)) as client, pytest.raises(BrokenAnswer, match="list of tags"):
-        client.list_tags(NAME)
+        client.tags.list(NAME)
 
 
 @pytest.mark.parametrize(
@@ -264,14 +264,14 @@ def test_pages_are_followed_in_every_form_of_link(form: str) -> None:
     with client_of(registry) as client:
         for tag in ("v1", "v2", "v3"):
             push_image(client, tag, to=NAME)
-        assert client.list_tags(NAME) == ("v1", "v2", "v3")
+        assert client.tags.list(NAME) == ("v1", "v2", "v3")
 
 
 def test_a_null_list_of_referrers_is_empty() -> None:
     with client_of(deviations.ListsNullReferrers()) as client:
         image, _ = push_image(client, "v1", to=NAME)
-        assert client.referrers(NAME, image.digest) == ()
-        assert client.head_manifest(NAME, fallback_tag(image.digest)) is None
+        assert client.referrers.list(NAME, image.digest) == ()
+        assert client.manifests.head(NAME, fallback_tag(image.digest)) is None
 
 
 # Tags that may not move, and what cannot be deleted
@@ -316,7 +316,7 @@ def test_a_tag_that_cannot_be_deleted_stays_with_a_reason(registry: Registry) ->
         graph = read_repository(client, NAME)
         made = plan(graph, KeepRules.of(tags=["v1"]), now=datetime(2026, 1, 1, tzinfo=UTC))
         assert list(execute(client, NAME, graph, made)) == ["old"]
-        assert set(client.list_tags(NAME)) == {"v1", "old"}
+        assert set(client.tags.list(NAME)) == {"v1", "old"}
 
 
 def test_a_manifest_that_is_gone_already_counts_as_deleted() -> None:

@@ -47,53 +47,53 @@ class Operation:
 
 def upload_small(client: RegistryClient, repository: str) -> None:
     descriptor = upload(client, SMALL, to=repository)
-    assert client.read_blob(repository, descriptor) == SMALL
+    assert client.blobs.read(repository, descriptor) == SMALL
 
 
 def upload_large(client: RegistryClient, repository: str) -> None:
     descriptor = upload(client, LARGE, to=repository)
-    assert client.read_blob(repository, descriptor) == LARGE
+    assert client.blobs.read(repository, descriptor) == LARGE
 
 
 def mount(client: RegistryClient, repository: str) -> None:
     descriptor = upload(client, MOUNTED, to="other/app")
-    client.upload_blob(repository, descriptor, lambda: io.BytesIO(MOUNTED), mount_from="other/app")
-    assert client.read_blob(repository, descriptor) == MOUNTED
+    client.blobs.upload(repository, descriptor, lambda: io.BytesIO(MOUNTED), mount_from="other/app")
+    assert client.blobs.read(repository, descriptor) == MOUNTED
 
 
 def put_manifest(client: RegistryClient, repository: str) -> None:
     descriptor, _ = push_image(client, "new", to=repository)
-    assert client.head_manifest(repository, "new") == descriptor
+    assert client.manifests.head(repository, "new") == descriptor
 
 
 def put_referrer(client: RegistryClient, repository: str) -> None:
     subject, manifest = push_image(client, "v1", to=repository)
     referrer = manifest.replaced(layers=(), subject=subject, artifact_type="application/x")
-    client.put_manifest(repository, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
-    assert [entry.digest for entry in client.referrers(repository, subject.digest)] == [referrer.descriptor.digest]
+    client.manifests.put(repository, referrer.descriptor.digest, referrer.encode(), referrer.media_type)
+    assert [entry.digest for entry in client.referrers.list(repository, subject.digest)] == [referrer.descriptor.digest]
 
 
 def read_manifest(client: RegistryClient, repository: str) -> None:
-    descriptor, data = client.get_manifest(repository, "v1")
+    descriptor, data = client.manifests.get(repository, "v1")
     assert Digest.of(data) == descriptor.digest
 
 
 def read_blob(client: RegistryClient, repository: str) -> None:
-    assert client.read_blob(repository, described(noise(2000))) == noise(2000)
+    assert client.blobs.read(repository, described(noise(2000))) == noise(2000)
 
 
 def read_range(client: RegistryClient, repository: str) -> None:
-    assert len(client.read_range(repository, Digest.of(noise(2000)), 100, 1100)) == 1000
+    assert len(client.blobs.read_range(repository, Digest.of(noise(2000)), 100, 1100)) == 1000
 
 
 def list_tags(client: RegistryClient, repository: str) -> None:
-    assert "v1" in client.list_tags(repository)
+    assert "v1" in client.tags.list(repository)
 
 
 def delete_tag(client: RegistryClient, repository: str) -> None:
     push_image(client, "old", to=repository)
-    client.delete_tag(repository, "old")
-    assert client.list_tags(repository) == ("v1",)
+    client.tags.delete(repository, "old")
+    assert client.tags.list(repository) == ("v1",)
 
 
 OPERATIONS = (
@@ -221,8 +221,8 @@ def test_a_part_that_was_cut_goes_on_where_the_registry_stands(place: Place) -> 
     place.plan.replace([Fault("PATCH", SESSION, nth=2, kind=Kind.RESET, after_bytes=100_000)])
     sent: list[int] = []
     with place.client() as client:
-        client.upload_blob(place.repository, described(LARGE), lambda: io.BytesIO(LARGE), on_bytes=sent.append)
-        assert client.read_blob(place.repository, described(LARGE)) == LARGE
+        client.blobs.upload(place.repository, described(LARGE), lambda: io.BytesIO(LARGE), on_bytes=sent.append)
+        assert client.blobs.read(place.repository, described(LARGE)) == LARGE
     assert count(place, "POST") == 1
     assert sum(sent) == len(LARGE)
 
@@ -241,13 +241,13 @@ def test_content_that_is_damaged_in_the_registry_is_named(place: Place) -> None:
         path.chmod(0o644)
         path.write_bytes(b"x" + SMALL[1:])
         with pytest.raises(ContentMismatch, match=descriptor.digest.hex):
-            client.read_blob(place.repository, descriptor)
+            client.blobs.read(place.repository, descriptor)
 
 
 def test_a_retry_after_beyond_the_deadline_ends_at_once(place: Place) -> None:
     place.plan.replace([Fault("GET", "/tags/list", status=429, retry_after="3600", times=99)])
     with place.client() as client, pytest.raises(RegistryError) as caught:
-        client.list_tags(place.repository)
+        client.tags.list(place.repository)
     assert (caught.value.status, caught.value.retry_after) == (429, 3600.0)
     assert len(place.plan.struck) == 1
 
@@ -257,7 +257,7 @@ def test_a_deadline_ends_all_repeats(place: Place) -> None:
     settings = replace(QUICK, deadline=0.3, read_timeout=0.1)
     began = time.monotonic()
     with place.client(settings) as client, pytest.raises((DeadlineExceeded, RegistryUnreachable)):
-        client.list_tags(place.repository)
+        client.tags.list(place.repository)
     assert time.monotonic() - began < 2.0
 
 

@@ -50,8 +50,8 @@ def test_a_kept_token_that_is_refused_is_forgotten_and_asked_for_anew(status: in
 
     provider = Keeping()
     with strange(answer) as address, RegistryClient(address, settings=QUICK, credentials=provider) as client:
-        assert client.list_tags("a") == ("v1",)
-        assert client.list_tags("a") == ("v1",)
+        assert client.tags.list("a") == ("v1",)
+        assert client.tags.list("a") == ("v1",)
     assert provider.made == 2
 
 
@@ -73,7 +73,7 @@ def test_a_kept_token_that_the_token_address_refuses_is_forgotten_and_asked_for_
         strange(Starlette(routes=routes)) as address,
         RegistryClient(address, settings=QUICK, credentials=provider) as client,
     ):
-        assert client.list_tags("a") == ("v1",)
+        assert client.tags.list("a") == ("v1",)
     assert provider.made == 2
 
 
@@ -94,7 +94,7 @@ def test_a_kept_token_that_is_refused_in_mid_upload_is_replaced_and_the_upload_g
     provider, data = Keeping(), b"x" * 900_000
     app = Starlette(routes=[Mount("", app=front)])
     with strange(app) as address, RegistryClient(address, settings=QUICK, credentials=provider) as client:
-        assert client.read_blob(REPOSITORY, upload(client, data)) == data
+        assert client.blobs.read(REPOSITORY, upload(client, data)) == data
     assert provider.made == 2
     assert leftovers(tmp_path) == []
 
@@ -136,5 +136,5 @@ def test_a_token_that_stays_too_old_is_not_called_accepted() -> None:
         RegistryClient(address, settings=QUICK, credentials=Keeping()) as client,
         pytest.raises(AccessRefused, match="expired") as caught,
     ):
-        client.get_manifest(REPOSITORY, "v1")
+        client.manifests.get(REPOSITORY, "v1")
     assert "docker login" in str(caught.value.advice)

@@ -48,7 +48,7 @@ def test_a_list_of_tags_that_never_ends_is_given_up(client_of: ClientOf) -> None
 
     for handler, words in ((circle, "end"), (away, "another host")):
         with pytest.raises(BrokenAnswer, match=words):
-            client_of(handler).list_tags("a")
+            client_of(handler).tags.list("a")
 
 
 @pytest.mark.parametrize("link", ["<http://[::1>", "<https://xn--/>", "<http://a:b/>"])
@@ -57,7 +57,7 @@ def test_a_list_that_goes_on_at_what_is_no_address_is_refused(client_of: ClientO
         return JSONResponse({"tags": ["t"]}, headers={"Link": f'{link}; rel="next"'})
 
     with pytest.raises(BrokenAnswer, match="no address"):
-        client_of(answer).list_tags("a")
+        client_of(answer).tags.list("a")
 
 
 @pytest.mark.parametrize("part", ["a", "<", "<a>; ", "; ", "<a>;rel=", ",", '"'])
@@ -68,7 +68,7 @@ def test_a_hostile_link_is_read_in_no_time(client_of: ClientOf, part: str) -> No
         return JSONResponse({"tags": ["v1"]}, headers={"Link": link})
 
     began = time.process_time()
-    assert client_of(answer).list_tags("a") == ("v1",)
+    assert client_of(answer).tags.list("a") == ("v1",)
     assert time.process_time() - began < 2
 
 
@@ -79,7 +79,7 @@ def test_all_pages_of_a_list_together_have_a_bound(client_of: ClientOf) -> None:
         return Response(page, headers=_following(request))
 
     with pytest.raises(BrokenAnswer, match="bytes"):
-        client_of(answer).list_tags("a")
+        client_of(answer).tags.list("a")
 
 
 def test_all_pages_of_a_list_have_one_deadline(client_of: ClientOf) -> None:
@@ -88,7 +88,7 @@ def test_all_pages_of_a_list_have_one_deadline(client_of: ClientOf) -> None:
         return JSONResponse({"tags": []}, headers=_following(request))
 
     with pytest.raises((DeadlineExceeded, RegistryUnreachable)):
-        client_of(answer, replace(QUICK, deadline=0.4)).list_tags("a")
+        client_of(answer, replace(QUICK, deadline=0.4)).tags.list("a")
 
 
 @pytest.mark.parametrize("tag", ["../../other/manifests/latest", "a/b", "", "a" * 200, "a?b", "\u202eevil"])
@@ -96,7 +96,7 @@ def test_what_no_reference_can_name_is_no_tag(client_of: ClientOf, tag: str) -> 
     async def answer(request: Request) -> Response:
         return JSONResponse({"tags": ["v1", tag]})
 
-    assert client_of(answer).list_tags("a") == ("v1",)
+    assert client_of(answer).tags.list("a") == ("v1",)
 
 
 def test_a_list_of_referrers_that_never_ends_is_given_up(client_of: ClientOf) -> None:
@@ -107,7 +107,7 @@ def test_a_list_of_referrers_that_never_ends_is_given_up(client_of: ClientOf) ->
         return Response(page, headers={"Content-Type": OCI_INDEX} | _following(request))
 
     with pytest.raises(BrokenAnswer, match="referrers"):
-        client_of(answer).referrers("a", described(b"an image").digest)
+        client_of(answer).referrers.list("a", described(b"an image").digest)
 
 
 def _following(request: Request) -> dict[str, str]:

@@ -22,9 +22,9 @@ BASIC = replace(LOGIN, bearer=False)
 @pytest.mark.parametrize(
     ("work", "method", "action"),
     [
-        (lambda client: client.get_manifest(REPOSITORY, "v1"), "GET", "pull"),
+        (lambda client: client.manifests.get(REPOSITORY, "v1"), "GET", "pull"),
         (lambda client: upload(client, b"x"), "POST", "push"),
-        (lambda client: client.delete_manifest(REPOSITORY, "v1"), "DELETE", "delete"),
+        (lambda client: client.manifests.delete(REPOSITORY, "v1"), "DELETE", "delete"),
     ],
 )
 @pytest.mark.parametrize("login", [LOGIN, BASIC], ids=["bearer", "basic"])
@@ -70,7 +70,7 @@ def test_a_token_of_too_little_scope_is_a_lack_of_permission(error: str, code: s
         RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client,
         pytest.raises(AccessRefused) as caught,
     ):
-        client.get_manifest(REPOSITORY, "v1")
+        client.manifests.get(REPOSITORY, "v1")
     assert ("lacks the permission to pull on team/app" in str(caught.value.advice)) is accepted
     assert ("docker login" in str(caught.value.advice)) is not accepted
 
@@ -100,7 +100,7 @@ def test_a_repository_that_is_called_expired_is_no_expired_token(error: dict[str
         RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client,
         pytest.raises(AccessRefused) as caught,
     ):
-        client.get_manifest("team/expired-cards", "v1")
+        client.manifests.get("team/expired-cards", "v1")
     assert "lacks the permission to pull on team/expired-cards" in str(caught.value.advice)
     assert len(asked) == 1, "another token would not help"
 
@@ -114,5 +114,5 @@ def test_without_a_login_a_refusal_asks_for_one(tmp_path: Path) -> None:
     ):
         for each in (stranger, client):
             with pytest.raises(AccessRefused) as caught:
-                each.get_manifest(REPOSITORY, "v1")
+                each.manifests.get(REPOSITORY, "v1")
             assert "docker login" in str(caught.value.advice)

@@ -39,7 +39,7 @@ def test_a_graph_is_pushed_children_first_and_the_tag_last(tmp_path: Path, layou
     with registry(tmp_path / "registry", faults=plan) as client:
         report = push_graph(layout, layout.root(), client, REPOSITORY, tag="v1")
         assert plan.requests[-1] == ("PUT", f"/v2/{REPOSITORY}/manifests/v1")
-        assert client.head_manifest(REPOSITORY, "v1") == layout.root().plain
+        assert client.manifests.head(REPOSITORY, "v1") == layout.root().plain
     puts = [path.rpartition("/")[2] for method, path in plan.requests if method == "PUT" and "/manifests/" in path]
     order = [node.digest for node in layout.walk(layout.root()) if node.digest in puts]
     assert puts == [*order, "v1"]
@@ -50,8 +50,8 @@ def test_a_graph_is_pushed_children_first_and_the_tag_last(tmp_path: Path, layou
 def test_a_push_without_a_tag_goes_by_digest(tmp_path: Path, layout: Layout) -> None:
     with registry(tmp_path / "registry") as client:
         push_graph(layout, layout.root(), client, REPOSITORY)
-        assert client.list_tags(REPOSITORY) == ()
-        assert client.head_manifest(REPOSITORY, layout.root().digest) is not None
+        assert client.tags.list(REPOSITORY) == ()
+        assert client.manifests.head(REPOSITORY, layout.root().digest) is not None
 
 
 def test_a_second_push_sends_nothing_and_writes_no_tag(tmp_path: Path, layout: Layout) -> None:
@@ -126,7 +126,7 @@ def test_a_blob_that_is_missing_or_damaged_in_the_layout_is_named(tmp_path: Path
         path.unlink()
         with pytest.raises(DamagedContent, match="is missing"):
             push_graph(layout, layout.root(), client, REPOSITORY, tag="v1")
-        assert client.head_manifest(REPOSITORY, "v1") is None
+        assert client.manifests.head(REPOSITORY, "v1") is None
 
 
 def test_a_layer_that_no_registry_holds_is_left_out(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_layer_that_no_registry_holds_is_left_out(tmp_path: Path) -> None:
     root = layout.add_document(manifest.replaced(layers=(foreign, *manifest.layers)))
     with registry(tmp_path / "registry") as client:
         push_graph(layout, root, client, REPOSITORY, tag="v1")
-        assert not client.has_blob(REPOSITORY, foreign)
+        assert not client.blobs.exists(REPOSITORY, foreign)
 
 
 @pytest.mark.parametrize("referrers", [True, False], ids=["api", "fallback tag"])
@@ -147,7 +147,7 @@ def test_a_referrer_is_pushed_with_its_subject_before_the_tag(tmp_path: Path, re
     with registry(tmp_path / "registry", server=ServerSettings(referrers=referrers)) as client:
         for _ in range(2):
             push_graph(layout, root, client, REPOSITORY, tag="v1", extra_roots=[extra])
-        assert [entry.digest for entry in client.referrers(REPOSITORY, root.digest)] == [extra.digest]
+        assert [entry.digest for entry in client.referrers.list(REPOSITORY, root.digest)] == [extra.digest]
 
 
 def test_a_referrer_whose_entry_was_never_written_gets_it_from_the_next_push(tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ def test_a_referrer_whose_entry_was_never_written_gets_it_from_the_next_push(tmp
     with registry(tmp_path / "registry", faults=plan, server=ServerSettings(referrers=False)) as client:
         with pytest.raises(RegistryError):
             push_graph(layout, root, client, REPOSITORY, tag="v1", extra_roots=[extra])
-        assert client.head_manifest(REPOSITORY, "v1") is None
+        assert client.manifests.head(REPOSITORY, "v1") is None
         plan.replace([])
         push_graph(layout, root, client, REPOSITORY, tag="v1", extra_roots=[extra])
-        assert [entry.digest for entry in client.referrers(REPOSITORY, root.digest)] == [extra.digest]
+        assert [entry.digest for entry in client.referrers.list(REPOSITORY, root.digest)] == [extra.digest]
 
 
 def test_an_immutable_tag_is_not_moved_and_takes_the_same_digest_again(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_an_immutable_tag_is_not_moved_and_takes_the_same_digest_again(tmp_path:
             push_graph(one, one.root(), client, REPOSITORY, tag="v1")
         with pytest.raises(ImmutableTag):
             push_graph(two, two.root(), client, REPOSITORY, tag="v1")
-        assert client.head_manifest(REPOSITORY, "v1") == one.root().plain
+        assert client.manifests.head(REPOSITORY, "v1") == one.root().plain
 
 
 def test_threads_of_a_push_log_where_the_caller_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

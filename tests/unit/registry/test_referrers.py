@@ -9,7 +9,6 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer, RegistryError
 from soci_pipeline.registry.referrers import add_to_fallback, fallback_tag
 from soci_pipeline.registry.server import ServerSettings
-from soci_pipeline.registry.settings import ClientSettings
 from tests.support.registries import QUICK, REPOSITORY, push_image, registry
 
 OLD = ServerSettings(referrers=False)
@@ -21,7 +20,7 @@ def referrer_of(client: RegistryClient, kind: str) -> tuple[Descriptor, ImageMan
 
 
 def put(client: RegistryClient, document: ImageManifest) -> None:
-    client.put_manifest(REPOSITORY, document.descriptor.digest, document.encode(), document.media_type)
+    client.manifests.put(REPOSITORY, document.descriptor.digest, document.encode(), document.media_type)
 
 
 @pytest.mark.parametrize("server", [ServerSettings(), OLD], ids=["api", "fallback tag"])
@@ -30,17 +29,17 @@ def test_a_referrer_is_found_with_its_type_and_annotations(tmp_path: Path, serve
         subject, document = referrer_of(client, "application/x.one")
         put(client, document)
         put(client, referrer_of(client, "application/x.two")[1])
-        found = client.referrers(REPOSITORY, subject.digest)
+        found = client.referrers.list(REPOSITORY, subject.digest)
         assert sorted(entry.artifact_type for entry in found) == ["application/x.one", "application/x.two"]
-        (one,) = client.referrers(REPOSITORY, subject.digest, "application/x.one")
+        (one,) = client.referrers.list(REPOSITORY, subject.digest, "application/x.one")
         assert one.annotations == {"kind": "application/x.one"}
-        assert (fallback_tag(subject.digest) in client.list_tags(REPOSITORY)) is (server is OLD)
+        assert (fallback_tag(subject.digest) in client.tags.list(REPOSITORY)) is (server is OLD)
 
 
 @pytest.mark.parametrize("server", [ServerSettings(), OLD], ids=["api", "fallback tag"])
 def test_what_nothing_refers_to_has_no_referrers(tmp_path: Path, server: ServerSettings) -> None:
     with registry(tmp_path, server=server) as client:
-        assert client.referrers(REPOSITORY, Digest.of(b"nothing")) == ()
+        assert client.referrers.list(REPOSITORY, Digest.of(b"nothing")) == ()
 
 
 def test_the_same_referrer_is_listed_once(tmp_path: Path) -> None:
@@ -48,28 +47,27 @@ def test_the_same_referrer_is_listed_once(tmp_path: Path) -> None:
         subject, document = referrer_of(client, "application/x")
         for _ in range(3):
             put(client, document)
-        assert len(client.referrers(REPOSITORY, subject.digest)) == 1
+        assert len(client.referrers.list(REPOSITORY, subject.digest)) == 1
 
 
 class Careless:
     """Manifests whose list of referrers another writer overwrites with what it had read before, some times."""
 
     def __init__(self, client: RegistryClient, subject: Digest, times: int) -> None:
-        self.settings: ClientSettings = QUICK
         self._client = client
         self._tag = fallback_tag(subject)
         self._times = times
 
-    def get_manifest(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
-        return self._client.get_manifest(repository, reference)
+    def get(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
+        return self._client.manifests.get(repository, reference)
 
-    def put_manifest(self, repository: str, reference: str | Digest, data: bytes, media_type: str) -> Descriptor:
-        stored = self._client.put_manifest(repository, reference, data, media_type)
+    def put(self, repository: str, reference: str | Digest, data: bytes, media_type: str) -> Descriptor:
+        stored = self._client.manifests.put(repository, reference, data, media_type)
         if reference == self._tag and self._times > 0:
             self._times -= 1
             theirs = parse_image_index(data).manifests[:-1]
             lost = ImageIndex(manifests=theirs)
-            self._client.put_manifest(repository, reference, lost.encode(), lost.media_type)
+            self._client.manifests.put(repository, reference, lost.encode(), lost.media_type)
         return stored
 
 
@@ -80,8 +78,8 @@ def test_an_entry_that_another_writer_lost_is_put_back(tmp_path: Path, times: in
         put(client, first)
         second = first.replaced(artifact_type="application/x.second").descriptor
         put_raw(client, first.replaced(artifact_type="application/x.second"))
-        add_to_fallback(Careless(client, subject.digest, times), REPOSITORY, subject.digest, second)
-        assert {entry.digest for entry in client.referrers(REPOSITORY, subject.digest)} == {
+        add_to_fallback(Careless(client, subject.digest, times), REPOSITORY, subject.digest, second, QUICK)
+        assert {entry.digest for entry in client.referrers.list(REPOSITORY, subject.digest)} == {
             first.descriptor.digest,
             second.digest,
         }
@@ -92,7 +90,9 @@ def test_an_entry_that_is_lost_again_and_again_is_an_error_that_may_pass(tmp_pat
         subject, document = referrer_of(client, "application/x")
         put_raw(client, document)
         with pytest.raises(RegistryError, match="does not stay") as caught:
-            add_to_fallback(Careless(client, subject.digest, 99), REPOSITORY, subject.digest, document.descriptor)
+            add_to_fallback(
+                Careless(client, subject.digest, 99), REPOSITORY, subject.digest, document.descriptor, QUICK
+            )
     assert caught.value.temporary
 
 
@@ -104,11 +104,11 @@ def put_raw(client: RegistryClient, document: ImageManifest) -> None:
     empty = ImageIndex(
         manifests=tuple(
             entry
-            for entry in client.referrers(REPOSITORY, subject.digest)
+            for entry in client.referrers.list(REPOSITORY, subject.digest)
             if entry.digest != document.descriptor.digest
         )
     )
-    client.put_manifest(REPOSITORY, fallback_tag(subject.digest), empty.encode(), empty.media_type)
+    client.manifests.put(REPOSITORY, fallback_tag(subject.digest), empty.encode(), empty.media_type)
 
 
 def test_a_tag_that_stands_for_something_else_is_not_overwritten(tmp_path: Path) -> None:
@@ -117,4 +117,4 @@ def test_a_tag_that_stands_for_something_else_is_not_overwritten(tmp_path: Path)
         image, _ = push_image(client, fallback_tag(subject.digest), seed=9)
         with pytest.raises(BrokenAnswer, match="not a list of referrers"):
             put(client, document)
-        assert client.head_manifest(REPOSITORY, fallback_tag(subject.digest)) == image
+        assert client.manifests.head(REPOSITORY, fallback_tag(subject.digest)) == image

@@ -116,7 +116,7 @@ def test_a_login_works_with(registry: WithTokens) -> None:
     with client_of(registry) as client:
         image, _ = push_image(client, "v1", to=NAME)
     with client_of(registry) as client:
-        assert client.head_manifest(NAME, "v1") == image
+        assert client.manifests.head(NAME, "v1") == image
 
 
 def test_a_401_without_any_challenge_is_named() -> None:
@@ -126,7 +126,7 @@ def test_a_401_without_any_challenge_is_named() -> None:
 
     registry = NoChallenge()
     with client_of(registry) as client, pytest.raises(AccessRefused, match="authentication"):
-        client.head_manifest(NAME, "v1")
+        client.manifests.head(NAME, "v1")
     assert len(registry.requests) < 5
 
 
@@ -142,7 +142,7 @@ def test_a_token_server_that_takes_one_scope_only_costs_a_mount_and_no_upload(st
 
     registry, blob = OneScope(), described(b"some bytes")
     with client_of(registry) as client:
-        assert client.upload_blob(NAME, blob, lambda: io.BytesIO(b"some bytes"), mount_from="other/app")
+        assert client.blobs.upload(NAME, blob, lambda: io.BytesIO(b"some bytes"), mount_from="other/app")
     assert registry.blobs[blob.digest] == b"some bytes"
 
 
@@ -151,7 +151,7 @@ def test_the_actions_of_a_scope_are_written_as_in_the_challenge(written: str) ->
     registry = WithTokens(f'Bearer realm="REALM",scope="repository:{NAME}:{written}"')
     blob = described(b"some bytes")
     with client_of(registry) as client:
-        client.upload_blob(NAME, blob, lambda: io.BytesIO(b"some bytes"))
+        client.blobs.upload(NAME, blob, lambda: io.BytesIO(b"some bytes"))
     assert f"repository:{NAME}:{written}" in registry.scopes
 
 

@@ -53,8 +53,8 @@ def test_a_redirect_to_another_host_is_followed_without_authorization() -> None:
             return RedirectResponse(f"http://{elsewhere}/signed?signature=s3cret", 307)
 
         with strange(front) as address, RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client:
-            assert client.read_blob("a", BLOB) == DATA
-            assert client.read_range("a", BLOB.digest, 0, len(DATA)) == DATA
+            assert client.blobs.read("a", BLOB) == DATA
+            assert client.blobs.read_range("a", BLOB.digest, 0, len(DATA)) == DATA
     assert seen == [None, None]
 
 
@@ -72,7 +72,7 @@ def test_the_signature_of_a_redirect_is_not_in_an_error() -> None:
             RegistryClient(address, settings=QUICK) as client,
             pytest.raises(RegistryError) as caught,
         ):
-            client.read_blob("a", BLOB)
+            client.blobs.read("a", BLOB)
     assert "s3cret" not in f"{caught.value} {caught.value.url}"
 
 
@@ -85,7 +85,7 @@ def test_a_redirect_that_leads_in_a_circle_ends() -> None:
         RegistryClient(address, settings=QUICK) as client,
         pytest.raises(BrokenAnswer, match="redirects more than"),
     ):
-        client.read_blob("a", BLOB)
+        client.blobs.read("a", BLOB)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_location_that_is_not_to_be_trusted_is_not_followed(location: str) -> 
         return Response(status_code=202, headers={"Location": location})
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client, pytest.raises(BrokenAnswer):
-        client.upload_blob("a", BLOB, lambda: io.BytesIO(DATA))
+        client.blobs.upload("a", BLOB, lambda: io.BytesIO(DATA))
 
 
 def test_a_manifest_above_four_mebibytes_is_not_read_to_its_end() -> None:
@@ -130,7 +130,7 @@ def test_a_manifest_above_four_mebibytes_is_not_read_to_its_end() -> None:
         RegistryClient(address, settings=QUICK) as client,
         pytest.raises(BrokenAnswer, match="more than"),
     ):
-        client.get_manifest("a", "v1")
+        client.manifests.get("a", "v1")
     assert sent < 64 << 20
 
 
@@ -141,11 +141,11 @@ def test_a_blob_that_is_longer_or_shorter_than_its_descriptor_is_refused() -> No
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
         for size in (len(DATA) - 1, len(DATA) + 1):
             with pytest.raises(ContentMismatch):
-                client.read_blob("a", BLOB.annotated(size=size))
+                client.blobs.read("a", BLOB.annotated(size=size))
         with pytest.raises(ContentMismatch):
-            client.read_blob("a", BLOB.annotated(digest=Digest.of(b"other")))
+            client.blobs.read("a", BLOB.annotated(digest=Digest.of(b"other")))
         with pytest.raises(InvalidInput):
-            client.read_blob("a", BLOB, limit=3)
+            client.blobs.read("a", BLOB, limit=3)
 
 
 def test_a_manifest_that_is_not_its_digest_is_refused() -> None:
@@ -155,7 +155,7 @@ def test_a_manifest_that_is_not_its_digest_is_refused() -> None:
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
         for reference in ("v1", Digest.of(b"other")):
             with pytest.raises(ContentMismatch):
-                client.get_manifest("a", reference)
+                client.manifests.get("a", reference)
 
 
 def test_a_compressed_answer_is_not_inflated() -> None:
@@ -166,11 +166,11 @@ def test_a_compressed_answer_is_not_inflated() -> None:
         return Response(bomb, headers={"Content-Type": OCI_INDEX, "Content-Encoding": "gzip"})
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
-        assert client.get_manifest("a", "v1")[1] == bomb
+        assert client.manifests.get("a", "v1")[1] == bomb
         with pytest.raises(ContentMismatch):
-            client.get_manifest("a", Digest.of(index))
+            client.manifests.get("a", Digest.of(index))
         with pytest.raises(BrokenAnswer):
-            client.list_tags("a")
+            client.tags.list("a")
 
 
 def test_a_web_server_that_is_no_registry_is_named() -> None:
@@ -266,7 +266,7 @@ def test_a_login_is_not_sent_again_after_a_redirect_has_left_the_registry() -> N
         strange(front) as address,
         RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client,
     ):
-        assert client.read_blob("a", BLOB) == DATA
+        assert client.blobs.read("a", BLOB) == DATA
     assert [authorized for _, authorized in seen] == [True, False, False]
 
 
@@ -284,7 +284,7 @@ def test_an_error_that_is_told_byte_by_byte_ends_with_the_deadline() -> None:
         RegistryClient(address, settings=replace(QUICK, deadline=0.5)) as client,
         pytest.raises(RegistryError) as caught,
     ):
-        client.list_tags("a")
+        client.tags.list("a")
     assert caught.value.status == 400
 
 
@@ -300,9 +300,9 @@ def test_a_blob_that_comes_by_drops_ends_with_the_deadline() -> None:
     patience = replace(QUICK, deadline=0.3, slowest_rate=1 << 30)
     with strange(answer) as address, RegistryClient(address, settings=patience) as client:
         with pytest.raises((DeadlineExceeded, RegistryUnreachable)):
-            client.read_blob("a", BLOB)
+            client.blobs.read("a", BLOB)
         with pytest.raises((DeadlineExceeded, RegistryUnreachable)):
-            client.read_range("a", BLOB.digest, 0, len(DATA))
+            client.blobs.read_range("a", BLOB.digest, 0, len(DATA))
 
 
 def test_an_error_does_not_repeat_the_login_that_it_answers() -> None:
@@ -334,7 +334,7 @@ def test_a_digest_or_a_length_that_is_none_is_not_taken_from_a_header() -> None:
         return Response(index, headers=headers)
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
-        found = client.head_manifest("a", "v1")
+        found = client.manifests.head("a", "v1")
     assert found is not None
     assert found.digest == Digest.of(index)
     assert not any(is_size(text) for text in ("", "-1", "1" * 5000, "٣", "1.0"))
@@ -346,7 +346,7 @@ def test_every_kind_of_redirect_is_followed_by_what_only_reads(status: int) -> N
         return Response(DATA) if request.url.path == "/moved" else RedirectResponse("/moved", status)
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
-        assert client.read_blob("a", BLOB) == DATA
+        assert client.blobs.read("a", BLOB) == DATA
 
 
 @pytest.mark.parametrize(("status", "followed"), [(301, False), (302, False), (303, False), (307, True), (308, True)])
@@ -360,7 +360,7 @@ def test_a_request_that_writes_follows_only_the_redirects_that_keep_its_method(s
         return Response(status_code=400) if request.url.path == "/moved" else RedirectResponse("/moved", status)
 
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client, pytest.raises(RegistryError):
-        client.upload_blob("a", BLOB, lambda: io.BytesIO(DATA))
+        client.blobs.upload("a", BLOB, lambda: io.BytesIO(DATA))
     assert (("POST", "/moved") in seen) is followed
 
 
@@ -388,7 +388,7 @@ def test_a_registry_that_calls_every_login_expired_is_given_two() -> None:
         RegistryClient(address, settings=QUICK, credentials=Another()) as client,
         pytest.raises(RegistryError, match="has expired"),
     ):
-        client.list_tags("a")
+        client.tags.list("a")
     assert len(seen) == len(set(seen)) == 3
 
 
@@ -445,7 +445,7 @@ def test_an_error_that_comes_in_pieces_is_read_to_its_end() -> None:
         RegistryClient(address, settings=QUICK) as client,
         pytest.raises(RegistryError, match="not by this name"),
     ):
-        client.list_tags("a")
+        client.tags.list("a")
 
 
 @pytest.mark.parametrize(

@@ -34,22 +34,22 @@ def methods(plan: FaultPlan) -> list[str]:
 
 def test_what_is_there_is_not_sent_again(tmp_path: Path) -> None:
     with registry(tmp_path) as client:
-        assert client.upload_blob(REPOSITORY, BLOB, lambda: io.BytesIO(DATA)) is True
-        assert client.upload_blob(REPOSITORY, BLOB, lambda: io.BytesIO(b"not even looked at")) is False
+        assert client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(DATA)) is True
+        assert client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(b"not even looked at")) is False
 
 
 def test_a_blob_is_mounted_where_its_own_repository_may_be_read(tmp_path: Path) -> None:
     server = ServerSettings(login=LOGIN)
     with registry(tmp_path, server=server, credentials=CREDENTIALS) as client:
         upload(client, DATA, to="other/app")
-        assert not client.upload_blob(REPOSITORY, BLOB, lambda: io.BytesIO(b""), mount_from="other/app")
-        assert client.has_blob(REPOSITORY, BLOB)
+        assert not client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(b""), mount_from="other/app")
+        assert client.blobs.exists(REPOSITORY, BLOB)
 
 
 def test_where_a_mount_is_not_possible_the_bytes_go_up(tmp_path: Path) -> None:
     with registry(tmp_path, server=ServerSettings(mount=False)) as client:
         upload(client, DATA, to="other/app")
-        assert client.upload_blob(REPOSITORY, BLOB, lambda: io.BytesIO(DATA), mount_from="other/app")
+        assert client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(DATA), mount_from="other/app")
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_parts_are_as_large_as_the_registry_wants_them(tmp_path: Path) -> None:
 def test_a_local_copy_that_is_damaged_is_named_and_not_tried_again(tmp_path: Path) -> None:
     plan = FaultPlan()
     with registry(tmp_path, faults=plan) as client, pytest.raises(DamagedContent, match=BLOB.digest.hex):
-        client.upload_blob(REPOSITORY, BLOB, lambda: io.BytesIO(b"x" + DATA[1:]))
+        client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(b"x" + DATA[1:]))
     assert methods(plan).count("POST") == 1
     assert not leftovers(tmp_path)
 
 
 def test_a_local_copy_that_is_too_short_is_named(tmp_path: Path) -> None:
     with registry(tmp_path) as client, pytest.raises(DamagedContent, match="ends after"):
-        client.upload_blob(REPOSITORY, BLOB, lambda: io.BytesIO(DATA[:-1]))
+        client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(DATA[:-1]))
     assert not leftovers(tmp_path)
 
 
@@ -90,7 +90,7 @@ def test_an_interruption_cancels_the_session(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with registry(tmp_path) as client, pytest.raises(KeyboardInterrupt):
-        client.upload_blob(REPOSITORY, BLOB, lambda: io.BytesIO(DATA), on_bytes=interrupt)
+        client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(DATA), on_bytes=interrupt)
     assert not leftovers(tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_progress_takes_back_what_has_to_go_up_again(tmp_path: Path) -> None:
     plan = FaultPlan([Fault("PUT", "/blobs/uploads/", kind=Kind.STATUS, status=503)])
     counts: list[int] = []
     with registry(tmp_path, faults=plan, settings=replace(QUICK, part_size=1 << 20)) as client:
-        client.upload_blob(REPOSITORY, BLOB, lambda: io.BytesIO(DATA), on_bytes=counts.append)
+        client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(DATA), on_bytes=counts.append)
     assert sum(counts) == len(DATA)
     assert min(counts) == -len(DATA)
 
@@ -117,7 +117,7 @@ def test_a_missing_repository_is_told_at_once() -> None:
         RegistryClient(address, settings=QUICK) as client,
         pytest.raises(RepositoryUnknown, match="does not exist") as caught,
     ):
-        client.upload_blob("a", BLOB, lambda: io.BytesIO(DATA))
+        client.blobs.upload("a", BLOB, lambda: io.BytesIO(DATA))
     assert caught.value.advice
     assert posts == 1
 
@@ -134,4 +134,4 @@ def test_a_registry_that_stored_something_else_is_not_believed() -> None:
     with strange(answer) as address, RegistryClient(address, settings=QUICK) as client:
         small = described(b"x")
         with pytest.raises(BrokenAnswer, match="stored"):
-            client.upload_blob("a", small, lambda: io.BytesIO(b"x"))
+            client.blobs.upload("a", small, lambda: io.BytesIO(b"x"))

@@ -51,13 +51,13 @@ def indexed_again(client: RegistryClient, name: str = "v1", **changes: Any) -> I
 
 
 def under(client: RegistryClient, name: str = "v1") -> Digest:
-    found = client.head_manifest(REPOSITORY, name)
+    found = client.manifests.head(REPOSITORY, name)
     assert found is not None
     return found.digest
 
 
 def index_of(client: RegistryClient, name: str = "v1") -> ImageIndex:
-    return parse_image_index(client.get_manifest(REPOSITORY, name)[1])
+    return parse_image_index(client.manifests.get(REPOSITORY, name)[1])
 
 
 def layer_sizes(*layers: Layer) -> int:
@@ -89,8 +89,8 @@ def test_every_platform_is_indexed_attestations_follow_and_the_tag_moves(
     assert kinds == ["linux/amd64", "unknown/unknown", "linux/arm64", soci, soci]
     followed = index.manifests[1]
     assert followed.annotations["vnd.docker.reference.digest"] == index.manifests[0].digest
-    statement = parse_image_manifest(client.get_manifest(REPOSITORY, followed.digest)[1]).layers[0]
-    subject = json.loads(client.read_blob(REPOSITORY, statement))["subject"][0]
+    statement = parse_image_manifest(client.manifests.get(REPOSITORY, followed.digest)[1]).layers[0]
+    subject = json.loads(client.blobs.read(REPOSITORY, statement))["subject"][0]
     assert subject["digest"]["sha256"] == index.manifests[0].digest.hex
     assert verify(client, REPOSITORY, "v1", mode="all", platforms=[AMD64, ARM64]).findings == ()
     assert found.platforms[0].attestations == (followed,)
@@ -230,7 +230,7 @@ def test_with_a_suffix_the_tag_stays_and_a_second_event_does_nothing(client: Reg
     assert (second.changed, second.bytes_fetched, second.index) == (False, 0, first.index)
     assert (on_result.changed, on_result.bytes_fetched) == (False, 0)
     assert (by_a_rule_for_every_tag.changed, by_a_rule_for_every_tag.tags) == (False, ())
-    assert set(client.list_tags(REPOSITORY)) == {"v1", "v1-soci"}
+    assert set(client.tags.list(REPOSITORY)) == {"v1", "v1-soci"}
     with pytest.raises(TagConflict, match="immutable"):
         indexed_again(client, mutability=immutable)
 
@@ -257,7 +257,7 @@ def test_a_single_docker_image_becomes_an_index_of_one_with_oci_types(client: Re
     assert found.changed
     image, soci = index_of(client).manifests
     assert image.platform == soci.platform == AMD64
-    stored = parse_image_manifest(client.get_manifest(REPOSITORY, image.digest)[1])
+    stored = parse_image_manifest(client.manifests.get(REPOSITORY, image.digest)[1])
     assert stored.config.media_type == "application/vnd.oci.image.config.v1+json"
     assert stored.layers == docker.layers
     assert verify(client, REPOSITORY, "v1", mode="all").ok
@@ -339,7 +339,7 @@ def test_what_cannot_be_meant_is_refused(client: RegistryClient, layout: Layout)
     v1 = SociOptions(version=IndexVersion.V1)
     with pytest.raises(InvalidInput, match="v2 SOCI index"):
         index_existing(client, reference, replace(SETTINGS, soci=v1))
-    client.delete_manifest(REPOSITORY, image.digest)
+    client.manifests.delete(REPOSITORY, image.digest)
     with pytest.raises(InvalidInput, match="not whole"):
         index_existing(client, reference, SETTINGS)
 

@@ -69,10 +69,10 @@ def test_what_is_left_is_whole_for_both_index_versions(client: RegistryClient, l
     own = (old_index, old[0].manifest, old[0].attestations[0], old[0].soci_index, old_signature)
     shared = (new_index, kept[0].manifest, kept[0].attestations[0], kept[0].soci_index, signature, kept[1].manifest)
     left = {
-        each.digest for each in (*own, *shared, kept[1].soci_index) if client.head_manifest(REPOSITORY, each.digest)
+        each.digest for each in (*own, *shared, kept[1].soci_index) if client.manifests.head(REPOSITORY, each.digest)
     }
     assert left == {each.digest for each in (*shared, kept[1].soci_index)}
-    assert [name for name in client.list_tags(REPOSITORY) if not name.startswith("sha256-")] == ["v2"]
+    assert [name for name in client.tags.list(REPOSITORY) if not name.startswith("sha256-")] == ["v2"]
     assert plan(read_repository(client, REPOSITORY), KeepRules.of(tags=["v2"]), now=NOW).deleted == []
 
 
@@ -81,12 +81,12 @@ def test_a_fallback_tag_goes_with_its_subject(tmp_path: Path, layout: Layout) ->
         gone = release(client, layout, "v1", branch_v1(layout, AMD64))
         image = branch_v1(layout, ARM64)
         release(client, layout, "v2", image)
-        assert len([name for name in client.list_tags(REPOSITORY) if name.startswith("sha256-")]) == 2
+        assert len([name for name in client.tags.list(REPOSITORY) if name.startswith("sha256-")]) == 2
 
         pruned(client, tags=["v2"])
 
-        assert set(client.list_tags(REPOSITORY)) == {"v2", fallback_tag(image.manifest.digest)}
-        assert client.head_manifest(REPOSITORY, gone.digest) is None
+        assert set(client.tags.list(REPOSITORY)) == {"v2", fallback_tag(image.manifest.digest)}
+        assert client.manifests.head(REPOSITORY, gone.digest) is None
 
 
 def test_a_tag_on_a_manifest_that_is_needed_is_only_taken_off(client: RegistryClient, layout: Layout) -> None:
@@ -96,8 +96,8 @@ def test_a_tag_on_a_manifest_that_is_needed_is_only_taken_off(client: RegistryCl
 
     pruned(client, tags=["v1"])
 
-    assert "v1-amd64" not in client.list_tags(REPOSITORY)
-    assert client.head_manifest(REPOSITORY, image.manifest.digest) is not None
+    assert "v1-amd64" not in client.tags.list(REPOSITORY)
+    assert client.manifests.head(REPOSITORY, image.manifest.digest) is not None
 
 
 def test_what_went_is_logged_in_the_numbers_of_the_answer(
@@ -159,11 +159,11 @@ def test_a_run_that_was_cut_short_names_what_is_left_for_the_next(client: Regist
                 if self.done:
                     raise RegistryError("it is tired", status=500, temporary=True)
                 self.done += 1
-                client.delete_manifest(repository, digest)
+                client.manifests.delete(repository, digest)
             return {}
 
         def delete_tag(self, repository: str, tag: str) -> None:
-            client.delete_tag(repository, tag)
+            client.tags.delete(repository, tag)
 
     with pytest.raises(RegistryError, match=r"1 of 3 manifests .* it is tired") as caught:
         execute(client, REPOSITORY, graph, made, remover=Failing())
@@ -172,7 +172,7 @@ def test_a_run_that_was_cut_short_names_what_is_left_for_the_next(client: Regist
     again = read_repository(client, REPOSITORY, also=rest)
     assert again.tags == {} or all(name.startswith("sha256-") for name in again.tags)
     execute(client, REPOSITORY, again, plan(again, KeepRules.of(tags=["nothing"]), now=NOW))
-    assert all(client.head_manifest(REPOSITORY, each) is None for each in made.manifests)
+    assert all(client.manifests.head(REPOSITORY, each) is None for each in made.manifests)
 
 
 def test_ages_come_from_the_index_or_from_the_youngest_of_its_images(client: RegistryClient, layout: Layout) -> None:
@@ -197,11 +197,11 @@ def test_ages_come_from_the_index_or_from_the_youngest_of_its_images(client: Reg
 def test_a_part_that_is_missing_already_does_not_stop_it(client: RegistryClient, layout: Layout) -> None:
     image = branch_v2(layout, AMD64)
     index = release(client, layout, "v1", image)
-    client.delete_manifest(REPOSITORY, image.manifest.digest)
+    client.manifests.delete(REPOSITORY, image.manifest.digest)
 
     pruned(client, tags=["nothing"])
 
-    assert client.head_manifest(REPOSITORY, index.digest) is None
+    assert client.manifests.head(REPOSITORY, index.digest) is None
 
 
 def test_an_unknown_repository_and_no_rule_are_errors(client: RegistryClient) -> None:
@@ -229,4 +229,4 @@ def test_nothing_is_deleted_for_a_caller_that_may_not_any_more(client: RegistryC
     with pytest.raises(InvalidInput, match="not any more"):
         prune(client, image, rules, confirm=refuse)
     assert prune(client, image, rules, confirm=refuse, dry_run=True).deleted
-    assert client.head_manifest(REPOSITORY, "v1") == index.plain
+    assert client.manifests.head(REPOSITORY, "v1") == index.plain

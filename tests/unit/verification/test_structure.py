@@ -154,7 +154,7 @@ def test_a_missing_layer_ztoc_config_and_child_are_all_named(
     kept = stored(tmp_path / "registry")
     for blob in (manifest.layers[1], ztoc, arm_config):
         kept.blob_path(blob.digest).unlink()
-    client.delete_manifest(REPOSITORY, arm.soci_index.digest)
+    client.manifests.delete(REPOSITORY, arm.soci_index.digest)
 
     found = problems(client, root, AMD64, ARM64)
 

@@ -92,7 +92,7 @@ def test_the_client_mounts_between_repositories_that_ask_for_tokens(tmp_path: Pa
         RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client,
     ):
         descriptor = upload(client, LAYER, to=OTHER)
-        assert not client.upload_blob(NAME, descriptor, lambda: pytest.fail("bytes were sent"), mount_from=OTHER)
+        assert not client.blobs.upload(NAME, descriptor, lambda: pytest.fail("bytes were sent"), mount_from=OTHER)
 
 
 def test_the_list_of_repositories_needs_a_scope_of_its_own(guarded: httpx.Client) -> None:

@@ -1,0 +1,58 @@
+"""Lists that a registry answers page by page, with bounds against those that never come to an end."""
+
+import re
+from collections.abc import Iterator
+
+import httpx
+
+from soci_pipeline.registry import scopes
+from soci_pipeline.registry.errors import BrokenAnswer
+from soci_pipeline.registry.operations import OK, Operations
+from soci_pipeline.registry.transport import Answer, Call
+from soci_pipeline.urls import address, over_tls, redacted
+
+_MAX_LINK = 8 << 10
+_MAX_PAGES = 1000
+_PAGE_BYTES = 8 << 20
+_LIST_BYTES = 64 << 20
+# Quay once sent the URL without its brackets.
+_LINK = re.compile(r"\s*(?:<([^<>]{1,4096})>|([^\s<>;]{1,4096}))((?:\s*;[^;,]*)*)(?:,|\Z)")
+_IS_NEXT = re.compile(r";\s*rel\s*=\s*[\"']?(?:[^\"';]*\s)?next\b", re.IGNORECASE)
+
+
+def pages(operations: Operations, first: httpx.URL, repository: str) -> Iterator[Answer]:
+    """The pages of a list, all under one deadline."""
+    url: httpx.URL | None = first
+    seen: set[str] = set()
+    deadline, size = operations.deadline(), 0
+    while url is not None:
+        if str(url) in seen or len(seen) >= _MAX_PAGES:
+            raise BrokenAnswer(f"{redacted(str(first))} does not come to an end", url=str(first))
+        seen.add(str(url))
+        call = Call("GET", url, scopes.pull(repository), OK)
+        answer = operations.call(call, limit=_PAGE_BYTES, deadline=deadline)
+        size += len(answer.body)
+        if size > _LIST_BYTES:
+            raise BrokenAnswer(f"{redacted(str(first))} lists more than {_LIST_BYTES} bytes", url=str(first))
+        yield answer
+        url = _following(operations, answer, first)
+
+
+def _following(operations: Operations, answer: Answer, first: httpx.URL) -> httpx.URL | None:
+    """The URL of the page after this one; None after the last."""
+    link = _next_link(answer.headers.get("link", ""))
+    if not link:
+        return None
+    url = address(link, base=answer.url)
+    if url is None:
+        raise BrokenAnswer(f"{redacted(str(first))} goes on at what is no address", url=str(first))
+    url = over_tls(url, operations.transport.base)
+    if not operations.transport.is_own(url):
+        raise BrokenAnswer(f"{redacted(str(first))} goes on at another host; not followed", url=str(first))
+    return url
+
+
+def _next_link(header: str) -> str | None:
+    """The URL of the next page in a Link header (RFC 8288), which may hold several links."""
+    links = (match for match in _LINK.finditer(header[:_MAX_LINK]) if _IS_NEXT.search(match.group(3)))
+    return next((match.group(1) or match.group(2) for match in links), None)
