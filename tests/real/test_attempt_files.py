@@ -11,8 +11,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
-from soci_pipeline.local.workers import StartedWorker, wait_for, worker
+from local_stack.prefect_server import PrefectServer, prefect_server
+from local_stack.workers import StartedWorker, wait_for, worker
 from soci_pipeline.machine.attempt_files import RUN_ID
 from soci_pipeline.machine.marked_processes import Mark
 from tests.support.webhook import until
