@@ -47,7 +47,7 @@ $(VENV)/installed-%: requirements/%.txt pyproject.toml $(UV) | $(VENV)/bin/pytho
 	@echo '==> installing what requirements/$*.txt pins into .venv'
 	@$(UV) pip install --quiet --compile-bytecode --python $(VENV) --require-hashes -r requirements/$*.txt
 	@$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
-	@$(VENV)/bin/python -m compileall -q src
+	@$(VENV)/bin/python -m compileall -q src local_stack
 	@touch $@
 
 install: $(VENV)/installed-runtime ## Put the command at .venv/bin/soci-pipeline
@@ -56,7 +56,7 @@ install: $(VENV)/installed-runtime ## Put the command at .venv/bin/soci-pipeline
 development: $(VENV)/installed-runtime $(VENV)/installed-development
 
 demo: $(VENV)/installed-runtime ## Publish an example for two platforms with a local stack, and show it
-	@$(VENV)/bin/soci-pipeline demo $(DEMO_ARGS)
+	@$(VENV)/bin/python -m local_stack demo $(DEMO_ARGS)
 
 test: test-unit test-service test-real ## The tests to run before you propose a change
 
@@ -129,4 +129,4 @@ lock: $(UV) ## Resolve the pins in requirements/ again
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) .toolchain .local .cache .mypy_cache .ruff_cache .hypothesis build-output
-	@find src tests tasks flows deployments benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@find src local_stack tests tasks flows deployments benchmarks -name __pycache__ -prune -exec rm -rf {} +

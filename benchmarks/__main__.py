@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.figures import Row, machine, plot, summary, table
 from benchmarks.parts import LIMIT_SECONDS, Parts, Workbench, rows_of
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.toolchain import Toolchain
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 NAMES = ("ztoc", "push", "republish", "index", "orchestration")

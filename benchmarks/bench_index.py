@@ -12,7 +12,7 @@ from benchmarks.figures import Figure, Row
 from benchmarks.layers import prepared
 from benchmarks.parts import Parts, Workbench
 from benchmarks.processes import measured, own_command
-from soci_pipeline.local.registry import embedded_registry
+from local_stack.registry import embedded_registry
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 

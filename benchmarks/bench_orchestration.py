@@ -17,9 +17,9 @@ import httpx
 
 from benchmarks.figures import Figure, Row
 from benchmarks.parts import Parts, Workbench
+from local_stack.publication import DEPLOYMENT
+from local_stack.stack import Stack, local_stack
 from soci_pipeline.errors import BranchFailed
-from soci_pipeline.local.publication import DEPLOYMENT
-from soci_pipeline.local.stack import Stack, local_stack
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.queued import tiny_images

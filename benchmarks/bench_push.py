@@ -20,10 +20,10 @@ from pathlib import Path
 from benchmarks.figures import Figure, Row
 from benchmarks.parts import Parts, Workbench
 from benchmarks.processes import Usage, measured, own_command
+from local_stack.engine import Engine, running_engine
+from local_stack.registry import docker_registry
+from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
-from soci_pipeline.local.engine import Engine, running_engine
-from soci_pipeline.local.registry import docker_registry
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.machine.programs import run as run_program
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from benchmarks.figures import Figure, Row
 from benchmarks.parts import Parts, Workbench
-from soci_pipeline.local.stack import local_stack
+from local_stack.stack import local_stack
 from tests.support.queued import Queued, idle_cpu, publish_all, tiny_images
 
 COUNT = 100

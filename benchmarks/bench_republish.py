@@ -18,9 +18,9 @@ from pathlib import Path
 from benchmarks.figures import Figure, Row
 from benchmarks.layers import ML_PACKAGES, MadeLayer, Shelf, add_layer, set_image
 from benchmarks.parts import Parts, Workbench
+from local_stack.registry import docker_registry
+from local_stack.toolchain import Toolchain
 from soci_pipeline.images.repository_ztocs import RepositoryZtocs
-from soci_pipeline.local.registry import docker_registry
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout

@@ -22,7 +22,7 @@ from benchmarks.figures import Figure, Row, Unmeasured
 from benchmarks.layers import BenchLayer, prepared
 from benchmarks.parts import Parts, Workbench
 from benchmarks.processes import Runs, Usage, measured, own_command
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run as run_program
 from soci_pipeline.soci.gzip.inflate import ENGINE_VARIABLE, engine
 from tests.support.snapshotter import PrivateContainerd, private_containerd

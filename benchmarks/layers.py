@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soci_pipeline.local.base_image import debian_base_image
-from soci_pipeline.local.plain_image import Member, file_member
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.base_image import debian_base_image
+from local_stack.plain_image import Member, file_member
+from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci import canonical_json
 from soci_pipeline.oci.descriptor import Descriptor

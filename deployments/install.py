@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, StackError
-from soci_pipeline.local.prefect_access import check_access
+from soci_pipeline.prefect_rest.prefect_access import check_access
 
 FOLDER = Path(__file__).resolve().parent
 NOTIFICATION = "notify-failed-publications"

@@ -16,11 +16,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from local_stack import registry as local_registry
+from local_stack.engine import Engine, running_engine
+from local_stack.stack import Stack
+from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
-from soci_pipeline.local import registry as local_registry
-from soci_pipeline.local.engine import Engine, running_engine
-from soci_pipeline.local.stack import Stack
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving

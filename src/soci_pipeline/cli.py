@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo", "start a local stack, publish an example for two platforms, show the result"),
     "doctor": ("doctor", "say what this machine can do, and what to do about each lack"),
     "setup": ("setup", "make work pools, limits, automations and blocks in Prefect; can be run again"),
     "convert": ("convert", "index every layer of an OCI layout or archive that qualifies"),

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from soci_pipeline.local.engine import Engine
-from soci_pipeline.local.git_server import git_server
-from soci_pipeline.local.ports import free_port
-from soci_pipeline.local.prefect_server import PrefectServer, client_environment, prefect_server
+from local_stack.engine import Engine
+from local_stack.git_server import git_server
+from local_stack.ports import free_port
+from local_stack.prefect_server import PrefectServer, client_environment, prefect_server
 from soci_pipeline.machine.programs import background, run
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient

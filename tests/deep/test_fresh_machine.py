@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.cgroups import mounted_filesystems
 from soci_pipeline.machine.programs import run
 from tests.support.chroot import Chroot, minbase

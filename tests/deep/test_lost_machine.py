@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.stack import Stack
+from local_stack.stack import Stack
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
 from tests.support import publications as seen

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.stack import Stack, local_stack
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.stack import Stack, local_stack
+from local_stack.toolchain import Toolchain
 from tests.support.publications import ask
 from tests.support.queued import publish_all, tiny_images
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.ports import answers
-from soci_pipeline.local.stack import Stack, local_stack
+from local_stack.ports import answers
+from local_stack.stack import Stack, local_stack
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.verification.verify import verify

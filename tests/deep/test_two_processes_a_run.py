@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.engine import Engine
-from soci_pipeline.local.stack import Stack, local_stack
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.engine import Engine
+from local_stack.stack import Stack, local_stack
+from local_stack.toolchain import Toolchain
 from tests.support.built_sources import SLOW, cancel_in_mid_build, kill_in_mid_build, source_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate workers")

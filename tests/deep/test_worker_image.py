@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.debian_packages import Suite
-from soci_pipeline.local.engine import Engine
-from soci_pipeline.local.stack import Stack
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.debian_packages import Suite
+from local_stack.engine import Engine
+from local_stack.stack import Stack
+from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
 from tests.support import publications as seen

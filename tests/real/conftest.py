@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.toolchain import Toolchain
 from tests.support.snapshotter import PrivateContainerd, private_containerd
 
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from soci_pipeline.local.stack import Stack
-from soci_pipeline.local.workers import StartedWorker, wait_for, worker
+from local_stack.stack import Stack
+from local_stack.workers import StartedWorker, wait_for, worker
 from soci_pipeline.machine.attempt_files import RUN_ID
 from soci_pipeline.machine.marked_processes import Mark
 from tests.support import publications as seen

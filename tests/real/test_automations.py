@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
+from local_stack.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.machine.programs import background, run
 from tests.support.webhook import Recorded, loopback, until
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from local_stack.engine import Engine
 from soci_pipeline.builders.builder import BuilderName, choose
 from soci_pipeline.builders.errors import NotSupportedByBuilder
 from soci_pipeline.builders.import_image import import_image
 from soci_pipeline.builders.request import BuildRequest
 from soci_pipeline.errors import BuildFailed, EngineUnavailable
-from soci_pipeline.local.engine import Engine
 from soci_pipeline.machine.programs import run
 from soci_pipeline.machine.reaper import reap
 from soci_pipeline.machine.working_folder import BUILDER_RECORD, LOCK, PREFIX

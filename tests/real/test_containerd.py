@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from local_stack.engine import Engine
+from local_stack.toolchain import Toolchain
 from soci_pipeline.archive.write import write_archive
 from soci_pipeline.containerd.ctr import Containerd
 from soci_pipeline.containerd.soci_release import ensure_soci
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import EngineUnavailable, ToolFailed, ToolMissing
-from soci_pipeline.local.engine import Engine
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from soci_pipeline.machine.reaper import reap
 from soci_pipeline.machine.working_folder import CONTAINERD_RECORD, PREFIX

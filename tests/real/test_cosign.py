@@ -11,8 +11,8 @@ import boto3
 import pytest
 from pydantic import SecretStr
 
+from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolFailed
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.machine import programs
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout

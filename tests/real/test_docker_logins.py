@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import SociPipelineError
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.registry.auth import DockerConfig
 from tests.support.credential_helpers import install_helpers
 from tests.support.docker_logins import Doubles, docker_doubles

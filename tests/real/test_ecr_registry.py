@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from local_stack.registry import docker_registry
+from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import CredentialsRefused
-from soci_pipeline.local.registry import docker_registry
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.publish.registries import check_push, connect
 from soci_pipeline.registry.pull import pull_graph

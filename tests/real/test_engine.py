@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.base_image import debian_base_image
-from soci_pipeline.local.binfmt import can_run, emulation
-from soci_pipeline.local.engine import Engine, private_engine
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.base_image import debian_base_image
+from local_stack.binfmt import emulation
+from local_stack.engine import Engine, private_engine
+from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.cgroups import mounted_filesystems, unmount
+from soci_pipeline.machine.emulation import can_run
 from soci_pipeline.machine.footprint import footprint
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
@@ -92,13 +93,13 @@ def test_a_run_step_of_a_foreign_architecture_runs_under_emulation_which_is_unre
     private: Engine, base: str, tmp_path: Path, toolchain: Toolchain
 ) -> None:
     foreign = next(platform for platform in PLATFORMS if platform != Platform.native())
-    before = can_run(foreign)
+    before = can_run(foreign.architecture)
     mounts = mounted_filesystems()
     step = "RUN python3 -c \"import platform; open('/machine', 'w').write(platform.machine())\" && grep . /machine"
     with footprint(tmp_path / "emulation") as traces, emulation(foreign, traces, toolchain=toolchain):
-        assert can_run(foreign)
+        assert can_run(foreign.architecture)
         _build(private, tmp_path, base, foreign, step.replace("grep .", "cat"))
-    assert can_run(foreign) == before
+    assert can_run(foreign.architecture) == before
     assert mounted_filesystems() == mounts
 
 
@@ -146,8 +147,8 @@ def _run_with_container(
     code = f"""
         import os, signal, sys
         from pathlib import Path
-        from soci_pipeline.local.engine import private_engine
-        from soci_pipeline.local.toolchain import Toolchain
+        from local_stack.engine import private_engine
+        from local_stack.toolchain import Toolchain
         from soci_pipeline.machine.programs import run
         tools = Toolchain(Path({str(toolchain.folder)!r}))
         with private_engine(Path({str(folder / "engine")!r}), toolchain=tools) as engine:

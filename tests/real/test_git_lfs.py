@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from local_stack.toolchain import Toolchain
 from soci_pipeline.git import source
 from soci_pipeline.git.sign_in import GitCredentials
-from soci_pipeline.local.toolchain import Toolchain
 from tests.support.git_http import served_over_http
 from tests.support.git_repositories import Repository, repository
 from tests.support.lfs_server import LfsServer, lfs_server

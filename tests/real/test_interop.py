@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from soci_pipeline.local.base_image import debian_base_image
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.base_image import debian_base_image
+from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.base_image import debian_base_image
-from soci_pipeline.local.ports import LOOPBACK
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.base_image import debian_base_image
+from local_stack.ports import LOOPBACK
+from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.cgroups import mounted_filesystems
 from soci_pipeline.machine.footprint import VARIABLE, marked_processes
 from soci_pipeline.oci.layout import Layout

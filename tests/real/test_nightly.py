@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from local_stack.prebuilt_images import served
+from local_stack.stack import PLATFORMS, Stack
 from soci_pipeline.archive.write import write_archive
-from soci_pipeline.local.prebuilt_images import served
-from soci_pipeline.local.stack import PLATFORMS, Stack
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from tests.support import publications as seen

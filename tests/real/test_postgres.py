@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.postgres import postgres
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.postgres import postgres
+from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.footprint import footprint, marked_processes
 from soci_pipeline.machine.programs import run
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from soci_pipeline.local.stack import PLATFORMS, Stack
+from local_stack.stack import PLATFORMS, Stack
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import parse_image_index, parse_image_manifest
 from soci_pipeline.oci.media_types import OCI_INDEX, SOCI_INDEX_V1, SOCI_INDEX_V2

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from soci_pipeline.local.prefect_server import PrefectServer, prefect_server
+from local_stack.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.machine.programs import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.base_image import debian_base_image
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.base_image import debian_base_image
+from local_stack.toolchain import Toolchain
 from soci_pipeline.oci.annotations import SPAN_SIZE
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout

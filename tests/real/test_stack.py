@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.stack import Stack
+from local_stack.stack import Stack
 from soci_pipeline.machine.programs import run
 from soci_pipeline.project import project_folder
 from soci_pipeline.registry.client import RegistryClient
-
-DEMO = [sys.executable, "-m", "soci_pipeline", "demo"]
-_COLD_SECONDS = 900
-FOLDER = project_folder() / ".local" / "demo"
 
 
 def _inside(stack: Stack, pool: str, script: str) -> str:

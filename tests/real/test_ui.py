@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, Response, expect
 
-from soci_pipeline.local.prebuilt_images import prebuilt_archives, served
-from soci_pipeline.local.publication import Publication, publish
-from soci_pipeline.local.stack import PLATFORMS, Stack
-from soci_pipeline.local.toolchain import Toolchain
+from local_stack.prebuilt_images import prebuilt_archives, served
+from local_stack.publication import Publication, publish
+from local_stack.stack import PLATFORMS, Stack
+from local_stack.toolchain import Toolchain
 from soci_pipeline.project import project_folder
 from tests.support import browser
 from tests.support import publications as seen

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from local_stack.prebuilt_images import served
+from local_stack.stack import PLATFORMS, Stack
 from soci_pipeline.archive.write import write_archive
-from soci_pipeline.local.prebuilt_images import served
-from soci_pipeline.local.stack import PLATFORMS, Stack
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.verification.verify import verify
 from soci_pipeline.webhook.service import serving

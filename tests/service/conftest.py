@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from prefect.context import refresh_global_settings_context
 
-from soci_pipeline.local.prefect_server import PrefectServer, client_environment, prefect_server
+from local_stack.prefect_server import PrefectServer, client_environment, prefect_server
 from tests.support.aws import REGION, emulator, give_credentials, reset
 from tests.support.once_per_run import OncePerRun
 

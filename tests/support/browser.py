@@ -17,9 +17,9 @@ from xml.sax.saxutils import escape
 from PIL import Image
 from playwright.sync_api import BrowserContext, FloatRect, Locator, Page, sync_playwright
 
+from local_stack.debian_packages import PackageArchive
+from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolMissing
-from soci_pipeline.local.debian_packages import PackageArchive
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.log import logger
 from soci_pipeline.machine.folder_lock import folder_lock
 from soci_pipeline.machine.programs import run

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from soci_pipeline.local.stack import Stack
+from local_stack.stack import Stack
 from soci_pipeline.machine.programs import run
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_stack.debian_packages import PackageArchive, Suite
+from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolMissing
-from soci_pipeline.local.debian_packages import PackageArchive, Suite
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.machine.programs import Completed, run
 
 # How this machine reaches the package registries, wherever they are.

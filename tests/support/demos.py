@@ -1,4 +1,4 @@
-"""`soci-pipeline demo` as a person starts it, and what is left of it."""
+"""`python -m local_stack demo` as a person starts it, and what is left of it."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.machine.footprint import marked_processes
 from soci_pipeline.project import project_folder
 
-DEMO = [sys.executable, "-m", "soci_pipeline", "demo"]
+DEMO = [sys.executable, "-m", "local_stack", "demo"]
 FOLDER = project_folder() / ".local" / "demo"
 
 

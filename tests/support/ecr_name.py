@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.local.ports import LOOPBACK
+from local_stack.ports import LOOPBACK
 from tests.support.aws import REGISTRY
 from tests.support.certificates import certificate
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from soci_pipeline.local.git_server import git_server
+from local_stack.git_server import git_server
 from soci_pipeline.machine.programs import run
 
 MOMENT = 1_700_000_000

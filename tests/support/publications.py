@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from soci_pipeline.local.ports import answers, wait_until
-from soci_pipeline.local.stack import Stack
-from soci_pipeline.local.workers import StartedWorker, Worker, wait_for, worker
+from local_stack.ports import answers, wait_until
+from local_stack.stack import Stack
+from local_stack.workers import StartedWorker, Worker, wait_for, worker
 from soci_pipeline.machine.programs import background, run
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_rest.client import PrefectApi

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from soci_pipeline.local.git_server import git_server
-from soci_pipeline.local.registry import embedded_registry
+from local_stack.git_server import git_server
+from local_stack.registry import embedded_registry
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.runs import RunState
 from soci_pipeline.registry.client import RegistryClient

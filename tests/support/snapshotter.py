@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_stack.ports import wait_until
+from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolFailed, ToolMissing
-from soci_pipeline.local.ports import wait_until
-from soci_pipeline.local.toolchain import Toolchain
 from soci_pipeline.machine.cgroups import cgroup_mounts
 from soci_pipeline.machine.footprint import Footprint, footprint
 from soci_pipeline.machine.programs import Completed, background, run

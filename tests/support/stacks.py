@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from soci_pipeline.local.engine import Engine
-from soci_pipeline.local.prefect_server import database_of, prefect_server
-from soci_pipeline.local.stack import Stack, deploy, local_stack
-from soci_pipeline.local.toolchain import Toolchain
-from soci_pipeline.local.workers import Worker
+from local_stack.engine import Engine
+from local_stack.prefect_server import database_of, prefect_server
+from local_stack.stack import Stack, deploy, local_stack
+from local_stack.toolchain import Toolchain
+from local_stack.workers import Worker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _CACHE = REPOSITORY / ".cache" / "deployed"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from soci_pipeline.local.ports import LOOPBACK
+from local_stack.ports import LOOPBACK
 from soci_pipeline.registry.server.app import create_app
 from soci_pipeline.registry.server.serving import listen, make_server
 from soci_pipeline.registry.server.storage import Storage

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from soci_pipeline.local.ports import free_port, listens, wait_until
+from local_stack.ports import free_port, listens, wait_until
 from soci_pipeline.machine.programs import background, run
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import serving

@@ -14,11 +14,11 @@ import httpx
 import pytest
 from pydantic import HttpUrl, SecretStr
 
+from local_stack.ports import answers
 from soci_pipeline import http_client
 from soci_pipeline.download import NotFetched, fetch
 from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.http_client import HttpClient
-from soci_pipeline.local.ports import answers
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.auth import Credentials, FixedCredentials

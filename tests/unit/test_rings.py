@@ -15,7 +15,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY = "src/soci_pipeline"
-OUTSIDE = ("tasks", "flows", "deployments")
+OUTSIDE = ("tasks", "flows", "deployments", "local_stack")
 GROUND = "ground floor"
 FACADE = "import soci_pipeline"
 
@@ -77,20 +77,6 @@ ALLOWED: dict[str, set[str]] = {
     "retention": {GROUND, "oci", "registry", "aws", "images"},
     "prefect_rest": {GROUND, "registry"},
     "webhook": {GROUND, "registry.server", "aws", "git", "publish", "reindex", "prefect_rest"},
-    "local": {
-        GROUND,
-        "oci",
-        "archive",
-        "machine",
-        "registry",
-        "soci",
-        "soci.gzip",
-        "soci.index",
-        "git",
-        "builders",
-        "containerd",
-        "prefect_rest",
-    },
     "commands": {
         GROUND,
         "oci",
@@ -103,13 +89,15 @@ ALLOWED: dict[str, set[str]] = {
         "soci.gzip",
         "soci.ztoc",
         "soci.index",
+        "builders",
+        "containerd",
         "images",
         "verification",
         "publish",
         "reindex",
         "retention",
+        "prefect_rest",
         "webhook",
-        "local",
     },
     FACADE: {GROUND, "oci", "registry", "soci.ztoc", "soci.index", "verification"},
     "tasks": {
@@ -140,7 +128,21 @@ ALLOWED: dict[str, set[str]] = {
         "retention",
         "tasks",
     },
-    "deployments": {GROUND, "aws", "local"},
+    "deployments": {GROUND, "aws", "prefect_rest"},
+    "local_stack": {
+        GROUND,
+        "oci",
+        "archive",
+        "machine",
+        "registry",
+        "soci",
+        "soci.index",
+        "git",
+        "builders",
+        "containerd",
+        "prefect_rest",
+        "commands",
+    },
 }
 """The rooms of the project from the ground up, and all other rooms that each may import."""
 
@@ -157,8 +159,9 @@ def _imports(folder: str) -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("src/soci_pipeline", {"prefect", "prefect_aws", "tasks", "flows", "deployments"}),
-        ("tasks", {"flows", "deployments"}),
+        ("src/soci_pipeline", {"prefect", "prefect_aws", "tasks", "flows", "deployments", "local_stack"}),
+        ("tasks", {"flows", "deployments", "local_stack"}),
+        ("flows", {"deployments", "local_stack"}),
     ],
 )
 def test_a_ring_does_not_import_from_a_ring_outside_of_it(folder: str, forbidden: set[str]) -> None:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import docker
 import requests
@@ -13,6 +14,7 @@ from soci_pipeline.errors import EngineUnavailable
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _KNOCK_SECONDS = 60.0
+_INFORMATION_SECONDS = 10
 
 
 def docker_host(env: Mapping[str, str]) -> str:
@@ -38,6 +40,16 @@ def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.AP
         yield client
     finally:
         client.close()
+
+
+def engine_information(env: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what the engine of an environment says about itself (``docker info``); None if none answers."""
+    try:
+        with engine_client(env, timeout=_INFORMATION_SECONDS) as client:
+            information: dict[str, Any] = client.info()
+    except (EngineUnavailable, DockerException, OSError):
+        return None
+    return information
 
 
 def _knock(host: str, seconds: float) -> None:

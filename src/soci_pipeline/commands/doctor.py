@@ -11,8 +11,8 @@ can be read).
 import argparse
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.diagnosis import Check, diagnose, summary
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.local.diagnosis import Check, diagnose, summary
 
 
 def configure(_: argparse.ArgumentParser) -> None:

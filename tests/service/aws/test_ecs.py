@@ -6,10 +6,10 @@ from typing import Any
 import boto3
 import pytest
 
+from local_stack.ports import LOOPBACK, free_port
 from soci_pipeline.aws.client import AwsUnreachable
 from soci_pipeline.aws.ecs import images_in_use
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.local.ports import LOOPBACK, free_port
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.reference import ImageReference
 from tests.support.aws import REGION, unique

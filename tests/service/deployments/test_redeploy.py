@@ -14,8 +14,8 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRu
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from deployments import redeploy
-from soci_pipeline.local.ports import free_port
-from soci_pipeline.local.prefect_server import PrefectServer
+from local_stack.ports import free_port
+from local_stack.prefect_server import PrefectServer
 
 DAILY = CronSchedule(cron="0 4 * * 1", timezone="Europe/Berlin", day_or=False)
 HOURLY = IntervalSchedule(interval=timedelta(hours=1), timezone="UTC")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from soci_pipeline.local.prefect_server import PrefectServer
+from local_stack.prefect_server import PrefectServer
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,8 +19,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Running
 
 from flows.index_image import index_image
+from local_stack.prefect_server import PrefectServer
 from soci_pipeline.errors import StackError
-from soci_pipeline.local.prefect_server import PrefectServer
 from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout

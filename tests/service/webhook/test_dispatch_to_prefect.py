@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from soci_pipeline.local.prefect_server import PrefectServer
+from local_stack.prefect_server import PrefectServer
 from soci_pipeline.webhook.service import Service, serving
 from tests.support import webhook as support
 from tests.support.webhook import runs_of, send, stored_run, until

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from local_stack.plain_image import add_image, add_layer, file_member
 from soci_pipeline.archive.write import write_archive
 from soci_pipeline.errors import DamagedContent, DiskFull
-from soci_pipeline.local.plain_image import add_image, add_layer, file_member
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout, parse_roots
 from soci_pipeline.oci.manifest import ImageManifest

@@ -34,7 +34,7 @@ def test_bash_offers_every_command(script: Path) -> None:
 
 
 def test_bash_offers_the_values_of_an_option(script: Path) -> None:
-    assert _completed(["soci-pipeline", "demo", "--builder"], script) == {"auto", "buildx", "docker", "prebuilt"}
+    assert _completed(["soci-pipeline", "index", "--verify"], script) == {"sample", "all", "off"}
     assert _completed(["soci-pipeline", "webhook"], script) >= {"serve", "check"}
 
 

@@ -15,8 +15,8 @@ from uuid import UUID
 import httpx
 import pytest
 
+from local_stack.ports import free_port
 from soci_pipeline.errors import InvalidInput, StackError
-from soci_pipeline.local.ports import free_port
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from tests.support.certificates import certificate

@@ -1,0 +1,127 @@
+"""Publish an example for linux/amd64 and linux/arm64 through the real flow, in a stack started for it on this machine.
+
+Starts a Prefect server, a registry, a git server, three workers and, where no Docker engine runs, a private one from
+unpacked Debian packages (as root on Debian or Ubuntu). At the end the image of this machine's platform is run from the
+registry and asked for a page. Without any engine, images are put together from wheels instead of being built, and the
+answer says so. With --database postgres the server keeps its state in PostgreSQL from Debian's package, as a production
+server does, instead of SQLite. Everything that was started is stopped again; fetched tools stay in .toolchain.
+
+Exit statuses: 0 published; 7 a tool is missing; 9 the engine does not answer; 20 the flow run failed; 22 a part of the
+stack did not start, or another demo is at work; 130 interrupted (with --keep, Ctrl-C after the answer is the end that
+is wanted: 0).
+"""
+
+import argparse
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from local_stack.demonstration import Plan, demonstrate
+from local_stack.demonstration_text import as_json, as_text
+from local_stack.engine import Engine, running_engine
+from local_stack.toolchain import Toolchain
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.signals import Ended, ending_on_signals
+from soci_pipeline.errors import EngineUnavailable, InvalidInput, StackError, ToolMissing
+from soci_pipeline.log import logger
+from soci_pipeline.machine.folder_lock import folder_lock, remove_held
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.project import project_folder
+
+_BUILDERS = ("auto", "buildx", "docker", "prebuilt")
+_TOOLCHAINS = ("native", "containerd")
+_DATABASES = ("sqlite", "postgres")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds the images (default auto)")
+    parser.add_argument("--toolchain", choices=_TOOLCHAINS, default="native", help="what indexes them (default native)")
+    parser.add_argument(
+        "--database",
+        choices=_DATABASES,
+        default="sqlite",
+        help="what the Prefect server keeps its state in; postgres comes from Debian's package (default sqlite)",
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the stack running until Ctrl-C, with its data")
+
+
+def run(arguments: argparse.Namespace) -> CommandResult:
+    started = time.monotonic()
+    folder = project_folder() / ".local" / "demo"
+    with _alone_in(folder), _removed(folder, keep=arguments.keep), ending_on_signals(), contextlib.ExitStack() as stack:
+        engine, missing = _engine(arguments.builder, folder, stack)
+        plan = Plan(
+            folder=folder,
+            builder=arguments.builder if engine else "prebuilt",
+            toolchain=arguments.toolchain,
+            engine=engine,
+            not_built=missing,
+            database=arguments.database,
+        )
+        if plan.builder == "docker" and engine is not None and engine.containerd_image_store:
+            plan = _for_this_machine_alone(plan)
+        if plan.toolchain == "containerd" and engine is None:
+            raise InvalidInput("the toolchain containerd needs an engine, and there is none", advice=missing)
+        result = stack.enter_context(demonstrate(plan))
+        elapsed = time.monotonic() - started
+        answer = CommandResult(as_json(result, elapsed), as_text(result, elapsed, still_up=arguments.keep))
+        if not arguments.keep:
+            return answer
+        # From the answer on, Ctrl-C is the end that is wanted.
+        with contextlib.suppress(Ended):
+            answer.show(as_json=arguments.json)
+            logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
+            logger().info("to speak to its API from another terminal: export PREFECT_API_URL=%s/api", result.ui)
+            signal.pause()
+    logger().info("its data stay in %s until the next demo", folder)
+    return CommandResult(json=None)
+
+
+def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[Engine | None, str | None]:
+    """The engine, or why there is none; raises where the builder that was asked for needs one."""
+    if builder == "prebuilt":
+        return None, "the builder `prebuilt` was asked for"
+    try:
+        return stack.enter_context(running_engine(folder / "engine", toolchain=Toolchain())), None
+    except (ToolMissing, EngineUnavailable) as error:
+        if builder != "auto":
+            raise
+        logger().warning("nothing can be built here: %s", error.reason)
+        return None, error.reason
+
+
+def _for_this_machine_alone(plan: Plan) -> Plan:
+    """The classic builder on the containerd image store takes base images of its own platform alone."""
+    native = Platform.native().normalised()
+    reason = f"on this engine the builder `docker` builds for {native} alone; `buildx` builds for both platforms"
+    logger().warning("%s", reason)
+    return replace(plan, platforms=(native,), not_built=reason)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder; raises `StackError` where another demo has it, which may be kept for hours."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(folder_lock(folder, wait=False))
+        except BlockingIOError as error:
+            raise StackError(
+                f"another demo is at work in {folder}", advice="Let it end, or end it with Ctrl-C in its terminal."
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def _removed(folder: Path, *, keep: bool) -> Iterator[None]:
+    """Remove the stack's data at the end, but for that of a failure: its logs are what there is to read."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not keep:
+            remove_held(folder)
+        raise
+    if not keep:
+        remove_held(folder)

@@ -1,0 +1,150 @@
+"""What `soci-pipeline demo` does: the example published through a stack, then run and asked for a page."""
+
+import contextlib
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from local_stack.base_image import debian_base_image
+from local_stack.engine import Engine
+from local_stack.git_server import Served
+from local_stack.image_run import ask_for_a_page
+from local_stack.prebuilt_images import prebuilt_archives, served
+from local_stack.publication import Publication, publish
+from local_stack.stack import PLATFORMS, Database, Stack, local_stack
+from local_stack.toolchain import Toolchain
+from soci_pipeline.errors import SourceError, ToolMissing
+from soci_pipeline.log import logger
+from soci_pipeline.machine.programs import find
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.project import project_folder
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.push import push_graph
+
+EXAMPLE = Path("examples/hello-web")
+REPOSITORY = "demo/hello-web"
+_BASE_REPOSITORY = "demo/base"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the demonstration is to go. ``not_built`` says what is not built, and why."""
+
+    folder: Path
+    builder: str
+    toolchain: str
+    engine: Engine | None
+    not_built: str | None = None
+    platforms: tuple[Platform, ...] = PLATFORMS
+    database: Database = "sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """What was shown."""
+
+    publication: Publication
+    builder: str
+    not_built: str | None
+    page: str | None
+    """What the service in the published image answered; None where there is no engine to run it."""
+    ui: str
+    docker: str | None = None
+    """The docker command with which this engine is spoken to, a private one's too; None without an engine."""
+
+
+@contextlib.contextmanager
+def demonstrate(plan: Plan) -> Iterator[Demonstration]:
+    """Publish the example and run it; the stack is up while the block runs."""
+    tools = Toolchain()
+    engine = _with_containerd_tools(plan, tools)
+    extra = {} if engine is None else _tools_environment(engine)
+    with contextlib.ExitStack() as stack:
+        local = stack.enter_context(
+            local_stack(
+                plan.folder / "stack",
+                engine=engine,
+                platforms=plan.platforms,
+                toolchain=tools,
+                database=plan.database,
+                extra=extra,
+            )
+        )
+        source = _source(local)
+        if plan.builder == "prebuilt":
+            application = project_folder() / EXAMPLE / "app"
+            archives = prebuilt_archives(plan.folder / "prebuilt", PLATFORMS, application=application, toolchain=tools)
+            address = stack.enter_context(served(archives))
+            parameters: dict[str, Any] = {"builder": "prebuilt", "prebuilt": f"{address}/{{platform}}.tar"}
+        else:
+            parameters = {"builder": plan.builder, "build_args": _build_arguments(local, tools)}
+        publication = publish(local, REPOSITORY, _common(plan, source) | parameters)
+        page = ask_for_a_page(engine, publication.reference) if engine and plan.builder != "prebuilt" else None
+        yield Demonstration(
+            publication=publication,
+            builder=plan.builder,
+            not_built=plan.not_built,
+            page=page,
+            ui=local.prefect_ui_url,
+            docker=None if engine is None else _docker(engine),
+        )
+
+
+def _docker(engine: Engine) -> str:
+    if not engine.private:
+        return "docker"
+    program = find("docker", package="docker-cli", env=engine.env)
+    return f"DOCKER_HOST={shlex.quote(engine.docker_host)} {shlex.quote(str(program))}"
+
+
+def _common(plan: Plan, source: Served) -> dict[str, Any]:
+    # soci 0.4 of Debian knows index version 1 alone.
+    version = "v1" if plan.toolchain == "containerd" else "v2"
+    return {
+        "source": source.url,
+        "ref": source.commit,
+        "context": str(EXAMPLE),
+        "platforms": [str(platform) for platform in plan.platforms],
+        "toolchain": plan.toolchain,
+        "soci": {"version": version},
+    }
+
+
+def _source(stack: Stack) -> Served:
+    """The project itself, as it is committed; of an unpacked archive without commits, its files."""
+    project = project_folder()
+    try:
+        return stack.git.serve(project, "source", used=str(EXAMPLE))
+    except SourceError:
+        logger().info("this is no git work tree; publishing its files as they are")
+        return stack.git.serve_snapshot(project, "source", message="The example")
+
+
+def _build_arguments(stack: Stack, tools: Toolchain) -> Mapping[str, str]:
+    """The base image by digest, from the stack's registry; the Dockerfile's public one where none can be made."""
+    try:
+        base = debian_base_image(tools, PLATFORMS)
+    except ToolMissing as error:
+        logger().info("using a public base image: %s", error.reason)
+        return {}
+    root = base.root()
+    with RegistryClient(stack.registry) as client:
+        push_graph(base, root, client, _BASE_REPOSITORY, tag="python")
+    return {"BASE": f"{stack.registry}/{_BASE_REPOSITORY}@{root.digest}"}
+
+
+def _with_containerd_tools(plan: Plan, tools: Toolchain) -> Engine | None:
+    """The engine with an environment in which ctr and soci are found, where they are needed."""
+    if plan.engine is None or plan.toolchain != "containerd":
+        return plan.engine
+    path = tools.ensure(["containerd", "soci"])["PATH"]
+    return replace(plan.engine, env=dict(plan.engine.env) | {"PATH": path})
+
+
+def _tools_environment(engine: Engine) -> dict[str, str]:
+    """What the workers need of the engine beyond what the stack gives them."""
+    if engine.containerd_socket is None:
+        return {}
+    return {"CONTAINERD_ADDRESS": str(engine.containerd_socket)}

@@ -1,0 +1,82 @@
+"""The answer of `soci-pipeline demo`: for people a table of digests, for programs one JSON object."""
+
+import re
+import shlex
+import sys
+from typing import Any
+
+from local_stack.demonstration import Demonstration
+from soci_pipeline.soci.index.records import PlatformImage
+from soci_pipeline.soci.reasons import explained
+from soci_pipeline.text import sized
+
+
+def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:
+    """The object of ``--json``; ``duration_s`` is the whole command, ``publish_s`` the flow run."""
+    publication = result.publication
+    return {
+        "reference": publication.reference,
+        "index": str(publication.index),
+        "platforms": [record.summary() for record in publication.platforms],
+        "tags": list(publication.tags),
+        "duration_s": round(seconds, 1),
+        "publish_s": round(publication.seconds, 1),
+        "builder": result.builder,
+        "not_built": result.not_built,
+        "page": result.page,
+    }
+
+
+def as_text(result: Demonstration, seconds: float, *, still_up: bool = False) -> str:
+    """The table of digests, what to try while the stack is up, and what the running image said."""
+    publication = result.publication
+    lines = [
+        "",
+        f"{publication.reference} is published.",
+        "",
+        f"  {'image index':<14}{publication.index}",
+    ]
+    for record in publication.platforms:
+        lines += _platform_lines(record)
+    why = explained(layer.reason for record in publication.platforms for layer in record.layers)
+    lines += ["", *(f"  {line}" for line in why)] if why else []
+    lines += [
+        "",
+        f"  tags:     {', '.join(publication.tags)}",
+        *(_to_try(result) if still_up else []),
+        f"  time:     {seconds:.0f} s, of which publishing took {publication.seconds:.0f} s",
+    ]
+    if result.page is not None:
+        lines.append(f"  run:      the image answered: {_headline(result.page)}")
+    if result.not_built is not None and result.builder != "prebuilt":
+        lines += ["", f"Not everything was built: {result.not_built}."]
+    elif result.not_built is not None:
+        lines += [
+            "",
+            f"Nothing was built: {result.not_built}.",
+            "The images were put together from wheels of each architecture; they were indexed, pushed, joined and",
+            "verified like any other, and not run: they hold no interpreter.",
+        ]
+    return "\n".join(lines)
+
+
+def _to_try(result: Demonstration) -> list[str]:
+    reference = result.publication.reference
+    pull = [f"  pull:     {result.docker} pull {reference}"] if result.docker else []
+    run = f"  flow run: {result.publication.run_url}"
+    return [run, *pull, f"  verify:   {shlex.quote(sys.executable)} -m soci_pipeline verify --all {reference}"]
+
+
+def _platform_lines(record: PlatformImage) -> list[str]:
+    lines = [f"  {record.platform!s:<14}{record.manifest.digest}"]
+    if record.soci_index is not None:
+        lines.append(f"  {'  SOCI index':<14}{record.soci_index.digest}")
+    for layer in record.layers:
+        state = "indexed" if layer.ztoc else f"not indexed: {layer.reason.value if layer.reason else 'unknown'}"
+        lines.append(f"  {'  layer':<14}{layer.digest}  {sized(layer.size):>10}  {state}")
+    return lines
+
+
+def _headline(page: str) -> str:
+    found = re.search(r"<h1>(.*?)</h1>", page)
+    return found[1] if found else page.strip()[:100]

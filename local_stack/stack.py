@@ -1,0 +1,222 @@
+"""The local stack: a Prefect server, a registry, a git server and a worker for each pool, on this machine alone.
+
+Everything has a home of its own below one folder and listens on a free port of the loopback interface. What is started
+is stopped on any exit; what a killed stack left is taken away by the next one in the same folder.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from local_stack.engine import Engine
+from local_stack.git_server import GitServer, Served, git_server
+from local_stack.postgres import postgres
+from local_stack.prefect_server import PrefectServer, prefect_server
+from local_stack.registry import docker_registry, embedded_registry
+from local_stack.toolchain import Toolchain
+from local_stack.workers import CONTROL_POOL, Isolation, StartedWorker, Worker, pool_of, wait_for, worker
+from soci_pipeline.errors import StackError, ToolFailed
+from soci_pipeline.log import logger
+from soci_pipeline.machine.footprint import Footprint, footprint
+from soci_pipeline.machine.programs import run
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.project import project_folder
+
+Database = Literal["sqlite", "postgres"]
+PLATFORMS = (Platform("linux", "amd64"), Platform("linux", "arm64"))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack that is ready to publish."""
+
+    folder: Path
+    prefect_api_url: str
+    prefect_ui_url: str
+    registry: str
+    """The registry's address, ``127.0.0.1:PORT``; it is spoken to without TLS."""
+    docker_host: str | None
+    git: GitServer
+    workers: Mapping[str, Worker]
+    """The workers by the name of their pool."""
+    env: Mapping[str, str] = field(repr=False)
+    """An environment for programs beside the workers: the API, the engine, the tools."""
+
+
+@contextlib.contextmanager
+def local_stack(
+    folder: Path,
+    *,
+    engine: Engine | None,
+    platforms: Sequence[Platform] = PLATFORMS,
+    toolchain: Toolchain | None = None,
+    registry: Literal["embedded", "docker"] = "embedded",
+    database: Database = "sqlite",
+    deployed: Path | None = None,
+    limits: Mapping[str, int] | None = None,
+    isolated: bool = False,
+    worker_python: bool = True,
+    extra: Mapping[str, str] | None = None,
+) -> Iterator[Stack]:
+    """Start everything, make the pools, deploy the flows, and wait until the workers poll.
+
+    ``engine`` None gives workers that build nothing; ``database`` is what the Prefect server keeps its state in, and
+    PostgreSQL comes from Debian's package; ``deployed`` is a copy of an SQLite database in which `deploy` has already
+    made the pools and deployments, so that the stack starts sooner; ``limits`` says by pool how many runs its worker
+    takes at once; ``isolated`` puts each into a mount namespace that hides the other folders; ``worker_python`` says
+    whether the pools know the Python of the workers, which starts runs sooner (`setup --worker-python`); ``extra`` is
+    added to the workers' environment. Raises `StackError`.
+    """
+    folder = folder.absolute()
+    tools = toolchain or Toolchain()
+    project = project_folder()
+    started = time.monotonic()
+    with footprint(folder) as traces, contextlib.ExitStack() as stack, _telling_its_end():
+        _forget(folder)
+        base = dict(engine.env if engine else tools.environment()) | traces.environment
+        servers = stack.enter_context(
+            _servers(folder, traces, registry=registry, database=database, deployed=deployed, toolchain=tools, env=base)
+        )
+        flows = servers.git.serve_snapshot(project, "flows", message="The flows that this stack runs")
+        if deployed is None:
+            deploy(servers.prefect, project, worker_python=worker_python)
+        workers = stack.enter_context(
+            _workers(
+                folder / "workers",
+                _pools(platforms),
+                servers.prefect,
+                env=base | _worker_environment(engine, flows) | dict(extra or {}),
+                isolation=_isolation(folder, project, tools, traces) if isolated else None,
+                limits=limits or {},
+            )
+        )
+        logger().info(
+            "the stack is ready after %.0f s; Prefect's UI: %s", time.monotonic() - started, servers.prefect.ui_url
+        )
+        yield Stack(
+            folder=folder,
+            prefect_api_url=servers.prefect.api_url,
+            prefect_ui_url=servers.prefect.ui_url,
+            registry=servers.registry,
+            docker_host=engine.docker_host if engine else None,
+            git=servers.git,
+            workers=workers,
+            env=servers.prefect.env,
+        )
+
+
+@contextlib.contextmanager
+def _telling_its_end() -> Iterator[None]:
+    """Say that the stack is being stopped, which takes seconds, before it is; whatever ended it."""
+    try:
+        yield
+    finally:
+        logger().info("stopping the stack")
+
+
+def _forget(folder: Path) -> None:
+    """Remove what an earlier run published: it would be there already."""
+    for name in ("registry", "git", "postgres", "prefect", "workers"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    registry: str
+    git: GitServer
+    prefect: PrefectServer
+
+
+@contextlib.contextmanager
+def _servers(
+    folder: Path,
+    traces: Footprint,
+    *,
+    registry: Literal["embedded", "docker"],
+    database: Database,
+    deployed: Path | None,
+    toolchain: Toolchain,
+    env: Mapping[str, str],
+) -> Iterator[_Servers]:
+    logger().info("starting a registry, a git server and a Prefect server")
+    serving = embedded_registry if registry == "embedded" else docker_registry
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(serving(folder / "registry", env=env))
+        git = stack.enter_context(git_server(folder / "git", env=env))
+        url = None
+        if database == "postgres":
+            url = stack.enter_context(postgres(folder / "postgres", traces, toolchain=toolchain, env=env))
+        prefect = stack.enter_context(prefect_server(folder / "prefect", env=env, database=url, deployed=deployed))
+        yield _Servers(address, git, prefect)
+
+
+@contextlib.contextmanager
+def _workers(
+    folder: Path,
+    pools: Sequence[str],
+    server: PrefectServer,
+    *,
+    env: Mapping[str, str],
+    isolation: Isolation | None,
+    limits: Mapping[str, int],
+) -> Iterator[dict[str, StartedWorker]]:
+    """A worker for each pool, in folders below ``folder``; all of them poll."""
+    logger().info("starting a worker for each of %s", ", ".join(pools))
+    with contextlib.ExitStack() as stack:
+        workers = {
+            pool: stack.enter_context(
+                worker(pool, folder / pool, server.api_url, env=env, isolation=isolation, limit=limits.get(pool))
+            )
+            for pool in pools
+        }
+        wait_for(tuple(workers.values()), server.api_url)
+        yield workers
+
+
+def _pools(platforms: Sequence[Platform]) -> tuple[str, ...]:
+    return (*dict.fromkeys(pool_of(platform) for platform in platforms), CONTROL_POOL)
+
+
+def deploy(server: PrefectServer, project: Path, *, worker_python: bool = True) -> None:
+    """Make the work pools on a server and deploy the flows of a checkout; raises `StackError`.
+
+    Where the flows come from stays open in the deployments: each worker has it in its environment.
+    """
+    known = ["--worker-python", sys.executable] if worker_python else []
+    logger().info("making the work pools and deploying the flows")
+    for what, argv in (
+        ("soci-pipeline setup", [sys.executable, "-m", "soci_pipeline", "setup", *known]),
+        ("prefect deploy", [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]),
+    ):
+        try:
+            run(argv, env=server.env, cwd=project, timeout=600)
+        except ToolFailed as error:
+            raise StackError(f"{what} failed\n{error.reason}") from error
+
+
+def _worker_environment(engine: Engine | None, flows: Served) -> dict[str, str]:
+    environment = _flows_environment(flows)
+    if engine is not None and engine.private:
+        # It has no bridge of its own, so that it can run beside another engine.
+        environment["SOCI_PIPELINE_BUILD_NETWORK"] = "host"
+    return environment
+
+
+def _flows_environment(flows: Served) -> dict[str, str]:
+    return {"SOCI_PIPELINE_REPOSITORY": flows.url, "SOCI_PIPELINE_COMMIT": flows.commit}
+
+
+def _isolation(folder: Path, project: Path, tools: Toolchain, traces: Footprint) -> Isolation:
+    if os.geteuid() != 0:
+        raise StackError("only root can isolate workers in mount namespaces")
+    aside = Path(tempfile.mkdtemp(prefix="soci-aside-"))
+    traces.record_folder(aside)
+    # Python and the library stay: every real worker has them too.
+    return Isolation(hide=(project, folder), keep=(Path(sys.prefix), project / "src", tools.folder), aside=aside)

@@ -1,0 +1,32 @@
+"""Which architectures' programs this machine runs: its own, and those with an emulator registered with the kernel."""
+
+import platform
+from pathlib import Path
+
+from soci_pipeline.machine.cgroups import mounted_filesystems
+
+FOLDER = Path("/proc/sys/fs/binfmt_misc")
+MACHINES = {"arm64": "b7", "amd64": "3e"}
+"""``e_machine`` of the ELF header (elf(5)) by architecture, in hexadecimal; its second byte is zero."""
+_NAMES = {"aarch64": "arm64", "x86_64": "amd64"}
+
+
+def can_run(architecture: str) -> bool:
+    """Whether this machine runs programs of an architecture, natively or by a registered emulator."""
+    if _NAMES.get(platform.machine()) == architecture:
+        return True
+    machine = MACHINES.get(architecture)
+    if machine is None or not any(kind == "binfmt_misc" for _, kind in mounted_filesystems()):
+        return False
+    # 02 00 is the type, then the machine.
+    return any(_emulates(entry, f"0200{machine}") for entry in FOLDER.iterdir())
+
+
+def _emulates(entry: Path, wanted: str) -> bool:
+    if entry.name in {"register", "status"}:
+        return False
+    lines = entry.read_text().splitlines()
+    magic = next((line.removeprefix("magic ") for line in lines if line.startswith("magic ")), "")
+    # Without F the kernel would search for the interpreter inside the container.
+    found_early = any(line.startswith("flags:") and "F" in line for line in lines)
+    return "enabled" in lines and found_early and magic.startswith("7f454c46") and magic[32:].startswith(wanted)
