@@ -1,62 +1,78 @@
-"""Counters and gauges in Prometheus' text format (version 0.0.4); the few that the receiver has need no library."""
+"""Counters and gauges of one receiver in Prometheus' text format (version 0.0.4)."""
 
-import threading
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+
+class Family(NamedTuple):
+    """The help text of a metric, and the names of its labels."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+
+
 COUNTERS = {
-    "soci_webhook_requests_total": "Requests to a source, by what became of them.",
-    "soci_webhook_dispatches_total": "Attempts to hand a run to Prefect, by result.",
-    "soci_webhook_outcomes_total": "Runs that ended, by the type of their last state.",
-    "soci_webhook_reports_total": "Commit statuses sent to a forge, by result.",
-    "soci_webhook_queue_messages_total": "Messages of a queue, by what became of them.",
+    "soci_webhook_requests_total": Family("Requests to a source, by what became of them.", ("result", "source")),
+    "soci_webhook_dispatches_total": Family("Attempts to hand a run to Prefect, by result.", ("result",)),
+    "soci_webhook_outcomes_total": Family("Runs that ended, by the type of their last state.", ("outcome", "rule")),
+    "soci_webhook_reports_total": Family("Commit statuses sent to a forge, by result.", ("result", "source")),
+    "soci_webhook_queue_messages_total": Family("Messages of a queue, by what became of them.", ("result", "source")),
 }
 GAUGES = {
-    "soci_webhook_runs": "Runs in the outbox, by state.",
-    "soci_webhook_oldest_pending_seconds": "Age of the oldest run that Prefect does not have yet.",
-    "soci_webhook_up": "Whether a background thread is alive.",
+    "soci_webhook_runs": Family("Runs in the outbox, by state.", ("state",)),
+    "soci_webhook_oldest_pending_seconds": Family("Age of the oldest run that Prefect does not have yet."),
+    "soci_webhook_up": Family("Whether a background thread is alive.", ("thread",)),
 }
-Labels = tuple[tuple[str, str], ...]
+Labels = tuple[str, ...]
+"""The values of a metric's labels, in the order of its `Family`."""
 
 
 class Metrics:
-    """Counters that any thread may raise; gauges are given when the text is written."""
+    """Counters that any thread may raise; gauges are given when the text is written.
+
+    Each receiver has a registry of its own, so that several in one process do not add to the same counters.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._values: dict[str, dict[Labels, float]] = {name: defaultdict(float) for name in COUNTERS}
+        self._registry = CollectorRegistry()
+        self._counters = {
+            name: Counter(name, family.text, family.labels, registry=self._registry)
+            for name, family in COUNTERS.items()
+        }
 
     def count(self, name: str, **labels: str) -> None:
-        """Raise a counter of `COUNTERS` by one."""
-        with self._lock:
-            self._values[name][tuple(sorted(labels.items()))] += 1
+        """Raise a counter of `COUNTERS` by one; it needs all of its labels."""
+        self._counters[name].labels(**labels).inc()
 
     def value(self, name: str, **labels: str) -> float:
-        """What a counter has reached."""
-        with self._lock:
-            return self._values[name].get(tuple(sorted(labels.items())), 0.0)
+        """The current value of a counter."""
+        return self._registry.get_sample_value(name, labels) or 0.0
 
     def text(self, gauges: Mapping[str, Mapping[Labels, float]]) -> str:
-        """The exposition: every counter, and the gauges given."""
-        with self._lock:
-            counters = {name: dict(values) for name, values in self._values.items()}
-        lines: list[str] = []
-        for name, text in COUNTERS.items():
-            lines += _family(name, "counter", text, counters[name])
-        for name, text in GAUGES.items():
-            lines += _family(name, "gauge", text, gauges.get(name, {}))
-        return "\n".join(lines) + "\n"
+        """Return the exposition: every counter, and the values of the gauges of `GAUGES`."""
+        return generate_latest(_Exposition(self._registry, gauges)).decode()
 
 
-def _family(name: str, kind: str, text: str, values: Mapping[Labels, float]) -> list[str]:
-    lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-    for labels, value in sorted(values.items()):
-        inside = ",".join(f'{key}="{_escaped(each)}"' for key, each in labels)
-        lines.append(f"{name}{{{inside}}} {value:g}" if inside else f"{name} {value:g}")
-    return lines
+class _Exposition(Collector):
+    """The families of one scrape."""
 
+    def __init__(self, counters: CollectorRegistry, gauges: Mapping[str, Mapping[Labels, float]]) -> None:
+        self._counters = counters
+        self._gauges = gauges
 
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    def collect(self) -> Iterator[Metric]:
+        for family in self._counters.collect():
+            # In this format the time at which a counter was made is a metric of its own, which nobody needs.
+            family.samples = [each for each in family.samples if not each.name.endswith("_created")]
+            yield family
+        for name, (text, labels) in GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=labels)
+            for values, value in self._gauges.get(name, {}).items():
+                gauge.add_metric(values, value)
+            yield gauge

@@ -115,11 +115,11 @@ class Service:
         runs: dict[Labels, float] = {}
         oldest: dict[Labels, float] = {}
         try:
-            runs = {(("state", state),): float(n) for state, n in self.outbox.counts().items()}
+            runs = {(state,): float(n) for state, n in self.outbox.counts().items()}
             oldest = {(): self.outbox.oldest_pending_s()}
         except OutboxUnavailable:
             log("the outbox cannot be read", level=logging.ERROR)
-        alive: dict[Labels, float] = {(("thread", loop.name),): float(loop.alive) for loop in self._loops}
+        alive: dict[Labels, float] = {(loop.name,): float(loop.alive) for loop in self._loops}
         return self.metrics.text(
             {"soci_webhook_runs": runs, "soci_webhook_oldest_pending_seconds": oldest, "soci_webhook_up": alive}
         )

@@ -189,11 +189,11 @@ def test_metrics_are_in_prometheus_format_and_count(address: str, prefect: FakeP
     answer = httpx.get(f"{address}/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = answer.text.splitlines()
-    assert 'soci_webhook_requests_total{result="stored",source="github"} 1' in lines
-    assert 'soci_webhook_requests_total{result="unauthorized",source="github"} 1' in lines
-    assert 'soci_webhook_runs{state="dispatched"} 1' in lines
-    assert "soci_webhook_oldest_pending_seconds 0" in lines
-    assert 'soci_webhook_up{thread="dispatch"} 1' in lines
+    assert 'soci_webhook_requests_total{result="stored",source="github"} 1.0' in lines
+    assert 'soci_webhook_requests_total{result="unauthorized",source="github"} 1.0' in lines
+    assert 'soci_webhook_runs{state="dispatched"} 1.0' in lines
+    assert "soci_webhook_oldest_pending_seconds 0.0" in lines
+    assert 'soci_webhook_up{thread="dispatch"} 1.0' in lines
     assert "# TYPE soci_webhook_runs gauge" in lines
 
 

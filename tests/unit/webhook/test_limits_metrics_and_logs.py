@@ -5,6 +5,8 @@ import json
 import logging
 
 import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.json_logs import JsonFormatter, log
@@ -33,11 +35,37 @@ def test_a_flood_of_addresses_takes_no_more_than_a_bound_of_memory() -> None:
 
 def test_metrics_are_escaped_and_complete() -> None:
     metrics = Metrics()
-    metrics.count("soci_webhook_requests_total", source='a"b\\\n')
-    text = metrics.text({"soci_webhook_runs": {(("state", "pending"),): 2.0}})
-    assert 'soci_webhook_requests_total{source="a\\"b\\\\\\n"} 1' in text
-    assert 'soci_webhook_runs{state="pending"} 2' in text
+    metrics.count("soci_webhook_requests_total", source='a"b\\\n', result="stored")
+    text = metrics.text({"soci_webhook_runs": {("pending",): 2.0}})
+    assert 'soci_webhook_requests_total{result="stored",source="a\\"b\\\\\\n"} 1.0\n' in text
+    assert 'soci_webhook_runs{state="pending"} 2.0\n' in text
     assert text.count("# TYPE") == len(COUNTERS) + len(GAUGES)
+
+
+def test_a_parser_reads_back_names_types_help_labels_and_values() -> None:
+    metrics = Metrics()
+    for _ in range(3):
+        metrics.count("soci_webhook_requests_total", source='a"b\\\n', result="stored")
+    gauges = {"soci_webhook_up": {("dispatch",): 1.0}, "soci_webhook_oldest_pending_seconds": {(): 0.25}}
+    families = {each.name: each for each in text_string_to_metric_families(metrics.text(gauges))}
+    # The parser leaves the suffix of a counter out of the family's name.
+    expected = {name.removesuffix("_total"): ("counter", each.text) for name, each in COUNTERS.items()}
+    expected |= {name: ("gauge", each.text) for name, each in GAUGES.items()}
+    assert {name: (each.type, each.documentation) for name, each in families.items()} == expected
+    samples = {each.name: (each.labels, each.value) for family in families.values() for each in family.samples}
+    assert samples == {
+        "soci_webhook_requests_total": ({"result": "stored", "source": 'a"b\\\n'}, 3.0),
+        "soci_webhook_up": ({"thread": "dispatch"}, 1.0),
+        "soci_webhook_oldest_pending_seconds": ({}, 0.25),
+    }
+
+
+def test_receivers_in_one_process_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.count("soci_webhook_dispatches_total", result="dispatched")
+    assert one.value("soci_webhook_dispatches_total", result="dispatched") == 1
+    assert other.value("soci_webhook_dispatches_total", result="dispatched") == 0
+    assert "soci_webhook" not in generate_latest().decode()
 
 
 def test_a_log_line_is_one_object_and_its_fields_cannot_replace_the_fixed_ones() -> None:

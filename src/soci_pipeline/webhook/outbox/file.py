@@ -1,0 +1,124 @@
+"""The file of the outbox: opening it, transactions, and the running time that it keeps."""
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+from soci_pipeline.webhook.errors import OutboxUnavailable
+from soci_pipeline.webhook.outbox.rows import OutboxRun, readable
+from soci_pipeline.webhook.outbox.schema import migrate
+
+
+class RunningTime:
+    """Seconds during which a receiver ran, those of earlier ones included; thread-safe, never goes back."""
+
+    def __init__(self, before: float, clock: Callable[[], float]) -> None:
+        self._seconds = before
+        self._clock = clock
+        self._last = clock()
+        self._lock = threading.Lock()
+
+    def seconds(self) -> float:
+        """The running time now."""
+        with self._lock:
+            now = self._clock()
+            self._seconds += max(0.0, now - self._last)
+            self._last = now
+            return self._seconds
+
+
+class OutboxFile:
+    """One SQLite file; made with its folder if it is not there, and migrated if an older release made it.
+
+    ``clock`` is in monotonic seconds.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic, busy_timeout_s: float = 5.0) -> None:
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(path)
+            self._connection = sqlite3.connect(
+                path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
+            )
+            self._connection.row_factory = sqlite3.Row
+            # A text that is damaged must not keep the other columns from being read.
+            self._connection.text_factory = lambda text: text.decode(errors="replace")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # 202 is a promise: the row has to survive a power cut.
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            # No temporary file, which would have the mode of the umask.
+            self._connection.execute("PRAGMA temp_store = MEMORY")
+            migrate(self._connection, path)
+            before = self._connection.execute("SELECT seconds FROM running_time").fetchone()
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+            raise OutboxUnavailable(f"the outbox {path} cannot be opened: {error}") from error
+        self._running = RunningTime(before["seconds"], clock)
+
+    def now(self) -> float:
+        """The running time, in seconds."""
+        return self._running.seconds()
+
+    def age_s(self, run: OutboxRun) -> float:
+        """For how many seconds of running time the run has been stored."""
+        return self.now() - run.stored
+
+    def close(self) -> None:
+        """Close the file; what is stored stays."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, key: str) -> OutboxRun | None:
+        """The run of an idempotency key."""
+        found = self._select("key = ?", 1, key)
+        return found[0] if found else None
+
+    def _select(self, condition: str, limit: int, *values: object) -> list[OutboxRun]:
+        with self._transaction(write=False) as cursor:
+            rows = cursor.execute(f"SELECT * FROM runs WHERE {condition} ORDER BY id LIMIT ?", (*values, limit))  # noqa: S608 - conditions are constants of the callers
+            return [run for row in rows.fetchall() if (run := readable(row)) is not None]
+
+    def _update(self, run: OutboxRun, **columns: object) -> None:
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        with self._transaction() as cursor:
+            cursor.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run.id))  # noqa: S608 - names of columns from the callers
+
+    @contextlib.contextmanager
+    def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Cursor]:
+        with self._lock:
+            try:
+                cursor = self._connection.cursor()
+                # In WAL mode a reader waits for nobody; a writer says at once that it will write.
+                cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                try:
+                    yield cursor
+                    if write:
+                        cursor.execute("UPDATE running_time SET seconds = ?", (self.now(),))
+                    cursor.execute("COMMIT")
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):
+                        cursor.execute("ROLLBACK")
+                    raise
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                # Python cannot read what SQLite says of a file that is damaged.
+                raise OutboxUnavailable(f"the outbox cannot be written: {error}") from error
+
+
+def _make_private(path: Path) -> None:
+    # SQLite gives the files that it puts beside this one the mode of this one, at the moment that it makes them.
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    for end in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + end).chmod(0o600)
