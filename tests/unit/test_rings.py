@@ -117,7 +117,7 @@ ALLOWED: dict[str, set[str]] = {
         "retention",
         "prefect_rest",
     },
-    "flows": {GROUND, "oci", "machine", "soci.index", "git", "verify", "publish", "reindex", "retention", "tasks"},
+    "flows": {GROUND, "oci", "machine", "soci.index", "verify", "publish", "reindex", "retention", "tasks"},
     "deployments": {GROUND, "aws", "local"},
 }
 """The rooms of the project from the ground up, and all other rooms that each may import."""
