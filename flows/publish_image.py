@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,12 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.runtime import flow_run
 
-from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.release import identity
-from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.request import BranchRequest, PublishRequest
 from soci_pipeline.settings import Settings
 from soci_pipeline.verification.mode import VerifyMode
 from tasks.artifacts import show_publication
@@ -74,38 +74,38 @@ def publish_image(request: PublishRequest) -> PublishedImage:
     settings = Settings.from_environment()
     name = f"publish-{flow_run.get_id()}"
     with run_log(), workspace(settings.work.folder, name, REMOVERS), connected(request.image, settings) as client:
-        wanted = {platform: deployment_of(platform) for platform in request.platforms}
-        pools = pools_of(wanted)
+        pools = pools_of({platform: deployment_of(platform) for platform in request.platforms})
         patience = settings.publish.worker_wait if request.worker_wait is None else request.worker_wait
-        commit = resolve_source(request)
-        names, rule = check_target(request, commit, client, settings)
+        source = resolve_source(request.source, request.ref, request.required_files, request.source_credentials)
+        names = request.tag_names(source.commit, datetime.now(UTC).date())
+        target = check_target(request.image, names, source, client, settings, force=request.force_tags)
         if settings.publish.supersede:
-            cancel_older(request, UUID(flow_run.get_id()))
+            cancel_older(target.image, UUID(flow_run.get_id()))
         wait_for_workers(pools, patience)
-        begin = partial(_begin, request, commit)
+        begin = partial(_begin, {each: request.branch(each, source.commit) for each in request.platforms})
         started = tuple(begin(platform) for platform in request.platforms)
         deadline = begun + settings.publish.deadline
         completed = wait(started, settings.publish, Watch(pools, patience), again=begin, deadline=deadline)
         images = tuple(read_record(branch.run_id, branch.platform) for branch in completed)
-        index = join(request, commit, images, client)
-        if request.unless_same_as and (same := find_same(request, index, images, client)):
+        index = join(target, source, images, request.platforms)
+        if request.unless_same_as and (same := find_same(target, request.unless_same_as, index, images)):
             return same
         report = None
         if request.verify is not VerifyMode.OFF:
-            report = verify_index(client, request.image, index.digest, request.verify, request.platforms)
-        attest(request, commit, index, images, client, settings)
-        moved = tag(request, index, images, names, rule, client)
+            report = verify_index(client, target.image, index.digest, request.verify, request.platforms)
+        attest(target, source, index, images, settings, parameters=request.statement_parameters())
+        moved = tag(target, index, images)
         published = PublishedImage(
-            reference=str(request.image.with_digest(index.digest)),
+            reference=str(target.image.with_digest(index.digest)),
             index=index.digest,
             platforms=images,
             tags=tuple(record.tag for record in moved),
             verified=report is not None,
         )
-        show_publication(Shown(request.image, published, report, commit, seconds=time.monotonic() - begun))
+        show_publication(Shown(target.image, published, report, source.commit, seconds=time.monotonic() - begun))
         return published
 
 
-def _begin(request: PublishRequest, commit: ResolvedSource, platform: Platform) -> Started:
+def _begin(branches: Mapping[Platform, BranchRequest], platform: Platform) -> Started:
     """The branch of a platform, started by this run."""
-    return start(request.branch(platform, commit), parent=str(flow_run.get_id()), release=RELEASE)
+    return start(branches[platform], parent=str(flow_run.get_id()), release=RELEASE)

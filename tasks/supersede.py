@@ -15,7 +15,6 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
-from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.reference import ImageReference
 from tasks.branches import cancel
 from tasks.outage import patiently
@@ -24,12 +23,12 @@ _NOT_STARTED = [StateType.SCHEDULED, StateType.PENDING]
 _IDENTITY = ("image", "ref", "source", "platforms", "tags")
 
 
-def cancel_older(request: PublishRequest, run_id: UUID) -> tuple[UUID, ...]:
+def cancel_older(image: ImageReference, run_id: UUID) -> tuple[UUID, ...]:
     """Cancel runs of the same deployment that were created before this one, wait, and would publish the same tags."""
-    return patiently(lambda: _cancel_older(request, run_id))
+    return patiently(lambda: _cancel_older(image, run_id))
 
 
-def _cancel_older(request: PublishRequest, run_id: UUID) -> tuple[UUID, ...]:
+def _cancel_older(image: ImageReference, run_id: UUID) -> tuple[UUID, ...]:
     with get_client(sync_client=True) as client:
         mine = client.read_flow_run(run_id)
         if mine.deployment_id is None:
@@ -43,7 +42,7 @@ def _cancel_older(request: PublishRequest, run_id: UUID) -> tuple[UUID, ...]:
         older = [run for run in waiting if _is_older(run, mine) and same_target(run.parameters, mine.parameters)]
         for run in older:
             logger().info("the older run %s has not started and is superseded by this one", run.name)
-            cancel(client, run.id, f"superseded by the newer run {mine.name} of {request.image}")
+            cancel(client, run.id, f"superseded by the newer run {mine.name} of {image}")
     return tuple(run.id for run in older)
 
 

@@ -20,17 +20,13 @@ from prefect.runtime import flow_run
 from soci_pipeline.errors import DeadlineExceeded, StackError
 from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.tag_names import platform_tags
-from soci_pipeline.publish.tags import TagRecord, move_tags
-from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.publish.tags import TagRecord
+from soci_pipeline.publish.target import Target
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.index.records import PlatformImage
 from tasks.outage import ERRORS, patiently
 from tasks.policies import STEP
 from tasks.run_log import run_log
-from tasks.source import ancestry
 
 _WAIT_SECONDS = 900.0
 # What a killed run holds is free again after this long; a living one renews it.
@@ -119,29 +115,7 @@ def _make_limit(name: str) -> None:
 
 
 @task(name="tag", task_run_name="tag", **STEP)
-def tag(
-    request: PublishRequest,
-    index: Descriptor,
-    images: Sequence[PlatformImage],
-    tags: Sequence[str],
-    rule: TagMutability,
-    client: RegistryClient,
-) -> tuple[TagRecord, ...]:
+def tag(target: Target, index: Descriptor, images: Sequence[PlatformImage]) -> tuple[TagRecord, ...]:
     """Point the tags at the joined index, and each platform's own tags at its image where they are asked for."""
-    others: dict[str, Descriptor] = {}
-    if request.platform_tags:
-        for name in tags:
-            own = platform_tags(name, request.platforms)
-            others |= {own[image.platform.normalised()]: image.manifest for image in images}
-    with run_log(), alone(request.image), ancestry(request) as ask:
-        return move_tags(
-            client,
-            request.image.repository,
-            index,
-            tags,
-            mutability=rule,
-            ancestry=ask,
-            force=request.force_tags,
-            others=others,
-            confirm=check_own_state,
-        )
+    with run_log(), alone(target.image):
+        return target.move_tags(index, images, confirm=check_own_state)

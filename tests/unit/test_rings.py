@@ -121,7 +121,6 @@ ALLOWED: dict[str, set[str]] = {
         "oci",
         "machine",
         "soci.index",
-        "git",
         "verification",
         "publish",
         "reindex",

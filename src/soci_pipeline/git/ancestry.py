@@ -2,11 +2,12 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from soci_pipeline.errors import SourceError
 from soci_pipeline.git.address import check_url, is_commit
 from soci_pipeline.git.program import Git, remote
 from soci_pipeline.git.sign_in import GitCredentials
@@ -64,3 +65,33 @@ class Ancestry:
                 self._history = git, folder
                 self._stack = stack.pop_all()
         return self._history
+
+
+class CommitOrder:
+    """Opens the history of one repository as often as it is needed, and looks up each pair of commits once.
+
+    ``credentials`` is called when history is fetched, so that an object which travels between steps holds no secret.
+    """
+
+    def __init__(self, url: str, credentials: Callable[[], GitCredentials | None]) -> None:
+        self._url = url
+        self._credentials = credentials
+        self._answers: Answers = {}
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Callable[[str, str], bool | None]]:
+        """Whether one commit is an ancestor of another, for the block; None where that cannot be known.
+
+        An error that passes is raised (`SourceError`, temporary); a repository that is gone leaves the order unknown.
+        """
+        with Ancestry(self._url, self._credentials, answers=self._answers) as ask:
+
+            def is_ancestor(older: str, newer: str) -> bool | None:
+                try:
+                    return ask(older, newer)
+                except SourceError as error:
+                    if error.temporary:
+                        raise
+                    return None
+
+            yield is_ancestor

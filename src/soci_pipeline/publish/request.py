@@ -7,6 +7,7 @@ ARN) and resolved on the worker.
 
 import posixpath
 import re
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -18,7 +19,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.address import CONTROL, check_ref, check_url
 from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.tag_names import check_templates
+from soci_pipeline.publish.tag_names import TagNames, check_templates
 from soci_pipeline.registry.reference import ImageReference, is_tag
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.urls import LOGIN_IN_URL
@@ -31,6 +32,8 @@ _BLOCK = re.compile(r"[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _LOOKS_SECRET = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|secret|secrets|token|api_?key|access_?key|private_?key|credentials?)(?:_|$)", re.I
 )
+
+_IN_STATEMENT = {"context", "dockerfile", "target", "builder", "toolchain", "soci", "attestations", "platforms"}
 
 
 class ToolchainName(StrEnum):
@@ -113,6 +116,13 @@ class BuildInputs(Parameters):
     def dockerfile_in_source(self) -> str:
         """The Dockerfile's path from the top of the source; `dockerfile` itself is relative to the context."""
         return posixpath.normpath(posixpath.join(self.context, self.dockerfile))
+
+    @property
+    def required_files(self) -> tuple[str, ...]:
+        """What the commit must have for the build: the context and the Dockerfile."""
+        if self.builder is BuilderName.PREBUILT:
+            return ()
+        return self.context, posixpath.join(self.context, self.dockerfile)
 
     @field_validator("target")
     @classmethod
@@ -302,6 +312,15 @@ class PublishRequest(BuildInputs):
             # An image that was published before has most of its layers in common with the next one.
             fields["soci"] = self.soci.model_copy(update={"reuse_from": self._moving_tag})
         return BranchRequest(image=self.image, platform=platform, source=source, **fields)
+
+    def tag_names(self, commit: ResolvedSource, today: date) -> TagNames:
+        """The tags that this publication of a commit moves; raises as `TagNames.render`."""
+        own = self.platforms if self.platform_tags else ()
+        return TagNames.render(self.tags, commit, today, platforms=own)
+
+    def statement_parameters(self) -> dict[str, Any]:
+        """The parameters that the provenance statement names, as JSON."""
+        return self.model_dump(mode="json", include=_IN_STATEMENT)
 
     @property
     def _moving_tag(self) -> str | None:

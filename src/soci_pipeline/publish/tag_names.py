@@ -4,12 +4,13 @@ Nothing here talks to a registry; `soci_pipeline.publish.tags` does.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.address import is_commit
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.reference import is_tag
 
@@ -68,6 +69,29 @@ class TagFields:
             case _:
                 known = ", ".join(f"{{{name}}}" for name in FIELDS)
                 raise InvalidInput(f"unknown field {{{field[:50]}}} in a tag template", advice=f"Known are {known}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TagNames:
+    """The tags of one publication.
+
+    ``of_platforms`` has, for each of ``tags``, the tag of each platform's own image; it is empty where none are wanted.
+    """
+
+    tags: tuple[str, ...]
+    of_platforms: tuple[Mapping[Platform, str], ...] = ()
+
+    @classmethod
+    def render(
+        cls, templates: Sequence[str], commit: ResolvedSource, today: date, *, platforms: Sequence[Platform] = ()
+    ) -> "TagNames":
+        """Fill the templates for a commit; ``platforms`` are those that get tags of their own.
+
+        Raises `InvalidInput` for a template that gives no tag, and for two platforms that would share one.
+        """
+        fields = TagFields(sha=commit.commit, ref=commit.ref, date=today, version=commit.version)
+        tags = render_tags(templates, fields)
+        return cls(tags, tuple(platform_tags(tag, platforms) for tag in tags) if platforms else ())
 
 
 def ref_in_tag(ref: str) -> str:

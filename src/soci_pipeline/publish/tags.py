@@ -21,7 +21,7 @@ from soci_pipeline.publish.tag_names import check_tag
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.tag_mutability import TagMutability
 
-Ancestry = Callable[[str, str], bool | None]
+IsAncestor = Callable[[str, str], bool | None]
 """Whether the first commit is an ancestor of the second; None where that cannot be known."""
 
 
@@ -50,7 +50,7 @@ def move_tags(
     tags: Sequence[str],
     *,
     mutability: TagMutability | None = None,
-    ancestry: Ancestry | None = None,
+    ancestry: IsAncestor | None = None,
     force: bool = False,
     others: Mapping[str, Descriptor] | None = None,
     confirm: Callable[[], None] = lambda: None,
@@ -113,7 +113,7 @@ def check_tags_before_build(
     *,
     revision: str,
     mutability: TagMutability | None = None,
-    ancestry: Ancestry | None = None,
+    ancestry: IsAncestor | None = None,
     force: bool = False,
 ) -> None:
     """Raise `TagConflict` where it is plain before the build that a tag cannot be moved afterwards.
@@ -145,7 +145,7 @@ class _Gate:
         repository: str,
         rule: TagMutability,
         revision: str | None,
-        ancestry: Ancestry | None,
+        ancestry: IsAncestor | None,
     ) -> None:
         self.client = client
         self.repository = repository

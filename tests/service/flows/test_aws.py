@@ -1,6 +1,7 @@
 """AWS credentials from a block of prefect-aws: for ECR by the machine's settings, for CodeCommit by the parameters."""
 
 import base64
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -20,6 +21,9 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.media_types import OCI_INDEX
 from soci_pipeline.publish.branch import Branch, Built
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import Source
+from soci_pipeline.publish.tag_names import TagNames
+from soci_pipeline.publish.target import Target
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import Login, ServerSettings, serving
@@ -101,13 +105,13 @@ def test_the_block_that_the_settings_name_signs_images_too(
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("RECORD", str(tmp_path))
     _no_other_credentials(monkeypatch)
-    request = PublishRequest.check({"image": IMAGE.name, "source": "https://git.example.com/app.git"})
     index = Descriptor(media_type=OCI_INDEX, digest=Digest.of(b"index"), size=5)
     settings = _settings(block).model_copy(update={"publish": PublishSettings(signing_key="cosign.key")})
 
     with answering(authorization("from-the-block")) as ecr, registry(tmp_path / "registry") as client:
         monkeypatch.setenv("AWS_ENDPOINT_URL", ecr.url)
-        attest.fn(request, COMMIT, index, (), client, settings)
+        target = Target(IMAGE, client, TagNames(("v1",)), lambda: contextlib.nullcontext(lambda _older, _newer: None))
+        attest.fn(target, Source(COMMIT), index, (), settings, parameters={})
 
     login = base64.b64encode(b"AWS:from-the-block").decode()
     assert json.loads((tmp_path / "config.json").read_text()) == {"auths": {REGISTRY: {"auth": login}}}

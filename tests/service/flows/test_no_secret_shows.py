@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -107,13 +108,14 @@ def publication(parameters: dict[str, Any]) -> None:
     """The steps of publish-image; its branch runs here as a subflow, since no worker does."""
     request, settings = PublishRequest.check(parameters), Settings.from_environment()
     with run_log(), workspace(settings.work.folder, "publish", REMOVERS), connect(request.image, settings) as client:
-        commit = resolve_source(request)
-        names, rule = check_target(request, commit, client, settings)
-        images = [build_platform(request.branch(platform, commit)) for platform in request.platforms]
-        index = join(request, commit, images, client)
+        source = resolve_source(request.source, request.ref, request.required_files, request.source_credentials)
+        names = request.tag_names(source.commit, datetime.now(UTC).date())
+        target = check_target(request.image, names, source, client, settings)
+        images = [build_platform(request.branch(platform, source.commit)) for platform in request.platforms]
+        index = join(target, source, images, request.platforms)
         verify(client, request.image, index.digest, request.verify, request.platforms)
-        attest(request, commit, index, images, client, settings)
-        tag(request, index, images, names, rule, client)
+        attest(target, source, index, images, settings, parameters=request.statement_parameters())
+        tag(target, index, images)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The look at what is published already, inside a flow: what it answers, and what the run shows."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from prefect import flow
@@ -11,18 +12,20 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.publish.records import PublishedImage
-from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.tag_names import TagNames
+from soci_pipeline.publish.target import Target
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.manifests import Manifests
+from soci_pipeline.registry.reference import ImageReference
 from tasks.same_images import find_same
 from tests.support.images import AMD64, add_image, gzip_layer
 from tests.support.published import REPOSITORY, tag, upload
 
 
 @flow(name="a-night", validate_parameters=False)
-def night(request: PublishRequest, index: Descriptor, client: RegistryClient) -> PublishedImage | None:
+def night(target: Target, index: Descriptor) -> PublishedImage | None:
     """What a publication does between its join and its tags."""
-    return find_same(request, index, (), client)
+    return find_same(target, "nightly", index, ())
 
 
 class Overtaken(Manifests):
@@ -46,11 +49,9 @@ class Overtaken(Manifests):
             self.move = None
 
 
-def a_request(client: RegistryClient) -> PublishRequest:
-    image = f"{client.registry}/{REPOSITORY}"
-    return PublishRequest.check(
-        {"image": image, "source": "https://git.example.com/shop.git", "unless_same_as": "nightly"}
-    )
+def a_target(client: RegistryClient) -> Target:
+    image = ImageReference(client.registry, REPOSITORY)
+    return Target(image, client, TagNames(("nightly",)), lambda: nullcontext(lambda _older, _newer: None))
 
 
 def an_index(client: RegistryClient, layout: Layout, content: bytes, made: str) -> Descriptor:
@@ -68,23 +69,23 @@ def test_the_digest_that_is_named_is_the_one_that_was_compared(client: RegistryC
     with RegistryClient(client.registry, settings=client.settings) as overtaken:
         overtaken.manifests = manifests = Overtaken(overtaken._operations)
         manifests.move = lambda: tag(client, layout, same, "nightly")
-        assert night(a_request(client), an_index(client, layout, b"1", "today"), overtaken) is None
+        assert night(a_target(overtaken), an_index(client, layout, b"1", "today")) is None
 
 
 def test_the_same_images_are_answered_with_what_is_there_and_shown_as_unchanged(
     client: RegistryClient, tmp_path: Path
 ) -> None:
     layout = Layout.create(tmp_path / "layout")
-    request = a_request(client)
+    target = a_target(client)
     there = an_index(client, layout, b"1", "yesterday")
-    assert night(request, there, client) is None
+    assert night(target, there) is None
     tag(client, layout, there, "nightly")
 
-    same = night(request, an_index(client, layout, b"1", "today"), client)
+    same = night(target, an_index(client, layout, b"1", "today"))
     assert same is not None
     assert (same.index, same.same_as, same.tags) == (there.digest, "nightly", ())
-    assert same.reference == f"{request.image}@{there.digest}"
-    assert night(request, an_index(client, layout, b"2", "today"), client) is None
+    assert same.reference == f"{target.image}@{there.digest}"
+    assert night(target, an_index(client, layout, b"2", "today")) is None
 
     with get_client(sync_client=True) as prefect:
         shown = [str(each.data) for each in prefect.read_artifacts() if "Unchanged" in str(each.data)]

@@ -9,10 +9,11 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.states import Running, Scheduled
 
-from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.registry.reference import ImageReference
 from tasks.supersede import cancel_older
 
 GIVEN: dict[str, Any] = {"image": "registry.example.com/team/app", "source": "https://git.example.com/app.git"}
+IMAGE = ImageReference.parse(GIVEN["image"])
 NOW = datetime.now(UTC)
 
 
@@ -56,7 +57,7 @@ def test_only_an_older_run_of_the_same_image_that_waits_is_cancelled(deployment:
         _run(deployment, after),
     ]
     mine = _run(deployment, NOW, running=True)
-    assert cancel_older(PublishRequest.check(GIVEN), mine) == (older,)
+    assert cancel_older(IMAGE, mine) == (older,)
     assert _state(older) == "CANCELLED"
     assert {_state(run) for run in kept} == {"RUNNING", "SCHEDULED"}
 
@@ -64,18 +65,18 @@ def test_only_an_older_run_of_the_same_image_that_waits_is_cancelled(deployment:
 def test_two_spellings_of_one_image_are_one(deployment: UUID) -> None:
     older = _run(deployment, NOW - timedelta(minutes=1), image="app")
     mine = _run(deployment, NOW, running=True, image="docker.io/library/app")
-    assert cancel_older(PublishRequest.check(GIVEN | {"image": "app"}), mine) == (older,)
+    assert cancel_older(ImageReference.parse("app"), mine) == (older,)
 
 
 def test_a_waiting_run_whose_image_is_not_a_reference_stops_no_other(deployment: UUID) -> None:
     wrong = _run(deployment, NOW - timedelta(minutes=2), image="Not A Reference")
     older = _run(deployment, NOW - timedelta(minutes=1))
     mine = _run(deployment, NOW, running=True)
-    assert cancel_older(PublishRequest.check(GIVEN), mine) == (older,)
+    assert cancel_older(IMAGE, mine) == (older,)
     assert _state(wrong) == "SCHEDULED"
 
 
 def test_a_run_without_a_deployment_supersedes_nothing() -> None:
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(publication, parameters=GIVEN)
-    assert cancel_older(PublishRequest.check(GIVEN), run.id) == ()
+    assert cancel_older(IMAGE, run.id) == ()

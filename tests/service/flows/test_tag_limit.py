@@ -26,10 +26,10 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_INDEX
-from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.tag_names import TagNames
+from soci_pipeline.publish.target import Target
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.reindex.index import IndexedImage
 from soci_pipeline.soci.index.records import SociOptions
 from tasks.tags import alone, limit_of
@@ -155,9 +155,7 @@ def _of_commit(layout: Layout, commit: str) -> Descriptor:
     return layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64),), annotations={REVISION: commit}))
 
 
-def test_a_run_that_is_crashed_while_commits_are_compared_moves_no_tag(
-    client: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_crashed_while_commits_are_compared_moves_no_tag(client: RegistryClient, tmp_path: Path) -> None:
     """Comparing them may take minutes, and the first look at the run's state is over by then."""
     layout = Layout.create(tmp_path / "image")
     there, index = _of_commit(layout, "1" * 40), _of_commit(layout, "2" * 40)
@@ -168,13 +166,13 @@ def test_a_run_that_is_crashed_while_commits_are_compared_moves_no_tag(
         _crashed()
         return False
 
-    monkeypatch.setattr("tasks.tags.ancestry", lambda _: contextlib.nullcontext(crashed_meanwhile))
-    request = PublishRequest.check({"image": f"{client.registry}/{REPOSITORY}", "source": "https://example.com/a.git"})
+    image = ImageReference(client.registry, REPOSITORY)
+    target = Target(image, client, TagNames(("v1",)), lambda: contextlib.nullcontext(crashed_meanwhile))
 
     @flow(name="publishes")
     def publishes() -> None:
         with pytest.raises(StackError, match="this run is Crashed, not Running"):
-            move_tags(request, index, (), ("v1",), TagMutability(), client)
+            move_tags(target, index, ())
 
     publishes(return_state=True)
     assert client.manifests.head(REPOSITORY, "v1") == there.plain

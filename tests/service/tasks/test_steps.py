@@ -8,7 +8,8 @@ import pytest
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.source import ResolvedSource
-from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import Source
+from soci_pipeline.publish.tag_names import TagNames
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import PublishSettings, Settings, WorkSettings
 from soci_pipeline.soci.index.records import SociOptions
@@ -91,7 +92,7 @@ def test_a_token_for_signing_that_is_missing_is_named_before_anything_is_built(
         url="https://git.example.com/app.git", ref="refs/heads/main", commit="a" * 40, commit_time=1
     )
     with registry(tmp_path / "registry", settings=AT_ONCE) as client:
-        parameters = {"image": f"{client.registry}/{REPOSITORY}", "source": commit.url, "tags": ["v1"]}
+        image = ImageReference(client.registry, REPOSITORY)
         settings = Settings(publish=PublishSettings(signing_token=True))
         with pytest.raises(InvalidInput, match="no OIDC token for signing in the variable SIGSTORE_ID_TOKEN"):
-            check_target.fn(PublishRequest.check(parameters), commit, client, settings)
+            check_target.fn(image, TagNames(("v1",)), Source(commit), client, settings)

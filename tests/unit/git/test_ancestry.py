@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import SourceError, TagConflict
-from soci_pipeline.git.ancestry import Ancestry, Answers
+from soci_pipeline.git.ancestry import Ancestry, Answers, CommitOrder
 from soci_pipeline.oci.annotations import REVISION
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
@@ -118,3 +118,40 @@ def test_an_error_is_not_remembered(app: Repository, tmp_path: Path) -> None:
             ancestry(old, new)
         away.rename(app.path)
         assert ancestry(old, new) is True
+
+
+def test_the_order_of_commits_is_looked_up_once_however_often_the_history_is_opened(
+    app: Repository, fetches: Path
+) -> None:
+    old, new = _commits(app)
+    order = CommitOrder(str(app.path), lambda: None)
+    for _ in range(2):
+        with order() as is_ancestor:
+            assert is_ancestor(old, new) is True
+    assert fetches.read_text().splitlines() == ["fetch"]
+
+
+def test_the_order_of_commits_reads_credentials_only_for_a_fetch(app: Repository) -> None:
+    old, new = _commits(app)
+    reads: list[str] = []
+
+    def credentials() -> None:
+        reads.append("read")
+
+    order = CommitOrder(str(app.path), credentials)
+    assert reads == []
+    for _ in range(2):
+        with order() as is_ancestor:
+            assert is_ancestor(old, new) is True
+    assert reads == ["read"]
+
+
+def test_the_order_of_commits_of_a_repository_that_is_gone_is_unknown(app: Repository, tmp_path: Path) -> None:
+    old, new = _commits(app)
+    order = CommitOrder(str(app.path), lambda: None)
+    away = app.path.rename(tmp_path / "away")
+    with order() as is_ancestor:
+        assert is_ancestor(old, new) is None
+    away.rename(app.path)
+    with order() as is_ancestor:
+        assert is_ancestor(old, new) is True

@@ -120,3 +120,17 @@ def test_a_branch_is_told_one_platform_and_one_commit_and_survives_json() -> Non
     branch = request.branch(Platform("linux", "arm64"), commit)
     assert (branch.platform, branch.source, branch.build_args) == (ARM64, commit, {"A": "b"})
     assert BranchRequest.model_validate(branch.model_dump(mode="json")) == branch
+
+
+def test_a_build_requires_its_context_and_its_dockerfile_and_a_prebuilt_image_requires_no_file() -> None:
+    built = PublishRequest.check(GIVEN | {"context": "app", "dockerfile": "docker/Dockerfile"})
+    assert built.required_files == ("app", "app/docker/Dockerfile")
+    prebuilt = PublishRequest.check(GIVEN | {"builder": "prebuilt", "prebuilt": "/srv/{platform}.tar"})
+    assert prebuilt.required_files == ()
+
+
+def test_the_provenance_statement_names_no_place_of_a_secret() -> None:
+    request = PublishRequest.check(
+        GIVEN | {"source_credentials": "secret/git-token", "build_secrets": {"npm": "secret/npm-token"}}
+    )
+    assert "secret" not in str(request.statement_parameters())

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.tag_names import TagFields, check_tag, check_templates, platform_tags, render_tags
+from soci_pipeline.publish.tag_names import TagFields, TagNames, check_tag, check_templates, platform_tags, render_tags
 from soci_pipeline.registry.reference import is_tag
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -133,3 +134,23 @@ def test_platform_tags_name_the_architecture_as_the_blueprint_does() -> None:
 def test_two_platforms_under_one_platform_tag_are_refused() -> None:
     with pytest.raises(InvalidInput, match="one tag"):
         platform_tags("1.0", [Platform.parse("linux/arm64"), Platform.parse("linux/arm64/v8")])
+
+
+def test_all_tags_of_a_publication_are_known_before_its_build() -> None:
+    commit = ResolvedSource(url="https://git.example.com/app.git", ref="refs/heads/main", commit=SHA, commit_time=1)
+    platforms = [Platform.parse("linux/amd64"), Platform.parse("linux/arm64")]
+    names = TagNames.render(["{ref}", "latest"], commit, date(2026, 11, 24), platforms=platforms)
+    assert names.tags == ("main", "latest")
+    assert [list(own.values()) for own in names.of_platforms] == [
+        ["main-amd64", "main-arm64"],
+        ["latest-amd64", "latest-arm64"],
+    ]
+    assert TagNames.render(["{ref}"], commit, date(2026, 11, 24)).of_platforms == ()
+
+
+def test_a_tag_that_is_too_long_for_a_platform_is_rejected_with_the_others() -> None:
+    commit = ResolvedSource(url="https://git.example.com/app.git", ref="refs/heads/main", commit=SHA, commit_time=1)
+    longest = "v" * 128
+    assert TagNames.render([longest], commit, date(2026, 11, 24)).tags == (longest,)
+    with pytest.raises(InvalidInput, match="not a tag"):
+        TagNames.render([longest], commit, date(2026, 11, 24), platforms=[Platform.parse("linux/amd64")])

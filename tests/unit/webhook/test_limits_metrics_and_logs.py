@@ -46,7 +46,10 @@ def test_a_parser_reads_back_names_types_help_labels_and_values() -> None:
     metrics = Metrics()
     for _ in range(3):
         metrics.count("soci_webhook_requests_total", source='a"b\\\n', result="stored")
-    gauges = {"soci_webhook_up": {("dispatch",): 1.0}, "soci_webhook_oldest_pending_seconds": {(): 0.25}}
+    gauges: dict[str, dict[tuple[str, ...], float]] = {
+        "soci_webhook_up": {("dispatch",): 1.0},
+        "soci_webhook_oldest_pending_seconds": {(): 0.25},
+    }
     families = {each.name: each for each in text_string_to_metric_families(metrics.text(gauges))}
     # The parser leaves the suffix of a counter out of the family's name.
     expected = {name.removesuffix("_total"): ("counter", each.text) for name, each in COUNTERS.items()}
