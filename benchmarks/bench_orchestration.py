@@ -18,7 +18,7 @@ import httpx
 from benchmarks.figures import Figure, Row
 from benchmarks.parts import Parts, Workbench
 from local_stack.publication import DEPLOYMENT
-from local_stack.stack import Stack, local_stack
+from local_stack.stack import Stack, StackOptions, local_stack
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
@@ -48,7 +48,7 @@ def empty_run(bench: Workbench) -> Iterator[Row]:
     (tree / "README").write_text("Nothing is built from this.\n")
     with (
         tiny_images(bench.folder / "images") as prebuilt,
-        local_stack(bench.folder / "stack", engine=None, database="postgres") as stack,
+        local_stack(bench.folder / "stack", StackOptions(database="postgres")) as stack,
     ):
         source = stack.git.serve_snapshot(tree, "nothing", message="Nothing")
         asked = {"source": source.url, "builder": "prebuilt", "prebuilt": prebuilt}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from benchmarks.figures import Figure, Row
 from benchmarks.parts import Parts, Workbench
-from local_stack.stack import local_stack
+from local_stack.stack import StackOptions, local_stack
 from tests.support.queued import Queued, idle_cpu, publish_all, tiny_images
 
 COUNT = 100
@@ -26,7 +26,7 @@ def queue(bench: Workbench) -> Iterator[Row]:
     count, images = bench.scaled(COUNT), bench.folder / "images"
     with (
         tiny_images(images) as prebuilt,
-        local_stack(bench.folder / "stack", engine=None, database="postgres", limits=AT_ONCE) as stack,
+        local_stack(bench.folder / "stack", StackOptions(database="postgres", limits=AT_ONCE)) as stack,
     ):
         source = stack.git.serve_snapshot(images, "source")
         parameters = {"source": source.url, "builder": "prebuilt", "prebuilt": prebuilt}

@@ -1,4 +1,4 @@
-"""What `soci-pipeline demo` does: the example published through a stack, then run and asked for a page."""
+"""What `python -m local_stack demo` does: the example published through a stack, then run and asked for a page."""
 
 import contextlib
 import shlex
@@ -13,7 +13,7 @@ from local_stack.git_server import Served
 from local_stack.image_run import ask_for_a_page
 from local_stack.prebuilt_images import prebuilt_archives, served
 from local_stack.publication import Publication, publish
-from local_stack.stack import PLATFORMS, Database, Stack, local_stack
+from local_stack.stack import PLATFORMS, Database, Stack, StackOptions, local_stack
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import SourceError, ToolMissing
 from soci_pipeline.log import logger
@@ -60,18 +60,9 @@ def demonstrate(plan: Plan) -> Iterator[Demonstration]:
     """Publish the example and run it; the stack is up while the block runs."""
     tools = Toolchain()
     engine = _with_containerd_tools(plan, tools)
-    extra = {} if engine is None else _tools_environment(engine)
+    options = StackOptions(engine=engine, platforms=plan.platforms, toolchain=tools, database=plan.database)
     with contextlib.ExitStack() as stack:
-        local = stack.enter_context(
-            local_stack(
-                plan.folder / "stack",
-                engine=engine,
-                platforms=plan.platforms,
-                toolchain=tools,
-                database=plan.database,
-                extra=extra,
-            )
-        )
+        local = stack.enter_context(local_stack(plan.folder / "stack", options))
         source = _source(local)
         if plan.builder == "prebuilt":
             application = project_folder() / EXAMPLE / "app"
@@ -141,10 +132,3 @@ def _with_containerd_tools(plan: Plan, tools: Toolchain) -> Engine | None:
         return plan.engine
     path = tools.ensure(["containerd", "soci"])["PATH"]
     return replace(plan.engine, env=dict(plan.engine.env) | {"PATH": path})
-
-
-def _tools_environment(engine: Engine) -> dict[str, str]:
-    """What the workers need of the engine beyond what the stack gives them."""
-    if engine.containerd_socket is None:
-        return {}
-    return {"CONTAINERD_ADDRESS": str(engine.containerd_socket)}

@@ -19,9 +19,9 @@ from local_stack.engine import Engine
 from local_stack.git_server import GitServer, Served, git_server
 from local_stack.postgres import postgres
 from local_stack.prefect_server import PrefectServer, prefect_server
-from local_stack.registry import docker_registry, embedded_registry
+from local_stack.registry import embedded_registry
 from local_stack.toolchain import Toolchain
-from local_stack.workers import CONTROL_POOL, Isolation, StartedWorker, Worker, pool_of, wait_for, worker
+from local_stack.workers import CONTROL_POOL, POLL, Isolation, StartedWorker, Worker, pool_of, wait_for, worker
 from soci_pipeline.errors import StackError, ToolFailed
 from soci_pipeline.log import logger
 from soci_pipeline.machine.footprint import Footprint, footprint
@@ -50,52 +50,46 @@ class Stack:
     """An environment for programs beside the workers: the API, the engine, the tools."""
 
 
-@contextlib.contextmanager
-def local_stack(
-    folder: Path,
-    *,
-    engine: Engine | None,
-    platforms: Sequence[Platform] = PLATFORMS,
-    toolchain: Toolchain | None = None,
-    registry: Literal["embedded", "docker"] = "embedded",
-    database: Database = "sqlite",
-    deployed: Path | None = None,
-    limits: Mapping[str, int] | None = None,
-    isolated: bool = False,
-    worker_python: bool = True,
-    extra: Mapping[str, str] | None = None,
-) -> Iterator[Stack]:
-    """Start everything, make the pools, deploy the flows, and wait until the workers poll.
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What a stack consists of, and how its workers run."""
 
-    ``engine`` None gives workers that build nothing; ``database`` is what the Prefect server keeps its state in, and
-    PostgreSQL comes from Debian's package; ``deployed`` is a copy of an SQLite database in which `deploy` has already
-    made the pools and deployments, so that the stack starts sooner; ``limits`` says by pool how many runs its worker
-    takes at once; ``isolated`` puts each into a mount namespace that hides the other folders; ``worker_python`` says
-    whether the pools know the Python of the workers, which starts runs sooner (`setup --worker-python`); ``extra`` is
-    added to the workers' environment. Raises `StackError`.
-    """
+    engine: Engine | None = None
+    """None gives workers that build nothing."""
+    platforms: Sequence[Platform] = PLATFORMS
+    toolchain: Toolchain = field(default_factory=Toolchain)
+    database: Database = "sqlite"
+    """What the Prefect server keeps its state in; PostgreSQL comes from Debian's package."""
+    deployed: Path | None = None
+    """An SQLite database in which `deploy` has already made pools and deployments: a copy of it saves that time."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """How many runs the worker of a pool takes at once; unlimited for a pool that is not listed."""
+    isolated: bool = False
+    """Whether each worker runs in a mount namespace that hides the other folders; requires root."""
+    worker_python: bool = True
+    """Whether the pools know the Python of the workers, which starts runs sooner (`setup --worker-python`)."""
+    poll_seconds: int = 1
+    """How often a worker asks for work."""
+
+
+@contextlib.contextmanager
+def local_stack(folder: Path, options: StackOptions) -> Iterator[Stack]:
+    """Start everything, make the pools, deploy the flows, and wait until the workers poll; raises `StackError`."""
     folder = folder.absolute()
-    tools = toolchain or Toolchain()
     project = project_folder()
     started = time.monotonic()
+    engine = options.engine
     with footprint(folder) as traces, contextlib.ExitStack() as stack, _telling_its_end():
         _forget(folder)
-        base = dict(engine.env if engine else tools.environment()) | traces.environment
-        servers = stack.enter_context(
-            _servers(folder, traces, registry=registry, database=database, deployed=deployed, toolchain=tools, env=base)
-        )
+        base = dict(engine.env if engine else options.toolchain.environment()) | traces.environment
+        servers = stack.enter_context(_servers(folder, traces, options, env=base))
         flows = servers.git.serve_snapshot(project, "flows", message="The flows that this stack runs")
-        if deployed is None:
-            deploy(servers.prefect, project, worker_python=worker_python)
+        if options.deployed is None:
+            deploy(servers.prefect, project, worker_python=options.worker_python)
+        environment = base | _worker_environment(engine, flows) | {POLL: str(options.poll_seconds)}
+        isolation = _isolation(folder, project, options.toolchain, traces) if options.isolated else None
         workers = stack.enter_context(
-            _workers(
-                folder / "workers",
-                _pools(platforms),
-                servers.prefect,
-                env=base | _worker_environment(engine, flows) | dict(extra or {}),
-                isolation=_isolation(folder, project, tools, traces) if isolated else None,
-                limits=limits or {},
-            )
+            _workers(folder / "workers", servers.prefect, options, env=environment, isolation=isolation)
         )
         logger().info(
             "the stack is ready after %.0f s; Prefect's UI: %s", time.monotonic() - started, servers.prefect.ui_url
@@ -135,44 +129,33 @@ class _Servers:
 
 
 @contextlib.contextmanager
-def _servers(
-    folder: Path,
-    traces: Footprint,
-    *,
-    registry: Literal["embedded", "docker"],
-    database: Database,
-    deployed: Path | None,
-    toolchain: Toolchain,
-    env: Mapping[str, str],
-) -> Iterator[_Servers]:
+def _servers(folder: Path, traces: Footprint, options: StackOptions, *, env: Mapping[str, str]) -> Iterator[_Servers]:
     logger().info("starting a registry, a git server and a Prefect server")
-    serving = embedded_registry if registry == "embedded" else docker_registry
     with contextlib.ExitStack() as stack:
-        address = stack.enter_context(serving(folder / "registry", env=env))
+        address = stack.enter_context(embedded_registry(folder / "registry", env=env))
         git = stack.enter_context(git_server(folder / "git", env=env))
         url = None
-        if database == "postgres":
-            url = stack.enter_context(postgres(folder / "postgres", traces, toolchain=toolchain, env=env))
-        prefect = stack.enter_context(prefect_server(folder / "prefect", env=env, database=url, deployed=deployed))
+        if options.database == "postgres":
+            url = stack.enter_context(postgres(folder / "postgres", traces, toolchain=options.toolchain, env=env))
+        prefect = stack.enter_context(
+            prefect_server(folder / "prefect", env=env, database=url, deployed=options.deployed)
+        )
         yield _Servers(address, git, prefect)
 
 
 @contextlib.contextmanager
 def _workers(
-    folder: Path,
-    pools: Sequence[str],
-    server: PrefectServer,
-    *,
-    env: Mapping[str, str],
-    isolation: Isolation | None,
-    limits: Mapping[str, int],
+    folder: Path, server: PrefectServer, options: StackOptions, *, env: Mapping[str, str], isolation: Isolation | None
 ) -> Iterator[dict[str, StartedWorker]]:
     """A worker for each pool, in folders below ``folder``; all of them poll."""
+    pools = _pools(options.platforms)
     logger().info("starting a worker for each of %s", ", ".join(pools))
     with contextlib.ExitStack() as stack:
         workers = {
             pool: stack.enter_context(
-                worker(pool, folder / pool, server.api_url, env=env, isolation=isolation, limit=limits.get(pool))
+                worker(
+                    pool, folder / pool, server.api_url, env=env, isolation=isolation, limit=options.limits.get(pool)
+                )
             )
             for pool in pools
         }

@@ -29,7 +29,7 @@ class Worker:
     pid: int
 
 
-_POLL = "PREFECT_WORKER_QUERY_SECONDS"
+POLL = "PREFECT_WORKER_QUERY_SECONDS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def worker(
         "TMPDIR": str(home / "tmp"),
         "SOCI_PIPELINE_WORK_FOLDER": str(home / "work"),
         "XDG_CACHE_HOME": str(home / ".cache"),
-        _POLL: env.get(_POLL, "1"),
+        POLL: env.get(POLL, "1"),
     }
     name = f"{pool}-local"
     # The pools are made by `setup`: a worker that made its own would hide that one is missing.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.stack import Stack, local_stack
+from local_stack.stack import Stack, StackOptions, local_stack
 from local_stack.toolchain import Toolchain
 from tests.support.publications import ask
 from tests.support.queued import publish_all, tiny_images
@@ -29,7 +29,7 @@ def on_postgres(
             limits = dict.fromkeys(("soci-control", "soci-amd64", "soci-arm64"), 2)
             folder = tmp_path_factory.mktemp("postgres-stack")
             started = block.enter_context(
-                local_stack(folder, engine=None, toolchain=toolchain, database="postgres", limits=limits)
+                local_stack(folder, StackOptions(toolchain=toolchain, database="postgres", limits=limits))
             )
         yield started
 

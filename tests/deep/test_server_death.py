@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from local_stack.ports import answers
-from local_stack.stack import Stack, local_stack
+from local_stack.stack import Stack, StackOptions, local_stack
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.verification.verify import verify
@@ -77,7 +77,8 @@ def test_a_server_that_dies_in_mid_publish_and_comes_back_costs_nothing_or_a_fai
         address = later.enter_context(image.served())
         # What is started again is stopped after the workers, as the first server would be.
         again = later.enter_context(contextlib.ExitStack())
-        stack = later.enter_context(local_stack(tmp_path / "stack", engine=None, platforms=(AMD64,), deployed=prepared))
+        options = StackOptions(platforms=(AMD64,), deployed=prepared)
+        stack = later.enter_context(local_stack(tmp_path / "stack", options))
         served = stack.git.serve(repository(tmp_path / "app").path, "app")
         parameters = {
             "image": f"{stack.registry}/{REPOSITORY}",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_stack.engine import Engine
-from local_stack.stack import Stack, local_stack
+from local_stack.stack import Stack, StackOptions, local_stack
 from local_stack.toolchain import Toolchain
 from tests.support.built_sources import SLOW, cancel_in_mid_build, kill_in_mid_build, source_of
 
@@ -27,7 +27,9 @@ def plain_stack(
         with or_skip():
             folder = tmp_path_factory.mktemp("plain")
             started = block.enter_context(
-                local_stack(folder, engine=engine, toolchain=toolchain, isolated=True, worker_python=False)
+                local_stack(
+                    folder, StackOptions(engine=engine, toolchain=toolchain, isolated=True, worker_python=False)
+                )
             )
         yield started
 

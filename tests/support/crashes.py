@@ -90,7 +90,7 @@ def crash_shop(folder: Path) -> Iterator[Shop]:
         image_layout(folder / "prebuilt" / each.slug, each, [gzip_layer(files)])
     plan = KillPlan()
     with (
-        serving(folder / "registry", faults=plan) as address,
+        serving(folder / "registry", middleware=plan.middleware) as address,
         RegistryClient(address, settings=PATIENCE) as client,
     ):
         yield Shop(client, plan, processes(), folder)

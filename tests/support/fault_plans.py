@@ -13,9 +13,9 @@ from soci_pipeline.oci.media_types import OCI_CONFIG
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.pull import pull_graph
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings, serving
-from soci_pipeline.registry.server.faults import Kind
+from soci_pipeline.registry.server import ServerSettings, serving
 from soci_pipeline.registry.settings import ClientSettings
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.images import index_layout
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, leftovers, noise, push_image
 
@@ -52,7 +52,7 @@ class Place:
 def faulty_registry(folder: Path) -> Iterator[Place]:
     """A registry with a login, whose faults are planned through the place that is yielded."""
     plan = FaultPlan()
-    with serving(folder, faults=plan, settings=ServerSettings(login=LOGIN)) as address:
+    with serving(folder, middleware=plan.middleware, settings=ServerSettings(login=LOGIN)) as address:
         yield Place(address, plan, folder, "")
 
 

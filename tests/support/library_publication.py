@@ -22,11 +22,10 @@ from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tags import move_tags
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.server import Fault, FaultPlan
-from soci_pipeline.registry.server.faults import Kind
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.verification.verify import verify
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.registries import QUICK
 
 TAGS = ("v1", "latest")

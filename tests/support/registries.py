@@ -16,8 +16,9 @@ from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
 from soci_pipeline.registry.auth import CredentialProvider, Credentials, FixedCredentials
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, serving
+from soci_pipeline.registry.server import Login, ServerSettings, serving
 from soci_pipeline.registry.settings import ClientSettings
+from tests.support.faults import Fault, FaultPlan
 
 REPOSITORY = "team/app"
 LOGIN = Login("robot", SecretStr("opensesame"), bearer=True)
@@ -61,8 +62,9 @@ def registry(
     chosen = server or ServerSettings()
     if referrers is not None:
         chosen = replace(chosen, referrers=referrers)
+    plan = FaultPlan(faults) if faults is not None and not isinstance(faults, FaultPlan) else faults
     with (
-        serving(folder, faults=faults, settings=chosen) as address,
+        serving(folder, middleware=None if plan is None else plan.middleware, settings=chosen) as address,
         RegistryClient(address, settings=settings, credentials=credentials) as client,
     ):
         yield client

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from local_stack.engine import Engine
 from local_stack.prefect_server import database_of, prefect_server
-from local_stack.stack import Stack, deploy, local_stack
+from local_stack.stack import Stack, StackOptions, deploy, local_stack
 from local_stack.toolchain import Toolchain
 from local_stack.workers import Worker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _CACHE = REPOSITORY / ".cache" / "deployed"
-# What `soci-pipeline setup` and `prefect deploy` read; the first three hold the parameters of the flows.
-_SOURCES = ("src", "tasks", "flows", "deployments", "prefect.yaml", "requirements")
+# What `soci-pipeline setup` and `prefect deploy` read; `src`, `tasks` and `flows` hold the parameters of the flows.
+_SOURCES = ("src", "local_stack", "tasks", "flows", "deployments", "prefect.yaml", "requirements")
 
 
 @contextmanager
@@ -61,15 +61,15 @@ def _fingerprint() -> str:
 def shared_stack(folder: Path, *, engine: Engine, toolchain: Toolchain, prepared: Path) -> Iterator[Stack]:
     """A stack with a worker for each pool, as any process of the run can use it."""
     isolated = os.geteuid() == 0
-    with local_stack(
-        folder,
+    options = StackOptions(
         engine=with_containerd_tools(engine, toolchain),
         toolchain=toolchain,
         deployed=prepared,
         isolated=isolated,
         # For minutes the workers wait beside tests that need the processor; a question costs them and the server 90 ms.
-        extra=containerd_address(engine) | {"PREFECT_WORKER_QUERY_SECONDS": "3"},
-    ) as started:
+        poll_seconds=3,
+    )
+    with local_stack(folder, options) as started:
         workers = {
             pool: Worker(name=each.name, pool=pool, home=each.home, log=each.log, pid=each.pid)
             for pool, each in started.workers.items()
@@ -80,8 +80,3 @@ def shared_stack(folder: Path, *, engine: Engine, toolchain: Toolchain, prepared
 def with_containerd_tools(engine: Engine, toolchain: Toolchain) -> Engine:
     """The engine with ctr and soci on the PATH of its environment."""
     return replace(engine, env=dict(engine.env) | {"PATH": toolchain.ensure(["containerd", "soci"])["PATH"]})
-
-
-def containerd_address(engine: Engine) -> dict[str, str]:
-    """The variable that leads ctr to the containerd below the engine, where there is one."""
-    return {} if engine.containerd_socket is None else {"CONTAINERD_ADDRESS": str(engine.containerd_socket)}

@@ -10,7 +10,8 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
-from soci_pipeline.registry.server import FaultPlan, ServerSettings, serving
+from soci_pipeline.registry.server import ServerSettings, serving
+from tests.support.faults import FaultPlan
 
 NAME = "team/app"
 API = f"/v2/{NAME}"
@@ -23,7 +24,7 @@ def wire(
     folder: Path, *, settings: ServerSettings | None = None, faults: FaultPlan | None = None
 ) -> Iterator[httpx.Client]:
     with (
-        serving(folder, settings=settings, faults=faults) as address,
+        serving(folder, settings=settings, middleware=faults.middleware if faults else None) as address,
         httpx.Client(base_url=f"http://{address}", trust_env=False, verify=False, timeout=10) as http,
     ):
         yield http

@@ -20,10 +20,11 @@ from soci_pipeline.publish.registries import check_push, connect
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, serving
+from soci_pipeline.registry.server import Login, ServerSettings, serving
 from soci_pipeline.settings import RegistrySettings, Settings
 from tests.support.aws import REGION, REGISTRY
 from tests.support.ecr_name import named_as_ecr
+from tests.support.faults import Fault, FaultPlan
 from tests.support.images import AMD64, ARM64, image_layout
 
 IMAGE = ImageReference.parse(f"{REGISTRY}/team/app")
@@ -143,7 +144,7 @@ def test_a_role_that_lacks_a_permission_is_told_the_statement_that_gives_it(
     plan = FaultPlan([Fault(method, "/v2/team/app/", times=9, status=403, code="DENIED")])
     login = ServerSettings(login=Login("AWS", SecretStr(_emulated_password())))
     with (
-        serving(tmp_path / "registry", settings=login, faults=plan) as address,
+        serving(tmp_path / "registry", settings=login, middleware=plan.middleware) as address,
         named_as_ecr(address, tmp_path, monkeypatch) as authority,
         connect(IMAGE, Settings(registry=RegistrySettings(ca_file=authority))) as client,
     ):

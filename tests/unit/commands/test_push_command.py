@@ -11,7 +11,8 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG
-from soci_pipeline.registry.server import FaultPlan, serving
+from soci_pipeline.registry.server import serving
+from tests.support.faults import FaultPlan
 from tests.support.images import AMD64, add_attestation, add_image, image_layout, only_manifest
 from tests.support.several_images import one_platform_twice, several_images
 
@@ -26,7 +27,7 @@ def plan() -> FaultPlan:
 
 @pytest.fixture
 def address(tmp_path: Path, plan: FaultPlan) -> Iterator[str]:
-    with serving(tmp_path / "registry", faults=plan) as address:
+    with serving(tmp_path / "registry", middleware=plan.middleware) as address:
         yield address
 
 

@@ -13,13 +13,13 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import AccessRefused, RegistryError, RegistryUnreachable
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.registry.server.faults import Fault, Kind
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.reindex.index import Settings, index_existing
 from soci_pipeline.soci.index.convert import Conversion, convert
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.soci.ztoc.codec import decode, encode
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.images import image_layout
 from tests.support.published import REPOSITORY, flip, stored, tag
 from tests.support.registries import AT_ONCE, registry
@@ -115,7 +115,10 @@ def test_a_ztoc_that_is_damaged_in_the_registry_is_built_again(tmp_path: Path) -
 def _faulty(folder: Path, fault: Fault) -> Iterator[RegistryClient]:
     """The registry in a folder with one fault, and a client that asks once."""
     patience = ClientSettings(attempts=1, settle_time=0)
-    with serving(folder, faults=[fault]) as address, RegistryClient(address, settings=patience) as client:
+    with (
+        serving(folder, middleware=FaultPlan([fault]).middleware) as address,
+        RegistryClient(address, settings=patience) as client,
+    ):
         yield client
 
 

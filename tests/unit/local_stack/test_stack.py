@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from local_stack.ports import listens
-from local_stack.stack import local_stack
+from local_stack.stack import StackOptions, local_stack
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import StackError
 from tests.support.prefect_command import PrefectCommand
@@ -27,7 +27,7 @@ def test_a_stack_that_cannot_be_set_up_says_why_and_leaves_nothing_running(
     folder = tmp_path / "stack"
     with (
         pytest.raises(StackError, match=r"(?s)soci-pipeline setup failed\n.*Prefect could not be set up"),
-        local_stack(folder, engine=None, toolchain=Toolchain(tmp_path / "toolchain")),
+        local_stack(folder, StackOptions(toolchain=Toolchain(tmp_path / "toolchain"))),
     ):
         pytest.fail("there is no stack")
     started = command.started()
@@ -42,7 +42,7 @@ def test_a_server_that_does_not_come_up_ends_the_registry_and_git_too(tmp_path: 
     command.fail("no space left on device")
     with (
         pytest.raises(StackError, match=r"(?s)Prefect server ended while starting.*no space left"),
-        local_stack(tmp_path / "stack", engine=None, toolchain=Toolchain(tmp_path / "toolchain")),
+        local_stack(tmp_path / "stack", StackOptions(toolchain=Toolchain(tmp_path / "toolchain"))),
     ):
         pytest.fail("there is no stack")
     mark = command.started()["env"]["SOCI_PIPELINE_STACK"].encode()

@@ -14,10 +14,11 @@ from soci_pipeline.oci.media_types import DOCKER_LIST, OCI_MANIFEST
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.oci.platform_selection import check_complete, select_platforms
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.registry.server import FaultPlan, serving
+from soci_pipeline.registry.server import serving
 from soci_pipeline.soci.index.convert import convert
 from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from tests.support.archives import oci_archive
+from tests.support.faults import FaultPlan
 from tests.support.images import AMD64, ARM64, add_artifact, add_attestation, add_image, as_artifact, image_layout
 
 ARM_V7 = Platform("linux", "arm", "v7")
@@ -32,7 +33,7 @@ def plan() -> FaultPlan:
 
 @pytest.fixture
 def address(tmp_path: Path, plan: FaultPlan) -> Iterator[str]:
-    with serving(tmp_path / "registry", faults=plan) as address:
+    with serving(tmp_path / "registry", middleware=plan.middleware) as address:
         yield address
 
 

@@ -13,8 +13,9 @@ from soci_pipeline.publish.tags import Outcome, check_tags_before_build, move_ta
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ImmutableTag, ManifestUnknown
 from soci_pipeline.registry.manifests import Manifests
-from soci_pipeline.registry.server import FaultPlan, ServerSettings, serving
+from soci_pipeline.registry.server import ServerSettings, serving
 from soci_pipeline.registry.tag_mutability import TagMutability
+from tests.support.faults import FaultPlan
 from tests.support.images import AMD64, add_image, gzip_layer
 from tests.support.published import REPOSITORY, stored, upload
 from tests.support.registries import AT_ONCE, registry
@@ -110,7 +111,7 @@ def test_a_conflict_of_a_platform_leaves_the_tags_of_the_index_where_they_are(
 
 def test_tags_of_platforms_are_written_before_the_index_and_mutable_ones_last(tmp_path: Path, layout: Layout) -> None:
     plan = FaultPlan()
-    with serving(tmp_path / "faulty", faults=plan) as address, RegistryClient(address) as client:
+    with serving(tmp_path / "faulty", middleware=plan.middleware) as address, RegistryClient(address) as client:
         index, platform = index_of(client, layout, NEW), add_image(layout, AMD64, [gzip_layer({"new": b"1"})])
         upload(client, layout, platform)
         old = index_of(client, layout, OLD)

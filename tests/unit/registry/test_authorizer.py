@@ -24,8 +24,8 @@ from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import connect
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryError
-from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings, serving
-from soci_pipeline.registry.server.faults import Kind
+from soci_pipeline.registry.server import Login, ServerSettings, serving
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, push_image, registry, upload
 from tests.support.strange import strange
 

@@ -14,8 +14,8 @@ from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
-from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings
-from soci_pipeline.registry.server.faults import Kind
+from soci_pipeline.registry.server import ServerSettings
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.registries import QUICK, REPOSITORY, described, noise, push_image, registry, upload
 from tests.support.strange import strange
 

@@ -7,6 +7,7 @@ half-done may show, and no upload session may stay open.
 import io
 import itertools
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -25,9 +26,9 @@ from soci_pipeline.registry.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from soci_pipeline.registry.server import Fault
-from soci_pipeline.registry.server.faults import Kind
+from soci_pipeline.registry.server import serving
 from tests.support.fault_plans import BLOB, LARGE, SESSION, Place, faulty_registry, run_random_plans
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.registries import QUICK, described, noise, push_image, upload
 
 SMALL = noise(5_000, seed=3)
@@ -287,3 +288,14 @@ def test_every_test_that_the_table_names_exists() -> None:
         texts = [(root / name).read_text() for name in files]
         lost = [name for name in re.findall(r"`(test_\w+)`", row) if not any(f"def {name}(" in text for text in texts)]
         assert not lost, row
+
+
+@pytest.mark.parametrize("kind", [Kind.RESET, Kind.LOST_ANSWER])
+def test_a_planned_reset_is_one_of_tcp_s(kind: Kind, tmp_path: Path) -> None:
+    plan = FaultPlan([Fault("GET", "/v2/", kind=kind)])
+    with serving(tmp_path, middleware=plan.middleware) as address:
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(f"GET /v2/ HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+            with pytest.raises(ConnectionResetError):
+                connection.recv(100)

@@ -12,7 +12,8 @@ from starlette.routing import Route
 
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import AccessRefused
-from soci_pipeline.registry.server import Fault, FaultPlan, Login, ServerSettings
+from soci_pipeline.registry.server import Login, ServerSettings
+from tests.support.faults import Fault, FaultPlan
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, registry, upload
 from tests.support.strange import strange
 

@@ -17,8 +17,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ContentMismatch, ManifestUnknown
 from soci_pipeline.registry.pull import pull_graph
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.registry.server import Fault, FaultPlan
-from soci_pipeline.registry.server.faults import Kind
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.images import AMD64, ARM64, image_layout, index_layout
 from tests.support.registries import QUICK, REPOSITORY, registry
 from tests.support.strange import strange

@@ -13,8 +13,8 @@ from soci_pipeline.oci.media_types import DOCKER_FOREIGN_LAYER_GZIP, OCI_CONFIG,
 from soci_pipeline.progress import shown_by
 from soci_pipeline.registry.errors import AccessRefused, ImmutableTag, RegistryError
 from soci_pipeline.registry.push import push_graph
-from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings
-from soci_pipeline.registry.server.faults import Kind
+from soci_pipeline.registry.server import ServerSettings
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.images import image_layout, index_layout, only_manifest
 from tests.support.meters import Measured, RecordingDisplay
 from tests.support.registries import REPOSITORY, described, leftovers, noise, registry

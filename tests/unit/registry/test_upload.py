@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer, RepositoryUnknown
-from soci_pipeline.registry.server import Fault, FaultPlan, ServerSettings
-from soci_pipeline.registry.server.faults import Kind
+from soci_pipeline.registry.server import ServerSettings
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.registries import (
     CREDENTIALS,
     LOGIN,

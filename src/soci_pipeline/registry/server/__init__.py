@@ -2,9 +2,8 @@
 
 from soci_pipeline.registry.server.app import create_app
 from soci_pipeline.registry.server.authentication import Login
-from soci_pipeline.registry.server.faults import Fault, FaultPlan
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.registry.server.settings import ServerSettings
 from soci_pipeline.registry.server.storage import Storage
 
-__all__ = ["Fault", "FaultPlan", "Login", "ServerSettings", "Storage", "create_app", "serving"]
+__all__ = ["Login", "ServerSettings", "Storage", "create_app", "serving"]

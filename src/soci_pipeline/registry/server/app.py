@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -18,7 +18,6 @@ from soci_pipeline.registry.server import blobs, manifests
 from soci_pipeline.registry.server.answers import Refusal, empty, json_response
 from soci_pipeline.registry.server.authentication import CATALOG, Access, Gate, repository_access
 from soci_pipeline.registry.server.exchange import Exchange, Site
-from soci_pipeline.registry.server.faults import Fault, FaultInjector, FaultPlan
 from soci_pipeline.registry.server.settings import ServerSettings
 from soci_pipeline.registry.server.storage import Storage
 from soci_pipeline.registry.server.uploads import Uploads
@@ -47,12 +46,7 @@ _ACTIONS = {"GET": {"pull"}, "HEAD": {"pull"}, "DELETE": {"delete"}}
 _SESSION_ACTIONS = {"pull", "push"}
 
 
-def create_app(
-    storage: Storage | Path,
-    *,
-    faults: FaultPlan | Iterable[Fault] | None = None,
-    settings: ServerSettings | None = None,
-) -> ASGIApp:
+def create_app(storage: Storage | Path, *, settings: ServerSettings | None = None) -> ASGIApp:
     """The registry over a storage, as an ASGI application.
 
     Whoever opened the storage closes it once the server has stopped. A folder is opened here, and locked for as long as
@@ -84,9 +78,7 @@ def create_app(
     app = Starlette(routes=routes)
     # Its URL would be built from the Host header.
     app.router.redirect_slashes = False
-    if faults is None:
-        return app
-    return FaultInjector(app, faults if isinstance(faults, FaultPlan) else FaultPlan(faults))
+    return app
 
 
 def open_storage(folder: Path, settings: ServerSettings) -> Storage:
@@ -129,12 +121,5 @@ def _needed(site: Site, request: Request, name: str, rest: str) -> Access:
 
 
 def _admit(gate: Gate | None, request: Request, access: Access) -> None:
-    expired = bool(getattr(request.state, "expired", False))
-    if gate is None:
-        if expired:
-            raise Refusal("UNAUTHORIZED", "authentication required")
-        return
-    if expired:
-        gate.forget_tokens()
-        raise gate.challenge(request, access)
-    gate.check(request, access)
+    if gate is not None:
+        gate.check(request, access)

@@ -87,11 +87,6 @@ class Gate:
             return ""
         return "invalid_token" if self._grant(request) is None else "insufficient_scope"
 
-    def forget_tokens(self) -> None:
-        """Every token given out so far has expired."""
-        with self._lock:
-            self._grants.clear()
-
     async def token(self, request: Request) -> Response:
         """The token endpoint: GET with Basic, or POST with an identity token (the password serves as one)."""
         if request.method == "POST":

@@ -10,7 +10,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from soci_pipeline.registry.server.answers import json_response
 from soci_pipeline.registry.server.connections import Connections
-from soci_pipeline.registry.server.faults import TRANSPORT
 
 STALL_SECONDS = 30.0
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._-]{1,255})(?::[0-9]{1,5})?\Z")
@@ -35,7 +34,7 @@ class RegistryProtocol(H11Protocol):
         # answer waits 40 ms for a delayed acknowledgement between its head and its body.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._handle = raw.fileno()
-        self.app: Any = _with_transport(unambiguous(self.app), transport)
+        self.app: Any = unambiguous(self.app)
         self._seen = self._waits_for()
         self._timer = self.loop.call_later(self.stall_seconds, self._look)
 
@@ -121,13 +120,3 @@ def _problem(scope: Scope) -> str | None:
     if b"host" in headers and not _HOST.match(headers[b"host"]):
         return "the Host header is not a host and a port"
     return None
-
-
-def _with_transport(app: Any, transport: asyncio.Transport) -> ASGIApp:
-    """Give each request its connection, which a fault plan needs to break it."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("extensions", {})[TRANSPORT] = transport
-        await app(scope, receive, send)
-
-    return wrapped

@@ -5,7 +5,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from starlette.types import ASGIApp
 from soci_pipeline.errors import InvalidInput, StackError
 from soci_pipeline.registry.server.app import create_app, open_storage
 from soci_pipeline.registry.server.connections import Connections, counting
-from soci_pipeline.registry.server.faults import Fault, FaultPlan
 from soci_pipeline.registry.server.protocol import registry_protocol
 from soci_pipeline.registry.server.settings import ServerSettings
 from soci_pipeline.registry.server.storage import Storage
@@ -101,24 +100,23 @@ def serving(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    faults: FaultPlan | Iterable[Fault] | None = None,
+    middleware: Callable[[ASGIApp], ASGIApp] | None = None,
     settings: ServerSettings | None = None,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
 ) -> Iterator[str]:
     """Serve a folder from a thread while the block runs; yields the address, ``host:port``. Port 0 takes a free one.
 
+    ``middleware`` wraps the registry's ASGI application, to see or change requests and answers.
     Raises `StackError` where the address or the folder is taken.
     """
     settings = settings or ServerSettings()
     connections = Connections(settings.connections_per_address)
     # The folder is made once the address is had.
     with counting(listen(host, port), connections) as listener, open_storage(folder, settings) as storage:
-        app = create_app(storage, faults=faults, settings=settings)
-        # Answers that are cut on purpose are no news.
-        level = "error" if faults is None else "critical"
-        tls = {"tls_cert": tls_cert, "tls_key": tls_key}
-        server = make_server(app, **tls, log_level=level, connections=connections, storage=storage)
+        app = create_app(storage, settings=settings)
+        served = app if middleware is None else middleware(app)
+        server = make_server(served, tls_cert=tls_cert, tls_key=tls_key, connections=connections, storage=storage)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="registry", daemon=True)
         thread.start()
         try:

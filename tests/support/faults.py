@@ -1,24 +1,30 @@
 """A fault plan: what goes wrong at which request, so that clients can be shown to survive it.
 
+`FaultPlan.middleware` puts a plan before a server's application, whatever server runs it.
 A `Fault` fits requests by method and path; it strikes at the ``nth`` one that fits and at ``times - 1`` more after it.
 """
 
 import asyncio
+import ctypes
+import os
 import re
 import socket
+import stat
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soci_pipeline.registry.server.answers import json_response
 
-TRANSPORT = "soci_pipeline.transport"
-"""The name under which the server gives a request its connection."""
+_C = ctypes.CDLL(None, use_errno=True)
+_VOID = (b"authorization", b"Bearer void")
 
 
 class Kind(StrEnum):
@@ -38,8 +44,8 @@ class Kind(StrEnum):
     """One bit of the answer's body is flipped, at byte ``after_bytes``."""
     STALE_RANGE = "stale_range"
     """The Range of an answer says ``after_bytes`` bytes, whatever was taken."""
-    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - no secret
-    """Every token given out so far is void; the request is answered with a challenge."""
+    EXPIRED_TOKEN = "expired_token"
+    """Every token that was used so far is void; a registry with a login answers the request with a challenge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,10 @@ class FaultPlan:
             self.struck = []
             self.requests = []
 
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """Put the plan before an application."""
+        return _FaultInjector(app, self)
+
     def next_for(self, method: str, path: str) -> Fault | None:
         """Count a request; the first fault that strikes it."""
         with self._lock:
@@ -97,12 +107,14 @@ class FaultPlan:
             return chosen
 
 
-class FaultInjector:
-    """Stands before an application and carries a plan out. `EXPIRED_TOKEN` is left to the application."""
+class _FaultInjector:
+    """Stands before an application and carries a plan out."""
 
     def __init__(self, app: ASGIApp, plan: FaultPlan) -> None:
         self._app = app
         self._plan = plan
+        self._used: set[bytes] = set()
+        self._void: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -110,12 +122,17 @@ class FaultInjector:
             await self._app(scope, receive, send)
             return
         fault = self._plan.next_for(scope["method"], scope["path"])
+        if fault is not None and fault.kind == Kind.EXPIRED_TOKEN:
+            self._void |= self._used
+        scope = self._with_void_tokens(scope)
         match None if fault is None else Kind(fault.kind):
             case Kind.STATUS if fault is not None:
                 await _answer(fault)(scope, receive, send)
             case Kind.DELAY if fault is not None:
                 await asyncio.sleep(fault.seconds)
                 await self._app(scope, receive, send)
+            case Kind.RESET if fault is not None and not fault.after_bytes:
+                reset(scope)
             case Kind.RESET if fault is not None:
                 await self._app(scope, _cut_body(scope, receive, fault.after_bytes), send)
             case Kind.LOST_ANSWER:
@@ -126,11 +143,20 @@ class FaultInjector:
                 await self._app(scope, receive, _flip(send, fault.after_bytes))
             case Kind.STALE_RANGE if fault is not None:
                 await self._app(scope, receive, _other_range(send, fault.after_bytes))
-            case Kind.EXPIRED_TOKEN:
-                scope["state"]["expired"] = True
-                await self._app(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)
+
+    def _with_void_tokens(self, scope: Scope) -> Scope:
+        """The request, with a token that no registry knows in the place of a void one."""
+        sent = dict(scope["headers"]).get(b"authorization", b"")
+        if sent.startswith(b"Bearer "):
+            self._used.add(sent)
+        if sent not in self._void:
+            return scope
+        return {
+            **scope,
+            "headers": [_VOID if name == b"authorization" else (name, value) for name, value in scope["headers"]],
+        }
 
 
 def _answer(fault: Fault) -> ASGIApp:
@@ -148,12 +174,40 @@ def _answer(fault: Fault) -> ASGIApp:
 
 def reset(scope: Scope) -> None:
     """End a request's connection with a TCP reset."""
-    transport = scope.get("extensions", {}).get(TRANSPORT)
-    if not isinstance(transport, asyncio.Transport):
-        raise TypeError("the server does not give its connections to the application")
-    raw = transport.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+    with _connection(scope) as connection:
+        # connect(2): with AF_UNSPEC an association is dissolved, which sends a reset.
+        address = struct.pack("H14x", socket.AF_UNSPEC)
+        if _C.connect(connection.fileno(), address, len(address)) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@contextmanager
+def _connection(scope: Scope) -> Iterator[socket.socket]:
+    """The connection that a request came by, which is a socket of this process."""
+    for descriptor in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
+        if not stat.S_ISSOCK(_mode(descriptor)):
+            continue
+        with socket.socket(fileno=os.dup(descriptor)) as found:
+            if _peer(found) == tuple(scope["client"]):
+                yield found
+                return
+    raise LookupError(f"no socket of this process is connected to {scope['client']}")
+
+
+def _mode(descriptor: int) -> int:
+    try:
+        return os.fstat(descriptor).st_mode
+    except OSError:
+        # The folder's own, which is closed by now, or another thread's.
+        return 0
+
+
+def _peer(connection: socket.socket) -> tuple[str, int] | None:
+    try:
+        address = connection.getpeername()
+    except OSError:
+        return None
+    return tuple(address[:2]) if isinstance(address, tuple) else None
 
 
 def _cut_body(scope: Scope, receive: Receive, after: int) -> Receive:
@@ -176,22 +230,21 @@ def _cut_body(scope: Scope, receive: Receive, after: int) -> Receive:
 
 
 def _cut_answer(scope: Scope, send: Send, after: int | None) -> Send:
+    """Send an answer up to ``after`` bytes of its body; a server closes the connection of one that is not complete."""
     sent = 0
 
     async def cut(message: Message) -> None:
         nonlocal sent
         if after is None:
-            reset(scope)
+            if message["type"] == "http.response.start":
+                reset(scope)
             return
-        if message["type"] == "http.response.body":
-            body = message.get("body", b"")[: max(0, after - sent)]
-            sent += len(message.get("body", b""))
-            await send({**message, "body": body, "more_body": True})
-            if sent >= after or not message.get("more_body"):
-                transport = scope["extensions"][TRANSPORT]
-                transport.close()
-            return
-        await send(message)
+        body = message.get("body", b"")
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif sent < after:
+            await send({**message, "body": body[: after - sent], "more_body": True})
+        sent += len(body)
 
     return cut
 
