@@ -15,10 +15,8 @@ from enum import StrEnum
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from soci_pipeline.http_server.protocol import TRANSPORT
 from soci_pipeline.registry.server.answers import json_response
-
-TRANSPORT = "soci_pipeline.transport"
-"""The name under which the server gives a request its connection."""
 
 
 class Kind(StrEnum):
