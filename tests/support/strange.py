@@ -1,7 +1,5 @@
 """Registries that do what no good one does: an application of the test's own over real HTTP."""
 
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from soci_pipeline.registry.server.serving import listen, make_server
+from soci_pipeline.http_server.server import listen
+from soci_pipeline.registry.server.serving import make_server
 from tests.support.certificates import Pair
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -22,12 +21,8 @@ def strange(app: Starlette | Callable[[Request], Awaitable[Response]], *, tls: P
     if not isinstance(app, Starlette):
         app = Starlette(routes=[Route("/{rest:path}", app, methods=_METHODS)])
     certificate, key = (tls.certificate, tls.key) if tls else (None, None)
-    server = make_server(app, tls_cert=certificate, tls_key=key, log_level="critical")
-    with listen("127.0.0.1", 0) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.005)
+    with (
+        listen("127.0.0.1", 0) as listener,
+        make_server(app, listener, tls_cert=certificate, tls_key=key).running("strange registry"),
+    ):
         yield f"127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()

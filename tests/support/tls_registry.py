@@ -1,6 +1,5 @@
 """The embedded registry over TLS, with a certificate made for the occasion and a record of every request."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,8 +8,9 @@ from pathlib import Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from local_stack.ports import LOOPBACK
+from soci_pipeline.http_server.server import listen
 from soci_pipeline.registry.server.app import create_app
-from soci_pipeline.registry.server.serving import listen, make_server
+from soci_pipeline.registry.server.serving import make_server
 from soci_pipeline.registry.server.storage import Storage
 from tests.support.certificates import certificate
 
@@ -58,14 +58,8 @@ def tls_registry(folder: Path, name: str) -> Iterator[RecordingRegistry]:
     with listen(LOOPBACK, 0) as listener, Storage(folder / "content") as storage:
         registry = RecordingRegistry(name, listener.getsockname()[1], own.certificate)
         app = _recording(create_app(storage), registry.requests)
-        server = make_server(app, tls_cert=own.certificate, tls_key=own.key)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
+        with make_server(app, listener, tls_cert=own.certificate, tls_key=own.key).running("TLS registry"):
             yield registry
-        finally:
-            server.should_exit = True
-            thread.join(20)
 
 
 def _recording(app: ASGIApp, requests: list[Request]) -> ASGIApp:

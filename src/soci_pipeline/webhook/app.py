@@ -7,14 +7,12 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from soci_pipeline.http_server.connections import peer_of
 from soci_pipeline.webhook import metrics
-from soci_pipeline.webhook.http_protocol import sender_of
 from soci_pipeline.webhook.openapi import document
 from soci_pipeline.webhook.receiver import Answer, Receiver
 
@@ -63,7 +61,7 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
 
     async def webhook(request: Request) -> Response:
         name = request.path_params["source"]
-        client = sender_of(request.client.host if request.client else "")
+        client = peer_of(request.client.host if request.client else "")
         refused = receiver.admit(name, client)
         if refused is not None:
             return _json(refused)
@@ -100,29 +98,10 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
             Route("/openapi.json", openapi, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _http_error},
-        middleware=[Middleware(_OneFraming)],
     )
     # Starlette would build the URL of the redirect from the Host header, which the sender chooses.
     app.router.redirect_slashes = False
     return app
-
-
-class _OneFraming:
-    """Rejects a request whose body's length two servers could read differently (RFC 9112, 6.1), and closes."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        names = {name for name, _ in scope.get("headers", ())}
-        chunked = b"transfer-encoding" in names
-        if chunked and (b"content-length" in names or scope.get("http_version") == "1.0"):
-            detail = "Transfer-Encoding with Content-Length, or in HTTP/1.0, is ambiguous."
-            headers = {"Connection": "close"}
-            refusal = JSONResponse({"error": "ambiguous-length", "detail": detail}, status_code=400, headers=headers)
-            await refusal(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
 
 
 def _headers(request: Request) -> dict[str, str]:

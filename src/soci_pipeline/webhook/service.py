@@ -4,29 +4,28 @@ import contextlib
 import fcntl
 import logging
 import os
+import signal
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.http_server.connections import Connections
+from soci_pipeline.http_server.protocol import Limits
+from soci_pipeline.http_server.server import HttpServer, listen, tls_context
 from soci_pipeline.prefect_rest.client import PrefectApi
-from soci_pipeline.registry.server.connections import Connections, counting
 from soci_pipeline.webhook.app import create_app
 from soci_pipeline.webhook.configuration import Configuration, PrefectSettings
 from soci_pipeline.webhook.dispatch import Dispatcher
 from soci_pipeline.webhook.errors import OutboxUnavailable
 from soci_pipeline.webhook.forge import Forge
-from soci_pipeline.webhook.http_protocol import Places, bounded_connections
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.loop import Loop
 from soci_pipeline.webhook.metrics import Labels, Metrics
 from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.outcomes import OutcomeWatcher
+from soci_pipeline.webhook.proxies import ForwardedSender, TrustedProxies
 from soci_pipeline.webhook.receiver import Receiver
 from soci_pipeline.webhook.retention import Cleaner
 from soci_pipeline.webhook.secret_values import MIN_KEY_BYTES
@@ -36,9 +35,10 @@ from soci_pipeline.webhook.sources.gitlab import GitLabSource
 from soci_pipeline.webhook.sources.source import HttpSource
 from soci_pipeline.webhook.sources.standard import key_bytes
 
-_START_S = 20.0
 _GRACE_S = 15
+_KEEP_ALIVE_S = 10
 _MAX_CONNECTIONS = 512
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _FREE_ADDRESS = (
     "Its log says why. Under `listen` of the configuration, take an address of this machine, and a port that is free: "
     "0 finds one."
@@ -191,85 +191,49 @@ def _without_secret(configuration: Configuration) -> Iterator[str]:
 
 def serve(configuration: Configuration) -> None:
     """Run until the process is told to stop (SIGTERM, SIGINT); requests under way are ended in order."""
-    with Service(configuration) as service:
-        server = _server(service)
-        try:
-            server.run()
-        except SystemExit as error:  # uvicorn's way of saying that it cannot listen
-            listen = configuration.listen
-            raise StackError(
-                f"the receiver cannot listen on {listen.host}:{listen.port}", advice=_FREE_ADDRESS
-            ) from error
+    with Service(configuration) as service, _listener(configuration) as listener:
+        host, port = listener.getsockname()[:2]
+        received = _server(service, listener).run(on_ready=lambda: log("receiver listens", host=host, port=port))
+    if received is not None:
+        signal.raise_signal(received)
 
 
 @contextlib.contextmanager
 def serving(configuration: Configuration) -> Iterator[tuple[str, Service]]:
     """Run the receiver in threads of this process; yields its address (``http://host:port``) and the service."""
     with Service(configuration) as service:
-        server = _server(service)
-        thread = threading.Thread(target=_run_quietly, args=(server,), name="receiver", daemon=True)
-        thread.start()
         try:
-            yield _address(server, thread, configuration.listen.host), service
-        finally:
-            server.should_exit = True
-            thread.join(_GRACE_S + 5)
+            listener = _listener(configuration)
+        except StackError as error:
+            raise StackError(f"the receiver did not start: {error.reason}", advice=error.advice) from error
+        with listener, _server(service, listener).running("receiver"):
+            yield f"http://{configuration.listen.host}:{listener.getsockname()[1]}", service
 
 
-class _Server(uvicorn.Server):
-    """Logs where it listens. With ``handshakes`` it counts connections from the moment they are accepted."""
-
-    handshakes: Connections | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.handshakes is not None:
-            sockets = [counting(self.config.bind_socket(), self.handshakes)]
-        await super().startup(sockets=sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            log("receiver listens", host=host, port=port)
+def _listener(configuration: Configuration) -> socket.socket:
+    host, port = configuration.listen.host, configuration.listen.port
+    try:
+        return listen(host, port)
+    except StackError as error:
+        raise StackError(
+            f"the receiver cannot listen on {host}:{port}: {error.reason}", advice=_FREE_ADDRESS
+        ) from error
 
 
-def _server(service: Service) -> uvicorn.Server:
-    listen, limits = service.configuration.listen, service.configuration.limits
-    places = Places(limits.connections_per_address, _MAX_CONNECTIONS, listen.trusted_proxies)
-    handshakes = places.handshakes() if listen.tls_cert else None
-    server = _Server(
-        uvicorn.Config(
-            service.app,
-            host=listen.host,
-            port=listen.port,
-            http=bounded_connections(head_seconds=limits.body_seconds, places=places, handshakes=handshakes),
-            # A connection that changes its protocol would keep its place for good.
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=10,
-            timeout_graceful_shutdown=_GRACE_S,
-            proxy_headers=bool(listen.trusted_proxies),
-            forwarded_allow_ips=list(listen.trusted_proxies) or None,
-            ssl_certfile=listen.tls_cert,
-            ssl_keyfile=listen.tls_key,
-        )
+def _server(service: Service, listener: socket.socket) -> HttpServer:
+    settings, limits = service.configuration.listen, service.configuration.limits
+    proxies = TrustedProxies(settings.trusted_proxies)
+    connections = Connections(
+        limits.connections_per_address, most=_MAX_CONNECTIONS, unbounded=proxies.__contains__, exact=True
     )
-    server.handshakes = handshakes
-    return server
-
-
-def _run_quietly(server: uvicorn.Server) -> None:
-    with contextlib.suppress(SystemExit):  # `_address` sees that it never started
-        server.run()
-
-
-def _address(server: uvicorn.Server, thread: threading.Thread, host: str) -> str:
-    deadline = time.monotonic() + _START_S
-    while not server.started:
-        if not thread.is_alive() or time.monotonic() > deadline:
-            raise StackError("the receiver did not start listening", advice=_FREE_ADDRESS)
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    return f"http://{host}:{port}"
+    return HttpServer(
+        ForwardedSender(service.app, proxies) if settings.trusted_proxies else service.app,
+        listener,
+        connections,
+        Limits(head_s=limits.body_seconds, read_s=limits.body_seconds, keep_alive_s=_KEEP_ALIVE_S, busy=_BUSY),
+        tls=tls_context(settings.tls_cert, settings.tls_key),
+        grace_s=_GRACE_S,
+    )
 
 
 def _forges(configuration: Configuration) -> Iterator[tuple[GitHubSource | GitLabSource, Forge]]:

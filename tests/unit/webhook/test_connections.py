@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import httpx
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
-from soci_pipeline.webhook.http_protocol import BoundedConnection, Places, bounded_connections, sender_of
-from soci_pipeline.webhook.service import serving
+from soci_pipeline.http_server.connections import Connections, peer_of
+from soci_pipeline.http_server.protocol import HttpConnection, Limits
+from soci_pipeline.webhook.proxies import TrustedProxies
+from soci_pipeline.webhook.service import _BUSY, serving
 from tests.support import webhook as support
 from tests.support.certificates import certificate
 
@@ -30,6 +30,9 @@ class FakeTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         self.sent += bytes(data)
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def close(self) -> None:
         self.closed = True
 
@@ -42,16 +45,16 @@ class Server:
 
     def __init__(self, per_address: int, total: int, trusted: tuple[str, ...] = ()) -> None:
         self._loop = asyncio.new_event_loop()
-        places = Places(per_address, total, trusted)
-        self._protocol = bounded_connections(head_seconds=60, places=places)
-        self._config = uvicorn.Config(self._app, log_config=None)
+        trusts = TrustedProxies(trusted).__contains__
+        self._connections = Connections(per_address, most=total, unbounded=trusts, exact=True)
+        self._limits = Limits(head_s=60, busy=_BUSY)
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(60)
 
     def connect(self, host: str, *, busy: bool = False) -> FakeTransport:
         transport = FakeTransport(host)
-        made: BoundedConnection = self._protocol(self._config, ServerState(), {}, self._loop)
+        made = HttpConnection(self._app, self._limits, self._connections, loop=self._loop)
         made.connection_made(transport)
         if busy and not transport.closed:
             made.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
@@ -121,7 +124,7 @@ def test_a_trusted_proxy_stands_for_many_senders(servers: Any, trusted: str) -> 
     ],
 )
 def test_an_ipv6_sender_is_counted_by_its_network(one: str, other: str, same: bool) -> None:
-    assert (sender_of(one) == sender_of(other)) is same
+    assert (peer_of(one) == peer_of(other)) is same
 
 
 def test_the_number_of_connections_of_an_address_is_configured(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.json_logs import JsonFormatter, log
 from soci_pipeline.webhook.limits import RateLimit
 from soci_pipeline.webhook.loop import Loop
-from soci_pipeline.webhook.metrics import COUNTERS, GAUGES, Metrics
+from soci_pipeline.webhook.metrics import COUNTERS, GAUGES, Labels, Metrics
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
@@ -46,7 +46,7 @@ def test_a_parser_reads_back_names_types_help_labels_and_values() -> None:
     metrics = Metrics()
     for _ in range(3):
         metrics.count("soci_webhook_requests_total", source='a"b\\\n', result="stored")
-    gauges: dict[str, dict[tuple[str, ...], float]] = {
+    gauges: dict[str, dict[Labels, float]] = {
         "soci_webhook_up": {("dispatch",): 1.0},
         "soci_webhook_oldest_pending_seconds": {(): 0.25},
     }

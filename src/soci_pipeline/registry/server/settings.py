@@ -28,3 +28,5 @@ class ServerSettings:
     """Whether a push is answered only once its content is on the disk, so that it survives a power failure."""
     connections_per_address: int = 256
     """How many connections one network address may have. A proxy before the registry is one address."""
+    stall_seconds: float = 30.0
+    """How long a client may do nothing that the registry waits for, before its connection is closed."""

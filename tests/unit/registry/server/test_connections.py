@@ -9,9 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from soci_pipeline.http_server.connections import Connections, Place, peer_of
 from soci_pipeline.registry.server import ServerSettings, serving
-from soci_pipeline.registry.server.connections import Connections, CountedSocket, _network_of
-from soci_pipeline.registry.server.protocol import RegistryProtocol
 from tests.support.certificates import certificate
 from tests.support.registries import LOGIN, leftovers
 from tests.support.wire import API, start, wire
@@ -109,11 +108,8 @@ def test_connections_with_a_request_under_way_keep_out_others_of_their_address_a
     [b"", b"GET /v2/ HT", b"PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: r\r\nContent-Length: 9\r\n\r\nx"],
     ids=["nothing", "half a head", "half a body"],
 )
-def test_a_client_that_stalls_loses_its_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
-    monkeypatch.setattr(RegistryProtocol, "stall_seconds", 0.2)
-    with wire(tmp_path) as http:
+def test_a_client_that_stalls_loses_its_connection(tmp_path: Path, sent: bytes) -> None:
+    with wire(tmp_path, settings=ServerSettings(stall_seconds=0.2)) as http:
         location = start(http)
         address = f"{http.base_url.host}:{http.base_url.port}"
         with connection(address) as opened:
@@ -122,11 +118,8 @@ def test_a_client_that_stalls_loses_its_connection(
             assert ended(opened)
 
 
-def test_a_client_that_does_not_read_its_answer_loses_its_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RegistryProtocol, "stall_seconds", 0.2)
-    with wire(tmp_path) as http:
+def test_a_client_that_does_not_read_its_answer_loses_its_connection(tmp_path: Path) -> None:
+    with wire(tmp_path, settings=ServerSettings(stall_seconds=0.2)) as http:
         start(http)
         blob = tmp_path / "team+app" / "blobs" / "sha256" / ("0" * 64)
         with blob.open("wb") as file:
@@ -141,9 +134,8 @@ def test_a_client_that_does_not_read_its_answer_loses_its_connection(
             assert 0 < received < 64 << 20
 
 
-def test_a_client_that_is_slow_keeps_its_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RegistryProtocol, "stall_seconds", 0.4)
-    with wire(tmp_path) as http:
+def test_a_client_that_is_slow_keeps_its_connection(tmp_path: Path) -> None:
+    with wire(tmp_path, settings=ServerSettings(stall_seconds=0.4)) as http:
         location = start(http)
 
         def body() -> Iterator[bytes]:
@@ -212,21 +204,25 @@ def test_a_challenge_names_the_host_by_which_the_client_reached_the_registry(tmp
 
 def test_no_address_takes_more_than_half_of_all_places() -> None:
     table = Connections(100, most=4)
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(contextlib.closing(CountedSocket())) for _ in range(6)]
-        for position, peer in enumerate(("a", "a", "b", "b")):
-            assert table.add(sockets[position], peer)
-            table.mark(sockets[position].fileno(), idle=False)
-        assert not table.add(sockets[4], "a")
-        # All places are taken by requests under way: there is none for another address either.
-        assert not table.add(sockets[4], "c")
-        table.mark(sockets[1].fileno(), idle=True)
-        assert table.add(sockets[4], "c")
-        sockets[2].close()
-        assert table.add(sockets[5], "b")
+
+    def admit(peer: str) -> Place | None:
+        return table.admit(peer, lambda: None)
+
+    places = [admit(peer) for peer in ("a", "a", "b", "b")]
+    (_, second, third, _) = taken = [each for each in places if each is not None]
+    assert len(taken) == 4
+    for each in taken:
+        each.busy()
+    assert not admit("a")
+    # All places are taken by requests under way: there is none for another address either.
+    assert not admit("c")
+    second.idle()
+    assert admit("c")
+    third.leave()
+    assert admit("b")
 
 
 def test_the_addresses_of_one_ipv6_network_count_together() -> None:
-    assert _network_of(("2001:db8::1", 1, 0, 0)) == _network_of(("2001:db8::ffff:2%eth0", 2, 0, 0))
-    assert _network_of(("2001:db8:0:1::1", 1)) != _network_of(("2001:db8::1", 1))
-    assert _network_of(("192.0.2.1", 1)) != _network_of(("192.0.2.2", 1))
+    assert peer_of("2001:db8::1") == peer_of("2001:db8::ffff:2%eth0")
+    assert peer_of("2001:db8:0:1::1") != peer_of("2001:db8::1")
+    assert peer_of("192.0.2.1") != peer_of("192.0.2.2")

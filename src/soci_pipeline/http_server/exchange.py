@@ -1,0 +1,162 @@
+"""One request and its response: what h11 reads and writes on one side, an ASGI application on the other."""
+
+import asyncio
+import http
+import time
+from email.utils import formatdate
+from typing import Protocol
+
+import h11
+from starlette.types import ASGIApp, Message, Scope
+
+from soci_pipeline.log import logger
+
+_PHRASES = {each.value: each.phrase.encode() for each in http.HTTPStatus}
+_JOINED_BYTES = 64 << 10
+_DISCONNECT = "http.disconnect"
+Headers = list[tuple[bytes, bytes]]
+
+
+class Carrier(Protocol):
+    """What an exchange needs of its connection."""
+
+    @property
+    def ends_soon(self) -> bool: ...
+
+    async def writable(self) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def wait_for_body(self) -> None: ...
+    def complete(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Date:
+    """The value of the Date header, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._value = b""
+
+    def value(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._value = second, formatdate(second, usegmt=True).encode()
+        return self._value
+
+
+_DATE = _Date()
+
+
+class Exchange:
+    """Runs the application for one request. ``disconnect`` ends it where the peer has gone or broken the rules."""
+
+    def __init__(self, carrier: Carrier, conn: h11.Connection, method: bytes) -> None:
+        self._carrier = carrier
+        self._conn = conn
+        self._is_head = method == b"HEAD"
+        self._body = bytearray()
+        self._is_whole = False
+        self._news = asyncio.Event()
+        self._start: Message | None = None
+        self._is_over = False
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether the rest of the request's body is still to come."""
+        return not self._is_whole
+
+    def take(self, data: bytes) -> int:
+        """A piece of the request's body; returns how many bytes the application has not read."""
+        self._body += data
+        self._news.set()
+        return len(self._body)
+
+    def end_of_body(self) -> None:
+        """The request is whole."""
+        self._is_whole = True
+        self._news.set()
+
+    def disconnect(self) -> None:
+        """Nothing comes from the peer any more, and nothing reaches it."""
+        self._is_over = True
+        self._news.set()
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Let the application answer; what it leaves out, or raises, ends in a 500 or with the connection."""
+        try:
+            await app(scope, self._receive, self._send)
+        except Exception as error:  # noqa: BLE001 - a server outlives any error of an application
+            self._fail("the application failed: %s %s", scope, exc_info=error)
+        if not self._is_over:
+            self._fail("the application did not complete its response: %s %s", scope)
+
+    def _fail(self, message: str, scope: Scope, *, exc_info: Exception | None = None) -> None:
+        # Percent-encoded, so that a path cannot add a line to the log.
+        logger().error(message, scope["method"], scope["raw_path"].decode("ascii"), exc_info=exc_info)
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._conn.our_state is h11.SEND_RESPONSE:
+            self._carrier.write(plain_response(self._conn, 500, "Internal Server Error"))
+        self._carrier.close()
+
+    async def _receive(self) -> Message:
+        if self._conn.they_are_waiting_for_100_continue and not self._is_over:
+            self._carrier.write(
+                self._conn.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+            )
+        if not self._news.is_set():
+            self._carrier.wait_for_body()
+            await self._news.wait()
+        if self._is_over:
+            return {"type": _DISCONNECT}
+        self._news.clear()
+        body, self._body = bytes(self._body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": not self._is_whole}
+
+    async def _send(self, message: Message) -> None:
+        await self._carrier.writable()
+        if self._is_over:
+            return
+        if message["type"] == "http.response.start" and self._conn.our_state is h11.SEND_RESPONSE:
+            # It goes out with the first piece of the body, as the ASGI standard has it.
+            self._start = message
+        elif message["type"] == "http.response.body":
+            self._write(message.get("body", b""), last=not message.get("more_body", False))
+        else:
+            raise RuntimeError(f"the application sent {message['type']!r} out of order")
+
+    def _write(self, body: bytes, *, last: bool) -> None:
+        data = self._head()
+        piece = self._conn.send(h11.Data(data=b"" if self._is_head else body))
+        end = self._conn.send(h11.EndOfMessage()) if last else b""
+        # One packet for a small response; a large body is not copied.
+        for each in (data + piece + end,) if len(piece) <= _JOINED_BYTES else (data, piece, end):
+            self._carrier.write(each)
+        if last:
+            self._is_over = True
+            self._news.set()
+            self._carrier.complete()
+
+    def _head(self) -> bytes:
+        """The head of the response the first time, and nothing later."""
+        if self._start is None:
+            return b""
+        start, self._start = self._start, None
+        close: Headers = [(b"connection", b"close")] if self._carrier.ends_soon else []
+        headers = [(b"date", _DATE.value()), *start.get("headers", ()), *close]
+        status: int = start["status"]
+        return self._conn.send(h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"")))
+
+
+def plain_response(conn: h11.Connection, status: int, text: str) -> bytes:
+    """A whole response that ends the connection."""
+    body = text.encode()
+    headers = [
+        (b"date", _DATE.value()),
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    response = h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b""))
+    return b"".join(conn.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage()))

@@ -1,0 +1,282 @@
+"""One connection over HTTP/1.1: peers that stall are cut off, ambiguous requests are rejected."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import h11
+from starlette.types import ASGIApp, Scope
+
+from soci_pipeline.http_server.connections import Connections, Place, peer_of
+from soci_pipeline.http_server.exchange import Exchange, plain_response
+
+_HEAD_BYTES = 64 << 10
+_UNREAD_BYTES = 64 << 10
+# What asyncio waits for before it takes more, by its default marks.
+_READ_BYTES = 48 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The seconds within which a peer has to do its part, or its connection is closed."""
+
+    head_s: float = 10.0
+    """From the first moment in which a request's head can come to the end of that head."""
+    keep_alive_s: float = 10.0
+    """Between two requests."""
+    body_s: float | None = None
+    """Between two pieces of a body that the application waits for. None: the application has a limit of its own."""
+    read_s: float = 10.0
+    """For reading 48 KiB of a response that waits to be sent."""
+    busy: bytes = b""
+    """The response to a connection for which there is no place; empty: it is closed without one."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """Reads requests one after the other, each only after the last one is answered, and gives them to an application.
+
+    ``is_open`` is called with True once there is a connection, and with False once it is gone.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        connections: Connections,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        is_open: Callable[["HttpConnection", bool], None] = lambda _connection, _open: None,
+        tls: bool = False,
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._connections = connections
+        self._loop = loop
+        self._is_open = is_open
+        self._scheme = "https" if tls else "http"
+        self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
+        self._exchange: Exchange | None = None
+        self._place: Place | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._in_head = True
+        self._unread = 0
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
+        self.ends_soon = False
+        self.task: asyncio.Task[None] | None = None
+        """The application's work on the request that is under way."""
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a place, and wait for the first request."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError("HTTP needs a stream")
+        self.transport = transport
+        self._is_open(self, True)
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self._client = (str(peer[0]), int(peer[1])) if peer else None
+        self._server = (str(own[0]), int(own[1])) if own else None
+        self._place = self._connections.admit(peer_of(self._client[0] if self._client else ""), transport.abort)
+        if self._place is None:
+            self.write(self._limits.busy)
+            self.close()
+            return
+        self._within(self._limits.head_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        if self.transport.is_closing():
+            return
+        if self._exchange is not None and self._deadline is not None:
+            self._within(self._limits.body_s)
+        elif self._exchange is None and not self._in_head:
+            self._in_head = True
+            self._within(self._limits.head_s)
+        self._conn.receive_data(data)
+        self._read()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the shape of the method
+        """Give the place back, and tell the application."""
+        for timer in (self._timer, self._read_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._place is not None:
+            self._place.leave()
+        if self._exchange is not None:
+            self._exchange.disconnect()
+        self._writable.set()
+        self._is_open(self, False)
+
+    def pause_writing(self) -> None:
+        """The peer has to read before more is sent."""
+        self._writable.clear()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """The peer has read."""
+        self._writable.set()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    # What an exchange calls.
+
+    async def writable(self) -> None:
+        """Wait until the peer has read enough."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+
+    def write(self, data: bytes) -> None:
+        """Send some bytes."""
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def wait_for_body(self) -> None:
+        """The application waits for more of the body."""
+        self.transport.resume_reading()
+        if self._exchange is not None and self._exchange.wants_body:
+            self._within(self._limits.body_s)
+
+    def complete(self) -> None:
+        """The response is whole; go on with the next request, if there may be one."""
+        self._exchange = self.task = None
+        if self._place is not None:
+            self._place.idle()
+        if self.ends_soon or self._conn.our_state is not h11.DONE:
+            self.close()
+            return
+        self.transport.resume_reading()
+        if self._conn.their_state is h11.DONE:
+            self._next_request()
+            self._read()
+        else:
+            # What is left of the body has as long as a head.
+            self._in_head = True
+            self._within(self._limits.head_s)
+
+    def close(self) -> None:
+        """Close once everything is sent, for which the peer has a while."""
+        self.transport.close()
+        self._in_head = True
+        self._within(self._limits.read_s)
+
+    def stop(self) -> None:
+        """Close now, or after the request that is under way."""
+        self.ends_soon = True
+        if self._exchange is None:
+            self.close()
+
+    # Reading.
+
+    def _read(self) -> None:
+        while not self.transport.is_closing():
+            try:
+                event = self._conn.next_event()
+            except h11.RemoteProtocolError as error:
+                self._reject(error.error_status_hint, "The request is not valid HTTP/1.1.")
+                return
+            if event is h11.NEED_DATA:
+                return
+            if event is h11.PAUSED:
+                # The next request is here already, and waits until this one is answered.
+                self.transport.pause_reading()
+                return
+            self._take(event)
+
+    def _take(self, event: object) -> None:
+        if isinstance(event, h11.Request):
+            self._begin(event)
+        elif isinstance(event, h11.Data) and self._exchange is not None:
+            self._deadline = None
+            if self._exchange.take(event.data) > _UNREAD_BYTES:
+                self.transport.pause_reading()
+        elif isinstance(event, h11.EndOfMessage):
+            if self._exchange is not None:
+                self._deadline = None
+                self._exchange.end_of_body()
+            elif self._conn.our_state is h11.DONE:
+                self._next_request()
+
+    def _begin(self, request: h11.Request) -> None:
+        headers = list(request.headers)
+        names = {name for name, _ in headers}
+        # A proxy before this server may read it in another way (RFC 9112, section 6.1: request smuggling).
+        if b"transfer-encoding" in names and (b"content-length" in names or request.http_version != b"1.1"):
+            self._reject(400, "Transfer-Encoding with Content-Length, or in HTTP/1.0, is ambiguous.")
+            return
+        self._in_head = False
+        self._deadline = None
+        if self._place is not None:
+            self._place.busy()
+        self._exchange = Exchange(self, self._conn, request.method)
+        scope = self._scope(request, headers)
+        self.task = self._loop.create_task(self._exchange.run(self._app, scope))
+
+    def _scope(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> Scope:
+        path, _, query = request.target.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": request.http_version.decode("ascii"),
+            "server": self._server,
+            "client": self._client,
+            "scheme": self._scheme,
+            "method": request.method.decode("ascii"),
+            "root_path": "",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "headers": headers,
+            "state": {},
+        }
+
+    def _next_request(self) -> None:
+        self._conn.start_next_cycle()
+        self._in_head = False
+        self._within(self._limits.keep_alive_s)
+
+    def _reject(self, status: int, text: str) -> None:
+        if self._conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.write(plain_response(self._conn, status, text))
+        if self._exchange is not None:
+            self._exchange.disconnect()
+        self.close()
+
+    # Waiting.
+
+    def _within(self, seconds: float | None) -> None:
+        """Begin to wait for the peer. The timer is moved only where it would come too late."""
+        if seconds is None:
+            self._deadline = None
+            return
+        self._deadline = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look)
+        elif self._exchange is None and not self._in_head:
+            self.close()
+        else:
+            self.transport.abort()
+
+    def _watch_reader(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._read_timer = self._loop.call_later(self._limits.read_s, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        if self.transport.get_write_buffer_size() > self._unread - _READ_BYTES:
+            self.transport.abort()
+        else:
+            self._watch_reader()

@@ -1,0 +1,252 @@
+"""A server: accepts connections on a listening socket until it is stopped."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+
+from starlette.types import ASGIApp
+
+from soci_pipeline.errors import InvalidInput, StackError
+from soci_pipeline.http_server.connections import Connections, Place, peer_of
+from soci_pipeline.http_server.protocol import HttpConnection, Limits
+
+_ACCEPTED_AT_ONCE = 64
+_BACKLOG = 256
+_LAST_PORT = 65_535
+_NO_FILES_PAUSE_S = 1.0
+_START_S = 20.0
+_TLS_GOODBYE_S = 5.0
+_TLS_PARTS_MISSING = "TLS needs a certificate and its key, and one of them is missing"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises `StackError` where the address is taken or not of this machine, `InvalidInput` for an invalid port.
+    """
+    if not 0 <= port <= _LAST_PORT:
+        raise InvalidInput(f"{port} is no port", advice=f"A port is a number up to {_LAST_PORT}; 0 finds a free one.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        advice = "Take an address of this machine (`--host`), and a port that is free (`--port`): 0 finds one."
+        raise StackError(f"cannot listen on {host}:{port}: {error.strerror}", advice=advice) from error
+
+
+def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Return what a server needs for TLS, or None without a certificate; raises `InvalidInput` for an unusable one."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidInput(_TLS_PARTS_MISSING)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        reason = error.strerror or "they do not belong together, or are not PEM"
+        raise InvalidInput(f"cannot load the TLS certificate {certificate} with the key {key}: {reason}") from error
+    return context
+
+
+class HttpServer:
+    """Serves an application on a listening socket, which it closes. With TLS, unfinished handshakes are counted apart.
+
+    ``threads`` is the size of the pool that `asyncio.to_thread` uses; None leaves it to asyncio.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        connections: Connections,
+        limits: Limits,
+        *,
+        tls: ssl.SSLContext | None = None,
+        grace_s: float = 2.0,
+        threads: int | None = None,
+    ) -> None:
+        self._app = app
+        self._listener = listener
+        self._connections = connections
+        self._handshakes = connections.handshakes()
+        self._limits = limits
+        self._tls = tls
+        self._grace_s = grace_s
+        self._threads = threads
+        self._open: set[HttpConnection] = set()
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._stops = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, *, on_ready: Callable[[], None] = lambda: None) -> signal.Signals | None:
+        """Serve until `stop` is called or, in the main thread, SIGINT or SIGTERM comes; returns the signal.
+
+        The caller ends in order and raises the signal again. A second signal or `stop` cuts off what is under way.
+        """
+        with _signals(self.stop) as received:
+            asyncio.run(self._serve(on_ready))
+        return received[0] if received else None
+
+    @contextlib.contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Serve from a thread while the block runs; raises `StackError` where the server does not start."""
+        ready = threading.Event()
+        thread = threading.Thread(target=self.run, kwargs={"on_ready": ready.set}, name=name, daemon=True)
+        thread.start()
+        try:
+            if not ready.wait(_START_S):
+                raise StackError(f"the {name} did not start")
+            yield
+        finally:
+            self.stop()
+            thread.join(_START_S)
+
+    def stop(self) -> None:
+        """End the server, from any thread. A second call cuts off what is under way."""
+        self._stops += 1
+        # The loop may not run yet, which `_serve` sees, or no more.
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._look_at_stops)
+
+    async def _serve(self, on_ready: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
+        self._look_at_stops()
+        if self._threads is not None:
+            self._loop.set_default_executor(ThreadPoolExecutor(self._threads, thread_name_prefix="http"))
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
+        on_ready()
+        await self._stopping.wait()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        await self._end()
+
+    def _look_at_stops(self) -> None:
+        if self._stops > 0:
+            self._stopping.set()
+        if self._stops > 1:
+            self._hurry.set()
+
+    async def _end(self) -> None:
+        """Let what is under way end within the time of grace, and cut off the rest."""
+        for arriving in self._arriving:
+            arriving.cancel()
+        for connection in tuple(self._open):
+            connection.stop()
+        self._leave_early()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._grace_s)
+        tasks = [each.task for each in self._open if each.task is not None]
+        for connection in self._open:
+            connection.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *self._arriving, return_exceptions=True)
+        # In the next round of the loop the connections are closed.
+        await asyncio.sleep(0)
+
+    def _leave_early(self) -> None:
+        if self._stopping.is_set() and not self._open:
+            self._hurry.set()
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self._pause()
+                return
+            connection.setblocking(False)
+            # Without it, an answer in two pieces waits 40 ms for a delayed acknowledgement.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._arrive(connection, str(address[0]))
+
+    def _pause(self) -> None:
+        """No file is left for another connection; those that are open may end meanwhile."""
+        if self._loop is None:
+            return
+        self._loop.remove_reader(self._listener)
+        self._loop.call_later(_NO_FILES_PAUSE_S, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._loop is not None and not self._stopping.is_set():
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _arrive(self, connection: socket.socket, host: str) -> None:
+        place = None
+        if self._tls is not None:
+            place = self._handshakes.admit(peer_of(host), lambda: _shut(connection))
+            if place is None:
+                connection.close()
+                return
+        task = asyncio.ensure_future(self._connect(connection, place))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _connect(self, connection: socket.socket, handshake: Place | None) -> None:
+        loop = asyncio.get_running_loop()
+        times = (self._limits.head_s, _TLS_GOODBYE_S) if self._tls else (None, None)
+        try:
+            await loop.connect_accepted_socket(
+                lambda: self._protocol(loop, handshake),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=times[0],
+                ssl_shutdown_timeout=times[1],
+            )
+        except OSError:
+            # The handshake failed or did not end, or the peer has gone.
+            connection.close()
+        finally:
+            if handshake is not None:
+                handshake.leave()
+
+    def _protocol(self, loop: asyncio.AbstractEventLoop, handshake: Place | None) -> HttpConnection:
+        return HttpConnection(
+            self._app, self._limits, self._connections, loop=loop, is_open=self._note, tls=handshake is not None
+        )
+
+    def _note(self, connection: HttpConnection, is_open: bool) -> None:
+        if is_open:
+            self._open.add(connection)
+            return
+        self._open.discard(connection)
+        self._leave_early()
+
+
+def _shut(connection: socket.socket) -> None:
+    """End a connection; the event loop sees its end and closes it."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
+    """Stop at SIGINT and SIGTERM while the block runs; yields those that came. Does nothing outside the main thread."""
+    received: list[signal.Signals] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
