@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "archive": {GROUND, "oci"},
     "machine": {GROUND},
     "registry": {GROUND, "oci", "machine"},
-    "registry.server": {GROUND, "oci", "registry"},
+    "http_server": {GROUND},
+    "registry.server": {GROUND, "oci", "registry", "http_server"},
     "soci": {"oci"},
     "soci.tar": {GROUND, "archive", "soci"},
     "soci.gzip": {GROUND, "oci", "soci"},
@@ -76,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "retention": {GROUND, "oci", "registry", "aws", "images"},
     "prefect_rest": {GROUND, "registry"},
-    "webhook": {GROUND, "registry.server", "aws", "git", "publish", "reindex", "prefect_rest"},
+    "webhook": {GROUND, "http_server", "registry.server", "aws", "git", "publish", "reindex", "prefect_rest"},
     "commands": {
         GROUND,
         "oci",
