@@ -65,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "reindex": {GROUND, "oci", "machine", "registry", "soci", "soci.ztoc", "soci.index", "images", "verify", "publish"},
     "retention": {GROUND, "oci", "registry", "aws", "images"},
     "prefect_rest": {GROUND, "registry"},
+    "prefect_setup": {GROUND, "prefect_rest"},
     "webhook": {GROUND, "registry.server", "aws", "git", "publish", "reindex", "prefect_rest"},
     "local": {
         GROUND,
@@ -98,6 +99,8 @@ ALLOWED: dict[str, set[str]] = {
         "reindex",
         "retention",
         "webhook",
+        "prefect_rest",
+        "prefect_setup",
         "local",
     },
     FACADE: {GROUND, "oci", "registry", "soci.ztoc", "soci.index", "verify"},
@@ -118,7 +121,7 @@ ALLOWED: dict[str, set[str]] = {
         "prefect_rest",
     },
     "flows": {GROUND, "oci", "machine", "soci.index", "git", "verify", "publish", "reindex", "retention", "tasks"},
-    "deployments": {GROUND, "aws", "local"},
+    "deployments": {GROUND, "aws"},
 }
 """The rooms of the project from the ground up, and all other rooms that each may import."""
 
