@@ -80,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
         "builders",
         "containerd",
         "prefect_rest",
+        "prefect_setup",
     },
     "commands": {
         GROUND,

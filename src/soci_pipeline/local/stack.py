@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from soci_pipeline.errors import StackError, ToolFailed
+from soci_pipeline.errors import SociPipelineError, StackError, ToolFailed
 from soci_pipeline.local.engine import Engine
 from soci_pipeline.local.git_server import GitServer, Served, git_server
 from soci_pipeline.local.postgres import postgres
@@ -27,6 +27,8 @@ from soci_pipeline.log import logger
 from soci_pipeline.machine.footprint import Footprint, footprint
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_setup.install import install
 from soci_pipeline.project import project_folder
 
 Database = Literal["sqlite", "postgres"]
@@ -189,16 +191,18 @@ def deploy(server: PrefectServer, project: Path, *, worker_python: bool = True) 
 
     Where the flows come from stays open in the deployments: each worker has it in its environment.
     """
-    known = ["--worker-python", sys.executable] if worker_python else []
     logger().info("making the work pools and deploying the flows")
-    for what, argv in (
-        ("soci-pipeline setup", [sys.executable, "-m", "soci_pipeline", "setup", *known]),
-        ("prefect deploy", [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]),
-    ):
-        try:
-            run(argv, env=server.env, cwd=project, timeout=600)
-        except ToolFailed as error:
-            raise StackError(f"{what} failed\n{error.reason}") from error
+    try:
+        with PrefectApi.from_environment(server.env) as api:
+            python = sys.executable if worker_python else None
+            install(api, project / "deployments", notify_block=None, worker_python=python)
+    except SociPipelineError as error:
+        raise StackError(f"soci-pipeline setup failed\n{error.reason}") from error
+    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    try:
+        run(argv, env=server.env, cwd=project, timeout=600)
+    except ToolFailed as error:
+        raise StackError(f"prefect deploy failed\n{error.reason}") from error
 
 
 def _worker_environment(engine: Engine | None, flows: Served) -> dict[str, str]:

@@ -98,7 +98,9 @@ def test_a_pool_keeps_what_its_operator_changed_and_gets_the_environment_that_ru
     api: PrefectApi, deployments: Path
 ) -> None:
     declared = yaml.safe_load((deployments / "work-pools" / "pools.yaml").read_text())
-    name, template = declared["pools"][0]["name"], {"variables": {"properties": {"env": {"default": {"MINE": "1"}}}}}
+    name = declared["pools"][0]["name"]
+    template = json.loads((deployments / "work-pools" / declared["template"]).read_text())
+    template["variables"]["properties"]["env"]["default"] = {"MINE": "1"}
     api.create_work_pool({"name": name, "type": "process", "base_job_template": template, "concurrency_limit": 3})
 
     assert results(api, deployments)["work_pools"] == {"made", "brought up to date"}
