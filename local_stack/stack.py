@@ -22,11 +22,13 @@ from local_stack.prefect_server import PrefectServer, prefect_server
 from local_stack.registry import embedded_registry
 from local_stack.toolchain import Toolchain
 from local_stack.workers import CONTROL_POOL, POLL, Isolation, StartedWorker, Worker, pool_of, wait_for, worker
-from soci_pipeline.errors import StackError, ToolFailed
+from soci_pipeline.errors import SociPipelineError, StackError, ToolFailed
 from soci_pipeline.log import logger
 from soci_pipeline.machine.footprint import Footprint, footprint
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_setup.install import install
 from soci_pipeline.project import project_folder
 
 Database = Literal["sqlite", "postgres"]
@@ -172,16 +174,18 @@ def deploy(server: PrefectServer, project: Path, *, worker_python: bool = True) 
 
     Where the flows come from stays open in the deployments: each worker has it in its environment.
     """
-    known = ["--worker-python", sys.executable] if worker_python else []
     logger().info("making the work pools and deploying the flows")
-    for what, argv in (
-        ("soci-pipeline setup", [sys.executable, "-m", "soci_pipeline", "setup", *known]),
-        ("prefect deploy", [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]),
-    ):
-        try:
-            run(argv, env=server.env, cwd=project, timeout=600)
-        except ToolFailed as error:
-            raise StackError(f"{what} failed\n{error.reason}") from error
+    try:
+        with PrefectApi.from_environment(server.env) as api:
+            python = sys.executable if worker_python else None
+            install(api, project / "deployments", notify_block=None, worker_python=python)
+    except SociPipelineError as error:
+        raise StackError(f"soci-pipeline setup failed\n{error.reason}") from error
+    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    try:
+        run(argv, env=server.env, cwd=project, timeout=600)
+    except ToolFailed as error:
+        raise StackError(f"prefect deploy failed\n{error.reason}") from error
 
 
 def _worker_environment(engine: Engine | None, flows: Served) -> dict[str, str]:

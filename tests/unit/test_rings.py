@@ -77,7 +77,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "retention": {GROUND, "oci", "registry", "aws", "images"},
     "prefect_rest": {GROUND, "registry"},
-    "webhook": {GROUND, "http_server", "registry.server", "aws", "git", "publish", "reindex", "prefect_rest"},
+    "prefect_setup": {GROUND, "prefect_rest"},
+    "webhook": {GROUND, "http_server", "aws", "git", "publish", "reindex", "prefect_rest"},
     "commands": {
         GROUND,
         "oci",
@@ -98,6 +99,7 @@ ALLOWED: dict[str, set[str]] = {
         "reindex",
         "retention",
         "prefect_rest",
+        "prefect_setup",
         "webhook",
     },
     FACADE: {GROUND, "oci", "registry", "soci.ztoc", "soci.index", "verification"},
@@ -128,7 +130,7 @@ ALLOWED: dict[str, set[str]] = {
         "retention",
         "tasks",
     },
-    "deployments": {GROUND, "aws", "prefect_rest"},
+    "deployments": {GROUND},
     "local_stack": {
         GROUND,
         "oci",
@@ -141,6 +143,7 @@ ALLOWED: dict[str, set[str]] = {
         "builders",
         "containerd",
         "prefect_rest",
+        "prefect_setup",
         "commands",
     },
 }

@@ -10,19 +10,19 @@ something; 12 it wants a login, or another one; 22 it does not answer, or this i
 """
 
 import argparse
-import json
 import os
-import sys
 from pathlib import Path
 
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.errors import CredentialsRefused, InvalidInput, SociPipelineError, StackError, ToolFailed
+from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
-from soci_pipeline.machine import programs
+from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.prefect_access import active_profile, check_access
+from soci_pipeline.prefect_setup.install import install
+from soci_pipeline.prefect_setup.pools import NO_PYTHON
 from soci_pipeline.project import project_folder
 
-_SECONDS = 180.0
-_REFUSALS = {int(each.exit_code): each for each in (InvalidInput, CredentialsRefused, StackError)}
+_PATIENCE_S = 60.0
 _LABELS = {
     "work_pools": "work pool",
     "limits": "limit",
@@ -49,31 +49,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> CommandResult:
-    argv = [sys.executable, "-m", "deployments.install"]
-    if arguments.notify_block is not None:
-        argv += ["--notify-block", _block(arguments.notify_block)]
-    if arguments.worker_python:
-        argv += ["--worker-python", _absolute(arguments.worker_python)]
-    # Prefect is imported in a process of its own: the library and its command do without it.
-    environment = dict(os.environ) | {"PREFECT_SERVER_EPHEMERAL_ENABLED": "false"}
-    try:
-        answer = programs.run(argv, cwd=project_folder(), env=environment, timeout=_SECONDS)
-    except ToolFailed as error:
-        refusal = _refusal(error.reason)
-        if refusal is not None:
-            raise refusal from error
-        raise ToolFailed(
-            f"Prefect could not be set up: {_last_words(error.reason)}",
-            advice="Check that PREFECT_API_URL names a server that answers, and that the extra `prefect` is installed.",
-        ) from error
-    report = json.loads(answer.stdout)
-    lines = [
-        f"{_LABELS.get(kind, kind)} {name}: {what}" for kind, names in report.items() for name, what in names.items()
-    ]
+    block, python = _block(arguments.notify_block), _absolute(arguments.worker_python)
+    deployments = project_folder() / "deployments"
+    environment = active_profile(os.environ) | dict(os.environ)
+    check_access(environment)
+    with PrefectApi.from_environment(environment, patience_s=_PATIENCE_S) as api:
+        notes = install(api, deployments, notify_block=block, worker_python=python)
+    report: dict[str, dict[str, str]] = {}
+    for note in notes:
+        report.setdefault(note.kind, {})[note.name] = note.result
+    lines = [f"{_LABELS[kind]} {name}: {what}" for kind, names in report.items() for name, what in names.items()]
     return CommandResult(json=report, text="\n".join(lines))
 
 
-def _block(name: str) -> str:
+def _block(name: str | None) -> str | None:
+    if name is None:
+        return None
     kind, _, own = name.partition("/")
     if not kind or not own or "/" in own:
         raise InvalidInput(
@@ -83,10 +74,10 @@ def _block(name: str) -> str:
     return name
 
 
-def _absolute(path: str) -> str:
+def _absolute(path: str | None) -> str | None:
     # It need not be on this machine; a relative one would be looked for in each run's own folder.
-    if path == "none":
-        return path
+    if not path or path == NO_PYTHON:
+        return path or None
     if not Path(path).is_absolute():
         raise InvalidInput(
             f"--worker-python {path} is not absolute", advice="Give the path that it has on the workers."
@@ -94,18 +85,3 @@ def _absolute(path: str) -> str:
     if not os.access(path, os.X_OK):
         logger().warning("%s cannot be run on this machine; where a worker lacks it too, its runs crash", path)
     return path
-
-
-def _refusal(reason: str) -> SociPipelineError | None:
-    """What `deployments.install` refused before it changed anything: it says so in a line of JSON."""
-    for line in reversed(reason.splitlines()):
-        if line.startswith('{"refused": '):
-            said = json.loads(line)
-            return _REFUSALS[said["refused"]](said["reason"], advice=said["advice"])
-    return None
-
-
-def _last_words(reason: str) -> str:
-    """What went wrong, without the way there: the last line of a traceback, even where its beginning is cut off."""
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return lines[-1] if any(line.startswith(("Traceback ", 'File "')) for line in lines) else reason

@@ -161,6 +161,9 @@ class Connection:
 
 
 def _content(response: httpx.Response) -> Any:
+    """The answer as Python has JSON; None where there is none by intent."""
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return None
     try:
         return json.loads(response.content)
     except (ValueError, RecursionError) as error:

@@ -1,9 +1,22 @@
 """Work pools, and the workers that poll them."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from soci_pipeline.prefect_rest.connection import Connection
 from soci_pipeline.prefect_rest.errors import expected_shape
+
+
+@dataclass(frozen=True, slots=True)
+class WorkPool:
+    """A work pool as the server has it."""
+
+    name: str
+    type: str
+    base_job_template: dict[str, Any]
+    concurrency_limit: int | None
 
 
 class WorkPools(Connection):
@@ -11,6 +24,27 @@ class WorkPools(Connection):
 
     def online_workers(self, pool: str) -> tuple[str, ...]:
         """The names of the workers that poll a pool; none where there is no such pool."""
-        found = self.list_of(f"/work_pools/{quote(pool, safe='')}/workers/filter", {}, missing=[])
+        found = self.list_of(f"{_path(pool)}/workers/filter", {}, missing=[])
         with expected_shape():
             return tuple(str(worker["name"]) for worker in found if worker["status"] == "ONLINE")
+
+    def work_pool(self, name: str) -> WorkPool | None:
+        """A work pool; None if there is none of that name."""
+        found = self.ask("GET", _path(name), missing={})
+        with expected_shape():
+            if not found:
+                return None
+            limit, template = found["concurrency_limit"], dict(found["base_job_template"] or {})
+            return WorkPool(str(found["name"]), str(found["type"]), template, None if limit is None else int(limit))
+
+    def create_work_pool(self, fields: Mapping[str, Any]) -> None:
+        """Make a work pool."""
+        self.ask("POST", "/work_pools/", dict(fields))
+
+    def update_work_pool(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Change these fields of a work pool."""
+        self.ask("PATCH", _path(name), dict(fields))
+
+
+def _path(pool: str) -> str:
+    return f"/work_pools/{quote(pool, safe='')}"

@@ -12,8 +12,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import Flow
 
-from deployments.install import with_environment, with_python
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.prefect_setup.pools import with_environment, with_python
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from tasks.branches import deployment_of
 

@@ -11,7 +11,7 @@ import yaml
 from prefect.client.orchestration import PrefectClient
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration, ECSWorker
 
-from deployments.install import with_environment
+from soci_pipeline.prefect_setup.pools import with_environment
 
 FOLDER = Path(__file__).resolve().parents[3] / "deployments" / "work-pools"
 MACHINES = {"amd64": "X86_64", "arm64": "ARM64"}

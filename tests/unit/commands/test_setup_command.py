@@ -1,59 +1,80 @@
-"""`soci-pipeline setup` where Prefect does not take it: a checkout whose set-up fails as Prefect's client does."""
+"""`soci-pipeline setup` of this checkout with servers that know nothing yet; nothing of it imports Prefect."""
 
+import importlib.metadata
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from tests.support.webhook import Recorded, loopback
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-# Prefect's client is so many calls deep that the beginning of its traceback is not kept.
-_INSTALL = """
-def send(depth):
-    return connect(depth - 1)
-
-def connect(depth):
-    if not depth:
-        raise ConnectionError("nothing listens at http://127.0.0.1:1/api")
-    return send(depth)
-
-send(60)
-"""
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "flows").mkdir()
     (tmp_path / "prefect.yaml").write_text("name: soci-pipeline\n")
-    (tmp_path / "deployments").mkdir()
-    (tmp_path / "deployments" / "__init__.py").write_text("")
+    for part in ("work-pools", "automations", "block-types"):
+        shutil.copytree(REPOSITORY / "deployments" / part, tmp_path / "deployments" / part)
     monkeypatch.setenv("SOCI_PIPELINE_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect-home"))
     return tmp_path
 
 
-def test_a_server_that_does_not_answer_is_one_line_without_the_way_there(
-    checkout: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (checkout / "deployments" / "install.py").write_text(_INSTALL)
-    assert main(["setup"]) == ExitCode.TOOL_FAILED
-    what, next_step = capsys.readouterr().err.splitlines()
-    assert what == (
-        "soci-pipeline: Prefect could not be set up: ConnectionError: nothing listens at http://127.0.0.1:1/api"
-    )
-    assert "PREFECT_API_URL" in next_step
+@pytest.fixture
+def requests(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Recorded]]:
+    """Every request to a server that has nothing and takes what it is given."""
+    recorded: list[Recorded] = []
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        recorded.append(request)
+        if request.method == "GET":
+            return 404, {"detail": "Not Found"}
+        return (200, []) if request.path.endswith("/filter") else (201, {"id": "an-id"})
+
+    with loopback(answer) as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        yield recorded
+
+
+def made(requests: list[Recorded]) -> list[str]:
+    return [each.path for each in requests if each.method != "GET" and not each.path.endswith("/filter")]
+
+
+def test_what_was_made_is_told_in_plain_words(requests: list[Recorded], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["setup"]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"work pool {name}: made" for name in ("soci-control", "soci-amd64", "soci-arm64")),
+        "limit soci-control: at most 100 runs at once",
+        *(
+            f"python {pool}: the one that each worker runs with"
+            for pool in ("soci-control", "soci-amd64", "soci-arm64")
+        ),
+        "automation soci-pipeline crash silent runs: made",
+        "automation soci-pipeline notify failed publications: left out: no --notify-block",
+        "block aws-credentials: registered",
+        "block aws-secret: registered",
+    ]
+    posted = [f"/api/{name}/" for name in ("block_types", "block_schemas")]
+    assert made(requests) == [*["/api/work_pools/"] * 3, "/api/automations/", *posted, *posted]
+    assert requests[-1].body["block_type_id"] == "an-id"
+    assert main(["setup", "--json"]) == ExitCode.OK
+    report = json.loads(capsys.readouterr().out)
+    assert list(report) == ["work_pools", "limits", "commands", "automations", "blocks"]
+    assert report["limits"] == {"soci-control": "at most 100 runs at once"}
 
 
 def test_a_python_that_is_not_on_this_machine_is_warned_of(
-    checkout: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    requests: list[Recorded], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    (checkout / "deployments" / "install.py").write_text(
-        "import json, sys\nprint(json.dumps({'given': {'words': sys.argv[2]}}))\n"
-    )
     assert main(["setup", "--worker-python", "/nowhere/python"]) == ExitCode.OK
-    assert "given words: /nowhere/python" in capsys.readouterr().out
+    assert "python soci-amd64: /nowhere/python -m prefect.engine" in capsys.readouterr().out
     assert "/nowhere/python cannot be run on this machine" in caplog.text
     caplog.clear()
     assert main(["setup", "--worker-python", "none"]) == ExitCode.OK
@@ -63,27 +84,69 @@ def test_a_python_that_is_not_on_this_machine_is_warned_of(
 
 @pytest.mark.parametrize("name", ["foo", "foo/", "/foo", "a/b/c", ""])
 def test_a_block_without_type_or_name_is_refused_before_anything_is_asked_for(
-    checkout: Path, capsys: pytest.CaptureFixture[str], name: str
+    requests: list[Recorded], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    (checkout / "deployments" / "install.py").write_text("raise SystemExit('asked')\n")
     assert main(["setup", "--notify-block", name]) == ExitCode.INVALID_INPUT
     what, next_step = capsys.readouterr().err.splitlines()
     assert what == f"soci-pipeline: --notify-block {name!r} is not of the form TYPE/NAME"
     assert "slack-webhook/releases" in next_step
+    assert requests == []
 
 
-def test_what_was_made_is_told_in_plain_words(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = {"work_pools": {"p": "made"}, "limits": {"p": "at most 3 runs at once"}, "commands": {"p": "its own"}}
-    (checkout / "deployments" / "install.py").write_text(f"print({json.dumps(json.dumps(report))})\n")
+@pytest.mark.parametrize(
+    ("file", "content", "cause"),
+    [
+        ("work-pools/pools.yaml", "pools: [", "while parsing"),
+        ("work-pools/pools.yaml", "template: process.json\n", "`pools` (a list)"),
+        ("work-pools/pools.yaml", "template: process.json\npools: [{name: a/b}]\n", "'a/b'"),
+        ("work-pools/pools.yaml", "template: process.json\npools: [{name: a, concurrency_limit: x}]\n", "not 'x'"),
+        ("work-pools/pools.yaml", "template: process.json\nenvironment: [A]\npools: []\n", "a mapping is expected"),
+        ("work-pools/pools.yaml", "template: none.json\npools: []\n", "No such file"),
+        ("work-pools/process.json", "[]", "a mapping is expected"),
+        ("automations/crash-silent-runs.yaml", "name: a\n", "`actions` (a list)"),
+        ("automations/crash-silent-runs.yaml", "name: a\nactions: [b]\ntrigger: {}\n", "a mapping is expected"),
+    ],
+)
+def test_a_file_of_the_checkout_that_is_not_valid_is_named_before_anything_is_changed(
+    checkout: Path, requests: list[Recorded], capsys: pytest.CaptureFixture[str], file: str, content: str, cause: str
+) -> None:
+    (checkout / "deployments" / file).write_text(content)
+    assert main(["setup"]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert cause in said
+    assert "is not valid" in said
+    assert "next: Correct the file" in said
+    assert made(requests) == []
+
+
+def test_without_prefect_aws_its_blocks_are_left_out(
+    requests: list[Recorded], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
     assert main(["setup"]) == ExitCode.OK
-    assert capsys.readouterr().out.splitlines() == [
-        *("work pool p: made", "limit p: at most 3 runs at once", "python p: its own")
-    ]
-    assert main(["setup", "--json"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out) == report
+    assert "block aws: left out: prefect-aws is not installed" in capsys.readouterr().out
+    assert not [path for path in made(requests) if "block" in path]
 
 
-def test_words_that_are_no_traceback_are_shown_whole(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (checkout / "deployments" / "install.py").write_text('raise SystemExit("no room\\nat the inn")\n')
+def test_blocks_of_another_prefect_aws_than_the_files_describe_are_read_from_the_package(
+    checkout: Path, requests: list[Recorded], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (checkout / "deployments" / "block-types").glob("*.json"):
+        document = json.loads(path.read_text())
+        document["block_schema"]["version"] = "0.0.1"
+        path.write_text(json.dumps(document))
+    package = checkout / "deployments" / "block_types.py"
+    schema = {"checksum": "sha256:1", "fields": {"title": "Other"}, "capabilities": [], "version": "9"}
+    package.write_text(f"def documents(): return [{{'name': 'Other', 'slug': 'other', 'block_schema': {schema}}}]\n")
+    assert main(["setup"]) == ExitCode.OK
+    assert "block other: registered" in capsys.readouterr().out
+    assert [each.body.get("fields") for each in requests if each.path == "/api/block_schemas/"] == [{"title": "Other"}]
+
+    package.write_text("import no_such_package\n")
+    requests.clear()
     assert main(["setup"]) == ExitCode.TOOL_FAILED
-    assert "no room\nat the inn" in capsys.readouterr().err
+    assert "No module named 'no_such_package'" in capsys.readouterr().err
+    assert made(requests) == []

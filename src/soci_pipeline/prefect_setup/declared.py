@@ -1,0 +1,103 @@
+"""What the checkout declares below ``deployments``: read as a whole before anything on the server is changed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from soci_pipeline.errors import InvalidInput
+
+NOTIFICATION = "notify-failed-publications"
+"""The automation that is installed only with a block to notify."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredPool:
+    """A work pool that the deployments name. The limit is that of a new pool."""
+
+    name: str
+    description: str
+    concurrency_limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredPools:
+    """The work pools, the job template of a new one, and the environment that every one needs."""
+
+    pools: tuple[DeclaredPool, ...]
+    template: dict[str, Any]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredAutomation:
+    """An automation: its fields as Prefect's REST API takes them; ``notifies`` if it needs a notification block."""
+
+    name: str
+    fields: dict[str, Any]
+    notifies: bool
+
+
+def declared_pools(folder: Path) -> DeclaredPools:
+    """The work pools of ``pools.yaml`` in a folder; raises `InvalidInput`."""
+    path = folder / "pools.yaml"
+    plan = _mapping(_content(path), path)
+    template, environment, pools = (plan.get(name) for name in ("template", "environment", "pools"))
+    if not isinstance(template, str) or not isinstance(pools, list):
+        raise _invalid(path, "it must have `template` (a file name) and `pools` (a list)")
+    return DeclaredPools(
+        pools=tuple(_pool(each, path) for each in pools),
+        template=_mapping(_content(folder / template), folder / template),
+        environment={str(name): str(value) for name, value in _mapping(environment or {}, path).items()},
+    )
+
+
+def _pool(fields: Any, path: Path) -> DeclaredPool:
+    fields = _mapping(fields, path)
+    name, limit = fields.get("name"), fields.get("concurrency_limit")
+    if not isinstance(name, str) or not name or "/" in name:
+        raise _invalid(path, f"every pool must have a `name` without slashes, not {name!r}")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        raise _invalid(path, f"`concurrency_limit` of {name} must be an integer of at least 0, not {limit!r}")
+    return DeclaredPool(name, str(fields.get("description") or ""), limit)
+
+
+def declared_automations(folder: Path) -> tuple[DeclaredAutomation, ...]:
+    """The automations of a folder, one file each; raises `InvalidInput`."""
+    return tuple(_automation(path) for path in sorted(folder.glob("*.yaml")))
+
+
+def _automation(path: Path) -> DeclaredAutomation:
+    fields = _mapping(_content(path), path)
+    name, actions = fields.get("name"), fields.get("actions")
+    if not isinstance(name, str) or not isinstance(actions, list) or not actions:
+        raise _invalid(path, "it must have `name` (a string) and `actions` (a list)")
+    for part in (fields.get("trigger"), *actions):
+        _mapping(part, path)
+    return DeclaredAutomation(name, fields, notifies=path.stem == NOTIFICATION)
+
+
+def declared_block_types(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The block types of a folder, one file each; a type comes after those that its fields have."""
+    return tuple(_mapping(_content(path), path) for path in sorted(folder.glob("*.json")))
+
+
+def _content(path: Path) -> Any:
+    try:
+        text = path.read_text()
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _invalid(path, str(error)) from error
+
+
+def _mapping(value: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _invalid(path, f"a mapping is expected, not {value!r}"[:200])
+    return dict(value)
+
+
+def _invalid(path: Path, cause: str) -> InvalidInput:
+    return InvalidInput(f"{path} is not valid: {cause}", advice="Correct the file, or restore it from git.")
