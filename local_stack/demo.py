@@ -11,7 +11,6 @@ stack did not start, or another demo is at work; 130 interrupted (with --keep, C
 is wanted: 0).
 """
 
-import argparse
 import contextlib
 import signal
 import time
@@ -19,11 +18,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import click
+
 from local_stack.demonstration import Plan, demonstrate
 from local_stack.demonstration_text import as_json, as_text
 from local_stack.engine import Engine, running_engine
 from local_stack.toolchain import Toolchain
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.commands.signals import Ended, ending_on_signals
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, StackError, ToolMissing
 from soci_pipeline.log import logger
@@ -36,19 +38,17 @@ _TOOLCHAINS = ("native", "containerd")
 _DATABASES = ("sqlite", "postgres")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--builder", choices=_BUILDERS, default="auto", help="what builds the images (default auto)")
-    parser.add_argument("--toolchain", choices=_TOOLCHAINS, default="native", help="what indexes them (default native)")
-    parser.add_argument(
-        "--database",
-        choices=_DATABASES,
-        default="sqlite",
-        help="what the Prefect server keeps its state in; postgres comes from Debian's package (default sqlite)",
-    )
-    parser.add_argument("--keep", action="store_true", help="keep the stack running until Ctrl-C, with its data")
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.option("--builder", type=click.Choice(_BUILDERS), default="auto", help="what builds the images")
+@click.option("--toolchain", type=click.Choice(_TOOLCHAINS), default="native", help="what indexes them")
+@click.option(
+    "--database",
+    type=click.Choice(_DATABASES),
+    default="sqlite",
+    help="what the Prefect server keeps its state in; postgres comes from Debian's package",
+)
+@click.option("--keep", is_flag=True, help="keep the stack running until Ctrl-C, with its data")
+def run(arguments: Arguments) -> CommandResult:
     started = time.monotonic()
     folder = project_folder() / ".local" / "demo"
     with _alone_in(folder), _removed(folder, keep=arguments.keep), ending_on_signals(), contextlib.ExitStack() as stack:

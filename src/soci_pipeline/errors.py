@@ -12,7 +12,7 @@ TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class ExitCode(IntEnum):
-    """Exit statuses of the `soci-pipeline` command; 2 is argparse's own for a wrong call."""
+    """Exit statuses of the `soci-pipeline` command; 2 is click's own for a wrong call."""
 
     OK = 0
     UNEXPECTED = 1

@@ -1,6 +1,5 @@
 """The frame of the `soci-pipeline` command: where answers and errors go, and that what is written about it is true."""
 
-import argparse
 import errno
 import json
 import logging
@@ -12,12 +11,14 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from soci_pipeline import cli
 from soci_pipeline._version import __version__
 from soci_pipeline.cli import COMMANDS, main
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.errors import ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.log import logger
 
@@ -49,15 +50,14 @@ def log_level_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], CommandResult]], None]:
+def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Arguments], CommandResult]], None]:
     """Adds a command named ``probe`` that does what a test wants to see the frame deal with."""
 
-    def add(run: Callable[[argparse.Namespace], CommandResult]) -> None:
-        module = types.ModuleType("soci_pipeline.commands.probe", "Try the frame.\n\nExit statuses: 0 always.")
-        module.__dict__["configure"] = lambda parser: parser.add_argument("word")
-        module.__dict__["run"] = run
+    def add(run: Callable[[Arguments], CommandResult]) -> None:
+        module = types.ModuleType("soci_pipeline.commands.probe")
+        module.__dict__["run"] = command("Try the frame.\n\nExit statuses: 0 always.")(click.argument("word")(run))
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(COMMANDS, "probe", ("probe", "try the frame"))
+        monkeypatch.setitem(COMMANDS, "probe", ("probe:run", "try the frame"))
 
     return add
 
@@ -67,8 +67,8 @@ def _all_subclasses(kind: type[SociPipelineError]) -> set[type[SociPipelineError
     return direct.union(*(_all_subclasses(each) for each in direct))
 
 
-def _raising(error: BaseException) -> Callable[[argparse.Namespace], CommandResult]:
-    def run(arguments: argparse.Namespace) -> CommandResult:
+def _raising(error: BaseException) -> Callable[[Arguments], CommandResult]:
+    def run(arguments: Arguments) -> CommandResult:
         raise error
 
     return run
@@ -124,49 +124,72 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
 
 
 @pytest.mark.parametrize(
-    ("words", "what", "next_step"),
+    ("words", "what", "right"),
     [
-        (["pusch"], "there is no command 'pusch'", "Did you mean `push`?"),
-        (["publish-everything"], "there is no command", "`soci-pipeline --help` lists the commands."),
-        (["verify"], "arguments are required: REFERENCE", "`soci-pipeline verify --help` shows what it takes."),
-        (["verify", "x:1", "--plainhttp"], "unrecognized arguments: --plainhttp", "Did you mean `--plain-http`?"),
-        (["verify", "x:1", "--plain"], "unrecognized arguments: --plain", "Did you mean `--plain-http`?"),
-        (["webhook", "serve", "--conf", "x"], "required: --config", "`soci-pipeline webhook serve --help`"),
-        (["prune", "x", "--keep-latest", "two"], "argument --keep-latest: 'two'", "`soci-pipeline prune --help`"),
+        (["pusch"], "No such command 'pusch'", "Did you mean 'push'?"),
+        (["publish-everything"], "No such command 'publish-everything'", "'soci-pipeline --help'"),
+        (["verify"], "Missing argument 'REFERENCE'", "'soci-pipeline verify --help'"),
+        (["verify", "x:1", "--plainhttp"], "No such option '--plainhttp'", "Did you mean '--plain-http'?"),
+        (["verify", "x:1", "--plain"], "No such option '--plain'", "Did you mean '--plain-http'?"),
+        (["webhook", "serve", "--conf", "x"], "No such option '--conf'", "Did you mean one of: '--config', '--json'?"),
+        (["prune", "x", "--keep-latest", "two"], "'--keep-latest': 'two'", "no whole number of 0 or more"),
+        (["prune", "x", "--keep-latest", "two"], "'--keep-latest': 'two'", "'soci-pipeline prune --help'"),
+        (["index", "x:1", "--suffix"], "Option '--suffix' requires an argument", "'soci-pipeline index --help'"),
         (
-            ["index", "x:1", "--suffix", "-soci"],
-            "expected one argument",
-            "Give it one; where it begins with a hyphen, join",
+            ["ztoc", "layer", "--output", "--quiet"],
+            "'--output' requires an argument, not '--quiet'",
+            "'soci-pipeline ztoc --help'",
         ),
-        (["convert", "a", "b", "--index-version", "v3"], "'v3' (choose from", "`soci-pipeline convert --help`"),
-        (["convert", "a", "b", "--span-size", "4 MB"], "such as 4194304 or 4MiB", "`soci-pipeline convert --help`"),
-        (["prune", "x", "--keep-days", "nan"], "no number of days from", "`soci-pipeline prune --help`"),
-        (["doctor", "--bogus"], "unrecognized arguments: --bogus", "`soci-pipeline doctor --help` shows"),
-        (["convert", "a", "b", "--spansize", "5"], "unrecognized arguments: --spansize", "Did you mean `--span-size`?"),
-        (["doctor", ""], "unrecognized arguments: ''", "`soci-pipeline doctor --help` shows"),
-        (["doctor", " "], "unrecognized arguments: ' '", "`soci-pipeline doctor --help` shows"),
-        (["version"], "there is no command 'version'", "Did you mean `--version`?"),
-        (["webhook", "chekc"], "invalid choice: 'chekc'", "Did you mean `check`?"),
-        (["registry", "server", "x"], "invalid choice: 'server'", "Did you mean `serve`?"),
-        (["webhook", "serve"], "arguments are required: --config", "`soci-pipeline webhook serve --help`"),
+        (["verify", "x:1", "--ca-file", "--jobs=3"], "not '--jobs=3'", "'soci-pipeline verify --help'"),
+        (["convert", "a", "b", "--index-version", "v3"], "'--index-version': 'v3'", "not one of 'v1', 'v2'"),
+        (["convert", "a", "b", "--span-size", "4 MB"], "'--span-size': '4 MB'", "such as 4194304 or 4MiB"),
+        (
+            ["convert", "a", "b", "--platform", "p", "--all-platforms"],
+            "--all-platforms cannot",
+            "'soci-pipeline convert",
+        ),
+        (
+            ["convert", "a", "b", "--all-platforms", "--platform", "p"],
+            "--all-platforms cannot",
+            "'soci-pipeline convert",
+        ),
+        (["prune", "x", "--keep-days", "nan"], "'--keep-days': 'nan'", "no number of days from"),
+        (["doctor", "--json=yes"], "Option '--json' does not take a value", "'soci-pipeline doctor --help'"),
+        (["doctor", "--bogus"], "No such option '--bogus'", "'soci-pipeline doctor --help'"),
+        (["convert", "a", "b", "--spansize", "5"], "No such option '--spansize'", "Did you mean '--span-size'?"),
+        (["doctor", ""], "unexpected extra argument ''", "'soci-pipeline doctor --help'"),
+        (["doctor", " "], "unexpected extra argument ' '", "'soci-pipeline doctor --help'"),
+        (["doctor", "a", "b"], "unexpected extra arguments 'a' 'b'", "'soci-pipeline doctor --help'"),
+        (["version"], "No such command 'version'", "Did you mean one of: '--version', 'verify'?"),
+        (["webhook", "chekc"], "No such command 'chekc'", "Did you mean 'check'?"),
+        (["registry", "server", "x"], "'server'", "is not 'serve'"),
+        (["webhook", "serve"], "Missing option '--config'", "'soci-pipeline webhook serve --help'"),
     ],
 )
 def test_a_wrong_call_says_what_is_wrong_and_what_to_do_next(
-    words: list[str], what: str, next_step: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], what: str, right: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == ExitCode.USAGE
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("usage: soci-pipeline")
-    if "--help` shows" in said.err:
-        # The usage is of the command that the advice leads to, an action's own included.
-        assert said.err.startswith("usage: " + said.err.rpartition("`")[0].rpartition("`")[2].removesuffix(" --help"))
+    # The usage is of the command that the hint leads to, an action's own included.
+    hinted = re.search(r"^Try '(.*) --help' for help\.$", said.err, re.MULTILINE)
+    assert hinted is not None
+    assert said.err.startswith(f"Usage: {hinted[1]} ")
     assert what in said.err
-    assert f"next: {next_step}" in said.err
+    assert right in said.err
     assert main([*words, "--json"]) == ExitCode.USAGE
     answer = json.loads(capsys.readouterr().out)
     assert what in answer["reason"]
+    assert answer["error"] == "UsageError"
+    assert answer["advice"] == f"`{hinted[1]} --help` shows what it takes."
     assert answer["exit_code"] == ExitCode.USAGE
+
+
+def test_a_value_may_begin_with_a_hyphen(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--suffix", "-soci"], ["--suffix=-soci"]):
+        assert main(["index", "UPPER:1", *words]) == ExitCode.INVALID_INPUT
+        assert "UPPER" in capsys.readouterr().err
 
 
 def test_bad_input_without_advice_of_its_own_leads_to_the_help(
@@ -237,7 +260,7 @@ def test_an_answer_that_standard_output_does_not_take_is_a_full_disk(words: list
 def test_an_answer_of_which_a_file_takes_only_a_part_is_a_full_disk(tmp_path: Path, unbuffered: str) -> None:
     """The write that crosses a limit on file sizes takes fewer bytes and reports no error."""
     script = 'ulimit -f 1; exec "$@" > "$0"'
-    words = [str(tmp_path / "answer"), sys.executable, "-m", "soci_pipeline", "completion", "bash"]
+    words = [str(tmp_path / "answer"), sys.executable, "-m", "soci_pipeline", "convert", "--help"]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         ["bash", "-c", script, *words], check=False, stderr=subprocess.PIPE, text=True, env=environment
@@ -264,7 +287,7 @@ def test_an_error_of_the_program_itself_is_not_hidden(probe: Callable[..., None]
 def test_progress_goes_to_the_log_and_more_of_it_with_verbose(
     probe: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def run(arguments: argparse.Namespace) -> CommandResult:
+    def run(arguments: Arguments) -> CommandResult:
         logger().info("a step")
         logger().debug("a detail")
         return CommandResult()
@@ -291,7 +314,7 @@ def test_a_call_without_a_known_command_shows_the_commands(
     said = capsys.readouterr()
     assert status == ExitCode.USAGE
     assert said.out == ""
-    assert "usage: soci-pipeline" in said.err
+    assert "Usage: soci-pipeline" in said.err
 
 
 def test_the_overview_lists_every_command_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,7 +344,7 @@ def test_the_exit_status_reaches_the_shell(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_commands_help_lists_its_exit_statuses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = _help_of(name, capsys)
-    assert text.startswith(f"usage: soci-pipeline {name} ")
+    assert text.startswith(f"Usage: soci-pipeline {name} ")
     statuses = _statuses(text)
     assert 0 in statuses
     assert len(statuses) > 1 or statuses == {0}
@@ -340,14 +363,14 @@ def test_an_actions_help_leads_to_the_exit_statuses(name: str, action: str, caps
     with pytest.raises(SystemExit):
         main([name, action, "--help"])
     text = capsys.readouterr().out
-    assert text.startswith(f"usage: soci-pipeline {name} {action} ")
+    assert text.startswith(f"Usage: soci-pipeline {name} {action} ")
     assert f"Exit statuses: see `soci-pipeline {name} --help`." in text
     assert all(option in text for option in ("--json", "--verbose", "--quiet"))
 
 
 def _statuses(text: str) -> set[int]:
     """The numbers of the paragraph ``Exit statuses: 0 done; 3 …; 10 to 12 …``."""
-    found = re.search(r"^Exit statuses: (.*?)(?:\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(r"^ *Exit statuses: (.*?)(?:\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL)
     assert found is not None, "the help has no paragraph that begins with 'Exit statuses: '"
     numbers: set[int] = set()
     for clause in " ".join(found[1].split()).split("; "):
@@ -388,8 +411,8 @@ def test_the_command_imports_only_what_the_chosen_command_needs() -> None:
     program = "import sys; from soci_pipeline import cli; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
-    assert not {"prefect", "boto3", "docker", "starlette", "httpx", "rich", "shtab", "pydantic"} & loaded
-    commands = {f"soci_pipeline.commands.{module}" for module, _ in COMMANDS.values()}
+    assert not {"prefect", "boto3", "docker", "starlette", "httpx", "rich", "pydantic"} & loaded
+    commands = {f"soci_pipeline.commands.{place.partition(':')[0]}" for place, _ in COMMANDS.values()}
     assert not commands & set(done.stdout.split())
 
 

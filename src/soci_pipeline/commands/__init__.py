@@ -1,16 +1,15 @@
 """One module a command of `soci-pipeline`; `soci_pipeline.cli` lists them.
 
-A module has ``configure(parser)``, which adds its arguments, and ``run(arguments) -> CommandResult``. Heavy imports
-belong inside the module: only the chosen command is imported.
+A module has a function that takes `command.Arguments` and returns a `CommandResult`, made a command by the decorator
+`command.command`. Only the module of the chosen command is imported.
 """
 
-import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput
 from soci_pipeline.full_disk import FULL
@@ -62,35 +61,3 @@ def write_out(data: bytes) -> None:
 def drop_output() -> None:
     """Send to nowhere what standard output still holds: Python would complain of it once more when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-SWITCHES: Mapping[str, str] = {
-    "--json": "print one JSON object instead of text",
-    "--verbose": "log every program that is run and every request",
-    "--quiet": "show no progress, and log warnings alone",
-}
-"""The switches of every command, with their help."""
-
-
-def add_switches(parser: argparse.ArgumentParser) -> None:
-    """Add the switches of every command."""
-    for name, meaning in SWITCHES.items():
-        parser.add_argument(name, action="store_true", help=meaning)
-
-
-def as_action(action: argparse.ArgumentParser, *, of: argparse.ArgumentParser) -> None:
-    """Let the switches stand behind an action as well, as in ``webhook check --json``; lead its help to the command's.
-
-    The command's own help has the exit statuses.
-    """
-    for name, meaning in SWITCHES.items():
-        # Without a default of its own, which would undo a switch before the action.
-        action.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=meaning)
-    action.epilog = f"Exit statuses: see `{of.prog} --help`."
-
-
-class Command(Protocol):
-    """The shape of a command's module."""
-
-    configure: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], CommandResult]

@@ -10,18 +10,21 @@ nothing was indexed and --require-index was given; 5 a blob is damaged; 6 a laye
 hostile, or a link or special file takes the place of a blob.
 """
 
-import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
+
+import click
 
 from soci_pipeline.archive.unpack import unpacked
 from soci_pipeline.commands import CommandResult, prefetch_files, soci_options
+from soci_pipeline.commands.command import FILE_PATH, Arguments, command
 from soci_pipeline.commands.convert_destination import as_address, check_destination, put_in_place, scratch_beside
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.platforms import platforms_of
 from soci_pipeline.commands.signals import ending_on_signals
-from soci_pipeline.commands.ztoc import add_limits, limits_of
+from soci_pipeline.commands.ztoc import limit_options, limits_of
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.log import logger
 from soci_pipeline.oci.layout import Layout
@@ -32,54 +35,52 @@ from soci_pipeline.soci.ztoc.build import BUILD_TOOL
 from soci_pipeline.soci.ztoc.store import CacheFolder
 from soci_pipeline.text import sized
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="an OCI layout: a folder or a tar of one")
-    parser.add_argument("destination", type=Path, metavar="DESTINATION", help="the folder of the new OCI layout")
-    soci_options.add_options(parser)
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--platform", action="append", metavar="OS/ARCH", help="index this platform; may be repeated")
-    chosen.add_argument("--all-platforms", action="store_true", help="index all platforms, which is the default")
-    parser.add_argument(
-        "--drop-others",
-        action="store_true",
-        help="with --platform, leave the other platforms out of the result instead of keeping them as they are",
-    )
-    parser.add_argument(
-        "--ref",
-        metavar="NAME",
-        help="of several images in SOURCE take this one, by its name in index.json or its digest",
-    )
-    parser.add_argument(
-        "--optimizations",
-        action="append",
-        choices=["xattr"],
-        default=[],
-        help="mark layers without extended attributes",
-    )
-    prefetch_files.add_options(parser)
-    parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
-    parser.add_argument(
-        "--index-version",
-        choices=[version.value for version in IndexVersion],
-        default=IndexVersion.V2.value,
-        help="of the SOCI index; default: %(default)s",
-    )
-    parser.add_argument(
-        "--jobs", type=whole(least=1), default=2, metavar="N", help="layers at a time; default: %(default)s"
-    )
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
-    parser.add_argument("--require-index", action="store_true", help="fail where no layer could be indexed")
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="replace DESTINATION, which must be empty or an OCI layout and nothing else",
-    )
-    add_limits(parser)
+_Value = TypeVar("_Value")
 
 
-def run(arguments: argparse.Namespace) -> CommandResult:
+def _one_of_both(context: click.Context, option: click.Parameter, value: _Value) -> _Value:
+    """Reject ``--platform`` beside ``--all-platforms``, in whichever order they are given."""
+    other = {"platform": "all_platforms", "all_platforms": "platform"}[option.name or ""]
+    if value and context.params.get(other):
+        raise click.UsageError("--platform and --all-platforms cannot be used together", context)
+    return value
+
+
+@command(__doc__)
+@click.argument("source", type=FILE_PATH, metavar="SOURCE", help="an OCI layout: a folder or a tar of one")
+@click.argument("destination", type=FILE_PATH, metavar="DESTINATION", help="the folder of the new OCI layout")
+@soci_options.options
+@click.option(
+    "--platform", multiple=True, metavar="OS/ARCH", callback=_one_of_both, help="index this platform; may be repeated"
+)
+@click.option("--all-platforms", is_flag=True, callback=_one_of_both, help="index all platforms, which is the default")
+@click.option(
+    "--drop-others",
+    is_flag=True,
+    help="with --platform, leave the other platforms out of the result instead of keeping them as they are",
+)
+@click.option(
+    "--ref", metavar="NAME", help="of several images in SOURCE take this one, by its name in index.json or its digest"
+)
+@click.option(
+    "--optimizations", multiple=True, type=click.Choice(["xattr"]), help="mark layers without extended attributes"
+)
+@prefetch_files.options
+@click.option("--build-tool", default=BUILD_TOOL, metavar="ID", help="what the zTOCs name as their maker")
+@click.option(
+    "--index-version",
+    type=click.Choice([version.value for version in IndexVersion]),
+    default=IndexVersion.V2.value,
+    help="of the SOCI index",
+)
+@click.option("--jobs", type=whole(least=1), default=2, metavar="N", help="layers at a time")
+@click.option("--cache", type=FILE_PATH, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
+@click.option("--require-index", is_flag=True, help="fail where no layer could be indexed")
+@click.option(
+    "--force", is_flag=True, help="replace DESTINATION, which must be empty or an OCI layout and nothing else"
+)
+@limit_options
+def run(arguments: Arguments) -> CommandResult:
     """Convert the image and describe the result."""
     options = soci_options.options_of(arguments, version=arguments.index_version)
     platforms = platforms_of(arguments.platform) or None

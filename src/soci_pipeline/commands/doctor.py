@@ -8,18 +8,14 @@ Exit statuses: 0 everything essential is there; 7 something essential is lacking
 can be read).
 """
 
-import argparse
-
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.commands.diagnosis import Check, diagnose, summary
 from soci_pipeline.errors import ExitCode
 
 
-def configure(_: argparse.ArgumentParser) -> None:
-    """There are no options beside the common ones."""
-
-
-def run(_: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+def run(_: Arguments) -> CommandResult:
     checks = list(diagnose())
     said = summary(checks)
     fields = [

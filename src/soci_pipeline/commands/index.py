@@ -9,12 +9,14 @@ layer; 10 to 12 the registry refused, is out of reach, or wants other credential
 tag stayed; 18 the tag may not move, or moved meanwhile.
 """
 
-import argparse
 from typing import Any
 
+import click
+
 from soci_pipeline.commands import CommandResult, soci_options
+from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.commands.numbers import whole
-from soci_pipeline.commands.registry_access import add_options, client_for, image_of
+from soci_pipeline.commands.registry_access import client_for, image_of, registry_options
 from soci_pipeline.publish.registries import prepare
 from soci_pipeline.reindex.index import IndexedImage, Settings, index_existing
 from soci_pipeline.settings import Settings as MachineSettings
@@ -24,28 +26,28 @@ from soci_pipeline.text import sized
 from soci_pipeline.verification.mode import VerifyMode
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
-    parser.add_argument(
-        "--suffix", default="", metavar="S", help="write <tag><S> instead of moving the tag, as in --suffix=-soci"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="fetch and write nothing; say what would be done")
-    soci_options.add_options(parser)
-    parser.add_argument("--reuse-from", metavar="TAG", help="use the zTOCs of this tag's layers again")
-    parser.add_argument(
-        "--verify",
-        choices=[mode.value for mode in VerifyMode],
-        default=VerifyMode.SAMPLE.value,
-        help="what is read through before the tag moves: some spans of each layer, everything, or nothing",
-    )
-    parser.add_argument(
-        "--jobs", type=whole(least=1), default=1, metavar="N", help="layers indexed at once (default 1)"
-    )
-    parser.add_argument("--no-cache", action="store_true", help="do not look for zTOCs in this machine's cache")
-    add_options(parser)
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
+@click.option(
+    "--suffix",
+    default="",
+    show_default=False,
+    metavar="S",
+    help="write <tag><S> instead of moving the tag, as in --suffix=-soci",
+)
+@click.option("--dry-run", is_flag=True, help="fetch and write nothing; say what would be done")
+@soci_options.options
+@click.option("--reuse-from", metavar="TAG", help="use the zTOCs of this tag's layers again")
+@click.option(
+    "--verify",
+    type=click.Choice([mode.value for mode in VerifyMode]),
+    default=VerifyMode.SAMPLE.value,
+    help="what is read through before the tag moves: some spans of each layer, everything, or nothing",
+)
+@click.option("--jobs", type=whole(least=1), default=1, metavar="N", help="layers indexed at once")
+@click.option("--no-cache", is_flag=True, help="do not look for zTOCs in this machine's cache")
+@registry_options
+def run(arguments: Arguments) -> CommandResult:
     reference, _ = image_of(arguments.reference)
     machine = MachineSettings.from_environment()
     soci = soci_options.options_of(arguments, reuse_from=arguments.reuse_from)

@@ -7,12 +7,14 @@ Exit statuses: 0 shown; 3 no reference, or no image under it; 10 to 12 the regis
 reference), is out of reach, or wants other credentials.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import click
+
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.registry_access import add_options, client_for, image_of
+from soci_pipeline.commands.command import Arguments, command
+from soci_pipeline.commands.registry_access import client_for, image_of, registry_options
 from soci_pipeline.images.findings import Findings
 from soci_pipeline.images.graph import ImageGraph, ImageNode, read_graph
 from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST
@@ -23,12 +25,10 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.text import sized
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("reference", metavar="REFERENCE", help="an image, by tag or digest")
-    add_options(parser)
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("reference", metavar="REFERENCE", help="an image, by tag or digest")
+@registry_options
+def run(arguments: Arguments) -> CommandResult:
     reference, target = image_of(arguments.reference)
     findings = Findings()
     with client_for(arguments, reference) as client:

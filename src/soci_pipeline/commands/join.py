@@ -10,12 +10,14 @@ of reach, or wants other credentials; 16 the images do not fit together, every r
 published; 18 the tag may not move.
 """
 
-import argparse
 import re
 from collections.abc import Iterable, Sequence
 
+import click
+
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
+from soci_pipeline.commands.command import Arguments, command
+from soci_pipeline.commands.registry_access import client_for, reference_of, registry_options
 from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.images.graph import is_artifact, is_image
 from soci_pipeline.log import logger
@@ -32,21 +34,21 @@ from soci_pipeline.registry.reference import ImageReference, is_tag
 _HEX_OF_A_DIGEST = re.compile(r"([0-9a-fA-F]{64}|[0-9a-fA-F]{128})\Z")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("reference", metavar="REFERENCE", help="the repository, with a tag if the index shall have one")
-    parser.add_argument(
-        "digests", metavar="DIGEST", nargs="+", help="an image of the same repository, as `push` and `inspect` show it"
-    )
-    parser.add_argument(
-        "--platform", action="append", metavar="P", help="a platform that must be there, and no other; can be repeated"
-    )
-    parser.add_argument(
-        "--annotation", action="append", default=[], metavar="KEY=VALUE", help="of the index; can be repeated"
-    )
-    add_options(parser)
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("reference", metavar="REFERENCE", help="the repository, with a tag if the index shall have one")
+@click.argument(
+    "digests",
+    nargs=-1,
+    required=True,
+    metavar="DIGEST",
+    help="an image of the same repository, as `push` and `inspect` show it",
+)
+@click.option(
+    "--platform", multiple=True, metavar="P", help="a platform that must be there, and no other; can be repeated"
+)
+@click.option("--annotation", multiple=True, metavar="KEY=VALUE", help="of the index; can be repeated")
+@registry_options
+def run(arguments: Arguments) -> CommandResult:
     reference = reference_of(arguments.reference)
     if reference.digest is not None:
         raise InvalidInput("the index gets its own digest", advice="Give a repository, with a tag or without.")
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     twice = sorted({digest for digest in digests if digests.count(digest) > 1})
     if twice:
         raise InvalidInput(f"{twice[0]} is given more than once", advice="Give one digest for each platform.")
-    platforms = None if arguments.platform is None else [Platform.parse(text) for text in arguments.platform]
+    platforms = [Platform.parse(text) for text in arguments.platform] or None
     annotations = dict(_annotation(text) for text in arguments.annotation)
     with client_for(arguments, reference) as client:
         images = collect(client, reference.repository, digests)

@@ -1,31 +1,51 @@
 """Numbers on the command line: how options take them.
 
-What `whole`, `size` and `quantity` return goes to argparse as ``type``: what cannot be meant is then a wrong call that
+What `whole`, `size` and `quantity` return is the ``type`` of an option: what cannot be meant is then a wrong call that
 names its option.
 """
 
 import math
 import re
-from argparse import ArgumentTypeError
 from collections.abc import Callable
+from typing import TypeVar
+
+import click
 
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SHOWN = 40
+_Value = TypeVar("_Value", int, float)
 _SIZE = re.compile(r"([0-9]{1,18})(|KiB|MiB|GiB)\Z")
 
 
-def whole(*, least: int) -> Callable[[str], int]:
+class _Number(click.ParamType[_Value]):
+    """What ``take`` makes of a word on the command line; a default is a number already."""
+
+    def __init__(self, name: str, take: Callable[[str], _Value]) -> None:
+        self.name = name
+        self._take: Callable[[str], _Value] = take
+
+    def convert(
+        self,
+        value: str | _Value,
+        param: click.Parameter | None,  # noqa: ARG002
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> _Value:
+        """Take a word; raises `click.BadParameter`, to which click adds the option's name."""
+        return self._take(value) if isinstance(value, str) else value
+
+
+def whole(*, least: int) -> click.ParamType[int]:
     """Takes a whole number of at least ``least``."""
 
     def take(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < least:
-            raise ArgumentTypeError(f"{text[:_SHOWN]!r} is no whole number of {least} or more")
+            raise click.BadParameter(f"{text[:_SHOWN]!r} is no whole number of {least} or more")
         return int(text)
 
-    return take
+    return _Number("number", take)
 
 
-def size(*, least: int, most: int | None = None) -> Callable[[str], int]:
+def size(*, least: int, most: int | None = None) -> click.ParamType[int]:
     """Takes a number of bytes, also as ``4MiB``; at least ``least`` of them, and ``most`` at most."""
     bound = f"of {least} or more bytes" if most is None else f"from {least} to {most:,} bytes"
 
@@ -33,13 +53,13 @@ def size(*, least: int, most: int | None = None) -> Callable[[str], int]:
         found = _SIZE.match(text)
         taken = int(found[1]) * _UNITS[found[2]] if found else -1
         if taken < least or (most is not None and taken > most):
-            raise ArgumentTypeError(f"{text[:_SHOWN]!r} is no size {bound}, such as 4194304 or 4MiB")
+            raise click.BadParameter(f"{text[:_SHOWN]!r} is no size {bound}, such as 4194304 or 4MiB")
         return taken
 
-    return take
+    return _Number("size", take)
 
 
-def quantity(what: str, *, least: float, most: float) -> Callable[[str], float]:
+def quantity(what: str, *, least: float, most: float) -> click.ParamType[float]:
     """Takes a number of ``what`` (seconds, days) in a range, both ends included."""
 
     def take(text: str) -> float:
@@ -48,7 +68,7 @@ def quantity(what: str, *, least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             taken = math.nan
         if not least <= taken <= most:
-            raise ArgumentTypeError(f"{text[:_SHOWN]!r} is no number of {what} from {least:g} to {most:,.0f}")
+            raise click.BadParameter(f"{text[:_SHOWN]!r} is no number of {what} from {least:g} to {most:,.0f}")
         return taken
 
-    return take
+    return _Number(what, take)

@@ -1,12 +1,14 @@
 """The options that name the files to prefetch: one by one, or as the JSON list that `soci convert` reads."""
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import click
+
+from soci_pipeline.commands.command import Arguments, together
 from soci_pipeline.errors import InvalidInput
 
 MAX_FILE_BYTES: Final = 16 << 20
@@ -17,23 +19,23 @@ _ADVICE: Final = 'The file must hold a JSON array of paths, such as ["/usr/bin/a
 _SHOWN: Final = 60
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--prefetch-file`` and ``--prefetch-files-json``."""
-    parser.add_argument(
+options = together(
+    click.option(
         "--prefetch-file",
-        action="append",
-        default=[],
+        multiple=True,
         metavar="PATH",
         help="fetch this file of the image first; may be repeated, or a list with commas",
-    )
-    parser.add_argument(
+    ),
+    click.option(
         "--prefetch-files-json",
         metavar="FILE",
         help="fetch the files first that a JSON array in FILE names; - is standard input",
-    )
+    ),
+)
+"""``--prefetch-file`` and ``--prefetch-files-json``."""
 
 
-def prefetch_files_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+def prefetch_files_of(arguments: Arguments) -> tuple[str, ...]:
     """The paths that the options name, without spaces around them and without empty ones.
 
     Raises `InvalidInput` for a file that cannot be read or is not such a list.

@@ -14,14 +14,16 @@ registry refused (deletion may be switched off), is out of reach, or wants other
 plan was made, and nothing was deleted.
 """
 
-import argparse
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
+import click
+
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import FILE_PATH, Arguments, command
 from soci_pipeline.commands.numbers import quantity, whole
-from soci_pipeline.commands.registry_access import add_options, client_for, repository_of
+from soci_pipeline.commands.registry_access import client_for, registry_options, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.retention.plan import MOST_DAYS, UNDATED, KeepRules
@@ -32,43 +34,38 @@ from soci_pipeline.text import counted
 _DAYS = quantity("days", least=0.001, most=MOST_DAYS)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("repository", metavar="REPOSITORY", help="the repository, without a tag")
-    parser.add_argument(
-        "--keep", action="append", default=[], metavar="PATTERN", help="tags to keep, with * and ?; can be repeated"
-    )
-    parser.add_argument("--keep-latest", type=whole(least=0), default=0, metavar="N", help="keep the N newest images")
-    parser.add_argument("--keep-days", type=_DAYS, metavar="DAYS", help="keep images created in the last DAYS days")
-    parser.add_argument(
-        "--keep-in-use",
-        type=Path,
-        metavar="FILE",
-        help="keep these digests: a file with one digest, or reference with a digest, a line",
-    )
-    parser.add_argument(
-        "--consider",
-        type=Path,
-        metavar="FILE",
-        help="look at these untagged digests too, for example what a run that was cut short has left",
-    )
-    parser.add_argument(
-        "--in-use-ecs",
-        action="append",
-        default=[],
-        metavar="CLUSTER",
-        help="keep what services and tasks of this ECS cluster use (a name, an ARN, or * for all); can be repeated",
-    )
-    parser.add_argument(
-        "--untagged-days",
-        type=_DAYS,
-        metavar="DAYS",
-        help="ECR: look at manifests without a tag too, if they were pushed more than DAYS days ago",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and delete nothing")
-    add_options(parser)
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("repository", metavar="REPOSITORY", help="the repository, without a tag")
+@click.option("--keep", multiple=True, metavar="PATTERN", help="tags to keep, with * and ?; can be repeated")
+@click.option("--keep-latest", type=whole(least=0), default=0, metavar="N", help="keep the N newest images")
+@click.option("--keep-days", type=_DAYS, metavar="DAYS", help="keep images created in the last DAYS days")
+@click.option(
+    "--keep-in-use",
+    type=FILE_PATH,
+    metavar="FILE",
+    help="keep these digests: a file with one digest, or reference with a digest, a line",
+)
+@click.option(
+    "--consider",
+    type=FILE_PATH,
+    metavar="FILE",
+    help="look at these untagged digests too, for example what a run that was cut short has left",
+)
+@click.option(
+    "--in-use-ecs",
+    multiple=True,
+    metavar="CLUSTER",
+    help="keep what services and tasks of this ECS cluster use (a name, an ARN, or * for all); can be repeated",
+)
+@click.option(
+    "--untagged-days",
+    type=_DAYS,
+    metavar="DAYS",
+    help="ECR: look at manifests without a tag too, if they were pushed more than DAYS days ago",
+)
+@click.option("--dry-run", is_flag=True, help="show the plan and delete nothing")
+@registry_options
+def run(arguments: Arguments) -> CommandResult:
     reference = repository_of(arguments.repository)
     with client_for(arguments, reference) as client:
         rules = KeepRules.of(

@@ -15,13 +15,13 @@ layout is damaged, or lists a platform that it does not hold; 6 a link or specia
 12 the registry refused, is out of reach, or wants other credentials; 18 the tag may not move; 23 it took too long.
 """
 
-import argparse
-from pathlib import Path
+import click
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import FILE_PATH, Arguments, command
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.platforms import platforms_of
-from soci_pipeline.commands.registry_access import add_options, client_for, reference_of
+from soci_pipeline.commands.registry_access import client_for, reference_of, registry_options
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
@@ -33,24 +33,16 @@ from soci_pipeline.soci.index.source_images import check_images
 from soci_pipeline.text import sized
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("layout", metavar="LAYOUT", type=Path, help="the folder of an OCI image layout")
-    parser.add_argument("reference", metavar="REFERENCE", help="the repository, with a tag where one shall point at it")
-    parser.add_argument(
-        "--jobs", type=whole(least=1), default=4, metavar="N", help="blobs that go up at once (default 4)"
-    )
-    parser.add_argument(
-        "--ref",
-        metavar="NAME",
-        help="of several images in LAYOUT take this one, by its name in index.json or its digest",
-    )
-    parser.add_argument(
-        "--platform", action="append", metavar="OS/ARCH", help="push only this platform; may be repeated"
-    )
-    add_options(parser)
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("layout", type=FILE_PATH, metavar="LAYOUT", help="the folder of an OCI image layout")
+@click.argument("reference", metavar="REFERENCE", help="the repository, with a tag where one shall point at it")
+@click.option("--jobs", type=whole(least=1), default=4, metavar="N", help="blobs that go up at once")
+@click.option(
+    "--ref", metavar="NAME", help="of several images in LAYOUT take this one, by its name in index.json or its digest"
+)
+@click.option("--platform", multiple=True, metavar="OS/ARCH", help="push only this platform; may be repeated")
+@registry_options
+def run(arguments: Arguments) -> CommandResult:
     reference = reference_of(arguments.reference)
     layout, root = _source(arguments)
     if reference.digest not in (None, root.digest):
@@ -78,7 +70,7 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     return CommandResult(json=answer, text=f"{answer['reference']}{tagged}  {moved}")
 
 
-def _source(arguments: argparse.Namespace) -> tuple[Layout, Descriptor]:
+def _source(arguments: Arguments) -> tuple[Layout, Descriptor]:
     """The layout and its root to push; everything that would be sent is there."""
     layout = Layout.open(arguments.layout)
     roots = choose_roots(layout.roots(), arguments.ref, f"layout {layout.path}")

@@ -10,15 +10,16 @@ up to 100,000 manifests and tags; beyond that, pushes are rejected, and reading 
 Exit statuses: 0 interrupted; 3 options that do not fit together; 22 the address or the folder is in use.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import click
 from pydantic import SecretStr
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import FILE_PATH, Arguments, command
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
@@ -27,24 +28,20 @@ from soci_pipeline.registry.server import Login, ServerSettings
 from soci_pipeline.registry.server.serving import serve
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("serve",), metavar="serve", help="what to do")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the repositories lie; made where missing")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=whole(least=0), default=5000, help="the port; 0 takes a free one (default 5000)")
-    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="serve https with this certificate chain")
-    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="the key of the certificate")
-    parser.add_argument("--username", help="ask for a login as this user")
-    parser.add_argument("--password-file", type=Path, metavar="FILE", help="a file whose first line is the password")
-    parser.add_argument("--bearer", action="store_true", help="let clients fetch a token for each scope")
-    parser.add_argument("--immutable-tags", action="store_true", help="a tag may not move once it is there")
-    parser.add_argument(
-        "--no-automatic-mount", action="store_true", help="mount a blob only from a repository that the client names"
-    )
-    parser.add_argument("--no-referrers", action="store_true", help="behave like a registry without the referrers API")
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("action", type=click.Choice(("serve",)), metavar="serve", help="what to do")
+@click.argument("folder", type=FILE_PATH, metavar="FOLDER", help="where the repositories lie; made where missing")
+@click.option("--host", default="127.0.0.1", metavar="HOST", help="the address to listen on")
+@click.option("--port", type=whole(least=0), default=5000, metavar="PORT", help="the port; 0 takes a free one")
+@click.option("--tls-cert", type=FILE_PATH, metavar="PEM", help="serve https with this certificate chain")
+@click.option("--tls-key", type=FILE_PATH, metavar="PEM", help="the key of the certificate")
+@click.option("--username", metavar="USERNAME", help="ask for a login as this user")
+@click.option("--password-file", type=FILE_PATH, metavar="FILE", help="a file whose first line is the password")
+@click.option("--bearer", is_flag=True, help="let clients fetch a token for each scope")
+@click.option("--immutable-tags", is_flag=True, help="a tag may not move once it is there")
+@click.option("--no-automatic-mount", is_flag=True, help="mount a blob only from a repository that the client names")
+@click.option("--no-referrers", is_flag=True, help="behave like a registry without the referrers API")
+def run(arguments: Arguments) -> CommandResult:
     if arguments.folder.exists() and not arguments.folder.is_dir():
         raise InvalidInput(f"{arguments.folder} is a file", advice="Name a folder; it is made where there is none.")
     settings = ServerSettings(
@@ -66,14 +63,14 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     return CommandResult(json=None)
 
 
-def _ready(arguments: argparse.Namespace, address: str) -> None:
+def _ready(arguments: Arguments, address: str) -> None:
     if not is_loopback(address):
         for lack in _open_to_all(arguments):
             logger().warning("%s: %s", address, lack)
     _tell(address, as_json=arguments.json)
 
 
-def _open_to_all(arguments: argparse.Namespace) -> Iterator[str]:
+def _open_to_all(arguments: Arguments) -> Iterator[str]:
     """What a registry that others can reach should not leave open, and the options that close it."""
     if arguments.username is None:
         yield (
@@ -93,7 +90,7 @@ def _tell(address: str, *, as_json: bool) -> None:
         print(f"listening on {address}", file=sys.stderr, flush=True)
 
 
-def _login(arguments: argparse.Namespace) -> Login | None:
+def _login(arguments: Arguments) -> Login | None:
     if (arguments.username is None) != (arguments.password_file is None):
         raise InvalidInput("a login needs both --username and --password-file")
     if arguments.username is None:

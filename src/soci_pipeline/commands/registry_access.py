@@ -1,9 +1,10 @@
 """The options by which a command reaches a registry, and the client that they make."""
 
-import argparse
 import os
-from pathlib import Path
 
+import click
+
+from soci_pipeline.commands.command import FILE_PATH, Arguments, together
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.registries import connect
@@ -11,18 +12,16 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--plain-http`` and ``--ca-file``."""
-    parser.add_argument(
-        "--plain-http",
-        action="store_true",
-        help="speak to the registry without TLS (loopback ones are, without --ca-file)",
-    )
-    parser.add_argument("--ca-file", type=Path, metavar="PEM", help="trust these certificates besides the system's")
+registry_options = together(
+    click.option(
+        "--plain-http", is_flag=True, help="speak to the registry without TLS (loopback ones are, without --ca-file)"
+    ),
+    click.option("--ca-file", type=FILE_PATH, metavar="PEM", help="trust these certificates besides the system's"),
+)
+"""``--plain-http`` and ``--ca-file``."""
 
 
-def client_for(arguments: argparse.Namespace, reference: ImageReference) -> RegistryClient:
+def client_for(arguments: Arguments, reference: ImageReference) -> RegistryClient:
     """A client with the machine's credentials and settings; the options count for more. The caller closes it."""
     settings = Settings.from_environment()
     registry = settings.registry

@@ -9,11 +9,13 @@ Exit statuses: 0 everything is there; 3 a path, a block or an address of Prefect
 something; 12 it wants a login, or another one; 22 it does not answer, or this is no checkout of the project.
 """
 
-import argparse
 import os
 from pathlib import Path
 
+import click
+
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
 from soci_pipeline.prefect_rest.client import PrefectApi
@@ -32,23 +34,19 @@ _LABELS = {
 }
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--notify-block",
-        metavar="TYPE/NAME",
-        help="tell this notification block (for example slack-webhook/releases) when a publication fails",
-    )
-    parser.add_argument(
-        "--worker-python",
-        metavar="PATH",
-        help=(
-            "the project's Python, where it has the same path on every worker (.venv/bin/python of the clone); "
-            "`none` lets each worker look for its own again"
-        ),
-    )
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.option(
+    "--notify-block",
+    metavar="TYPE/NAME",
+    help="tell this notification block (for example slack-webhook/releases) when a publication fails",
+)
+@click.option(
+    "--worker-python",
+    metavar="PATH",
+    help="the project's Python, where it has the same path on every worker (.venv/bin/python of the clone); "
+    "`none` lets each worker look for its own again",
+)
+def run(arguments: Arguments) -> CommandResult:
     block, python = _block(arguments.notify_block), _absolute(arguments.worker_python)
     deployments = project_folder() / "deployments"
     environment = active_profile(os.environ) | dict(os.environ)

@@ -1,9 +1,9 @@
 """The options that say how layers are indexed, and the `SociOptions` that they make."""
 
-import argparse
-
+import click
 from pydantic import ValidationError
 
+from soci_pipeline.commands.command import Arguments, together
 from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.gzip.span_size import LARGEST_SPAN_SIZE
@@ -13,25 +13,26 @@ from soci_pipeline.validation import faults_of, place_of
 _DEFAULTS = SociOptions()
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--span-size`` and ``--min-layer-size``."""
-    parser.add_argument(
+options = together(
+    click.option(
         "--span-size",
         type=size(least=1, most=LARGEST_SPAN_SIZE),
         default=_DEFAULTS.span_size,
         metavar="BYTES",
-        help="of the inflated layer, between two checkpoints; default: %(default)s",
-    )
-    parser.add_argument(
+        help="of the inflated layer, between two checkpoints",
+    ),
+    click.option(
         "--min-layer-size",
         type=size(least=0),
         default=_DEFAULTS.min_layer_size,
         metavar="BYTES",
-        help="of the stored layer; smaller ones are left out; default: %(default)s",
-    )
+        help="of the stored layer; smaller ones are left out",
+    ),
+)
+"""``--span-size`` and ``--min-layer-size``."""
 
 
-def options_of(arguments: argparse.Namespace, **others: object) -> SociOptions:
+def options_of(arguments: Arguments, **others: object) -> SociOptions:
     """What the options say, with ``others`` of its fields; raises `InvalidInput` that names the option."""
     sizes = {"span_size": arguments.span_size, "min_layer_size": arguments.min_layer_size}
     try:

@@ -8,11 +8,12 @@ Exit statuses: 0 all is well; 3 a reference that is no image; 10 to 12 the regis
 other credentials; 17 something is wrong, and every fault is named.
 """
 
-import argparse
+import click
 
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.commands.numbers import whole
-from soci_pipeline.commands.registry_access import add_options, client_for, image_of
+from soci_pipeline.commands.registry_access import client_for, image_of, registry_options
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.reference import ImageReference
@@ -21,19 +22,15 @@ from soci_pipeline.verification.mode import VerifyMode
 from soci_pipeline.verification.verify import VerificationReport, verify
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
-    parser.add_argument("--all", action="store_true", help="read every layer whole, not only some spans")
-    parser.add_argument(
-        "--platform", action="append", metavar="P", help="a platform that has to be there; can be repeated"
-    )
-    parser.add_argument("--jobs", type=whole(least=1), default=2, metavar="N", help="layers read at once (default 2)")
-    add_options(parser)
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
+@click.option("--all", is_flag=True, help="read every layer whole, not only some spans")
+@click.option("--platform", multiple=True, metavar="P", help="a platform that has to be there; can be repeated")
+@click.option("--jobs", type=whole(least=1), default=2, metavar="N", help="layers read at once")
+@registry_options
+def run(arguments: Arguments) -> CommandResult:
     reference, target = image_of(arguments.reference)
-    platforms = None if arguments.platform is None else [Platform.parse(text) for text in arguments.platform]
+    platforms = [Platform.parse(text) for text in arguments.platform] or None
     with client_for(arguments, reference) as client:
         report = verify(
             client,

@@ -12,35 +12,25 @@ address cannot be listened on, or another receiver works with the outbox; 24 (ch
 130 or 143 (serve) a signal ended it, after what it had in hand was done.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-from soci_pipeline.commands import CommandResult, as_action
+import click
+
+from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import FILE_PATH, Arguments, CommandGroup, help_text
 from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.webhook.configuration import Configuration, Source, load
 
+_EXIT_STATUSES = "Exit statuses: see `soci-pipeline webhook --help`."
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="serve|check")
-    serve = commands.add_parser("serve", help="run the receiver until it is stopped")
-    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration (YAML)")
-    check = commands.add_parser("check", help="say what a configuration makes of an event")
-    check.add_argument("config", type=Path, metavar="FILE", help="the configuration (YAML)")
-    check.add_argument("event", type=Path, metavar="EVENT", help="the body of an event (JSON)")
-    check.add_argument("--source", help="the source that sends it (default: the only one there is)")
-    check.add_argument("--event-header", help="GitHub's or GitLab's event header (default: a push)")
-    for each in (serve, check):
-        as_action(each, of=parser)
+webhook = CommandGroup(help=help_text(__doc__))
 
 
-def run(arguments: argparse.Namespace) -> CommandResult:
-    """Serve, or check."""
+@webhook.command("serve", help="run the receiver until it is stopped", epilog=_EXIT_STATUSES)
+@click.option("--config", type=FILE_PATH, required=True, metavar="FILE", help="the configuration (YAML)")
+def _serve(arguments: Arguments) -> CommandResult:
     configuration = load(arguments.config)
-    if arguments.action == "check":
-        return _check(configuration, arguments)
     from soci_pipeline.webhook.json_logs import log_as_json
     from soci_pipeline.webhook.service import serve
 
@@ -49,11 +39,17 @@ def run(arguments: argparse.Namespace) -> CommandResult:
     return CommandResult()
 
 
-def _check(configuration: Configuration, arguments: argparse.Namespace) -> CommandResult:
+@webhook.command("check", help="say what a configuration makes of an event", epilog=_EXIT_STATUSES)
+@click.argument("config", type=FILE_PATH, metavar="FILE", help="the configuration (YAML)")
+@click.argument("event", type=FILE_PATH, metavar="EVENT", help="the body of an event (JSON)")
+@click.option("--source", metavar="SOURCE", help="the source that sends it (default: the only one there is)")
+@click.option("--event-header", metavar="EVENT_HEADER", help="GitHub's or GitLab's event header (default: a push)")
+def _check(arguments: Arguments) -> CommandResult:
     from soci_pipeline.webhook.errors import EventRefused
     from soci_pipeline.webhook.events import Ignored
     from soci_pipeline.webhook.rules import plan
 
+    configuration = load(arguments.config)
     source = _source(configuration, arguments.source)
     try:
         body = arguments.event.read_bytes()

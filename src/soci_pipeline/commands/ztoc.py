@@ -6,10 +6,12 @@ Exit statuses: 0 written; 3 there is no such file; 4 the layer cannot be indexed
 limit.
 """
 
-import argparse
 from pathlib import Path
 
+import click
+
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import FILE_PATH, Arguments, command, together
 from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import DiskFull, InvalidInput
 from soci_pipeline.full_disk import FULL
@@ -31,46 +33,46 @@ from soci_pipeline.text import counted
 _GZIPPED = {OCI_LAYER: OCI_LAYER_GZIP, DOCKER_LAYER: DOCKER_LAYER_GZIP}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("layer", type=Path, metavar="LAYER", help="the layer's file")
-    parser.add_argument("--media-type", required=True, help="the layer's media type, as the image manifest has it")
-    parser.add_argument(
-        "--span-size",
-        type=size(least=1, most=LARGEST_SPAN_SIZE),
-        default=DEFAULT_SPAN_SIZE,
-        metavar="BYTES",
-        help="default: %(default)s",
-    )
-    parser.add_argument("--build-tool", default=BUILD_TOOL, metavar="ID", help="default: %(default)s")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where the zTOC goes")
-    add_limits(parser)
-
-
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that bound a hostile layer."""
-    parser.add_argument(
+limit_options = together(
+    click.option(
         "--max-uncompressed-size",
         type=size(least=0),
         default=DEFAULT_LIMITS.uncompressed,
         metavar="BYTES",
-        help="refuse a layer that inflates to more; default: %(default)s",
-    )
-    parser.add_argument(
+        help="refuse a layer that inflates to more",
+    ),
+    click.option(
         "--max-ztoc-size",
         type=size(least=0),
         default=DEFAULT_LIMITS.ztoc,
         metavar="BYTES",
-        help="refuse a layer whose zTOC would be larger; default: %(default)s",
-    )
+        help="refuse a layer whose zTOC would be larger",
+    ),
+)
+"""The options that bound a hostile layer."""
 
 
-def limits_of(arguments: argparse.Namespace) -> Limits:
+def limits_of(arguments: Arguments) -> Limits:
     """The limits that the arguments ask for."""
     return Limits(uncompressed=arguments.max_uncompressed_size, ztoc=arguments.max_ztoc_size)
 
 
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("layer", type=FILE_PATH, metavar="LAYER", help="the layer's file")
+@click.option(
+    "--media-type", required=True, metavar="MEDIA_TYPE", help="the layer's media type, as the image manifest has it"
+)
+@click.option(
+    "--span-size",
+    type=size(least=1, most=LARGEST_SPAN_SIZE),
+    default=DEFAULT_SPAN_SIZE,
+    metavar="BYTES",
+    help="of the inflated layer, between two checkpoints",
+)
+@click.option("--build-tool", default=BUILD_TOOL, metavar="ID", help="what the zTOC names as its maker")
+@click.option("--output", type=FILE_PATH, required=True, metavar="FILE", help="where the zTOC goes")
+@limit_options
+def run(arguments: Arguments) -> CommandResult:
     """Build the zTOC and write it."""
     if not arguments.layer.is_file():
         raise InvalidInput(f"there is no file {arguments.layer}", advice="Give the layer's file, then the options.")

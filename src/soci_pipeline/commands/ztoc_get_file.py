@@ -6,11 +6,12 @@ Without --output the content goes to standard output.
 Exit statuses: 0 read; 3 no such file, or no regular one, or a layer of another size; 5 the zTOC or a span is damaged.
 """
 
-import argparse
 import os
-from pathlib import Path
+
+import click
 
 from soci_pipeline.commands import CommandResult, write_out
+from soci_pipeline.commands.command import FILE_PATH, Arguments, command
 from soci_pipeline.commands.ztoc import check_output, write_output
 from soci_pipeline.commands.ztoc_info import read_ztoc
 from soci_pipeline.errors import InvalidInput
@@ -18,15 +19,12 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.soci.ztoc.extract import file_chunks, find_file
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("ztoc", type=Path, metavar="ZTOC", help="the zTOC of the layer")
-    parser.add_argument("layer", type=Path, metavar="LAYER", help="the layer's file")
-    parser.add_argument("path", metavar="PATH", help="the file's path in the image")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where the content goes; needed with --json")
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("ztoc", type=FILE_PATH, metavar="ZTOC", help="the zTOC of the layer")
+@click.argument("layer", type=FILE_PATH, metavar="LAYER", help="the layer's file")
+@click.argument("path", metavar="PATH", help="the file's path in the image")
+@click.option("--output", type=FILE_PATH, metavar="FILE", help="where the content goes; needed with --json")
+def run(arguments: Arguments) -> CommandResult:
     """Find the file and write its content."""
     if arguments.json and arguments.output is None:
         raise InvalidInput("--json needs --output, since standard output can carry only one of them")

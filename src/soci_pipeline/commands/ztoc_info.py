@@ -3,11 +3,13 @@
 Exit statuses: 0 shown; 3 no such file, or a layer in place of its zTOC; 5 the file is no zTOC.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
+import click
+
 from soci_pipeline.commands import CommandResult
+from soci_pipeline.commands.command import FILE_PATH, Arguments, command
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.media_types import GZIP_MAGIC
 from soci_pipeline.soci.gzip.checkpoints import GzipCheckpoints
@@ -16,12 +18,9 @@ from soci_pipeline.soci.ztoc.codec import InvalidZtoc, Ztoc, decode
 from soci_pipeline.text import counted
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("ztoc", type=Path, metavar="FILE", help="a zTOC")
-
-
-def run(arguments: argparse.Namespace) -> CommandResult:
+@command(__doc__)
+@click.argument("ztoc", type=FILE_PATH, metavar="FILE", help="a zTOC")
+def run(arguments: Arguments) -> CommandResult:
     """Decode the zTOC and describe it."""
     ztoc = read_ztoc(arguments.ztoc)
     fields = {
