@@ -15,8 +15,8 @@ import pytest
 from pydantic import HttpUrl, SecretStr
 
 from soci_pipeline import http_client
-from soci_pipeline.download import NotFetched, fetch
 from soci_pipeline.errors import InvalidInput, SociPipelineError
+from soci_pipeline.file_download import NotFetched, fetch
 from soci_pipeline.http_client import HttpClient
 from soci_pipeline.local.ports import answers
 from soci_pipeline.oci.digest import Digest

@@ -14,7 +14,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, SOCI_INDEX_V2
-from soci_pipeline.reindex.plan import ImagePlan
+from soci_pipeline.reindex.image_plan import ImagePlan
 from soci_pipeline.soci.index.attestations import follow_all
 from soci_pipeline.soci.index.document import CONFIG, IndexedLayer, soci_index
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage

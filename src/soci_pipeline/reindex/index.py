@@ -27,8 +27,8 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.reindex.assembly import Assembled
 from soci_pipeline.reindex.existing import ExistingImage, read
+from soci_pipeline.reindex.image_plan import ImagePlan, plan_images, to_fetch
 from soci_pipeline.reindex.layers import index_layers, not_in_store
-from soci_pipeline.reindex.plan import ImagePlan, plan_images, to_fetch
 from soci_pipeline.reindex.push import push
 from soci_pipeline.reindex.settings import IndexSettings
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage

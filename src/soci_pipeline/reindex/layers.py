@@ -14,7 +14,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import SOCI_LAYER
 from soci_pipeline.progress import Advance, meter
 from soci_pipeline.reindex.existing import ExistingImage
-from soci_pipeline.reindex.plan import LayerPlan
+from soci_pipeline.reindex.image_plan import LayerPlan
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc.build import build_ztoc
 from soci_pipeline.soci.ztoc.store import ZtocStore

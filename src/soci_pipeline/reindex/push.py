@@ -10,7 +10,7 @@ from soci_pipeline.oci.manifest import ImageManifest, parse_image_manifest
 from soci_pipeline.oci.media_types import IN_TOTO
 from soci_pipeline.reindex.assembly import Assembled, assemble
 from soci_pipeline.reindex.existing import ExistingImage
-from soci_pipeline.reindex.plan import ImagePlan
+from soci_pipeline.reindex.image_plan import ImagePlan
 
 
 def push(image: ExistingImage, plans: Sequence[ImagePlan]) -> Assembled:

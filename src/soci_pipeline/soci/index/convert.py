@@ -28,9 +28,9 @@ from soci_pipeline.oci.platform_selection import (
     select_platforms,
 )
 from soci_pipeline.soci.index.layers import LayerIndexer
-from soci_pipeline.soci.index.new_images import Made, Plan, Recipe, make
+from soci_pipeline.soci.index.new_images import ConversionPlan, Made, Recipe, make
 from soci_pipeline.soci.index.records import PlatformImage, SociOptions
-from soci_pipeline.soci.index.source_images import Source, read_source
+from soci_pipeline.soci.index.source_images import SourceLayout, read_layout
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.ztoc.build import BUILD_TOOL
 from soci_pipeline.soci.ztoc.store import ZtocStore
@@ -75,8 +75,8 @@ def convert(
     that was not there before is not there then either.
     """
     chosen, name = _selected(source, platforms, ref, drop_others=drop_others)
-    plan = Plan(
-        source=read_source(chosen, platforms, ref=name),
+    plan = ConversionPlan(
+        source=read_layout(chosen, platforms, ref=name),
         recipe=Recipe(options, build_tool, disable_xattrs, tuple(prefetch_files)),
     )
     with _new_layout(destination) as target:
@@ -139,7 +139,7 @@ def _new_layout(destination: Path) -> Iterator[Layout]:
         raise
 
 
-def _release(plan: Plan, made: Made, target: Layout) -> Conversion:
+def _release(plan: ConversionPlan, made: Made, target: Layout) -> Conversion:
     """Bring over what the result refers to, and list it; nothing is listed before it is whole."""
     for path in dict.fromkeys(plan.recipe.prefetch_files):
         if path not in made.prefetched:
@@ -149,7 +149,7 @@ def _release(plan: Plan, made: Made, target: Layout) -> Conversion:
     return Conversion(layout=target, root=made.root, images=made.images)
 
 
-def _take_over(source: Source, target: Layout, roots: Sequence[Descriptor]) -> None:
+def _take_over(source: SourceLayout, target: Layout, roots: Sequence[Descriptor]) -> None:
     """Bring what the result refers to and was not made anew; foreign layers and images not saved may be nowhere."""
     pending = list(roots)
     seen: set[Digest] = set()

@@ -25,7 +25,7 @@ from soci_pipeline.soci.index.document import CONFIG, CONFIG_TYPES, IndexedLayer
 from soci_pipeline.soci.index.layers import LayerKey, layer_key
 from soci_pipeline.soci.index.prefetch import prefetch_spans
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
-from soci_pipeline.soci.index.source_images import Source, SourceImage, in_order_of_choice
+from soci_pipeline.soci.index.source_images import SourceImage, SourceLayout, in_order_of_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ConversionPlan:
     """What is converted, and how."""
 
-    source: Source
+    source: SourceLayout
     recipe: Recipe
 
     @property
@@ -77,7 +77,7 @@ class _Written:
     soci_index: Descriptor | None
 
 
-def make(plan: Plan, layers: Mapping[LayerKey, IndexedLayer], target: Layout) -> Made:
+def make(plan: ConversionPlan, layers: Mapping[LayerKey, IndexedLayer], target: Layout) -> Made:
     """Write the SOCI indexes of the chosen images, and what changes with them."""
     source, recipe = plan.source, plan.recipe
     chosen = in_order_of_choice(source.images)
@@ -142,7 +142,7 @@ def _write_v1(image: SourceImage, indexed: Mapping[Digest, _Indexed], target: La
 
 
 def _write_v2(
-    source: Source, indexed: Mapping[Digest, _Indexed], target: Layout
+    source: SourceLayout, indexed: Mapping[Digest, _Indexed], target: Layout
 ) -> tuple[ImageIndex, dict[Digest, _Written]]:
     """The new image index, and what was written for each image by its digest in the source."""
     documents = {digest: each.document for digest, each in indexed.items() if each.document is not None}
@@ -189,7 +189,7 @@ def _rewrite(image: SourceImage, document: ImageManifest | None, target: Layout,
     return _Written(descriptor, listed)
 
 
-def _children(source: Source, written: Mapping[Digest, _Written], target: Layout) -> tuple[Descriptor, ...]:
+def _children(source: SourceLayout, written: Mapping[Digest, _Written], target: Layout) -> tuple[Descriptor, ...]:
     """What the new image index lists: SOCI indexes take the place of earlier ones of their image, or come last."""
     index = source.index
     renamed = {before: each.manifest for before, each in written.items() if before != each.manifest.digest}
@@ -246,7 +246,7 @@ def _record(
     )
 
 
-def _root(source: Source, index: ImageIndex, target: Layout) -> Descriptor:
+def _root(source: SourceLayout, index: ImageIndex, target: Layout) -> Descriptor:
     """The image index, stored; the source's own bytes where nothing in it has changed."""
     if source.root is not None and index == source.index:
         return source.root

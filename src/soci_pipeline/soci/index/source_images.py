@@ -35,7 +35,7 @@ class SourceImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceLayout:
     """A layout as one image index, and the images in it.
 
     ``root`` is that image index where ``index.json`` lists it alone, None where it is not stored like this.
@@ -47,7 +47,7 @@ class Source:
     images: tuple[SourceImage, ...]
 
 
-def read_source(layout: Layout, platforms: Sequence[Platform] | None, *, ref: str | None = None) -> Source:
+def read_layout(layout: Layout, platforms: Sequence[Platform] | None, *, ref: str | None = None) -> SourceLayout:
     """Read a layout; without ``platforms`` all of its images are chosen.
 
     ``ref`` chooses one image of several in ``index.json``, by its name or digest. Raises `InvalidInput` for a source
@@ -61,7 +61,7 @@ def read_source(layout: Layout, platforms: Sequence[Platform] | None, *, ref: st
         raise InvalidInput(f"the layout {layout.path} holds no image")
     _check_platforms(layout, (*images, *_nested_images(layout, index)), {root.digest: root for root in roots})
     root = roots[0] if len(roots) == 1 and roots[0].media_type == OCI_INDEX else None
-    return Source(layout, root, index, tuple(_choose(images, platforms)))
+    return SourceLayout(layout, root, index, tuple(_choose(images, platforms)))
 
 
 def in_order_of_choice(images: Sequence[SourceImage]) -> list[SourceImage]:
