@@ -39,7 +39,7 @@ from tasks.verify import verify as verify_index
 from tasks.workers import Watch, pools_of, wait_for_workers
 
 # The version of the flows that this process runs; its branches must have the same.
-RELEASE = identity(Path(__file__).resolve().parents[1])
+FLOWS_VERSION = identity(Path(__file__).resolve().parents[1])
 
 _NAMING = ("image", "source", "ref")
 
@@ -108,4 +108,4 @@ def publish_image(request: PublishRequest) -> PublishedImage:
 
 def _begin(branches: Mapping[Platform, BranchRequest], platform: Platform) -> Started:
     """The branch of a platform, started by this run."""
-    return start(branches[platform], parent=str(flow_run.get_id()), release=RELEASE)
+    return start(branches[platform], parent=str(flow_run.get_id()), release=FLOWS_VERSION)

@@ -29,7 +29,7 @@ from prefect.states import Cancelled, Cancelling
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.release import RELEASE
+from soci_pipeline.publish.release import EXPECTED_RELEASE
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import PublishSettings
 from tasks.clock import Clock
@@ -76,7 +76,7 @@ def start(request: BranchRequest, *, parent: str, release: str) -> Started:
             parameters={"branch": branch},
             flow_run_name=f"{platform} {request.image.repository} {request.source.commit[:12]}",
             idempotency_key=_key(key, number),
-            job_variables={"env": {RELEASE: release}},
+            job_variables={"env": {EXPECTED_RELEASE: release}},
             tags=[f"platform:{platform}"],
             as_subflow=True,
             timeout=0,

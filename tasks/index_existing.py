@@ -11,8 +11,8 @@ from soci_pipeline.publish.registries import prepare
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.reindex.index import IndexedImage
-from soci_pipeline.reindex.index import Settings as IndexSettings
 from soci_pipeline.reindex.index import index_existing as index_image
+from soci_pipeline.reindex.settings import IndexSettings
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.soci.ztoc.store import CacheFolder

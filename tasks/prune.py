@@ -12,9 +12,9 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.retention.parameters import PruneParameters
-from soci_pipeline.retention.plan import KeepRules
 from soci_pipeline.retention.prune import Pruned
 from soci_pipeline.retention.prune import prune as prune_repository
+from soci_pipeline.retention.prune_plan import KeepRules
 from soci_pipeline.retention.repository_use import in_use_by_ecs
 from tasks.policies import STEP
 from tasks.run_log import run_log

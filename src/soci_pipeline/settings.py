@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.text import did_you_mean
-from soci_pipeline.validation import faults_of
+from soci_pipeline.validation import problems_of
 
 PREFIX = "SOCI_PIPELINE_"
 # Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.
@@ -177,7 +177,7 @@ class Settings(_Section):
             return cls.model_validate(sections)
         except ValidationError as error:
             # Not as a cause: pydantic's words quote the value, which may be a password under a misspelt name.
-            fault = faults_of(error)[0]
+            fault = problems_of(error)[0]
             variable = PREFIX + "_".join(str(part) for part in fault.place[:2]).upper()
             if fault.kind == "extra_forbidden":
                 raise _no_such(variable) from None

@@ -19,7 +19,7 @@ _LONGEST_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Problem:
     """One thing that is wrong: ``kind`` is pydantic's type of error, ``place`` the way of keys and numbers to it."""
 
     kind: str
@@ -27,25 +27,25 @@ class Fault:
     text: str
 
 
-def faults_of(error: ValidationError, *, unknown: str = "there is no such field") -> list[Fault]:
+def problems_of(error: ValidationError, *, unknown: str = "there is no such field") -> list[Problem]:
     """All of them, in pydantic's order; ``unknown`` is said of a key that the model does not have."""
     found = error.errors(include_url=False, include_input=False)
-    return [Fault(each["type"], each["loc"], _text(each, unknown)[:_LONGEST_TEXT]) for each in found]
+    return [Problem(each["type"], each["loc"], _text(each, unknown)[:_LONGEST_TEXT]) for each in found]
 
 
-def in_one_line(faults: Iterable[Fault], *, whole: str = "") -> str:
+def in_one_line(problems: Iterable[Problem], *, whole: str = "") -> str:
     """``a.b: is required; c: …``, each once; ``whole`` is the place of what is wrong with the input as a whole."""
-    lines = [(place_of(fault) or whole, fault.text) for fault in faults]
+    lines = [(place_of(problem) or whole, problem.text) for problem in problems]
     return "; ".join(dict.fromkeys(f"{place}: {text}" if place else text for place, text in lines))
 
 
-def place_of(fault: Fault) -> str:
+def place_of(problem: Problem) -> str:
     """The place as ``a.0.b``."""
-    return ".".join(str(part)[:_LONGEST_PART] for part in fault.place)
+    return ".".join(str(part)[:_LONGEST_PART] for part in problem.place)
 
 
 class Parameters(BaseModel):
-    """The parameters of a flow, or a part of them: a frozen model, checked with a line for each fault.
+    """The parameters of a flow, or a part of them: a frozen model, checked with a line for each problem.
 
     A flow's model is the one place that says what it takes. The flow checks its parameters with it, a webhook does so
     before a run is made, and the form in Prefect's UI is made of it: the titles, the descriptions and the examples.
@@ -66,11 +66,11 @@ class Parameters(BaseModel):
         try:
             return cls.model_validate(dict(parameters))
         except ValidationError as error:
-            found = faults_of(error, unknown="there is no such parameter")
+            found = problems_of(error, unknown="there is no such parameter")
             # A text is read where it is no instance, so what is wrong with the text says more.
-            telling = [fault for fault in found if fault.kind != "is_instance_of"] or found
+            telling = [problem for problem in found if problem.kind != "is_instance_of"] or found
             raise InvalidInput(
-                in_one_line(replace(fault, place=_shown(fault.place)) for fault in telling),
+                in_one_line(replace(problem, place=_shown(problem.place)) for problem in telling),
                 advice="Correct the parameters: the form in Prefect's UI and docs/operations.md say what each takes.",
             ) from None
 

@@ -21,9 +21,9 @@ from local_stack.engine import Engine
 from local_stack.toolchain import Toolchain
 from soci_pipeline.archive.write import write_archive
 from soci_pipeline.containerd.ctr import Containerd
+from soci_pipeline.containerd.indexing import index_with_containerd
 from soci_pipeline.containerd.soci_release import ensure_soci
 from soci_pipeline.containerd.socket import find_socket
-from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import EngineUnavailable, ToolFailed, ToolMissing
 from soci_pipeline.machine.programs import run
 from soci_pipeline.machine.reaper import reap
@@ -220,7 +220,7 @@ def test_what_a_killed_run_left_in_containerd_is_reaped(machine: Machine, tmp_pa
     source = image_layout(tmp_path / "image", HERE, [gzip_layer({"a": noise(40_000_000)}, level=1)])
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from soci_pipeline.containerd.toolchain import index_with_containerd
+        from soci_pipeline.containerd.indexing import index_with_containerd
         from soci_pipeline.oci.layout import Layout
         from soci_pipeline.soci.index.records import SociOptions
         index_with_containerd(

@@ -23,8 +23,8 @@ from soci_pipeline.publish.signature import SigningKey, SigningToken, sign
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.referrers import fallback_tag
-from soci_pipeline.retention.plan import KeepRules
 from soci_pipeline.retention.prune import prune
+from soci_pipeline.retention.prune_plan import KeepRules
 from tests.support.aws import REGION, emulator, give_credentials, sign_digests, unique
 from tests.support.cosign import fulcio_that_refuses
 from tests.support.images import AMD64, ARM64, add_image

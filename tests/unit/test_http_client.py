@@ -16,8 +16,8 @@ from pydantic import HttpUrl, SecretStr
 
 from local_stack.ports import answers
 from soci_pipeline import http_client
-from soci_pipeline.download import NotFetched, fetch
 from soci_pipeline.errors import InvalidInput, SociPipelineError
+from soci_pipeline.file_download import NotFetched, fetch
 from soci_pipeline.http_client import HttpClient
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.prefect_rest.client import PrefectApi

@@ -130,7 +130,7 @@ ALLOWED: dict[str, set[str]] = {
         "retention",
         "tasks",
     },
-    "deployments": {GROUND},
+    "deployments": {GROUND, "aws"},
     "local_stack": {
         GROUND,
         "oci",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from soci_pipeline.validation import faults_of, in_one_line, place_of
+from soci_pipeline.validation import in_one_line, place_of, problems_of
 
 
 class _Cat(BaseModel):
@@ -33,7 +33,7 @@ _ANIMAL: TypeAdapter[_Cat | _Dog] = TypeAdapter(Annotated[_Cat | _Dog, Field(dis
 def _said(document: str, **options: str) -> str:
     with pytest.raises(ValidationError) as caught:
         _ANIMAL.validate_json(document)
-    return in_one_line(faults_of(caught.value, **options), whole="animal")
+    return in_one_line(problems_of(caught.value, **options), whole="animal")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,6 @@ def test_nothing_of_a_hostile_value_is_repeated_and_no_name_of_a_key_in_full(tex
 def test_a_fault_that_is_there_twice_is_said_once() -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(list[_Cat]).validate_python([{}, {}])
-    found = faults_of(caught.value)
+    found = problems_of(caught.value)
     assert [place_of(fault) for fault in found] == ["0.lives", "1.lives"]
     assert in_one_line([found[0], found[0]]) == "0.lives: is required"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from soci_pipeline.aws.partition import partition_of
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.validation import faults_of, in_one_line
+from soci_pipeline.validation import in_one_line, problems_of
 
 _SHOWN = 5
 _ACCOUNT = r"^[0-9]{12}$"
@@ -108,6 +108,6 @@ def parse_event(document: bytes | str | Mapping[str, Any]) -> CodeCommitEvent | 
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
         raise InvalidInput(
-            f"not an event of CodeCommit or ECR: {in_one_line(faults_of(error)[:_SHOWN], whole='event')}",
+            f"not an event of CodeCommit or ECR: {in_one_line(problems_of(error)[:_SHOWN], whole='event')}",
             advice="The queue takes `CodeCommit Repository State Change` and `ECR Image Action` (PUSH) events only.",
         ) from error

@@ -6,8 +6,8 @@ from urllib.parse import urldefrag
 
 from soci_pipeline.builders.builder import BuilderName, Connect
 from soci_pipeline.builders.request import BuildRequest, inside
-from soci_pipeline.download import NotFetched, check_address, fetch
 from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.file_download import NotFetched, check_address, fetch
 from soci_pipeline.log import logger
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.urls import redacted
@@ -46,7 +46,7 @@ class PrebuiltBuilder:
         if place.startswith(_DOCKER):
             return self._pull(place.removeprefix(_DOCKER), request, destination)
         if _is_address(place):
-            return download(place, destination)
+            return download_archive(place, destination)
         return _local(request, place)
 
     def _pull(self, text: str, request: BuildRequest, destination: Path) -> Path:
@@ -63,7 +63,7 @@ class PrebuiltBuilder:
         return layout.path
 
 
-def download(address: str, destination: Path) -> Path:
+def download_archive(address: str, destination: Path) -> Path:
     """Fetch an archive into the folder ``destination``.
 
     A fragment ``#sha256=HEX`` is compared with the content. Raises `SourceError` where it cannot be fetched,

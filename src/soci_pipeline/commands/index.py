@@ -18,8 +18,9 @@ from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.commands.registry_access import client_for, image_of, registry_options
 from soci_pipeline.publish.registries import prepare
-from soci_pipeline.reindex.index import IndexedImage, Settings, index_existing
-from soci_pipeline.settings import Settings as MachineSettings
+from soci_pipeline.reindex.index import IndexedImage, index_existing
+from soci_pipeline.reindex.settings import IndexSettings
+from soci_pipeline.settings import Settings
 from soci_pipeline.soci.reasons import explained
 from soci_pipeline.soci.ztoc.store import CacheFolder
 from soci_pipeline.text import sized
@@ -49,10 +50,10 @@ from soci_pipeline.verification.mode import VerifyMode
 @registry_options
 def run(arguments: Arguments) -> CommandResult:
     reference, _ = image_of(arguments.reference)
-    machine = MachineSettings.from_environment()
+    machine = Settings.from_environment()
     soci = soci_options.options_of(arguments, reuse_from=arguments.reuse_from)
     with client_for(arguments, reference) as client:
-        settings = Settings(
+        settings = IndexSettings(
             soci=soci,
             suffix=arguments.suffix,
             mutability=prepare(reference, machine),

@@ -26,8 +26,8 @@ from soci_pipeline.commands.numbers import quantity, whole
 from soci_pipeline.commands.registry_access import client_for, registry_options, repository_of
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.retention.plan import MOST_DAYS, UNDATED, KeepRules
 from soci_pipeline.retention.prune import Pruned, prune
+from soci_pipeline.retention.prune_plan import MOST_DAYS, UNDATED, KeepRules
 from soci_pipeline.retention.repository_use import in_use_by_ecs
 from soci_pipeline.text import counted
 

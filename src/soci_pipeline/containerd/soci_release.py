@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from soci_pipeline.download import NotFetched, check_address, fetch
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, ToolMissing
+from soci_pipeline.file_download import NotFetched, check_address, fetch
 from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform

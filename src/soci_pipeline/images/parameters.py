@@ -13,7 +13,7 @@ def _has_a_target(reference: ImageReference) -> ImageReference:
     return reference
 
 
-Target = Annotated[ImageReference, AfterValidator(_has_a_target)]
+ExistingReference = Annotated[ImageReference, AfterValidator(_has_a_target)]
 """An image with a tag or a digest."""
 
 EXAMPLE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web"

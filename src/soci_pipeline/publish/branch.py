@@ -18,8 +18,8 @@ from soci_pipeline.builders.builder import Connect, choose
 from soci_pipeline.builders.import_image import import_image
 from soci_pipeline.builders.prebuilt import image_name
 from soci_pipeline.builders.request import BuildRequest, fill
+from soci_pipeline.containerd.indexing import index_with_containerd
 from soci_pipeline.containerd.soci_release import environment_with_soci
-from soci_pipeline.containerd.toolchain import index_with_containerd
 from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.git import source
 from soci_pipeline.git.sign_in import GitCredentials

@@ -20,7 +20,7 @@ from soci_pipeline.settings import Settings
 
 REPOSITORY = "SOCI_PIPELINE_REPOSITORY"
 COMMIT = "SOCI_PIPELINE_COMMIT"
-RELEASE = "SOCI_PIPELINE_RELEASE"
+EXPECTED_RELEASE = "SOCI_PIPELINE_RELEASE"
 """The identity that a parent expects of its branches."""
 
 _PARTS = ("flows", "tasks")
@@ -45,7 +45,7 @@ def enter(repository: str | None = None, commit: str | None = None) -> dict[str,
     repository = os.environ.get(REPOSITORY) or repository
     commit = os.environ.get(COMMIT) or commit
     folder = project_folder() if not repository or os.environ.get(HOME) else _fetched(repository, commit)
-    here, expected = identity(folder), os.environ.get(RELEASE)
+    here, expected = identity(folder), os.environ.get(EXPECTED_RELEASE)
     if expected and expected != here:
         raise StackError(
             f"the flows in {folder} are of version {here}, and the run that started this one has {expected}",

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from soci_pipeline.images.parameters import EXAMPLE, Target
+from soci_pipeline.images.parameters import EXAMPLE, ExistingReference
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.validation import Parameters
 from soci_pipeline.verification.mode import VERIFY_MEANING, VerifyMode
@@ -11,7 +11,7 @@ from soci_pipeline.verification.mode import VERIFY_MEANING, VerifyMode
 class IndexParameters(Parameters):
     """An image that somebody else pushed, to be indexed without a build."""
 
-    reference: Target = Field(
+    reference: ExistingReference = Field(
         title="Image",
         description="The image, with a tag or a digest. A digest gets an indexed image and no tag.",
         examples=[f"{EXAMPLE}:1.4"],

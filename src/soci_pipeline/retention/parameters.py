@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 from soci_pipeline.images.parameters import EXAMPLE
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.retention.plan import MOST_DAYS, KeepRules
+from soci_pipeline.retention.prune_plan import MOST_DAYS, KeepRules
 from soci_pipeline.validation import Parameters
 
 

@@ -1,4 +1,4 @@
-"""Retention: read a repository into a graph, plan (`soci_pipeline.retention.plan`), and delete by the plan.
+"""Retention: read a repository into a graph, plan (`soci_pipeline.retention.prune_plan`), and delete by the plan.
 
 The registry API lists tags and referrers, not untagged manifests; so the graph holds what can be reached from tags, and
 from digests that the caller knows of. What a run deletes goes parents first: cut short, it leaves manifests that
@@ -23,7 +23,7 @@ from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MA
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.retention.plan import KeepRules, Node, PrunePlan, RepositoryGraph, plan
+from soci_pipeline.retention.prune_plan import KeepRules, Node, PrunePlan, RepositoryGraph, plan_prune
 from soci_pipeline.retention.remover import OneByOne, Remover
 from soci_pipeline.retention.repository_use import remover_for, untagged
 from soci_pipeline.text import counted
@@ -78,7 +78,7 @@ def prune(
         also=[*consider, *untagged(image, untagged_for, aws=aws), *sorted(rules.digests)],
         ages=bool(rules.latest or rules.younger_than),
     )
-    made = plan(graph, rules, now=datetime.now(UTC))
+    made = plan_prune(graph, rules, now=datetime.now(UTC))
     made.refuse_emptying(image.name)
     left: dict[str, str] = {}
     if not dry_run:

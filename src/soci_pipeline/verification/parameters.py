@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from soci_pipeline.images.parameters import EXAMPLE, Target
+from soci_pipeline.images.parameters import EXAMPLE, ExistingReference
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.validation import Parameters
@@ -14,7 +14,7 @@ from soci_pipeline.verification.mode import VerifyMode
 class VerifyParameters(Parameters):
     """An image that is published, to be read again through its SOCI indexes."""
 
-    reference: Target = Field(
+    reference: ExistingReference = Field(
         title="Image", description="The image, with a tag or a digest.", examples=[f"{EXAMPLE}:1.4"]
     )
     mode: Literal[VerifyMode.SAMPLE, VerifyMode.ALL] = Field(

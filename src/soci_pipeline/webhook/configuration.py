@@ -15,7 +15,7 @@ from pydantic import Field, HttpUrl, ValidationError, field_validator, model_val
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.prefect_rest.access import basic, bearer, checked_url
-from soci_pipeline.validation import faults_of
+from soci_pipeline.validation import problems_of as faults_of
 from soci_pipeline.webhook.clone_urls import CloneHost, CloneUrl
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns

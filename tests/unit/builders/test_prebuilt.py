@@ -7,7 +7,7 @@ import pytest
 
 from soci_pipeline.builders.errors import OutsideSource
 from soci_pipeline.builders.import_image import import_image
-from soci_pipeline.builders.prebuilt import PrebuiltBuilder, download, image_name
+from soci_pipeline.builders.prebuilt import PrebuiltBuilder, download_archive, image_name
 from soci_pipeline.builders.request import BuildRequest
 from soci_pipeline.errors import DamagedContent, InvalidInput, SourceError
 from tests.support.archives import oci_archive
@@ -73,7 +73,7 @@ def test_an_address_is_fetched_and_compared(tmp_path: Path, server: FileServer) 
 
 def test_another_content_than_promised_is_damage_and_leaves_nothing(tmp_path: Path, server: FileServer) -> None:
     with pytest.raises(DamagedContent, match=SHA256):
-        download(f"{server.address}/image.tar#sha256={'0' * 64}", tmp_path / "out")
+        download_archive(f"{server.address}/image.tar#sha256={'0' * 64}", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -82,13 +82,13 @@ def test_a_refusal_is_named_and_says_whether_to_try_again(
     tmp_path: Path, server: FileServer, path: str, temporary: bool
 ) -> None:
     with pytest.raises(SourceError) as caught:
-        download(server.address + path, tmp_path)
+        download_archive(server.address + path, tmp_path)
     assert caught.value.temporary is temporary
 
 
 def test_an_address_that_nobody_serves_is_temporary_and_shows_no_secret(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
-        download("http://user:hush@127.0.0.1:9/image.tar?token=hush", tmp_path)
+        download_archive("http://user:hush@127.0.0.1:9/image.tar?token=hush", tmp_path)
     assert caught.value.temporary
     assert "hush" not in str(caught.value)
     assert "http://127.0.0.1:9/image.tar" in str(caught.value)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.containerd.toolchain import index_with_containerd
+from soci_pipeline.containerd.indexing import index_with_containerd
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex

@@ -15,7 +15,8 @@ from soci_pipeline.registry.errors import AccessRefused, RegistryError, Registry
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server.serving import serving
 from soci_pipeline.registry.settings import ClientSettings
-from soci_pipeline.reindex.index import Settings, index_existing
+from soci_pipeline.reindex.index import index_existing
+from soci_pipeline.reindex.settings import IndexSettings
 from soci_pipeline.soci.index.convert import Conversion, convert
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.soci.ztoc.codec import decode, encode
@@ -130,7 +131,7 @@ def _reuse_in_build(client: RegistryClient, source: Layout, folder: Path) -> Non
 def _reuse_in_registry(client: RegistryClient, source: Layout, folder: Path) -> None:
     options = OPTIONS.model_copy(update={"reuse_from": "latest"})
     image = ImageReference.parse(f"{client.registry}/{REPOSITORY}:plain")
-    assert index_existing(client, image, Settings(soci=options, folder=folder.parent)).changed
+    assert index_existing(client, image, IndexSettings(soci=options, folder=folder.parent)).changed
 
 
 @pytest.mark.parametrize("reuse", [_reuse_in_build, _reuse_in_registry])

@@ -18,7 +18,8 @@ from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.reindex.index import Settings, index_existing
+from soci_pipeline.reindex.index import index_existing
+from soci_pipeline.reindex.settings import IndexSettings
 from soci_pipeline.soci.index.convert import Conversion, convert
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.verification.mode import VerifyMode
@@ -127,7 +128,7 @@ def test_artifacts_follow_an_image_that_is_indexed_in_the_registry(client: Regis
     other = add_artifact(layout, KIND, data=b"has no subject")
     tag(client, layout, layout.add_document(ImageIndex(manifests=(signature, image, attestation, bill, other))), "v1")
 
-    settings = Settings(soci=OPTIONS, verify=VerifyMode.ALL)
+    settings = IndexSettings(soci=OPTIONS, verify=VerifyMode.ALL)
     index_existing(client, ImageReference.parse(f"{client.registry}/{REPOSITORY}:v1"), settings)
 
     first, new, second, third, last, _ = listed(client)
@@ -200,7 +201,7 @@ def test_an_artifact_next_to_an_image_is_not_taken_for_one(
     assert artifact in listed(client)
     (record,) = collect(client, REPOSITORY, [made.root.digest])
     assert record.platform == AMD64
-    settings = Settings(soci=OPTIONS)
+    settings = IndexSettings(soci=OPTIONS)
     assert index_existing(client, ImageReference.parse(f"{client.registry}/{REPOSITORY}:v1"), settings).changed is False
 
 

@@ -74,7 +74,7 @@ def test_flows_of_another_version_than_the_parents_do_not_run(
     project: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(HOME, str(project.path))
-    monkeypatch.setenv(release.RELEASE, release.identity(project.path))
+    monkeypatch.setenv(release.EXPECTED_RELEASE, release.identity(project.path))
     assert release.enter()
     project.commit({"tasks/b.py": "B = 2\n"})
     with pytest.raises(SociPipelineError, match="are of version"):

@@ -22,8 +22,8 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer, ImmutableTag, RegistryError
 from soci_pipeline.registry.referrers import fallback_tag
 from soci_pipeline.registry.settings import ClientSettings
-from soci_pipeline.retention.plan import KeepRules, plan
 from soci_pipeline.retention.prune import execute, read_repository
+from soci_pipeline.retention.prune_plan import KeepRules, plan_prune
 from soci_pipeline.retention.remover import OneByOne
 from tests.support import deviations
 from tests.support.deviations import Registry
@@ -314,7 +314,7 @@ def test_a_tag_that_cannot_be_deleted_stays_with_a_reason(registry: Registry) ->
         for tag in ("v1", "old"):
             push_image(client, tag, to=NAME)
         graph = read_repository(client, NAME)
-        made = plan(graph, KeepRules.of(tags=["v1"]), now=datetime(2026, 1, 1, tzinfo=UTC))
+        made = plan_prune(graph, KeepRules.of(tags=["v1"]), now=datetime(2026, 1, 1, tzinfo=UTC))
         assert list(execute(client, NAME, graph, made)) == ["old"]
         assert set(client.tags.list(NAME)) == {"v1", "old"}
 

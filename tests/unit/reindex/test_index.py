@@ -16,7 +16,8 @@ from soci_pipeline.oci.media_types import DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCK
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
-from soci_pipeline.reindex.index import IndexedImage, Settings, index_existing
+from soci_pipeline.reindex.index import IndexedImage, index_existing
+from soci_pipeline.reindex.settings import IndexSettings
 from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc.store import CacheFolder
@@ -28,7 +29,7 @@ from tests.support.published import REPOSITORY, flip, tag
 from tests.support.tars import Entry, gzipped, noise, tar
 
 OPTIONS = SociOptions(span_size=SPAN, min_layer_size=1000)
-SETTINGS = Settings(soci=OPTIONS, verify=VerifyMode.ALL)
+SETTINGS = IndexSettings(soci=OPTIONS, verify=VerifyMode.ALL)
 SMALL = gzip_layer({"small": b"1"})
 # A PAX global header, as git archive writes it, cannot be in a zTOC.
 UNSUPPORTED = Layer(

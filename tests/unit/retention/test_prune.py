@@ -18,8 +18,8 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.referrers import fallback_tag
-from soci_pipeline.retention.plan import KeepRules, RepositoryGraph, plan
 from soci_pipeline.retention.prune import RepositoryChanged, execute, prune, read_repository
+from soci_pipeline.retention.prune_plan import KeepRules, RepositoryGraph, plan_prune
 from soci_pipeline.soci.index.records import PlatformImage
 from tests.support.branches import branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64, add_image, gzip_layer
@@ -51,7 +51,7 @@ def attach(client: RegistryClient, layout: Layout, subject: Descriptor) -> Descr
 
 def pruned(client: RegistryClient, **rules: object) -> RepositoryGraph:
     graph = read_repository(client, REPOSITORY)
-    execute(client, REPOSITORY, graph, plan(graph, KeepRules.of(**rules), now=NOW))
+    execute(client, REPOSITORY, graph, plan_prune(graph, KeepRules.of(**rules), now=NOW))
     return graph
 
 
@@ -73,7 +73,7 @@ def test_what_is_left_is_whole_for_both_index_versions(client: RegistryClient, l
     }
     assert left == {each.digest for each in (*shared, kept[1].soci_index)}
     assert [name for name in client.tags.list(REPOSITORY) if not name.startswith("sha256-")] == ["v2"]
-    assert plan(read_repository(client, REPOSITORY), KeepRules.of(tags=["v2"]), now=NOW).deleted == []
+    assert plan_prune(read_repository(client, REPOSITORY), KeepRules.of(tags=["v2"]), now=NOW).deleted == []
 
 
 def test_a_fallback_tag_goes_with_its_subject(tmp_path: Path, layout: Layout) -> None:
@@ -121,7 +121,7 @@ def test_a_registry_that_cannot_delete_tags_keeps_them_with_a_reason(client: Reg
     release(client, layout, "v1", image)
     tag(client, layout, image.manifest, "v1-amd64")
     graph = read_repository(client, REPOSITORY)
-    made = plan(graph, KeepRules.of(tags=["v1"]), now=NOW)
+    made = plan_prune(graph, KeepRules.of(tags=["v1"]), now=NOW)
 
     class OldRegistry:
         def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> dict[Digest, str]:
@@ -138,7 +138,7 @@ def test_a_registry_that_cannot_delete_tags_keeps_them_with_a_reason(client: Reg
 def test_tags_that_changed_after_the_plan_stop_it(client: RegistryClient, layout: Layout) -> None:
     release(client, layout, "v1", branch_v2(layout, AMD64))
     graph = read_repository(client, REPOSITORY)
-    made = plan(graph, KeepRules.of(tags=["nothing"]), now=NOW)
+    made = plan_prune(graph, KeepRules.of(tags=["nothing"]), now=NOW)
     release(client, layout, "v2", branch_v2(layout, AMD64))
 
     with pytest.raises(RepositoryChanged, match="changed after the plan"):
@@ -149,7 +149,7 @@ def test_tags_that_changed_after_the_plan_stop_it(client: RegistryClient, layout
 def test_a_run_that_was_cut_short_names_what_is_left_for_the_next(client: RegistryClient, layout: Layout) -> None:
     release(client, layout, "v1", branch_v2(layout, AMD64))
     graph = read_repository(client, REPOSITORY)
-    made = plan(graph, KeepRules.of(tags=["nothing"]), now=NOW)
+    made = plan_prune(graph, KeepRules.of(tags=["nothing"]), now=NOW)
 
     class Failing:
         done = 0
@@ -171,7 +171,7 @@ def test_a_run_that_was_cut_short_names_what_is_left_for_the_next(client: Regist
     rest = [Digest(word) for word in str(caught.value.advice).split() if word.startswith("sha256:")]
     again = read_repository(client, REPOSITORY, also=rest)
     assert again.tags == {} or all(name.startswith("sha256-") for name in again.tags)
-    execute(client, REPOSITORY, again, plan(again, KeepRules.of(tags=["nothing"]), now=NOW))
+    execute(client, REPOSITORY, again, plan_prune(again, KeepRules.of(tags=["nothing"]), now=NOW))
     assert all(client.manifests.head(REPOSITORY, each) is None for each in made.manifests)
 
 
@@ -190,7 +190,7 @@ def test_ages_come_from_the_index_or_from_the_youngest_of_its_images(client: Reg
         "from-config": datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
         "epoch": None,
     }
-    assert plan(graph, KeepRules.of(younger_than=timedelta(days=7)), now=NOW).kept_tags == ("epoch", "said")
+    assert plan_prune(graph, KeepRules.of(younger_than=timedelta(days=7)), now=NOW).kept_tags == ("epoch", "said")
     assert read_repository(client, REPOSITORY, ages=False).nodes[graph.tags["from-config"]].created is None
 
 

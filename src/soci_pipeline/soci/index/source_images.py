@@ -16,7 +16,7 @@ from soci_pipeline.oci.image_config import platform_of_config
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.layout_choice import check_one_a_platform, choose_roots, listed
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
+from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG, OCI_INDEX
 from soci_pipeline.oci.platform import Platform
 
 
@@ -34,22 +34,34 @@ class SourceImage:
     turn: int = 0
 
 
-def read_images(
-    source: Layout, platforms: Sequence[Platform] | None, *, ref: str | None = None
-) -> tuple[ImageIndex, tuple[SourceImage, ...]]:
-    """The source as an image index, and the images in it; without ``platforms`` all of them are chosen.
+@dataclass(frozen=True, slots=True)
+class SourceLayout:
+    """A layout as one image index, and the images in it.
+
+    ``root`` is that image index where ``index.json`` lists it alone, None where it is not stored like this.
+    """
+
+    layout: Layout
+    root: Descriptor | None
+    index: ImageIndex
+    images: tuple[SourceImage, ...]
+
+
+def read_layout(layout: Layout, platforms: Sequence[Platform] | None, *, ref: str | None = None) -> SourceLayout:
+    """Read a layout; without ``platforms`` all of its images are chosen.
 
     ``ref`` chooses one image of several in ``index.json``, by its name or digest. Raises `InvalidInput` for a source
     without images, with two different ones of one platform, or without one of a platform that was asked for.
     """
-    roots = choose_roots(source.roots(), ref, f"layout {source.path}")
-    index = _index(source, roots)
+    roots = choose_roots(layout.roots(), ref, f"layout {layout.path}")
+    index = _index(layout, roots)
     index.check_listed()
-    images = [image for child in index.manifests if (image := _image(source, child)) is not None]
+    images = [image for child in index.manifests if (image := _image(layout, child)) is not None]
     if not images:
-        raise InvalidInput(f"the layout {source.path} holds no image")
-    _check_platforms(source, (*images, *_nested_images(source, index)), {root.digest: root for root in roots})
-    return index, tuple(_choose(images, platforms))
+        raise InvalidInput(f"the layout {layout.path} holds no image")
+    _check_platforms(layout, (*images, *_nested_images(layout, index)), {root.digest: root for root in roots})
+    root = roots[0] if len(roots) == 1 and roots[0].media_type == OCI_INDEX else None
+    return SourceLayout(layout, root, index, tuple(_choose(images, platforms)))
 
 
 def in_order_of_choice(images: Sequence[SourceImage]) -> list[SourceImage]:

@@ -10,7 +10,7 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.index.convert import convert
 from soci_pipeline.soci.index.records import SociOptions
-from soci_pipeline.soci.index.source_images import check_images, read_images
+from soci_pipeline.soci.index.source_images import check_images, read_layout
 from tests.support.images import AMD64, ARM64, add_image, gzip_layer, index_layout
 from tests.support.several_images import one_platform_twice, several_images
 
@@ -19,7 +19,7 @@ def test_an_image_index_with_two_different_images_of_one_platform_is_refused(tmp
     layout = one_platform_twice(tmp_path / "layout")
     for platforms in (None, [AMD64]):
         with pytest.raises(InvalidInput, match="2 different images for linux/amd64") as caught:
-            read_images(layout, platforms)
+            read_layout(layout, platforms)
         document = layout.read_document(layout.root())
         assert all(str(child.digest) in caught.value.reason for child in document.children)
         assert "one image for each platform" in str(caught.value.advice)
@@ -32,7 +32,7 @@ def test_an_image_of_a_nested_image_index_counts_too(layout: Layout, depth: int)
         two = layout.add_document(ImageIndex(manifests=(two,)))
     layout.set_roots([root := layout.add_document(ImageIndex(manifests=(one, two)))])
     with pytest.raises(InvalidInput, match="2 different images for linux/amd64"):
-        read_images(layout, None)
+        read_layout(layout, None)
     with pytest.raises(InvalidInput, match="2 different images for linux/amd64"):
         check_images(layout, root)
 
@@ -41,7 +41,7 @@ def test_a_nested_image_index_of_another_platform_is_kept(layout: Layout) -> Non
     nested = layout.add_document(ImageIndex(manifests=(add_image(layout, ARM64),)))
     layout.set_roots([root := layout.add_document(ImageIndex(manifests=(add_image(layout, AMD64), nested)))])
     check_images(layout, root)
-    assert len(read_images(layout, None)[1]) == 1
+    assert len(read_layout(layout, None).images) == 1
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_platform_that_is_spelled_in_two_ways_is_one(layout: Layout, other: Pl
     images = [add_image(layout, platform, [gzip_layer({"a": str(platform).encode()})]) for platform in (ARM64, other)]
     layout.set_roots([layout.add_document(ImageIndex(manifests=tuple(images)))])
     with pytest.raises(InvalidInput, match="2 different images for linux/arm64"):
-        read_images(layout, None)
+        read_layout(layout, None)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_versions_and_variants_of_a_platform_are_different_platforms(
 ) -> None:
     images = [add_image(layout, each, [gzip_layer({"a": repr(each).encode()})]) for each in (one, other)]
     layout.set_roots([layout.add_document(ImageIndex(manifests=tuple(images)))])
-    assert len(read_images(layout, None)[1]) == 2
+    assert len(read_layout(layout, None).images) == 2
 
 
 def test_an_artifact_with_the_config_of_an_image_is_not_an_image(layout: Layout) -> None:
@@ -77,7 +77,7 @@ def test_an_artifact_with_the_config_of_an_image_is_not_an_image(layout: Layout)
     assert isinstance(manifest, ImageManifest)
     artifact = layout.add_document(manifest.replaced(artifact_type="example/artifact"))
     layout.set_roots([layout.add_document(ImageIndex(manifests=(image, artifact)))])
-    assert [found.descriptor.digest for found in read_images(layout, None)[1]] == [image.digest]
+    assert [found.descriptor.digest for found in read_layout(layout, None).images] == [image.digest]
 
 
 def test_one_image_in_two_forms_is_not_two_images(layout: Layout) -> None:
@@ -86,7 +86,7 @@ def test_one_image_in_two_forms_is_not_two_images(layout: Layout) -> None:
     assert isinstance(manifest, ImageManifest)
     other = layout.add_document(manifest.replaced(annotations={"compression": "another"})).annotated(platform=AMD64)
     layout.set_roots([layout.add_document(ImageIndex(manifests=(image, other)))])
-    assert len(read_images(layout, None)[1]) == 2
+    assert len(read_layout(layout, None).images) == 2
 
 
 def test_a_name_chooses_an_image_index_among_others(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_name_chooses_an_image_index_among_others(tmp_path: Path) -> None:
     named = other.annotated(annotations={"io.containerd.image.name": "docker.io/library/other:1"})
     layout.set_roots([index, named])
     with pytest.raises(InvalidInput, match="no part of one") as caught:
-        read_images(layout, None)
+        read_layout(layout, None)
     assert "docker.io/library/other:1" in caught.value.reason
     result = convert(layout, tmp_path / "web", options=SociOptions(), ref="web")
     assert result.root.digest == index.digest
@@ -107,7 +107,7 @@ def test_a_name_chooses_an_image_index_among_others(tmp_path: Path) -> None:
 def test_a_name_that_several_images_have_chooses_none(tmp_path: Path) -> None:
     layout = several_images(tmp_path / "layout", ["latest", "latest"])
     with pytest.raises(InvalidInput, match="matches 2 images") as caught:
-        read_images(layout, None, ref="latest")
+        read_layout(layout, None, ref="latest")
     assert "digest" in str(caught.value.advice)
     digest = str(layout.roots()[1].digest)
-    assert [image.descriptor.digest for image in read_images(layout, None, ref=digest)[1]] == [digest]
+    assert [image.descriptor.digest for image in read_layout(layout, None, ref=digest).images] == [digest]

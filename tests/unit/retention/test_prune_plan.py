@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.retention.plan import KeepRules, Node, PrunePlan, RepositoryGraph, attached_to, plan
+from soci_pipeline.retention.prune_plan import KeepRules, Node, PrunePlan, RepositoryGraph, attached_to, plan_prune
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -38,7 +38,7 @@ def graph_of(tags: dict[str, str], *nodes: Node) -> RepositoryGraph:
 
 
 def planned(graph: RepositoryGraph, **rules: object) -> PrunePlan:
-    return plan(graph, KeepRules.of(**rules), now=NOW)
+    return plan_prune(graph, KeepRules.of(**rules), now=NOW)
 
 
 TWO_RELEASES = graph_of(
@@ -245,7 +245,7 @@ class Simulator:
 def test_nothing_reachable_from_a_kept_tag_is_deleted_and_no_tag_is_ever_broken(
     graph: RepositoryGraph, rules: KeepRules, draw: st.DataObject
 ) -> None:
-    made = plan(graph, rules, now=NOW)
+    made = plan_prune(graph, rules, now=NOW)
     registry = Simulator(dict(graph.tags), dict(graph.nodes))
     needed = registry.reachable([tag for tag in made.kept_tags if attached_to(tag) is None])
 
@@ -261,7 +261,7 @@ def test_nothing_reachable_from_a_kept_tag_is_deleted_and_no_tag_is_ever_broken(
     assert needed <= set(registry.nodes)
     assert set(registry.tags) == set(made.kept_tags)
     assert set(registry.nodes) == set(made.kept_manifests)
-    again = plan(RepositoryGraph(tags=registry.tags, nodes=registry.nodes), rules, now=NOW)
+    again = plan_prune(RepositoryGraph(tags=registry.tags, nodes=registry.nodes), rules, now=NOW)
     assert again.deleted == []
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.validation import faults_of, in_one_line
+from soci_pipeline.validation import in_one_line, problems_of
 
 UNDATED = "nothing says when it was created"
 """The reason of a tag that a rule by age keeps since it cannot judge it."""
@@ -76,7 +76,7 @@ class KeepRules(BaseModel):
                 "days (`--keep-days`), or digests in use (`--keep-in-use`); a flow's parameters are `keep`, "
                 "`keep_latest`, `keep_days` and `keep_in_use`."
             )
-            raise InvalidInput(f"not a rule of retention: {in_one_line(faults_of(error))}", advice=advice) from error
+            raise InvalidInput(f"not a rule of retention: {in_one_line(problems_of(error))}", advice=advice) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def attached_to(tag: str) -> Digest | None:
     return Digest(f"sha256:{match[1]}") if match else None
 
 
-def plan(graph: RepositoryGraph, rules: KeepRules, *, now: datetime) -> PrunePlan:
+def plan_prune(graph: RepositoryGraph, rules: KeepRules, *, now: datetime) -> PrunePlan:
     """Decide for every tag and manifest of the graph; ``now`` is compared with ages and has a time zone."""
     deploy = {tag: digest for tag, digest in graph.tags.items() if attached_to(tag) is None}
     reasons: dict[str, str] = _kept_tags(graph, deploy, rules, now)

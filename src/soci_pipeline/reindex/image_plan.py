@@ -5,13 +5,16 @@ such an index leaves out although a smaller one is in it was tried before and ca
 again. An image for which nothing is to be fetched or added stays as it is, byte for byte.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from soci_pipeline.images.graph import ImageNode
 from soci_pipeline.images.known_ztocs import Known, listed
+from soci_pipeline.images.repository_ztocs import known_under
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.reindex.existing import ExistingImage
 from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, SociOptions
 from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
 
@@ -48,6 +51,34 @@ class ImagePlan:
     node: ImageNode
     layers: tuple[LayerPlan, ...]
     is_done: bool
+
+    def with_layers(self, found: Mapping[Digest, LayerPlan]) -> "ImagePlan":
+        """The same plan with what was found out about the layers that had to be fetched."""
+        layers = (found.get(each.layer.digest, each) if each.fetch else each for each in self.layers)
+        return replace(self, layers=tuple(layers))
+
+
+def plan_images(image: ExistingImage) -> tuple[ImagePlan, ...]:
+    """What is to be done for each image, with the zTOCs that other tags have and that are still in the repository."""
+    known = _known(image)
+    there = {layer: ztoc for layer, ztoc in known.ztocs.items() if image.client.blobs.exists(image.repository, ztoc)}
+    usable = Known(there, known.left_out)
+    return tuple(plan_image(each, image.settings.soci, usable) for each in image.graph.images)
+
+
+def _known(image: ExistingImage) -> Known:
+    """What the tags that are read again know; the image itself comes last, and counts most."""
+    soci = image.settings.soci
+    known = Known({})
+    if soci.reuse_from is not None:
+        known |= _known_under(image, soci.reuse_from, level=logging.WARNING)
+    if image.new_tag is not None and image.settings.suffix:
+        known |= _known_under(image, image.new_tag, level=logging.DEBUG)
+    return known | Known.of(image.graph, soci.span_size)
+
+
+def _known_under(image: ExistingImage, tag: str, *, level: int) -> Known:
+    return known_under(image.client, image.repository, tag, image.settings.soci.span_size, level=level)
 
 
 def plan_image(image: ImageNode, options: SociOptions, known: Known) -> ImagePlan:

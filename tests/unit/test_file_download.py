@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from soci_pipeline.download import NotFetched, check_address, fetch
 from soci_pipeline.errors import DamagedContent, DiskFull, InvalidInput
+from soci_pipeline.file_download import NotFetched, check_address, fetch
 from tests.support.file_server import FileServer, serving_files
 from tests.support.webhook import Recorded, loopback
 
