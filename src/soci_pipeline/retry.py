@@ -105,7 +105,7 @@ class FailuresInARow:
 
     def wait(self, error: SociPipelineError) -> None:
         """Wait before the next attempt; raises the error where the deadline would pass before, `Stopped`."""
-        self._deadline.wait(retry_pause(error, self._settings, self._count - 1), instead=error)
+        self._deadline.wait(_pause(error, self._settings, self._count - 1), instead=error)
 
 
 def is_temporary(error: SociPipelineError) -> bool:
@@ -151,7 +151,7 @@ def while_unavailable(work: Callable[[], _Result], kind: type[SociPipelineError]
             time.sleep(max(_PAUSE_S, asked))
 
 
-def retry_pause(error: SociPipelineError, settings: Attempts, attempt: int) -> float:
+def _pause(error: SociPipelineError, settings: Attempts, attempt: int) -> float:
     """Seconds to wait before another try: what the server asked for, or the back-off of that attempt."""
     pause = settings.backoff(attempt)
     if error.retry_after is not None:

@@ -7,6 +7,7 @@ from soci_pipeline.archive.reader import Archive
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout_files import blob_place
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse, parse_image_index
 from soci_pipeline.oci.media_types import OCI_INDEX
 
@@ -36,7 +37,7 @@ def read_document(archive: Archive, descriptor: Descriptor) -> tuple[ImageManife
 
 def blob_name(digest: Digest) -> str:
     """Where a layout keeps a blob."""
-    return f"blobs/sha256/{digest.hex}"
+    return "/".join(blob_place(digest))
 
 
 def read_index(archive: Archive) -> ImageIndex:

@@ -7,7 +7,8 @@ from soci_pipeline.archive.documents import blob_name, is_layout
 from soci_pipeline.archive.reader import CHUNK, Archive, open_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import MAX_INDEX_FILE_BYTES, Layout, parse_roots
+from soci_pipeline.oci.index_file import MAX_INDEX_FILE_BYTES, parse_roots
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.layout_choice import choose_roots
 from soci_pipeline.oci.manifest import MAX_DEPTH
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS

@@ -14,9 +14,10 @@ from soci_pipeline.builders.compress import compress as gzip_layer
 from soci_pipeline.builders.compress import inflated_digest
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.log import logger
+from soci_pipeline.oci.blob_writer import BlobWriter
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.layout import BlobWriter, Layout
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
     DOCKER_LAYER,
