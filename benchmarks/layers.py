@@ -20,8 +20,9 @@ from local_stack.plain_image import Member, file_member
 from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci import canonical_json
+from soci_pipeline.oci.blob_writer import BlobWriter
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import BlobWriter, Layout
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
 from soci_pipeline.oci.platform import Platform

@@ -14,8 +14,9 @@ from typing import Any
 
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.oci import canonical_json
+from soci_pipeline.oci.blob_writer import BlobWriter
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import BlobWriter, Layout
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
 from soci_pipeline.oci.platform import Platform

@@ -86,26 +86,53 @@ class Deadline:
             self.check()
 
 
+class FailuresInARow:
+    """Counts the failures of one operation, and waits between two attempts."""
+
+    def __init__(self, settings: Attempts, deadline: Deadline) -> None:
+        self._settings = settings
+        self._deadline = deadline
+        self._count = 0
+
+    def is_last(self, error: SociPipelineError, retriable: Callable[[SociPipelineError], bool]) -> bool:
+        """Count a failure; whether the attempts are used up, or it is not worth another one."""
+        self._count += 1
+        return self._count >= self._settings.attempts or not retriable(error)
+
+    def forget(self) -> None:
+        """Begin to count anew, after progress."""
+        self._count = 0
+
+    def wait(self, error: SociPipelineError) -> None:
+        """Wait before the next attempt; raises the error where the deadline would pass before, `Stopped`."""
+        self._deadline.wait(_pause(error, self._settings, self._count - 1), instead=error)
+
+
+def is_temporary(error: SociPipelineError) -> bool:
+    """Whether an error says that the same call may succeed later."""
+    return error.temporary
+
+
 def with_retries(
     work: Callable[[], _Result],
     settings: Attempts,
     deadline: Deadline,
     *,
-    retriable: Callable[[SociPipelineError], bool] = lambda error: error.temporary,
+    retriable: Callable[[SociPipelineError], bool] = is_temporary,
 ) -> _Result:
     """Do some work until it succeeds, fails for good, or the attempts or the deadline are used up.
 
     ``retriable`` says which errors are worth another try; by default, those that call themselves temporary.
     """
-    for attempt in range(settings.attempts):
+    failures = FailuresInARow(settings, deadline)
+    while True:
         deadline.check()
         try:
             return work()
         except SociPipelineError as error:
-            if attempt + 1 >= settings.attempts or not retriable(error):
+            if failures.is_last(error, retriable):
                 raise
-            deadline.wait(retry_pause(error, settings, attempt), instead=error)
-    raise AssertionError("the loop ends by a return or a raise")
+            failures.wait(error)
 
 
 def while_unavailable(work: Callable[[], _Result], kind: type[SociPipelineError], *, patience_s: float) -> _Result:
@@ -124,7 +151,7 @@ def while_unavailable(work: Callable[[], _Result], kind: type[SociPipelineError]
             time.sleep(max(_PAUSE_S, asked))
 
 
-def retry_pause(error: SociPipelineError, settings: Attempts, attempt: int) -> float:
+def _pause(error: SociPipelineError, settings: Attempts, attempt: int) -> float:
     """Seconds to wait before another try: what the server asked for, or the back-off of that attempt."""
     pause = settings.backoff(attempt)
     if error.retry_after is not None:

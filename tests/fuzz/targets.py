@@ -19,7 +19,7 @@ from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import diff_ids_of_config, platform_of_config
-from soci_pipeline.oci.layout import parse_roots
+from soci_pipeline.oci.index_file import parse_roots
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP
 from soci_pipeline.oci.platform import Platform

@@ -3,11 +3,19 @@
 What `docker save` writes since release 25 is both; the OCI side is read then, since it says the digests.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from soci_pipeline.archive.documents import (
+    blob_name,
+    is_layout,
+    read_blob,
+    read_document,
+    read_index,
+    read_json,
+    read_small,
+)
 from soci_pipeline.archive.reader import Archive
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, PlatformMismatch
 from soci_pipeline.oci.annotations import REFERENCE_DIGEST, REFERENCE_TYPE
@@ -15,14 +23,13 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.image_config import diff_ids_of_config, platform_of_config
 from soci_pipeline.oci.layout_choice import choose_roots, names_of
-from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse
+from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
     DOCKER_CONFIG,
     GZIP_MAGIC,
     IMAGE_INDEXES,
     IMAGE_MANIFESTS,
     OCI_CONFIG,
-    OCI_INDEX,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
@@ -77,7 +84,7 @@ def find_image(archive: Archive, platform: Platform, *, ref: str | None = None) 
     several that fit, `HostileArchive` and `DamagedContent` for what is not sound, and for a platform that is listed and
     was not saved.
     """
-    if archive.size("index.json") is not None and archive.size("oci-layout") is not None:
+    if is_layout(archive):
         layout = _OciLayout(archive)
         images = list(layout.images(ref))
         layout.check_held(images, platform)
@@ -88,25 +95,6 @@ def find_image(archive: Archive, platform: Platform, *, ref: str | None = None) 
         "the archive holds no image: neither index.json with oci-layout nor manifest.json is in it",
         advice="Give an OCI archive, an OCI layout or what `docker save` writes.",
     )
-
-
-def read_blob(archive: Archive, descriptor: Descriptor) -> bytes:
-    """A small blob, verified; raises `HostileArchive` for a large one, `DamagedContent` for a wrong one."""
-    data = _read(archive, blob_name(descriptor.digest))
-    if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
-        raise DamagedContent(f"blob {descriptor.digest} of the archive is not what its descriptor says")
-    return data
-
-
-def read_document(archive: Archive, descriptor: Descriptor) -> tuple[ImageManifest | ImageIndex, bytes]:
-    """A manifest or an index of the archive, and its exact bytes."""
-    data = read_blob(archive, descriptor)
-    return _parsed(data, descriptor.media_type), data
-
-
-def blob_name(digest: Digest) -> str:
-    """Where a layout keeps a blob."""
-    return f"blobs/sha256/{digest.hex}"
 
 
 def _chosen(images: Sequence[FoundImage], platform: Platform) -> FoundImage:
@@ -165,13 +153,8 @@ class _OciLayout:
             )
 
     def images(self, ref: str | None) -> Iterator[FoundImage]:
-        fields = _json(_read(self._archive, "index.json"))
-        if not isinstance(fields, dict):
-            raise DamagedContent("index.json of the archive is not an object")
-        # Older layouts give the file no media type, and some give it a wrong one; its place says what it is.
-        fields["mediaType"] = OCI_INDEX
-        index = _parsed(json.dumps(fields).encode(), OCI_INDEX)
-        if ref is not None and isinstance(index, ImageIndex):
+        index = read_index(self._archive)
+        if ref is not None:
             attestations = [item for item in index.manifests if item.annotations.get(REFERENCE_TYPE)]
             images = [item for item in index.manifests if item not in attestations]
             index = index.replaced(manifests=(*choose_roots(images, ref, "the archive"), *attestations))
@@ -227,7 +210,7 @@ class _OciLayout:
 
 
 def _docker_images(archive: Archive) -> Iterator[FoundImage]:
-    entries = _json(_read(archive, "manifest.json"))
+    entries = read_json(archive, "manifest.json")
     if not isinstance(entries, list) or len(entries) > _MAX_DOCUMENTS:
         raise DamagedContent("manifest.json of the archive is not a list of images")
     for entry in entries:
@@ -236,7 +219,7 @@ def _docker_images(archive: Archive) -> Iterator[FoundImage]:
             raise DamagedContent("an image in manifest.json of the archive has no list of layers")
         if not isinstance(entry.get("Config"), str):
             raise DamagedContent("an image in manifest.json of the archive has no config")
-        config = _read(archive, entry["Config"])
+        config = read_small(archive, entry["Config"])
         platform, diff_ids = _facts(config, len(names))
         yield FoundImage(
             platform=platform,
@@ -268,30 +251,3 @@ def _facts(config: bytes, layers: int) -> tuple[Platform, tuple[Digest, ...]]:
     if len(diff_ids) != layers:
         raise DamagedContent(f"an image of the archive has {layers} layers, and its config lists {len(diff_ids)}")
     return platform, diff_ids
-
-
-def _read(archive: Archive, name: str) -> bytes:
-    size = archive.size(name)
-    if size is None:
-        raise DamagedContent(f"the archive lacks {name[:200]!r}")
-    if size > MAX_MANIFEST_BYTES:
-        raise HostileArchive(f"{name[:200]!r} of the archive has {size} bytes; {MAX_MANIFEST_BYTES} is the bound")
-    with archive.open(name) as file:
-        return file.read(MAX_MANIFEST_BYTES)
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except RecursionError as error:
-        raise HostileArchive("a document of the archive is nested too deep") from error
-    except ValueError as error:
-        raise DamagedContent(f"a document of the archive is not JSON: {error!s:.200}") from error
-
-
-def _parsed(data: bytes, media_type: str) -> ImageManifest | ImageIndex:
-    _json(data)
-    try:
-        return parse(data, media_type=media_type)
-    except InvalidInput as error:
-        raise DamagedContent(f"a document of the archive cannot be used: {error.reason}") from error

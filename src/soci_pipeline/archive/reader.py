@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from soci_pipeline.archive.tar_members import BLOCK, Span, clean_name, is_tar, read_table
+from soci_pipeline.archive.tar_headers import BLOCK
+from soci_pipeline.archive.tar_members import Span, clean_name, is_tar, read_table
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput
 from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.oci.layout_files import open_file, stat_file

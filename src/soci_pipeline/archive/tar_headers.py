@@ -1,7 +1,8 @@
 """Single tar headers, read as Go's archive/tar reads them, because every container runtime does.
 
 Formats: V7, ustar (POSIX.1-1988), pax (POSIX.1-2001), GNU and star. Numbers are octal, or base-256 where the first bit
-is set. A header that Go would refuse raises `BadHeader`. Nothing here knows about streams; see `tar_stream`.
+is set. A header that Go would refuse raises `BadHeader`. Only this
+module knows the fields of a header; `soci.tar.stream` unpacks plain ones by `LAYOUT` in its own loop, for speed.
 """
 
 import re

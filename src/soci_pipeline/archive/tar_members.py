@@ -8,14 +8,24 @@ Interchange Format") and GNU's long names; sparse files, devices and pipes have 
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from soci_pipeline.archive.tar_headers import (
+    BLOCK,
+    ZERO_BLOCK,
+    BadHeader,
+    Header,
+    parse_header,
+    parse_pax,
+    pax_integer,
+    text,
+)
 from soci_pipeline.errors import DamagedContent, HostileArchive
 
-BLOCK = 512
 MAX_MEMBERS = 100_000
 MAX_EXTENSION_BYTES = 1 << 20
 MAX_NAME_BYTES = 4096
 _MAX_LINKS = 16
 
+_EXTENSIONS = b"x", b"g", b"L", b"K"
 _REGULAR = b"\0", b"0"
 _DIRECTORY = b"5"
 _LINKS = {b"1": "hard link", b"2": "symbolic link"}
@@ -51,8 +61,8 @@ class TarTable:
 class _Pending:
     """What extension headers said about the entry that follows them."""
 
-    name: str | None = None
-    link: str | None = None
+    name: bytes | None = None
+    link: bytes | None = None
     size: int | None = None
 
 
@@ -63,23 +73,19 @@ def read_table(archive: BinaryIO, length: int) -> TarTable:
     many entries, `DamagedContent` for a truncated or broken archive.
     """
     table, pending, position, members = TarTable(), _Pending(), 0, 0
-    while True:
-        header = _block_at(archive, position)
-        if not header.strip(b"\0"):
-            break
+    while (block := _exactly(archive, position, BLOCK)) != ZERO_BLOCK:
         members += 1
         if members > MAX_MEMBERS:
             raise HostileArchive(f"the archive has more than {MAX_MEMBERS} entries")
-        _check_sum(header, position)
-        kind, size = header[156:157], _number(header[124:136])
-        data = position + BLOCK
-        if kind in b"xgLK" and kind:
+        header = _header(block, position)
+        data, size = position + BLOCK, header.size
+        if header.flag in _EXTENSIONS:
             if size > MAX_EXTENSION_BYTES:
                 raise HostileArchive(f"an extension header of {size} bytes exceeds the bound of {MAX_EXTENSION_BYTES}")
-            _extend(pending, kind, _exactly(archive, data, size))
+            _extend(pending, header.flag, _exactly(archive, data, size))
         else:
             size = size if pending.size is None else pending.size
-            if kind not in _REGULAR:
+            if header.flag not in _REGULAR:
                 size = 0
             if data + size > length:
                 raise DamagedContent("the archive is cut off in the middle of a file")
@@ -93,9 +99,11 @@ def read_table(archive: BinaryIO, length: int) -> TarTable:
 
 def is_tar(start: bytes) -> bool:
     """Whether the first block of a file can be a tar's: no entry, or a header whose checksum is right."""
+    if len(start) != BLOCK:
+        return False
     try:
-        return len(start) == BLOCK and (not start.strip(b"\0") or _has_its_sum(start))
-    except DamagedContent:
+        return start == ZERO_BLOCK or bool(parse_header(start))
+    except BadHeader:
         return False
 
 
@@ -109,10 +117,10 @@ def clean_name(name: str) -> str:
     return "/".join(parts)
 
 
-def _enter(table: TarTable, pending: _Pending, header: bytes, span: Span) -> None:
-    kind = header[156:157]
-    name = clean_name(pending.name if pending.name is not None else _header_name(header))
-    if kind == _DIRECTORY or (kind in _REGULAR and (pending.name or _header_name(header)).endswith("/")):
+def _enter(table: TarTable, pending: _Pending, header: Header, span: Span) -> None:
+    kind = header.flag
+    name = clean_name(_decoded(header.name if pending.name is None else pending.name))
+    if kind == _DIRECTORY or (kind in _REGULAR and (pending.name or header.name).endswith(b"/")):
         table.folders.add(name)
         if name in table.files or name in table.links:
             raise HostileArchive(f"the archive has both a folder and a file {name[:200]!r}")
@@ -122,8 +130,8 @@ def _enter(table: TarTable, pending: _Pending, header: bytes, span: Span) -> Non
     if kind in _REGULAR:
         table.files[name] = span
     elif kind in _LINKS:
-        target = pending.link if pending.link is not None else _text(header[157:257])
-        table.links[name] = _link_target(name, target, _LINKS[kind])
+        target = header.link if pending.link is None else pending.link
+        table.links[name] = _link_target(name, _decoded(target), _LINKS[kind])
     else:
         what = _REFUSED.get(kind, f"entry of type {kind!r}")
         raise HostileArchive(f"the archive has a {what}, which no image archive needs: {name[:200]!r}")
@@ -150,84 +158,54 @@ def _link_target(name: str, target: str, what: str) -> str:
 
 def _extend(pending: _Pending, kind: bytes, data: bytes) -> None:
     if kind == b"L":
-        pending.name = _text(data)
+        pending.name = text(data)
     elif kind == b"K":
-        pending.link = _text(data)
+        pending.link = text(data)
     else:
         records = _pax_records(data)
         if kind == b"g":
             # A global record would rename every entry behind it; times and comments are harmless.
-            if records.keys() & {"path", "linkpath", "size"}:
+            if records.keys() & {b"path", b"linkpath", b"size"}:
                 raise HostileArchive("the archive renames all its entries by one global header")
             return
-        if any(key.startswith("GNU.sparse.") for key in records):
+        if any(key.startswith(b"GNU.sparse.") for key in records):
             raise HostileArchive("the archive has a sparse file, which no image archive needs")
-        pending.name = records.get("path", pending.name)
-        pending.link = records.get("linkpath", pending.link)
-        if "size" in records:
-            pending.size = _decimal(records["size"])
+        pending.name = records.get(b"path", pending.name)
+        pending.link = records.get(b"linkpath", pending.link)
+        if b"size" in records:
+            pending.size = _size(records[b"size"])
 
 
-def _pax_records(data: bytes) -> dict[str, str]:
-    records: dict[str, str] = {}
-    position = 0
-    while position < len(data) and data[position] != 0:
-        space = data.find(b" ", position, position + 21)
-        length = _decimal(data[position:space].decode("latin-1")) if space > 0 else 0
-        end = position + length
-        if length < 5 or end > len(data) or data[end - 1 : end] != b"\n":
-            raise DamagedContent("an extended header of the archive is broken")
-        key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not equals:
-            raise DamagedContent("an extended header of the archive is broken")
-        records[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
-        position = end
-    return records
-
-
-def _decimal(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 20:
-        raise DamagedContent(f"not a number in a header of the archive: {text[:30]!r}")
-    return int(text)
-
-
-def _header_name(header: bytes) -> str:
-    name, prefix = _text(header[0:100]), _text(header[345:500])
-    # GNU archives use the prefix field for times.
-    return f"{prefix}/{name}" if prefix and header[257:263] == b"ustar\0" else name
-
-
-def _text(data: bytes) -> str:
-    return data.partition(b"\0")[0].decode(errors="surrogateescape")
-
-
-def _number(raw: bytes) -> int:
-    if raw[0] & 0x80:
-        value = int.from_bytes(raw, "big", signed=False) & ((1 << 95) - 1)
-        if raw[0] & 0x40 or value >= 1 << 63:
-            raise DamagedContent("a header of the archive has an impossible size")
-        return value
-    digits = raw.replace(b"\0", b" ").strip()
+def _header(block: bytes, position: int) -> Header:
     try:
-        value = int(digits, 8) if digits else 0
-    except ValueError as error:
-        raise DamagedContent("a header of the archive has a broken number") from error
-    if value < 0:
-        raise DamagedContent("a header of the archive has an impossible size")
-    return value
+        header = parse_header(block)
+    except BadHeader as error:
+        raise DamagedContent(f"the header at byte {position} of the archive is damaged: {error}") from error
+    if header.size < 0:
+        raise DamagedContent(f"the header at byte {position} of the archive has a negative size")
+    return header
 
 
-def _check_sum(header: bytes, position: int) -> None:
-    if not _has_its_sum(header):
-        raise DamagedContent(f"the header at byte {position} of the archive has a wrong checksum")
+def _pax_records(data: bytes) -> dict[bytes, bytes]:
+    try:
+        # Some writers fill the rest of the block with NULs and count them.
+        return dict(parse_pax(data.rstrip(b"\0")))
+    except BadHeader as error:
+        raise DamagedContent(f"an extended header of the archive is damaged: {error}") from error
 
 
-def _has_its_sum(header: bytes) -> bool:
-    return sum(header) - sum(header[148:156]) + 8 * 0x20 == _number(header[148:156])
+def _size(value: bytes) -> int:
+    try:
+        size = pax_integer(value)
+    except BadHeader as error:
+        raise DamagedContent(f"an extended header of the archive is damaged: {error}") from error
+    if size < 0:
+        raise DamagedContent("an extended header of the archive has a negative size")
+    return size
 
 
-def _block_at(archive: BinaryIO, position: int) -> bytes:
-    return _exactly(archive, position, BLOCK)
+def _decoded(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")
 
 
 def _exactly(archive: BinaryIO, position: int, size: int) -> bytes:

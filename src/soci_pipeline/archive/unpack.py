@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from soci_pipeline.archive.reader import Archive, open_archive
+from soci_pipeline.archive.documents import blob_name, is_layout
+from soci_pipeline.archive.reader import CHUNK, Archive, open_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import MAX_INDEX_FILE_BYTES, Layout, parse_roots
+from soci_pipeline.oci.index_file import MAX_INDEX_FILE_BYTES, parse_roots
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.layout_choice import choose_roots
 from soci_pipeline.oci.manifest import MAX_DEPTH
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 from soci_pipeline.progress import Advance, meter
-
-_CHUNK = 1 << 20
 
 
 def unpacked(path: Path, folder: Path, *, ref: str | None = None) -> Layout:
@@ -24,12 +24,12 @@ def unpacked(path: Path, folder: Path, *, ref: str | None = None) -> Layout:
     refused.
     """
     with open_archive(path, scratch=folder.parent) as archive:
-        size = archive.size("index.json")
-        if size is None or archive.size("oci-layout") is None:
+        if not is_layout(archive):
             raise InvalidInput(
                 f"{path} is no archive of an OCI layout",
                 advice="It needs oci-layout and index.json; `docker buildx build --output type=oci` writes one.",
             )
+        size = archive.size("index.json") or 0
         if size > MAX_INDEX_FILE_BYTES:
             raise InvalidInput(f"index.json of {path} has {size} bytes, and at most {MAX_INDEX_FILE_BYTES} are allowed")
         with archive.open("index.json") as file:
@@ -45,14 +45,14 @@ def unpacked(path: Path, folder: Path, *, ref: str | None = None) -> Layout:
 def _take(archive: Archive, node: Descriptor, layout: Layout, advance: Advance, *, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InvalidInput(f"the image index is nested deeper than {MAX_DEPTH}")
-    name = f"blobs/sha256/{node.digest.hex}"
+    name = blob_name(node.digest)
     if layout.has(node):
         return
     if depth and archive.size(name) is None:
         # Images that were not saved, and layers that registries do not hold. What is needed is missed later, by name.
         return
     with archive.open(name) as blob:
-        layout.add_chunks(_counted(iter(lambda: blob.read(_CHUNK), b""), advance), node)
+        layout.add_chunks(_counted(iter(lambda: blob.read(CHUNK), b""), advance), node)
     if node.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
         for child in layout.read_document(node).children:
             _take(archive, child, layout, advance, depth=depth + 1)

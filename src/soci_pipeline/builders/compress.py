@@ -15,8 +15,8 @@ from typing import BinaryIO, Protocol
 
 from soci_pipeline.archive.reader import CHUNK, ArchiveLimits
 from soci_pipeline.errors import DamagedContent
+from soci_pipeline.oci.blob_writer import BlobWriter
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.layout import BlobWriter
 
 try:
     from zlib_ng import zlib_ng as deflate

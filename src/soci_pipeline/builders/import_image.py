@@ -7,15 +7,17 @@ archive is written under a name of its own choosing: blobs are named by their di
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from soci_pipeline.archive.image import FoundImage, FoundLayer, blob_name, find_image, read_document
+from soci_pipeline.archive.documents import blob_name, read_document
+from soci_pipeline.archive.image import FoundImage, FoundLayer, find_image
 from soci_pipeline.archive.reader import CHUNK, Archive, ArchiveLimits, open_archive
 from soci_pipeline.builders.compress import compress as gzip_layer
 from soci_pipeline.builders.compress import inflated_digest
 from soci_pipeline.errors import DamagedContent
 from soci_pipeline.log import logger
+from soci_pipeline.oci.blob_writer import BlobWriter
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.oci.layout import BlobWriter, Layout
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import (
     DOCKER_LAYER,

@@ -11,7 +11,7 @@ from pathlib import Path
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
 from soci_pipeline.machine.working_folder import LOCK, NEW_LOCK, PREFIX, abandoned, working_folder
-from soci_pipeline.oci.layout import INCOMING
+from soci_pipeline.oci.blob_writer import INCOMING
 from soci_pipeline.oci.layout_replacement import REPLACED, foreign_entries, put_back
 from soci_pipeline.oci.layout_replacement import put_in_place as replace_layout
 

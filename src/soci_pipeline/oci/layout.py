@@ -8,7 +8,6 @@ folder are read (`layout_files`). `Layout.take_over` and `Layout.open_verified` 
 verified yet; what was verified is remembered for as long as the file does not change.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -16,100 +15,31 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self, cast
 
 from soci_pipeline.errors import DamagedContent, InvalidInput
-from soci_pipeline.full_disk import full_disk_reported, write_all
+from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.oci import layout_files
+from soci_pipeline.oci.blob_writer import INCOMING, BlobWriter
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import SHA256, Digest
+from soci_pipeline.oci.index_file import MAX_INDEX_FILE_BYTES, parse_roots
 from soci_pipeline.oci.manifest import (
     MAX_DEPTH,
     MAX_MANIFEST_BYTES,
     ImageIndex,
     ImageManifest,
     parse,
-    parse_image_index,
 )
 from soci_pipeline.oci.media_types import IMAGE_INDEXES, IMAGE_MANIFESTS
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
-INCOMING = ".incoming"
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_LAYOUT_FILE_BYTES = 1 << 16
-MAX_INDEX_FILE_BYTES = 64 << 20
-"""A layout may hold many images: the folder of a repository with 100,000 manifests and tags has some 40 MiB."""
 _MAKE_ONE = (
     "Name the folder of an OCI layout: `docker buildx build --output type=oci,tar=false,dest=FOLDER` makes one, and so "
     "does `soci-pipeline convert` of an archive."
 )
-
-
-class BlobWriter:
-    """Takes the bytes of one blob and puts it in place when the ``with`` block ends well; else nothing is left.
-
-    ``expected`` and ``size`` are checked where they are given: a difference raises `DamagedContent`, and bytes past
-    ``size`` are refused at once. A full disk raises `DiskFull`.
-    """
-
-    def __init__(self, layout: "Layout", *, expected: Digest | None = None, size: int | None = None) -> None:
-        self._layout = layout
-        self._expected = expected
-        self._size = size
-        self._algorithm = SHA256 if expected is None else expected.algorithm
-        self._hash = hashlib.new(self._algorithm)
-        self._written = 0
-        incoming = layout.path / INCOMING
-        with full_disk_reported(layout.path):
-            incoming.mkdir(exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=incoming)
-        self._path = Path(name)
-        self._file = os.fdopen(handle, "wb", buffering=0)
-        self.digest: Digest | None = None
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append some bytes."""
-        self._written += len(data)
-        if self._size is not None and self._written > self._size:
-            raise DamagedContent(f"{self._expected or 'a blob'} is longer than the {self._size} bytes it should have")
-        self._hash.update(data)
-        with full_disk_reported(self._layout.path):
-            write_all(self._file, data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            # Some file systems report a write that failed as late as here.
-            with full_disk_reported(self._layout.path):
-                self._file.close()
-                if kind is None:
-                    self._put_in_place()
-        finally:
-            self._path.unlink(missing_ok=True)
-
-    def _put_in_place(self) -> None:
-        digest = Digest(f"{self._algorithm}:{self._hash.hexdigest()}")
-        if self._size is not None and self._written != self._size:
-            raise DamagedContent(f"{self._expected or digest} has {self._written} bytes, not {self._size}")
-        if self._expected is not None and digest != self._expected:
-            raise DamagedContent(f"content of {self._expected} hashes to {digest}")
-        # Read-only, so that nothing writes through a hard link by mistake.
-        self._path.chmod(0o444)
-        self._layout.mark_verified(digest, self._path.stat())
-        place = self._layout.blob_path(digest)
-        place.parent.mkdir(exist_ok=True)
-        self._path.rename(place)
-        self.digest = digest
-
-    @property
-    def written(self) -> int:
-        """Bytes taken so far."""
-        return self._written
 
 
 class Layout:
@@ -147,19 +77,19 @@ class Layout:
 
     def blob_path(self, digest: Digest) -> Path:
         """Where a blob lies, or would lie."""
-        return self.path / "blobs" / digest.algorithm / digest.hex
+        return self.path.joinpath(*layout_files.blob_place(digest))
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether a blob of that digest and size is there; raises `HostileArchive` for a link or a special file.
 
         The content is not read: a blob of a layout from elsewhere may still have another digest.
         """
-        status = layout_files.stat_file(self.path, *_place(descriptor.digest))
+        status = layout_files.stat_file(self.path, *layout_files.blob_place(descriptor.digest))
         return status is not None and status.st_size == descriptor.size
 
     def is_verified(self, descriptor: Descriptor) -> bool:
         """Whether this object has hashed the blob, and its file has not changed since."""
-        status = layout_files.stat_file(self.path, *_place(descriptor.digest))
+        status = layout_files.stat_file(self.path, *layout_files.blob_place(descriptor.digest))
         return status is not None and self._verified.get(descriptor.digest) == layout_files.identity(status)
 
     def mark_verified(self, digest: Digest, status: os.stat_result) -> None:
@@ -168,7 +98,7 @@ class Layout:
 
     def writer(self, *, expected: Digest | None = None, size: int | None = None) -> BlobWriter:
         """A writer for one blob; see `BlobWriter`."""
-        return BlobWriter(self, expected=expected, size=size)
+        return BlobWriter(self.path, self.mark_verified, expected=expected, size=size)
 
     def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
         """Store some bytes and describe them by their sha256 digest."""
@@ -211,7 +141,7 @@ class Layout:
         incoming.mkdir(exist_ok=True)
         link = incoming / f"link-{uuid.uuid4().hex}"
         try:
-            layout_files.link_file(source.path, _place(descriptor.digest), link)
+            layout_files.link_file(source.path, layout_files.blob_place(descriptor.digest), link)
         except OSError:
             # Another file system, one without hard links, or no such file.
             with source.open_blob(descriptor) as blob:
@@ -243,7 +173,7 @@ class Layout:
         Raises `HostileArchive` where it is not a regular file inside the layout. The content is not hashed.
         """
         try:
-            blob = layout_files.open_file(self.path, *_place(descriptor.digest))
+            blob = layout_files.open_file(self.path, *layout_files.blob_place(descriptor.digest))
         except FileNotFoundError as error:
             raise self._missing(descriptor) from error
         try:
@@ -336,7 +266,7 @@ class Layout:
         return [Digest(f"{SHA256}:{name}") for name in names if _HEX.match(name)]
 
     def _manifest_at(self, digest: Digest) -> tuple[int, ImageManifest | ImageIndex | None]:
-        with layout_files.open_file(self.path, *_place(digest)) as blob:
+        with layout_files.open_file(self.path, *layout_files.blob_place(digest)) as blob:
             size = os.fstat(blob.fileno()).st_size
             head = blob.read(64)
             if size > MAX_MANIFEST_BYTES or not head.lstrip().startswith(b"{"):
@@ -366,25 +296,6 @@ def _no_layout(path: Path) -> InvalidInput:
     if path.is_file():
         advice = "It is a file, and a folder is wanted: `soci-pipeline convert` makes one of an archive."
     return InvalidInput(f"{path} is not an OCI image layout", advice=advice)
-
-
-def parse_roots(data: bytes, where: Path, *, any_algorithm: bool = False) -> tuple[Descriptor, ...]:
-    """The descriptors of the ``index.json`` of a layout; raises `InvalidInput` for another shape."""
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"index.json of {where} is not JSON") from error
-    if not isinstance(fields, dict):
-        raise InvalidInput(f"index.json of {where} is not a JSON object")
-    # The file has no media type of its own in older layouts; `parse` wants the shape alone.
-    fields.pop("mediaType", None)
-    shape = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass")
-    # The caller has read at most MAX_INDEX_FILE_BYTES, which may be written in more bytes here.
-    return parse_image_index(shape, any_algorithm=any_algorithm, limit=2 * MAX_INDEX_FILE_BYTES).manifests
-
-
-def _place(digest: Digest) -> tuple[str, str, str]:
-    return "blobs", digest.algorithm, digest.hex
 
 
 def _check_size(descriptor: Descriptor, size: int, where: Path) -> None:

@@ -35,6 +35,11 @@ Identity = tuple[int, int, int, int]
 """Device, inode, size and modification time of a file: equal for the same unchanged file."""
 
 
+def blob_place(digest: Digest) -> tuple[str, str, str]:
+    """Where a layout keeps a blob, in parts below its folder."""
+    return "blobs", digest.algorithm, digest.hex
+
+
 def open_file(root: Path, *parts: str) -> BinaryIO:
     """Open a regular file below ``root``; raises `FileNotFoundError`, and `HostileArchive` for any other kind."""
     with open_folder(root, *parts[:-1]) as folder:

@@ -12,7 +12,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.errors import BrokenAnswer, ContentMismatch, RegistryUnreachable
 from soci_pipeline.registry.scopes import pull
 from soci_pipeline.registry.transport import Call, Transport, is_size, network_errors
-from soci_pipeline.retry import Deadline, retry_pause
+from soci_pipeline.retry import Deadline, FailuresInARow, is_temporary
 from soci_pipeline.urls import redacted
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)\Z")
@@ -25,7 +25,8 @@ def stream(
 
     The reader must not use the bytes before the end was reached without an error.
     """
-    state, offset, failures = hashlib.new(descriptor.digest.algorithm), 0, 0
+    state, offset = hashlib.new(descriptor.digest.algorithm), 0
+    failures = FailuresInARow(transport.settings, deadline)
     while offset < descriptor.size:
         before = offset
         try:
@@ -39,10 +40,11 @@ def stream(
                 reason = f"the download of {descriptor.digest} ended after {offset} of {descriptor.size} bytes"
                 raise RegistryUnreachable(reason, temporary=True)
         except SociPipelineError as error:
-            failures = 1 if offset > before else failures + 1
-            if not error.temporary or failures >= transport.settings.attempts:
+            if offset > before:
+                failures.forget()
+            if failures.is_last(error, is_temporary):
                 raise
-            deadline.wait(retry_pause(error, transport.settings, failures - 1), instead=error)
+            failures.wait(error)
     if state.hexdigest() != descriptor.digest.hex:
         raise ContentMismatch(f"blob {descriptor.digest} of {repository} hashes to {state.hexdigest()}")
 

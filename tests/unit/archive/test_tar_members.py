@@ -195,3 +195,20 @@ def test_any_changed_header_byte_is_refused_or_harmless(position: int, value: in
     except (HostileArchive, DamagedContent):
         return
     assert all(span.offset + span.size <= len(data) for span in found.files.values())
+
+
+def test_a_header_that_the_runtimes_do_not_read_is_damage() -> None:
+    data = bytearray(tar_of({"a": b"x"}))
+    data[100:108] = b"worng!!\0"  # the mode
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    with pytest.raises(DamagedContent, match="header at byte 0 of the archive is damaged: not an octal number"):
+        table(bytes(data))
+
+
+def test_an_extended_header_that_is_filled_up_with_nuls_is_read() -> None:
+    data = bytearray(tar([Entry("a", b"x", pax={"path": "renamed"})]))
+    data[124:136] = b"%011o\0" % 512  # the size of the extended header
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    assert content(bytes(data), "renamed") == b"x"

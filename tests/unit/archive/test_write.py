@@ -10,7 +10,8 @@ from local_stack.plain_image import add_image, add_layer, file_member
 from soci_pipeline.archive.write import write_archive
 from soci_pipeline.errors import DamagedContent, DiskFull
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.layout import Layout, parse_roots
+from soci_pipeline.oci.index_file import parse_roots
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.oci.platform import Platform
 

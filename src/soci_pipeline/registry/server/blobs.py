@@ -15,7 +15,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal, empty
 from soci_pipeline.registry.server.exchange import Exchange, digest_of
 from soci_pipeline.registry.server.files import full_disk_reported
-from soci_pipeline.registry.server.storage import Repository
+from soci_pipeline.registry.server.repository import Repository
 from soci_pipeline.registry.server.uploads import Session
 
 _READ = 1 << 20

@@ -8,8 +8,9 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal
 from soci_pipeline.registry.server.authentication import Gate, repository_access
+from soci_pipeline.registry.server.repository import Repository
 from soci_pipeline.registry.server.settings import ServerSettings
-from soci_pipeline.registry.server.storage import Repository, Storage
+from soci_pipeline.registry.server.storage import Storage
 from soci_pipeline.registry.server.uploads import Uploads
 
 

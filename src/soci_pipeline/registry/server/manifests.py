@@ -15,7 +15,7 @@ from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX
 from soci_pipeline.registry.reference import is_tag
 from soci_pipeline.registry.server.answers import Refusal, empty, json_response, small_body
 from soci_pipeline.registry.server.exchange import Exchange, digest_of
-from soci_pipeline.registry.server.storage import Repository
+from soci_pipeline.registry.server.repository import Repository
 
 _MAX_DIGITS = 18
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from soci_pipeline.registry.server.authentication import Login
-from soci_pipeline.registry.server.storage import MOST_ENTRIES
+from soci_pipeline.registry.server.repository import MOST_ENTRIES
 
 
 @dataclass(frozen=True, slots=True)

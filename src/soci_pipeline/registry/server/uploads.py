@@ -16,7 +16,7 @@ from soci_pipeline.full_disk import write_all
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server.answers import Refusal
 from soci_pipeline.registry.server.files import full_disk_reported
-from soci_pipeline.registry.server.storage import UPLOADS, Repository
+from soci_pipeline.registry.server.repository import UPLOADS, Repository
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 _BUFFER = 1 << 20

@@ -13,7 +13,8 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_INDEX
 from soci_pipeline.registry.server import serving
-from soci_pipeline.registry.server.storage import TAG, Storage
+from soci_pipeline.registry.server.catalogue import TAG
+from soci_pipeline.registry.server.storage import Storage
 from tests.support.registries import push_image, registry
 
 HOLDER = """

@@ -1,0 +1,82 @@
+"""The documents of an image archive: small files that are bounded and verified before anything is read out of them."""
+
+import json
+from typing import Any
+
+from soci_pipeline.archive.reader import Archive
+from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.layout_files import blob_place
+from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, ImageManifest, parse, parse_image_index
+from soci_pipeline.oci.media_types import OCI_INDEX
+
+
+def is_layout(archive: Archive) -> bool:
+    """Whether the archive is that of an OCI layout."""
+    return archive.size("index.json") is not None and archive.size("oci-layout") is not None
+
+
+def read_blob(archive: Archive, descriptor: Descriptor) -> bytes:
+    """A small blob, verified; raises `HostileArchive` for a large one, `DamagedContent` for a wrong one."""
+    data = read_small(archive, blob_name(descriptor.digest))
+    if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
+        raise DamagedContent(f"blob {descriptor.digest} of the archive is not what its descriptor says")
+    return data
+
+
+def read_document(archive: Archive, descriptor: Descriptor) -> tuple[ImageManifest | ImageIndex, bytes]:
+    """A manifest or an index of the archive, and its exact bytes."""
+    data = read_blob(archive, descriptor)
+    _decoded(data)
+    try:
+        return parse(data, media_type=descriptor.media_type), data
+    except InvalidInput as error:
+        raise _unusable(error) from error
+
+
+def blob_name(digest: Digest) -> str:
+    """Where a layout keeps a blob."""
+    return "/".join(blob_place(digest))
+
+
+def read_index(archive: Archive) -> ImageIndex:
+    """The ``index.json`` of an OCI layout."""
+    fields = read_json(archive, "index.json")
+    if not isinstance(fields, dict):
+        raise DamagedContent("index.json of the archive is not an object")
+    # Older layouts give the file no media type, and some give it a wrong one; its place says what it is.
+    fields["mediaType"] = OCI_INDEX
+    try:
+        return parse_image_index(json.dumps(fields).encode(), media_type=OCI_INDEX)
+    except InvalidInput as error:
+        raise _unusable(error) from error
+
+
+def read_json(archive: Archive, name: str) -> Any:
+    """A small JSON file of the archive."""
+    return _decoded(read_small(archive, name))
+
+
+def read_small(archive: Archive, name: str) -> bytes:
+    """A file of the archive; raises `HostileArchive` for a large one, `DamagedContent` where it is missing."""
+    size = archive.size(name)
+    if size is None:
+        raise DamagedContent(f"the archive lacks {name[:200]!r}")
+    if size > MAX_MANIFEST_BYTES:
+        raise HostileArchive(f"{name[:200]!r} of the archive has {size} bytes; {MAX_MANIFEST_BYTES} is the bound")
+    with archive.open(name) as file:
+        return file.read(MAX_MANIFEST_BYTES)
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise HostileArchive("a document of the archive is nested too deep") from error
+    except ValueError as error:
+        raise DamagedContent(f"a document of the archive is not JSON: {error!s:.200}") from error
+
+
+def _unusable(error: InvalidInput) -> DamagedContent:
+    return DamagedContent(f"a document of the archive cannot be used: {error.reason}")

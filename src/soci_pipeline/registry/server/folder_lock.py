@@ -1,0 +1,27 @@
+"""The lock that says that a process serves a folder."""
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+
+from soci_pipeline.errors import StackError
+
+
+class FolderLock:
+    """The lock that says that this process serves a folder. It ends with the process or with its last holder."""
+
+    def __init__(self, folder: Path) -> None:
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self.release = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise StackError(
+                f"{folder} is already served by another registry",
+                advice="Stop that one or name another folder: two registries would damage each other's uploads.",
+            ) from error
+        except OSError as error:
+            self.release()
+            raise StackError(f"cannot lock {folder}: {error.strerror}", advice="Use a local disk.") from error
