@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from local_stack.debian_packages import PackageArchive, Release, debian_architecture
+from local_stack.folder_lock import folder_lock
 from local_stack.plain_image import Member, add_image, add_layer, file_member, link_member
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import DamagedContent, ToolMissing
 from soci_pipeline.log import logger
-from soci_pipeline.machine.folder_lock import folder_lock
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex

@@ -7,11 +7,11 @@ inside containers and namespaces that do not have the file.
 import contextlib
 from collections.abc import Iterator
 
+from local_stack.footprint import Footprint
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolMissing
 from soci_pipeline.log import logger
 from soci_pipeline.machine import emulation as kernel
-from soci_pipeline.machine.footprint import Footprint
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
 

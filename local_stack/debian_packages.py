@@ -13,9 +13,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Self
 
+from local_stack.folder_lock import folder_lock
 from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.log import logger
-from soci_pipeline.machine.folder_lock import folder_lock
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
 

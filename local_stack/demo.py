@@ -23,13 +23,13 @@ import click
 from local_stack.demonstration import Plan, demonstrate
 from local_stack.demonstration_text import as_json, as_text
 from local_stack.engine import Engine, running_engine
+from local_stack.folder_lock import folder_lock, remove_held
 from local_stack.toolchain import Toolchain
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.commands.signals import Ended, ending_on_signals
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, StackError, ToolMissing
 from soci_pipeline.log import logger
-from soci_pipeline.machine.folder_lock import folder_lock, remove_held
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.project import project_folder
 

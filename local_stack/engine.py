@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from local_stack.cgroups import cgroup_mounts, in_own_mounts
+from local_stack.footprint import Footprint, footprint
 from local_stack.ports import wait_until
 from local_stack.toolchain import ENGINE, Toolchain
 from soci_pipeline.builders.buildx import has_containerd_store
@@ -23,8 +25,6 @@ from soci_pipeline.builders.engine_client import docker_host, engine_information
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.log import logger
-from soci_pipeline.machine.cgroups import cgroup_mounts, in_own_mounts
-from soci_pipeline.machine.footprint import Footprint, footprint
 from soci_pipeline.machine.programs import background
 
 _START_SECONDS = 120.0

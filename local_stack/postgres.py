@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from local_stack.footprint import Footprint
 from local_stack.ports import wait_until
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import StackError, ToolFailed
 from soci_pipeline.log import logger
-from soci_pipeline.machine.footprint import Footprint
 from soci_pipeline.machine.programs import background, run
 
 _START_SECONDS = 120.0

@@ -16,13 +16,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from local_stack.folder_lock import folder_lock
 from local_stack.plain_image import Member, add_image, add_layer, file_member
 from local_stack.ports import LOOPBACK
 from local_stack.toolchain import Toolchain
 from soci_pipeline.archive.write import write_archive
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
-from soci_pipeline.machine.folder_lock import folder_lock
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform

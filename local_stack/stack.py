@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from local_stack.engine import Engine
+from local_stack.footprint import Footprint, footprint
 from local_stack.git_server import GitServer, Served, git_server
 from local_stack.postgres import postgres
 from local_stack.prefect_server import PrefectServer, prefect_server
@@ -24,7 +25,6 @@ from local_stack.toolchain import Toolchain
 from local_stack.workers import CONTROL_POOL, POLL, Isolation, StartedWorker, Worker, pool_of, wait_for, worker
 from soci_pipeline.errors import SociPipelineError, StackError, ToolFailed
 from soci_pipeline.log import logger
-from soci_pipeline.machine.footprint import Footprint, footprint
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_rest.client import PrefectApi

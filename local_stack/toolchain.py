@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 
 from local_stack.debian_packages import OS_RELEASE, PackageArchive, Release, Suite
+from local_stack.folder_lock import folder_lock
 from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.log import logger
-from soci_pipeline.machine.folder_lock import folder_lock
 from soci_pipeline.machine.programs import run
 
 VARIABLE = "SOCI_PIPELINE_TOOLCHAIN"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from local_stack.footprint import marked_processes
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.machine.footprint import marked_processes
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from tests.support.demos import DEMO, FOLDER, mark_of, started_demo, wait_for_a_process

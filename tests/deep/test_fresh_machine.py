@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_stack.toolchain import Toolchain
-from soci_pipeline.machine.cgroups import mounted_filesystems
+from soci_pipeline.machine.emulation import mounted_filesystems
 from soci_pipeline.machine.programs import run
 from tests.support.chroot import Chroot, minbase
 from tests.support.documentation import documented

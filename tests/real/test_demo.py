@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from soci_pipeline.machine.footprint import marked_processes
+from local_stack.footprint import marked_processes
 from tests.support.demos import FOLDER, mark_of, nothing_is_left, started_demo, wait_for_a_process, whole_demo
 
 _COLD_SECONDS = 900

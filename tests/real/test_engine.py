@@ -16,11 +16,11 @@ import pytest
 
 from local_stack.base_image import debian_base_image
 from local_stack.binfmt import emulation
+from local_stack.cgroups import unmount
 from local_stack.engine import Engine, private_engine
+from local_stack.footprint import footprint
 from local_stack.toolchain import Toolchain
-from soci_pipeline.machine.cgroups import mounted_filesystems, unmount
-from soci_pipeline.machine.emulation import can_run
-from soci_pipeline.machine.footprint import footprint
+from soci_pipeline.machine.emulation import can_run, mounted_filesystems
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient

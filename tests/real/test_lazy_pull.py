@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from local_stack.base_image import debian_base_image
+from local_stack.footprint import VARIABLE, marked_processes
 from local_stack.ports import LOOPBACK
 from local_stack.toolchain import Toolchain
-from soci_pipeline.machine.cgroups import mounted_filesystems
-from soci_pipeline.machine.footprint import VARIABLE, marked_processes
+from soci_pipeline.machine.emulation import mounted_filesystems
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from local_stack.footprint import footprint, marked_processes
 from local_stack.postgres import postgres
 from local_stack.toolchain import Toolchain
-from soci_pipeline.machine.footprint import footprint, marked_processes
 from soci_pipeline.machine.programs import run
 
 pytestmark = pytest.mark.timeout(1200)

@@ -18,10 +18,10 @@ from PIL import Image
 from playwright.sync_api import BrowserContext, FloatRect, Locator, Page, sync_playwright
 
 from local_stack.debian_packages import PackageArchive
+from local_stack.folder_lock import folder_lock
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolMissing
 from soci_pipeline.log import logger
-from soci_pipeline.machine.folder_lock import folder_lock
 from soci_pipeline.machine.programs import run
 
 # Two cores that a stack is busy on draw a page in many seconds.

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from local_stack.footprint import marked_processes
 from soci_pipeline.errors import ExitCode
-from soci_pipeline.machine.footprint import marked_processes
 from soci_pipeline.project import project_folder
 
 DEMO = [sys.executable, "-m", "local_stack", "demo"]

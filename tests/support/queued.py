@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from local_stack.footprint import marked_processes
 from local_stack.plain_image import add_image, add_layer, file_member
 from local_stack.prebuilt_images import served
 from local_stack.stack import PLATFORMS, Stack
 from soci_pipeline.archive.write import write_archive
-from soci_pipeline.machine.footprint import marked_processes
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_rest.client import PrefectApi

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_stack.cgroups import cgroup_mounts
+from local_stack.footprint import Footprint, footprint
 from local_stack.ports import wait_until
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolFailed, ToolMissing
-from soci_pipeline.machine.cgroups import cgroup_mounts
-from soci_pipeline.machine.footprint import Footprint, footprint
 from soci_pipeline.machine.programs import Completed, background, run
 
 TOOLS = ("containerd", "runc", "soci")

@@ -3,8 +3,7 @@
 import platform
 from pathlib import Path
 
-from soci_pipeline.machine.cgroups import mounted_filesystems
-
+MOUNTS = Path("/proc/self/mounts")
 FOLDER = Path("/proc/sys/fs/binfmt_misc")
 MACHINES = {"arm64": "b7", "amd64": "3e"}
 """``e_machine`` of the ELF header (elf(5)) by architecture, in hexadecimal; its second byte is zero."""
@@ -20,6 +19,12 @@ def can_run(architecture: str) -> bool:
         return False
     # 02 00 is the type, then the machine.
     return any(_emulates(entry, f"0200{machine}") for entry in FOLDER.iterdir())
+
+
+def mounted_filesystems() -> list[tuple[str, str]]:
+    """Mount points and file system types of this mount namespace, in order of mounting."""
+    fields = (line.split() for line in MOUNTS.read_text().splitlines())
+    return [(words[1], words[2]) for words in fields if len(words) > 2]
 
 
 def _emulates(entry: Path, wanted: str) -> bool:

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from local_stack.binfmt import emulation
+from local_stack.footprint import Footprint, footprint
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolMissing
-from soci_pipeline.machine import cgroups
 from soci_pipeline.machine import emulation as kernel_emulation
 from soci_pipeline.machine.emulation import can_run
-from soci_pipeline.machine.footprint import Footprint, footprint
 from soci_pipeline.oci.platform import Platform
 from tests.support.programs import write_program
 
@@ -56,7 +55,7 @@ class Kernel:
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     made = Kernel(tmp_path / "binfmt_misc", tmp_path / "mounts")
     made.mounts.write_text("/dev/sda1 / ext4 rw 0 0\n")
-    monkeypatch.setattr(cgroups, "_MOUNTS", made.mounts)
+    monkeypatch.setattr(kernel_emulation, "MOUNTS", made.mounts)
     monkeypatch.setattr(kernel_emulation, "FOLDER", made.folder)
     return made
 

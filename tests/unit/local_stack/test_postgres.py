@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from local_stack.footprint import Footprint, footprint
 from local_stack.postgres import postgres
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import StackError
-from soci_pipeline.machine.footprint import Footprint, footprint
 from tests.support.fake_programs import Programs
 
 INITDB = 'for word; do case "$word" in --pgdata=*) mkdir "${word#--pgdata=}" ;; esac; done'

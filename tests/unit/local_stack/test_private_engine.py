@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from local_stack import engine
+from local_stack import cgroups, engine
 from local_stack.engine import private_engine, running_engine
+from local_stack.footprint import VARIABLE
 from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import StackError
-from soci_pipeline.machine import cgroups
-from soci_pipeline.machine.footprint import VARIABLE
+from soci_pipeline.machine import emulation
 from tests.support.fake_programs import Programs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a private engine")
@@ -58,7 +58,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     made.add("mount", "")
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nnone {tmp_path}/cgroup cgroup2 rw 0 0\n")
-    monkeypatch.setattr(cgroups, "_MOUNTS", mounts)
+    monkeypatch.setattr(emulation, "MOUNTS", mounts)
     monkeypatch.setattr(cgroups, "_ROOT", tmp_path / "cgroup")
     monkeypatch.setattr(engine, "_HIDDEN_FOLDERS", (tmp_path / "run" / "containerd", tmp_path / "run" / "docker"))
     for name, value in made.env.items():

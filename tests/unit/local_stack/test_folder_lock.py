@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.machine.folder_lock import folder_lock, remove_held
+from local_stack.folder_lock import folder_lock, remove_held
 from tests.support.logs import logging_to
 
 WAITER = """
 import sys
 from pathlib import Path
-from soci_pipeline.machine.folder_lock import folder_lock, remove_held
+from local_stack.folder_lock import folder_lock, remove_held
 print("waiting", flush=True)
 with folder_lock(Path(sys.argv[1])):
     (Path(sys.argv[1]) / "mine").touch()
@@ -38,7 +38,7 @@ def test_whoever_waits_for_a_folder_that_is_removed_locks_the_one_in_its_place(t
 HOLDER = """
 import shutil, sys
 from pathlib import Path
-from soci_pipeline.machine.folder_lock import folder_lock
+from local_stack.folder_lock import folder_lock
 with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.machine import cgroups
-from soci_pipeline.machine.cgroups import cgroup_mounts, in_own_mounts, is_chroot, remove_cgroups, unmount
+from local_stack import cgroups
+from local_stack.cgroups import cgroup_mounts, in_own_mounts, is_chroot, remove_cgroups, unmount
+from soci_pipeline.machine import emulation
 from soci_pipeline.machine.programs import run
 from tests.support.fake_programs import Programs
 
@@ -43,7 +44,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made.programs.add("chroot", 'shift; exec "$@"')
     for name, value in made.programs.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cgroups, "_MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(emulation, "MOUNTS", tmp_path / "mounts")
     monkeypatch.setattr(cgroups, "_CONTROLLERS", tmp_path / "controllers")
     monkeypatch.setattr(cgroups, "_ROOT", made.groups)
     return made

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from local_stack.cgroups import remove_cgroups, unmount
+from local_stack.folder_lock import folder_lock
 from soci_pipeline.log import logger
-from soci_pipeline.machine.cgroups import mounted_filesystems, remove_cgroups, unmount
-from soci_pipeline.machine.folder_lock import folder_lock
+from soci_pipeline.machine.emulation import mounted_filesystems
 from soci_pipeline.machine.marked_processes import Mark
 
 VARIABLE = "SOCI_PIPELINE_STACK"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.machine.footprint import VARIABLE, footprint, marked_processes
+from local_stack.footprint import VARIABLE, footprint, marked_processes
 
 
 def _sleeper(mark: str | None) -> subprocess.Popen[bytes]:
@@ -31,7 +31,7 @@ def test_processes_with_the_mark_end_with_the_block_and_others_live_on(tmp_path:
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soci_pipeline.machine.footprint._GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("local_stack.footprint._GRACE_SECONDS", 0.3)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     with footprint(tmp_path) as traces:
         env = dict(os.environ) | traces.environment
@@ -67,7 +67,7 @@ def test_what_a_killed_stack_left_is_taken_away_by_the_next_start(tmp_path: Path
     code = (
         "import os, signal, subprocess, sys\n"
         "from pathlib import Path\n"
-        "from soci_pipeline.machine.footprint import footprint\n"
+        "from local_stack.footprint import footprint\n"
         f"with footprint(Path({str(tmp_path / 'stack')!r})) as traces:\n"
         f"    traces.record_folder(Path({str(left)!r}))\n"
         f"    Path({str(left)!r}).mkdir()\n"
@@ -91,7 +91,7 @@ def test_what_a_killed_stack_left_is_taken_away_by_the_next_start(tmp_path: Path
 def test_a_second_stack_in_the_same_folder_waits_for_the_first(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
-        "from soci_pipeline.machine.footprint import footprint\n"
+        "from local_stack.footprint import footprint\n"
         f"with footprint(Path({str(tmp_path)!r})):\n"
         "    print('in', flush=True)\n"
     )

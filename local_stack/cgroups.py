@@ -7,9 +7,9 @@ from pathlib import Path
 
 from soci_pipeline.errors import ToolFailed
 from soci_pipeline.log import logger
+from soci_pipeline.machine.emulation import mounted_filesystems
 from soci_pipeline.machine.programs import run
 
-_MOUNTS = Path("/proc/self/mounts")
 _CONTROLLERS = Path("/proc/cgroups")
 _ROOT = Path("/sys/fs/cgroup")
 
@@ -90,9 +90,3 @@ def unmount(target: Path) -> None:
     """Take a mount with all that is below it away, where there is one."""
     while is_mounted(target):
         run(["umount", "--lazy", target], package="mount")
-
-
-def mounted_filesystems() -> list[tuple[str, str]]:
-    """Mount points and file system types of this mount namespace, in order of mounting."""
-    fields = (line.split() for line in _MOUNTS.read_text().splitlines())
-    return [(words[1], words[2]) for words in fields if len(words) > 2]
