@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "archive": {GROUND, "oci"},
     "machine": {GROUND},
     "registry": {GROUND, "oci", "machine"},
-    "registry.server": {GROUND, "oci", "registry"},
+    "http_server": {GROUND},
+    "registry.server": {GROUND, "oci", "http_server", "registry"},
     "soci": {"oci"},
     "soci.tar": {GROUND, "archive", "soci"},
     "soci.gzip": {GROUND, "oci", "soci"},
@@ -65,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "reindex": {GROUND, "oci", "machine", "registry", "soci", "soci.ztoc", "soci.index", "images", "verify", "publish"},
     "retention": {GROUND, "oci", "registry", "aws", "images"},
     "prefect_rest": {GROUND, "registry"},
-    "webhook": {GROUND, "registry.server", "aws", "git", "publish", "reindex", "prefect_rest"},
+    "webhook": {GROUND, "http_server", "aws", "git", "publish", "reindex", "prefect_rest"},
     "local": {
         GROUND,
         "oci",
