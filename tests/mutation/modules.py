@@ -9,7 +9,12 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "publish/join": ("publish/test_join",),
     "publish/tags": ("publish/test_tags",),
     "registry/transport": ("registry/test_transport", "registry/test_authorizer", "registry/test_permissions"),
-    "webhook/outbox": ("webhook/test_outbox",),
+    "webhook/outbox/dispatching": ("webhook/test_outbox",),
+    "webhook/outbox/events": ("webhook/test_outbox",),
+    "webhook/outbox/file": ("webhook/test_outbox",),
+    "webhook/outbox/retention": ("webhook/test_outbox",),
+    "webhook/outbox/rows": ("webhook/test_outbox",),
+    "webhook/outbox/statuses": ("webhook/test_outbox",),
 }
 """A module below ``src/soci_pipeline`` and the tests below ``tests/unit`` that cover it, the quickest first."""
 
@@ -74,7 +79,7 @@ EXPLAINED: Final[tuple[Explained, ...]] = (
         "the same: only these methods have a body, and httpx itself gives one without a body the length 0",
     ),
     Explained(
-        "webhook/outbox",
+        "webhook/outbox/file",
         "def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic, busy_timeout_s: float = 5.0)"
         " -> None:",
         "def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic, busy_timeout_s: float = 6.0)"
@@ -82,19 +87,19 @@ EXPLAINED: Final[tuple[Explained, ...]] = (
         "how long a writer waits for another by default is a matter of judgement",
     ),
     Explained(
-        "webhook/outbox",
+        "webhook/outbox/file",
         "path.touch(mode=0o600)",
         "path.touch(mode= 385)",
         "the next line sets the mode; the file is empty until then",
     ),
     Explained(
-        "webhook/outbox",
+        "webhook/outbox/retention",
         "_DELETED_AT_ONCE = 1000",
         "_DELETED_AT_ONCE = 1001",
         "how many rows one transaction deletes is a matter of judgement; the cleaner comes back until none is left",
     ),
     Explained(
-        "webhook/outbox",
+        "webhook/outbox/file",
         'found = self._select("key = ?", 1, key)',
         'found = self._select("key = ?", 2, key)',
         "the same: a key is unique",

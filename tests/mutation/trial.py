@@ -18,7 +18,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-_IMPORTED = ("docker", "httpx", "pydantic", "starlette.applications", "uvicorn", "yaml")
+_IMPORTED = ("docker", "h11", "httpx", "pydantic", "starlette.applications", "yaml")
 _SPARE_S = 20.0
 _TIMES_AS_LONG = 3.0
 _MEMORY_BYTES = 4 << 30  # a mutant may collect without end

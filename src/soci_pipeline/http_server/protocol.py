@@ -208,6 +208,9 @@ class HttpConnection(asyncio.Protocol):
         if b"transfer-encoding" in names and (b"content-length" in names or request.http_version != b"1.1"):
             self._reject(400, "Transfer-Encoding with Content-Length, or in HTTP/1.0, is ambiguous.")
             return
+        if request.method == b"CONNECT":
+            self._reject(501, "This server is not a proxy.")
+            return
         self._in_head = False
         self._deadline = None
         if self._place is not None:
