@@ -10,6 +10,8 @@ import yaml
 
 from soci_pipeline.errors import InvalidInput
 
+_BLOCK_TYPE = {"name", "slug", "logo_url", "documentation_url", "description", "code_example"}
+_BLOCK_SCHEMA = {"checksum", "fields", "capabilities", "version"}
 NOTIFICATION = "notify-failed-publications"
 """The automation that is installed only with a block to notify."""
 
@@ -82,7 +84,16 @@ def _automation(path: Path) -> DeclaredAutomation:
 
 def declared_block_types(folder: Path) -> tuple[dict[str, Any], ...]:
     """The block types of a folder, one file each; a type comes after those that its fields have."""
-    return tuple(_mapping(_content(path), path) for path in sorted(folder.glob("*.json")))
+    return tuple(_block_type(path) for path in sorted(folder.glob("*.json")))
+
+
+def _block_type(path: Path) -> dict[str, Any]:
+    fields = _mapping(_content(path), path)
+    schema = _mapping(fields.get("block_schema"), path)
+    missing = [*sorted(_BLOCK_TYPE - fields.keys()), *sorted(_BLOCK_SCHEMA - schema.keys())]
+    if missing:
+        raise _invalid(path, f"it lacks {', '.join(missing)}")
+    return fields
 
 
 def _content(path: Path) -> Any:

@@ -24,7 +24,7 @@ def pool_steps(api: PrefectApi, declared: DeclaredPools, *, worker_python: str |
 def _step(api: PrefectApi, declared: DeclaredPools, pool: DeclaredPool, worker_python: str | None) -> Step:
     existing = api.work_pool(pool.name)
     if existing is None:
-        template = with_python(declared.template, worker_python)
+        template = _with_python(pool.name, declared.template, worker_python)
         fields = {
             "name": pool.name,
             "type": "process",
@@ -44,14 +44,16 @@ def _step(api: PrefectApi, declared: DeclaredPools, pool: DeclaredPool, worker_p
 
 def _updated_template(pool: WorkPool, environment: Mapping[str, str], worker_python: str | None) -> dict[str, Any]:
     template = with_environment(pool.base_job_template, environment)
-    if pool.type != "process" or worker_python is None:
-        return template
-    if "command" not in template["variables"]["properties"]:
+    return _with_python(pool.name, template, worker_python) if pool.type == "process" else template
+
+
+def _with_python(pool: str, template: Mapping[str, Any], python: str | None) -> dict[str, Any]:
+    if python is not None and "command" not in template["variables"]["properties"]:
         raise InvalidInput(
-            f"--worker-python cannot be set for the work pool {pool.name}: its job template has no variable `command`",
+            f"--worker-python cannot be set for the work pool {pool}: its job template has no variable `command`",
             advice="Add `command` to its base job template, as Prefect's own has it, or omit --worker-python.",
         )
-    return with_python(template, worker_python)
+    return with_python(template, python)
 
 
 def with_environment(template: Mapping[str, Any], needed: Mapping[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`soci-pipeline setup` of this checkout, with servers that Prefect's client cannot work with."""
+"""`soci-pipeline setup` of this checkout, with servers that cannot be set up."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_server_with_an_authority_of_its_own_and_csrf_protection_is_set_up_as_
     monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(own.certificate))
     with loopback(answer, own=own) as url:
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
-        # What it says is Prefect's own client's answer: the server was reached.
+        # It has no block: the server was reached, past its check of the token.
         assert main(["setup", "--notify-block", "slack-webhook/nope"]) == ExitCode.INVALID_INPUT
     assert capsys.readouterr().err.startswith("soci-pipeline: Prefect has no block slack-webhook/nope")
 

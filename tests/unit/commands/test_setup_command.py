@@ -103,6 +103,8 @@ def test_a_block_without_type_or_name_is_refused_before_anything_is_asked_for(
         ("work-pools/pools.yaml", "template: process.json\nenvironment: [A]\npools: []\n", "a mapping is expected"),
         ("work-pools/pools.yaml", "template: none.json\npools: []\n", "No such file"),
         ("work-pools/process.json", "[]", "a mapping is expected"),
+        ("block-types/aws-secret.json", "{}", "a mapping is expected, not None"),
+        ("block-types/aws-secret.json", '{"slug": "a", "block_schema": {}}', "it lacks code_example"),
         ("automations/crash-silent-runs.yaml", "name: a\n", "`actions` (a list)"),
         ("automations/crash-silent-runs.yaml", "name: a\nactions: [b]\ntrigger: {}\n", "a mapping is expected"),
     ],
@@ -116,6 +118,15 @@ def test_a_file_of_the_checkout_that_is_not_valid_is_named_before_anything_is_ch
     assert cause in said
     assert "is not valid" in said
     assert "next: Correct the file" in said
+    assert made(requests) == []
+
+
+def test_a_job_template_of_the_checkout_that_cannot_have_a_python_is_an_error(
+    checkout: Path, requests: list[Recorded], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkout / "deployments" / "work-pools" / "process.json").write_text('{"variables": {"properties": {}}}')
+    assert main(["setup", "--worker-python", "/nowhere/python"]) == ExitCode.INVALID_INPUT
+    assert "its job template has no variable `command`" in capsys.readouterr().err
     assert made(requests) == []
 
 
