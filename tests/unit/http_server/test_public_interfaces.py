@@ -11,16 +11,20 @@ SERVERS = [*(LIBRARY / "http_server").glob("*.py"), *(LIBRARY / "registry" / "se
 SERVERS += [*(LIBRARY / "webhook").rglob("*.py")]
 
 
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
 def _private_uses(tree: ast.AST) -> Iterator[str]:
     """Names with a leading underscore that are imported, or read of anything but ``self``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            yield from (f"from {node.module} import {each.name}" for each in node.names if each.name.startswith("_"))
+            yield from (f"from {node.module} import {each.name}" for each in node.names if _is_private(each.name))
             if not (node.module or "").startswith("soci_pipeline.") and any(
                 part.startswith("_") for part in (node.module or "").split(".")
             ):
                 yield f"from {node.module} import …"
-        elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+        elif isinstance(node, ast.Attribute) and _is_private(node.attr):
             owner = node.value
             if not isinstance(owner, ast.Name) or owner.id not in ("self", "cls"):
                 yield ast.unparse(node)
