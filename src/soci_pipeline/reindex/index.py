@@ -43,7 +43,8 @@ from soci_pipeline.reindex.assembly import Assembled, assemble
 from soci_pipeline.reindex.plan import ImagePlan, LayerPlan, plan_image, to_fetch
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.reasons import Reason
-from soci_pipeline.soci.ztoc.build import BUILD_TOOL, build_ztoc
+from soci_pipeline.soci.ztoc.build import build_ztoc
+from soci_pipeline.soci.ztoc.build_tool import BUILD_TOOL
 from soci_pipeline.soci.ztoc.store import ZtocStore
 from soci_pipeline.text import counted
 from soci_pipeline.verify.mode import VerifyMode

@@ -42,7 +42,7 @@ from soci_pipeline.soci.index.prefetch import prefetch_spans
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
 from soci_pipeline.soci.index.source_images import SourceImage, in_order_of_choice, read_images
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
-from soci_pipeline.soci.ztoc.build import BUILD_TOOL
+from soci_pipeline.soci.ztoc.build_tool import BUILD_TOOL
 from soci_pipeline.soci.ztoc.store import ZtocStore
 
 
