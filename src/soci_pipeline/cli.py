@@ -5,19 +5,18 @@ object. Exit statuses are `soci_pipeline.errors.ExitCode`.
 """
 
 import json
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TextIO
+from contextlib import AbstractContextManager
+from typing import NoReturn
 
 import click
 
 from soci_pipeline._version import __version__
 from soci_pipeline.commands import drop_output, write_out
 from soci_pipeline.commands.command import COMPLETION_VARIABLE, Call, LazyGroup
-from soci_pipeline.commands.progress_display import progress_shown
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.full_disk import FULL
 
@@ -102,9 +101,12 @@ def _run(given: list[str], group: LazyGroup, imported: Callable[[], None]) -> in
         raise SystemExit(end.exit_code) from None
     except click.UsageError as error:
         return _report_usage(error, as_json="--json" in given)
-    _log_to_stderr(verbose=call.arguments.verbose, quiet=call.arguments.quiet)
+    # Before `imported` is called; the help needs neither.
+    from soci_pipeline.commands import log_display, progress_display
+
+    log_display.log_to_stderr(verbose=call.arguments.verbose, quiet=call.arguments.quiet)
     imported()
-    return _answer(call, group.program)
+    return _answer(call, group.program, shown=progress_display.progress_shown(quiet=call.arguments.quiet))
 
 
 def _parsed(given: list[str], group: LazyGroup) -> Call:
@@ -145,10 +147,10 @@ def _complete(instruction: str) -> int:
     return ExitCode.OK
 
 
-def _answer(call: Call, program: str) -> int:
+def _answer(call: Call, program: str, *, shown: AbstractContextManager[None]) -> int:
     arguments = call.arguments
     try:
-        with progress_shown(quiet=arguments.quiet):
+        with shown:
             result = call.run(arguments)
         result.show(as_json=arguments.json)
     except SociPipelineError as error:
@@ -188,21 +190,3 @@ def _report_usage(error: click.UsageError, *, as_json: bool) -> int:
 def _print_failure(error: str, reason: str, advice: str | None, status: int) -> None:
     fields = {"error": error, "reason": reason, "advice": advice, "exit_code": int(status)}
     print(json.dumps(fields, indent=2))
-
-
-class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the time, since bars put themselves before it while they are drawn."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-        self.setFormatter(logging.Formatter("%(message)s"))
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stderr
-
-
-def _log_to_stderr(*, verbose: bool, quiet: bool) -> None:
-    logging.basicConfig(level=logging.WARNING, handlers=[_StandardError()])
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    logging.getLogger("soci_pipeline").setLevel(level)

@@ -1,6 +1,5 @@
 """Words for people: amounts in an answer, a log or a page, and the known word nearest to one that is not known."""
 
-import difflib
 from collections.abc import Mapping
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -27,5 +26,7 @@ def did_you_mean(word: str, known: Mapping[str, str]) -> str | None:
 
     ``known`` has what is compared, which leaves out what all have in common, and the word as it is shown.
     """
+    import difflib
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=_ALIKE)
     return f"Did you mean `{known[near[0]]}`?" if near else None

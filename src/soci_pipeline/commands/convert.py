@@ -31,7 +31,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.soci.index.convert import Conversion, convert
 from soci_pipeline.soci.index.records import IndexVersion
 from soci_pipeline.soci.reasons import explained
-from soci_pipeline.soci.ztoc.build import BUILD_TOOL
+from soci_pipeline.soci.ztoc.build_tool import BUILD_TOOL
 from soci_pipeline.soci.ztoc.store import CacheFolder
 from soci_pipeline.text import sized
 

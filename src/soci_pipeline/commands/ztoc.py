@@ -27,7 +27,7 @@ from soci_pipeline.oci.media_types import (
 )
 from soci_pipeline.soci.gzip.span_size import DEFAULT_SPAN_SIZE, LARGEST_SPAN_SIZE
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
-from soci_pipeline.soci.ztoc.build import BUILD_TOOL, build_ztoc
+from soci_pipeline.soci.ztoc.build_tool import BUILD_TOOL
 from soci_pipeline.text import counted
 
 _GZIPPED = {OCI_LAYER: OCI_LAYER_GZIP, DOCKER_LAYER: DOCKER_LAYER_GZIP}
@@ -74,6 +74,8 @@ def limits_of(arguments: Arguments) -> Limits:
 @limit_options
 def run(arguments: Arguments) -> CommandResult:
     """Build the zTOC and write it."""
+    from soci_pipeline.soci.ztoc.build import build_ztoc
+
     if not arguments.layer.is_file():
         raise InvalidInput(f"there is no file {arguments.layer}", advice="Give the layer's file, then the options.")
     check_output(arguments.output, arguments.layer)

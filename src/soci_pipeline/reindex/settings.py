@@ -5,7 +5,7 @@ from pathlib import Path
 
 from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.soci.index.records import SociOptions
-from soci_pipeline.soci.ztoc.build import BUILD_TOOL
+from soci_pipeline.soci.ztoc.build_tool import BUILD_TOOL
 from soci_pipeline.verification.mode import VerifyMode
 
 

@@ -32,7 +32,7 @@ from soci_pipeline.soci.index.new_images import ConversionPlan, Made, Recipe, ma
 from soci_pipeline.soci.index.records import PlatformImage, SociOptions
 from soci_pipeline.soci.index.source_images import SourceLayout, read_layout
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
-from soci_pipeline.soci.ztoc.build import BUILD_TOOL
+from soci_pipeline.soci.ztoc.build_tool import BUILD_TOOL
 from soci_pipeline.soci.ztoc.store import ZtocStore
 
 

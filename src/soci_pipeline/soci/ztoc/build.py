@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from soci_pipeline._version import __version__
 from soci_pipeline.archive.tar_headers import BadHeader
 from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, LayerNotIndexable
 from soci_pipeline.oci.digest import Digest
@@ -24,10 +23,8 @@ from soci_pipeline.soci.gzip.span_size import DEFAULT_SPAN_SIZE
 from soci_pipeline.soci.limits import DEFAULT_LIMITS, Limits
 from soci_pipeline.soci.reasons import Reason, reason_by_type
 from soci_pipeline.soci.tar.stream import OversizedHeader, TarScanner
+from soci_pipeline.soci.ztoc.build_tool import BUILD_TOOL
 from soci_pipeline.soci.ztoc.writer import write_ztoc
-
-BUILD_TOOL = f"soci-pipeline/{__version__}"
-"""What this project's zTOCs and SOCI indexes say they were made by; part of their digest."""
 
 _SPAN_COST = 80  # bytes of a zTOC for each span's digest
 

@@ -296,7 +296,7 @@ def test_a_forged_ztoc_of_the_right_layer_is_not_used(tmp_path: Path, forge: Cal
 
 
 def _tool() -> str:
-    from soci_pipeline.soci.ztoc.build import BUILD_TOOL
+    from soci_pipeline.soci.ztoc.build_tool import BUILD_TOOL
 
     return BUILD_TOOL
 
