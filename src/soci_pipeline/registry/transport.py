@@ -88,6 +88,7 @@ class Transport:
         self.settings = settings
         host = _HUB_HOST if registry == DOCKER_HUB else registry
         self.base = httpx.URL(f"{'http' if plain_http else 'https'}://{host}/v2/")
+        self._base = str(self.base)
         self._http = http
         self._authorizer = Authorizer(http, registry, credentials, plain_http=plain_http)
 
@@ -96,9 +97,10 @@ class Transport:
         self._http.close()
 
     def url(self, path: str, **query: str) -> httpx.URL:
-        """The URL of a path below ``/v2/``."""
-        url = self.base.join(path)
-        return url.copy_with(params=query) if query else url
+        """The URL of a path below ``/v2/``; whatever the path, it is one of this registry."""
+        # In one piece: httpx parses twice to join, which takes a tenth of the time of a small request.
+        text = f"{self._base}{path}"
+        return httpx.URL(text, params=query) if query else httpx.URL(text)
 
     def call(self, call: Call, deadline: Deadline, *, limit: int = MAX_ERROR_BYTES) -> Answer:
         """Do one exchange and read its body up to ``limit`` bytes; raises `RegistryError` for another status."""

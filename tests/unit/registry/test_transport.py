@@ -481,3 +481,9 @@ def test_a_url_has_the_query_that_it_is_given() -> None:
     with contextlib.closing(transport_of("registry.example.com", plain_http=False)) as transport:
         assert str(transport.url("a/tags/list")) == "https://registry.example.com/v2/a/tags/list"
         assert str(transport.url("a/tags/list", n="5")) == "https://registry.example.com/v2/a/tags/list?n=5"
+
+
+@pytest.mark.parametrize("path", ["//other.example.com/x", "http://other.example.com/x", "/x", "../../x", "x:y/z"])
+def test_no_path_leads_to_another_host(path: str) -> None:
+    with contextlib.closing(transport_of("registry.example.com", plain_http=False)) as transport:
+        assert transport.is_own(transport.url(path))
