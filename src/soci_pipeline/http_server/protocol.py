@@ -122,6 +122,8 @@ class HttpConnection(asyncio.Protocol):
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
+        if self.transport.is_closing():
+            self._watch_reader()
 
     # What an exchange calls.
 
@@ -159,10 +161,11 @@ class HttpConnection(asyncio.Protocol):
             self._within(self._limits.head_s)
 
     def close(self) -> None:
-        """Close once everything is sent, for which the peer has a while."""
+        """Close once everything is sent, as long as the peer reads."""
+        self._deadline = None
         self.transport.close()
-        self._in_head = True
-        self._within(self._limits.read_s)
+        if self._read_timer is None:
+            self._watch_reader()
 
     def stop(self) -> None:
         """Close now, or after the request that is under way."""

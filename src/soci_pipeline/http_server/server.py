@@ -22,7 +22,6 @@ _BACKLOG = 256
 _LAST_PORT = 65_535
 _NO_FILES_PAUSE_S = 1.0
 _START_S = 20.0
-_TLS_GOODBYE_S = 5.0
 _TLS_PARTS_MISSING = "TLS needs a certificate and its key, and one of them is missing"
 
 
@@ -197,7 +196,7 @@ class HttpServer:
 
     async def _connect(self, connection: socket.socket, handshake: Place | None) -> None:
         loop = asyncio.get_running_loop()
-        times = (self._limits.head_s, _TLS_GOODBYE_S) if self._tls else (None, None)
+        times = (self._limits.head_s, self._limits.read_s) if self._tls else (None, None)
         try:
             await loop.connect_accepted_socket(
                 lambda: self._protocol(loop, handshake),

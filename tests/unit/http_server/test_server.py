@@ -212,6 +212,26 @@ def test_a_peer_that_does_not_read_the_last_answer_does_not_keep_its_place() -> 
             assert other.recv(1) == b"H"
 
 
+def test_a_peer_that_reads_the_last_answer_slowly_gets_all_of_it() -> None:
+    size = 16 << 20
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(b"x" * size, headers={"Connection": "close"})(scope, receive, send)
+
+    limits = Limits(head_s=10, keep_alive_s=10, body_s=10, read_s=0.5)
+    with running(large, limits) as server, socket.socket() as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        opened.settimeout(10)
+        opened.connect(server.address)
+        opened.sendall(GET)
+        received, started = 0, time.monotonic()
+        while piece := opened.recv(256 << 10):
+            received += len(piece)
+            time.sleep(len(piece) / (8 << 20))
+    assert received > size
+    assert time.monotonic() - started > 1
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
