@@ -112,7 +112,7 @@ def test_every_command_of_the_wheel_shows_its_help(environment: Path, tmp_path: 
 def test_doctor_of_the_wheel_checks_the_machine_without_a_checkout(environment: Path, tmp_path: Path) -> None:
     answer = run(["soci-pipeline", "doctor", "--json"], env=_clean(environment, tmp_path), cwd=tmp_path).stdout
     checks = {each["name"]: each for each in json.loads(answer)["checks"]}
-    assert checks["python"]["detail"].endswith(f", {environment / 'bin' / 'python'}")
+    assert checks["python"]["detail"].partition(", ")[2].startswith(str(environment / "bin"))
     assert checks["git"]["ok"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -19,6 +20,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server import Login, ServerSettings, serving
 from soci_pipeline.registry.settings import ClientSettings
 from tests.support.faults import Fault, FaultPlan
+from tests.support.older_registry import OlderRegistry
 
 REPOSITORY = "team/app"
 LOGIN = Login("robot", SecretStr("opensesame"), bearer=True)
@@ -51,23 +53,30 @@ def registry(
     *,
     faults: FaultPlan | Iterable[Fault] | None = None,
     server: ServerSettings | None = None,
+    older: OlderRegistry | None = None,
     referrers: bool | None = None,
     settings: ClientSettings = QUICK,
     credentials: CredentialProvider | None = None,
 ) -> Iterator[RegistryClient]:
     """A client of an embedded registry that serves ``folder`` while the block runs.
 
-    ``referrers`` says whether it has the referrers API, whatever ``server`` says.
+    ``older`` says what it does not have, ``referrers`` whether it has the referrers API, whatever ``server`` says.
     """
     chosen = server or ServerSettings()
     if referrers is not None:
         chosen = replace(chosen, referrers=referrers)
+    lacking = older or OlderRegistry()
     plan = FaultPlan(faults) if faults is not None and not isinstance(faults, FaultPlan) else faults
+    faulty = plan.middleware if plan is not None else _unchanged
     with (
-        serving(folder, middleware=None if plan is None else plan.middleware, settings=chosen) as address,
+        serving(folder, middleware=lambda app: faulty(lacking.middleware(app)), settings=chosen) as address,
         RegistryClient(address, settings=settings, credentials=credentials) as client,
     ):
         yield client
+
+
+def _unchanged(app: ASGIApp) -> ASGIApp:
+    return app
 
 
 def shown(login: Credentials | None) -> str | None:

@@ -1,17 +1,17 @@
 """The embedded registry as it looks on the wire: plain requests, no client of ours in between."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from starlette.types import ASGIApp
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
 from soci_pipeline.registry.server import ServerSettings, serving
-from tests.support.faults import FaultPlan
 
 NAME = "team/app"
 API = f"/v2/{NAME}"
@@ -21,10 +21,13 @@ LAYER = b"a layer, as far as a registry can tell"
 
 @contextmanager
 def wire(
-    folder: Path, *, settings: ServerSettings | None = None, faults: FaultPlan | None = None
+    folder: Path,
+    *,
+    settings: ServerSettings | None = None,
+    middleware: Callable[[ASGIApp], ASGIApp] | None = None,
 ) -> Iterator[httpx.Client]:
     with (
-        serving(folder, settings=settings, middleware=faults.middleware if faults else None) as address,
+        serving(folder, settings=settings, middleware=middleware) as address,
         httpx.Client(base_url=f"http://{address}", trust_env=False, verify=False, timeout=10) as http,
     ):
         yield http

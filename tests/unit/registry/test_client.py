@@ -14,8 +14,8 @@ from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX, OCI_MANIFEST
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
-from soci_pipeline.registry.server import ServerSettings
 from tests.support.faults import Fault, FaultPlan, Kind
+from tests.support.older_registry import OlderRegistry
 from tests.support.registries import QUICK, REPOSITORY, described, noise, push_image, registry, upload
 from tests.support.strange import strange
 
@@ -129,7 +129,7 @@ def test_a_referrer_whose_answer_was_lost_gets_no_fallback_tag_beside_the_api(tm
 
 
 def test_all_pages_of_tags_are_read(tmp_path: Path) -> None:
-    with registry(tmp_path, server=ServerSettings(page_size=3)) as client:
+    with registry(tmp_path, older=OlderRegistry(page_size=3)) as client:
         for number in range(8):
             push_image(client, f"t{number}")
         assert client.tags.list(REPOSITORY) == tuple(f"t{number}" for number in range(8))

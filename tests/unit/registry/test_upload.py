@@ -11,6 +11,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BrokenAnswer, RepositoryUnknown
 from soci_pipeline.registry.server import ServerSettings
 from tests.support.faults import Fault, FaultPlan, Kind
+from tests.support.older_registry import OlderRegistry
 from tests.support.registries import (
     CREDENTIALS,
     LOGIN,
@@ -47,7 +48,7 @@ def test_a_blob_is_mounted_where_its_own_repository_may_be_read(tmp_path: Path) 
 
 
 def test_where_a_mount_is_not_possible_the_bytes_go_up(tmp_path: Path) -> None:
-    with registry(tmp_path, server=ServerSettings(mount=False)) as client:
+    with registry(tmp_path, older=OlderRegistry(mount=False)) as client:
         upload(client, DATA, to="other/app")
         assert client.blobs.upload(REPOSITORY, BLOB, lambda: io.BytesIO(DATA), mount_from="other/app")
 
@@ -66,7 +67,7 @@ def test_a_blob_above_the_size_of_a_part_goes_up_in_parts(tmp_path: Path, part: 
 def test_parts_are_as_large_as_the_registry_wants_them(tmp_path: Path) -> None:
     plan = FaultPlan()
     settings = replace(QUICK, part_size=100_000)
-    with registry(tmp_path, faults=plan, server=ServerSettings(least_part=300_000), settings=settings) as client:
+    with registry(tmp_path, faults=plan, older=OlderRegistry(least_part=300_000), settings=settings) as client:
         upload(client, DATA)
     assert methods(plan) == ["POST", "PATCH", "PATCH", "PATCH", "PUT"]
 

@@ -103,18 +103,18 @@ async def _dispatch(site: Site, request: Request) -> Response:
         handler = handlers.get(request.method)
         if handler is None:
             raise Refusal("UNSUPPORTED", f"{request.method} is not for this address")
-        _admit(site.gate, request, _needed(site, request, name, rest))
+        _admit(site.gate, request, _needed(request, name, rest))
         return await handler(Exchange(site, request, name, target))
     return Refusal("NAME_UNKNOWN", "there is no such address").response()
 
 
-def _needed(site: Site, request: Request, name: str, rest: str) -> Access:
+def _needed(request: Request, name: str, rest: str) -> Access:
     # Cancelling or asking about an upload is a part of pushing.
     session = re.search(r"/blobs/uploads/", rest) is not None
     actions = frozenset(_SESSION_ACTIONS if session else _ACTIONS.get(request.method, _SESSION_ACTIONS))
     access = repository_access(name, actions)
     source = request.query_params.get("from", "")
-    mounts = session and request.method == "POST" and "mount" in request.query_params and site.settings.mount
+    mounts = session and request.method == "POST" and "mount" in request.query_params
     if mounts and source != name and is_repository(source):
         return {**access, **repository_access(source, frozenset({"pull"}))}
     return access

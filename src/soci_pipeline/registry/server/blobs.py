@@ -63,7 +63,7 @@ def _delete(exchange: Exchange, digest: Digest) -> None:
 async def start(exchange: Exchange) -> Response:
     """Pushing blobs: open a session, mount from another repository, or take all at once."""
     query = exchange.request.query_params
-    if "mount" in query and exchange.site.settings.mount:
+    if "mount" in query:
         mounted = await asyncio.to_thread(_mount, exchange, digest_of(query["mount"]), query.get("from", ""))
         if mounted is not None:
             return mounted
@@ -97,7 +97,7 @@ async def put(exchange: Exchange) -> Response:
     if wanted is None:
         raise Refusal("DIGEST_INVALID", "the digest parameter is missing")
     digest = digest_of(wanted)
-    await _check_part(exchange, session, last=True)
+    await _check_part(exchange, session)
     return await _finish(exchange, session, digest)
 
 
@@ -138,15 +138,9 @@ async def _finish(exchange: Exchange, session: Session, digest: Digest) -> Respo
     return _created(exchange, digest)
 
 
-async def _check_part(exchange: Exchange, session: Session, *, last: bool = False) -> None:
+async def _check_part(exchange: Exchange, session: Session) -> None:
     taken = await session.settle()
     length = exchange.request.headers.get("content-length", "")
-    least = exchange.site.settings.least_part
-    if not last:
-        # Only the last part may be smaller, and that one was is known when another follows.
-        if session.ended_short:
-            raise Refusal("SIZE_INVALID", f"parts have at least {least} bytes, the last one excepted", status=413)
-        session.ended_short = length.isdecimal() and int(length) < least
     text = exchange.request.headers.get("content-range")
     if text is None:
         return
@@ -170,10 +164,7 @@ def _place(exchange: Exchange, session: Session) -> dict[str, str]:
 
 
 def _accepted(exchange: Exchange, session: Session, *, status: int = 202) -> Response:
-    headers = _place(exchange, session)
-    if least := exchange.site.settings.least_part:
-        headers["OCI-Chunk-Min-Length"] = str(least)
-    return empty(status, **headers)
+    return empty(status, **_place(exchange, session))
 
 
 def _created(exchange: Exchange, digest: Digest) -> Response:

@@ -17,6 +17,7 @@ from soci_pipeline.registry.server.answers import Refusal, empty, json_response,
 from soci_pipeline.registry.server.exchange import Exchange, digest_of
 from soci_pipeline.registry.server.repository import Repository
 
+_PAGE = 1000
 _MAX_DIGITS = 18
 
 
@@ -107,7 +108,7 @@ def _delete(exchange: Exchange) -> bool:
 async def tags(exchange: Exchange) -> Response:
     """Content discovery: listing tags, ``n`` at a time, after ``last``."""
     query = exchange.request.query_params
-    limit = exchange.site.settings.page_size
+    limit = _PAGE
     if "n" in query:
         if not query["n"].isdecimal() or len(query["n"]) > _MAX_DIGITS:
             raise Refusal("UNSUPPORTED", "n is the number of tags wanted", status=400)

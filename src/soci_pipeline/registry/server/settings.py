@@ -16,12 +16,8 @@ class ServerSettings:
     """Which tags may not move to another digest."""
     referrers: bool = True
     """False answers 404 to the referrers API and leaves OCI-Subject out, as older registries do."""
-    least_part: int = 0
-    """After a part below this size no other is taken; announced as OCI-Chunk-Min-Length."""
-    mount: bool = True
     automatic_mount: bool = True
     """Whether a mount that names no source takes the blob from any repository that the client may read."""
-    page_size: int = 1000
     most_entries: int = MOST_ENTRIES
     """How many manifests and tags one repository takes before a push is refused."""
     sync: bool = False

@@ -30,7 +30,6 @@ class Session:
         self.name = name
         self.path = repository.layout.path / UPLOADS / name
         self.offset = offset
-        self.ended_short = False
         self._turn = 0
         self._lock = asyncio.Lock()
 

@@ -10,6 +10,7 @@ import pytest
 
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.server import ServerSettings, storage
+from tests.support.older_registry import OlderRegistry
 from tests.support.registries import leftovers, noise
 from tests.support.wire import (
     API,
@@ -154,7 +155,7 @@ def test_an_upload_that_never_was_is_unknown(http: httpx.Client, name: str) -> N
 
 
 def test_no_part_follows_one_below_the_announced_least_size(tmp_path: Path) -> None:
-    with wire(tmp_path, settings=ServerSettings(least_part=1000)) as http:
+    with wire(tmp_path, middleware=OlderRegistry(least_part=1000).middleware) as http:
         answer = http.post(f"{API}/blobs/uploads/")
         assert answer.headers["oci-chunk-min-length"] == "1000"
         location = answer.headers["location"]
