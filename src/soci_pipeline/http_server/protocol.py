@@ -36,7 +36,7 @@ class Limits:
 class HttpConnection(asyncio.Protocol):
     """Reads requests one after the other, each only after the last one is answered, and gives them to an application.
 
-    ``is_open`` is called with True once there is a connection, and with False once it is gone.
+    ``track`` is called with True once there is a connection, and with False once it is gone.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class HttpConnection(asyncio.Protocol):
         connections: Connections,
         *,
         loop: asyncio.AbstractEventLoop,
-        is_open: Callable[["HttpConnection", bool], None] = lambda _connection, _open: None,
+        track: Callable[["HttpConnection", bool], None] = lambda _connection, _open: None,
         tls: bool = False,
     ) -> None:
         self._app = app
         self._limits = limits
         self._connections = connections
         self._loop = loop
-        self._is_open = is_open
+        self._track = track
         self._scheme = "https" if tls else "http"
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
         self._exchange: Exchange | None = None
@@ -76,7 +76,7 @@ class HttpConnection(asyncio.Protocol):
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("HTTP needs a stream")
         self.transport = transport
-        self._is_open(self, True)
+        self._track(self, True)
         peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._client = (str(peer[0]), int(peer[1])) if peer else None
         self._server = (str(own[0]), int(own[1])) if own else None
@@ -109,7 +109,7 @@ class HttpConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.disconnect()
         self._writable.set()
-        self._is_open(self, False)
+        self._track(self, False)
 
     def pause_writing(self) -> None:
         """The peer has to read before more is sent."""

@@ -214,10 +214,10 @@ class HttpServer:
 
     def _protocol(self, loop: asyncio.AbstractEventLoop, handshake: Place | None) -> HttpConnection:
         return HttpConnection(
-            self._app, self._limits, self._connections, loop=loop, is_open=self._note, tls=handshake is not None
+            self._app, self._limits, self._connections, loop=loop, track=self._track, tls=handshake is not None
         )
 
-    def _note(self, connection: HttpConnection, is_open: bool) -> None:
+    def _track(self, connection: HttpConnection, is_open: bool) -> None:
         if is_open:
             self._open.add(connection)
             return

@@ -25,12 +25,12 @@ class TrustedProxies:
 
     def sender(self, peer: str, forwarded_for: str) -> str:
         """The address behind the proxies: the last one in the list that is not a proxy's itself."""
-        hosts = [each.strip() for each in forwarded_for.split(",")]
-        if peer not in self or not forwarded_for.strip():
+        if peer not in self:
             return peer
-        if self._all:
-            return hosts[0]
-        return next((each for each in reversed(hosts) if each not in self), hosts[0])
+        hosts = [_without_port(each.strip()) for each in forwarded_for.split(",")]
+        # With ``*`` there is no telling where the list of the proxies begins.
+        senders = [] if self._all else [each for each in hosts if "/" in each or each not in self]
+        return (senders[-1] if senders else hosts[0]) or peer
 
 
 def _network(text: str) -> Network | None:
@@ -38,6 +38,14 @@ def _network(text: str) -> Network | None:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
+
+
+def _without_port(text: str) -> str:
+    """The host of ``host``, ``host:port`` or ``[host]:port``; some proxies name the sender's port too."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    host, _, port = text.partition(":")
+    return host if port.isascii() and port.isdigit() else text
 
 
 class ForwardedSender:

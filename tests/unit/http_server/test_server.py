@@ -358,6 +358,38 @@ def test_a_signal_ends_the_server_and_is_returned(number: signal.Signals) -> Non
         assert child.wait(10) == 0
 
 
+FEW_FILES = """
+import resource
+from soci_pipeline.http_server.connections import Connections
+from soci_pipeline.http_server.protocol import Limits
+from soci_pipeline.http_server.server import HttpServer, listen
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+listener = listen("127.0.0.1", 0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+server = HttpServer(app, listener, Connections(1000, most=2000), Limits())
+server.run(on_ready=lambda: print(listener.getsockname()[1], flush=True))
+"""
+
+
+def test_a_server_without_a_free_file_accepts_again_once_there_is_one() -> None:
+    argv = [sys.executable, "-c", FEW_FILES]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child, contextlib.ExitStack() as stack:
+        assert child.stdout is not None
+        address = ("127.0.0.1", int(child.stdout.readline()))
+        try:
+            with contextlib.ExitStack() as many:
+                for _ in range(60):
+                    many.enter_context(socket.create_connection(address, timeout=10))
+                time.sleep(0.2)
+            opened = stack.enter_context(socket.create_connection(address, timeout=10))
+            opened.sendall(GET)
+            assert opened.recv(65536).startswith(b"HTTP/1.1 204 ")
+        finally:
+            child.terminate()
+
+
 def test_a_tls_handshake_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
     own = certificate(tmp_path)
     limits = Limits(head_s=0.3, keep_alive_s=10, body_s=10, read_s=10)
