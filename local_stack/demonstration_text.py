@@ -1,4 +1,4 @@
-"""The answer of `soci-pipeline demo`: for people a table of digests, for programs one JSON object."""
+"""The answer of `make demo`: for people a table of digests, for programs one JSON object."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Measure each module of the library by the tier that owns its tests: ``python -m tests.module_coverage [TIER ...]``.
+"""Measure each module of the library and ``local_stack`` by its tests: ``python -m tests.module_coverage [TIER ...]``.
 
 A module belongs to the cheapest tier with a test file of its name (``tests/service/aws/test_ecr.py`` owns
 ``soci_pipeline/aws/ecr.py``); one without such a file, to the tier that reaches most of its lines. Programs that the
@@ -18,7 +18,8 @@ from coverage import Coverage
 from tests.support.tiers import FOLDER
 
 ROOT = FOLDER.parent
-SOURCES = ROOT / "src" / "soci_pipeline"
+LIBRARY = ROOT / "src" / "soci_pipeline"
+LOCAL_STACK = ROOT / "local_stack"
 DATA = ROOT / ".cache" / "coverage"
 TIERS = ("unit", "service", "real")
 LEAST = 90.0
@@ -76,16 +77,21 @@ def _lines_of(tier: str) -> dict[str, tuple[int, int]]:
     measured = Coverage(data_file=str(_data(tier)))
     measured.load()
     found = {}
-    for path in sorted(SOURCES.rglob("*.py")):
+    for name, path in _sources().items():
         _, lines, _, missed, _ = measured.analysis2(str(path))
-        found[path.relative_to(SOURCES).as_posix()] = (len(lines), len(lines) - len(missed))
+        found[name] = (len(lines), len(lines) - len(missed))
     return found
+
+
+def _sources() -> dict[str, Path]:
+    """The modules by the path that their tests mirror."""
+    library = {path.relative_to(LIBRARY).as_posix(): path for path in sorted(LIBRARY.rglob("*.py"))}
+    return library | {path.relative_to(ROOT).as_posix(): path for path in sorted(LOCAL_STACK.rglob("*.py"))}
 
 
 def _modules(measured: Mapping[str, Mapping[str, tuple[int, int]]]) -> list[Module]:
     found = []
-    for path in sorted(SOURCES.rglob("*.py")):
-        name = path.relative_to(SOURCES).as_posix()
+    for name in _sources():
         shares = {tier: _share(*lines[name]) for tier, lines in measured.items()}
         tier = owner(name, shares)
         # A tier that was not measured says nothing about the modules that it owns.

@@ -31,17 +31,7 @@ rules:
     deployment: publish-image/default
     parameters: {image: registry.example.com/acme/shop, source: "${clone_url}", ref: "${commit}"}
 """
-TOUCHES_THE_MACHINE = (
-    "soci",
-    "local",
-    "publish/test_source.py",
-    "publish/test_workspace.py",
-    "publish/test_reaper.py",
-    "test_cli.py",
-    "test_makefile.py",
-    "test_marked_processes.py",
-    "test_process.py",
-)
+TOUCHES_THE_MACHINE = ("soci", "local_stack", "machine", "git/test_source.py", "test_cli.py", "test_makefile.py")
 # As the README and CONTRIBUTING name them.
 PREREQUISITES = ("git", "make", "python3", "python3-venv", "ca-certificates")
 

@@ -1,5 +1,6 @@
 """That pytest finds every test: a folder which it passes over looks like one whose tests pass."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -20,3 +21,13 @@ def test_no_file_of_tests_is_passed_over(tmp_path: Path) -> None:
     found = {line.partition("::")[0] for line in done.stdout.splitlines() if line.endswith("::test_it")}
     assert found == wanted
     assert Path(__file__).relative_to(REPOSITORY).as_posix() in found
+
+
+def test_the_tests_that_run_on_a_fresh_machine_exist() -> None:
+    tree = ast.parse((REPOSITORY / "tests" / "deep" / "test_fresh_machine.py").read_text())
+    (listed,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TOUCHES_THE_MACHINE"
+    )
+    assert [each for each in listed if not (REPOSITORY / "tests" / "unit" / each).exists()] == []

@@ -6,7 +6,13 @@ from tests.module_coverage import owner
 
 
 @pytest.mark.parametrize(
-    ("module", "tier"), [("registry/client.py", "unit"), ("aws/ecs.py", "service"), ("publish/join.py", "unit")]
+    ("module", "tier"),
+    [
+        ("registry/client.py", "unit"),
+        ("aws/ecs.py", "service"),
+        ("publish/join.py", "unit"),
+        ("local_stack/ports.py", "unit"),
+    ],
 )
 def test_the_cheapest_tier_with_a_file_of_that_name_owns_a_module(module: str, tier: str) -> None:
     assert owner(module, {"unit": 1.0, "service": 99.0, "real": 100.0}) == tier
