@@ -9,7 +9,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.gzip.span_size import LARGEST_SPAN_SIZE
 from soci_pipeline.soci.index.records import SociOptions
 from soci_pipeline.validation import place_of
-from soci_pipeline.validation import problems_of as faults_of
+from soci_pipeline.validation import problems_of
 
 _DEFAULTS = SociOptions()
 
@@ -39,5 +39,5 @@ def options_of(arguments: Arguments, **others: object) -> SociOptions:
     try:
         return SociOptions.model_validate(sizes | others)
     except ValidationError as error:
-        fault = faults_of(error)[0]
+        fault = problems_of(error)[0]
         raise InvalidInput(f"--{place_of(fault).replace('_', '-')}: {fault.text}") from error

@@ -15,7 +15,7 @@ from pydantic import Field, HttpUrl, ValidationError, field_validator, model_val
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.prefect_rest.access import basic, bearer, checked_url
-from soci_pipeline.validation import problems_of as faults_of
+from soci_pipeline.validation import problems_of
 from soci_pipeline.webhook.clone_urls import CloneHost, CloneUrl
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from soci_pipeline.webhook.globs import Patterns
@@ -239,7 +239,7 @@ def load(path: Path) -> Configuration:
     try:
         return Configuration.model_validate(document)
     except ValidationError as error:
-        faults = faults_of(error, unknown="there is no such key")
+        faults = problems_of(error, unknown="there is no such key")
         places = [each.place for each in faults]
         # A rule that is wrong leaves a list too short as well; the rule's own fault says it.
         own = [each for each in faults if each.kind != "too_short" or not _has_inner(each.place, places)]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.address import COMMIT, MAX_REF_LENGTH, check_ref
 from soci_pipeline.validation import in_one_line
-from soci_pipeline.validation import problems_of as faults_of
+from soci_pipeline.validation import problems_of
 from soci_pipeline.webhook.clone_urls import CloneUrl, registry_host
 from soci_pipeline.webhook.errors import CloneUrlRefused, EventRefused
 
@@ -212,7 +212,7 @@ def push_event(
     try:
         return PushEvent.model_validate(fields | {"clone_url": clone_url})
     except ValidationError as error:
-        if any(fault.place != ("clone_url",) for fault in faults_of(error)):
+        if any(fault.place != ("clone_url",) for fault in problems_of(error)):
             raise
         refusal = refuse(error)
         event = PushEvent.model_validate(fields | {"clone_url": _NOWHERE})
@@ -221,5 +221,5 @@ def push_event(
 
 def refuse(error: ValidationError) -> EventRefused:
     """The refusal for what pydantic found; names fields and faults, and repeats nothing of the event."""
-    found = [replace(fault, place=fault.place[:_DEEPEST]) for fault in faults_of(error)[:_SHOWN]]
+    found = [replace(fault, place=fault.place[:_DEEPEST]) for fault in problems_of(error)[:_SHOWN]]
     return EventRefused(f"the event is of no known shape: {in_one_line(found, whole='event')}")
