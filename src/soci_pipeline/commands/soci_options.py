@@ -8,8 +8,7 @@ from soci_pipeline.commands.numbers import size
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.gzip.span_size import LARGEST_SPAN_SIZE
 from soci_pipeline.soci.index.records import SociOptions
-from soci_pipeline.validation import place_of
-from soci_pipeline.validation import problems_of
+from soci_pipeline.validation import place_of, problems_of
 
 _DEFAULTS = SociOptions()
 

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.address import COMMIT, MAX_REF_LENGTH, check_ref
-from soci_pipeline.validation import in_one_line
-from soci_pipeline.validation import problems_of
+from soci_pipeline.validation import in_one_line, problems_of
 from soci_pipeline.webhook.clone_urls import CloneUrl, registry_host
 from soci_pipeline.webhook.errors import CloneUrlRefused, EventRefused
 
