@@ -358,6 +358,25 @@ def test_every_command_takes_json_verbose_and_quiet(name: str, capsys: pytest.Ca
     assert all(option in text for option in ("--json", "--verbose", "--quiet"))
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("ztoc", "--span-size BYTES of the inflated layer, between two checkpoints [default: 4194304]"),
+        ("ztoc", "--output FILE where the zTOC goes [required]"),
+        ("convert", "--index-version [v1|v2] of the SOCI index [default: v2]"),
+        ("demo", "--builder [auto|buildx|docker|prebuilt] what builds the images [default: auto]"),
+        ("registry", "--port PORT the port; 0 takes a free one [default: 5000]"),
+        ("join", "DIGEST... an image of the same repository, as `push` and `inspect` show it"),
+        ("index", "--dry-run fetch and write nothing; say what would be done --"),
+        ("prune", "--keep PATTERN tags to keep, with * and ?; can be repeated --"),
+    ],
+)
+def test_the_help_of_a_command_shows_values_choices_and_defaults(
+    name: str, row: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert row in " ".join(_help_of(name, capsys).split())
+
+
 @pytest.mark.parametrize(("name", "action"), [("webhook", "check"), ("webhook", "serve")])
 def test_an_actions_help_leads_to_the_exit_statuses(name: str, action: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

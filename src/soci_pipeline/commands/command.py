@@ -83,7 +83,8 @@ class Command(_WithSwitches):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Quote extra arguments in the error: click shows an empty one as ``()``."""
-        self._check_values(ctx, args)
+        if not ctx.resilient_parsing:
+            self._check_values(ctx, args)
         extra = super().parse_args(ctx, args)
         if extra and not ctx.resilient_parsing:
             ctx.fail(f"Got unexpected extra argument{'s' if len(extra) > 1 else ''} {' '.join(map(repr, extra))}")

@@ -40,7 +40,7 @@ _HEX_OF_A_DIGEST = re.compile(r"([0-9a-fA-F]{64}|[0-9a-fA-F]{128})\Z")
     "digests",
     nargs=-1,
     required=True,
-    metavar="DIGEST",
+    metavar="DIGEST...",
     help="an image of the same repository, as `push` and `inspect` show it",
 )
 @click.option(

@@ -72,6 +72,11 @@ def test_bash_offers_the_values_of_an_option(script: Path) -> None:
     assert "--config" in _completed(script, "webhook", "serve", "--c")
 
 
+def test_a_line_that_is_wrong_so_far_is_completed_without_an_error(script: Path) -> None:
+    assert _completed(script, "verify", "--ca-file", "--jobs", "--al") == {"--all"}
+    assert _completed(script, "publsh", "--ver") == {"--version", "--verbose"}
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_that_is_here_reads_its_script(shell: str, tmp_path: Path) -> None:
     path = tmp_path / f"script.{shell}"
