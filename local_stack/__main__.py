@@ -5,7 +5,6 @@ errors and exit statuses have the same form.
 """
 
 import sys
-from collections.abc import Sequence
 
 from soci_pipeline import cli
 from soci_pipeline.commands.command import LazyGroup
@@ -17,11 +16,5 @@ GROUP = LazyGroup(
     help="Run the project's services on this machine.",
 )
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status."""
-    return cli.main(argv, group=GROUP)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.main(group=GROUP))
