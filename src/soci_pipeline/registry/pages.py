@@ -15,8 +15,8 @@ _MAX_LINK = 8 << 10
 _MAX_PAGES = 1000
 _PAGE_BYTES = 8 << 20
 _LIST_BYTES = 64 << 20
-# Quay once sent the URL without its brackets.
-_LINK = re.compile(r"\s*(?:<([^<>]{1,4096})>|([^\s<>;]{1,4096}))((?:\s*;[^;,]*)*)(?:,|\Z)")
+# Quay once sent the URL without its brackets. It is matched without backtracking, which is quadratic for a long one.
+_LINK = re.compile(r"\s*(?:<([^<>]{1,4096})>|([^\s<>;]{1,4096}+))((?:\s*;[^;,]*)*)(?:,|\Z)")
 _IS_NEXT = re.compile(r";\s*rel\s*=\s*[\"']?(?:[^\"';]*\s)?next\b", re.IGNORECASE)
 
 
