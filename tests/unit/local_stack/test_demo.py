@@ -35,7 +35,7 @@ def test_a_wrong_call_is_a_usage_error(argv: list[str]) -> None:
     done = _called(*argv)
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert "python -m local_stack" in done.stderr
-    assert "demo --help' for help" in done.stderr or "No such command 'no-such'" in done.stderr
+    assert "--help" in done.stderr
 
 
 def test_a_demo_beside_another_one_fails_and_says_so_in_json_too(tmp_path: Path) -> None:
