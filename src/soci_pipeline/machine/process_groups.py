@@ -17,6 +17,8 @@ from soci_pipeline.log import logger
 # A program for another machine, or a script whose interpreter is missing or may not be executed.
 _NOT_A_PROGRAM = frozenset({errno.ENOEXEC, errno.ENOENT, errno.EACCES})
 _OTHER_MACHINE = "Install it for this machine's architecture, with the interpreter that its first line names."
+# What a process is asked to end by, for which its program may have a handler that raises.
+_RAISING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE_SECONDS = 10.0
 _KILLED_SECONDS = 1.0
 _LOOK_SECONDS = 0.005
@@ -31,26 +33,46 @@ def started(
     sink: IO[bytes] | int | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    out = subprocess.PIPE if sink is None else sink
+    # A handler that raises between the start and the `try` would leave the program running; its signal waits until then.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
     try:
-        child = subprocess.Popen(
+        child = _begin(argv, env, cwd, sink, prepare or _default_interrupt, mask)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield child
+        finally:
+            end_group(child)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _begin(
+    argv: list[str],
+    env: Mapping[str, str],
+    cwd: Path | None,
+    sink: IO[bytes] | int | None,
+    prepare: Callable[[], None],
+    mask: set[signal.Signals],
+) -> subprocess.Popen[bytes]:
+    def prepared() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        prepare()
+
+    try:
+        return subprocess.Popen(
             argv,
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.PIPE if sink is None else subprocess.DEVNULL,
-            stdout=out,
+            stdout=subprocess.PIPE if sink is None else sink,
             stderr=subprocess.PIPE if sink is None else subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=prepare or _default_interrupt,  # noqa: PLW1509 - they make system calls and nothing else
+            preexec_fn=prepared,  # noqa: PLW1509 - it makes system calls and nothing else
         )
     except OSError as error:
         if error.errno not in _NOT_A_PROGRAM or not Path(cwd or ".").is_dir():
             raise
         raise ToolFailed(f"{argv[0]} cannot be started: {error.strerror}", advice=_OTHER_MACHINE) from error
-    try:
-        yield child
-    finally:
-        end_group(child)
 
 
 def end_group(child: subprocess.Popen[bytes], *, grace: float = _GRACE_SECONDS) -> None:

@@ -155,6 +155,31 @@ def test_all_of_a_program_in_the_background_has_ended_when_the_block_is_left(fak
     assert not any(_alive(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_while_a_program_starts_leaves_nothing_of_it_running(
+    fake: Path, number: signal.Signals
+) -> None:
+    pid_file = fake / "pid"
+    # Its own start is the moment: the parent has not come back from it when the signal arrives.
+    program(fake, "starts", f"sleep 300 & echo $! > {pid_file}; kill -{number.name[3:]} $PPID; wait")
+    script = f"""
+import signal, sys
+from soci_pipeline.machine.programs import run
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda *_: sys.exit(3))
+run(["starts"])
+"""
+    for _ in range(4):
+        done = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+        assert done.returncode == 3
+        assert _has_ended(int(pid_file.read_text()))
+
+
+def test_a_program_can_be_ended_by_every_signal_that_its_parent_can(fake: Path) -> None:
+    program(fake, "shows", "grep SigBlk /proc/self/status")
+    assert int(run(["shows"]).stdout.split()[1], 16) == 0
+
+
 @pytest.mark.parametrize("given", [False, True], ids=["of this process", "given"])
 def test_no_program_inherits_a_secret_of_this_process(
     fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
