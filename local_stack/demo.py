@@ -25,6 +25,7 @@ from local_stack.demonstration_text import as_json, as_text
 from local_stack.engine import Engine, running_engine
 from local_stack.folder_lock import folder_lock, remove_held
 from local_stack.toolchain import Toolchain
+from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.commands.signals import Ended, ending_on_signals
@@ -33,13 +34,12 @@ from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.project import project_folder
 
-_BUILDERS = ("auto", "buildx", "docker", "prebuilt")
 _TOOLCHAINS = ("native", "containerd")
 _DATABASES = ("sqlite", "postgres")
 
 
 @command(__doc__)
-@click.option("--builder", type=click.Choice(_BUILDERS), default="auto", help="what builds the images")
+@click.option("--builder", type=click.Choice([each.value for each in BuilderName]), default="auto", help="what builds the images")
 @click.option("--toolchain", type=click.Choice(_TOOLCHAINS), default="native", help="what indexes them")
 @click.option(
     "--database",

@@ -364,7 +364,7 @@ def test_every_command_takes_json_verbose_and_quiet(name: str, capsys: pytest.Ca
         ("ztoc", "--span-size BYTES of the inflated layer, between two checkpoints [default: 4194304]"),
         ("ztoc", "--output FILE where the zTOC goes [required]"),
         ("convert", "--index-version [v1|v2] of the SOCI index [default: v2]"),
-        ("demo", "--builder [auto|buildx|docker|prebuilt] what builds the images [default: auto]"),
+        ("index", "--verify [sample|all|off]"),
         ("registry", "--port PORT the port; 0 takes a free one [default: 5000]"),
         ("join", "DIGEST... an image of the same repository, as `push` and `inspect` show it"),
         ("index", "--dry-run fetch and write nothing; say what would be done --"),

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from soci_pipeline.builders.errors import BuilderUnavailable, NotSupportedByBuilder
 from soci_pipeline.builders.request import BuildRequest
@@ -24,12 +24,27 @@ Connect = Callable[["ImageReference"], "RegistryClient"]
 
 
 class BuilderName(StrEnum):
-    """The values of the parameter ``builder``."""
+    """The values of the parameter ``builder``, each with its class and with the places in the source that it needs.
 
-    AUTO = "auto"
-    BUILDX = "buildx"
-    DOCKER = "docker"
-    PREBUILT = "prebuilt"
+    The class is ``module:name`` in this package and is loaded when the builder is chosen. The places are names of
+    parameters; a publication looks for them in the commit before any branch starts.
+    """
+
+    AUTO = "auto", "", ("context", "dockerfile")
+    BUILDX = "buildx", "buildx:BuildxBuilder", ("context", "dockerfile")
+    DOCKER = "docker", "docker_engine:DockerBuilder", ("context", "dockerfile")
+    PREBUILT = "prebuilt", "prebuilt:PrebuiltBuilder", ()
+
+    class_path: str
+    needs: tuple[str, ...]
+
+    def __new__(cls, value: str, class_path: str = "", needs: tuple[str, ...] = ()) -> Self:
+        """A name that carries the rest of its line."""
+        name = str.__new__(cls, value)
+        name._value_ = value
+        name.class_path = class_path
+        name.needs = needs
+        return name
 
 
 class Builder(Protocol):
@@ -50,21 +65,13 @@ class Builder(Protocol):
         """Build into the folder ``destination``, which is made; returns the archive or layout that import reads."""
 
 
-BUILDERS: dict[BuilderName, tuple[str, str]] = {
-    BuilderName.BUILDX: ("soci_pipeline.builders.buildx", "BuildxBuilder"),
-    BuilderName.DOCKER: ("soci_pipeline.builders.docker_engine", "DockerBuilder"),
-    BuilderName.PREBUILT: ("soci_pipeline.builders.prebuilt", "PrebuiltBuilder"),
-}
-"""Module and class of each builder, loaded when it is chosen."""
-
-
 def load(name: BuilderName, env: Mapping[str, str] | None = None, *, connect: Connect | None = None) -> Builder:
     """The builder of that name. ``env`` is the environment in which its programs run and its engine is found.
 
     ``connect`` is for `prebuilt`; without it, registries are read without credentials.
     """
-    module, symbol = BUILDERS[name]
-    make: Callable[[Any], Builder] = getattr(importlib.import_module(module), symbol)
+    module, _, symbol = name.class_path.partition(":")
+    make: Callable[[Any], Builder] = getattr(importlib.import_module(f"{__package__}.{module}"), symbol)
     return make(connect if name is BuilderName.PREBUILT else env)
 
 

@@ -43,7 +43,7 @@ def _serve(arguments: Arguments) -> CommandResult:
 @click.argument("config", type=FILE_PATH, metavar="FILE", help="the configuration (YAML)")
 @click.argument("event", type=FILE_PATH, metavar="EVENT", help="the body of an event (JSON)")
 @click.option("--source", metavar="SOURCE", help="the source that sends it (default: the only one there is)")
-@click.option("--event-header", metavar="EVENT_HEADER", help="GitHub's or GitLab's event header (default: a push)")
+@click.option("--event-header", metavar="EVENT_HEADER", help="the sender's event header (default: a push)")
 def _check(arguments: Arguments) -> CommandResult:
     from soci_pipeline.webhook.errors import EventRefused
     from soci_pipeline.webhook.events import Ignored

@@ -33,7 +33,7 @@ def started(
     sink: IO[bytes] | int | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    # A handler that raises between the start and the `try` would leave the program running; its signal waits until then.
+    # A handler that raises between the start and the `try` would leave the program running: its signal waits.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
     try:
         child = _begin(argv, env, cwd, sink, prepare or _default_interrupt, mask)
@@ -52,7 +52,7 @@ def _begin(
     cwd: Path | None,
     sink: IO[bytes] | int | None,
     prepare: Callable[[], None],
-    mask: set[signal.Signals],
+    mask: set[int | signal.Signals],
 ) -> subprocess.Popen[bytes]:
     def prepared() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

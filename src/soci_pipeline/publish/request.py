@@ -119,10 +119,9 @@ class BuildInputs(Parameters):
 
     @property
     def required_files(self) -> tuple[str, ...]:
-        """What the commit must have for the build: the context and the Dockerfile."""
-        if self.builder is BuilderName.PREBUILT:
-            return ()
-        return self.context, posixpath.join(self.context, self.dockerfile)
+        """What the commit must have for the build (`BuilderName.needs`)."""
+        places = {"context": self.context, "dockerfile": posixpath.join(self.context, self.dockerfile)}
+        return tuple(places[name] for name in self.builder.needs)
 
     @field_validator("target")
     @classmethod

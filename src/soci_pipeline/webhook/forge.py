@@ -1,9 +1,7 @@
-"""Commit statuses at GitHub and GitLab: what became of a push, where the developer looks for it."""
+"""Commit statuses: what became of a push, where the developer looks for it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from urllib.parse import quote
 
 import httpx
 
@@ -12,40 +10,31 @@ from soci_pipeline.http_client import BadRedirect, HttpClient, text_of
 from soci_pipeline.retry import retry_after_s
 from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
-from soci_pipeline.webhook.sources.github import GitHubSource
-from soci_pipeline.webhook.sources.gitlab import GitLabSource
-from soci_pipeline.webhook.sources.source import StatusSettings
+from soci_pipeline.webhook.sources.source import CommitStatus, StatusRequest, StatusSettings, StatusSource
 
 _TRY_LATER = TEMPORARY_STATUSES | {403}  # 403 is how GitHub says "slow down"
 _TIMEOUT_S = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Words:
-    github: str
-    gitlab: str
-    text: str
-
-
-_WORDS: Mapping[str, _Words] = {
-    "SCHEDULED": _Words("pending", "pending", "publication scheduled"),
-    "PENDING": _Words("pending", "pending", "publication starting"),
-    "RUNNING": _Words("pending", "running", "publishing"),
-    "PAUSED": _Words("pending", "running", "publication paused"),
-    "CANCELLING": _Words("pending", "running", "publication being cancelled"),
-    "COMPLETED": _Words("success", "success", "image published and verified"),
-    "FAILED": _Words("failure", "failed", "publication failed"),
-    "CRASHED": _Words("error", "failed", "publication crashed"),
-    "CANCELLED": _Words("error", "canceled", "publication cancelled"),
-    "NOT_STARTED": _Words("error", "failed", "publication could not be started"),
-    "UNKNOWN": _Words("error", "failed", "the publication's run is gone"),
+_TEXTS: Mapping[str, str] = {
+    "SCHEDULED": "publication scheduled",
+    "PENDING": "publication starting",
+    "RUNNING": "publishing",
+    "PAUSED": "publication paused",
+    "CANCELLING": "publication being cancelled",
+    "COMPLETED": "image published and verified",
+    "FAILED": "publication failed",
+    "CRASHED": "publication crashed",
+    "CANCELLED": "publication cancelled",
+    "NOT_STARTED": "publication could not be started",
 }
+_TEXT_OF_ANY_OTHER = "the publication's run is gone"
 
 
 class Forge:
     """Writes commit statuses for one source; the token goes to the configured address alone."""
 
-    def __init__(self, source: GitHubSource | GitLabSource, status: StatusSettings) -> None:
+    def __init__(self, source: StatusSource, status: StatusSettings) -> None:
         self._source = source
         self._status = status
         self._client = HttpClient(base_url=str(status.api_url).rstrip("/"), timeout=_TIMEOUT_S)
@@ -67,20 +56,15 @@ class Forge:
 
         Raises `ForgeRefused`, ``temporary`` where a later try may succeed.
         """
-        words = _WORDS.get(outcome, _WORDS["UNKNOWN"])
-        name = f"{self._status.context}/{rule}"
-        token = self._token()
-        if isinstance(self._source, GitHubSource):
-            path = f"/repos/{quote(target.project, safe='/')}/statuses/{target.commit}"
-            body = {"state": words.github, "context": name, "description": words.text}
-            headers = {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"}
-        else:
-            path = f"/projects/{quote(target.project, safe='')}/statuses/{target.commit}"
-            body = {"state": words.gitlab, "name": name, "description": words.text}
-            headers = {"PRIVATE-TOKEN": token}
-        if link is not None:
-            body["target_url"] = link
-        self._post(path, body, headers)
+        status = CommitStatus(
+            project=target.project,
+            commit=target.commit,
+            outcome=outcome,
+            name=f"{self._status.context}/{rule}",
+            text=_TEXTS.get(outcome, _TEXT_OF_ANY_OTHER),
+            link=link,
+        )
+        self._post(self._source.status_request(status, self._token()))
 
     def _token(self) -> str:
         try:
@@ -91,9 +75,9 @@ class Forge:
                 f"the token of the forge: {error.reason}", advice=error.advice, temporary=True
             ) from error
 
-    def _post(self, path: str, body: Mapping[str, str], headers: Mapping[str, str]) -> None:
+    def _post(self, request: StatusRequest) -> None:
         try:
-            response = self._client.post(path, json=dict(body), headers=dict(headers))
+            response = self._client.post(request.path, json=dict(request.body), headers=dict(request.headers))
         except BadRedirect as error:
             raise ForgeRefused(f"the forge {error}") from error
         except httpx.HTTPError as error:

@@ -21,9 +21,7 @@ from soci_pipeline.webhook.limits import RateLimit
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, StatusTarget
 from soci_pipeline.webhook.rules import plan, reasons_against
-from soci_pipeline.webhook.sources.github import GitHubSource
-from soci_pipeline.webhook.sources.gitlab import GitLabSource
-from soci_pipeline.webhook.sources.source import HttpSource
+from soci_pipeline.webhook.sources.source import HttpSource, StatusSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +149,6 @@ class Receiver:
 
 
 def _target(source: Source, event: Event) -> StatusTarget | None:
-    if not isinstance(event, PushEvent) or not isinstance(source, GitHubSource | GitLabSource) or source.status is None:
+    if not isinstance(event, PushEvent) or not isinstance(source, StatusSource) or source.status is None:
         return None
     return StatusTarget(project=event.project or event.repository, commit=event.commit)

@@ -30,9 +30,7 @@ from soci_pipeline.webhook.receiver import Receiver
 from soci_pipeline.webhook.retention import Cleaner
 from soci_pipeline.webhook.secret_values import MIN_KEY_BYTES
 from soci_pipeline.webhook.sources.eventbridge import QueueSource
-from soci_pipeline.webhook.sources.github import GitHubSource
-from soci_pipeline.webhook.sources.gitlab import GitLabSource
-from soci_pipeline.webhook.sources.source import HttpSource
+from soci_pipeline.webhook.sources.source import HttpSource, StatusSource
 from soci_pipeline.webhook.sources.standard import key_bytes
 
 _GRACE_S = 15
@@ -177,7 +175,7 @@ def check_secrets(configuration: Configuration) -> None:
                     f"source {source.name}: {secret} holds {length} bytes, and {MIN_KEY_BYTES} are the least",
                     advice="Make one with `openssl rand -hex 32`.",
                 )
-        if isinstance(source, GitHubSource | GitLabSource) and source.status is not None:
+        if isinstance(source, StatusSource) and source.status is not None:
             source.status.token.read_text()
     configuration.prefect.authorization()
 
@@ -236,7 +234,7 @@ def _server(service: Service, listener: socket.socket) -> HttpServer:
     )
 
 
-def _forges(configuration: Configuration) -> Iterator[tuple[GitHubSource | GitLabSource, Forge]]:
+def _forges(configuration: Configuration) -> Iterator[tuple[StatusSource, Forge]]:
     for source in configuration.sources:
-        if isinstance(source, GitHubSource | GitLabSource) and source.status is not None:
+        if isinstance(source, StatusSource) and source.status is not None:
             yield source, Forge(source, source.status)

@@ -11,6 +11,7 @@ from flows.index_image import index_image
 from flows.prune_repository import prune_repository
 from flows.publish_image import name_of, publish_image
 from flows.verify_image import verify_image
+from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.project import project_folder
 from soci_pipeline.publish.request import PublishRequest
@@ -75,7 +76,7 @@ def test_what_decides_most_comes_first() -> None:
 
 def test_choices_are_choices_in_the_form() -> None:
     shown = form_of(publish_image)
-    assert shown["builder"]["enum"] == ["auto", "buildx", "docker", "prebuilt"]
+    assert shown["builder"]["enum"] == list(BuilderName)
     assert shown["verify"]["enum"] == ["sample", "all", "off"]
     assert shown["soci"]["properties"]["version"]["enum"] == ["v1", "v2"]
     assert form_of(verify_image)["mode"]["enum"] == ["sample", "all"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from local_stack.folder_lock import folder_lock
+from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.project import HOME
 
@@ -28,6 +29,7 @@ def test_the_demo_is_started_from_the_top_of_a_checkout_and_shows_its_exit_statu
     assert "Exit statuses: 0 published" in done.stdout
     options = ("--builder", "--toolchain", "--database", "--keep", "--json", "--verbose", "--quiet")
     assert all(option in done.stdout for option in options)
+    assert f"--builder [{'|'.join(BuilderName)}]" in done.stdout
 
 
 @pytest.mark.parametrize("argv", [["no-such"], ["demo", "--builder", "kaniko"], ["demo", "--kep"]])

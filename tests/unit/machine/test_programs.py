@@ -162,7 +162,7 @@ def test_a_signal_that_comes_while_a_program_starts_leaves_nothing_of_it_running
     pid_file = fake / "pid"
     # Its own start is the moment: the parent has not come back from it when the signal arrives.
     program(fake, "starts", f"sleep 300 & echo $! > {pid_file}; kill -{number.name[3:]} $PPID; wait")
-    script = f"""
+    script = """
 import signal, sys
 from soci_pipeline.machine.programs import run
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from soci_pipeline.webhook.events import MAX_PATH_LENGTH, MAX_PATHS, MAX_PATHS_LENGTH
+from soci_pipeline.webhook.sources.source import Fields
 
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 COMMITS_SCHEMA: dict[str, Any] = {
@@ -13,12 +14,6 @@ COMMITS_SCHEMA: dict[str, Any] = {
     "items": {"type": "object", "properties": {"added": _TEXTS, "removed": _TEXTS, "modified": _TEXTS}},
 }
 """JSON schema of the commits of a push."""
-
-
-class Fields(BaseModel):
-    """A part of an event: strict in what is known, and free to hold more."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 def _listed(value: Any) -> Any:

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 
@@ -18,22 +19,31 @@ from soci_pipeline.webhook.errors import SignatureRefused
 from soci_pipeline.webhook.events import Event, Ignored, push_event, refuse
 from soci_pipeline.webhook.secret_values import SecretSource, read_keys
 from soci_pipeline.webhook.sources import Headers, any_equal, header
-from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commits, Fields, changed_paths
-from soci_pipeline.webhook.sources.source import HttpSource, Keys, Schema, StatusSettings
+from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commits, changed_paths
+from soci_pipeline.webhook.sources.source import CommitStatus, Fields, Keys, Schema, StatusRequest, StatusSource
 
 # What GitHub lists of one push, and of one commit (its docs, "push"). A list that is as long may be cut off there, and
 # then what changed is not known. Its docs also mention 20 commits, for which older servers had no other sign either.
 _MAX_COMMITS = 2048
 _MAX_COMMITS_OF_OLDER_SERVERS = 20
 _MAX_FILES = 3000
+_STATES: Mapping[str, str] = {
+    "SCHEDULED": "pending",
+    "PENDING": "pending",
+    "RUNNING": "pending",
+    "PAUSED": "pending",
+    "CANCELLING": "pending",
+    "COMPLETED": "success",
+    "FAILED": "failure",
+}
+"""What GitHub calls the state of a run; every other one is an ``error``."""
 
 
-class GitHubSource(HttpSource):
+class GitHubSource(StatusSource):
     """A repository's or organisation's webhook, with a secret, content type application/json."""
 
     kind: Literal["github"]
     secrets: Keys
-    status: StatusSettings | None = None
     forced_pushes: bool = False
     """As for `GitLabSource`, for pushes that do not say whether they were forced: those of Gitea and Forgejo."""
     push_header: ClassVar[tuple[str, str]] = ("x-github-event", "push")
@@ -66,6 +76,15 @@ class GitHubSource(HttpSource):
 
     def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
         return parse(headers, body, forced_pushes=self.forced_pushes)
+
+    def status_request(self, status: CommitStatus, token: str) -> StatusRequest:
+        return StatusRequest(
+            path=f"/repos/{quote(status.project, safe='/')}/statuses/{status.commit}",
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"},
+            body=status.with_link(
+                state=_STATES.get(status.outcome, "error"), context=status.name, description=status.text
+            ),
+        )
 
 
 class _Repository(Fields):

@@ -7,6 +7,7 @@ signing token. A source with signing tokens never falls back to the classic one.
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Self
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -14,20 +15,29 @@ from soci_pipeline.webhook.errors import SignatureRefused
 from soci_pipeline.webhook.events import Event, Ignored, push_event, refuse
 from soci_pipeline.webhook.secret_values import SecretSource, read_keys
 from soci_pipeline.webhook.sources import Headers, any_equal, header, standard
-from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commits, Fields, changed_paths
-from soci_pipeline.webhook.sources.source import HttpSource, Schema, StatusSettings
+from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commits, changed_paths
+from soci_pipeline.webhook.sources.source import CommitStatus, Fields, Schema, StatusRequest, StatusSource
 
 _MAX_COMMITS = 20
+_STATES: Mapping[str, str] = {
+    "SCHEDULED": "pending",
+    "PENDING": "pending",
+    "RUNNING": "running",
+    "PAUSED": "running",
+    "CANCELLING": "running",
+    "COMPLETED": "success",
+    "CANCELLED": "canceled",
+}
+"""What GitLab calls the state of a run; every other one is ``failed``."""
 _PUSHES = {"Push Hook": "push", "Tag Push Hook": "tag_push"}
 
 
-class GitLabSource(HttpSource):
+class GitLabSource(StatusSource):
     """A project's or group's webhook: signing tokens, or the classic secret tokens; not both."""
 
     kind: Literal["gitlab"]
     signing_tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
     tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
-    status: StatusSettings | None = None
     forced_pushes: bool = False
     """Whether branches may be pushed with force. GitLab does not say so, hence `paths` then matches every push."""
     push_header: ClassVar[tuple[str, str]] = ("x-gitlab-event", "Push Hook")
@@ -76,6 +86,15 @@ class GitLabSource(HttpSource):
 
     def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
         return parse(headers, body, forced_pushes=self.forced_pushes)
+
+    def status_request(self, status: CommitStatus, token: str) -> StatusRequest:
+        return StatusRequest(
+            path=f"/projects/{quote(status.project, safe='')}/statuses/{status.commit}",
+            headers={"PRIVATE-TOKEN": token},
+            body=status.with_link(
+                state=_STATES.get(status.outcome, "failed"), name=status.name, description=status.text
+            ),
+        )
 
 
 class _Project(Fields):

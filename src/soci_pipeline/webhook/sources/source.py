@@ -5,6 +5,7 @@ A new one is a module beside this with such a section, and its name in `soci_pip
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
@@ -26,6 +27,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Fields(BaseModel):
+    """A part of an event: strict in what is known, and free to hold more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
 class StatusSettings(Section):
     """How the outcome goes back to the forge: a token that may write commit statuses, and nothing else."""
 
@@ -41,8 +48,37 @@ class StatusSettings(Section):
         return url
 
 
+@dataclass(frozen=True, slots=True)
+class CommitStatus:
+    """What became of a push: ``outcome`` is the type of the run's state, ``name`` tells statuses of a commit apart."""
+
+    project: str
+    commit: str
+    outcome: str
+    name: str
+    text: str
+    link: str | None
+
+    def with_link(self, **fields: str) -> dict[str, str]:
+        """The fields, and ``target_url`` where there is a link."""
+        return fields if self.link is None else fields | {"target_url": self.link}
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """How a forge is told of a commit's status: a POST of JSON to a path below the address of its API."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, str]
+
+
 class EventSource(Section, ABC):
-    """A sender of events."""
+    """A sender of events.
+
+    A subclass overrides ``kind`` with a `Literal`. One delivery is one event: a sender that lists several refs in one
+    has to be rejected or split.
+    """
 
     kind: str
     name: str = Field(pattern=NAME)
@@ -76,3 +112,13 @@ class HttpSource(EventSource, ABC):
 
         ``now`` is in seconds since the epoch. Raises `SignatureRefused`, and `InvalidInput` where no key can be read.
         """
+
+
+class StatusSource(HttpSource, ABC):
+    """A forge that shows what became of a push beside its commit."""
+
+    status: StatusSettings | None = None
+
+    @abstractmethod
+    def status_request(self, status: CommitStatus, token: str) -> StatusRequest:
+        """How this forge is told; ``token`` may write commit statuses."""
