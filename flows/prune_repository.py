@@ -20,7 +20,15 @@ def prune_repository(request: PruneParameters) -> Pruned:
     with run_log() as log, connected(image, settings) as client:
         aws = ecr_session(settings)
         used = in_use(client, image, request.in_use_ecs, aws) if request.in_use_ecs else frozenset()
-        done = prune(client, request, request.rules(used), aws)
+        done = prune(
+            client,
+            image,
+            request.rules(used),
+            consider=request.consider,
+            untagged_for=request.untagged_for,
+            dry_run=request.dry_run,
+            aws=aws,
+        )
         log.info("%d %s, %d stay", len(done.deleted), "would go" if done.dry_run else "are gone", len(done.kept))
         show_retention(image, done)
         return done

@@ -108,4 +108,4 @@ def publish_image(request: PublishRequest) -> PublishedImage:
 
 def _begin(branches: Mapping[Platform, BranchRequest], platform: Platform) -> Started:
     """The branch of a platform, started by this run."""
-    return start(branches[platform], parent=str(flow_run.get_id()), release=FLOWS_VERSION)
+    return start(branches[platform], parent=str(flow_run.get_id()), flows_version=FLOWS_VERSION)

@@ -53,7 +53,7 @@ class Started:
     run_id: UUID
 
 
-def start(request: BranchRequest, *, parent: str, release: str) -> Started:
+def start(request: BranchRequest, *, parent: str, flows_version: str) -> Started:
     """Start the branch of one platform, or take over the one that an earlier attempt of the same parent has started.
 
     A branch is taken over where it works or has worked on the same request and did not end badly. One that failed,
@@ -76,7 +76,7 @@ def start(request: BranchRequest, *, parent: str, release: str) -> Started:
             parameters={"branch": branch},
             flow_run_name=f"{platform} {request.image.repository} {request.source.commit[:12]}",
             idempotency_key=_key(key, number),
-            job_variables={"env": {EXPECTED_RELEASE: release}},
+            job_variables={"env": {EXPECTED_RELEASE: flows_version}},
             tags=[f"platform:{platform}"],
             as_subflow=True,
             timeout=0,

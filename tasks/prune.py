@@ -4,6 +4,7 @@ Reading and deleting are one step on purpose: a second attempt has to plan again
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -11,7 +12,6 @@ from prefect import task
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.retention.parameters import PruneParameters
 from soci_pipeline.retention.prune import Pruned
 from soci_pipeline.retention.prune import prune as prune_repository
 from soci_pipeline.retention.prune_plan import KeepRules
@@ -35,18 +35,25 @@ def in_use(
 
 @task(name="prune", task_run_name="prune", **STEP)
 def prune(
-    client: RegistryClient, request: PruneParameters, rules: KeepRules, aws: "boto3.Session | None" = None
+    client: RegistryClient,
+    repository: ImageReference,
+    rules: KeepRules,
+    *,
+    consider: Sequence[Digest],
+    untagged_for: timedelta | None,
+    dry_run: bool,
+    aws: "boto3.Session | None" = None,
 ) -> Pruned:
     """Delete what no rule keeps; raises `RepositoryChanged` where a tag moved in between, and then nothing went."""
-    with run_log() as log, alone(request.repository):
+    with run_log() as log, alone(repository):
         done = prune_repository(
             client,
-            request.repository,
+            repository,
             rules,
-            consider=request.consider,
-            untagged_for=request.untagged_for,
+            consider=consider,
+            untagged_for=untagged_for,
             aws=aws,
-            dry_run=request.dry_run,
+            dry_run=dry_run,
             confirm=check_own_state,
         )
         for name in done.deleted:

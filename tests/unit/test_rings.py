@@ -76,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
         "publish",
     },
     "retention": {GROUND, "oci", "registry", "aws", "images"},
-    "prefect_rest": {GROUND, "registry"},
+    "prefect_rest": {GROUND},
     "prefect_setup": {GROUND, "prefect_rest"},
     "webhook": {GROUND, "http_server", "aws", "git", "publish", "reindex", "prefect_rest"},
     "commands": {

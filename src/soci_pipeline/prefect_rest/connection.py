@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput
+from soci_pipeline.hosts import is_loopback
 from soci_pipeline.http_client import BadRedirect, HttpClient, text_of
 from soci_pipeline.prefect_rest.access import checked_url, login_of, no_url, verification_of
 from soci_pipeline.prefect_rest.errors import ADVICE, PrefectRefused, PrefectUnavailable
-from soci_pipeline.registry.reference import is_loopback
 from soci_pipeline.retry import retry_after_s, while_unavailable
 
 # Refusals of what was sent, which stay. Any other one is of the server, a login or a proxy, and may pass.
@@ -57,7 +57,7 @@ class Connection:
             timeout=timeout_s,
             headers={"User-Agent": "soci-pipeline", "Accept": "application/json"},
             # A proxy of the environment cannot reach a server on this machine's loopback.
-            trust_env=not is_loopback(urlsplit(url).netloc.rpartition("@")[2]),
+            trust_env=not is_loopback(urlsplit(url).hostname or ""),
         )
 
     @classmethod

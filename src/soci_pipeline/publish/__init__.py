@@ -1,1 +1,1 @@
-"""What the product is about: one branch, the join, the gate, tags and retention. No orchestrator in here."""
+"""A publication: its request, source and target, one branch, the join, tags, provenance. No orchestrator in here."""

@@ -28,11 +28,6 @@ class Loop:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    @property
-    def stopping(self) -> bool:
-        """Whether it was told to stop."""
-        return self._stopping.is_set()
-
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()

@@ -84,7 +84,7 @@ class Publication:
         )
 
         def begin(platform: Platform) -> Started:
-            started = start(request.branch(platform, commit), parent=parent, release="r")
+            started = start(request.branch(platform, commit), parent=parent, flows_version="r")
             self._set(started)
             return started
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.hosts import is_loopback
 from soci_pipeline.webhook.clone_urls import CloneUrl
 from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.events import ImageEvent, PushEvent
@@ -145,11 +144,6 @@ def test_a_loopback_host_is_rejected_unless_the_configuration_allows_it(tmp_path
         plan(support.configuration(tmp_path), "github", event)
     allowing = support.configuration(tmp_path, allow_loopback_hosts=True)
     assert len(plan(allowing, "github", event).runs) == 1
-
-
-@pytest.mark.parametrize("host", ["git.example", "localhost.example", "notlocalhost", "10.0.0.1", "[2001:db8::1]"])
-def test_another_host_is_not_loopback(host: str) -> None:
-    assert not is_loopback(host)
 
 
 def test_the_registry_of_a_pushed_image_is_checked_as_well(tmp_path: Path) -> None:
