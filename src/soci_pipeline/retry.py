@@ -76,7 +76,7 @@ class Deadline:
         if self._stop.is_set():
             raise Stopped("the operation was given up, since another part of the same work failed")
         if self.left <= 0:
-            raise DeadlineExceeded(f"the registry operation did not end within {self._seconds:g} s", temporary=True)
+            raise DeadlineExceeded(f"the operation did not end within {self._seconds:g} s", temporary=True)
 
     def wait(self, seconds: float, *, instead: SociPipelineError) -> None:
         """Sleep; raises ``instead`` where the deadline would pass before the end of it, `Stopped` when given up."""

@@ -16,7 +16,7 @@ from soci_pipeline.errors import EngineUnavailable, InvalidInput, SociPipelineEr
 from soci_pipeline.machine.emulation import can_run
 from soci_pipeline.machine.programs import find, run
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_rest.prefect_access import active_profile, check_access
+from soci_pipeline.prefect_rest.profiles import active_profile, check_access
 from soci_pipeline.registry.auth import DockerConfig, Environment, docker_config
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.gzip import inflate

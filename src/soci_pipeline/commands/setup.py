@@ -19,7 +19,7 @@ from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
 from soci_pipeline.prefect_rest.client import PrefectApi
-from soci_pipeline.prefect_rest.prefect_access import active_profile, check_access
+from soci_pipeline.prefect_rest.profiles import active_profile, check_access
 from soci_pipeline.prefect_setup.install import install
 from soci_pipeline.prefect_setup.pools import NO_PYTHON
 from soci_pipeline.project import project_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.prefect_rest.prefect_access import active_profile
+from soci_pipeline.prefect_rest.profiles import active_profile
 
 
 @pytest.mark.parametrize(
