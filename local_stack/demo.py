@@ -34,12 +34,15 @@ from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.project import project_folder
 
+_BUILDERS = tuple(each.value for each in BuilderName)
 _TOOLCHAINS = ("native", "containerd")
 _DATABASES = ("sqlite", "postgres")
 
 
 @command(__doc__)
-@click.option("--builder", type=click.Choice([each.value for each in BuilderName]), default="auto", help="what builds the images")
+@click.option(
+    "--builder", type=click.Choice([each.value for each in BuilderName]), default="auto", help="what builds the images"
+)
 @click.option("--toolchain", type=click.Choice(_TOOLCHAINS), default="native", help="what indexes them")
 @click.option(
     "--database",
