@@ -97,7 +97,7 @@ class Exchange:
             return
         self._is_over = True
         if self._conn.our_state is h11.SEND_RESPONSE:
-            self._carrier.write(plain_response(self._conn, 500, "Internal Server Error"))
+            self._carrier.write(plain_response(self._conn, 500, "Internal Server Error", is_head=self._is_head))
         self._carrier.close()
 
     async def _receive(self) -> Message:
@@ -149,8 +149,8 @@ class Exchange:
         return self._conn.send(h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"")))
 
 
-def plain_response(conn: h11.Connection, status: int, text: str) -> bytes:
-    """A whole response that ends the connection."""
+def plain_response(conn: h11.Connection, status: int, text: str, *, is_head: bool) -> bytes:
+    """A whole response that ends the connection; one to HEAD has no body."""
     body = text.encode()
     headers = [
         (b"date", _DATE.value()),
@@ -159,4 +159,5 @@ def plain_response(conn: h11.Connection, status: int, text: str) -> bytes:
         (b"connection", b"close"),
     ]
     response = h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b""))
-    return b"".join(conn.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage()))
+    data = h11.Data(data=b"" if is_head else body)
+    return b"".join(conn.send(event) for event in (response, data, h11.EndOfMessage()))

@@ -61,6 +61,7 @@ class HttpConnection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._in_head = True
+        self._is_head = False  # whether the method is HEAD
         self._unread = 0
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -205,6 +206,7 @@ class HttpConnection(asyncio.Protocol):
                 self._next_request()
 
     def _begin(self, request: h11.Request) -> None:
+        self._is_head = request.method == b"HEAD"
         headers = list(request.headers)
         names = {name for name, _ in headers}
         # A proxy before this server may read it in another way (RFC 9112, section 6.1: request smuggling).
@@ -242,12 +244,12 @@ class HttpConnection(asyncio.Protocol):
 
     def _next_request(self) -> None:
         self._conn.start_next_cycle()
-        self._in_head = False
+        self._in_head = self._is_head = False
         self._within(self._limits.keep_alive_s)
 
     def _reject(self, status: int, text: str) -> None:
         if self._conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.write(plain_response(self._conn, status, text))
+            self.write(plain_response(self._conn, status, text, is_head=self._is_head))
         if self._exchange is not None:
             self._exchange.disconnect()
         self.close()

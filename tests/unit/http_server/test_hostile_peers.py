@@ -1,0 +1,26 @@
+"""Peers and applications that break the rules, over raw sockets: none of them keeps a connection or holds up others."""
+
+from starlette.types import Receive, Scope, Send
+
+from tests.unit.http_server.test_server import echo, running, said
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def _raises(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("unforeseen")
+
+
+def test_a_failed_head_request_gets_500_without_a_body_and_ends() -> None:
+    with running(_raises) as server:
+        answer = said(server, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_a_rejected_head_request_gets_400_without_a_body() -> None:
+    ambiguous = b"HEAD / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n"
+    with running(echo) as server:
+        answer = said(server, ambiguous)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n")
