@@ -85,6 +85,11 @@ class Exchange:
         """Let the application answer; what it leaves out, or raises, ends in a 500 or with the connection."""
         try:
             await app(scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            # At the end of the server the connection is gone; any other cancellation is the fault of the application.
+            if not self._is_over:
+                self._fail("the application was cancelled: %s %s", scope)
+            raise
         except Exception as error:  # noqa: BLE001 - a server outlives any error of an application
             self._fail("the application failed: %s %s", scope, exc_info=error)
         if not self._is_over:

@@ -1,5 +1,7 @@
 """Peers and applications that break the rules, over raw sockets: none of them keeps a connection or holds up others."""
 
+import asyncio
+
 from starlette.types import Receive, Scope, Send
 
 from tests.unit.http_server.test_server import echo, running, said
@@ -24,3 +26,11 @@ def test_a_rejected_head_request_gets_400_without_a_body() -> None:
         answer = said(server, ambiguous)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b"\r\n\r\n")
+
+
+def test_an_application_that_raises_a_cancellation_gets_500_and_the_connection_ends() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise asyncio.CancelledError
+
+    with running(app) as server:
+        assert said(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 500 ")
