@@ -148,7 +148,9 @@ class Exchange:
         if self._start is None:
             return b""
         start, self._start = self._start, None
-        close: Headers = [(b"connection", b"close")] if self._carrier.ends_soon else []
+        # A client that still waits for 100 Continue may leave out the body: what follows would be ambiguous.
+        ends = self._carrier.ends_soon or self._conn.they_are_waiting_for_100_continue
+        close: Headers = [(b"connection", b"close")] if ends else []
         headers = [(b"date", _DATE.value()), *start.get("headers", ()), *close]
         status: int = start["status"]
         return self._conn.send(h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"")))

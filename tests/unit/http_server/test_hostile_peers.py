@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.types import Receive, Scope, Send
 
-from tests.unit.http_server.test_server import echo, running, said
+from tests.unit.http_server.test_server import LAST, at_once, echo, running, said
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -34,3 +34,12 @@ def test_an_application_that_raises_a_cancellation_gets_500_and_the_connection_e
 
     with running(app) as server:
         assert said(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 500 ")
+
+
+def test_an_early_response_to_a_client_that_waits_for_100_continue_closes_the_connection() -> None:
+    # The client need not send the body now, so what follows is either the body or the next request.
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 20\r\n\r\n"
+    with running(at_once) as server:
+        answers = said(server, head, LAST, pause=0.1)
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answers.lower()
