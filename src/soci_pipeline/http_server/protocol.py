@@ -84,7 +84,8 @@ class HttpConnection(asyncio.Protocol):
         self._place = self._connections.admit(peer_of(self._client[0] if self._client else ""), transport.abort)
         if self._place is None:
             self.write(self._limits.busy)
-            self.close()
+            # It is not counted, so it must not wait for the peer: with TLS, an orderly end does.
+            transport.abort()
             return
         self._within(self._limits.head_s)
 

@@ -1,10 +1,17 @@
 """Peers and applications that break the rules, over raw sockets: none of them keeps a connection or holds up others."""
 
 import asyncio
+import socket
+import ssl
+import time
+from contextlib import ExitStack
+from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
-from tests.unit.http_server.test_server import LAST, at_once, echo, running, said
+from soci_pipeline.http_server.server import tls_context
+from tests.support.certificates import certificate
+from tests.unit.http_server.test_server import LAST, at_once, echo, running, said, until_end
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -43,3 +50,22 @@ def test_an_early_response_to_a_client_that_waits_for_100_continue_closes_the_co
         answers = said(server, head, LAST, pause=0.1)
     assert answers.count(b"HTTP/1.1 ") == 1
     assert b"connection: close" in answers.lower()
+
+
+def test_tls_connections_beyond_the_limit_do_not_stay_open(tmp_path: Path) -> None:
+    own = certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(own.certificate))
+    trust.check_hostname = False
+    with running(echo, places=1, tls=tls_context(own.certificate, own.key)) as server, ExitStack() as stack:
+
+        def connect() -> ssl.SSLSocket:
+            plain = stack.enter_context(server.connection())
+            return stack.enter_context(trust.wrap_socket(plain))
+
+        connect().sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        time.sleep(0.2)
+        rejected = connect()
+        # The peer does not answer the end of TLS; the server ends the TCP connection all the same.
+        with socket.socket(fileno=rejected.detach()) as tcp:
+            tcp.settimeout(3)
+            assert until_end(tcp) is not None
