@@ -65,6 +65,11 @@ class Exchange:
         """Whether the rest of the request's body is still to come."""
         return not self._is_whole
 
+    @property
+    def unread(self) -> int:
+        """How many bytes of the body the application has not read."""
+        return len(self._body)
+
     def take(self, data: bytes) -> int:
         """A piece of the request's body; returns how many bytes the application has not read."""
         self._body += data

@@ -3,11 +3,13 @@
 import asyncio
 import socket
 import ssl
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from starlette.types import Receive, Scope, Send
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soci_pipeline.http_server.server import tls_context
 from tests.support.certificates import certificate
@@ -69,3 +71,32 @@ def test_tls_connections_beyond_the_limit_do_not_stay_open(tmp_path: Path) -> No
         with socket.socket(fileno=rejected.detach()) as tcp:
             tcp.settimeout(3)
             assert until_end(tcp) is not None
+
+
+@pytest.mark.parametrize("app", [echo, at_once])
+def test_a_body_of_tiny_chunks_does_not_hold_up_other_peers(app: ASGIApp) -> None:
+    with running(app) as server, server.connection() as hostile:
+        sender = threading.Thread(target=_send, args=(hostile, CHUNKED + b"1\r\nx\r\n" * 100_000))
+        sender.start()
+        time.sleep(0.1)
+        slowest = 0.0
+        for _ in range(10):
+            started = time.monotonic()
+            said(server, LAST)
+            slowest = max(slowest, time.monotonic() - started)
+        hostile.shutdown(socket.SHUT_RDWR)
+        sender.join()
+    assert slowest < 0.3
+
+
+def _send(opened: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        opened.sendall(data)
+
+
+def test_a_body_of_tiny_chunks_arrives_whole_and_the_next_request_too() -> None:
+    body = b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
+    with running(echo) as server:
+        answers = said(server, CHUNKED + body + LAST)
+    assert answers.count(b"x" * 20_000) == 1
+    assert answers.endswith(b"/last ")
