@@ -65,6 +65,11 @@ class Exchange:
         """Whether the rest of the request's body is still to come."""
         return not self._is_whole
 
+    @property
+    def unread(self) -> int:
+        """How many bytes of the body the application has not read."""
+        return len(self._body)
+
     def take(self, data: bytes) -> int:
         """A piece of the request's body; returns how many bytes the application has not read."""
         self._body += data
@@ -85,6 +90,11 @@ class Exchange:
         """Let the application answer; what it leaves out, or raises, ends in a 500 or with the connection."""
         try:
             await app(scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            # At the end of the server the connection is gone; any other cancellation is the fault of the application.
+            if not self._is_over:
+                self._fail("the application was cancelled: %s %s", scope)
+            raise
         except Exception as error:  # noqa: BLE001 - a server outlives any error of an application
             self._fail("the application failed: %s %s", scope, exc_info=error)
         if not self._is_over:
@@ -97,7 +107,7 @@ class Exchange:
             return
         self._is_over = True
         if self._conn.our_state is h11.SEND_RESPONSE:
-            self._carrier.write(plain_response(self._conn, 500, "Internal Server Error"))
+            self._carrier.write(plain_response(self._conn, 500, "Internal Server Error", is_head=self._is_head))
         self._carrier.close()
 
     async def _receive(self) -> Message:
@@ -143,14 +153,16 @@ class Exchange:
         if self._start is None:
             return b""
         start, self._start = self._start, None
-        close: Headers = [(b"connection", b"close")] if self._carrier.ends_soon else []
+        # A client that still waits for 100 Continue may leave out the body: what follows would be ambiguous.
+        ends = self._carrier.ends_soon or self._conn.they_are_waiting_for_100_continue
+        close: Headers = [(b"connection", b"close")] if ends else []
         headers = [(b"date", _DATE.value()), *start.get("headers", ()), *close]
         status: int = start["status"]
         return self._conn.send(h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"")))
 
 
-def plain_response(conn: h11.Connection, status: int, text: str) -> bytes:
-    """A whole response that ends the connection."""
+def plain_response(conn: h11.Connection, status: int, text: str, *, is_head: bool) -> bytes:
+    """A whole response that ends the connection; one to HEAD has no body."""
     body = text.encode()
     headers = [
         (b"date", _DATE.value()),
@@ -159,4 +171,5 @@ def plain_response(conn: h11.Connection, status: int, text: str) -> bytes:
         (b"connection", b"close"),
     ]
     response = h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b""))
-    return b"".join(conn.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage()))
+    data = h11.Data(data=b"" if is_head else body)
+    return b"".join(conn.send(event) for event in (response, data, h11.EndOfMessage()))

@@ -13,6 +13,8 @@ from soci_pipeline.http_server.exchange import Exchange, plain_response
 
 _HEAD_BYTES = 64 << 10
 _UNREAD_BYTES = 64 << 10
+# Parsed before other connections have their turn: a peer may send a body in tiny chunks.
+_EVENTS_AT_ONCE = 32
 # What asyncio waits for before it takes more, by its default marks.
 _READ_BYTES = 48 << 10
 
@@ -61,10 +63,12 @@ class HttpConnection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._in_head = True
+        self._is_head = False  # whether the method is HEAD
         self._unread = 0
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Handle | None = None  # the rest of what has come is parsed then
         self.ends_soon = False
         self.task: asyncio.Task[None] | None = None
         """The application's work on the request that is under way."""
@@ -83,7 +87,8 @@ class HttpConnection(asyncio.Protocol):
         self._place = self._connections.admit(peer_of(self._client[0] if self._client else ""), transport.abort)
         if self._place is None:
             self.write(self._limits.busy)
-            self.close()
+            # It is not counted, so it must not wait for the peer: with TLS, an orderly end does.
+            transport.abort()
             return
         self._within(self._limits.head_s)
 
@@ -101,9 +106,9 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the shape of the method
         """Give the place back, and tell the application."""
-        for timer in (self._timer, self._read_timer):
-            if timer is not None:
-                timer.cancel()
+        for handle in (self._timer, self._read_timer, self._turn):
+            if handle is not None:
+                handle.cancel()
         if self._place is not None:
             self._place.leave()
         if self._exchange is not None:
@@ -139,7 +144,7 @@ class HttpConnection(asyncio.Protocol):
 
     def wait_for_body(self) -> None:
         """The application waits for more of the body."""
-        self.transport.resume_reading()
+        self._resume_reading()
         if self._exchange is not None and self._exchange.wants_body:
             self._within(self._limits.body_s)
 
@@ -151,7 +156,7 @@ class HttpConnection(asyncio.Protocol):
         if self.ends_soon or self._conn.our_state is not h11.DONE:
             self.close()
             return
-        self.transport.resume_reading()
+        self._resume_reading()
         if self._conn.their_state is h11.DONE:
             self._next_request()
             self._read()
@@ -175,8 +180,23 @@ class HttpConnection(asyncio.Protocol):
 
     # Reading.
 
+    def _resume_reading(self) -> None:
+        """Take more from the peer, unless some of what came is not parsed yet."""
+        if self._turn is None:
+            self.transport.resume_reading()
+
+    def _read_on(self) -> None:
+        self._turn = None
+        if self._exchange is None or self._exchange.unread <= _UNREAD_BYTES:
+            self.transport.resume_reading()
+        self._read()
+
     def _read(self) -> None:
-        while not self.transport.is_closing():
+        if self._turn is not None:
+            return
+        for _ in range(_EVENTS_AT_ONCE):
+            if self.transport.is_closing():
+                return
             try:
                 event = self._conn.next_event()
             except h11.RemoteProtocolError as error:
@@ -189,6 +209,8 @@ class HttpConnection(asyncio.Protocol):
                 self.transport.pause_reading()
                 return
             self._take(event)
+        self.transport.pause_reading()
+        self._turn = self._loop.call_soon(self._read_on)
 
     def _take(self, event: object) -> None:
         if isinstance(event, h11.Request):
@@ -205,6 +227,7 @@ class HttpConnection(asyncio.Protocol):
                 self._next_request()
 
     def _begin(self, request: h11.Request) -> None:
+        self._is_head = request.method == b"HEAD"
         headers = list(request.headers)
         names = {name for name, _ in headers}
         # A proxy before this server may read it in another way (RFC 9112, section 6.1: request smuggling).
@@ -242,12 +265,12 @@ class HttpConnection(asyncio.Protocol):
 
     def _next_request(self) -> None:
         self._conn.start_next_cycle()
-        self._in_head = False
+        self._in_head = self._is_head = False
         self._within(self._limits.keep_alive_s)
 
     def _reject(self, status: int, text: str) -> None:
         if self._conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.write(plain_response(self._conn, status, text))
+            self.write(plain_response(self._conn, status, text, is_head=self._is_head))
         if self._exchange is not None:
             self._exchange.disconnect()
         self.close()

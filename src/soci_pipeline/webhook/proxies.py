@@ -29,8 +29,10 @@ class TrustedProxies:
             return peer
         hosts = [_without_port(each.strip()) for each in forwarded_for.split(",")]
         # With ``*`` there is no telling where the list of the proxies begins.
-        senders = [] if self._all else [each for each in hosts if "/" in each or each not in self]
-        return (senders[-1] if senders else hosts[0]) or peer
+        if self._all:
+            return hosts[0] or peer
+        # From the end, since the sender may put as many before it as it likes.
+        return next((each for each in reversed(hosts) if "/" in each or each not in self), hosts[0]) or peer
 
 
 def _network(text: str) -> Network | None:
