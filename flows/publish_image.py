@@ -19,6 +19,7 @@ from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import BranchRequest, PublishRequest
+from soci_pipeline.publish.source import Source
 from soci_pipeline.settings import Settings
 from soci_pipeline.verification.mode import VerifyMode
 from tasks.artifacts import show_publication
@@ -76,7 +77,8 @@ def publish_image(request: PublishRequest) -> PublishedImage:
     with run_log(), workspace(settings.work.folder, name, REMOVERS), connected(request.image, settings) as client:
         pools = pools_of({platform: deployment_of(platform) for platform in request.platforms})
         patience = settings.publish.worker_wait if request.worker_wait is None else request.worker_wait
-        source = resolve_source(request.source, request.ref, request.required_files, request.source_credentials)
+        commit = resolve_source(request.source, request.ref, request.required_files, request.source_credentials)
+        source = Source(commit, request.source_credentials)
         names = request.tag_names(source.commit, datetime.now(UTC).date())
         target = check_target(request.image, names, source, client, settings, force=request.force_tags)
         if settings.publish.supersede:

@@ -204,10 +204,20 @@ def server_again(
 
 @contextmanager
 def started_again(worker: StartedWorker, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The same worker once more, in the same home, with the environment that `environment_of` took from it."""
+    """The same worker once more, in the same home, with the environment from `environment_of`; it polls."""
     argv = worker.process.args
     assert isinstance(argv, list)
-    with background([str(word) for word in argv], env=environment, cwd=worker.home, log=worker.log) as child:
+    with (
+        background([str(word) for word in argv], env=environment, cwd=worker.home, log=worker.log) as child,
+        PrefectApi(environment["PREFECT_API_URL"]) as api,
+    ):
+        wait_until(
+            lambda: worker.name in api.online_workers(worker.pool),
+            what="the worker",
+            child=child,
+            log=worker.log,
+            seconds=240,
+        )
         yield child
 
 

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -192,7 +193,13 @@ class HttpServer:
                 return
         task = asyncio.ensure_future(self._connect(connection, place))
         self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        task.add_done_callback(partial(self._arrived, connection))
+
+    def _arrived(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._arriving.discard(task)
+        if task.cancelled():
+            # Where the task had not begun, nothing else closes it.
+            connection.close()
 
     async def _connect(self, connection: socket.socket, handshake: Place | None) -> None:
         loop = asyncio.get_running_loop()

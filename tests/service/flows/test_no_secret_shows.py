@@ -32,6 +32,7 @@ from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.source import Source
 from soci_pipeline.registry.server import Login, ServerSettings, serving
 from soci_pipeline.settings import Settings
 from tasks.join import join
@@ -108,7 +109,8 @@ def publication(parameters: dict[str, Any]) -> None:
     """The steps of publish-image; its branch runs here as a subflow, since no worker does."""
     request, settings = PublishRequest.check(parameters), Settings.from_environment()
     with run_log(), workspace(settings.work.folder, "publish", REMOVERS), connect(request.image, settings) as client:
-        source = resolve_source(request.source, request.ref, request.required_files, request.source_credentials)
+        commit = resolve_source(request.source, request.ref, request.required_files, request.source_credentials)
+        source = Source(commit, request.source_credentials)
         names = request.tag_names(source.commit, datetime.now(UTC).date())
         target = check_target(request.image, names, source, client, settings)
         images = [build_platform(request.branch(platform, source.commit)) for platform in request.platforms]
