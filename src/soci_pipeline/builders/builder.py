@@ -70,7 +70,7 @@ def load(name: BuilderName, env: Mapping[str, str] | None = None, *, connect: Co
 
     ``connect`` is for `prebuilt`; without it, registries are read without credentials.
     """
-    module, _, symbol = name.class_path.partition(":")
+    module, _, symbol = BuilderName(name).class_path.partition(":")
     make: Callable[[Any], Builder] = getattr(importlib.import_module(f"{__package__}.{module}"), symbol)
     return make(connect if name is BuilderName.PREBUILT else env)
 
