@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from local_stack.demonstration import Plan, demonstrate
+from local_stack.demonstration import DemonstrationOptions, demonstrate
 from local_stack.demonstration_text import as_json, as_text
 from local_stack.engine import Engine, running_engine
 from local_stack.folder_lock import folder_lock, remove_held
@@ -56,7 +56,7 @@ def run(arguments: Arguments) -> CommandResult:
     folder = project_folder() / ".local" / "demo"
     with _alone_in(folder), _removed(folder, keep=arguments.keep), ending_on_signals(), contextlib.ExitStack() as stack:
         engine, missing = _engine(arguments.builder, folder, stack)
-        plan = Plan(
+        options = DemonstrationOptions(
             folder=folder,
             builder=arguments.builder if engine else "prebuilt",
             toolchain=arguments.toolchain,
@@ -64,11 +64,11 @@ def run(arguments: Arguments) -> CommandResult:
             not_built=missing,
             database=arguments.database,
         )
-        if plan.builder == "docker" and engine is not None and engine.containerd_image_store:
-            plan = _for_this_machine_alone(plan)
-        if plan.toolchain == "containerd" and engine is None:
+        if options.builder == "docker" and engine is not None and engine.containerd_image_store:
+            options = _for_this_machine_alone(options)
+        if options.toolchain == "containerd" and engine is None:
             raise InvalidInput("the toolchain containerd needs an engine, and there is none", advice=missing)
-        result = stack.enter_context(demonstrate(plan))
+        result = stack.enter_context(demonstrate(options))
         elapsed = time.monotonic() - started
         answer = CommandResult(as_json(result, elapsed), as_text(result, elapsed, still_up=arguments.keep))
         if not arguments.keep:
@@ -96,12 +96,12 @@ def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[En
         return None, error.reason
 
 
-def _for_this_machine_alone(plan: Plan) -> Plan:
+def _for_this_machine_alone(options: DemonstrationOptions) -> DemonstrationOptions:
     """The classic builder on the containerd image store takes base images of its own platform alone."""
     native = Platform.native().normalised()
     reason = f"on this engine the builder `docker` builds for {native} alone; `buildx` builds for both platforms"
     logger().warning("%s", reason)
-    return replace(plan, platforms=(native,), not_built=reason)
+    return replace(options, platforms=(native,), not_built=reason)
 
 
 @contextlib.contextmanager

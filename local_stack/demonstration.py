@@ -29,7 +29,7 @@ _BASE_REPOSITORY = "demo/base"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemonstrationOptions:
     """How the demonstration is to go. ``not_built`` says what is not built, and why."""
 
     folder: Path
@@ -56,27 +56,27 @@ class Demonstration:
 
 
 @contextlib.contextmanager
-def demonstrate(plan: Plan) -> Iterator[Demonstration]:
+def demonstrate(asked: DemonstrationOptions) -> Iterator[Demonstration]:
     """Publish the example and run it; the stack is up while the block runs."""
     tools = Toolchain()
-    engine = _with_containerd_tools(plan, tools)
-    options = StackOptions(engine=engine, platforms=plan.platforms, toolchain=tools, database=plan.database)
+    engine = _with_containerd_tools(asked, tools)
+    options = StackOptions(engine=engine, platforms=asked.platforms, toolchain=tools, database=asked.database)
     with contextlib.ExitStack() as stack:
-        local = stack.enter_context(local_stack(plan.folder / "stack", options))
+        local = stack.enter_context(local_stack(asked.folder / "stack", options))
         source = _source(local)
-        if plan.builder == "prebuilt":
+        if asked.builder == "prebuilt":
             application = project_folder() / EXAMPLE / "app"
-            archives = prebuilt_archives(plan.folder / "prebuilt", PLATFORMS, application=application, toolchain=tools)
+            archives = prebuilt_archives(asked.folder / "prebuilt", PLATFORMS, application=application, toolchain=tools)
             address = stack.enter_context(served(archives))
             parameters: dict[str, Any] = {"builder": "prebuilt", "prebuilt": f"{address}/{{platform}}.tar"}
         else:
-            parameters = {"builder": plan.builder, "build_args": _build_arguments(local, tools)}
-        publication = publish(local, REPOSITORY, _common(plan, source) | parameters)
-        page = ask_for_a_page(engine, publication.reference) if engine and plan.builder != "prebuilt" else None
+            parameters = {"builder": asked.builder, "build_args": _build_arguments(local, tools)}
+        publication = publish(local, REPOSITORY, _common(asked, source) | parameters)
+        page = ask_for_a_page(engine, publication.reference) if engine and asked.builder != "prebuilt" else None
         yield Demonstration(
             publication=publication,
-            builder=plan.builder,
-            not_built=plan.not_built,
+            builder=asked.builder,
+            not_built=asked.not_built,
             page=page,
             ui=local.prefect_ui_url,
             docker=None if engine is None else _docker(engine),
@@ -90,15 +90,15 @@ def _docker(engine: Engine) -> str:
     return f"DOCKER_HOST={shlex.quote(engine.docker_host)} {shlex.quote(str(program))}"
 
 
-def _common(plan: Plan, source: Served) -> dict[str, Any]:
+def _common(asked: DemonstrationOptions, source: Served) -> dict[str, Any]:
     # soci 0.4 of Debian knows index version 1 alone.
-    version = "v1" if plan.toolchain == "containerd" else "v2"
+    version = "v1" if asked.toolchain == "containerd" else "v2"
     return {
         "source": source.url,
         "ref": source.commit,
         "context": str(EXAMPLE),
-        "platforms": [str(platform) for platform in plan.platforms],
-        "toolchain": plan.toolchain,
+        "platforms": [str(platform) for platform in asked.platforms],
+        "toolchain": asked.toolchain,
         "soci": {"version": version},
     }
 
@@ -126,9 +126,9 @@ def _build_arguments(stack: Stack, tools: Toolchain) -> Mapping[str, str]:
     return {"BASE": f"{stack.registry}/{_BASE_REPOSITORY}@{root.digest}"}
 
 
-def _with_containerd_tools(plan: Plan, tools: Toolchain) -> Engine | None:
+def _with_containerd_tools(asked: DemonstrationOptions, tools: Toolchain) -> Engine | None:
     """The engine with an environment in which ctr and soci are found, where they are needed."""
-    if plan.engine is None or plan.toolchain != "containerd":
-        return plan.engine
+    if asked.engine is None or asked.toolchain != "containerd":
+        return asked.engine
     path = tools.ensure(["containerd", "soci"])["PATH"]
-    return replace(plan.engine, env=dict(plan.engine.env) | {"PATH": path})
+    return replace(asked.engine, env=dict(asked.engine.env) | {"PATH": path})

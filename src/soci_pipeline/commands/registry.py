@@ -23,7 +23,7 @@ from soci_pipeline.commands.command import FILE_PATH, Arguments, command
 from soci_pipeline.commands.numbers import whole
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
-from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.registry.reference import is_local_registry
 from soci_pipeline.registry.server import Login, ServerSettings
 from soci_pipeline.registry.server.serving import serve
 
@@ -64,7 +64,7 @@ def run(arguments: Arguments) -> CommandResult:
 
 
 def _ready(arguments: Arguments, address: str) -> None:
-    if not is_loopback(address):
+    if not is_local_registry(address):
         for lack in _open_to_all(arguments):
             logger().warning("%s: %s", address, lack)
     _tell(address, as_json=arguments.json)

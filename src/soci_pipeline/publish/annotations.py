@@ -5,7 +5,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.annotations import CREATED, REVISION, SOURCE
-from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.registry.reference import is_local_registry
 
 
 def index_annotations(source: ResolvedSource) -> dict[str, str]:
@@ -16,7 +16,7 @@ def index_annotations(source: ResolvedSource) -> dict[str, str]:
     found = commit_annotations(
         revision=source.commit, source=source.url, committed=datetime.fromtimestamp(source.commit_time, UTC)
     )
-    if source.url.startswith(("/", "file:")) or is_loopback(urlsplit(source.url).netloc.rpartition("@")[2]):
+    if source.url.startswith(("/", "file:")) or is_local_registry(urlsplit(source.url).netloc.rpartition("@")[2]):
         del found[SOURCE]
     return found
 

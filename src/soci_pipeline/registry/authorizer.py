@@ -18,7 +18,7 @@ from soci_pipeline.http_client import BadRedirect
 from soci_pipeline.registry.auth import CredentialProvider, Credentials
 from soci_pipeline.registry.challenge import Challenge, parse_challenges
 from soci_pipeline.registry.errors import AccessRefused, BrokenAnswer, RegistryUnreachable, from_answer
-from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.registry.reference import is_local_registry
 from soci_pipeline.registry.scopes import as_written
 from soci_pipeline.retry import Deadline
 from soci_pipeline.urls import address, is_same_origin, over_tls, redacted
@@ -207,7 +207,7 @@ class Authorizer:
         """
         url = address(realm)
         if url is not None and url.host and not url.userinfo:
-            its_own = url.host == self._own.host or (is_loopback(url.host) and is_loopback(self._registry))
+            its_own = url.host == self._own.host or (is_local_registry(url.host) and is_local_registry(self._registry))
             if url.scheme == "https" or (url.scheme == "http" and self._own.scheme == "http" and its_own):
                 return (url,)
             corrected = over_tls(url, self._own)

@@ -8,13 +8,13 @@ import httpx
 from soci_pipeline._version import __version__
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.http_client import HttpClient
-from soci_pipeline.registry.reference import is_loopback
+from soci_pipeline.registry.reference import is_local_registry
 from soci_pipeline.registry.settings import ClientSettings
 
 
 def is_plain(registry: str, *, ca_file: Path | None) -> bool:
     """Whether a registry is spoken to without TLS where nobody says so: on loopback, unless an authority is given."""
-    return is_loopback(registry) and ca_file is None
+    return is_local_registry(registry) and ca_file is None
 
 
 def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) -> httpx.Client:
@@ -27,7 +27,7 @@ def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) ->
         # A file that cannot be read is refused at once; the system's authorities may wait.
         verify=_tls if ca_file is None else _tls(ca_file),
         http2=False,
-        trust_env=not is_loopback(registry),
+        trust_env=not is_local_registry(registry),
         headers={"User-Agent": f"soci-pipeline/{__version__}"},
         limits=limits,
     )

@@ -61,7 +61,7 @@ def _port(registry: str) -> int:
     return int(registry.removeprefix(hostname(registry)).removeprefix(":") or 0)
 
 
-def is_loopback(registry: str) -> bool:
+def is_local_registry(registry: str) -> bool:
     """Whether ``host[:port]`` names this machine's loopback by its own name (127.*, localhost, ::1)."""
     return _LOOPBACK.match(hostname(registry)) is not None
 

@@ -25,7 +25,7 @@ from soci_pipeline.registry.errors import (
     RegistryUnreachable,
     from_answer,
 )
-from soci_pipeline.registry.reference import DOCKER_HUB, is_loopback
+from soci_pipeline.registry.reference import DOCKER_HUB, is_local_registry
 from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.retry import Deadline
 from soci_pipeline.urls import address, is_same_origin, over_tls, redacted
@@ -232,7 +232,7 @@ class Transport:
             raise BrokenAnswer(f"{where} leads from https to http at {url.host}; not followed", url=where)
         if url.scheme not in ("http", "https") or not url.host or url.userinfo:
             raise BrokenAnswer(f"{where} answered with a Location that is no web address", url=where)
-        on_this_machine = is_loopback(url.host) and is_loopback(self.base.host)
+        on_this_machine = is_local_registry(url.host) and is_local_registry(self.base.host)
         if url.scheme == "http" and url.host != self.base.host and not on_this_machine:
             raise BrokenAnswer(f"{where} leads to plain http at {url.host}; not followed", url=where)
         return url
@@ -311,7 +311,7 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
         if (
             isinstance(error, httpx.RemoteProtocolError)
             and url.scheme == "http"
-            and is_loopback(url.netloc.decode("ascii"))
+            and is_local_registry(url.netloc.decode("ascii"))
         ):
             # Bytes that are no HTTP, or none at all: so a server answers that expects TLS.
             advice = RegistryUnreachable.plain_advice

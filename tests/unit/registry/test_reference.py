@@ -5,7 +5,7 @@ from pydantic import BaseModel, ValidationError
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
-from soci_pipeline.registry.reference import ImageReference, is_loopback
+from soci_pipeline.registry.reference import ImageReference, is_local_registry
 
 DIGEST = Digest("sha256:" + "0" * 63 + "1")
 
@@ -103,7 +103,7 @@ def test_a_reference_goes_through_json_as_text() -> None:
     ],
 )
 def test_loopback_is_told_by_the_hosts_own_name(registry: str, answer: bool) -> None:
-    assert is_loopback(registry) is answer
+    assert is_local_registry(registry) is answer
 
 
 @settings(deadline=None)  # a busy machine is no failure
