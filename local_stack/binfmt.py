@@ -1,6 +1,6 @@
 """Emulation of another architecture for RUN steps: qemu registered with the kernel only where it is missing.
 
-The entry has a name of its own and the flag F: the kernel opens the interpreter once, at registration, so that it works
+The entry has a unique name and the flag F: the kernel opens the interpreter once, at registration, so that it works
 inside containers and namespaces that do not have the file.
 """
 

@@ -110,7 +110,7 @@ def _run(given: list[str], group: LazyGroup, imported: Callable[[], None]) -> in
 
 
 def _parsed(given: list[str], group: LazyGroup) -> Call:
-    # Not `group.main`, which has answers of its own to Ctrl-C and to a pipe that nobody reads.
+    # Not `group.main`, which handles Ctrl-C and a closed pipe in another way.
     with group.make_context(group.program, given) as context:
         call: Call = group.invoke(context)
         return call

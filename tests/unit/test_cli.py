@@ -132,7 +132,7 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["verify", "x:1", "--plainhttp"], "No such option '--plainhttp'", "Did you mean '--plain-http'?"),
         (["verify", "x:1", "--plain"], "No such option '--plain'", "Did you mean '--plain-http'?"),
         (["webhook", "serve", "--conf", "x"], "No such option '--conf'", "Did you mean one of: '--config', '--json'?"),
-        (["prune", "x", "--keep-latest", "two"], "'--keep-latest': 'two'", "no whole number of 0 or more"),
+        (["prune", "x", "--keep-latest", "two"], "'--keep-latest': 'two'", "is not a whole number of 0 or more"),
         (["prune", "x", "--keep-latest", "two"], "'--keep-latest': 'two'", "'soci-pipeline prune --help'"),
         (["index", "x:1", "--suffix"], "Option '--suffix' requires an argument", "'soci-pipeline index --help'"),
         (
@@ -153,7 +153,7 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
             "--all-platforms cannot",
             "'soci-pipeline convert",
         ),
-        (["prune", "x", "--keep-days", "nan"], "'--keep-days': 'nan'", "no number of days from"),
+        (["prune", "x", "--keep-days", "nan"], "'--keep-days': 'nan'", "is not a number of days from"),
         (["doctor", "--json=yes"], "Option '--json' does not take a value", "'soci-pipeline doctor --help'"),
         (["doctor", "--bogus"], "No such option '--bogus'", "'soci-pipeline doctor --help'"),
         (["convert", "a", "b", "--spansize", "5"], "No such option '--spansize'", "Did you mean '--span-size'?"),

@@ -1,6 +1,6 @@
 """Numbers on the command line: how options take them.
 
-What `whole`, `size` and `quantity` return is the ``type`` of an option: what cannot be meant is then a wrong call that
+What `whole`, `size` and `quantity` return is the ``type`` of an option: an invalid value is then a usage error that
 names its option.
 """
 
@@ -39,7 +39,7 @@ def whole(*, least: int) -> click.ParamType[int]:
 
     def take(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < least:
-            raise click.BadParameter(f"{text[:_SHOWN]!r} is no whole number of {least} or more")
+            raise click.BadParameter(f"{text[:_SHOWN]!r} is not a whole number of {least} or more")
         return int(text)
 
     return _Number("number", take)
@@ -53,7 +53,7 @@ def size(*, least: int, most: int | None = None) -> click.ParamType[int]:
         found = _SIZE.match(text)
         taken = int(found[1]) * _UNITS[found[2]] if found else -1
         if taken < least or (most is not None and taken > most):
-            raise click.BadParameter(f"{text[:_SHOWN]!r} is no size {bound}, such as 4194304 or 4MiB")
+            raise click.BadParameter(f"{text[:_SHOWN]!r} is not a size {bound}, such as 4194304 or 4MiB")
         return taken
 
     return _Number("size", take)
@@ -68,7 +68,7 @@ def quantity(what: str, *, least: float, most: float) -> click.ParamType[float]:
         except ValueError:
             taken = math.nan
         if not least <= taken <= most:
-            raise click.BadParameter(f"{text[:_SHOWN]!r} is no number of {what} from {least:g} to {most:,.0f}")
+            raise click.BadParameter(f"{text[:_SHOWN]!r} is not a number of {what} from {least:g} to {most:,.0f}")
         return taken
 
     return _Number(what, take)

@@ -112,7 +112,7 @@ def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, st
             raise SourceError(f"{url} has no default branch", advice="Give the branch, tag or commit as `ref`.")
         return refs.get("ref: HEAD", refs["HEAD"]), refs["HEAD"]
     names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
-    # An annotated tag is an object of its own; its commit is listed under the name with ^{}.
+    # An annotated tag is a separate object; its commit is listed under the name with ^{}.
     found = {name: refs.get(f"{name}^{{}}", refs[name]) for name in names if name in refs}
     if len(set(found.values())) > 1:
         advice = f"Write {names[0]} or {names[1]}."

@@ -28,7 +28,7 @@ class Limits:
     keep_alive_s: float = 10.0
     """Between two requests."""
     body_s: float | None = None
-    """Between two pieces of a body that the application waits for. None: the application has a limit of its own."""
+    """Between two pieces of a body that the application waits for. None: the application sets the limit itself."""
     read_s: float = 10.0
     """For reading 48 KiB of a response that waits to be sent."""
     busy: bytes = b""

@@ -1,4 +1,4 @@
-"""Process groups: each program is started in one of its own, and all of it is ended together."""
+"""Process groups: each program starts in a new one, and the whole group is ended together."""
 
 import contextlib
 import ctypes

@@ -2,7 +2,7 @@
 
 argv is always a list, is logged with secrets left out (none may be in it in the first place), and is resolved on the
 PATH of the environment that is given. Output is streamed to the logger line by line; an error carries the program's
-name, its exit status or signal, and its last lines. A child runs in a process group of its own, and the whole group is
+name, its exit status or signal, and its last lines. A child runs in a new process group, and the whole group is
 ended when the ``with`` block or call is left by an exception, a cancellation included. No program inherits the secrets
 that this process may have in its environment.
 

@@ -16,14 +16,14 @@ def test_a_size_is_bytes_or_has_a_unit(number: int, unit: tuple[str, int]) -> No
 
 @pytest.mark.parametrize("text", ["", "-1", "0", "4 MiB", "4MB", "4m", "1e6", "0x10", "٣", "1" * 5000])
 def test_a_size_that_cannot_be_meant_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="no size of 1 or more bytes, such as 4194304 or 4MiB"):
+    with pytest.raises(click.BadParameter, match="is not a size of 1 or more bytes, such as 4194304 or 4MiB"):
         size(least=1)(text)
 
 
 def test_a_size_beyond_its_range_is_refused_with_the_range() -> None:
     take = size(least=1, most=1 << 40)
     assert take("1024GiB") == 1 << 40
-    with pytest.raises(click.BadParameter, match="'1025GiB' is no size from 1 to 1,099,511,627,776 bytes, such as"):
+    with pytest.raises(click.BadParameter, match="'1025GiB' is not a size from 1 to 1,099,511,627,776 bytes, such as"):
         take("1025GiB")
 
 
@@ -39,7 +39,7 @@ def test_whatever_is_no_number_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "0.9", "3601", "soon"])
 def test_a_quantity_out_of_its_range_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="no number of seconds from 1 to 3,600"):
+    with pytest.raises(click.BadParameter, match="is not a number of seconds from 1 to 3,600"):
         quantity("seconds", least=1, most=3600)(text)
 
 
