@@ -168,7 +168,9 @@ class HttpConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close once everything is sent, as long as the peer reads."""
         self._deadline = None
-        self.transport.close()
+        # At a second close, a TLS transport of asyncio forgets its protocol, and every later call fails.
+        if not self.transport.is_closing():
+            self.transport.close()
         if self._read_timer is None:
             self._watch_reader()
 

@@ -5,8 +5,10 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -71,6 +73,37 @@ def test_tls_connections_beyond_the_limit_do_not_stay_open(tmp_path: Path) -> No
         with socket.socket(fileno=rejected.detach()) as tcp:
             tcp.settimeout(3)
             assert until_end(tcp) is not None
+
+
+@pytest.mark.parametrize(
+    "request_", [LAST, b"GET / HTTP/9\r\n\r\n", LAST + LAST], ids=["answered", "rejected", "pipelined"]
+)
+def test_a_server_ends_while_a_tls_peer_has_yet_to_answer_the_end_of_its_connection(
+    tmp_path: Path, request_: bytes
+) -> None:
+    # The server has closed the connection already, and closes it again when it ends.
+    own = certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(own.certificate))
+    trust.check_hostname = False
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    peer = trust.wrap_bio(incoming, outgoing)
+    with running(echo, grace_s=0.1, tls=tls_context(own.certificate, own.key)) as server, server.connection() as tcp:
+        _exchange(tcp, incoming, outgoing, peer.do_handshake)
+        peer.write(request_)
+        assert _exchange(tcp, incoming, outgoing, lambda: peer.read(65536)).startswith(b"HTTP/1.1 ")
+        time.sleep(0.2)
+        server.server.stop()
+        assert until_end(tcp) is not None
+
+
+def _exchange(tcp: socket.socket, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, step: Callable[[], Any]) -> Any:
+    """Repeat a step of a TLS peer that never closes, with what it sends and receives in between."""
+    while True:
+        try:
+            return step()
+        except ssl.SSLWantReadError:
+            tcp.sendall(outgoing.read())
+            incoming.write(tcp.recv(65536))
 
 
 @pytest.mark.parametrize("app", [echo, at_once])
