@@ -20,13 +20,13 @@ from tests.support.documentation import (
 
 # By document and the beginning of a line: the blocks that no test can run, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
-    ("README.md", "make demo"): "`tests/real/test_demo.py` runs what the target runs",
+    ("README.md", "make demo"): "`tests/real/local_stack/test_demo.py` runs what the target runs",
     ("README.md", "make test"): "it would run itself; the gate runs it",
     ("examples/docker-classic/README.md", "prefect deployment run"): (
         "it needs workers with the classic builder; `tests/real/test_builders.py` builds the example with it"
     ),
     ("examples/hello-web/README.md", "docker build"): (
-        "its base image is on a public registry; `tests/real/test_demo.py` builds it on one of its own and runs it"
+        "its base image is on a public registry; `tests/real/local_stack/test_demo.py` builds it on one of its own"
     ),
     ("deployments/worker-image/README.md", ".venv/bin/prefect deployment run"): (
         "its base image is on a public registry; `tests/deep/test_worker_image.py` publishes it on one of its own"

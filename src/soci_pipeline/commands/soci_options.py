@@ -1,14 +1,11 @@
 """The options that say how layers are indexed, and the `SociOptions` that they make."""
 
 import click
-from pydantic import ValidationError
 
 from soci_pipeline.commands.command import Arguments, together
 from soci_pipeline.commands.numbers import size
-from soci_pipeline.errors import InvalidInput
 from soci_pipeline.soci.gzip.span_size import LARGEST_SPAN_SIZE
 from soci_pipeline.soci.index.records import SociOptions
-from soci_pipeline.validation import place_of, problems_of
 
 _DEFAULTS = SociOptions()
 
@@ -33,10 +30,6 @@ options = together(
 
 
 def options_of(arguments: Arguments, **others: object) -> SociOptions:
-    """What the options say, with ``others`` of its fields; raises `InvalidInput` that names the option."""
+    """What the options say, with ``others`` of its fields; the options have checked their values already."""
     sizes = {"span_size": arguments.span_size, "min_layer_size": arguments.min_layer_size}
-    try:
-        return SociOptions.model_validate(sizes | others)
-    except ValidationError as error:
-        fault = problems_of(error)[0]
-        raise InvalidInput(f"--{place_of(fault).replace('_', '-')}: {fault.text}") from error
+    return SociOptions.model_validate(sizes | others)

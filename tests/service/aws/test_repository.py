@@ -9,10 +9,7 @@ import pytest
 from soci_pipeline.aws.lifecycle import ExpiringTags
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publish.registries import prepare
-from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import TagMutability
-from soci_pipeline.settings import EcrSettings, RegistrySettings, Settings
 from tests.support.aws import ACCOUNT, REGION, REGISTRY, answering, refusal
 from tests.support.webhook import Recorded, loopback
 
@@ -47,30 +44,6 @@ def test_a_key_of_the_account_s_own_encrypts_a_new_repository(aws: str) -> None:
     ensure_repository(REGISTRY, "team/app", create=NewRepository(kms_key=key))
     (made,) = boto3.client("ecr", region_name=REGION).describe_repositories()["repositories"]
     assert made["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": key}
-
-
-def test_the_settings_of_a_machine_say_how_a_missing_repository_is_made(aws: str) -> None:
-    key = boto3.client("kms", region_name=REGION).create_key()["KeyMetadata"]["Arn"]
-    wanted = EcrSettings(mutable_tags=("latest", "dev-*"), scan_on_push=False, kms_key=key, expiring_tags=("pr-*",))
-    settings = Settings(registry=RegistrySettings(create_repository=True), ecr=wanted)
-    rule = prepare(ImageReference.parse(f"{REGISTRY}/team/app"), settings)
-    client = boto3.client("ecr", region_name=REGION)
-    (made,) = client.describe_repositories()["repositories"]
-    assert made["imageTagMutability"] == "IMMUTABLE_WITH_EXCLUSION"
-    assert [each["filter"] for each in made["imageTagMutabilityExclusionFilters"]] == ["latest", "dev-*"]
-    assert made["imageScanningConfiguration"] == {"scanOnPush": False}
-    assert made["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": key}
-    assert "pr-*" in client.get_lifecycle_policy(repositoryName="team/app")["lifecyclePolicyText"]
-    assert [tag for tag in ("latest", "dev-1", "v1") if rule.allows_moving(tag)] == ["latest", "dev-1"]
-
-
-def test_a_star_among_the_tags_that_may_move_is_a_repository_without_a_rule(aws: str) -> None:
-    settings = Settings(
-        registry=RegistrySettings(create_repository=True), ecr=EcrSettings(mutable_tags=("*", "latest"))
-    )
-    assert prepare(ImageReference.parse(f"{REGISTRY}/team/app"), settings) == TagMutability()
-    (made,) = boto3.client("ecr", region_name=REGION).describe_repositories()["repositories"]
-    assert made["imageTagMutability"] == "MUTABLE"
 
 
 def test_short_lived_tags_get_a_lifecycle_policy_that_is_kept_if_there_is_one(aws: str) -> None:

@@ -10,9 +10,13 @@ from soci_pipeline.builders.import_image import import_image
 from soci_pipeline.builders.prebuilt import PrebuiltBuilder, download_archive, image_name
 from soci_pipeline.builders.request import BuildRequest
 from soci_pipeline.errors import DamagedContent, InvalidInput, SourceError
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.push import push_graph
 from tests.support.archives import oci_archive
 from tests.support.file_server import FileServer, serving_files
 from tests.support.images import ARM64, image_layout
+from tests.support.registries import AT_ONCE
 
 BODY = b"an archive"
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -69,6 +73,23 @@ def test_an_address_is_fetched_and_compared(tmp_path: Path, server: FileServer) 
     asked = request(tmp_path, server.address + "/{os}-{arch}.tar#sha256=" + SHA256)
     assert PrebuiltBuilder().build(asked, tmp_path / "out").read_bytes() == BODY
     assert server.asked == ["/linux-arm64.tar"]
+
+
+@pytest.mark.parametrize("wanted", [":v1", "@{digest}", ""])
+def test_an_image_of_a_registry_is_pulled_for_the_platform(tmp_path: Path, client: RegistryClient, wanted: str) -> None:
+    source = image_layout(tmp_path / "source", ARM64)
+    for tag in ("v1", "latest"):
+        push_graph(source, source.root(), client, "team/app", tag=tag)
+    name = f"docker://{client.registry}/team/app{wanted.format(digest=source.root().digest)}"
+    builder = PrebuiltBuilder(lambda reference: RegistryClient(reference.registry, settings=AT_ONCE))
+    asked = request(tmp_path, name)
+    builder.check(asked)
+    assert Layout.open(builder.build(asked, tmp_path / "out")).root().digest == source.root().digest
+
+
+def test_a_reference_that_is_none_is_refused_before_the_build(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="UPPER"):
+        PrebuiltBuilder().check(request(tmp_path, "docker://registry.example.com/UPPER"))
 
 
 def test_another_content_than_promised_is_damage_and_leaves_nothing(tmp_path: Path, server: FileServer) -> None:

@@ -1,8 +1,9 @@
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from soci_pipeline.containerd.soci_command import MINIMUM_STANDALONE, find_soci
+from soci_pipeline.containerd.soci_command import MINIMUM_STANDALONE, _mount_point, find_soci
 from soci_pipeline.errors import ToolFailed, ToolMissing
 from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.tool_versions import ToolTooOld
@@ -78,3 +79,47 @@ def test_times_are_written_in_utc(programs: Programs, tmp_path: Path) -> None:
     programs.add("soci", soci("v0.15.0 abc", body='echo "TZ=$TZ" >> "$CALLS"'))
     find_soci(programs.env | {"TZ": "Asia/Tokyo"}, tmp_path / "store").convert(tmp_path, tmp_path / "out", OPTIONS)
     assert programs.calls()[-1] == "TZ=UTC"
+
+
+@pytest.fixture
+def fixed_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that an older release always uses, moved off this machine's own."""
+    folder = tmp_path / "fixed"
+    monkeypatch.setattr("soci_pipeline.containerd.soci_command._FIXED_STORE", folder)
+    return folder
+
+
+OLDER = soci("v0.4.1", flags="--debug", body='[ "$1" = push ] && exit; ls -d "$FIXED" >> "$CALLS"; echo "-> ztoc"')
+# It changes no mounts, which only root may do; the tests with the real program do.
+UNSHARE = 'while [ "$1" != sh ]; do shift; done; echo "over: $6" >> "$CALLS"; shift 6; exec "$@"'
+
+
+def test_an_older_release_finds_the_runs_folder_mounted_over_the_fixed_one(
+    programs: Programs, tmp_path: Path, fixed_store: Path
+) -> None:
+    programs.add("soci", OLDER)
+    programs.add("unshare", UNSHARE)
+    command = find_soci(programs.env | {"FIXED": str(fixed_store)}, tmp_path / "store")
+    assert command.create("127.0.0.1:1/a:b", AMD64, OPTIONS)
+    assert f"over: {fixed_store}" in programs.calls()
+    # It was there for the program, and is gone with the run that made it.
+    assert str(fixed_store) in programs.calls()
+    assert not fixed_store.exists()
+
+
+def test_the_fixed_folder_of_the_machine_itself_stays(programs: Programs, tmp_path: Path, fixed_store: Path) -> None:
+    programs.add("soci", OLDER)
+    programs.add("unshare", UNSHARE)
+    fixed_store.mkdir()
+    find_soci(programs.env | {"FIXED": str(fixed_store)}, tmp_path / "store").push("127.0.0.1:1/a:b", AMD64)
+    assert fixed_store.is_dir()
+
+
+def test_the_fixed_folder_stays_as_long_as_another_run_uses_it(tmp_path: Path) -> None:
+    folder = tmp_path / "fixed"
+    with ExitStack() as other:
+        other.enter_context(_mount_point(folder))
+        with _mount_point(folder):
+            pass
+        assert folder.is_dir()
+    assert not folder.exists()
