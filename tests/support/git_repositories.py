@@ -27,7 +27,8 @@ class Repository:
         dates = {"GIT_AUTHOR_DATE": f"{at} +0000", "GIT_COMMITTER_DATE": f"{at} +0000"}
         plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
-        return run(["git", *who, *arguments], cwd=self.path, env=plain | dates | self.variables).stdout.strip()
+        env = {**plain, **dates, **self.variables}
+        return run(["git", *who, *arguments], cwd=self.path, env=env).stdout.strip()
 
     def commit(self, files: Mapping[str, str], *, message: str = "change", at: int = MOMENT) -> str:
         """Write some files and commit them; returns the commit."""
