@@ -7,6 +7,7 @@ tests; with ``CI=true`` or ``--require-tools`` it fails them, so that a green ga
 
 import gc
 import os
+import signal
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -58,6 +59,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background job ignores it, and so would every program that a test starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.args and {tier_of(Path(each.partition("::")[0])) for each in config.args} == {"unit"}:
         forbid(NOT_IN_UNIT)
 

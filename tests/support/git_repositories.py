@@ -1,12 +1,16 @@
 """Git repositories made in code, with dates that never change, served over git's own protocol where that is wanted."""
 
+import functools
 import os
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_stack.git_server import git_server
+from soci_pipeline.git.config import ISOLATED
 from soci_pipeline.machine.programs import run
 
 MOMENT = 1_700_000_000
@@ -14,15 +18,17 @@ MOMENT = 1_700_000_000
 
 @dataclass(frozen=True)
 class Repository:
-    """A work tree; ``git`` runs in it."""
+    """A work tree; ``git`` runs in it, with more variables if any."""
 
     path: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def git(self, *arguments: str, at: int = MOMENT) -> str:
         dates = {"GIT_AUTHOR_DATE": f"{at} +0000", "GIT_COMMITTER_DATE": f"{at} +0000"}
         plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
-        return run(["git", *who, *arguments], cwd=self.path, env=plain | dates).stdout.strip()
+        env = {**plain, **dates, **self.variables}
+        return run(["git", *who, *arguments], cwd=self.path, env=env).stdout.strip()
 
     def commit(self, files: Mapping[str, str], *, message: str = "change", at: int = MOMENT) -> str:
         """Write some files and commit them; returns the commit."""
@@ -36,12 +42,29 @@ class Repository:
 
 
 def repository(path: Path, files: Mapping[str, str] | None = None) -> Repository:
-    """A new repository with one commit on the branch ``main``."""
+    """A new repository with one commit on the branch ``main``; made by git once, and copied from then on."""
     path.mkdir(parents=True)
-    made = Repository(path)
-    made.git("init", "--quiet", "--initial-branch=main")
-    made.commit(files or {"Dockerfile": "FROM scratch\n"})
-    return made
+    for name, (mode, content) in _first_commit(tuple((files or {"Dockerfile": "FROM scratch\n"}).items())).items():
+        if content is None:
+            (path / name).mkdir(mode)
+        else:
+            (path / name).write_bytes(content)
+            (path / name).chmod(mode)
+    return Repository(path)
+
+
+@functools.cache
+def _first_commit(files: tuple[tuple[str, str], ...]) -> dict[Path, tuple[int, bytes | None]]:
+    """The mode and content of each file of such a repository, parents first; no content for a folder."""
+    with tempfile.TemporaryDirectory(prefix="soci-repository-") as folder:
+        made = Repository(Path(folder), ISOLATED)
+        made.git("init", "--quiet", "--initial-branch=main", "--template=")
+        made.commit(dict(files))
+        found = sorted(made.path.rglob("*"))
+        return {
+            each.relative_to(folder): (stat.S_IMODE(each.stat().st_mode), None if each.is_dir() else each.read_bytes())
+            for each in found
+        }
 
 
 @contextmanager

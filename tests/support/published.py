@@ -1,5 +1,6 @@
 """The shortest way to bring a layout into a registry, and what the registry has stored of it."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -13,22 +14,31 @@ from soci_pipeline.soci.index.records import PlatformImage
 REPOSITORY = "team/app"
 
 
-def upload(client: RegistryClient, layout: Layout, *roots: Descriptor, repository: str = REPOSITORY) -> None:
-    """Bring some graphs of a layout to a repository, children first, without tags."""
-    for root in roots:
-        for each in layout.walk(root):
-            if each.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
-                client.manifests.put(repository, each.digest, layout.read(each), each.media_type)
-            else:
-                client.blobs.upload(repository, each, partial(layout.open_blob, each))
+def upload(
+    client: RegistryClient,
+    layout: Layout,
+    *roots: Descriptor,
+    repository: str = REPOSITORY,
+    there: Iterable[Descriptor] = (),
+) -> None:
+    """Bring some graphs of a layout to a repository, children first, without tags; none of what is ``there`` already."""
+    known = {each.digest for root in there for each in layout.walk(root)}
+    for each in (each for root in roots for each in layout.walk(root)):
+        if each.digest in known:
+            continue
+        known.add(each.digest)
+        if each.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
+            client.manifests.put(repository, each.digest, layout.read(each), each.media_type)
+        else:
+            client.blobs.upload(repository, each, partial(layout.open_blob, each))
 
 
 def upload_joined(client: RegistryClient, layout: Layout, *images: PlatformImage) -> Descriptor:
     """Bring images with their SOCI indexes to the repository, and the image index of them all; without a tag."""
-    for image in images:
-        upload(client, layout, image.manifest, *([image.soci_index] if image.soci_index else []))
+    parts = [part for image in images for part in (image.manifest, image.soci_index) if part is not None]
+    upload(client, layout, *parts)
     index = layout.add_document(join(images, annotations={}, read=layout.read))
-    upload(client, layout, index)
+    upload(client, layout, index, there=parts)
     return index
 
 

@@ -1,9 +1,7 @@
 """Which files a fetched commit has, without their contents; only the targets of symbolic links are fetched for that."""
 
-import tempfile
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from soci_pipeline.errors import SourceError
@@ -16,20 +14,25 @@ _ADVICE = "Check `context`, which starts at the top of the repository, and `dock
 _OUTSIDE = "Everything that a build reads must be inside the repository: copy it there, or remove the link."
 
 
-@dataclass(frozen=True, slots=True)
 class Files:
-    """The files of one commit in the repository ``folder``, which was fetched from ``url`` without them."""
+    """The files of one commit in the repository ``folder``, which was fetched from ``url`` without them.
 
-    git: Git
-    folder: Path
-    url: str
-    commit: str
+    Git is asked for each entry and each link once, however many paths lead through it, so a circle costs little.
+    """
+
+    def __init__(self, git: Git, folder: Path, url: str, commit: str) -> None:
+        self._git = git
+        self._folder = folder
+        self._url = url
+        self._commit = commit
+        self._entries: dict[str, tuple[str | None, str]] = {}
+        self._targets: dict[str, str] = {}
 
     def check(self, paths: Sequence[str]) -> None:
         """Raise `SourceError` for the first path that the commit does not have, or that a link leads out of it."""
         for path in paths:
             if not self._has(path):
-                raise SourceError(f"commit {self.commit[:12]} of {self.url} has no {path}", advice=_ADVICE)
+                raise SourceError(f"commit {self._commit[:12]} of {self._url} has no {path}", advice=_ADVICE)
 
     def _has(self, path: str) -> bool:
         left, at, links = deque(path.split("/")), list[str](), 0
@@ -57,18 +60,24 @@ class Files:
 
     def _entry(self, path: str) -> tuple[str | None, str]:
         """The mode and the object of a path; no mode where there is none."""
-        line = self.git.run_here("-C", str(self.folder), "ls-tree", "--full-tree", "-z", self.commit, "--", path)
-        mode, _, rest = line.partition(" ")
-        return mode or None, rest.partition("\t")[0].rpartition(" ")[2]
+        if path not in self._entries:
+            tree = ("ls-tree", "--full-tree", "-z", self._commit, "--", path)
+            mode, _, rest = self._git.run_here("-C", str(self._folder), *tree).partition(" ")
+            self._entries[path] = mode or None, rest.partition("\t")[0].rpartition(" ")[2]
+        return self._entries[path]
 
     def _target(self, blob: str) -> str:
-        """Where a symbolic link leads. The blobs of links are fetched with the other small ones."""
-        with tempfile.TemporaryDirectory(prefix="links-", dir=self.folder) as links:
-            self.git.fetch_small_files(Path(links), self.url, self.commit)
-            return self.git.run_here("-C", links, "cat-file", "blob", blob)
+        """Where a symbolic link leads. The blobs of all links are fetched with the other small ones, into ``links``."""
+        if blob not in self._targets:
+            links = self._folder / "links"
+            if not self._targets:
+                links.mkdir()
+                self._git.fetch_small_files(links, self._url, self._commit)
+            self._targets[blob] = self._git.run_here("-C", str(links), "cat-file", "blob", blob)
+        return self._targets[blob]
 
     def _outside(self, path: str) -> SourceError:
         return SourceError(
-            f"{path} of commit {self.commit[:12]} of {self.url} leads out of the repository, or in a circle",
+            f"{path} of commit {self._commit[:12]} of {self._url} leads out of the repository, or in a circle",
             advice=_OUTSIDE,
         )

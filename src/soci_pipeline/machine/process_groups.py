@@ -13,12 +13,12 @@ from typing import IO
 
 from soci_pipeline.errors import ToolFailed
 from soci_pipeline.log import logger
+from soci_pipeline.machine import parent_death
+from soci_pipeline.machine.held_signals import HeldSignals
 
 # A program for another machine, or a script whose interpreter is missing or may not be executed.
 _NOT_A_PROGRAM = frozenset({errno.ENOEXEC, errno.ENOENT, errno.EACCES})
 _OTHER_MACHINE = "Install it for this machine's architecture, with the interpreter that its first line names."
-# What a process is asked to end by, for which its program may have a handler that raises.
-_RAISING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE_SECONDS = 10.0
 _KILLED_SECONDS = 1.0
 _LOOK_SECONDS = 0.005
@@ -31,48 +31,58 @@ def started(
     env: Mapping[str, str],
     cwd: Path | None,
     sink: IO[bytes] | int | None = None,
-    prepare: Callable[[], None] | None = None,
+    with_parent: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program in a new process group, and end the group when the block is left.
+
+    ``with_parent`` has the kernel end the program when the thread that started it dies, be it by SIGKILL. It may then
+    be `setpriv` at first: see `parent_death`.
+    """
     # A handler that raises between the start and the `try` would leave the program running: its signal waits.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+    signals = HeldSignals()
     try:
-        child = _begin(argv, env, cwd, sink, prepare or _default_interrupt, mask)
+        signals.hold()
+        child = _begin(argv, env, cwd, sink, with_parent=with_parent)
         try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            signals.release()
             yield child
         finally:
             end_group(child)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signals.release()
 
 
 def _begin(
-    argv: list[str],
-    env: Mapping[str, str],
-    cwd: Path | None,
-    sink: IO[bytes] | int | None,
-    prepare: Callable[[], None],
-    mask: set[int | signal.Signals],
+    argv: list[str], env: Mapping[str, str], cwd: Path | None, sink: IO[bytes] | int | None, *, with_parent: bool
 ) -> subprocess.Popen[bytes]:
-    def prepared() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        prepare()
-
+    command = parent_death.with_parent(argv) if with_parent else argv
     try:
         return subprocess.Popen(
-            argv,
+            command or argv,
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.PIPE if sink is None else subprocess.DEVNULL,
             stdout=subprocess.PIPE if sink is None else sink,
             stderr=subprocess.PIPE if sink is None else subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=prepared,  # noqa: PLW1509 - it makes system calls and nothing else
+            preexec_fn=_prepared(kernel_ends=command is None),  # noqa: PLW1509 - it makes system calls and nothing else
         )
     except OSError as error:
         if error.errno not in _NOT_A_PROGRAM or not Path(cwd or ".").is_dir():
             raise
-        raise ToolFailed(f"{argv[0]} cannot be started: {error.strerror}", advice=_OTHER_MACHINE) from error
+        raise cannot_be_started(argv[0], error.strerror) from error
+
+
+def _prepared(*, kernel_ends: bool) -> Callable[[], None] | None:
+    """What is left to do between fork and exec: mostly nothing, since Python then takes the much faster vfork."""
+    if kernel_ends:
+        return _end_with_parent
+    # A shell's background job ignores SIGINT and hands that on; a program that never sees it could not be stopped.
+    return _default_interrupt if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else None
+
+
+def cannot_be_started(program: str, reason: str | None) -> ToolFailed:
+    return ToolFailed(f"{program} cannot be started: {reason}", advice=_OTHER_MACHINE)
 
 
 def end_group(child: subprocess.Popen[bytes], *, grace: float = _GRACE_SECONDS) -> None:
@@ -128,11 +138,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _default_interrupt() -> None:
-    # A shell's background job ignores SIGINT and hands that on; a program that never sees it could not be stopped.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def end_with_parent() -> None:
-    """Let the kernel end the child when the thread that waits for it dies, be it by SIGKILL (prctl(2))."""
+def _end_with_parent() -> None:
     _default_interrupt()
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -30,7 +30,8 @@ from typing import IO
 
 from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
 from soci_pipeline.log import logger
-from soci_pipeline.machine.process_groups import end_with_parent, members, signal_group, started
+from soci_pipeline.machine.parent_death import not_executed
+from soci_pipeline.machine.process_groups import cannot_be_started, members, signal_group, started
 from soci_pipeline.machine.program_output import Collector, await_last_words, left_until, reading, reporter
 
 SECRET_VARIABLES = (
@@ -113,9 +114,7 @@ def run(
     # The pipes are read until the whole group has ended, so that none of it can hang on a full one.
     with (
         contextlib.ExitStack() as pipes,
-        started(
-            [str(program), *map(str, argv[1:])], env=_without_secrets(env), cwd=cwd, prepare=end_with_parent
-        ) as child,
+        started([str(program), *map(str, argv[1:])], env=_without_secrets(env), cwd=cwd, with_parent=True) as child,
     ):
         report = reporter(stream=stream)
         readers = [
@@ -130,6 +129,8 @@ def run(
             raise DeadlineExceeded(f"{name} did not end within {timeout:g} s and was stopped") from error
         await_last_words(readers, deadline)
     _check_amount(name, (output, tail))
+    if (reason := not_executed(str(program), child.returncode, tail.text())) is not None:
+        raise cannot_be_started(str(program), reason)
     last = tail.text() or output.tail(_TAIL_LINES)
     if check and child.returncode != 0:
         raise ToolFailed(f"{name} {_ending(child.returncode)}\n{last}".rstrip(), advice=None)

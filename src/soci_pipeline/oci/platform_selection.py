@@ -88,7 +88,7 @@ def select_platforms(
             logger().info("%s is left out", image)
     _drop_what_belongs_to_dropped(scan)
     kept = [after for root in roots if (after := _kept(scan, root)) is not None]
-    return SelectedLayout(layout, kept, (index for index in scan.rewritten.values() if index is not None))
+    return SelectedLayout(layout, kept, (each[1] for each in scan.rewritten.values() if each is not None))
 
 
 def check_complete(layout: Layout, roots: Sequence[Descriptor]) -> None:
@@ -121,7 +121,7 @@ class _Scan:
     indexes: dict[Digest, ImageIndex] = field(default_factory=dict)
     gone: set[Digest] = field(default_factory=set)
     losing: set[Digest] = field(default_factory=set)
-    rewritten: dict[Digest, ImageIndex | None] = field(default_factory=dict)
+    rewritten: dict[Digest, tuple[Descriptor, ImageIndex] | None] = field(default_factory=dict)
 
     def incomplete(self) -> list[ListedImage]:
         return [image for image in self.images.values() if not image.is_complete]
@@ -251,9 +251,11 @@ def _kept(scan: _Scan, item: Descriptor) -> Descriptor | None:
     if item.digest not in scan.rewritten:
         index = scan.indexes[item.digest]
         children = tuple(after for child in index.manifests if (after := _kept(scan, child)) is not None)
-        scan.rewritten[item.digest] = index.replaced(manifests=children) if children else None
+        left = index.replaced(manifests=children)
+        # Thousands may list the same index: it is encoded once.
+        scan.rewritten[item.digest] = (left.descriptor, left) if children else None
     reduced = scan.rewritten[item.digest]
     if reduced is None:
         return None
-    stored = reduced.descriptor
+    stored, _ = reduced
     return item.annotated(digest=stored.digest, size=stored.size, data="")

@@ -21,6 +21,7 @@ from soci_pipeline.oci.media_types import OCI_MANIFEST, SOCI_INDEX_V1
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.registry.server import ServerSettings, serving
+from soci_pipeline.registry.settings import ClientSettings
 from tests.support.certificates import certificate
 from tests.support.images import image_layout, index_layout, only_manifest
 from tests.support.registries import LOGIN, described
@@ -102,10 +103,10 @@ def test_a_certificate_that_is_not_trusted_comes_with_advice_about_authorities(
     assert "next: A certificate authority of your own needs --ca-file" in capsys.readouterr().err
 
 
-@pytest.mark.first
 def test_a_loopback_registry_with_tls_comes_with_the_option_that_turns_it_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ClientSettings, "backoff", lambda *_: 0.01)
     own = certificate(tmp_path)
     with serving(tmp_path / "r", tls_cert=own.certificate, tls_key=own.key) as address:
         assert main(["inspect", f"{address}/team/app:v1"]) == ExitCode.REGISTRY_UNREACHABLE

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from soci_pipeline.errors import CredentialsRefused
+from soci_pipeline.publish import registries
 from soci_pipeline.publish.registries import check_push, connect, connection_to, prepare
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import RegistryUnreachable
@@ -32,11 +33,10 @@ def test_a_registry_without_our_credentials_is_refused_before_a_build(tmp_path: 
 
 
 def test_a_registry_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registries, "ClientSettings", lambda: QUICK)
     image = ImageReference.parse("127.0.0.1:1/team/app")
-    with connect(image, Settings()) as client:
-        client.settings = QUICK
-        with pytest.raises(RegistryUnreachable, match=r"127\.0\.0\.1:1"):
-            check_push(client, image.repository)
+    with connect(image, Settings()) as client, pytest.raises(RegistryUnreachable, match=r"127\.0\.0\.1:1"):
+        check_push(client, image.repository)
 
 
 def test_registries_other_than_ecr_let_every_tag_move() -> None:
