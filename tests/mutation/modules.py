@@ -3,18 +3,23 @@
 from dataclasses import dataclass
 from typing import Final
 
+_OUTBOX = tuple(
+    f"webhook/outbox/test_{name}"
+    for name in ("rows", "retention", "statuses", "dispatching", "events", "schema", "file")
+)
+
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "soci/tar/stream": ("soci/tar/test_stream", "soci/ztoc/test_bounds"),
     "soci/ztoc/writer": ("soci/ztoc/test_writer", "soci/ztoc/test_known_answers"),
     "publish/join": ("publish/test_join",),
     "publish/tags": ("publish/test_tags",),
     "registry/transport": ("registry/test_transport", "registry/test_authorizer", "registry/test_permissions"),
-    "webhook/outbox/dispatching": ("webhook/test_outbox",),
-    "webhook/outbox/events": ("webhook/test_outbox",),
-    "webhook/outbox/file": ("webhook/test_outbox",),
-    "webhook/outbox/retention": ("webhook/test_outbox",),
-    "webhook/outbox/rows": ("webhook/test_outbox",),
-    "webhook/outbox/statuses": ("webhook/test_outbox",),
+    "webhook/outbox/dispatching": (*_OUTBOX, "webhook/test_dispatch"),
+    "webhook/outbox/events": (*_OUTBOX, "webhook/test_receiver", "webhook/test_forges"),
+    "webhook/outbox/file": (*_OUTBOX, "webhook/test_dispatch"),
+    "webhook/outbox/retention": (*_OUTBOX, "webhook/test_retention"),
+    "webhook/outbox/rows": (*_OUTBOX, "webhook/test_outcomes"),
+    "webhook/outbox/statuses": (*_OUTBOX, "webhook/test_outcomes"),
 }
 """A module below ``src/soci_pipeline`` and the tests below ``tests/unit`` that cover it, the quickest first."""
 
