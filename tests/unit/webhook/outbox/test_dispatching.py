@@ -72,7 +72,9 @@ def test_every_attempt_counts(outbox: Outbox, taken: bool) -> None:
 
 def test_the_age_of_the_oldest_pending_run_is_known(outbox: Outbox, clock: Clock) -> None:
     assert outbox.oldest_pending_s() == 0
+    clock.now += 5
     outbox.store(digest(1), "s", "x", [planned()])
+    assert outbox.oldest_pending_s() == 0
     clock.now += 7
     assert outbox.oldest_pending_s() == 7
 
@@ -89,3 +91,27 @@ def test_a_wait_that_an_older_release_wrote_after_the_file_was_migrated_ends_at_
         assert outbox.claim() is None
         assert outbox.reclaim() == 0
         assert outbox.claim() is not None
+
+
+def test_a_wait_of_two_hours_is_the_longest_that_outlasts_a_new_start(outbox: Outbox, clock: Clock) -> None:
+    for number, wait in ((1, 7200), (2, 7201)):
+        outbox.store(digest(number), "s", "x", [planned(subject=None)])
+        run = outbox.claim()
+        assert run is not None
+        outbox.postpone(run, wait, "down")
+    assert outbox.reclaim() == 0
+    ended = outbox.claim()
+    assert ended is not None
+    assert ended.key.startswith(digest(2).hex())
+    assert outbox.claim() is None
+    clock.now += 7200
+    assert outbox.claim() is not None
+
+
+def test_a_look_for_a_run_waits_for_no_writer_while_none_is_due(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite3"
+    with Outbox(path, busy_timeout_s=0) as outbox, contextlib.closing(sqlite3.connect(path)) as other:
+        other.isolation_level = None
+        other.execute("BEGIN IMMEDIATE")
+        assert outbox.claim() is None
+        other.execute("ROLLBACK")

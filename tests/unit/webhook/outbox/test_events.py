@@ -61,7 +61,7 @@ def test_an_outbox_without_room_for_a_usual_event_is_not_writable(outbox: Outbox
     outbox._connection.execute(f"PRAGMA max_page_count = {pages + (32 << 10) // size}")
     with pytest.raises(OutboxUnavailable, match="full"):
         outbox.check_writable()
-    outbox._connection.execute(f"PRAGMA max_page_count = {pages + (128 << 10) // size}")
+    outbox._connection.execute(f"PRAGMA max_page_count = {pages + (80 << 10) // size}")
     outbox.check_writable()
 
 
@@ -80,3 +80,58 @@ def test_an_outbox_is_not_writable_where_the_event_that_failed_would_fail_again(
         outbox._connection.execute("PRAGMA max_page_count = 1000000")
         outbox.check_writable()
         assert outbox.store(digest(1), "s", "x", [big]).new
+
+
+def take(outbox: Outbox, outcome: str) -> str:
+    """Take the run that is due, and have Prefect say this of it; returns its key."""
+    run = outbox.claim()
+    assert run is not None
+    outbox.dispatched(run, f"id of {run.key}")
+    outbox.set_outcome(run, outcome)
+    return run.key
+
+
+def test_each_new_run_of_an_event_that_failed_has_the_next_key(outbox: Outbox) -> None:
+    first = outbox.store(digest(1), "s", "x", [planned()]).keys[0]
+    for key in (first, f"{first}.2", f"{first}.3", f"{first}.4"):
+        assert take(outbox, "FAILED") == key
+        assert outbox.starts(digest(1), [planned()])
+        assert not outbox.store(digest(1), "s", "x", [planned()]).new
+        assert outbox.store(digest(1), "s", "x", [planned()], again=True).new
+        assert not outbox.starts(digest(1), [planned()])
+
+
+def test_only_an_event_that_is_new_or_failed_starts_something(outbox: Outbox) -> None:
+    assert outbox.starts(digest(1), [planned()])
+    outbox.store(digest(1), "s", "x", [planned()])
+    assert not outbox.starts(digest(1), [planned()])
+    take(outbox, "COMPLETED")
+    assert not outbox.starts(digest(1), [planned()])
+
+
+def test_of_several_runs_those_that_failed_start_again(outbox: Outbox) -> None:
+    runs = [planned(rule, None) for rule in ("a", "b", "c")]
+    a, b, c = outbox.store(digest(1), "s", "x", runs).keys
+    for outcome in ("COMPLETED", "FAILED", "CRASHED"):
+        take(outbox, outcome)
+    assert outbox.starts(digest(1), runs)
+    again = outbox.store(digest(1), "s", "x", runs, again=True)
+    assert (again.new, again.keys) == (True, (a, f"{b}.2", f"{c}.2"))
+
+
+def test_a_rule_that_is_newer_than_an_event_starts_nothing_for_it(outbox: Outbox) -> None:
+    outbox.store(digest(1), "s", "x", [planned()])
+    take(outbox, "FAILED")
+    later = [planned("later", None)]
+    assert not outbox.starts(digest(1), later)
+    assert not outbox.store(digest(1), "s", "x", later, again=True).new
+    assert outbox.claim() is None
+
+
+def test_a_run_that_failed_starts_again_only_while_none_after_it_of_its_subject_did_not(outbox: Outbox) -> None:
+    for number, outcome in ((1, "FAILED"), (2, "FAILED"), (3, "COMPLETED")):
+        outbox.store(digest(number), "s", "x", [planned(subject=None if number == 3 else "main")])
+        take(outbox, outcome)
+    assert outbox.starts(digest(1), [planned()])
+    outbox.store(digest(4), "s", "x", [planned(subject="main")])
+    assert not outbox.starts(digest(1), [planned()])

@@ -74,6 +74,7 @@ def test_what_only_reads_waits_for_no_writer(tmp_path: Path) -> None:
         with pytest.raises(OutboxUnavailable, match="locked"):
             outbox.check_writable()
         assert outbox.has(digest(1))
+        assert not outbox.starts(digest(1), [planned()])
         assert outbox.counts()["pending"] == 1
         assert outbox.oldest_pending_s() < 60
         assert outbox.run(key) is not None
