@@ -51,3 +51,20 @@ def test_a_failed_run_is_final_and_reported(outbox: Outbox) -> None:
     assert (to_report.state, to_report.outcome) == (DispatchState.FAILED, "NOT_STARTED")
     outbox.reported(to_report, "NOT_STARTED")
     assert outbox.to_report() == []
+
+
+def test_an_older_status_that_is_reported_leaves_a_newer_one_to_report_with_all_its_tries(outbox: Outbox) -> None:
+    finished(outbox, 1, "RUNNING", target=StatusTarget("a", "c"))
+    (run,) = outbox.to_report()
+    outbox.postpone_report(run, 0)
+    outbox.reported(run, "SCHEDULED")
+    (again,) = outbox.to_report()
+    assert (again.outcome, again.reported, again.report_attempts) == ("RUNNING", "SCHEDULED", 0)
+
+
+def test_a_limit_bounds_what_one_look_finds_and_the_oldest_come_first(outbox: Outbox) -> None:
+    for number in range(1, 4):
+        finished(outbox, number, "RUNNING", target=StatusTarget("a", "c"))
+    assert [run.flow_run_id for run in outbox.unfinished(2)] == ["id1", "id2"]
+    assert [run.flow_run_id for run in outbox.to_report(1)] == ["id1"]
+    assert len(outbox.unfinished()) == len(outbox.to_report()) == 3
