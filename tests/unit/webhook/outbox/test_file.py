@@ -135,3 +135,19 @@ def test_time_during_which_no_receiver_runs_does_not_count(tmp_path: Path, clock
         run = outbox.claim()
         assert run is not None
         assert outbox.age_s(run) == 110
+
+
+def test_the_folders_above_the_file_are_made_where_they_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "events.sqlite3"
+    with Outbox(path) as outbox:
+        outbox.check_writable()
+    assert path.is_file()
+
+
+def test_the_running_time_does_not_go_back_with_a_clock_that_does(outbox: Outbox, clock: Clock) -> None:
+    clock.now += 10
+    assert outbox.now() == 10
+    clock.now -= 0.5
+    assert outbox.now() == 10
+    clock.now += 0.5
+    assert outbox.now() == 10.5
