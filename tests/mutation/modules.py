@@ -8,15 +8,26 @@ _OUTBOX = tuple(
     for name in ("rows", "retention", "statuses", "dispatching", "events", "schema", "file")
 )
 
+_TRANSPORT = tuple(
+    f"registry/test_{name}"
+    for name in (
+        "network_errors",
+        "permissions",
+        "transport",
+        "client",
+        "connection",
+        "manifests",
+        "authorizer",
+        "token_answers",
+    )
+)
+
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "soci/tar/stream": ("soci/tar/test_stream", "soci/ztoc/test_bounds"),
     "soci/ztoc/writer": ("soci/ztoc/test_writer", "soci/ztoc/test_known_answers"),
     "publish/join": ("publish/test_join",),
     "publish/tags": ("publish/test_tags",),
-    "registry/transport": tuple(
-        f"registry/test_{name}"
-        for name in ("transport", "permissions", "client", "connection", "manifests", "authorizer", "token_answers")
-    ),
+    "registry/transport": _TRANSPORT,
     "webhook/outbox/dispatching": _OUTBOX,
     "webhook/outbox/events": _OUTBOX,
     "webhook/outbox/file": _OUTBOX,
@@ -203,5 +214,11 @@ EXPLAINED: Final[tuple[Explained, ...]] = (
         'FINAL_OUTCOMES = FINAL_STATES | {"NOT_STARTED", "UNKNOWN"}',
         'FINAL_OUTCOMES = FINAL_STATES ^ {"NOT_STARTED", "UNKNOWN"}',
         "the same: no word is in both sets",
+    ),
+    Explained(
+        "webhook/outbox/retention",
+        "_DELETED_AT_ONCE = 1000",
+        "_DELETED_AT_ONCE = 999",
+        "how many rows one transaction deletes is a matter of judgement; the cleaner comes back until none is left",
     ),
 )

@@ -21,7 +21,8 @@ from soci_pipeline.registry.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from soci_pipeline.registry.transport import Transport, is_size, network_errors
+from soci_pipeline.registry.transport import Call, Transport, is_size
+from soci_pipeline.retry import Deadline
 from tests.support.registries import CREDENTIALS, QUICK, described
 from tests.support.strange import strange
 
@@ -114,14 +115,6 @@ def test_a_web_server_that_is_no_registry_is_named() -> None:
         pytest.raises(BrokenAnswer, match="no OCI registry"),
     ):
         client.ping()
-
-
-@pytest.mark.parametrize(("host", "named"), [("registry-1.docker.io", True), ("registry.example.com", False)])
-def test_docker_hub_is_named_only_where_it_was_asked(host: str, named: bool) -> None:
-    with pytest.raises(RegistryUnreachable) as caught, network_errors("GET", httpx.URL(f"https://{host}/v2/")):
-        raise httpx.ConnectError("[Errno 111] Connection refused")
-    assert caught.value.reason == f"GET https://{host}/v2/: Connection refused"
-    assert ("means Docker Hub" in str(caught.value)) is named
 
 
 def test_nothing_that_listens_is_unreachable_and_may_come_back() -> None:
@@ -311,23 +304,6 @@ def test_an_error_that_comes_in_pieces_is_read_to_its_end() -> None:
         client.tags.list("a")
 
 
-@pytest.mark.parametrize(
-    ("url", "error", "suggested"),
-    [
-        ("http://127.0.0.1:5000/v2/", httpx.RemoteProtocolError, True),
-        ("http://127.0.0.1:5000/v2/", httpx.ConnectError, False),
-        ("https://127.0.0.1:5000/v2/", httpx.RemoteProtocolError, False),
-        ("http://registry.example.com/v2/", httpx.RemoteProtocolError, False),
-    ],
-)
-def test_tls_is_suggested_where_a_registry_on_loopback_does_not_speak_http(
-    url: str, error: type[httpx.TransportError], suggested: bool
-) -> None:
-    with pytest.raises(RegistryUnreachable) as caught, network_errors("GET", httpx.URL(url)):
-        raise error("no HTTP")
-    assert ("turns TLS on" in str(caught.value)) is suggested
-
-
 def test_plain_http_at_the_host_of_a_registry_over_https_is_read_as_https() -> None:
     with contextlib.closing(transport_of("registry.example.com:5000", plain_http=False)) as transport:
 
@@ -350,3 +326,40 @@ def test_a_url_has_the_query_that_it_is_given() -> None:
 def test_no_path_leads_to_another_host(path: str) -> None:
     with contextlib.closing(transport_of("registry.example.com", plain_http=False)) as transport:
         assert transport.is_own(transport.url(path))
+
+
+def test_five_redirects_are_followed_and_no_sixth() -> None:
+    async def answer(request: Request) -> Response:
+        left = int(request.query_params["left"])
+        return RedirectResponse(f"/v2/x?left={left - 1}", 307) if left else Response(DATA)
+
+    def status(left: int) -> int:
+        call = Call("GET", transport.url("x", left=str(left)), frozenset(), frozenset({200}))
+        return transport.call(call, Deadline(10)).status
+
+    with strange(answer) as address, contextlib.closing(transport_of(address, plain_http=True)) as transport:
+        assert status(5) == 200
+        with pytest.raises(BrokenAnswer, match="redirects more than 5 times"):
+            status(6)
+
+
+def test_an_error_without_an_end_is_read_up_to_a_bound() -> None:
+    sent = 0
+
+    async def answer(request: Request) -> Response:
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal sent
+            while sent < 256 << 20 and not await request.is_disconnected():
+                sent += 1 << 16
+                yield b" " * (1 << 16)
+
+        return StreamingResponse(endless(), status_code=400)
+
+    with (
+        strange(answer) as address,
+        RegistryClient(address, settings=QUICK) as client,
+        pytest.raises(RegistryError) as caught,
+    ):
+        client.tags.list("a")
+    assert caught.value.status == 400
+    assert sent < 64 << 20
