@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Final
 
-_OUTBOX = tuple(
-    f"webhook/outbox/test_{name}"
-    for name in ("rows", "retention", "statuses", "dispatching", "events", "schema", "file")
-)
+
+def _outbox(module: str, *more: str) -> tuple[str, ...]:
+    """The tests of a module of the outbox first, since they notice most; then those of its siblings."""
+    siblings = ("rows", "retention", "statuses", "dispatching", "events", "schema", "file")
+    names = dict.fromkeys((module, *siblings))
+    return (*(f"webhook/outbox/test_{name}" for name in names), *more)
+
 
 _TRANSPORT = tuple(
     f"registry/test_{name}"
@@ -28,12 +31,12 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "publish/join": ("publish/test_join",),
     "publish/tags": ("publish/test_tags",),
     "registry/transport": _TRANSPORT,
-    "webhook/outbox/dispatching": _OUTBOX,
-    "webhook/outbox/events": _OUTBOX,
-    "webhook/outbox/file": _OUTBOX,
-    "webhook/outbox/retention": (*_OUTBOX, "webhook/test_retention"),
-    "webhook/outbox/rows": _OUTBOX,
-    "webhook/outbox/statuses": _OUTBOX,
+    "webhook/outbox/dispatching": _outbox("dispatching"),
+    "webhook/outbox/events": _outbox("events"),
+    "webhook/outbox/file": _outbox("file"),
+    "webhook/outbox/retention": _outbox("retention", "webhook/test_retention"),
+    "webhook/outbox/rows": _outbox("rows"),
+    "webhook/outbox/statuses": _outbox("statuses"),
 }
 """A module below ``src/soci_pipeline`` and the tests below ``tests/unit`` that cover it, the quickest first."""
 
