@@ -35,7 +35,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "webhook/outbox/events": _outbox("events"),
     "webhook/outbox/file": _outbox("file"),
     "webhook/outbox/retention": _outbox("retention", "webhook/test_retention"),
-    "webhook/outbox/rows": _outbox("rows"),
+    "webhook/outbox/rows": _outbox("rows", "webhook/test_outcomes"),
     "webhook/outbox/statuses": _outbox("statuses"),
 }
 """A module below ``src/soci_pipeline`` and the tests below ``tests/unit`` that cover it, the quickest first."""
