@@ -1,16 +1,14 @@
 import contextlib
 import gzip
 import json
-import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soci_pipeline.archive.reader import ArchiveLimits
 from soci_pipeline.builders.import_image import import_image
-from soci_pipeline.errors import DamagedContent, HostileArchive, InvalidInput, PlatformMismatch, SociPipelineError
+from soci_pipeline.errors import DamagedContent, InvalidInput, SociPipelineError
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
@@ -37,19 +35,8 @@ from tests.support.images import (
     only_manifest,
     tar_layer,
 )
-from tests.support.several_images import several_images
+from tests.support.imported import OTHER, PLAIN, imported, stored
 from tests.support.tars import gzipped, symlink, tar_of, text
-
-PLAIN = tar_of({"usr/share/doc.txt": text(300_000)})
-OTHER = tar_of({"usr/bin/app": text(100_000, seed=1)})
-
-
-def imported(source: Path, tmp_path: Path, **options: object) -> Layout:
-    return import_image(source, tmp_path / "imported", platform=AMD64, **options)  # type: ignore[arg-type]
-
-
-def stored(layout: Layout, number: int = 0) -> bytes:
-    return layout.blob_path(only_manifest(layout).layers[number].digest).read_bytes()
 
 
 @pytest.mark.parametrize("packed", ["folder", "tar", "tar.gz"])
@@ -140,71 +127,6 @@ def test_docker_media_types_become_oci_ones(tmp_path: Path) -> None:
     assert result.root().digest == root.digest
 
 
-def test_the_platform_is_picked_from_an_archive_with_several(tmp_path: Path) -> None:
-    source = index_layout(tmp_path / "source", (ARM64, AMD64))
-    assert imported(source.path, tmp_path).root().platform == AMD64
-    archive = docker_archive(tmp_path / "d.tar", [(ARM64, [PLAIN]), (AMD64, [OTHER])])
-    assert gzip.decompress(stored(import_image(archive, tmp_path / "d", platform=AMD64))) == OTHER
-
-
-def test_another_platform_than_asked_for_is_named(tmp_path: Path) -> None:
-    source = image_layout(tmp_path / "source", ARM64)
-    with pytest.raises(PlatformMismatch, match="linux/amd64 was asked for, and the archive holds linux/arm64"):
-        imported(source.path, tmp_path)
-
-
-def test_a_descriptor_that_claims_another_platform_than_the_config_is_refused(tmp_path: Path) -> None:
-    source = Layout.create(tmp_path / "source")
-    source.set_roots([add_image(source, ARM64).annotated(platform=AMD64)])
-    with pytest.raises(PlatformMismatch, match="whose config says linux/arm64"):
-        imported(source.path, tmp_path)
-
-
-def test_two_images_of_one_platform_are_refused(tmp_path: Path) -> None:
-    source = Layout.create(tmp_path / "source")
-    source.set_roots([add_image(source, AMD64), add_image(source, AMD64, env=("A=1",))])
-    with pytest.raises(InvalidInput, match="2 images for linux/amd64"):
-        imported(source.path, tmp_path)
-
-
-def test_images_of_other_platforms_may_be_missing_as_an_engine_saves_them(tmp_path: Path) -> None:
-    source = Layout.create(tmp_path / "source")
-    absent = add_image(source, ARM64)
-    index = ImageIndex(manifests=(absent, add_image(source, AMD64)))
-    source.set_roots([source.add_document(index)])
-    source.blob_path(absent.digest).unlink()
-    assert imported(source.path, tmp_path).root().platform == AMD64
-
-
-@pytest.mark.parametrize("part", ["manifest", "config"])
-def test_a_platform_that_is_listed_and_was_not_saved_is_named_with_those_that_were(tmp_path: Path, part: str) -> None:
-    source = index_layout(tmp_path / "source", (AMD64, ARM64))
-    index = source.read_document(source.root())
-    assert isinstance(index, ImageIndex)
-    manifest = source.read_document(index.manifests[1])
-    assert isinstance(manifest, ImageManifest)
-    lost = index.manifests[1].digest if part == "manifest" else manifest.config.digest
-    source.blob_path(lost).unlink()
-    assert imported(source.path, tmp_path / "held").root().platform == AMD64
-    with pytest.raises(DamagedContent, match=f"linux/arm64 was asked for; .* lacks its blob {lost}") as caught:
-        import_image(source.path, tmp_path / "lost", platform=ARM64)
-    assert "holds linux/amd64" in str(caught.value.advice)
-    assert not (tmp_path / "lost").exists()
-
-
-def test_a_missing_platform_in_a_nested_index_and_a_root_that_is_missing_do_not_matter(tmp_path: Path) -> None:
-    source = Layout.create(tmp_path / "source")
-    absent, here = add_image(source, ARM64), add_image(source, AMD64)
-    nested = source.add_document(ImageIndex(manifests=(absent, here)))
-    nowhere = source.add_document(ImageIndex(manifests=(absent,)))
-    source.set_roots([nowhere, source.add_document(ImageIndex(manifests=(nested,)))])
-    source.blob_path(absent.digest).unlink()
-    source.blob_path(nowhere.digest).unlink()
-    assert imported(source.path, tmp_path).root().platform == AMD64
-    with pytest.raises(DamagedContent, match="lists it and lacks its blob"):
-        import_image(source.path, tmp_path / "lost", platform=ARM64)
-
-
 @pytest.mark.parametrize("part", ["manifest", "statement"])
 def test_an_attestation_that_was_not_saved_is_left_out(
     tmp_path: Path, part: str, caplog: pytest.LogCaptureFixture
@@ -279,18 +201,6 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path, part: str) -> None:
         imported(oci_archive(tmp_path / "a.tar", source, changed={name: bytes(data)}), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"no archive at all", b"x" * 4096, gzip.compress(b"just text", mtime=0)],
-    ids=["text", "x only", "gzip of text"],
-)
-def test_a_file_that_is_no_archive_is_named(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "notes.tar"
-    path.write_bytes(data)
-    with pytest.raises(InvalidInput, match=r"notes\.tar is no tar archive"):
-        imported(path, tmp_path)
-
-
 @pytest.mark.parametrize("change", [None, b"", b"short"])
 def test_a_missing_or_short_blob_is_named(tmp_path: Path, change: bytes | None) -> None:
     source = image_layout(tmp_path / "source")
@@ -299,84 +209,6 @@ def test_a_missing_or_short_blob_is_named(tmp_path: Path, change: bytes | None) 
     with pytest.raises(DamagedContent, match=layer.hex):
         imported(archive, tmp_path)
     assert Layout.open(tmp_path / "imported").roots() == ()
-
-
-def test_what_holds_no_image_is_refused_with_advice(tmp_path: Path) -> None:
-    path = tmp_path / "a.tar"
-    path.write_bytes(tar_of({"hello": b"world"}))
-    with pytest.raises(InvalidInput, match="holds no image"):
-        imported(path, tmp_path)
-
-
-def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InvalidInput, match="neither a file nor a folder"):
-        imported(tmp_path / "pipe", tmp_path)
-
-
-def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="No such file"):
-        imported(tmp_path / "missing.tar", tmp_path)
-
-
-@pytest.mark.parametrize(("start", "name"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ", "xz"), (b"BZh9", "bzip2")])
-def test_another_compression_is_named(tmp_path: Path, start: bytes, name: str) -> None:
-    path = tmp_path / "a.tar"
-    path.write_bytes(start + bytes(600))
-    with pytest.raises(InvalidInput, match=name):
-        imported(path, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("index.json", b"[" * 200_000 + b"]" * 200_000),
-        ("index.json", b" " * ((4 << 20) + 1)),
-        ("manifest.json", b"[" * 200_000 + b"]" * 200_000),
-    ],
-)
-def test_huge_and_deeply_nested_documents_are_refused(tmp_path: Path, name: str, data: bytes) -> None:
-    path = tmp_path / "a.tar"
-    files = {name: data} | ({"oci-layout": b"{}"} if name == "index.json" else {})
-    path.write_bytes(tar_of(files))
-    with pytest.raises(HostileArchive):
-        imported(path, tmp_path)
-
-
-def test_an_index_nested_too_deep_is_refused(tmp_path: Path) -> None:
-    source = Layout.create(tmp_path / "source")
-    node = add_image(source, AMD64)
-    for _ in range(6):
-        node = source.add_document(ImageIndex(manifests=(node,)))
-    source.set_roots([node])
-    with pytest.raises(HostileArchive, match="nested deeper"):
-        imported(source.path, tmp_path)
-
-
-def test_a_bomb_of_an_archive_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.tar.gz"
-    path.write_bytes(gzipped(bytes(4 << 20), level=9))
-    with pytest.raises(HostileArchive, match="bomb"):
-        imported(path, tmp_path, limits=ArchiveLimits(free_bytes=1 << 20))
-    assert everything_below(tmp_path) == {"a.tar.gz"}
-
-
-def test_a_truncated_gzip_archive_is_damaged(tmp_path: Path) -> None:
-    path = oci_archive(tmp_path / "a.tar.gz", image_layout(tmp_path / "source"))
-    path.write_bytes(gzipped(path.read_bytes())[:-20])
-    with pytest.raises(DamagedContent):
-        imported(path, tmp_path)
-
-
-def test_a_link_out_of_a_folder_is_refused(tmp_path: Path) -> None:
-    source = image_layout(tmp_path / "source")
-    layer = source.blob_path(only_manifest(source).layers[0].digest)
-    secret = tmp_path / "secret"
-    secret.write_bytes(layer.read_bytes())
-    layer.unlink()
-    layer.symlink_to(secret)
-    with pytest.raises(HostileArchive, match="leads out"):
-        imported(source.path, tmp_path)
 
 
 _HOSTILE = st.sampled_from(
@@ -407,32 +239,6 @@ def _end(data: bytes) -> int:
     while end >= 512 and not any(data[end - 512 : end]):
         end -= 512
     return end
-
-
-def test_two_images_of_one_platform_in_an_oci_archive_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
-    source = several_images(tmp_path / "source", ["web-1", "cache-7"])
-    for path in (source.path, oci_archive(tmp_path / "image.tar", source)):
-        with pytest.raises(InvalidInput, match="2 images for linux/amd64") as caught:
-            imported(path, tmp_path)
-        first, second = source.roots()
-        assert f"web-1  {first.digest}\n  cache-7  {second.digest}" in caught.value.reason
-        assert "#ref=NAME" in str(caught.value.advice)
-        assert imported(path, tmp_path, ref="cache-7").root().digest == second.digest
-        assert imported(path, tmp_path, ref=str(first.digest)).root().digest == first.digest
-        with pytest.raises(InvalidInput, match="has no image 'none'"):
-            imported(path, tmp_path, ref="none")
-
-
-def test_two_images_of_one_platform_in_a_docker_archive_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
-    archive = docker_archive(tmp_path / "a.tar", [(AMD64, [PLAIN]), (AMD64, [OTHER])])
-    with pytest.raises(InvalidInput, match="2 images for linux/amd64") as caught:
-        imported(archive, tmp_path)
-    assert "test:0  sha256:" in caught.value.reason
-    assert "test:1  sha256:" in caught.value.reason
-    chosen = imported(archive, tmp_path, ref="test:1")
-    assert gzip.decompress(stored(chosen)) == OTHER
-    with pytest.raises(InvalidInput, match="has no image 'none'"):
-        imported(archive, tmp_path, ref="none")
 
 
 @pytest.mark.parametrize("behind", [b"more", b"\0"])
