@@ -85,17 +85,23 @@ def own_schedule(deployment: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _schedule_state(schedule: Mapping[str, Any]) -> State:
-    rule = {"timezone": "UTC"} | {name: value for name, value in schedule["schedule"].items() if value is not None}
-    if rule.get("day_or") is True:
-        # Prefect's default, which the file cannot say.
-        del rule["day_or"]
-    return rule | {"active": schedule["active"]}
+    rule, active = schedule["schedule"], schedule["active"]
+    if "cron" not in rule:
+        # An interval or a recurrence rule, which only the server can have.
+        return {"other": dict(rule), "active": active}
+    state = {"cron": rule["cron"], "timezone": rule.get("timezone") or "UTC", "active": active}
+    # Prefect's default is what the file means; it cannot say another.
+    return state if rule.get("day_or", True) else state | {"day_or": False}
 
 
 def schedule_fields(state: State) -> dict[str, Any]:
     """A schedule as Prefect's REST API takes it."""
-    rule = {name: value for name, value in state.items() if name != "active"}
-    return {"schedule": rule, "active": state.get("active", True), "slug": SLUG}
+    rule = {name: state[name] for name in ("cron", "timezone", "day_or") if name in state}
+    return {
+        "schedule": rule if "cron" in state else state["other"],
+        "active": state.get("active", True),
+        "slug": SLUG,
+    }
 
 
 def deployment_fields(state: State, deployment: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,12 +60,12 @@ def merge(applied: Any, file: Any, server: Any, prefer: OnConflict = OnConflict.
 def _merged(each: Difference, prefer: OnConflict, differences: dict[str, list[Difference]]) -> Any:
     if same(each.file, each.server):
         return each.server
-    if same(each.file, each.applied):
-        differences["kept"].append(each)
-        return each.server
     if isinstance(each.file, dict) and isinstance(each.server, dict):
         values = {key: _merged(inner, prefer, differences) for key, inner in _inner(each)}
         return {key: value for key, value in values.items() if value is not ABSENT}
+    if same(each.file, each.applied):
+        differences["kept"].append(each)
+        return each.server
     if same(each.server, each.applied):
         differences["changes"].append(each)
         return each.file

@@ -168,15 +168,19 @@ def _text(problem: Problem, place: Place, value: Any) -> str:
             f"{where}: {_unknown(str(place[-1]), _known(place))}" if where else _unknown(str(place[-1]), _known(place))
         )
     shown = problem.kind not in _NOT_QUOTED and not _NEVER_SHOWN.intersection(place)
-    text = _with_value(problem, value) if shown else problem.text
+    text = _with_value(problem, value) if shown else _plain(problem)
     return f"{'.'.join(map(str, place))}: {text}" if place else text
 
 
 def _with_value(problem: Problem, value: Any) -> str:
     if problem.kind == "string_pattern_mismatch":
         return f"{_shown(value)} must be at most 63 lower-case letters, digits and hyphens, and not begin with a hyphen"
-    text = problem.text.replace("Input should be", "must be")
+    text = _plain(problem)
     return f"{_shown(value)} {text}" if text.startswith("is ") else f"{text}, not {_shown(value)}"
+
+
+def _plain(problem: Problem) -> str:
+    return problem.text.replace("Input should be", "must be")
 
 
 def _known(place: Place) -> list[str]:

@@ -58,6 +58,12 @@ class Rule(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_publication_is_started_by_pushes(self) -> Self:
+        if self.publication is not None and self.on != "push":
+            raise ValueError(f"a publication is built from a push, so `on` must be push, not {self.on}")
+        return self
+
+    @model_validator(mode="after")
     def _templates_name_known_fields(self) -> Self:
         placeholders(self.parameters, kind=self.on)
         return self
@@ -80,12 +86,6 @@ class Rule(Section):
                 f"{' and '.join(credentials)} would go to whatever host an event names: list the hosts that may have "
                 "it, as in clone_hosts: [https://git.example.com]"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _a_publication_is_started_by_pushes(self) -> Self:
-        if self.publication is not None and self.on != "push":
-            raise ValueError(f"a publication is built from a push, so `on` must be push, not {self.on}")
         return self
 
     @property
