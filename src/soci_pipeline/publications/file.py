@@ -163,13 +163,18 @@ def _whose(number: int, entry: Mapping[Any, Any]) -> str:
 
 def _text(problem: Problem, place: Place, value: Any) -> str:
     if problem.kind == "extra_forbidden":
-        where = ".".join(str(part) for part in place[:-1])
+        where = _dotted(place[:-1])
         return (
             f"{where}: {_unknown(str(place[-1]), _known(place))}" if where else _unknown(str(place[-1]), _known(place))
         )
     shown = problem.kind not in _NOT_QUOTED and not _NEVER_SHOWN.intersection(place)
     text = _with_value(problem, value) if shown else _plain(problem)
-    return f"{'.'.join(map(str, place))}: {text}" if place else text
+    return f"{_dotted(place)}: {text}" if place else text
+
+
+def _dotted(place: Place) -> str:
+    parts = [str(part) for part in place]
+    return ".".join(part[:_LONGEST_VALUE] if part.isprintable() else repr(part[:_LONGEST_VALUE]) for part in parts)
 
 
 def _with_value(problem: Problem, value: Any) -> str:

@@ -303,6 +303,21 @@ def test_another_files_publication_keeps_its_name(server: Server) -> None:
     assert f"belongs to another file (publications:{server.mark})" in server.refused()
 
 
+def test_a_run_that_ended_half_way_is_finished_by_the_next(server: Server) -> None:
+    server.write(web(ref="main", schedule="17 3 * * *"))
+    server.setup()
+    before = server.deployment("web")
+    server.write(web(ref="release", schedule="30 4 * * *"))
+    server.setup()
+    # As if it had been killed after the schedule, and before the rest with the record.
+    fields = ("parameters", "parameter_openapi_schema")
+    server.change("web", **{name: before[name] for name in fields})
+    assert "conflicts" not in server.setup()["web"]
+    found = server.deployment("web")
+    assert (found["parameters"]["ref"], schedules(found)) == ("release", [("30 4 * * *", "UTC", True)])
+    assert server.setup()["web"]["action"] == "unchanged"
+
+
 def test_a_new_release_of_the_project_reaches_its_publications(server: Server) -> None:
     server.write(web())
     server.setup()

@@ -1,5 +1,6 @@
 """The publications file: what it means, and how each fault is named with its line."""
 
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import yaml
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publications.file import PublicationsFile, load
-from soci_pipeline.publications.schema import WhenBusy
+from soci_pipeline.publications.schema import Concurrency, Publication, Schedule, WebhookRule, WhenBusy
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.webhook.publication_rules import check_rules
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "publications.yaml"
 HEAD = "version: 1\nowner: shop\n"
@@ -45,6 +47,20 @@ def test_the_example_has_a_nightly_publication_and_one_that_pushes_start() -> No
     assert [each.name for each in file.publications if each.webhook] == ["shop"]
     for each in file.publications:
         PublishRequest.check(each.parameters)
+
+
+def test_the_documented_file_is_valid(tmp_path: Path) -> None:
+    page = (EXAMPLE.parents[1] / "docs" / "publications.md").read_text()
+    (block,) = [each for each in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "owner:" in each]
+    file = read(tmp_path, block)
+    check_rules(file)
+    assert [each.deployment for each in file.content.publications] == ["publish-image/shop"]
+
+
+def test_every_key_of_a_publication_is_documented() -> None:
+    pages = [(EXAMPLE.parents[1] / "docs" / name).read_text() for name in ("publications.md", "operations.md")]
+    for model in (Publication, Schedule, Concurrency, WebhookRule):
+        assert [key for key in model.model_fields if f"`{key}`" not in "".join(pages)] == []
 
 
 def test_a_publication_has_the_defaults_that_it_does_not_set(tmp_path: Path) -> None:
@@ -97,6 +113,7 @@ def test_a_schedule_may_be_the_cron_expression_alone(tmp_path: Path) -> None:
         ("build_secrets: {npm: hunter2}", "7: publication web: build_secrets: the build secret npm must name"),
         ("build_secrets: [hunter2]", "7: publication web: build_secrets: must be a valid dictionary"),
         ("source_credentials: hunter2", "7: publication web: source_credentials must name a Prefect block"),
+        ('build_args: {"\\e[31m": [1]}', "7: publication web: build_args.'\\x1b[31m': must be a valid string"),
         ("description: [x]", "7: publication web: description: must be a valid string, not a list of 1"),
     ],
 )
