@@ -161,7 +161,14 @@ def test_a_change_in_the_ui_is_kept_and_a_change_of_the_file_is_applied(server: 
     server.setup()
     before = server.deployment("web")
     # The form of the UI sends the defaults and the empty fields too.
-    form = {"verify": "all", "target": None, "pull": False, "build_args": {}, "builder": "auto", "context": "."}
+    form: dict[str, Any] = {
+        "verify": "all",
+        "target": None,
+        "pull": False,
+        "build_args": {},
+        "builder": "auto",
+        "context": ".",
+    }
     server.change("web", parameters=before["parameters"] | form, tags=[*before["tags"], "mine"])
     server.change("web", paused=True, job_variables={"env": {"C": "d"}}, description="Ask the web team.")
     server.change_schedule("web", active=False, parameters={"pull": True})

@@ -197,7 +197,12 @@ def test_a_change_of_a_publication_that_prefect_rejects_is_named(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(REPOSITORY / "prefect.yaml", checkout)
-    release = {"name": declared_names(checkout)[0], "flow_id": "f", "tags": [], "parameter_openapi_schema": None}
+    release: dict[str, Any] = {
+        "name": declared_names(checkout)[0],
+        "flow_id": "f",
+        "tags": [],
+        "parameter_openapi_schema": None,
+    }
 
     def answer(request: Recorded) -> tuple[int, Any]:
         if request.path.endswith("/filter"):

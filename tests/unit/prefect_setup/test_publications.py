@@ -115,7 +115,8 @@ def test_a_deployment_without_a_record_takes_over_what_only_one_side_has(tmp_pat
 
 
 def test_a_record_of_another_shape_counts_as_none() -> None:
-    for damaged in (None, 1, [], {}, {"applied": 1}):
+    shapes: tuple[Any, ...] = (None, 1, [], {}, {"applied": 1})
+    for damaged in shapes:
         assert Record.of({"parameter_openapi_schema": {RECORD: damaged}}) is None
     assert Record.of({"parameter_openapi_schema": None}) is None
 

@@ -95,7 +95,7 @@ def test_every_leaf_comes_from_one_of_the_two_sides(applied: Any, file: Any, ser
             {"s": {"cron": "1", "on": True}},
             {"s": {"cron": "2", "on": True}},
             {"s": {"cron": "1", "on": False}},
-            None,
+            {"s": {"cron": "2", "on": False}},
             [],
         ),
         ({"a": 1}, {"a": True}, {"a": 1}, {"a": True}, []),
@@ -104,7 +104,7 @@ def test_every_leaf_comes_from_one_of_the_two_sides(applied: Any, file: Any, ser
 )
 def test_cases_that_a_person_meets(applied: Any, file: Any, server: Any, value: Any, conflicts: list[str]) -> None:
     found = merge(applied, file, server)
-    assert same(found.value, value or {"s": {"cron": "2", "on": False}} if value is None else value)
+    assert same(found.value, value)
     assert paths(found, "conflicts") == conflicts
 
 
