@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 import yaml
 
 from local_stack.prefect_server import PrefectServer
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.publish.request import PublishRequest
 
 ENTRYPOINT = "flows/publish_image.py:publish_image"
@@ -24,7 +24,7 @@ PULL_STEPS = [{"soci_pipeline.publish.release.enter": {"repository": "", "commit
 class Server:
     """The shared server with a deployment of the project's release, a file of publications, and both's names."""
 
-    url: str
+    api: PrefectApi
     mark: str
     folder: Path
     capsys: pytest.CaptureFixture[str]
@@ -34,9 +34,8 @@ class Server:
         return self.folder / "publications.yaml"
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=60, trust_env=False)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        # A busy SQLite answers 503, which the client repeats.
+        return self.api.ask(method, path, body)
 
     def name(self, publication: str) -> str:
         return f"{publication}-{self.mark}"
@@ -92,7 +91,8 @@ def server(
     monkeypatch.setenv("SOCI_PIPELINE_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", prefect.api_url)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect-home"))
-    server = Server(prefect.api_url, mark, tmp_path, capsys)
+    api = PrefectApi(prefect.api_url)
+    server = Server(api, mark, tmp_path, capsys)
     pool = f"pool-{mark}"
     server.ask("POST", "/work_pools/", {"name": pool, "type": "process"})
     flow = server.ask("POST", "/flows/", {"name": "publish-image"})
@@ -116,6 +116,7 @@ def server(
     for each in server.all():
         server.ask("DELETE", f"/deployments/{each['id']}")
     server.ask("DELETE", f"/work_pools/{pool}")
+    api.close()
 
 
 def schedules(deployment: dict[str, Any]) -> list[tuple[Any, ...]]:
