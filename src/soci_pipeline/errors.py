@@ -39,6 +39,7 @@ class ExitCode(IntEnum):
     STACK = 22
     TIMEOUT = 23
     NOTHING_STARTED = 24
+    CONFLICT = 25
 
 
 class SociPipelineError(Exception):

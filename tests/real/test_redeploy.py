@@ -7,8 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from local_stack.prefect_server import PrefectServer, prefect_server
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
 from soci_pipeline.machine.programs import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -49,35 +52,59 @@ def schedules(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
 
 @pytest.mark.timeout(1200)
 def test_what_was_set_on_the_server_survives_a_repeated_deployment(server: PrefectServer) -> None:
-    nightly, default = "publish-image/nightly", "publish-image/default"
-    before = deployment(server, nightly)
-    declared = dict(before["parameters"])
+    name = "publish-image/default"
     schedule = {"cron": "30 1 * * *", "timezone": "Europe/Berlin"}
-    change(server, nightly, parameters=declared | SET, schedules=[{"schedule": schedule, "active": True}])
-    change(server, default, parameters={"platforms": ["linux/arm64"]}, paused=True, job_variables={"env": {"A": "b"}})
+    change(server, name, parameters=SET, schedules=[{"schedule": schedule, "active": True}])
+    change(server, name, paused=True, job_variables={"env": {"A": "b"}})
     # The last one that is deployed has no later one after it.
     change(server, "prune-repository/default", parameters={"keep_latest": 7})
 
     printed = deployed_again(server)
 
-    found = deployment(server, nightly)
-    assert found["parameters"] == declared | SET
+    found = deployment(server, name)
+    assert found["parameters"] == SET
     assert schedules(found) == [("30 1 * * *", "Europe/Berlin", True)]
-    assert f"{nightly}: kept the parameters of the server: image, source, tags" in " ".join(printed.split())
-    other = deployment(server, default)
-    assert other["parameters"] == {"platforms": ["linux/arm64"]}
-    assert other["paused"] is True
-    assert other["job_variables"] == {"env": {"A": "b"}}
+    assert f"{name}: kept the parameters of the server: image, source, tags" in " ".join(printed.split())
+    assert found["paused"] is True
+    assert found["job_variables"] == {"env": {"A": "b"}}
     assert deployment(server, "prune-repository/default")["parameters"] == {"keep_latest": 7}
 
 
 @pytest.mark.timeout(1200)
 def test_a_deployment_that_is_not_there_yet_is_as_the_file_declares_it(server: PrefectServer) -> None:
-    name = "publish-image/nightly"
+    name = "prune-repository/default"
     httpx.delete(f"{server.api_url}/deployments/{deployment(server, name)['id']}", timeout=60, trust_env=False)
     printed = deployed_again(server)
     assert f"{name}: kept" not in printed
     assert "build-platform/linux-amd64: kept" not in printed
     first = deployment(server, name)
-    assert first["parameters"] == {"tags": ["nightly-{date}", "nightly"], "pull": True, "unless_same_as": "nightly"}
-    assert schedules(first) == [("17 3 * * *", "UTC", False)]
+    assert (first["parameters"], first["schedules"]) == ({}, [])
+    assert first["global_concurrency_limit"]["limit"] == 1
+
+
+@pytest.mark.timeout(1200)
+def test_a_repeated_deployment_loses_nothing_of_a_publications_file(
+    server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, name = tmp_path / "publications.yaml", "publish-image/shop"
+    monkeypatch.setenv("PREFECT_API_URL", server.api_url)
+
+    def applied(ref: str) -> list[str]:
+        publication = SET | {"name": "shop", "ref": ref, "schedule": "17 3 * * *"}
+        file.write_text(yaml.safe_dump({"version": 1, "owner": "shop", "publications": [publication]}))
+        capsys.readouterr()
+        assert main(["setup", "--publications", str(file)]) == ExitCode.OK
+        return capsys.readouterr().out.splitlines()
+
+    assert applied("main") == [f"{name}: made"]
+    change(server, name, parameters=deployment(server, name)["parameters"] | {"verify": "all"}, paused=True)
+    before = deployment(server, name)
+
+    deployed_again(server)
+
+    assert deployment(server, name) == before
+    assert applied("main") == [f"{name}: unchanged", '  parameters.verify: kept "all" of the server']
+    assert applied("release")[:2] == [f"{name}: brought up to date", '  parameters.ref: "main" -> "release"']
+    found = deployment(server, name)
+    assert found["parameters"] == SET | {"ref": "release", "verify": "all"}
+    assert (found["paused"], schedules(found)) == (True, [("17 3 * * *", "UTC", True)])

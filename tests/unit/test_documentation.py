@@ -37,9 +37,6 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("docs/aws.md", "prefect work-pool create"): (
         "its workers need a cluster of ECS; `tests/service/deployments/test_ecs_pools.py` checks the templates"
     ),
-    ("docs/triggers.md", "prefect deployment run publish-image/nightly"): (
-        "it starts the flow that `tests/deep/test_documented_commands.py` starts by the README's command"
-    ),
     ("docs/triggers.md", "prefect cloud webhook create"): "it needs an account of Prefect Cloud",
 }
 

@@ -5,8 +5,12 @@ Afterwards `prefect --no-prompt deploy --all` deploys the flows.
 
 With --worker-python flow runs begin seconds sooner: Prefect need not start a process that looks for the Python first.
 
-Exit statuses: 0 everything is there; 3 a path, a block or an address of Prefect that cannot be meant; 8 Prefect refused
-something; 12 it wants a login, or another one; 22 it does not answer, or this is no checkout of the project.
+With --publications it makes or updates one deployment for each publication of a file instead, and keeps what was
+changed in Prefect's UI where the file did not change. docs/publications.md describes the file.
+
+Exit statuses: 0 everything is there; 3 a path, a file, a block or an address of Prefect that is not valid; 8 Prefect
+refused something; 12 it wants a login, or another one; 22 it does not answer, or this is no checkout of the project; 25
+a publication was changed in the file and on the server, and was left as it is.
 """
 
 import os
@@ -15,16 +19,18 @@ from pathlib import Path
 import click
 
 from soci_pipeline.commands import CommandResult
-from soci_pipeline.commands.command import Arguments, command
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.commands.command import FILE_PATH, Arguments, command
+from soci_pipeline.errors import ExitCode, InvalidInput
 from soci_pipeline.log import logger
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.profiles import active_profile, check_access
 from soci_pipeline.prefect_setup.install import install
 from soci_pipeline.prefect_setup.pools import NO_PYTHON
+from soci_pipeline.prefect_setup.three_way import OnConflict
 from soci_pipeline.project import project_folder
 
 _PATIENCE_S = 60.0
+_ADVICE = "  next: make the file and the server agree, or choose a side: `--on-conflict file` or `--on-conflict server`"
 _LABELS = {
     "work_pools": "work pool",
     "limits": "limit",
@@ -46,18 +52,68 @@ _LABELS = {
     help="the project's Python, where it has the same path on every worker (.venv/bin/python of the clone); "
     "`none` lets each worker look for its own again",
 )
+@click.option("--publications", type=FILE_PATH, metavar="FILE", help="make the deployments of this file (YAML) instead")
+@click.option("--dry-run", is_flag=True, help="with --publications: say what would change, and change nothing")
+@click.option("--remove", is_flag=True, help="with --publications: delete its deployments that left the file")
+@click.option(
+    "--on-conflict",
+    type=click.Choice([str(each) for each in OnConflict]),
+    help="with --publications: which side wins where both changed a value; by default (stop) such a deployment stays "
+    "as it is, and the status is 25",
+)
 def run(arguments: Arguments) -> CommandResult:
+    if arguments.publications is not None:
+        return _publications(arguments)
+    for name in ("dry_run", "remove", "on_conflict"):
+        if getattr(arguments, name):
+            raise InvalidInput(
+                f"--{name.replace('_', '-')} requires --publications",
+                advice="Add --publications FILE, or omit the option.",
+            )
     block, python = _block(arguments.notify_block), _absolute(arguments.worker_python)
     deployments = project_folder() / "deployments"
-    environment = active_profile(os.environ) | dict(os.environ)
-    check_access(environment)
-    with PrefectApi.from_environment(environment, patience_s=_PATIENCE_S) as api:
+    with _prefect() as api:
         notes = install(api, deployments, notify_block=block, worker_python=python)
     report: dict[str, dict[str, str]] = {}
     for note in notes:
         report.setdefault(note.kind, {})[note.name] = note.result
     lines = [f"{_LABELS[kind]} {name}: {what}" for kind, names in report.items() for name, what in names.items()]
     return CommandResult(json=report, text="\n".join(lines))
+
+
+def _prefect() -> PrefectApi:
+    environment = active_profile(os.environ) | dict(os.environ)
+    check_access(environment)
+    return PrefectApi.from_environment(environment, patience_s=_PATIENCE_S)
+
+
+def _publications(arguments: Arguments) -> CommandResult:
+    for name in ("notify_block", "worker_python"):
+        if getattr(arguments, name) is not None:
+            raise InvalidInput(
+                f"--{name.replace('_', '-')} cannot be combined with --publications",
+                advice="Run `soci-pipeline setup` for each of them.",
+            )
+    # Pydantic's models take a while to import, and the rest of the set-up does not need them.
+    from soci_pipeline.prefect_setup.publication_plan import Action
+    from soci_pipeline.prefect_setup.publications import apply, lines, read_plan, report
+    from soci_pipeline.publications.file import load
+    from soci_pipeline.webhook.publication_rules import check_rules
+
+    file = load(arguments.publications)
+    check_rules(file)
+    project, prefer = project_folder(), OnConflict(arguments.on_conflict or OnConflict.STOP)
+    with _prefect() as api:
+        planned = read_plan(api, project, file, remove=arguments.remove, prefer=prefer)
+        if not arguments.dry_run:
+            apply(api, planned)
+    stopped = any(each.action is Action.STOP for each in planned.deployments)
+    text = [*lines(planned, dry_run=arguments.dry_run), *([_ADVICE] if stopped else [])]
+    return CommandResult(
+        json=report(planned, dry_run=arguments.dry_run),
+        text="\n".join(text),
+        exit_code=ExitCode.CONFLICT if stopped else ExitCode.OK,
+    )
 
 
 def _block(name: str | None) -> str | None:

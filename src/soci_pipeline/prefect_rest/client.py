@@ -7,9 +7,10 @@ repeated, since the server answers with the run that it made the first time.
 
 from soci_pipeline.prefect_rest.automations import Automations
 from soci_pipeline.prefect_rest.blocks import Blocks
+from soci_pipeline.prefect_rest.deployments import Deployments
 from soci_pipeline.prefect_rest.pools import WorkPools
 from soci_pipeline.prefect_rest.runs import FlowRuns
 
 
-class PrefectApi(FlowRuns, WorkPools, Automations, Blocks):
+class PrefectApi(FlowRuns, WorkPools, Automations, Blocks, Deployments):
     """A client of one server or Cloud workspace; see `connection.Connection`."""

@@ -8,109 +8,26 @@ right.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, HttpUrl, ValidationError, field_validator, model_validator
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.prefect_rest.access import basic, bearer, checked_url
+from soci_pipeline.strict_yaml import StrictLoader, fault_of
 from soci_pipeline.validation import problems_of
-from soci_pipeline.webhook.clone_urls import CloneHost, CloneUrl
-from soci_pipeline.webhook.flow_parameters import FLOWS
-from soci_pipeline.webhook.globs import Patterns
+from soci_pipeline.webhook.publication_rules import expanded, reserved_keys
+from soci_pipeline.webhook.rule import Rule
 from soci_pipeline.webhook.secret_values import SecretSource
 from soci_pipeline.webhook.sources.eventbridge import QueueSource
 from soci_pipeline.webhook.sources.generic import GenericSource
 from soci_pipeline.webhook.sources.github import GitHubSource
 from soci_pipeline.webhook.sources.gitlab import GitLabSource
 from soci_pipeline.webhook.sources.source import NAME, Section
-from soci_pipeline.webhook.templates import placeholders
 
 _DESCRIBED = "docs/triggers.md describes the file, with an example."
-_CREDENTIALS = ("source_credentials", "build_secrets")
 Source = Annotated[GitHubSource | GitLabSource | GenericSource | QueueSource, Field(discriminator="kind")]
-
-
-class Rule(Section):
-    """Which events start which deployment, with which parameters.
-
-    All given filters have to fit. Patterns: ``*`` stays inside a path segment, ``**`` does not, ``!pattern`` takes out
-    again. A push has to fit ``branches`` or ``tags``; an image has to fit ``tags``.
-    """
-
-    name: str = Field(pattern=NAME)
-    sources: tuple[str, ...] = Field(min_length=1)
-    on: Literal["push", "image"] = "push"
-    repositories: Patterns
-    branches: Patterns = Patterns()
-    tags: Patterns = Patterns()
-    paths: Patterns = Patterns()
-    clone_hosts: tuple[str, ...] = ()
-    """Where to clone from, as ``https://git.example.com``; required of a rule that hands credentials."""
-    deployment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    parameters: dict[str, Any]
-    supersede: bool = True
-    """A newer event of the same ref replaces an older one that has not been dispatched yet."""
-
-    @field_validator("deployment")
-    @classmethod
-    def _deployment_is_of_a_known_flow(cls, deployment: str) -> str:
-        if deployment.partition("/")[0] not in FLOWS:
-            raise ValueError(f"the flow has to be one of {', '.join(sorted(FLOWS))}")
-        return deployment
-
-    @model_validator(mode="after")
-    def _filters_can_match_something(self) -> Self:
-        if not self.repositories:
-            raise ValueError("name the repositories: whoever may push to one of them may start this deployment")
-        if self.on == "push" and not (self.branches or self.tags):
-            raise ValueError("a rule for pushes needs branches or tags")
-        if self.on == "image" and not self.tags:
-            raise ValueError("a rule for images needs tags")
-        if self.on == "image" and (self.branches or self.paths):
-            raise ValueError("a rule for images has no branches and no paths")
-        return self
-
-    @model_validator(mode="after")
-    def _templates_name_known_fields(self) -> Self:
-        placeholders(self.parameters, kind=self.on)
-        return self
-
-    @field_validator("clone_hosts")
-    @classmethod
-    def _clone_hosts_are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        for host in hosts:
-            CloneHost.parse(host)
-        return hosts
-
-    @model_validator(mode="after")
-    def _credentials_stay_with_pinned_hosts(self) -> Self:
-        credentials = {name: self.parameters.get(name) for name in _CREDENTIALS if self.parameters.get(name)}
-        for name, value in credentials.items():
-            if placeholders(value, kind=self.on):
-                raise ValueError(f"{name} must not be taken from an event: a sender would choose the secret")
-        if credentials and self.source_is_of_event and not self.clone_hosts:
-            raise ValueError(
-                f"{' and '.join(credentials)} would go to whatever host an event names: list the hosts that may have "
-                "it, as in clone_hosts: [https://git.example.com]"
-            )
-        return self
-
-    @property
-    def source_is_of_event(self) -> bool:
-        """Whether an event decides what is cloned."""
-        return bool(placeholders(self.parameters.get("source"), kind=self.on))
-
-    def may_clone(self, url: str, repository: str) -> bool:
-        """Whether a source is that repository on one of the rule's `clone_hosts`; any is where none are listed."""
-        if not self.clone_hosts:
-            return True
-        try:
-            parsed = CloneUrl.parse(url)
-        except ValueError:
-            return False
-        return any(CloneHost.parse(host).holds(parsed, repository) for host in self.clone_hosts)
 
 
 class PrefectSettings(Section):
@@ -189,6 +106,8 @@ class Configuration(Section):
     retention: Retention = Retention()
     allow_loopback_hosts: bool = False
     """Accept events whose clone URL or registry is on this machine's loopback: for a forge on the same machine."""
+    publications: Path | None = None
+    """A publications file; each of its publications with a webhook rule is a rule of this configuration too."""
     sources: tuple[Source, ...] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
 
@@ -208,34 +127,13 @@ class Configuration(Section):
         return next((each for each in self.sources if each.name == name), None)
 
 
-_BOOL = "tag:yaml.org,2002:bool"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: a key that is given twice is an error, and ``on`` is a word.
-
-    Only true and false are booleans, as in YAML 1.2 (10.3.2, "Tag Resolution"); 1.1 takes on, off, yes and no too.
-    """
-
-    yaml_implicit_resolvers = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF"))
-
-
 def load(path: Path) -> Configuration:
     """Read and check a file; raises `InvalidInput` that names each fault."""
     document = _document(path)
+    if wrong := list(reserved_keys(document)):
+        lines = [f"  - {each}" for each in wrong]
+        raise InvalidInput(f"the configuration {path} is not valid:\n" + "\n".join(lines), advice=_DESCRIBED)
+    document = expanded(document, path.parent)
     try:
         return Configuration.model_validate(document)
     except ValidationError as error:
@@ -252,25 +150,17 @@ def load(path: Path) -> Configuration:
 def _document(path: Path) -> dict[Any, Any]:
     """The mapping that a file holds; raises `InvalidInput` with the line where it is no YAML."""
     try:
-        document = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(path.read_text(), Loader=StrictLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise InvalidInput(f"the configuration {path} cannot be read: {error.strerror}", advice=_DESCRIBED) from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the configuration {path} is not UTF-8 text", advice=_DESCRIBED) from error
     except yaml.YAMLError as error:
-        raise InvalidInput(f"the configuration {path} is not YAML: {_fault(error)}", advice=_DESCRIBED) from error
+        raise InvalidInput(f"the configuration {path} is not YAML: {fault_of(error)}", advice=_DESCRIBED) from error
     if not isinstance(document, dict):
         found = "is empty" if document is None else "has no keys at its top"
         raise InvalidInput(f"the configuration {path} {found}", advice=_DESCRIBED)
     return document
-
-
-def _fault(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: {error.problem}"
-    if isinstance(error, yaml.reader.ReaderError):
-        return f"{error.reason} (character {error.position + 1} of the file)"
-    return str(error)
 
 
 def _place(place: tuple[int | str, ...], document: Any) -> str:

@@ -6,11 +6,12 @@ from typing import Any
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.hosts import is_loopback
-from soci_pipeline.webhook.configuration import Configuration, Rule
+from soci_pipeline.webhook.configuration import Configuration
 from soci_pipeline.webhook.errors import EventRefused
 from soci_pipeline.webhook.events import Event, ImageEvent, PushEvent
 from soci_pipeline.webhook.flow_parameters import check
 from soci_pipeline.webhook.globs import Patterns
+from soci_pipeline.webhook.rule import Rule
 from soci_pipeline.webhook.templates import fill
 
 _KINDS = {"push": "a push", "image": "a pushed image"}
@@ -128,7 +129,7 @@ def _run(rule: Rule, event: Event) -> PlannedRun:
     if isinstance(event, PushEvent):
         _check_clone_host(rule, event, str(parameters.get("source", "")))
     try:
-        check(rule.deployment, parameters)
+        check(rule.deployment, rule.deployment_parameters | parameters)
     except InvalidInput as error:
         raise EventRefused(
             f"rule {rule.name}: the parameters for {rule.deployment} are not valid: {error.reason}",

@@ -14,6 +14,7 @@ from prefect.flows import Flow
 
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_setup.pools import with_environment, with_python
+from soci_pipeline.publications.schedule import check_cron, check_timezone
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from tasks.branches import deployment_of
 
@@ -23,7 +24,6 @@ POOLS = yaml.safe_load((ROOT / "deployments" / "work-pools" / "pools.yaml").read
 AUTOMATIONS = sorted((ROOT / "deployments" / "automations").glob("*.yaml"))
 NAMES = {
     "publish-image/default": "soci-control",
-    "publish-image/nightly": "soci-control",
     "build-platform/linux-amd64": "soci-amd64",
     "build-platform/linux-arm64": "soci-arm64",
     "verify-image/default": "soci-control",
@@ -67,11 +67,13 @@ def test_every_flow_that_an_event_may_start_is_deployed() -> None:
     assert {f"{flow}/default" for flow in FLOWS} <= set(NAMES)
 
 
-def test_the_schedule_is_off_until_somebody_switches_it_on() -> None:
-    (nightly,) = [each for each in DECLARED if each.get("schedules")]
-    (schedule,) = nightly["schedules"]
-    assert schedule["active"] is False
-    assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"]).cron == schedule["cron"]
+def test_no_deployment_of_the_project_starts_by_itself() -> None:
+    assert [each["name"] for each in DECLARED if each.get("schedules")] == []
+
+
+@pytest.mark.parametrize("cron", ["17 3 * * *", "*/15 0-6,22 1-15/2 jan,MAR mon-fri", "5/10 * * * 7", "0 0 31 2 1"])
+def test_a_cron_expression_of_a_publication_is_one_that_prefect_takes(cron: str) -> None:
+    assert CronSchedule(cron=check_cron(cron), timezone=check_timezone("Europe/Berlin")).cron == cron
 
 
 @pytest.mark.parametrize("deployment", DECLARED, ids=full_name)

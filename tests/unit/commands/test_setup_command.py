@@ -11,6 +11,7 @@ import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from soci_pipeline.prefect_setup.publication_plan import declared_names
 from tests.support.webhook import Recorded, loopback
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -161,3 +162,58 @@ def test_blocks_of_another_prefect_aws_than_the_files_describe_are_read_from_the
     assert main(["setup"]) == ExitCode.TOOL_FAILED
     assert "No module named 'no_such_package'" in capsys.readouterr().err
     assert made(requests) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--dry-run"], "--dry-run requires --publications"),
+        (["--remove"], "--remove requires --publications"),
+        (["--on-conflict", "file"], "--on-conflict requires --publications"),
+        (["--publications", "FILE", "--notify-block", "a/b"], "--notify-block cannot be combined with --publications"),
+        (["--publications", "FILE", "--worker-python", "/a"], "--worker-python cannot be combined with --publications"),
+    ],
+)
+def test_options_that_do_not_go_together_are_rejected(
+    requests: list[Recorded], capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["setup", *options]) == ExitCode.INVALID_INPUT
+    assert said in capsys.readouterr().err
+    assert requests == []
+
+
+def test_a_publications_file_that_is_not_valid_is_named_before_the_server_is_called(
+    checkout: Path, requests: list[Recorded], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = checkout / "publications.yaml"
+    path.write_text("version: 1\nowner: shop\npublications:\n  - nam: web\n")
+    assert main(["setup", "--publications", str(path), "--json"]) == ExitCode.INVALID_INPUT
+    answer = json.loads(capsys.readouterr().out)
+    assert f"{path}:4: publications.0: unknown key 'nam'; did you mean 'name'?" in answer["reason"]
+    assert requests == []
+
+
+def test_a_change_of_a_publication_that_prefect_rejects_is_named(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(REPOSITORY / "prefect.yaml", checkout)
+    release: dict[str, Any] = {
+        "name": declared_names(checkout)[0],
+        "flow_id": "f",
+        "tags": [],
+        "parameter_openapi_schema": None,
+    }
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        if request.path.endswith("/filter"):
+            return 200, [release] if "deployments" in request.path else []
+        return (404, {}) if request.method == "GET" else (422, {"detail": "not like this"})
+
+    with loopback(answer) as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        command = ["setup", "--publications", str(REPOSITORY / "examples" / "publications.yaml")]
+        assert main([*command, "--dry-run"]) == ExitCode.OK
+        planned = capsys.readouterr().out.splitlines()
+        assert main(command) == ExitCode.TOOL_FAILED
+    assert planned == [f"publish-image/{name}: would be made" for name in ("shop", "shop-nightly")]
+    assert "422 to POST /deployments/" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("text", "fault"),
     [
         ("outbox: /a\nrules: [\n", "line 3: "),
-        ("outbox: /a\nrules: []\noutbox: /b\n", "line 1: the key 'outbox' is given twice"),
+        ("outbox: /a\nrules: []\noutbox: /b\n", "line 3: the key 'outbox' is given twice"),
         ("outbox: /a\n\x00", "(character 12 of the file)"),
     ],
 )

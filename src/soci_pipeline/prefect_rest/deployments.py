@@ -1,0 +1,54 @@
+"""Deployments: made, changed, deleted, and their schedules."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from soci_pipeline.prefect_rest.connection import Connection
+from soci_pipeline.prefect_rest.errors import expected_shape
+
+_PAGE = 200
+
+
+class Deployments(Connection):
+    """The calls about deployments."""
+
+    def deployments_of(self, flow: str) -> dict[str, dict[str, Any]]:
+        """All deployments of a flow, by their names."""
+        found: dict[str, dict[str, Any]] = {}
+        offset, complete = 0, False
+        while not complete:
+            query = {"flows": {"name": {"any_": [flow]}}, "sort": "NAME_ASC", "offset": offset, "limit": _PAGE}
+            page = self.list_of("/deployments/filter", query)
+            with expected_shape():
+                found.update({str(each["name"]): dict(each) for each in page})
+            offset, complete = offset + _PAGE, len(page) < _PAGE
+        return found
+
+    def create_deployment(self, fields: Mapping[str, Any]) -> None:
+        """Make a deployment."""
+        self.ask("POST", "/deployments/", dict(fields))
+
+    def update_deployment(self, deployment: str, fields: Mapping[str, Any]) -> None:
+        """Change these fields of the deployment with this id."""
+        self.ask("PATCH", _path(deployment), dict(fields))
+
+    def delete_deployment(self, deployment: str) -> None:
+        """Delete the deployment with this id; one that is gone already is no error."""
+        self.ask("DELETE", _path(deployment), missing={})
+
+    def create_schedule(self, deployment: str, fields: Mapping[str, Any]) -> None:
+        """Give a deployment one more schedule."""
+        self.ask("POST", f"{_path(deployment)}/schedules", [dict(fields)])
+
+    def update_schedule(self, deployment: str, schedule: str, fields: Mapping[str, Any]) -> None:
+        """Change a schedule. Prefect empties the parameters of a schedule unless ``fields`` has them."""
+        self.ask("PATCH", f"{_path(deployment)}/schedules/{quote(schedule, safe='')}", dict(fields))
+
+    def delete_schedule(self, deployment: str, schedule: str) -> None:
+        """Delete a schedule; one that is gone already is no error."""
+        self.ask("DELETE", f"{_path(deployment)}/schedules/{quote(schedule, safe='')}", missing={})
+
+
+def _path(deployment: str) -> str:
+    return f"/deployments/{quote(deployment, safe='')}"

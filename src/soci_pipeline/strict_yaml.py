@@ -1,0 +1,110 @@
+"""YAML for files that people write: a key given twice is an error, and only true and false are booleans."""
+
+import math
+import re
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+_BOOL = "tag:yaml.org,2002:bool"
+_FLOAT = "tag:yaml.org,2002:float"
+Place = tuple[int | str, ...]
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML as people expect it: a key that is given twice is an error, and ``on`` is a word.
+
+    Only true and false are booleans, as in YAML 1.2 (10.3.2, "Tag Resolution"); 1.1 takes on, off, yes and no too.
+    """
+
+    yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping whose keys are all different."""
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue
+            if key in seen:
+                problem = f"the key {key!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF"))
+
+
+class _WithoutAliases(StrictLoader):
+    """Rejects aliases: a few lines with them can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node; raises `yaml.MarkedYAMLError` for an alias and for a number that JSON does not have."""
+        if self.check_event(yaml.AliasEvent):
+            event: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]
+            problem = f"the alias *{event.anchor} is not supported; write the value out, or use `defaults`"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)  # type: ignore[arg-type]
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if (
+            isinstance(node, yaml.ScalarNode)
+            and node.tag == _FLOAT
+            and not math.isfinite(self.construct_yaml_float(node))
+        ):
+            raise yaml.composer.ComposerError(None, None, f"{node.value} is not a finite number", node.start_mark)
+        return node
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A YAML document, and the line of each of its keys and items."""
+
+    value: Any
+    lines: dict[Place, int]
+
+    def line(self, place: Place) -> int:
+        """The line of a place; that of the nearest place around it if the document does not have it."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 1)
+
+
+def parse_located(text: str) -> Located:
+    """Parse one document without aliases; raises `yaml.YAMLError`, or ValueError for what cannot be represented."""
+    loader = _WithoutAliases(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return Located(None, {})
+        return Located(loader.construct_document(node), dict(_lines(node, ())))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    finally:
+        loader.dispose()
+
+
+def fault_of(error: yaml.YAMLError) -> str:
+    """What is wrong with a text, with its line where it is known."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason} (character {error.position + 1} of the file)"
+    return str(error)
+
+
+def _lines(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*place, str(key.value))
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            inner = (*place, number)
+            yield inner, item.start_mark.line + 1
+            yield from _lines(item, inner)
