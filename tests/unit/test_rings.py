@@ -79,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "retention": {GROUND, "oci", "registry", "aws", "images"},
     "prefect_rest": {GROUND},
     "prefect_setup": {GROUND, "prefect_rest"},
+    "remote_publish": {GROUND, "oci", "publish", "prefect_rest"},
     "webhook": {GROUND, "http_server", "aws", "git", "publish", "reindex", "prefect_rest"},
     "commands": {
         GROUND,
@@ -102,6 +103,7 @@ ALLOWED: dict[str, set[str]] = {
         "retention",
         "prefect_rest",
         "prefect_setup",
+        "remote_publish",
         "webhook",
     },
     FACADE: {GROUND, "oci", "registry", "soci.ztoc", "soci.index", "verification"},

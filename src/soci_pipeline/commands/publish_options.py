@@ -25,6 +25,8 @@ _SINGULAR = {"tags": "tag", "platforms": "platform"}
 # What stands here may be a secret that was given in the wrong place.
 _NOT_REPEATED = frozenset({"build_args", "build_secrets", "source_credentials"})
 _SHOWN = 100
+# Both are required, and neither is shown.
+_DEFAULTS = PublishRequest.model_construct(image=None, source=None).model_dump(mode="json", exclude=set(_ARGUMENTS))  # type: ignore[arg-type]
 
 
 class _NameValue(click.ParamType[tuple[str, str]]):
@@ -53,7 +55,8 @@ def option_of(name: str) -> str:
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
-    kind = next((each for each in get_args(field.annotation) if each is not type(None)), field.annotation)
+    kind: Any = next((each for each in get_args(field.annotation) if each is not type(None)), field.annotation)
+    # click shows its own default, so the model's is in the text.
     settings: dict[str, Any] = {"default": None, "help": _help(name, field)}
     words = [name, option_of(name)]
     if field.annotation is bool:
@@ -79,7 +82,7 @@ def _is_group(field: FieldInfo) -> bool:
 
 def _help(name: str, field: FieldInfo) -> str:
     text = (field.description or "").rstrip()
-    default = PublishRequest.model_construct().model_dump(mode="json")[name]
+    default = _DEFAULTS[name]
     if _is_group(field):
         return f"{text} NAME is one of {', '.join(default)}."
     if isinstance(default, list):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.builders.platforms import HELP, buildable
 from soci_pipeline.errors import EngineUnavailable, InvalidInput
 from soci_pipeline.git.ancestry import CommitOrder
@@ -93,8 +94,8 @@ def prepared(
 ) -> Iterator[tuple[Prepared, Path]]:
     """Resolve the source and choose tags and platforms, in a folder that is removed when the block is left.
 
-    ``all_platforms`` rejects a platform that this machine cannot build, which is left out otherwise. ``needs_tags``
-    rejects a source without a commit where only the commit's tags were asked for. Raises `InvalidInput`.
+    ``all_platforms`` says that the platforms were chosen: one that this machine lacks is not left out then.
+    ``needs_tags`` rejects a source without a commit where only the commit's tags were asked for. Raises `InvalidInput`.
     """
     check_local(request)
     with workspace(settings.work.folder, f"publish-{uuid.uuid4().hex[:12]}", REMOVERS) as folder:
@@ -110,23 +111,35 @@ def prepared(
         yield Prepared(request, source, credentials, uncommitted, names, left_out, not_built), folder
 
 
+def prepared_commit(request: PublishRequest, credentials: GitCredentials | None) -> Prepared:
+    """Resolve the source to a commit, and fill in the tags; raises as `soci_pipeline.git.source.resolve`."""
+    files = request.required_files
+    source = retried(lambda: resolve(request.source, request.ref, files=files, credentials=credentials))
+    names = request.tag_names(source, datetime.now(UTC).date())
+    return Prepared(request, source, credentials, None, names, {}, {})
+
+
 def _buildable(
     request: PublishRequest, settings: Settings, *, all_platforms: bool
 ) -> tuple[PublishRequest, dict[str, str]]:
-    """The request for the platforms that this machine can build, and why others are left out."""
+    """The request for the platforms that this machine can build, and why others are left out.
+
+    Platforms that were chosen are kept where BuildKit builds: it needs an emulator for RUN steps alone.
+    """
     possible = buildable(request.builder, buildx_builder=settings.build.buildx_builder)
-    if possible is None:
+    missing = [] if possible is None else [each for each in request.platforms if each not in possible]
+    if possible is None or not missing:
         return request, {}
-    missing = [platform for platform in request.platforms if platform not in possible]
-    if not missing:
+    names = ", ".join(str(each) for each in sorted(possible) if each.architecture != "amd64" or not each.variant)
+    reason = f"the engine of this machine runs programs of {names or 'no platform'} alone"
+    shown = ", ".join(map(str, missing))
+    if all_platforms and request.builder is not BuilderName.DOCKER:
+        logger().warning("%s: %s, so a RUN step for it fails. %s", shown, reason, HELP)
         return request, {}
-    names = ", ".join(str(platform) for platform in sorted(possible)) or "nothing"
-    reason = f"the engine of this machine builds {names}"
     left = tuple(platform for platform in request.platforms if platform in possible)
     if all_platforms or not left:
-        shown = ", ".join(f"--platform {platform}" for platform in missing)
-        raise EngineUnavailable(f"{shown}: {reason}", advice=HELP)
-    logger().warning("%s not built: %s. %s", ", ".join(map(str, missing)), reason, HELP)
+        raise EngineUnavailable(f"--platform {shown}: {reason}", advice=HELP)
+    logger().warning("%s is not built: %s. %s", shown, reason, HELP)
     return request.model_copy(update={"platforms": left}), {str(platform): reason for platform in missing}
 
 

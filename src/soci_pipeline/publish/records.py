@@ -40,6 +40,10 @@ class PublicationResult(PublishedImage):
     seconds: float = 0.0
     left_out: dict[str, str] = Field(default_factory=dict)
     not_built: dict[str, str] = Field(default_factory=dict)
+    layout: str | None = None
+    """The folder of the OCI layout, where the publication stopped before the push."""
+    run_url: str | None = None
+    """The page of the flow run, where it went through Prefect."""
 
     @classmethod
     def of(

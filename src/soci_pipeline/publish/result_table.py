@@ -34,27 +34,37 @@ def _name(result: PublicationResult) -> str:
 
 
 def _headline(result: PublicationResult) -> str:
+    if result.layout is not None:
+        return f"is in the OCI layout {result.layout}, and was not pushed."
     if result.same_as is not None:
         return f"is unchanged: the tag {result.same_as} has the same images, and nothing was published."
     return "is published."
 
 
 def _facts(result: PublicationResult) -> list[tuple[str, str]]:
-    facts = [("tags", ", ".join(result.tags) or "none")]
+    pushed = result.layout is None
+    facts = [("tags", ", ".join(result.tags) or "none")] if pushed else []
     facts += [("tag left out", f"{tag}: {reason}") for tag, reason in result.left_out.items()]
     facts += [("not built", f"{platform}: {reason}") for platform, reason in result.not_built.items()]
     if result.commit is not None:
         facts.append(("commit", result.commit))
     if result.uncommitted is not None:
         facts.append(("no commit", result.uncommitted))
-    facts.append(("verified", (result.checked or "yes") if result.verified else "no"))
+    facts += _of_the_registry(result) if pushed else []
+    facts += [(str(image.platform), _times(image)) for image in result.platforms if image.timings]
+    if result.run_url is not None:
+        facts.append(("flow run", result.run_url))
+    return [*facts, ("time", f"{result.seconds:.1f} s")]
+
+
+def _of_the_registry(result: PublicationResult) -> list[tuple[str, str]]:
+    facts = [("verified", (result.checked or "yes") if result.verified else "no")]
     uploaded = sum(image.bytes_uploaded for image in result.platforms)
     skipped = sum(image.bytes_skipped for image in result.platforms)
     facts.append(("uploaded", f"{sized(uploaded)}; {sized(skipped)} were in the registry"))
     if 0 < result.lazy_bytes < result.total_bytes:
         facts.append(("lazy loading", f"{sized(result.lazy_bytes)} of {sized(result.total_bytes)} before the mount"))
-    facts += [(f"time {image.platform}", _times(image)) for image in result.platforms if image.timings]
-    return [*facts, ("time", f"{result.seconds:.1f} s")]
+    return facts
 
 
 def _times(image: PlatformImage) -> str:

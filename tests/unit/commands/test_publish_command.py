@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
+from soci_pipeline.oci.layout import Layout
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.verification.verify import verify
 from tests.support.git_repositories import Repository, repository
@@ -279,3 +281,118 @@ def test_the_table_has_digests_tags_verification_sizes_and_times(
         "not indexed: too-small",
     ):
         assert expected in shown
+
+
+def test_a_dry_run_says_what_would_move_and_changes_nothing(publisher: Publisher, source: Repository) -> None:
+    _, published, _ = publisher.run(source.path, "--tag", "latest")
+    commit = source.commit({"a": "b"}, at=1_700_000_100)
+    status, answer, _ = publisher.run(source.path, "--dry-run", "--tag", "latest", "--tag", "{short_sha}")
+    assert status == ExitCode.OK
+    assert answer["commit"] == commit
+    assert answer["tags"] == {"latest": published["index"], commit[:12]: None}
+    assert set(answer["builders"]) == {"linux/amd64", "linux/arm64"}
+    assert answer["existing"] == 1
+    assert publisher.client.tags.list(REPOSITORY) == ("latest",)
+    assert publisher.digest("latest") == published["index"]
+
+
+def test_a_dry_run_reports_a_conflict_of_tags_and_a_missing_file(publisher: Publisher, source: Repository) -> None:
+    older = source.git("rev-parse", "HEAD")
+    source.commit({"a": "b"}, at=1_700_000_100)
+    publisher.run(source.path, "--tag", "latest")
+    assert publisher.run(source.path, "--dry-run", "--tag", "latest", "--ref", older)[0] == ExitCode.TAG_CONFLICT
+
+
+def test_a_dry_run_of_a_registry_that_does_not_answer_fails(
+    publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
+    monkeypatch.setattr("soci_pipeline.publish.local_branch._StepAttempts.attempts", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    status = main(["publish", str(source.path), f"127.0.0.1:{port}/demo", *prebuilt, "--dry-run", "--json"])
+    assert status == ExitCode.REGISTRY_UNREACHABLE
+    assert f"127.0.0.1:{port}" in json.loads(capsys.readouterr().out)["reason"]
+
+
+def test_output_leaves_the_joined_image_as_a_layout_and_contacts_no_registry(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    status, answer, _ = publisher.run(source.path, "--output", str(output), "--soci", "min_layer_size=0", "--tag", "v1")
+    assert status == ExitCode.OK
+    assert (answer["layout"], answer["tags"]) == (str(output), [])
+    layout = Layout.open(output)
+    assert str(layout.root().digest) == answer["index"]
+    assert layout.root().annotations["org.opencontainers.image.ref.name"] == "v1"
+    assert list((tmp_path / "registry").rglob("sha256*")) == []
+    _, published, _ = publisher.run(source.path, "--soci", "min_layer_size=0", "--tag", "v1")
+    assert published["index"] == answer["index"]
+
+
+def test_output_of_a_v1_index_can_be_pushed_and_verified(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    publisher.run(source.path, "--output", str(output), "--soci", "min_layer_size=0", "--soci", "version=v1")
+    assert main(["push", str(output), f"{publisher.image}:v1", "--json"]) == ExitCode.OK
+    assert main(["verify", "--all", f"{publisher.image}:v1", "--json"]) == ExitCode.OK
+
+
+def test_output_needs_no_tag_of_an_uncommitted_folder(publisher: Publisher, source: Repository, tmp_path: Path) -> None:
+    (source.path / "draft").write_text("x")
+    status, answer, _ = publisher.run(source.path, "--output", str(tmp_path / "output"))
+    assert status == ExitCode.OK
+    assert "draft" in answer["uncommitted"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--local", "--remote"], "--local and --remote exclude each other"),
+        (["--remote"], "--remote needs a Prefect server"),
+        (["--detach"], "--detach has no effect from this machine"),
+        (["--output", "."], "--output . exists and is not empty"),
+        (["--output", "new", "--dry-run"], "--output and --dry-run exclude each other"),
+    ],
+)
+def test_options_that_would_do_nothing_or_contradict_each_other_are_rejected(
+    options: list[str], reason: str, publisher: Publisher, source: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.path)
+    status, answer, _ = publisher.run(".", *options)
+    assert status == ExitCode.INVALID_INPUT
+    assert reason in answer["reason"]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "prefect", "first"),
+    [
+        (".", [], "", "publishing from this machine: SOURCE is a folder"),
+        (".", [], "http://127.0.0.1:9/api", "publishing from this machine: SOURCE is a folder"),
+        ("file:///x", [], "", "publishing from this machine: SOURCE is a URL, and no Prefect server is configured"),
+        ("file:///x", ["--local"], "http://127.0.0.1:9/api", "publishing from this machine: --local was given"),
+    ],
+)
+def test_the_first_line_says_where_it_runs_and_why(
+    source: str,
+    options: list[str],
+    prefect: str,
+    first: str,
+    publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", prefect)
+    _, _, log = publisher.run(source, *options)
+    assert log.startswith(first)
+
+
+def test_a_url_goes_through_prefect_where_one_is_configured_and_its_absence_is_named(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    status, answer, _ = publisher.run("https://git.example.com/shop/web.git")
+    assert status == ExitCode.STACK
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in answer["reason"]
