@@ -126,7 +126,7 @@ def test_a_pool_without_a_worker_is_named_with_the_command_that_starts_one(serve
     begun = time.monotonic()
     status, answer, _ = server.command("--platform", "linux/mips64", "--platform", "linux/mips64le")
     assert status == ExitCode.STACK
-    assert "no deployment build-platform/linux-mips64le" in answer["reason"]
+    assert "build-platform/linux-mips64le" in answer["reason"]
     status = main(["publish", SOURCE, IMAGE, "--platform", "linux/mips64", "--json"])
     answer = json.loads(server.capture.readouterr().out)
     assert status == ExitCode.NO_WORKER
@@ -224,7 +224,7 @@ def test_a_dry_run_names_pools_and_workers_and_starts_nothing(
     commit = source.git("rev-parse", "HEAD")
     assert status == ExitCode.OK
     assert answer["tags"] == {commit[:12]: None}
-    assert answer["existing"] is None
+    assert not answer["existing"]
     assert answer["builders"] == {str(PLATFORM): f"work pool {BRANCH_POOL} (worker-of-{BRANCH_POOL})"}
     assert CONTROL_POOL in answer["runs_in"]
     query = {"deployments": {"id": {"any_": [control]}}}
