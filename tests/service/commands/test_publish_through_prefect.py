@@ -1,6 +1,11 @@
 """The command `publish` through a real Prefect server; the flow runs' states are set as workers would set them."""
 
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -229,3 +234,39 @@ def test_a_dry_run_names_pools_and_workers_and_starts_nothing(
     assert CONTROL_POOL in answer["runs_in"]
     query = {"deployments": {"id": {"any_": [control]}}}
     assert all(run["state_type"] != "SCHEDULED" for run in server.api.list_of("/flow_runs/filter", query))
+
+
+@pytest.mark.parametrize(("typed", "state"), [("y\n", "CANCELLED"), ("\n", "SCHEDULED")])
+def test_ctrl_c_in_a_terminal_asks_and_cancels_only_after_a_yes(
+    typed: str, state: str, server: Server, control: str
+) -> None:
+    platform = ("--platform", str(PLATFORM))
+    command = [sys.executable, "-m", "soci_pipeline", "publish", SOURCE, IMAGE, *platform]
+    outside, inside = os.openpty()
+    child = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
+    os.close(inside)
+    try:
+        run = server.newest_run(control)
+        shown = _until(outside, "publication: ")
+        child.send_signal(signal.SIGINT)
+        shown += _until(outside, "[y/N] ")
+        os.write(outside, typed.encode())
+        assert child.wait(60) == 130
+    finally:
+        child.kill()
+        child.wait()
+        os.close(outside)
+    assert "publishing through Prefect" in shown
+    assert server.api.state(run).kind == state
+    server.set_state(run, "CANCELLED")
+
+
+def _until(terminal: int, text: str) -> str:
+    """Read a terminal until it shows a text."""
+    shown = ""
+    deadline = time.monotonic() + 60
+    while text not in shown and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 4096).decode()
+    assert text in shown, shown
+    return shown
