@@ -61,7 +61,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
     words = [name, option_of(name)]
     if field.annotation is bool:
         return click.option(name, f"{option_of(name)}/{option_of(name).replace('--', '--no-', 1)}", **settings)
-    if isinstance(kind, type) and issubclass(kind, StrEnum) and field.annotation is kind:
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
         return click.option(*words, type=click.Choice([each.value for each in kind]), **settings)
     if _is_mapping(field):
         return click.option(*words, type=_NameValue(), multiple=True, metavar="NAME=VALUE", **settings)

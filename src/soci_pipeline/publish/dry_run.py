@@ -11,6 +11,7 @@ from soci_pipeline.publish.target import Target
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown
 from soci_pipeline.settings import Settings
+from soci_pipeline.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,17 @@ class Plan:
         facts = [("source", self.source), ("commit", self.commit or f"none: {self.uncommitted}")]
         facts += [(f"tag {tag}", f"moves from {now}" if now else "is new") for tag, now in self.tags.items()]
         facts += [(f"tag {tag}", f"is left out: {reason}") for tag, reason in self.left_out.items()]
-        facts += [("control", self.runs_in)]
+        facts += [("runs in", self.runs_in)]
         facts += [(platform, who) for platform, who in self.builders.items()]
         facts += [(platform, f"not built: {reason}") for platform, reason in self.not_built.items()]
-        there = "does not exist yet" if self.existing is None else f"has {self.existing} tags; this login may push"
+        there = "does not exist yet" if self.existing is None else f"has {counted(self.existing, 'tag')}"
         width = max(len(name) for name, _ in facts) + 2
         title = f"{self.image} would be published; nothing was changed."
-        return [title, "", *(f"  {name:<{width}}{text}" for name, text in [*facts, ("repository", there)])]
+        return [
+            title,
+            "",
+            *(f"  {name:<{width}}{text}" for name, text in [*facts, ("repository", f"{there}; a push is allowed")]),
+        ]
 
 
 def plan_here(request: PublishRequest, settings: Settings, *, all_platforms: bool) -> Plan:

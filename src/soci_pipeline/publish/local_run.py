@@ -36,7 +36,7 @@ from soci_pipeline.publish.steps import attest_commit, checked_target, push_join
 from soci_pipeline.publish.tag_names import TagNames, names_commit
 from soci_pipeline.publish.tags import IsAncestor
 from soci_pipeline.publish.target import Target
-from soci_pipeline.publish.work_tree import WorkTree, below_top, commit_of, read_work_tree, snapshot_of
+from soci_pipeline.publish.work_tree import WorkTree, below_top, check_folder, commit_of, read_work_tree, snapshot_of
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
@@ -98,16 +98,18 @@ def prepared(
     ``needs_tags`` rejects a source without a commit where only the commit's tags were asked for. Raises `InvalidInput`.
     """
     check_local(request)
+    tree = read_work_tree(Path(request.source)) if request.source.startswith("/") else None
+    uncommitted = None if tree is None or request.ref is not None else tree.why_uncommitted
+    kept, left_out = _tags(request, tree, uncommitted, needed=needs_tags)
+    if tree is not None and request.ref is None:
+        check_folder(tree, request)
     with workspace(settings.work.folder, f"publish-{uuid.uuid4().hex[:12]}", REMOVERS) as folder:
         request, not_built = _buildable(request, settings, all_platforms=all_platforms)
         place = request.source_credentials
         credentials = None if place is None else credentials_from(place, read_arn)
-        tree = read_work_tree(Path(request.source)) if request.source.startswith("/") else None
-        request, source, uncommitted = _source(request, tree, folder, credentials)
-        kept, left_out = _tags(request, tree, uncommitted, needed=needs_tags)
-        names = TagNames.render(
-            kept, source, datetime.now(UTC).date(), platforms=request.platforms if request.platform_tags else ()
-        )
+        request, source = _source(request, tree, uncommitted, folder, credentials)
+        own = request.platforms if request.platform_tags else ()
+        names = TagNames.render(kept, source, datetime.now(UTC).date(), platforms=own)
         yield Prepared(request, source, credentials, uncommitted, names, left_out, not_built), folder
 
 
@@ -144,19 +146,21 @@ def _buildable(
 
 
 def _source(
-    request: PublishRequest, tree: WorkTree | None, folder: Path, credentials: GitCredentials | None
-) -> tuple[PublishRequest, ResolvedSource, str | None]:
-    """The request with paths of the source that is built, the source, and why it is no commit."""
+    request: PublishRequest,
+    tree: WorkTree | None,
+    uncommitted: str | None,
+    folder: Path,
+    credentials: GitCredentials | None,
+) -> tuple[PublishRequest, ResolvedSource]:
+    """The request with paths of the source that is built, and that source."""
     if tree is None:
         files = request.required_files
-        source = retried(lambda: resolve(request.source, request.ref, files=files, credentials=credentials))
-        return request, source, None
-    if request.ref is None and not tree.is_clean:
-        logger().warning("publishing the files as they are: %s", tree.why_uncommitted)
-        snapshot = snapshot_of(tree, folder / "snapshot.git", files=request.required_files)
-        return request, snapshot, tree.why_uncommitted
+        return request, retried(lambda: resolve(request.source, request.ref, files=files, credentials=credentials))
+    if uncommitted is not None:
+        logger().warning("publishing the files as they are: %s", uncommitted)
+        return request, snapshot_of(tree, folder / "snapshot.git", files=request.required_files)
     inside = request.model_copy(update={"context": below_top(tree, request.context)})
-    return inside, commit_of(tree, request.ref, files=inside.required_files), None
+    return inside, commit_of(tree, request.ref, files=inside.required_files)
 
 
 def _tags(

@@ -14,6 +14,7 @@ from pathlib import Path
 from soci_pipeline.errors import InvalidInput, SourceError
 from soci_pipeline.git.program import Git
 from soci_pipeline.git.source import ResolvedSource, resolve
+from soci_pipeline.publish.request import PublishRequest
 
 _BRANCH = "refs/heads/snapshot"
 _WHO = ("-c", "user.name=soci-pipeline", "-c", "user.email=snapshot@invalid", "-c", "commit.gpgsign=false")
@@ -70,6 +71,29 @@ def read_work_tree(path: Path) -> WorkTree:
         except SourceError:
             return WorkTree(folder, top, below, None, ())
         return WorkTree(folder, top, below, head, tuple(_changes(git, folder)))
+
+
+def check_folder(tree: WorkTree, request: PublishRequest) -> None:
+    """Raise `InvalidInput` for what the folder already shows: a missing build file, or no git tag for ``{version}``."""
+    for name in request.builder.needs:
+        path = request.context if name == "context" else request.dockerfile_in_source
+        if not (tree.folder / path).exists():
+            raise InvalidInput(
+                f"--{name} {getattr(request, name)!r}: {tree.folder} has no {path}",
+                advice="--context is a folder of SOURCE, and --dockerfile starts at the context.",
+            )
+    templates = [tag for tag in request.tags if "{version}" in tag]
+    if tree.is_clean and templates and not _git_tags(tree):
+        raise InvalidInput(
+            f"--tag {templates[0]!r}: {{version}} requires a git tag on the commit (for example v1.2.0); the commit "
+            "has none",
+            advice="Tag the commit (`git tag v1.2.0`), or use {short_sha} instead.",
+        )
+
+
+def _git_tags(tree: WorkTree) -> list[str]:
+    with Git.session() as git:
+        return git.run("-C", str(tree.folder), "tag", "--points-at", "HEAD").split()
 
 
 def _top(git: Git, folder: Path) -> Path | None:

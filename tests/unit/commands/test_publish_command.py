@@ -396,3 +396,18 @@ def test_a_url_goes_through_prefect_where_one_is_configured_and_its_absence_is_n
     status, answer, _ = publisher.run("https://git.example.com/shop/web.git")
     assert status == ExitCode.STACK
     assert "no Prefect server answers at http://127.0.0.1:9/api" in answer["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--dockerfile", "Nope"], "--dockerfile 'Nope': "),
+        (["--context", "nowhere"], "--context 'nowhere': "),
+        (["--tag", "{version}"], "--tag '{version}': {version} requires a git tag on the commit"),
+    ],
+)
+def test_what_the_folder_lacks_is_answered_before_an_engine_or_a_registry_is_asked(
+    options: list[str], reason: str, source: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", str(source.path), "127.0.0.1:9/demo", "--json", *options]) == ExitCode.INVALID_INPUT
+    assert reason in json.loads(capsys.readouterr().out)["reason"]
