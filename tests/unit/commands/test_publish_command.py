@@ -13,10 +13,14 @@ import pytest
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.publish.dry_run import plan_here
+from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.settings import Settings
 from soci_pipeline.verification.verify import verify
 from tests.support.git_repositories import Repository, repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
+from tests.support.programs import write_program
 from tests.support.tars import noise
 
 REPOSITORY = "demo/site"
@@ -411,3 +415,21 @@ def test_what_the_folder_lacks_is_answered_before_an_engine_or_a_registry_is_ask
 ) -> None:
     assert main(["publish", str(source.path), "127.0.0.1:9/demo", "--json", *options]) == ExitCode.INVALID_INPUT
     assert reason in json.loads(capsys.readouterr().out)["reason"]
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_default_platform_that_the_builder_lacks_is_left_out_and_one_that_was_chosen_is_kept(
+    chosen: bool, client: RegistryClient, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(tmp_path / "bin", "docker", "echo 'Platforms: linux/amd64*, linux/amd64/v2'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    settings = Settings.from_environment(dict(os.environ) | {"SOCI_PIPELINE_BUILD_BUILDX_BUILDER": "farm"})
+    request = PublishRequest.check(
+        {"image": f"{client.registry}/demo", "source": str(source.path), "builder": "buildx"}
+    )
+    plan = plan_here(request, settings, all_platforms=chosen)
+    assert set(plan.builders) == ({"linux/amd64", "linux/arm64"} if chosen else {"linux/amd64"})
+    assert dict(plan.not_built) == (
+        {} if chosen else {"linux/arm64": "the engine of this machine runs programs of linux/amd64 alone"}
+    )
