@@ -16,19 +16,20 @@ from prefect.runtime import flow_run
 from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.left_overs import REMOVERS
-from soci_pipeline.publish.records import PublishedImage
+from soci_pipeline.publish.records import PublicationResult, PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import BranchRequest, PublishRequest
 from soci_pipeline.publish.source import Source
 from soci_pipeline.settings import Settings
 from soci_pipeline.verification.mode import VerifyMode
+from soci_pipeline.verification.verify import VerificationReport
 from tasks.artifacts import show_publication
 from tasks.aws import connected
 from tasks.branches import Started, cancel_children, deployment_of, start, wait
 from tasks.form import LEFT_OUT, form
 from tasks.join import join
 from tasks.provenance import attest
-from tasks.records import read_record
+from tasks.records import read_record, write_result
 from tasks.run_log import run_log
 from tasks.same_images import find_same
 from tasks.source import resolve_source
@@ -91,6 +92,7 @@ def publish_image(request: PublishRequest) -> PublishedImage:
         images = tuple(read_record(branch.run_id, branch.platform) for branch in completed)
         index = join(target, source, images, request.platforms)
         if request.unless_same_as and (same := find_same(target, request.unless_same_as, index, images)):
+            write_result(_result(same, None, source, begun))
             return same
         report = None
         if request.verify is not VerifyMode.OFF:
@@ -105,7 +107,15 @@ def publish_image(request: PublishRequest) -> PublishedImage:
             verified=report is not None,
         )
         show_publication(Shown(target.image, published, report, source.commit, seconds=time.monotonic() - begun))
+        write_result(_result(published, report, source, begun))
         return published
+
+
+def _result(
+    published: PublishedImage, report: VerificationReport | None, source: Source, begun: float
+) -> PublicationResult:
+    """What the command that waits for this run shows."""
+    return PublicationResult.of(published, report, commit=source.commit.commit, seconds=time.monotonic() - begun)
 
 
 def _begin(branches: Mapping[Platform, BranchRequest], platform: Platform) -> Started:

@@ -6,9 +6,7 @@ import sys
 from typing import Any
 
 from local_stack.demonstration import Demonstration
-from soci_pipeline.soci.index.records import PlatformImage
-from soci_pipeline.soci.reasons import explained
-from soci_pipeline.text import sized
+from soci_pipeline.publish.result_table import digest_lines
 
 
 def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:
@@ -34,13 +32,7 @@ def as_text(result: Demonstration, seconds: float, *, still_up: bool = False) ->
         "",
         f"{publication.reference} is published.",
         "",
-        f"  {'image index':<14}{publication.index}",
-    ]
-    for record in publication.platforms:
-        lines += _platform_lines(record)
-    why = explained(layer.reason for record in publication.platforms for layer in record.layers)
-    lines += ["", *(f"  {line}" for line in why)] if why else []
-    lines += [
+        *digest_lines(publication.index, publication.platforms),
         "",
         f"  tags:     {', '.join(publication.tags)}",
         *(_to_try(result) if still_up else []),
@@ -65,16 +57,6 @@ def _to_try(result: Demonstration) -> list[str]:
     pull = [f"  pull:     {result.docker} pull {reference}"] if result.docker else []
     run = f"  flow run: {result.publication.run_url}"
     return [run, *pull, f"  verify:   {shlex.quote(sys.executable)} -m soci_pipeline verify --all {reference}"]
-
-
-def _platform_lines(record: PlatformImage) -> list[str]:
-    lines = [f"  {record.platform!s:<14}{record.manifest.digest}"]
-    if record.soci_index is not None:
-        lines.append(f"  {'  SOCI index':<14}{record.soci_index.digest}")
-    for layer in record.layers:
-        state = "indexed" if layer.ztoc else f"not indexed: {layer.reason.value if layer.reason else 'unknown'}"
-        lines.append(f"  {'  layer':<14}{layer.digest}  {sized(layer.size):>10}  {state}")
-    return lines
 
 
 def _headline(page: str) -> str:

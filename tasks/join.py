@@ -7,9 +7,8 @@ from prefect import task
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.annotations import index_annotations
-from soci_pipeline.publish.collect import reader
-from soci_pipeline.publish.join import join as join_images
 from soci_pipeline.publish.source import Source
+from soci_pipeline.publish.steps import push_joined
 from soci_pipeline.publish.target import Target
 from soci_pipeline.soci.index.records import PlatformImage
 from tasks.policies import STEP
@@ -20,14 +19,6 @@ from tasks.run_log import run_log
 def join(target: Target, source: Source, images: Sequence[PlatformImage], platforms: Sequence[Platform]) -> Descriptor:
     """Every digest of the branches is read back from the registry first; what does not fit refuses the join."""
     with run_log() as log:
-        client, repository = target.client, target.image.repository
-        index = join_images(
-            images,
-            annotations=index_annotations(source.commit),
-            read=reader(client, repository),
-            platforms=platforms,
-        )
-        found = index.descriptor
-        client.manifests.put(repository, found.digest, index.encode(), index.media_type)
+        found = push_joined(target, index_annotations(source.commit), images, platforms)
         log.info("joined %d platforms as %s@%s", len(images), target.image, found.digest)
         return found

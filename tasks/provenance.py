@@ -5,12 +5,9 @@ from typing import Any
 
 from prefect import task
 
-from soci_pipeline._version import __version__
 from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.publish.provenance import Origin, attach
-from soci_pipeline.publish.registries import connection_to
-from soci_pipeline.publish.signature import configured_signer, sign
 from soci_pipeline.publish.source import Source
+from soci_pipeline.publish.steps import attest_commit, sign_where_configured
 from soci_pipeline.publish.target import Target
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
@@ -30,17 +27,7 @@ def attest(
     parameters: Mapping[str, Any],
 ) -> None:
     """A referrer of the image index; a run of the same commit finds it there and adds none."""
-    image, commit = target.image, source.commit
     with run_log():
-        origin = Origin(
-            source=commit.url,
-            ref=commit.ref,
-            revision=commit.commit,
-            parameters=parameters,
-            tools={"soci-pipeline": __version__},
-        )
-        attach(target.client, image.repository, index, images, origin, name=image.name)
-        signer = configured_signer(settings.publish)
-        if signer is not None:
-            connection = connection_to(image, settings, aws=ecr_session(settings))
-            sign(image.with_digest(index.digest), signer, connection)
+        attest_commit(target, source.commit, index, images, parameters=parameters)
+        if settings.publish.signing_key is not None or settings.publish.signing_token:
+            sign_where_configured(target, index, settings, aws=ecr_session(settings))

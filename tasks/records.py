@@ -1,5 +1,6 @@
 """Branch records through Prefect's API: the way back that every worker has, without a shared disk or a bucket."""
 
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -10,8 +11,10 @@ from pydantic import ValidationError
 
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.prefect_rest.runs import RECORD
+from soci_pipeline.prefect_rest.runs import RECORD, RESULT
+from soci_pipeline.publish.records import PublicationResult
 from soci_pipeline.soci.index.records import PlatformImage
+from tasks.artifacts import make_artifact
 from tasks.outage import patiently
 
 
@@ -26,6 +29,23 @@ def write_record(image: PlatformImage) -> None:
     with get_client(sync_client=True) as client:
         # A second one, where the answer to the first was lost, says the same.
         patiently(lambda: client.create_artifact(artifact))
+
+
+def _store(*, key: str, **fields: Any) -> None:  # noqa: ARG001 - a key would be shared by all runs
+    with get_client(sync_client=True) as client:
+        client.create_artifact(ArtifactCreate(**fields))
+
+
+def write_result(result: PublicationResult) -> None:
+    """Attach the publication's result to its flow run, for the command that waits for it; a failure is only logged."""
+    make_artifact(
+        _store,
+        key="result",
+        type=RESULT,
+        description=f"The result for {result.reference}",
+        data=result.model_dump_json(),
+        flow_run_id=UUID(flow_run.get_id()),
+    )
 
 
 def read_record(run_id: UUID, platform: Platform) -> PlatformImage:

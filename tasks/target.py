@@ -2,9 +2,8 @@
 
 from prefect import task
 
-from soci_pipeline.publish.registries import prepare
-from soci_pipeline.publish.signature import configured_signer
 from soci_pipeline.publish.source import Source
+from soci_pipeline.publish.steps import checked_target
 from soci_pipeline.publish.tag_names import TagNames
 from soci_pipeline.publish.target import Target
 from soci_pipeline.registry.client import RegistryClient
@@ -28,10 +27,15 @@ def check_target(
 ) -> Target:
     """The target, once it is known that the registry lets this run push, and that the tags may move."""
     with run_log() as log:
-        # Before anything is built: without its token, the signature would fail at the end.
-        configured_signer(settings.publish)
-        rule = prepare(image, settings, aws=ecr_session(settings))
-        target = Target(image, client, names, ancestry_of(source), rule, force)
-        target.check(source.commit.commit)
+        target = checked_target(
+            image,
+            names,
+            source.commit.commit,
+            client,
+            settings,
+            ancestry=ancestry_of(source),
+            aws=ecr_session(settings),
+            force=force,
+        )
         log.info("%s takes pushes; the tags will be %s", image, ", ".join(names.tags))
         return target

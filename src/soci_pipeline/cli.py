@@ -26,6 +26,7 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor:run", "say what this machine can do, and what to do about each lack"),
     "setup": ("setup:run", "make work pools, limits, automations and blocks in Prefect"),
+    "publish": ("publish:run", "build, index, push, join, verify and tag an image"),
     "convert": ("convert:run", "index every layer of an OCI layout or archive that qualifies"),
     "index": ("index:run", "index an image that is already in a registry"),
     "push": ("push:run", "push an OCI layout to a registry"),

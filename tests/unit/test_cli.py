@@ -126,7 +126,7 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
 @pytest.mark.parametrize(
     ("words", "what", "right"),
     [
-        (["pusch"], "No such command 'pusch'", "Did you mean 'push'?"),
+        (["puhs"], "No such command 'puhs'", "Did you mean 'push'?"),
         (["publish-everything"], "No such command 'publish-everything'", "'soci-pipeline --help'"),
         (["verify"], "Missing argument 'REFERENCE'", "'soci-pipeline verify --help'"),
         (["verify", "x:1", "--plainhttp"], "No such option '--plainhttp'", "Did you mean '--plain-http'?"),

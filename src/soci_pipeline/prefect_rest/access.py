@@ -1,6 +1,7 @@
 """Where Prefect is and how to sign in to it, by the variables that Prefect itself reads."""
 
 import base64
+import re
 import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -8,8 +9,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.urls import redacted
 
 _LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api (a port is a number), or unset it."
+_CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/(?P<account>[^/]+)/workspaces/(?P<workspace>[^/]+)\Z")
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 
 
@@ -68,3 +71,14 @@ def verification_of(url: str, environment: Mapping[str, str]) -> ssl.SSLContext 
             f"the certificates for Prefect in {file!r} cannot be read: {getattr(error, 'strerror', error)}",
             advice="Have PREFECT_API_SSL_CERT_FILE (or SSL_CERT_FILE) name a file of certificates (PEM), or unset it.",
         ) from error
+
+
+def run_page(environment: Mapping[str, str], run: str) -> str:
+    """The page of a flow run in the UI: at ``PREFECT_UI_URL``, else beside the API or on Prefect Cloud."""
+    api = environment.get("PREFECT_API_URL", "").rstrip("/")
+    cloud = _CLOUD.match(api)
+    if cloud is not None:
+        beside = f"https://app.prefect.cloud/account/{cloud['account']}/workspace/{cloud['workspace']}"
+    else:
+        beside = api.removesuffix("/api")
+    return f"{(environment.get('PREFECT_UI_URL') or redacted(beside)).rstrip('/')}/runs/flow-run/{run}"

@@ -17,6 +17,7 @@ class WorkPool:
     type: str
     base_job_template: dict[str, Any]
     concurrency_limit: int | None
+    is_paused: bool = False
 
 
 class WorkPools(Connection):
@@ -35,7 +36,9 @@ class WorkPools(Connection):
             if not found:
                 return None
             limit, template = found["concurrency_limit"], dict(found["base_job_template"] or {})
-            return WorkPool(str(found["name"]), str(found["type"]), template, None if limit is None else int(limit))
+            paused = bool(found.get("is_paused"))
+            most = None if limit is None else int(limit)
+            return WorkPool(str(found["name"]), str(found["type"]), template, most, paused)
 
     def create_work_pool(self, fields: Mapping[str, Any]) -> None:
         """Make a work pool."""

@@ -12,6 +12,12 @@ from soci_pipeline.prefect_rest.errors import PrefectUnavailable, expected_shape
 RECORD = "soci-branch-record"
 """The type of the artifact that carries a branch's record back."""
 
+RESULT = "soci-publication-result"
+"""The type of the artifact that carries a publication's result to whoever waits for it."""
+
+PROGRESS = "progress"
+"""The type of Prefect's own artifact of a step's progress, whose data is a percentage."""
+
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """The types of state that a flow run does not leave by itself."""
 
@@ -32,8 +38,56 @@ class RunState:
         return self.kind == "COMPLETED"
 
 
+@dataclass(frozen=True, slots=True)
+class ChildRun:
+    """A flow run that another one has started."""
+
+    id: str
+    name: str
+    tags: tuple[str, ...]
+    state: str
+    """The name of its state, as ``Late`` or ``Running``."""
+    kind: str
+    message: str
+
+    @property
+    def is_failed(self) -> bool:
+        return self.kind in FINAL_STATES and self.kind != "COMPLETED"
+
+
 class FlowRuns(Connection):
     """The calls about flow runs."""
+
+    def work_pool_of(self, deployment: str) -> str | None:
+        """The work pool of ``flow/deployment``, empty where it has none; None if there is no such deployment."""
+        flow, _, name = deployment.partition("/")
+        found = self.ask("GET", f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}", missing={})
+        with expected_shape():
+            return str(found.get("work_pool_name") or "") if found else None
+
+    def child_runs(self, run: str) -> tuple[ChildRun, ...]:
+        """The flow runs that a run has started as its own, with their states; by the time of their creation."""
+        query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
+        with expected_shape():
+            found = sorted(self.list_of("/flow_runs/filter", query), key=lambda child: str(child.get("created")))
+            return tuple(_child(child) for child in found)
+
+    def progress(self, runs: Iterable[str]) -> dict[str, float]:
+        """The percentage of each step of some runs, by its description."""
+        asked = list(runs)
+        if not asked:
+            return {}
+        query = {"artifacts": {"type": {"any_": [PROGRESS]}}, "flow_runs": {"id": {"any_": asked}}}
+        with expected_shape():
+            found = self.list_of("/artifacts/filter", query)
+            return {str(artifact["description"]): float(artifact["data"]) for artifact in found}
+
+    def result(self, run: str) -> str | None:
+        """The result, as a JSON text, that a publication has left; None if there is none."""
+        query = {"artifacts": {"type": {"any_": [RESULT]}}, "flow_runs": {"id": {"any_": [run]}}}
+        with expected_shape():
+            found = sorted(self.list_of("/artifacts/filter", query), key=lambda artifact: str(artifact.get("created")))
+            return str(found[-1]["data"]) if found else None
 
     def create_run(
         self, deployment: str, parameters: Mapping[str, Any], *, key: str | None = None, tags: Sequence[str] = ()
@@ -86,6 +140,18 @@ class FlowRuns(Connection):
         with expected_shape():
             lines = [(int(line["level"]), str(line["message"])) for line in self.list_of("/logs/filter", query)]
         yield from lines
+
+
+def _child(document: Any) -> ChildRun:
+    state = document.get("state") or {}
+    return ChildRun(
+        id=_id(document),
+        name=str(document["name"]),
+        tags=tuple(map(str, document.get("tags") or ())),
+        state=str(document.get("state_name") or "Scheduled"),
+        kind=str(document.get("state_type") or "SCHEDULED"),
+        message=str(state.get("message") or ""),
+    )
 
 
 def _id(document: Any) -> str:

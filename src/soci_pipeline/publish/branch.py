@@ -210,7 +210,7 @@ def push(
 
     ``before`` is what `upload_layers` brought there already; those layers are skipped here and counted as sent.
     """
-    image = _image_of(branch, conversion)
+    image = image_of(branch, conversion)
     roots = [image.manifest, *image.attestations]
     if image.soci_index is not None:
         # A v1 SOCI index has the image as its subject, which must be there first.
@@ -238,7 +238,8 @@ def _layers(layout: Layout) -> list[Descriptor]:
     return list(found.values())
 
 
-def _image_of(branch: Branch, conversion: Conversion) -> PlatformImage:
+def image_of(branch: Branch, conversion: Conversion) -> PlatformImage:
+    """The record of the branch's platform; raises `SociPipelineError` where the conversion has none."""
     wanted = branch.request.platform
     for image in conversion.images:
         if image.platform.matches(wanted):

@@ -20,16 +20,21 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+@#=,-]*\Z")
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9._-]+")
 _SHORT = 12
+_SHORTEST = 7
 
 FIELDS = ("sha", "short_sha", "ref", "date", "version")
+_OF_THE_COMMIT = frozenset({"sha", "short_sha", "ref", "version"})
 
 
 def check_tag(tag: str) -> str:
     """The tag itself; raises `InvalidInput` where the distribution specification has no such tag."""
     if not is_tag(tag):
+        valid = _NOT_IN_TAGS.sub("-", tag).strip("-.")
+        suggestion = f"Use {valid!r}. " if is_tag(valid) and "{" not in tag else ""
         raise InvalidInput(
             f"not a tag: {tag[:200]!r}",
-            advice="A tag has up to 128 letters, digits, '_', '.' and '-', and begins with a letter, a digit or '_'.",
+            advice=f"{suggestion}A tag has up to 128 letters, digits, '_', '.' and '-', and begins with a letter, a "
+            "digit or '_'.",
         )
     return tag
 
@@ -63,8 +68,10 @@ class TagFields:
                 return self.date.isoformat()
             case "version":
                 if self.version is None:
-                    advice = "Publish a tag such as v1.2.0, or use {short_sha} instead."
-                    raise InvalidInput("the template needs {version}, and the source names none", advice=advice)
+                    raise InvalidInput(
+                        "{version} requires a git tag on the commit (for example v1.2.0); the commit has none",
+                        advice="Publish a tag such as v1.2.0, or use {short_sha} instead.",
+                    )
                 return ref_in_tag(self.version)
             case _:
                 known = ", ".join(f"{{{name}}}" for name in FIELDS)
@@ -121,6 +128,13 @@ def check_templates(templates: Iterable[str]) -> None:
     """Refuse templates that can never give a tag, before a commit is known; raises `InvalidInput`."""
     example = TagFields(sha="0" * 40, ref="main", date=date(2000, 1, 1), version="1.0")
     render_tags(tuple(templates), example)
+
+
+def names_commit(template: str, commit: str | None = None) -> bool:
+    """Whether a template gives the tag of a commit: by a field of it, or as its id, whole or abbreviated."""
+    if set(_FIELD.findall(template)) & _OF_THE_COMMIT:
+        return True
+    return commit is not None and len(template) >= _SHORTEST and commit.startswith(template)
 
 
 def platform_tags(tag: str, platforms: Iterable[Platform]) -> dict[Platform, str]:

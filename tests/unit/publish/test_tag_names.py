@@ -100,7 +100,7 @@ def test_a_ref_with_characters_of_no_sensible_branch_is_refused_where_it_is_used
 def test_a_missing_version_is_named_with_what_to_do() -> None:
     fields = TagFields(sha=SHA, ref="main", date=date(2026, 1, 1))
 
-    with pytest.raises(InvalidInput, match="the source names none") as caught:
+    with pytest.raises(InvalidInput, match="requires a git tag on the commit") as caught:
         render_tags(["{version}"], fields)
     assert "short_sha" in str(caught.value.advice)
 

@@ -1,0 +1,76 @@
+"""Which platforms a builder of this machine can build, and what helps where one is missing."""
+
+import os
+import re
+from collections.abc import Mapping
+
+from soci_pipeline.builders.builder import BuilderName
+from soci_pipeline.builders.buildx import has_containerd_store
+from soci_pipeline.builders.engine_client import docker_host, engine_information
+from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
+from soci_pipeline.machine.emulation import MACHINES, can_run
+from soci_pipeline.machine.programs import run
+from soci_pipeline.oci.platform import Platform
+
+_LINE = re.compile(r"^Platforms:\s+(.+)$", re.MULTILINE)
+_ANSWER_SECONDS = 60.0
+
+HELP = (
+    "Register an emulator for it with the kernel (package qemu-user-static, flag F of binfmt), or name a builder that "
+    "has it in SOCI_PIPELINE_BUILD_BUILDX_BUILDER (`docker buildx ls` lists them)."
+)
+
+
+def buildable(
+    builder: BuilderName, *, buildx_builder: str | None = None, env: Mapping[str, str] | None = None
+) -> frozenset[Platform] | None:
+    """The platforms that this machine's engine, or the named buildx builder, can build; None for any.
+
+    Raises `EngineUnavailable` where no engine answers.
+    """
+    if builder is BuilderName.PREBUILT:
+        return None
+    environment = os.environ if env is None else env
+    information = engine_information(environment)
+    if information is None and buildx_builder is None:
+        raise EngineUnavailable(f"no Docker engine answers at {docker_host(environment)}")
+    if builder is not BuilderName.DOCKER:
+        listed = _of_buildx(buildx_builder, environment)
+        if buildx_builder is not None:
+            return listed
+        if listed:
+            return listed | _of_this_machine() if _is_here(environment) else listed
+    if information is not None and has_containerd_store(information):
+        return frozenset({Platform.parse(f"{information['OSType']}/{information['Architecture']}").normalised()})
+    return _of_this_machine()
+
+
+def _of_buildx(name: str | None, env: Mapping[str, str]) -> frozenset[Platform]:
+    """The platforms that `docker buildx inspect` lists; none where the machine has no buildx."""
+    try:
+        # Named, so that a `docker buildx use` of this machine's user does not decide.
+        said = run(["docker", "buildx", "inspect", name or "default"], env=env, timeout=_ANSWER_SECONDS).stdout
+    except (ToolFailed, ToolMissing) as error:
+        if name is None:
+            return frozenset()
+        raise EngineUnavailable(
+            f"the buildx builder {name!r} does not answer: {error.reason}", advice="`docker buildx ls` lists them."
+        ) from error
+    found = set()
+    for word in (word for line in _LINE.findall(said) for word in line.split(",")):
+        try:
+            found.add(Platform.parse(word.strip().rstrip("*")).normalised())
+        except InvalidInput:
+            # A platform that this library does not know.
+            continue
+    return frozenset(found)
+
+
+def _of_this_machine() -> frozenset[Platform]:
+    """Its own platform, and those that the kernel emulates."""
+    native = Platform.native().normalised()
+    return frozenset({native, *(Platform("linux", each) for each in MACHINES if can_run(each))})
+
+
+def _is_here(env: Mapping[str, str]) -> bool:
+    return docker_host(env).startswith("unix://")

@@ -1,0 +1,190 @@
+"""The parameters of a publication as options, made from the model: names, help, defaults, and the checks.
+
+A list is given by repeating its option (``--tag``, ``--platform``), a mapping or a group of parameters by repeating
+``NAME=VALUE``. ``--params FILE`` has parameters by their names, as JSON or YAML; an option overrides the file.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from soci_pipeline.commands.command import FILE_PATH, Arguments, together
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.text import did_you_mean
+from soci_pipeline.validation import Problem, problems_of
+
+_ARGUMENTS = ("source", "image")
+_SINGULAR = {"tags": "tag", "platforms": "platform"}
+# What stands here may be a secret that was given in the wrong place.
+_NOT_REPEATED = frozenset({"build_args", "build_secrets", "source_credentials"})
+_SHOWN = 100
+# Both are required, and neither is shown.
+_DEFAULTS = PublishRequest.model_construct(image=None, source=None).model_dump(mode="json", exclude=set(_ARGUMENTS))  # type: ignore[arg-type]
+
+
+class _NameValue(click.ParamType[tuple[str, str]]):
+    """One entry of a mapping, ``NAME=VALUE``."""
+
+    name = "NAME=VALUE"
+
+    def convert(
+        self,
+        value: str | tuple[str, str],
+        param: click.Parameter | None,  # noqa: ARG002
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> tuple[str, str]:
+        """Split at the first equals sign."""
+        if not isinstance(value, str):
+            return value
+        name, equals, rest = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter("must have the form NAME=VALUE")
+        return name, rest
+
+
+def option_of(name: str) -> str:
+    """The option of a parameter, as ``--build-args``; of an argument its name in the help."""
+    return name.upper() if name in _ARGUMENTS else f"--{_SINGULAR.get(name, name).replace('_', '-')}"
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
+    kind: Any = next((each for each in get_args(field.annotation) if each is not type(None)), field.annotation)
+    # click shows its own default, so the model's is in the text.
+    settings: dict[str, Any] = {"default": None, "help": _help(name, field)}
+    words = [name, option_of(name)]
+    if field.annotation is bool:
+        return click.option(name, f"{option_of(name)}/{option_of(name).replace('--', '--no-', 1)}", **settings)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return click.option(*words, type=click.Choice([each.value for each in kind]), **settings)
+    if _is_mapping(field):
+        return click.option(*words, type=_NameValue(), multiple=True, metavar="NAME=VALUE", **settings)
+    if name in _SINGULAR:
+        return click.option(*words, multiple=True, metavar=_SINGULAR[name].upper(), **settings)
+    metavar = "SECONDS" if field.annotation is not str and name == "worker_wait" else "TEXT"
+    return click.option(*words, metavar=metavar, **settings)
+
+
+def _is_mapping(field: FieldInfo) -> bool:
+    kind = field.annotation
+    return (isinstance(kind, type) and issubclass(kind, BaseModel)) or str(kind).startswith("dict")
+
+
+def _is_group(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    text = (field.description or "").rstrip()
+    default = _DEFAULTS[name]
+    if _is_group(field):
+        return f"{text} NAME is one of {', '.join(default)}."
+    if isinstance(default, list):
+        default = ", ".join(default)
+    many = " May be repeated." if name in _SINGULAR else ""
+    known = default not in (None, False, {}, "") and field.annotation is not bool
+    return f"{text}{many}" + (f"  [default: {default}]" if known else "")
+
+
+parameter_options = together(
+    *(_option(name, field) for name, field in PublishRequest.model_fields.items() if name not in _ARGUMENTS),
+    click.option(
+        "--params",
+        type=FILE_PATH,
+        metavar="FILE",
+        help="parameters by their names, as JSON or YAML; options override them",
+    ),
+)
+"""An option for each parameter but source and image, and ``--params``."""
+
+
+def request_of(arguments: Arguments, *, source: str) -> PublishRequest:
+    """The checked parameters; raises `InvalidInput` that names each option, its value and what is allowed."""
+    from_file = {} if arguments.params is None else _read(arguments.params)
+    given = _given(arguments)
+    values: dict[str, Any] = dict(from_file)
+    for name, value in given.items():
+        held = values.get(name)
+        values[name] = held | value if isinstance(held, dict) and isinstance(value, dict) else value
+    values |= {"source": source, "image": arguments.image}
+    try:
+        return PublishRequest.model_validate(values)
+    except ValidationError as error:
+        problems = problems_of(error, unknown="there is no such parameter")
+        # A text is read where it is no instance, so what is wrong with the text says more.
+        telling = [problem for problem in problems if problem.kind != "is_instance_of"] or problems
+        lines = [_line(problem, values, given, arguments.params) for problem in telling]
+        # Not as a cause: pydantic's words quote the value, which may be a secret.
+        raise InvalidInput(
+            "; ".join(dict.fromkeys(lines)), advice="`soci-pipeline publish --help` shows what each option takes."
+        ) from None
+
+
+def platforms_given(arguments: Arguments) -> bool:
+    """Whether the caller chose the platforms, on the command line or in the file."""
+    return bool(arguments.platforms) or (arguments.params is not None and "platforms" in _read(arguments.params))
+
+
+def _given(arguments: Arguments) -> dict[str, Any]:
+    """The parameters that options give."""
+    found: dict[str, Any] = {}
+    for name, field in PublishRequest.model_fields.items():
+        value = None if name in _ARGUMENTS else getattr(arguments, name)
+        if value is None or value == ():
+            continue
+        found[name] = dict(value) if _is_mapping(field) else list(value) if name in _SINGULAR else value
+    if "platforms" in found:
+        found["platforms"] = [part for text in found["platforms"] for part in text.split(",")]
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The parameters of a file; raises `InvalidInput` that names it."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InvalidInput(f"--params {path}: {error.strerror}", advice="Name a file with parameters.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" (line {mark.line + 1})"
+        raise InvalidInput(f"--params {path} is not valid JSON or YAML{where}", advice="Correct the file.") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"--params {path} must hold parameters by their names", advice="For example `tags: [v1]`.")
+    for name in document:
+        if name not in PublishRequest.model_fields:
+            known = {each: each for each in PublishRequest.model_fields}
+            advice = did_you_mean(str(name), known) or f"Parameters are {', '.join(known)}."
+            raise InvalidInput(f"--params {path}: there is no parameter {str(name)[:_SHOWN]!r}", advice=advice)
+    return document
+
+
+def _line(problem: Problem, values: Mapping[str, Any], given: Mapping[str, Any], file: Path | None) -> str:
+    """One problem: the option or the place in the file, the value where it holds no secret, and what is wrong."""
+    if not problem.place:
+        return problem.text
+    name = str(problem.place[0])
+    field = PublishRequest.model_fields.get(name)
+    inner = str(problem.place[1]) if len(problem.place) > 1 and field is not None and _is_mapping(field) else ""
+    value = values.get(name)
+    for part in problem.place[1:]:
+        value = _item(value, part)
+    from_file = file is not None and name not in given and name not in _ARGUMENTS
+    where = f"{file}: {name}" if from_file else option_of(name)
+    shown = "" if name in _NOT_REPEATED or not isinstance(value, str | int | float) else f" {str(value)[:_SHOWN]!r}"
+    if inner:
+        shown = f" {inner}" + ("" if not shown else f"={value}")
+    return f"{where}{shown}: {problem.text}"
+
+
+def _item(value: Any, part: int | str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(part, value)
+    if isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return value

@@ -1,0 +1,89 @@
+"""Secrets of a publication: named in the parameters, read where they are needed, handed over by file.
+
+No value becomes a parameter, a result, a log line or an argument of a program. `read_secret` reads an ARN; who can
+read other places (a Prefect block) passes a reader of its own.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from soci_pipeline.aws.secrets import is_secret_arn, read_secret
+from soci_pipeline.errors import InvalidInput
+from soci_pipeline.git.sign_in import GitCredentials
+
+Read = Callable[[str], Any]
+"""Returns what a place holds: text, bytes or a mapping. Its errors name the place, never its contents."""
+
+_TOKEN_FIELDS = ("token", "password", "value")
+
+
+def read_arn(place: str) -> Any:
+    """Read a secret of AWS Secrets Manager; raises `InvalidInput` for a Prefect block, which only a flow can read."""
+    if is_secret_arn(place):
+        return read_secret(place)
+    raise InvalidInput(
+        f"{place} is a Prefect block, and only a run through Prefect can read it",
+        advice="Name the ARN of a secret in AWS Secrets Manager, or publish through Prefect with --remote.",
+    )
+
+
+def credentials_from(place: str, read: Read) -> GitCredentials:
+    """Make credentials of a token, or of a mapping of ``username``, ``password`` or ``token``, and ``ssh_key``."""
+    held = _parsed(read(place))
+    if isinstance(held, str):
+        if "PRIVATE KEY-----" in held:
+            return GitCredentials(ssh_key=SecretStr(held))
+        return GitCredentials(password=SecretStr(held))
+    fields = held if isinstance(held, Mapping) else {}
+    secret = next((str(fields[name]) for name in _TOKEN_FIELDS if fields.get(name)), None)
+    key = fields.get("ssh_key")
+    if secret is None and not key:
+        raise InvalidInput(f"{place} has none of token, password and ssh_key")
+    return GitCredentials(
+        username=str(fields.get("username") or "git"),
+        password=None if secret is None else SecretStr(secret),
+        ssh_key=SecretStr(str(key)) if key else None,
+    )
+
+
+@contextlib.contextmanager
+def secret_files(secrets: Mapping[str, str], folder: Path, read: Read) -> Iterator[dict[str, Path]]:
+    """Write each secret to a file that only its owner can read, below ``folder``; removed when the block is left.
+
+    The folder is the run's own: what a killed run leaves in it is removed by the next one's reaper.
+    """
+    place = folder / "secrets"
+    place.mkdir(mode=0o700)
+    try:
+        yield {name: _write(place / name, read(where)) for name, where in secrets.items()}
+    finally:
+        shutil.rmtree(place)
+
+
+def _write(path: Path, value: Any) -> Path:
+    # A text goes over as it is, JSON too: the program that reads it may compare or sign it.
+    text = value if isinstance(value, str | bytes) else json.dumps(value)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def _parsed(value: Any) -> Any:
+    """A JSON object as a mapping; any other text as it is. Raises `InvalidInput` for bytes that are no text."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidInput("the credentials are no text", advice="Store a token, or a JSON object.") from error
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value

@@ -1,0 +1,91 @@
+"""The steps of a publication before and after its branches, each one call: tasks and a local publication make them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from soci_pipeline._version import __version__
+from soci_pipeline.git.source import ResolvedSource
+from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.collect import reader
+from soci_pipeline.publish.join import join
+from soci_pipeline.publish.provenance import Origin, attach
+from soci_pipeline.publish.registries import connection_to, prepare
+from soci_pipeline.publish.signature import configured_signer, sign
+from soci_pipeline.publish.tag_names import TagNames
+from soci_pipeline.publish.tags import IsAncestor
+from soci_pipeline.publish.target import Target
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.settings import Settings
+from soci_pipeline.soci.index.records import PlatformImage
+
+if TYPE_CHECKING:
+    import boto3
+
+
+def checked_target(
+    image: ImageReference,
+    names: TagNames,
+    revision: str,
+    client: RegistryClient,
+    settings: Settings,
+    *,
+    ancestry: Callable[[], AbstractContextManager[IsAncestor]],
+    aws: "boto3.Session | None" = None,
+    force: bool = False,
+) -> Target:
+    """Return the target once it is known that the registry accepts a push, and that the tags may move to ``revision``.
+
+    Raises as `Target.check`, and `InvalidInput` where the configured signer cannot sign.
+    """
+    # Before anything is built: without its token, the signature would fail at the end.
+    configured_signer(settings.publish)
+    rule = prepare(image, settings, aws=aws)
+    target = Target(image, client, names, ancestry, rule, force)
+    target.check(revision)
+    return target
+
+
+def push_joined(
+    target: Target, annotations: Mapping[str, str], images: Sequence[PlatformImage], platforms: Sequence[Platform]
+) -> Descriptor:
+    """Join the branches' images under one image index, and push it by its digest; raises as `join`.
+
+    Every digest of the branches is read back from the registry first.
+    """
+    client, repository = target.client, target.image.repository
+    index = join(images, annotations=annotations, read=reader(client, repository), platforms=platforms)
+    found = index.descriptor
+    client.manifests.put(repository, found.digest, index.encode(), index.media_type)
+    return found
+
+
+def attest_commit(
+    target: Target,
+    commit: ResolvedSource,
+    index: Descriptor,
+    images: Sequence[PlatformImage],
+    *,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Attach the provenance statement to an image index; one of the same commit that is there already is kept."""
+    origin = Origin(
+        source=commit.url,
+        ref=commit.ref,
+        revision=commit.commit,
+        parameters=parameters,
+        tools={"soci-pipeline": __version__},
+    )
+    attach(target.client, target.image.repository, index, images, origin, name=target.image.name)
+
+
+def sign_where_configured(
+    target: Target, index: Descriptor, settings: Settings, *, aws: "boto3.Session | None" = None
+) -> None:
+    """Sign an image index with the key or token of the settings; do nothing where they name neither."""
+    signer = configured_signer(settings.publish)
+    if signer is not None:
+        connection = connection_to(target.image, settings, aws=aws)
+        sign(target.image.with_digest(index.digest), signer, connection)

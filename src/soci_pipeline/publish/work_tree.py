@@ -1,0 +1,175 @@
+"""A folder of this machine as the source of a publication: the commit that it has, or a snapshot of its files.
+
+A folder of a git work tree without changes is published as its commit, so that its digests repeat on any machine. What
+differs from the commit, or is in no repository, becomes a snapshot: a commit of its own in a repository below the run's
+folder, made of the files as `git add` would take them. The folder itself and its repository are only read.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.git.program import Git
+from soci_pipeline.git.source import ResolvedSource, resolve
+from soci_pipeline.publish.request import PublishRequest
+
+_BRANCH = "refs/heads/snapshot"
+_WHO = ("-c", "user.name=soci-pipeline", "-c", "user.email=snapshot@invalid", "-c", "commit.gpgsign=false")
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """A folder of this machine: the top of its repository, None where it is in none, and its path below that.
+
+    ``head`` is the current commit, None where there is none yet. ``changes`` are the paths that differ from it.
+    """
+
+    folder: Path
+    top: Path | None
+    below: str
+    head: str | None
+    changes: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the folder holds what the current commit does."""
+        return self.head is not None and not self.changes
+
+    @property
+    def why_uncommitted(self) -> str | None:
+        """Why the files are not those of a commit; None where they are."""
+        if self.is_clean:
+            return None
+        if self.top is None:
+            return f"{self.folder} is not in a git repository"
+        if self.head is None:
+            return f"{self.top} has no commit yet"
+        more = f" and {len(self.changes) - _SHOWN} more" if len(self.changes) > _SHOWN else ""
+        return f"{self.folder} has uncommitted changes: {', '.join(self.changes[:_SHOWN])}{more}"
+
+
+def read_work_tree(path: Path) -> WorkTree:
+    """Look at a folder; raises `InvalidInput` where there is none, `SourceError` where git cannot read it."""
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.exists() else "does not exist"
+        raise InvalidInput(
+            f"SOURCE {str(path)!r} {what}", advice="Give a folder of this machine, or the URL of a git repository."
+        )
+    folder = path.resolve()
+    with Git.session() as git:
+        top = _top(git, folder)
+        if top is None:
+            return WorkTree(folder, None, "", None, ())
+        below = folder.relative_to(top).as_posix()
+        below = "" if below == "." else below
+        try:
+            head = git.run("-C", str(top), "rev-parse", "--verify", "--quiet", "HEAD^{commit}").strip()
+        except SourceError:
+            return WorkTree(folder, top, below, None, ())
+        return WorkTree(folder, top, below, head, tuple(_changes(git, folder)))
+
+
+def check_folder(tree: WorkTree, request: PublishRequest) -> None:
+    """Raise `InvalidInput` for what the folder already shows: a missing build file, or no git tag for ``{version}``."""
+    for name in request.builder.needs:
+        path = request.context if name == "context" else request.dockerfile_in_source
+        if not (tree.folder / path).exists():
+            raise InvalidInput(
+                f"--{name} {getattr(request, name)!r}: {tree.folder} has no {path}",
+                advice="--context is a folder of SOURCE, and --dockerfile starts at the context.",
+            )
+    templates = [tag for tag in request.tags if "{version}" in tag]
+    if tree.is_clean and templates and not _git_tags(tree):
+        raise InvalidInput(
+            f"--tag {templates[0]!r}: {{version}} requires a git tag on the commit (for example v1.2.0); the commit "
+            "has none",
+            advice="Tag the commit (`git tag v1.2.0`), or use {short_sha} instead.",
+        )
+
+
+def _git_tags(tree: WorkTree) -> list[str]:
+    with Git.session() as git:
+        return git.run("-C", str(tree.folder), "tag", "--points-at", "HEAD").split()
+
+
+def _top(git: Git, folder: Path) -> Path | None:
+    try:
+        found = git.run("-C", str(folder), "rev-parse", "--show-toplevel").strip()
+    except SourceError:
+        if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+            # A repository of another user, or a damaged one.
+            raise
+        return None
+    return Path(found).resolve() if found else None
+
+
+def _changes(git: Git, folder: Path) -> Iterator[str]:
+    words = iter(git.run("-C", str(folder), "status", "--porcelain", "-z", "--", ".").split("\0"))
+    for word in words:
+        if word:
+            yield word[3:]
+            if word[0] in "RC":
+                # The path that it had before.
+                next(words, None)
+
+
+def commit_of(tree: WorkTree, ref: str | None, *, files: Sequence[str]) -> ResolvedSource:
+    """Resolve a ref of the work tree's repository, or its current commit; ``files`` start at the repository's top.
+
+    Raises as `soci_pipeline.git.source.resolve`.
+    """
+    if tree.top is None:
+        raise InvalidInput(
+            f"--ref {ref!r}: {tree.folder} is not in a git repository", advice="Leave --ref out, or run `git init`."
+        )
+    return resolve(str(tree.top), ref, files=files)
+
+
+def snapshot_of(tree: WorkTree, place: Path, *, files: Sequence[str]) -> ResolvedSource:
+    """Commit the files of the folder to a new repository at ``place``; ``files`` start at the folder.
+
+    Takes what `git add --all` takes: files that are ignored and not tracked are left out. Raises `SourceError` where
+    one of ``files`` is missing.
+    """
+    top = tree.top or tree.folder
+    with Git.session() as git:
+        git.run_here("init", "--quiet", "--bare", *_object_format(git, tree), str(place))
+        in_snapshot = ("--git-dir", str(place), "--work-tree", str(top))
+        moment = _newest(tree.folder)
+        if tree.head is not None:
+            objects = git.run("-C", str(top), "rev-parse", "--path-format=absolute", "--git-path", "objects").strip()
+            (place / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+            # The tracked files first: one of them may be ignored by now.
+            git.run_here(*in_snapshot, "read-tree", tree.head)
+            moment = int(git.run_here(*in_snapshot, "show", "-s", "--format=%ct", tree.head).strip())
+        git.run_here("-C", str(top), *in_snapshot, "add", "--all", "--", tree.below or ".")
+        prefix = (f"--prefix={tree.below}/",) if tree.below else ()
+        written = git.run_here(*in_snapshot, "write-tree", *prefix).strip()
+        dates = {"GIT_AUTHOR_DATE": f"{moment} +0000", "GIT_COMMITTER_DATE": f"{moment} +0000"}
+        commit = git.run(*_WHO, *in_snapshot, "commit-tree", "-m", "snapshot", written, extra=dates).strip()
+        git.run_here("--git-dir", str(place), "update-ref", _BRANCH, commit)
+    return resolve(str(place), _BRANCH, files=files)
+
+
+def _object_format(git: Git, tree: WorkTree) -> tuple[str, ...]:
+    if tree.head is None:
+        return ()
+    return (f"--object-format={git.run('-C', str(tree.top), 'rev-parse', '--show-object-format').strip()}",)
+
+
+def _newest(folder: Path) -> int:
+    """The time of the newest file, which stands for a commit's: builds then get the same time until a file changes."""
+    newest = 0
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".git"]
+        newest = max([newest, *(int(os.lstat(os.path.join(parent, name)).st_mtime) for name in files)])  # noqa: PTH118
+    return newest
+
+
+def below_top(tree: WorkTree, path: str) -> str:
+    """A path of the folder as one of the repository."""
+    return posixpath.normpath(posixpath.join(tree.below or ".", path))

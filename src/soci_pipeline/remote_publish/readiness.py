@@ -1,0 +1,66 @@
+"""Whether a publication would be carried out: its deployments, their work pools, and the workers that poll them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from soci_pipeline.errors import NoWorker, StackError
+from soci_pipeline.oci.platform import Platform
+from soci_pipeline.prefect_rest.client import PrefectApi
+
+DEPLOYMENT = "publish-image/default"
+"""The deployment that publishes an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A deployment that a publication needs, with its work pool and the workers online; ``lack`` is what is missing."""
+
+    what: str
+    deployment: str
+    pool: str
+    workers: tuple[str, ...]
+    lack: str | None = None
+    advice: str | None = None
+
+
+def branch_deployment(platform: Platform) -> str:
+    """The deployment that builds for a platform."""
+    return f"build-platform/{platform.slug}"
+
+
+def parts_of(api: PrefectApi, platforms: Sequence[Platform]) -> tuple[Part, ...]:
+    """Look up what a publication for some platforms needs; raises `StackError` for a deployment that is missing."""
+    wanted = {"control": DEPLOYMENT} | {str(platform): branch_deployment(platform) for platform in platforms}
+    pools = {what: api.work_pool_of(deployment) for what, deployment in wanted.items()}
+    missing = [f"{wanted[what]} ({what})" for what, pool in pools.items() if not pool]
+    if missing:
+        raise StackError(
+            f"Prefect has no deployment {', '.join(missing)}",
+            advice="Run `soci-pipeline setup` and `prefect --no-prompt deploy --all`, or choose other platforms.",
+        )
+    return tuple(_part(api, what, wanted[what], pool or "") for what, pool in pools.items())
+
+
+def _part(api: PrefectApi, what: str, deployment: str, name: str) -> Part:
+    pool = api.work_pool(name)
+    if pool is None:
+        return Part(what, deployment, name, (), f"there is no work pool {name}", "Run `soci-pipeline setup`.")
+    workers = api.online_workers(name)
+    if pool.is_paused:
+        advice = f"Run `prefect work-pool resume {name}`."
+        return Part(what, deployment, name, workers, f"the work pool {name} is paused", advice)
+    if not workers:
+        where = "" if what == "control" else f" on a {what} machine"
+        advice = f"Start one{where}: `prefect worker start --pool {name}`."
+        return Part(what, deployment, name, (), f"no worker polls the work pool {name}", advice)
+    return Part(what, deployment, name, workers)
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise `NoWorker` that names every pool from which nobody would take a run, with the command that helps."""
+    lacking = [part for part in parts if part.lack is not None]
+    if lacking:
+        raise NoWorker(
+            "; ".join(f"{part.what}: {part.lack}" for part in lacking),
+            advice=" ".join(dict.fromkeys(part.advice for part in lacking if part.advice)),
+        )

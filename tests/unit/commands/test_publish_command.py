@@ -1,0 +1,435 @@
+"""The command `publish` from this machine, of prebuilt images: sources, tags, results, and what it rejects."""
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soci_pipeline.cli import main
+from soci_pipeline.errors import ExitCode
+from soci_pipeline.oci.layout import Layout
+from soci_pipeline.publish.dry_run import plan_here
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.settings import Settings
+from soci_pipeline.verification.verify import verify
+from tests.support.git_repositories import Repository, repository
+from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
+from tests.support.programs import write_program
+from tests.support.tars import noise
+
+REPOSITORY = "demo/site"
+
+
+@dataclass
+class Publisher:
+    """Publishes with the command line; ``images`` are prebuilt layouts of two platforms."""
+
+    client: RegistryClient
+    images: Path
+    capture: pytest.CaptureFixture[str]
+    log: pytest.LogCaptureFixture
+
+    @property
+    def image(self) -> str:
+        return f"{self.client.registry}/{REPOSITORY}"
+
+    def run(self, source: Path | str, *options: str) -> tuple[int, dict[str, Any], str]:
+        """The exit status, the JSON object, and the log."""
+        prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{self.images}/{{platform}}")
+        status = main(["publish", str(source), self.image, *prebuilt, "--json", *options])
+        return status, json.loads(self.capture.readouterr().out), "\n".join(self.log.messages)
+
+    def digest(self, tag: str) -> str | None:
+        found = self.client.manifests.head(REPOSITORY, tag)
+        return None if found is None else str(found.digest)
+
+
+@pytest.fixture
+def publisher(
+    client: RegistryClient,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Publisher:
+    images = tmp_path / "images"
+    images.mkdir()
+    for platform in (AMD64, ARM64):
+        image_layout(
+            images / platform.slug, platform, [gzip_layer({"opt/model.bin": noise((1 << 20) + len(str(platform)))})]
+        )
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "no-prefect"))
+    return Publisher(client, images, capsys, caplog)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Repository:
+    return repository(tmp_path / "source", {"Dockerfile": "FROM scratch\n", "site/Dockerfile": "FROM scratch\n"})
+
+
+def test_a_clean_folder_is_published_as_its_commit_indexed_verified_and_tagged(
+    publisher: Publisher, source: Repository
+) -> None:
+    commit = source.git("rev-parse", "HEAD")
+    status, answer, log = publisher.run(
+        source.path, "--soci", "min_layer_size=0", "--tag", "{short_sha}", "--tag", "latest"
+    )
+    assert status == ExitCode.OK
+    assert log.splitlines()[0].startswith("publishing from this machine")
+    assert answer["commit"] == commit
+    assert answer["tags"] == [commit[:12], "latest"]
+    assert answer["verified"]
+    assert answer["uncommitted"] is None
+    assert [each["platform"] for each in answer["platforms"]] == ["linux/amd64", "linux/arm64"]
+    assert all(each["soci_index"] for each in answer["platforms"])
+    assert publisher.digest("latest") == publisher.digest(commit[:12]) == answer["index"]
+    assert verify(publisher.client, REPOSITORY, "latest").ok
+
+
+def test_the_same_commit_gives_the_same_index_again(publisher: Publisher, source: Repository) -> None:
+    _, first, _ = publisher.run(source.path)
+    _, second, _ = publisher.run(source.path / "site", "--context", ".")
+    assert first["index"] == second["index"]
+    assert second["platforms"][0]["bytes_uploaded"] == 0
+
+
+def test_uncommitted_changes_are_named_and_never_get_the_tag_of_the_commit(
+    publisher: Publisher, source: Repository
+) -> None:
+    commit = source.git("rev-parse", "HEAD")
+    (source.path / "new file.txt").write_text("draft")
+    tags = ("--tag", "{short_sha}", "--tag", commit[:10], "--tag", "v-{ref}", "--tag", "dev")
+    status, answer, log = publisher.run(source.path, *tags)
+    assert status == ExitCode.OK
+    assert answer["tags"] == ["dev"]
+    assert set(answer["left_out"]) == {"{short_sha}", commit[:10], "v-{ref}"}
+    assert "new file.txt" in answer["uncommitted"]
+    assert "new file.txt" in log
+    assert answer["commit"] is None
+    assert publisher.digest(commit[:12]) is None
+    manifest = json.loads(publisher.client.manifests.get(REPOSITORY, "dev")[1])
+    assert "org.opencontainers.image.revision" not in manifest["annotations"]
+
+
+def test_without_another_tag_uncommitted_changes_are_rejected_before_anything_is_pushed(
+    publisher: Publisher, source: Repository
+) -> None:
+    (source.path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    status, answer, _ = publisher.run(source.path)
+    assert status == ExitCode.INVALID_INPUT
+    assert "Dockerfile" in answer["reason"]
+    assert "--tag dev" in answer["advice"]
+    assert publisher.digest("latest") is None
+
+
+def test_a_change_outside_of_the_folder_does_not_count(publisher: Publisher, source: Repository) -> None:
+    (source.path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    status, answer, _ = publisher.run(source.path / "site")
+    assert (status, answer["uncommitted"]) == (ExitCode.OK, None)
+
+
+def test_a_folder_that_is_in_no_repository_is_published_without_a_commit(publisher: Publisher, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "file").write_text("content")
+    os.utime(plain / "file", (1_700_000_000, 1_700_000_000))
+    status, answer, _ = publisher.run(plain, "--tag", "dev", "--tag", "{sha}")
+    assert status == ExitCode.OK
+    assert (answer["commit"], answer["tags"]) == (None, ["dev"])
+    assert "not in a git repository" in answer["uncommitted"]
+    _, again, _ = publisher.run(plain, "--tag", "dev")
+    assert again["index"] == answer["index"]
+
+
+def test_a_url_is_fetched_and_published_from_here_without_prefect(publisher: Publisher, source: Repository) -> None:
+    status, answer, _ = publisher.run(f"file://{source.path}", "--tag", "latest", "--platform", "linux/arm64")
+    assert status == ExitCode.OK
+    assert [each["platform"] for each in answer["platforms"]] == ["linux/arm64"]
+
+
+def test_nothing_is_left_in_the_working_folder(publisher: Publisher, source: Repository, tmp_path: Path) -> None:
+    publisher.run(source.path)
+    assert list((tmp_path / "work" / "runs").iterdir()) == []
+
+
+def test_what_holds_the_same_images_already_is_not_published_again(publisher: Publisher, source: Repository) -> None:
+    _, first, _ = publisher.run(source.path, "--tag", "nightly")
+    source.commit({"README": "other"}, at=1_700_000_100)
+    status, answer, _ = publisher.run(source.path, "--unless-same-as", "nightly")
+    assert status == ExitCode.OK
+    assert (answer["same_as"], answer["tags"], answer["index"]) == ("nightly", [], first["index"])
+
+
+def test_options_override_the_file_of_parameters(publisher: Publisher, source: Repository, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("tags: [from-file]\nplatforms: [linux/amd64]\nsoci:\n  min_layer_size: 0\n  span_size: 65536\n")
+    _, answer, _ = publisher.run(
+        source.path, "--params", str(file), "--tag", "from-option", "--soci", "span_size=131072"
+    )
+    assert answer["tags"] == ["from-option"]
+    assert [each["platform"] for each in answer["platforms"]] == ["linux/amd64"]
+    assert answer["platforms"][0]["soci_index"] is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--tag", "feature/x"], "--tag: not a tag: 'feature/x'. Use 'feature-x'"),
+        (["--tag", "{nope}"], "--tag"),
+        (["--platform", "linux/arm65"], "--platform 'linux/arm65': unknown architecture 'arm65'"),
+        (["--platform", "linux/amd64", "--platform", "linux/amd64"], "--platform: given twice: linux/amd64"),
+        (["--soci", "span_size=0"], "--soci span_size=0:"),
+        (["--soci", "spansize=1"], "--soci spansize=1: there is no such parameter"),
+        (["--worker-wait", "soon"], "--worker-wait 'soon'"),
+        (["--worker-wait", "5"], "--worker-wait only applies to a publication through Prefect"),
+        (["--build-args", "API_TOKEN=abc"], "--build-args: the build argument API_TOKEN looks like a secret"),
+        (["--build-secrets", "npm=hunter2"], "--build-secrets: the build secret npm must name"),
+        (["--build-secrets", "npm=secret/npm"], "secret/npm is a Prefect block"),
+        (["--context", "../up"], "--context '../up': '../up' is not a path inside the source"),
+        (["--ref", "--upload-pack=x"], "--ref"),
+        (["--params", "/nowhere.yaml"], "--params /nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_a_mistake_is_answered_at_once_by_option_value_and_what_is_allowed(
+    options: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = time.monotonic()
+    status = main(["publish", str(tmp_path), "127.0.0.1:9/demo/site", "--json", *options])
+    shown = capsys.readouterr()
+    assert status == ExitCode.INVALID_INPUT
+    answer = json.loads(shown.out)
+    assert reason in answer["reason"]
+    assert answer["advice"]
+    assert "hunter2" not in shown.out + shown.err
+    assert "=abc" not in shown.out + shown.err
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("tagz: [a]\n", "there is no parameter 'tagz'"),
+        ("- a\n", "must hold parameters by their names"),
+        ("a: [\n", "is not valid JSON or YAML (line 2)"),
+        ('{"tags": ["a/b"]}', "params.yaml: tags"),
+    ],
+)
+def test_a_mistake_in_the_file_of_parameters_names_the_file(
+    content: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(content)
+    status = main(["publish", str(tmp_path), "127.0.0.1:9/demo/site", "--json", "--params", str(file)])
+    assert status == ExitCode.INVALID_INPUT
+    assert reason in json.loads(capsys.readouterr().out)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("source", "image", "reason"),
+    [
+        ("no-such-folder", "127.0.0.1:9/demo", "SOURCE 'no-such-folder' does not exist"),
+        ("javascript:alert(1)", "127.0.0.1:9/demo", "SOURCE: not a git address"),
+        (".", "127.0.0.1:9/demo:latest", "has the tag latest"),
+        (".", "127.0.0.1:9/UPPER", "IMAGE '127.0.0.1:9/UPPER'"),
+    ],
+)
+def test_a_source_or_an_image_that_is_not_valid_is_named(
+    source: str, image: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", source, image, "--json"]) == ExitCode.INVALID_INPUT
+    assert reason in json.loads(capsys.readouterr().out)["reason"]
+
+
+def test_a_version_needs_a_git_tag_on_the_commit(publisher: Publisher, source: Repository) -> None:
+    status, answer, _ = publisher.run(source.path, "--tag", "{version}")
+    assert status == ExitCode.INVALID_INPUT
+    assert "{version} requires a git tag on the commit" in answer["reason"]
+    source.git("tag", "v1.2.0")
+    _, answer, _ = publisher.run(source.path, "--tag", "{version}")
+    assert answer["tags"] == ["1.2.0"]
+
+
+def test_a_tag_that_holds_a_newer_commit_is_a_conflict_before_the_build(
+    publisher: Publisher, source: Repository
+) -> None:
+    older = source.git("rev-parse", "HEAD")
+    source.commit({"a": "b"}, at=1_700_000_100)
+    publisher.run(source.path, "--tag", "latest")
+    status, answer, _ = publisher.run(source.path, "--tag", "latest", "--ref", older)
+    assert status == ExitCode.TAG_CONFLICT
+    assert "newer" in answer["reason"]
+    assert publisher.run(source.path, "--tag", "latest", "--ref", older, "--force-tags")[0] == ExitCode.OK
+
+
+def test_the_table_has_digests_tags_verification_sizes_and_times(
+    publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
+    assert main(["publish", str(source.path), publisher.image, *prebuilt, "--tag", "v1"]) == ExitCode.OK
+    shown = capsys.readouterr().out
+    assert f"{publisher.image}:v1 is published." in shown
+    for expected in (
+        "image index",
+        "linux/arm64",
+        "tags:",
+        "verified:",
+        "uploaded:",
+        "time:",
+        "not indexed: too-small",
+    ):
+        assert expected in shown
+
+
+def test_a_dry_run_says_what_would_move_and_changes_nothing(publisher: Publisher, source: Repository) -> None:
+    _, published, _ = publisher.run(source.path, "--tag", "latest")
+    commit = source.commit({"a": "b"}, at=1_700_000_100)
+    status, answer, _ = publisher.run(source.path, "--dry-run", "--tag", "latest", "--tag", "{short_sha}")
+    assert status == ExitCode.OK
+    assert answer["commit"] == commit
+    assert answer["tags"] == {"latest": published["index"], commit[:12]: None}
+    assert set(answer["builders"]) == {"linux/amd64", "linux/arm64"}
+    assert answer["existing"] == 1
+    assert publisher.client.tags.list(REPOSITORY) == ("latest",)
+    assert publisher.digest("latest") == published["index"]
+
+
+def test_a_dry_run_reports_a_conflict_of_tags_and_a_missing_file(publisher: Publisher, source: Repository) -> None:
+    older = source.git("rev-parse", "HEAD")
+    source.commit({"a": "b"}, at=1_700_000_100)
+    publisher.run(source.path, "--tag", "latest")
+    assert publisher.run(source.path, "--dry-run", "--tag", "latest", "--ref", older)[0] == ExitCode.TAG_CONFLICT
+
+
+def test_a_dry_run_of_a_registry_that_does_not_answer_fails(
+    publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
+    monkeypatch.setattr("soci_pipeline.publish.local_branch._StepAttempts.attempts", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    status = main(["publish", str(source.path), f"127.0.0.1:{port}/demo", *prebuilt, "--dry-run", "--json"])
+    assert status == ExitCode.REGISTRY_UNREACHABLE
+    assert f"127.0.0.1:{port}" in json.loads(capsys.readouterr().out)["reason"]
+
+
+def test_output_leaves_the_joined_image_as_a_layout_and_contacts_no_registry(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    status, answer, _ = publisher.run(source.path, "--output", str(output), "--soci", "min_layer_size=0", "--tag", "v1")
+    assert status == ExitCode.OK
+    assert (answer["layout"], answer["tags"]) == (str(output), [])
+    layout = Layout.open(output)
+    assert str(layout.root().digest) == answer["index"]
+    assert layout.root().annotations["org.opencontainers.image.ref.name"] == "v1"
+    assert list((tmp_path / "registry").rglob("sha256*")) == []
+    _, published, _ = publisher.run(source.path, "--soci", "min_layer_size=0", "--tag", "v1")
+    assert published["index"] == answer["index"]
+
+
+def test_output_of_a_v1_index_can_be_pushed_and_verified(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    publisher.run(source.path, "--output", str(output), "--soci", "min_layer_size=0", "--soci", "version=v1")
+    assert main(["push", str(output), f"{publisher.image}:v1", "--json"]) == ExitCode.OK
+    assert main(["verify", "--all", f"{publisher.image}:v1", "--json"]) == ExitCode.OK
+
+
+def test_output_needs_no_tag_of_an_uncommitted_folder(publisher: Publisher, source: Repository, tmp_path: Path) -> None:
+    (source.path / "draft").write_text("x")
+    status, answer, _ = publisher.run(source.path, "--output", str(tmp_path / "output"))
+    assert status == ExitCode.OK
+    assert "draft" in answer["uncommitted"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--local", "--remote"], "--local and --remote exclude each other"),
+        (["--remote"], "--remote needs a Prefect server"),
+        (["--detach"], "--detach has no effect from this machine"),
+        (["--output", "."], "--output . exists and is not empty"),
+        (["--output", "new", "--dry-run"], "--output and --dry-run exclude each other"),
+    ],
+)
+def test_options_that_would_do_nothing_or_contradict_each_other_are_rejected(
+    options: list[str], reason: str, publisher: Publisher, source: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.path)
+    status, answer, _ = publisher.run(".", *options)
+    assert status == ExitCode.INVALID_INPUT
+    assert reason in answer["reason"]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "prefect", "first"),
+    [
+        (".", [], "", "publishing from this machine: SOURCE is a folder"),
+        (".", [], "http://127.0.0.1:9/api", "publishing from this machine: SOURCE is a folder"),
+        ("file:///x", [], "", "publishing from this machine: SOURCE is a URL, and no Prefect server is configured"),
+        ("file:///x", ["--local"], "http://127.0.0.1:9/api", "publishing from this machine: --local was given"),
+    ],
+)
+def test_the_first_line_says_where_it_runs_and_why(
+    source: str,
+    options: list[str],
+    prefect: str,
+    first: str,
+    publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", prefect)
+    _, _, log = publisher.run(source, *options)
+    assert log.startswith(first)
+
+
+def test_a_url_goes_through_prefect_where_one_is_configured_and_its_absence_is_named(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    status, answer, _ = publisher.run("https://git.example.com/shop/web.git")
+    assert status == ExitCode.STACK
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in answer["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--dockerfile", "Nope"], "--dockerfile 'Nope': "),
+        (["--context", "nowhere"], "--context 'nowhere': "),
+        (["--tag", "{version}"], "--tag '{version}': {version} requires a git tag on the commit"),
+    ],
+)
+def test_what_the_folder_lacks_is_answered_before_an_engine_or_a_registry_is_asked(
+    options: list[str], reason: str, source: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", str(source.path), "127.0.0.1:9/demo", "--json", *options]) == ExitCode.INVALID_INPUT
+    assert reason in json.loads(capsys.readouterr().out)["reason"]
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_default_platform_that_the_builder_lacks_is_left_out_and_one_that_was_chosen_is_kept(
+    chosen: bool, client: RegistryClient, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(tmp_path / "bin", "docker", "echo 'Platforms: linux/amd64*, linux/amd64/v2'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    settings = Settings.from_environment(dict(os.environ) | {"SOCI_PIPELINE_BUILD_BUILDX_BUILDER": "farm"})
+    request = PublishRequest.check(
+        {"image": f"{client.registry}/demo", "source": str(source.path), "builder": "buildx"}
+    )
+    plan = plan_here(request, settings, all_platforms=chosen)
+    assert set(plan.builders) == ({"linux/amd64", "linux/arm64"} if chosen else {"linux/amd64"})
+    assert dict(plan.not_built) == (
+        {} if chosen else {"linux/arm64": "the engine of this machine runs programs of linux/amd64 alone"}
+    )
