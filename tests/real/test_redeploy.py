@@ -49,14 +49,14 @@ def schedules(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
 
 @pytest.mark.timeout(1200)
 def test_what_was_set_on_the_server_survives_a_repeated_deployment(server: PrefectServer) -> None:
-    nightly, default = "publish-image/nightly", "publish-image/default"
+    nightly, default = "publish-image/nightly", "publish-image/publish"
     before = deployment(server, nightly)
     declared = dict(before["parameters"])
     schedule = {"cron": "30 1 * * *", "timezone": "Europe/Berlin"}
     change(server, nightly, parameters=declared | SET, schedules=[{"schedule": schedule, "active": True}])
     change(server, default, parameters={"platforms": ["linux/arm64"]}, paused=True, job_variables={"env": {"A": "b"}})
     # The last one that is deployed has no later one after it.
-    change(server, "prune-repository/default", parameters={"keep_latest": 7})
+    change(server, "prune-repository/prune", parameters={"keep_latest": 7})
 
     printed = deployed_again(server)
 
@@ -68,7 +68,7 @@ def test_what_was_set_on_the_server_survives_a_repeated_deployment(server: Prefe
     assert other["parameters"] == {"platforms": ["linux/arm64"]}
     assert other["paused"] is True
     assert other["job_variables"] == {"env": {"A": "b"}}
-    assert deployment(server, "prune-repository/default")["parameters"] == {"keep_latest": 7}
+    assert deployment(server, "prune-repository/prune")["parameters"] == {"keep_latest": 7}
 
 
 @pytest.mark.timeout(1200)

@@ -148,7 +148,7 @@ def test_a_branch_shows_its_steps_its_progress_and_its_layers(
 def test_a_publication_is_started_from_the_form(
     stack: Stack, published: Published, page: Page, picture: Picture
 ) -> None:
-    deployment = seen.ask(stack, "/deployments/name/publish-image/default")["id"]
+    deployment = seen.ask(stack, "/deployments/name/publish-image/publish")["id"]
     page.goto(f"{stack.prefect_ui_url}/v2/deployments/deployment/{deployment}/run")
     image = f"{stack.registry}/shop/from-the-form"
     page.get_by_label("Image", exact=True).fill(image)

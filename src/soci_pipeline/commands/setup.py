@@ -31,6 +31,7 @@ _LABELS = {
     "commands": "python",
     "automations": "automation",
     "blocks": "block",
+    "deployments": "deployment",
 }
 
 

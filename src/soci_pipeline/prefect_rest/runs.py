@@ -43,10 +43,13 @@ class FlowRuns(Connection):
         Raises `PrefectUnavailable` where a later try may succeed by itself, `PrefectRefused` otherwise (``temporary``
         where the deployment or the credentials are wrong, which somebody may put right).
         """
-        flow, _, name = deployment.partition("/")
-        found = self.ask("GET", f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
+        found = self.ask("GET", _deployment_path(deployment))
         body = {"parameters": dict(parameters), "idempotency_key": key or str(uuid.uuid4()), "tags": list(tags)}
         return _id(self.ask("POST", f"/deployments/{_id(found)}/create_flow_run", body))
+
+    def has_deployment(self, deployment: str) -> bool:
+        """Whether there is a deployment ``flow/deployment``."""
+        return bool(self.ask("GET", _deployment_path(deployment), missing={}))
 
     def state(self, run: str) -> RunState:
         """The state of a flow run."""
@@ -86,6 +89,11 @@ class FlowRuns(Connection):
         with expected_shape():
             lines = [(int(line["level"]), str(line["message"])) for line in self.list_of("/logs/filter", query)]
         yield from lines
+
+
+def _deployment_path(deployment: str) -> str:
+    flow, _, name = deployment.partition("/")
+    return f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}"
 
 
 def _id(document: Any) -> str:

@@ -27,7 +27,7 @@ from soci_pipeline.webhook.sources.gitlab import GitLabSource
 from soci_pipeline.webhook.sources.source import NAME, Section
 from soci_pipeline.webhook.templates import placeholders
 
-_DESCRIBED = "docs/triggers.md describes the file, with an example."
+_DESCRIBED = "The page Triggers of the project's documentation describes the file, with an example."
 _CREDENTIALS = ("source_credentials", "build_secrets")
 Source = Annotated[GitHubSource | GitLabSource | GenericSource | QueueSource, Field(discriminator="kind")]
 

@@ -41,7 +41,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ({"rules": [support.rule(repositories=[])]}, "name the repositories"),
         ({"rules": [support.rule(branches=[], tags=[])]}, "branches or tags"),
         ({"rules": [support.rule(branches=["!main"])]}, "leave out"),
-        ({"rules": [support.rule(deployment="prune-repository/default")]}, "publish-image"),
+        ({"rules": [support.rule(deployment="prune-repository/prune")]}, "publish-image"),
         ({"rules": [support.rule(deployment="publish-image")]}, "deployment"),
         ({"rules": [support.rule(parameters={"ref": "${comit}"})]}, r"unknown field \$\{comit\}"),
         ({"rules": [support.rule(on="image")]}, "no branches"),
@@ -89,9 +89,7 @@ def test_the_configurations_of_the_documentation_are_valid(tmp_path: Path) -> No
 
 
 def test_the_key_on_needs_no_quotes(tmp_path: Path) -> None:
-    rule = support.rule(
-        on="image", branches=[], deployment="index-image/default", parameters={"soci": {"version": "v2"}}
-    )
+    rule = support.rule(on="image", branches=[], deployment="index-image/index", parameters={"soci": {"version": "v2"}})
     text = yaml.safe_dump(support.document(tmp_path, rules=[rule])).replace("'on':", "on:").replace('"on":', "on:")
     path = tmp_path / "unquoted.yaml"
     path.write_text(text)
