@@ -25,7 +25,8 @@ from tasks.outage import ERRORS
 from tasks.run_log import run_log
 from tasks.ui_links import run_page
 
-_WIDTH = 130
+# Of a line in a block, in characters: more of them do not fit the page of an artifact, 1440 pixels wide.
+_WIDTH = 78
 _MOST_LINES = 200
 
 P = ParamSpec("P")
@@ -97,7 +98,16 @@ def show_failure(error: Exception) -> None:
 
 def failure(flow: str, run_id: UUID, error: Exception) -> str:
     """The page on a failed run: cause, next step, and where the logs are."""
-    lines = [f"## {text(flow)} failed", "", *_block(_cause(error)), "", "### Next step", "", text(_advice(error)), ""]
+    lines = [
+        f"## {text(flow)} failed",
+        "",
+        *_block(_cause(error)),
+        "",
+        "### Next step",
+        "",
+        *_block(_advice(error)),
+        "",
+    ]
     if isinstance(error, BranchesFailed):
         rows = [
             [

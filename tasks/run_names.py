@@ -1,6 +1,6 @@
 """Names of flow runs: what each is about, and a mark by which two runs of one image differ."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prefect.runtime import flow_run
@@ -13,15 +13,20 @@ _LONGEST = 200
 
 def named_after(parameter: str) -> Callable[[], str]:
     """Name a run after a parameter, as it was given: parameters are not checked yet."""
-    return lambda: _marked(given(parameter) or f"no {parameter}")
+    return lambda: _marked(_given(flow_run.get_parameters(), parameter) or f"no {parameter}")
 
 
 def publication_name() -> str:
     """The image, its source and the ref that is published."""
-    image, source = given("image"), given("source")
+    return _marked(name_of(flow_run.get_parameters()))
+
+
+def name_of(parameters: Mapping[str, Any]) -> str:
+    """What a publication is called, short enough to be read in a list. The parameters are not checked yet."""
+    image, source, ref = (_given(parameters, name) for name in ("image", "source", "ref"))
     repository = image.partition("/")[2] or image or "no image"
     # `git@host:path` and a folder have no scheme.
-    return _marked(f"{repository} from {source.rpartition('://')[2] or 'no source'} {given('ref')}".strip())
+    return f"{repository} from {source.rpartition('://')[2] or 'no source'} {ref}".strip()
 
 
 def branch_name() -> str:
@@ -30,9 +35,8 @@ def branch_name() -> str:
     return _marked(f"{branch.platform} {branch.image.repository} {branch.source.commit[:12]}")
 
 
-def given(name: str) -> str:
-    """A parameter of this run as text; empty where it was not given."""
-    value: Any = flow_run.get_parameters().get(name)
+def _given(parameters: Mapping[str, Any], name: str) -> str:
+    value = parameters.get(name)
     return "" if value in (None, LEFT_OUT) else str(value)
 
 

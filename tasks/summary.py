@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
-from soci_pipeline.soci.reasons import explained
+from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, PlatformImage
+from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.text import sized
 from soci_pipeline.verification.lazy_bytes import PlatformCost
 from soci_pipeline.verification.verify import VerificationReport
@@ -136,23 +137,27 @@ def _soci_index(image: ImageReference, branch: PlatformImage) -> str:
 
 
 def _whole_layers(branches: Sequence[PlatformImage]) -> list[str]:
-    found = [(branch, layer) for branch in branches for layer in branch.layers if layer.ztoc is None]
+    found = [(branch.platform, layer) for branch in branches for layer in branch.layers if layer.ztoc is None]
     if not found:
         return []
-    rows = [
-        [
-            text(branch.platform),
-            sized(layer.size),
-            layer.reason.value if layer.reason else "not known",
-            code(layer.digest),
+    return ["### Layers that are pulled whole", "", *layers_by_reason(found[:_MOST_LAYERS]), *_more(len(found))]
+
+
+def layers_by_reason(layers: Sequence[tuple[Platform, LayerRecord]]) -> list[str]:
+    """A table for each reason, which stands above it: a digest and a sentence do not fit into one row of the page."""
+    lines: list[str] = []
+    for reason in dict.fromkeys(layer.reason for _, layer in layers):
+        rows = [
+            [text(platform), sized(layer.size), code(layer.digest)]
+            for platform, layer in layers
+            if layer.reason is reason
         ]
-        for branch, layer in found[:_MOST_LAYERS]
-    ]
-    # A digest and a sentence do not fit into one row.
-    reasons = [f"- {reason}" for reason in explained(layer.reason for _, layer in found)]
-    more = [f"and {len(found) - _MOST_LAYERS} more"] if len(found) > _MOST_LAYERS else []
-    layers = table(["Platform", "Size", "Reason", "Layer"], rows)
-    return ["### Layers that are pulled whole", "", *reasons, "", *layers, "", *more]
+        lines += [why_not(reason) if reason else "not known", "", *table(["Platform", "Size", "Layer"], rows), ""]
+    return lines
+
+
+def _more(number: int) -> list[str]:
+    return [f"and {number - _MOST_LAYERS} more"] if number > _MOST_LAYERS else []
 
 
 def _digest(image: ImageReference, digest: Digest) -> str:
