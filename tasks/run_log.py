@@ -20,6 +20,7 @@ from soci_pipeline.log import LOGGER, Logger
 
 _FINISHED = "Finished in state Failed("
 _EXHAUSTED = "Retries are exhausted"
+_QUOTES = str.maketrans("", "", "'\"\\")
 _LOGGED: "WeakSet[SociPipelineError]" = WeakSet()
 # The first lines of what was logged last: Prefect's line about a final state has the text of the error only.
 _RECENT: deque[str] = deque(maxlen=50)
@@ -58,11 +59,13 @@ def _log_once(log: Logger, error: SociPipelineError) -> None:
 
 def _note(error: SociPipelineError) -> None:
     _LOGGED.add(error)
-    _RECENT.append(_first_line(error))
+    if first := error.reason.partition("\n")[0]:
+        _RECENT.append(_without_quotes(first))
 
 
-def _first_line(error: SociPipelineError) -> str:
-    return error.reason.partition("\n")[0]
+def _without_quotes(text: str) -> str:
+    """A text without what Prefect's line about a final state escapes, or writes in another way."""
+    return text.translate(_QUOTES)
 
 
 def _says_it_once(record: logging.LogRecord) -> bool:
@@ -78,7 +81,10 @@ def _says_it_once(record: logging.LogRecord) -> bool:
         record.msg, record.args, record.exc_info = f"Failed with {type(error).__name__}{tries}:\n{error}", None, None
         return True
     text = record.getMessage()
-    return not (text.startswith(_FINISHED) and any(line in text for line in tuple(_RECENT)))
+    if not text.startswith(_FINISHED):
+        return True
+    said = _without_quotes(text)
+    return not any(line in said for line in tuple(_RECENT))
 
 
 for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):

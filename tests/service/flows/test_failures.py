@@ -144,6 +144,7 @@ def test_the_words_of_an_error_are_no_markup_in_its_artifact() -> None:
         SourceError("no such branch\n  of this", advice="Push it first."),
         branches_failed(),
         InvalidInput("image: has a tag"),
+        InvalidInput('it\'s "C:\\x", which is no image'),
     ],
 )
 def test_an_expected_error_is_logged_once(error: SociPipelineError, caplog: pytest.LogCaptureFixture) -> None:
