@@ -125,7 +125,7 @@ def test_a_file_without_keys_is_said_to_have_none(tmp_path: Path, text: str, fau
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="absent") as caught:
         load(tmp_path / "absent")
-    assert "docs/triggers.md" in str(caught.value.advice)
+    assert "The page Triggers of the project's documentation" in str(caught.value.advice)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_what_is_no_yaml_comes_with_the_name_and_the_line_of_the_file(tmp_path: 
     assert f"the configuration {path} is not YAML: " in caught.value.reason
     assert fault in caught.value.reason
     assert "<unicode string>" not in caught.value.reason
-    assert "docs/triggers.md" in str(caught.value.advice)
+    assert "The page Triggers of the project's documentation" in str(caught.value.advice)
 
 
 def test_a_fault_of_a_rule_or_a_source_is_named_by_its_name_in_plain_words(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_fault_of_a_rule_or_a_source_is_named_by_its_name_in_plain_words(tmp_p
     assert "  - rules.2.repos: there is no such key" in lines
     assert "  - source lab.gitlab.token: there is no such key" in lines
     assert "  - rulez: there is no such key" in lines
-    assert "docs/triggers.md" in str(caught.value.advice)
+    assert "The page Triggers of the project's documentation" in str(caught.value.advice)
 
 
 def test_a_short_empty_or_missing_secret_stops_the_start(tmp_path: Path) -> None:
