@@ -17,8 +17,8 @@ import httpx
 
 from benchmarks.figures import Figure, Row
 from benchmarks.parts import Parts, Workbench
-from local_stack.publication import DEPLOYMENT
 from local_stack.stack import Stack, StackOptions, local_stack
+from soci_pipeline.deployment_names import PUBLISH
 from soci_pipeline.errors import BranchFailed
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
@@ -76,7 +76,7 @@ def _publish(stack: Stack, repository: str, asked: Mapping[str, Any]) -> _Course
     """Start a publication and wait for its tag, then for its end; raises `BranchFailed`."""
     with PrefectApi(stack.prefect_api_url) as api, RegistryClient(stack.registry) as client:
         triggered, started = time.time(), time.monotonic()
-        run = api.create_run(DEPLOYMENT, {"image": f"{stack.registry}/{repository}", "tags": ["v1"], **asked})
+        run = api.create_run(PUBLISH, {"image": f"{stack.registry}/{repository}", "tags": ["v1"], **asked})
         while client.manifests.head(repository, "v1") is None:
             _check(api, run, started)
             time.sleep(_LOOK_SECONDS)

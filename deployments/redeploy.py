@@ -4,6 +4,8 @@ Prefect replaces a deployment's parameters, job variables, schedules, tags and c
 `prefect.yaml` when it is deployed again: an image and a source that were set in the UI are gone, and a schedule that
 was switched on is off. The step reads them before, and writes them back after: when the next deployment's turn comes,
 and at the end of the process. A description that changes is printed, since a new release may have a better one.
+
+A deployment that this release has renamed starts with what was set on the server under its old name.
 """
 
 import atexit
@@ -20,6 +22,7 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectException
 
+from soci_pipeline.deployment_names import RENAMED
 from soci_pipeline.errors import StackError
 
 
@@ -30,6 +33,7 @@ class _Kept:
     name: str
     before: DeploymentResponse
     client: SyncPrefectClient
+    renamed_from: str | None = None
 
 
 _PENDING: list[_Kept] = []
@@ -38,16 +42,26 @@ _PENDING: list[_Kept] = []
 def keep(deployment: str) -> dict[str, str]:
     """Write what was set on the server for ``flow/deployment`` back once it is deployed again."""
     _restore_pending()
+    old = next((old for old, new in RENAMED.items() if new == deployment), None)
     with get_client(sync_client=True) as client:
-        try:
-            before = client.read_deployment_by_name(deployment)
-        except ObjectNotFound:
-            return {}
+        before = _existing(client, deployment)
+        renamed_from = old if before is None and old is not None else None
+        if renamed_from is not None:
+            before = _existing(client, renamed_from)
+    if before is None:
+        return {}
     if not _PENDING:
         atexit.unregister(_restore_at_exit)
         atexit.register(_restore_at_exit)
-    _PENDING.append(_Kept(deployment, before, get_client(sync_client=True)))
+    _PENDING.append(_Kept(deployment, before, get_client(sync_client=True), renamed_from))
     return {}
+
+
+def _existing(client: SyncPrefectClient, deployment: str) -> DeploymentResponse | None:
+    try:
+        return client.read_deployment_by_name(deployment)
+    except ObjectNotFound:
+        return None
 
 
 def _restore_at_exit() -> None:
@@ -91,6 +105,10 @@ def restore(kept: _Kept) -> None:
         changes = _changes(kept, now)
         if changes:
             client.update_deployment(now.id, DeploymentUpdate(**changes))
+        if kept.renamed_from is not None and any(each.active for each in kept.before.schedules):
+            # Both would run at the same times.
+            client.pause_deployment(kept.before.id)
+            print(f"{kept.renamed_from}: paused; {kept.name} has its schedules now")
 
 
 def _changes(kept: _Kept, now: DeploymentResponse) -> dict[str, Any]:

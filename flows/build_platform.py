@@ -14,15 +14,18 @@ from soci_pipeline.soci.index.records import PlatformImage
 from tasks.artifacts import show_branch
 from tasks.aws import connected
 from tasks.build import build
+from tasks.failures import explained
 from tasks.import_image import import_image
 from tasks.index import index
 from tasks.push import push, upload_layers
 from tasks.records import write_record
 from tasks.run_log import run_log
+from tasks.run_names import branch_name
 from tasks.source import fetch_source
 
 
-@flow(name="build-platform", flow_run_name="{branch.platform} {branch.image.repository}")
+@flow(name="build-platform", flow_run_name=branch_name)
+@explained
 def build_platform(branch: BranchRequest) -> PlatformImage:
     """Build one commit for one platform, index it, and push it by digest.
 

@@ -13,14 +13,18 @@ from soci_pipeline.reindex.parameters import IndexParameters
 from soci_pipeline.settings import Settings
 from soci_pipeline.verification.mode import VerifyMode
 from tasks.artifacts import show_indexing_plan, show_publication
+from tasks.assets import record_asset
 from tasks.aws import connected
+from tasks.failures import explained
 from tasks.form import form
 from tasks.index_existing import index_existing
 from tasks.run_log import run_log
+from tasks.run_names import named_after
 from tasks.summary import Shown
 
 
-@flow(name="index-image", flow_run_name="{reference}")
+@flow(name="index-image", flow_run_name=named_after("reference"))
+@explained
 @form(IndexParameters)
 def index_image(request: IndexParameters) -> IndexedImage:
     """Give every platform of an image a SOCI index, verify the result, and move the tag to it."""
@@ -53,5 +57,8 @@ def index_image(request: IndexParameters) -> IndexedImage:
             tags=tuple(record.tag for record in found.tags),
             verified=request.verify is not VerifyMode.OFF,
         )
-        show_publication(Shown(image, indexed, report=None, source=None, seconds=time.monotonic() - begun))
+        shown = Shown(image, indexed, report=None, source=None, seconds=time.monotonic() - begun)
+        show_publication(shown)
+        if found.changed:
+            record_asset(shown)
         return found

@@ -7,12 +7,15 @@ from soci_pipeline.retention.prune import Pruned
 from soci_pipeline.settings import Settings
 from tasks.artifacts import show_retention
 from tasks.aws import connected, ecr_session
+from tasks.failures import explained
 from tasks.form import form
 from tasks.prune import in_use, prune
 from tasks.run_log import run_log
+from tasks.run_names import named_after
 
 
-@flow(name="prune-repository", flow_run_name="{repository}")
+@flow(name="prune-repository", flow_run_name=named_after("repository"))
+@explained
 @form(PruneParameters)
 def prune_repository(request: PruneParameters) -> Pruned:
     """Delete images, SOCI indexes and attestations that no kept tag needs. By default it only says what would go."""

@@ -24,13 +24,16 @@ from soci_pipeline.settings import Settings
 from soci_pipeline.verification.mode import VerifyMode
 from soci_pipeline.verification.verify import VerificationReport
 from tasks.artifacts import show_publication
+from tasks.assets import record_asset
 from tasks.aws import connected
 from tasks.branches import Started, cancel_children, deployment_of, start, wait
-from tasks.form import LEFT_OUT, form
+from tasks.failures import explained
+from tasks.form import form
 from tasks.join import join
 from tasks.provenance import attest
 from tasks.records import read_record, write_result
 from tasks.run_log import run_log
+from tasks.run_names import publication_name
 from tasks.same_images import find_same
 from tasks.source import resolve_source
 from tasks.summary import Shown
@@ -43,32 +46,19 @@ from tasks.workers import Watch, pools_of, wait_for_workers
 # The version of the flows that this process runs; its branches must have the same.
 FLOWS_VERSION = identity(Path(__file__).resolve().parents[1])
 
-_NAMING = ("image", "source", "ref")
-
 
 def _cancel_branches(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - a hook
     cancel_children(flow_run.id, f"the publication that asked for it is {state.type.value.lower()}")
 
 
-def _run_name() -> str:
-    return name_of(flow_run.get_parameters())
-
-
-def name_of(given: Mapping[str, Any]) -> str:
-    """What a run is called: short enough to be read in a list. The parameters are not checked yet."""
-    image, source, ref = ("" if given.get(name) in (None, LEFT_OUT) else given[name] for name in _NAMING)
-    repository = str(image).partition("/")[2] or str(image) or "no image"
-    # `git@host:path` and a folder have no scheme.
-    return f"{repository} from {str(source).rpartition('://')[2] or 'no source'} {ref}".strip()[:200]
-
-
 @flow(
     name="publish-image",
-    flow_run_name=_run_name,
+    flow_run_name=publication_name,
     on_cancellation=[_cancel_branches],
     on_crashed=[_cancel_branches],
     on_failure=[_cancel_branches],
 )
+@explained
 @form(PublishRequest, first=("image", "source", "ref", "tags", "platforms"))
 def publish_image(request: PublishRequest) -> PublishedImage:
     """Build an image on each platform's own workers, index it for lazy loading, and publish all under one tag."""
@@ -106,8 +96,10 @@ def publish_image(request: PublishRequest) -> PublishedImage:
             tags=tuple(record.tag for record in moved),
             verified=report is not None,
         )
-        show_publication(Shown(target.image, published, report, source.commit, seconds=time.monotonic() - begun))
+        shown = Shown(target.image, published, report, source.commit, seconds=time.monotonic() - begun)
+        show_publication(shown)
         write_result(_result(published, report, source, begun))
+        record_asset(shown)
         return published
 
 

@@ -6,12 +6,15 @@ from soci_pipeline.settings import Settings
 from soci_pipeline.verification.parameters import VerifyParameters
 from soci_pipeline.verification.verify import VerificationReport
 from tasks.aws import connected
+from tasks.failures import explained
 from tasks.form import form
 from tasks.run_log import run_log
+from tasks.run_names import named_after
 from tasks.verify import verify
 
 
-@flow(name="verify-image", flow_run_name="{reference}")
+@flow(name="verify-image", flow_run_name=named_after("reference"))
+@explained
 @form(VerifyParameters)
 def verify_image(request: VerifyParameters) -> VerificationReport:
     """Read an image through its SOCI indexes; the run fails with every finding."""

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from local_stack.stack import Stack
+from soci_pipeline.deployment_names import PUBLISH
 from soci_pipeline.errors import BranchFailed, DeadlineExceeded, StackError
 from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
@@ -17,7 +18,6 @@ from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.index.records import PlatformImage
 
-DEPLOYMENT = "publish-image/default"
 _LOOK_SECONDS = 1.0
 _PATIENCE_SECONDS = 3600.0
 # What Prefect says of every task and every process, and what BuildKit says of every moment of a download.
@@ -41,14 +41,14 @@ class Publication:
 
 
 def publish(stack: Stack, repository: str, parameters: Mapping[str, Any]) -> Publication:
-    """Run ``publish-image/default`` for a repository of the stack's registry to its end, with its log as progress.
+    """Run ``publish-image/publish`` for a repository of the stack's registry to its end, with its log as progress.
 
     Raises `BranchFailed` with the message of a run that does not complete, `DeadlineExceeded` after an hour.
     """
     started = time.monotonic()
     image = f"{stack.registry}/{repository}"
     with PrefectApi(stack.prefect_api_url) as api:
-        run = api.create_run(DEPLOYMENT, {"image": image} | dict(parameters))
+        run = api.create_run(PUBLISH, {"image": image} | dict(parameters))
         logger().info("publishing %s as flow run %s", image, run)
         _follow(api, run, started + _PATIENCE_SECONDS)
         records = _records(api, run)

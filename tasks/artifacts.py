@@ -20,6 +20,7 @@ from tasks.markdown import code, text
 from tasks.outage import ERRORS, patiently
 from tasks.reports import indexing_plan, retention, verification
 from tasks.summary import Shown, pulled, summary
+from tasks.ui_links import artifact_page, artifacts_page
 
 if TYPE_CHECKING:
     from soci_pipeline.reindex.index import IndexedImage
@@ -36,11 +37,17 @@ def key_of(kind: str, image: ImageReference, *more: str) -> str:
 
 
 def make_artifact(make: Callable[..., Any], **fields: Any) -> None:
-    """Make an artifact once the server is there; what it shows has happened, so its lack fails no run."""
+    """Make an artifact once the server is there; what it shows has happened, so its lack fails no run.
+
+    The run's log says where a page of markdown is: nothing else in Prefect's UI leads to the page of all artifacts.
+    """
     try:
-        patiently(lambda: make(**fields))
+        made = patiently(lambda: make(**fields))
     except (*ERRORS, PrefectRefused, PrefectUnavailable) as error:
         logger().warning("the artifact %s could not be made (%s)", fields["key"], type(error).__name__)
+        return
+    if "markdown" in fields and (page := artifact_page(made)):
+        logger().info("artifact %s: %s (all artifacts: %s)", fields["key"], page, artifacts_page())
 
 
 def show_branch(image: ImageReference, branch: PlatformImage) -> None:

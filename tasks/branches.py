@@ -33,7 +33,9 @@ from soci_pipeline.publish.release import EXPECTED_RELEASE
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import PublishSettings
 from tasks.clock import Clock
+from tasks.failures import BranchesFailed, FailedBranch
 from tasks.outage import ERRORS, Outage, patiently
+from tasks.ui_links import run_page
 from tasks.workers import Watch, lack_of
 
 _MOST_ATTEMPTS = 100
@@ -124,7 +126,7 @@ class _Waiting:
     idle: set[UUID] = field(default_factory=set)
     pending_since: dict[UUID, float] = field(default_factory=dict)
     crashes: dict[Platform, str] = field(default_factory=dict)
-    failures: dict[Platform, str] = field(default_factory=dict)
+    failures: dict[Platform, FailedBranch] = field(default_factory=dict)
     completed: dict[Platform, Started] = field(default_factory=dict)
 
     def complete(self, run_id: UUID) -> None:
@@ -148,8 +150,9 @@ class _Waiting:
         platform = self.left.pop(run_id)
         if platform in self.crashes:
             reason = f"{reason}\n  It had been started once more, after: {self.crashes[platform]}"
-        self.failures.setdefault(platform, reason)
-        logger().error("%s failed: %s", platform, reason)
+        self.failures.setdefault(platform, FailedBranch(platform, reason, run_id))
+        # The error that ends the publication has the reason.
+        logger().warning("%s failed; its flow run has the log: %s", platform, run_page(run_id) or run_id)
 
 
 def wait(
@@ -182,12 +185,7 @@ def wait(
             if waiting.left:
                 time.sleep(pause)
     if waiting.failures:
-        lines = [f"{platform}: {reason}" for platform, reason in sorted(waiting.failures.items())]
-        raise BranchFailed(
-            "nothing was published, because of\n" + "\n".join(lines),
-            advice="Fix what each names; its flow run has its whole log. Then retry this run, which starts only these "
-            "branches anew, or publish again; both reuse what is in the registry.",
-        )
+        raise BranchesFailed(tuple(waiting.failures[platform] for platform in sorted(waiting.failures)))
     return tuple(waiting.completed[branch.platform] for branch in started)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 # What digests, tags, references and versions are made of; nothing of it ends a code span or a table's cell.
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+=\-\[\]]+\Z")
-_HARMLESS = re.compile(r"[A-Za-z0-9 .,:/-]")
+_HARMLESS = re.compile(r"[A-Za-z0-9 .,:;?'\"/-]")
 _LIMIT = 300
 
 

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.text import counted, sized
 from soci_pipeline.verification.verify import VerificationReport
 from tasks.markdown import code, table, text
-from tasks.summary import indexed, saved
+from tasks.summary import indexed, layers_by_reason, saved
 
 if TYPE_CHECKING:
     # Not for a publication's process, which would import all that indexing and retention need.
@@ -47,30 +46,26 @@ def retention(image: ImageReference, done: "Pruned") -> str:
 
 
 def indexing_plan(image: ImageReference, found: "IndexedImage") -> str:
-    """What a dry run of indexing says: what would be fetched, and what a container would then start without."""
-    layers = [(each.platform, layer) for each in found.platforms for layer in each.layers]
-    rows = [
-        [
-            text(platform),
-            code(layer.digest),
-            sized(layer.size),
-            why_not(layer.reason) if layer.reason else "would be indexed",
-        ]
-        for platform, layer in layers
-        if layer.ztoc is None
+    """What a dry run of indexing says: what would be fetched, and what a mount would then not need."""
+    layers = [(each.platform, layer) for each in found.platforms for layer in each.layers if layer.ztoc is None]
+    new = [
+        [text(platform), sized(layer.size), code(layer.digest)] for platform, layer in layers if layer.reason is None
     ]
+    whole = [(platform, layer) for platform, layer in layers if layer.reason is not None]
     return _page(
         [
             f"## {text(image.repository)}",
             "",
-            f"A dry run: {sized(found.bytes_to_fetch)} of layers would be fetched and indexed, and a container could "
-            f"start without {sized(found.lazy_layer_bytes)}. Nothing was written.",
+            f"A dry run: {sized(found.bytes_to_fetch)} of layers would be fetched and indexed, and "
+            f"{sized(found.lazy_layer_bytes)} need not be there before the mount. Nothing was written.",
             "",
             *table(
                 ["Platform", "Layers that keep their zTOC"], [[text(e.platform), indexed(e)] for e in found.platforms]
             ),
             "",
-            *(_long_table(["Platform", "Layer", "Size", "What"], rows) if rows else []),
+            *(["would be indexed", "", *_long_table(["Platform", "Size", "Layer"], new), ""] if new else []),
+            *layers_by_reason(whole[:_MOST_ROWS]),
+            *([f"and {len(whole) - _MOST_ROWS} more"] if len(whole) > _MOST_ROWS else []),
         ]
     )
 

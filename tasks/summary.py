@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.digest import Digest
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
+from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, PlatformImage
 from soci_pipeline.soci.reasons import why_not
 from soci_pipeline.text import sized
 from soci_pipeline.verification.lazy_bytes import PlatformCost
@@ -16,6 +17,7 @@ from soci_pipeline.verification.verify import VerificationReport
 from tasks.markdown import code, link, table, text
 
 _MOST_LAYERS = 100
+_AFTER_THE_MOUNT = "What the container reads when it starts is fetched from then on, and is not counted here."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +86,22 @@ def _facts(shown: Shown) -> list[str]:
 
 
 def saved(report: VerificationReport | None) -> list[str]:
-    """A section on the bytes before a container starts; no lines where nothing is known, or nothing is saved."""
+    """A section on the bytes before the mount; no lines where nothing is known, or nothing is saved."""
     if report is None or report.lazy_bytes >= report.total_bytes:
         return []
     costs = report.platforms
     lines = ["### What lazy loading saves", ""]
     if not costs:
-        return [*lines, f"A container starts after {sized(report.lazy_bytes)} of {sized(report.total_bytes)}.", ""]
+        amount = f"{sized(report.lazy_bytes)} of {sized(report.total_bytes)}"
+        return [*lines, f"{amount} must be there before the image can be mounted. {_AFTER_THE_MOUNT}", ""]
     rows = [[text(c.platform), sized(c.lazy_bytes), sized(c.total_bytes), _share(c)] for c in costs]
-    return [*lines, *table(["Platform", "A container starts after", "instead of", "saved"], rows), ""]
+    return [
+        *lines,
+        *table(["Platform", "Needed before the mount", "Instead of", "Saved"], rows),
+        "",
+        _AFTER_THE_MOUNT,
+        "",
+    ]
 
 
 def _share(cost: PlatformCost) -> str:
@@ -128,20 +137,27 @@ def _soci_index(image: ImageReference, branch: PlatformImage) -> str:
 
 
 def _whole_layers(branches: Sequence[PlatformImage]) -> list[str]:
-    found = [(branch, layer) for branch in branches for layer in branch.layers if layer.ztoc is None]
+    found = [(branch.platform, layer) for branch in branches for layer in branch.layers if layer.ztoc is None]
     if not found:
         return []
-    rows = [
-        [
-            text(branch.platform),
-            code(layer.digest),
-            sized(layer.size),
-            why_not(layer.reason) if layer.reason else "not known",
+    return ["### Layers that are pulled whole", "", *layers_by_reason(found[:_MOST_LAYERS]), *_more(len(found))]
+
+
+def layers_by_reason(layers: Sequence[tuple[Platform, LayerRecord]]) -> list[str]:
+    """A table for each reason, which stands above it: a digest and a sentence do not fit into one row of the page."""
+    lines: list[str] = []
+    for reason in dict.fromkeys(layer.reason for _, layer in layers):
+        rows = [
+            [text(platform), sized(layer.size), code(layer.digest)]
+            for platform, layer in layers
+            if layer.reason is reason
         ]
-        for branch, layer in found[:_MOST_LAYERS]
-    ]
-    more = [f"and {len(found) - _MOST_LAYERS} more"] if len(found) > _MOST_LAYERS else []
-    return ["### Layers that are pulled whole", "", *table(["Platform", "Layer", "Size", "Why"], rows), "", *more]
+        lines += [why_not(reason) if reason else "not known", "", *table(["Platform", "Size", "Layer"], rows), ""]
+    return lines
+
+
+def _more(number: int) -> list[str]:
+    return [f"and {number - _MOST_LAYERS} more"] if number > _MOST_LAYERS else []
 
 
 def _digest(image: ImageReference, digest: Digest) -> str:

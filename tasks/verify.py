@@ -28,8 +28,6 @@ def verify(
     with run_log() as log:
         report = verify_image(client, image.repository, reference, mode=mode, platforms=platforms)
         show_verification(image, reference, report)
-        for finding in report.findings:
-            log.error("%s: %s", finding.where, finding.what)
         report.raise_for_findings(f"{image.name} at {reference}")
         log.info("verified: %s", report.checked_in_words())
         return report

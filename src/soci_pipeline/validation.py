@@ -71,7 +71,7 @@ class Parameters(BaseModel):
             telling = [problem for problem in found if problem.kind != "is_instance_of"] or found
             raise InvalidInput(
                 in_one_line(replace(problem, place=_shown(problem.place)) for problem in telling),
-                advice="Correct the parameters: the form in Prefect's UI and docs/operations.md say what each takes.",
+                advice="Correct the parameters: the form in Prefect's UI says what each takes.",
             ) from None
 
 

@@ -90,7 +90,7 @@ def _shop(folder: Path) -> Path:
 def test_the_readmes_way_to_use_it_publishes_a_commit(installed: Installed, tmp_path: Path) -> None:
     with git_server(tmp_path / "git", env=installed.env) as git:
         served = git.serve(_shop(tmp_path / "shop"), "shop")
-        block = documented("README.md", ".venv/bin/prefect deployment run publish-image/default")
+        block = documented("README.md", ".venv/bin/prefect deployment run publish-image/publish")
         registry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
         _publish(installed, block, {registry: installed.registry, "https://git.example.com/shop/web.git": served.url})
     assert _tags_of_what_can_be_read(installed, "shop/web") == {served.commit[:12], "latest"}

@@ -28,7 +28,7 @@ rules:
     sources: [github]
     repositories: [acme/shop]
     branches: [main]
-    deployment: publish-image/default
+    deployment: publish-image/publish
     parameters: {image: registry.example.com/acme/shop, source: "${clone_url}", ref: "${commit}"}
 """
 TOUCHES_THE_MACHINE = ("soci", "local_stack", "machine", "git/test_source.py", "test_cli.py", "test_makefile.py")

@@ -76,7 +76,7 @@ def image(stack: Stack, engine: Engine, base: str) -> Iterator[str]:
 
 def test_a_worker_of_the_image_carries_out_a_run(stack: Stack, engine: Engine, image: str, tmp_path: Path) -> None:
     seen.ask(stack, "/work_pools/", {"name": POOL, "type": "process"})
-    deployment = seen.copy_deployment(stack, "verify-image/default", name=POOL, pool=POOL)
+    deployment = seen.copy_deployment(stack, "verify-image/verify", name=POOL, pool=POOL)
     settings = tmp_path / "worker.env"
     settings.write_text(f"PREFECT_API_URL={stack.prefect_api_url}\nPREFECT_WORKER_QUERY_SECONDS=1\n")
     with _worker(engine, image, settings, tmp_path):

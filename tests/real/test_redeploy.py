@@ -52,12 +52,12 @@ def schedules(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
 
 @pytest.mark.timeout(1200)
 def test_what_was_set_on_the_server_survives_a_repeated_deployment(server: PrefectServer) -> None:
-    name = "publish-image/default"
+    name = "publish-image/publish"
     schedule = {"cron": "30 1 * * *", "timezone": "Europe/Berlin"}
     change(server, name, parameters=SET, schedules=[{"schedule": schedule, "active": True}])
     change(server, name, paused=True, job_variables={"env": {"A": "b"}})
     # The last one that is deployed has no later one after it.
-    change(server, "prune-repository/default", parameters={"keep_latest": 7})
+    change(server, "prune-repository/prune", parameters={"keep_latest": 7})
 
     printed = deployed_again(server)
 
@@ -67,7 +67,7 @@ def test_what_was_set_on_the_server_survives_a_repeated_deployment(server: Prefe
     assert f"{name}: kept the parameters of the server: image, source, tags" in " ".join(printed.split())
     assert found["paused"] is True
     assert found["job_variables"] == {"env": {"A": "b"}}
-    assert deployment(server, "prune-repository/default")["parameters"] == {"keep_latest": 7}
+    assert deployment(server, "prune-repository/prune")["parameters"] == {"keep_latest": 7}
 
 
 @pytest.mark.timeout(1200)

@@ -17,6 +17,8 @@ from local_stack.prebuilt_images import prebuilt_archives, served
 from local_stack.publication import Publication, publish
 from local_stack.stack import PLATFORMS, Stack
 from local_stack.toolchain import Toolchain
+from soci_pipeline.deployment_names import PUBLISH
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.project import project_folder
 from tests.support import browser
 from tests.support import publications as seen
@@ -126,6 +128,49 @@ def test_the_summary_answers_what_was_published_and_how_it_is_pulled(
     picture("summary", 920)
 
 
+def test_the_summary_fits_a_page_of_1440_pixels(stack: Stack, published: Published, page: Page) -> None:
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    page.goto(_run_page(stack, published.run_id))
+    _open_artifact(page, "publication-shop-web")
+    expect(page.get_by_test_id("markdown-display").get_by_text("too-small: ").first).to_be_visible()
+    assert _cut_off(page) == []
+
+
+def test_a_failed_run_says_its_cause_once_and_has_an_artifact_with_the_next_step(
+    stack: Stack, published: Published, page: Page, picture: Picture
+) -> None:
+    parameters = published.parameters | {"image": f"{stack.registry}/shop/failing", "ref": "no-such-branch"}
+    with PrefectApi(stack.prefect_api_url) as api:
+        run_id = api.create_run(PUBLISH, parameters)
+    state = seen.end_of(stack, run_id)
+    assert state.kind == "FAILED"
+    assert "no-such-branch" in state.message[:60]
+    lines = _log_of(stack, run_id)
+    assert sum("no-such-branch" in line and "Failed with" in line for line in lines) == 1
+    assert not [line for line in lines if "unexpected exception" in line or "Finished in state Failed" in line]
+
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    page.goto(_run_page(stack, run_id))
+    expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
+    expect(page.get_by_text("Failed with SourceError").first).to_be_visible()
+    picture("failed-run", 620)
+    _open_artifact(page, "failed-publish-image")
+    shown = page.get_by_test_id("markdown-display")
+    expect(shown.get_by_role("heading", name="Next step")).to_be_visible()
+    expect(shown.get_by_role("link", name="The log of this run")).to_be_visible()
+    assert _cut_off(page) == []
+    picture("failure", 620)
+
+
+def test_the_list_of_deployments_says_what_each_does(stack: Stack, page: Page, picture: Picture) -> None:
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    page.goto(f"{stack.prefect_ui_url}/v2/deployments")
+    for name in ("publish", "nightly", "verify", "index", "prune", "linux-amd64", "linux-arm64"):
+        expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()
+    expect(page.get_by_role("link", name="default", exact=True)).to_have_count(0)
+    picture("deployments", 920)
+
+
 def test_a_branch_shows_its_steps_its_progress_and_its_layers(
     stack: Stack, published: Published, page: Page, picture: Picture
 ) -> None:
@@ -148,7 +193,7 @@ def test_a_branch_shows_its_steps_its_progress_and_its_layers(
 def test_a_publication_is_started_from_the_form(
     stack: Stack, published: Published, page: Page, picture: Picture
 ) -> None:
-    deployment = seen.ask(stack, "/deployments/name/publish-image/default")["id"]
+    deployment = seen.ask(stack, f"/deployments/name/{PUBLISH}")["id"]
     page.goto(f"{stack.prefect_ui_url}/v2/deployments/deployment/{deployment}/run")
     image = f"{stack.registry}/shop/from-the-form"
     page.get_by_label("Image", exact=True).fill(image)
@@ -173,6 +218,22 @@ def test_a_publication_is_started_from_the_form(
 
 def _run_page(stack: Stack, run_id: str) -> str:
     return f"{stack.prefect_ui_url}/v2/runs/flow-run/{run_id}"
+
+
+def _log_of(stack: Stack, run_id: str) -> list[str]:
+    query = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+    return [str(line["message"]) for line in seen.ask(stack, "/logs/filter", query)]
+
+
+def _cut_off(page: Page) -> list[str]:
+    """The tables and blocks of an artifact that are wider than its part of the page."""
+    found: list[str] = page.get_by_test_id("markdown-display").evaluate(
+        """shown => [...shown.querySelectorAll("table, pre")]
+            .filter(part => part.scrollWidth > part.clientWidth + 1
+                || part.getBoundingClientRect().right > shown.getBoundingClientRect().right + 1)
+            .map(part => part.innerText.slice(0, 80))"""
+    )
+    return found
 
 
 def _submitted(page: Page) -> Response:

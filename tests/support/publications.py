@@ -30,12 +30,12 @@ _PROC = Path("/proc")
 def start(stack: Stack, parameters: Mapping[str, Any]) -> str:
     """Start a publication through Prefect's API, without the seconds that its command takes; returns the run's id."""
     with PrefectApi(stack.prefect_api_url) as api:
-        return api.create_run("publish-image/default", parameters)
+        return api.create_run("publish-image/publish", parameters)
 
 
 def start_by_command(stack: Stack, parameters: Mapping[str, Any]) -> str:
     """Start a publication with Prefect's own command; returns the id of its flow run."""
-    command = ["deployment", "run", "publish-image/default", "--params", json.dumps(dict(parameters))]
+    command = ["deployment", "run", "publish-image/publish", "--params", json.dumps(dict(parameters))]
     printed = run([sys.executable, "-m", "prefect", *command], env=stack.env, timeout=120).stdout
     found = _ID.search(printed)
     assert found, printed

@@ -38,7 +38,7 @@ def publish(folder: Path) -> dict[str, str | None]:
             "prebuilt": prebuilt,
         }
         with PrefectApi(os.environ["PREFECT_API_URL"]) as api:
-            state = _end_of(api, api.create_run("publish-image/default", parameters))
+            state = _end_of(api, api.create_run("publish-image/publish", parameters))
         with RegistryClient(registry) as client:
             tagged = client.manifests.head(_REPOSITORY, _TAG)
     return {"state": state.kind, "message": state.message, "digest": None if tagged is None else str(tagged.digest)}

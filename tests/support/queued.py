@@ -68,7 +68,7 @@ def publish_all(stack: Stack, count: int, parameters: Mapping[str, Any], *, seco
     started = time.monotonic()
     with PrefectApi(stack.prefect_api_url) as api:
         runs = [
-            api.create_run("publish-image/default", dict(parameters) | {"image": image, "tags": [TAG]})
+            api.create_run("publish-image/publish", dict(parameters) | {"image": image, "tags": [TAG]})
             for image in (f"{stack.registry}/queued/app-{number}" for number in range(count))
         ]
     deadline = started + seconds

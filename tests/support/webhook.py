@@ -108,7 +108,7 @@ def rule(**changes: Any) -> dict[str, Any]:
         "repositories": ["team/*"],
         "branches": ["main", "release/*"],
         "tags": ["v*"],
-        "deployment": "publish-image/default",
+        "deployment": "publish-image/publish",
         "parameters": {
             "image": "registry.example/team/shop",
             "source": "${clone_url}",
@@ -164,7 +164,7 @@ class FakePrefect:
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[Recorded] = field(default_factory=list)
     faults: list[tuple[int, str]] = field(default_factory=list)
-    deployments: set[str] = field(default_factory=lambda: {"publish-image/default", "index-image/default"})
+    deployments: set[str] = field(default_factory=lambda: {"publish-image/publish", "index-image/index"})
     lose_answers: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     """Of the answers that are planned faults."""

@@ -74,7 +74,7 @@ def test_the_documented_configuration_is_checked_and_served_by_the_documented_co
     push["commits"][0]["modified"] = ["services/shop/main.py"]
     (tmp_path / "event.json").write_text(json.dumps(push))
     check, serve = documented("docs/triggers.md", "soci-pipeline webhook check").commands()
-    assert "shop -> publish-image/default" in run(["bash", "-c", check], cwd=tmp_path, timeout=120).stdout
+    assert "shop -> publish-image/publish" in run(["bash", "-c", check], cwd=tmp_path, timeout=120).stdout
 
     port = int(configuration["listen"]["port"])  # type: ignore[index]
     log = tmp_path / "serve.log"

@@ -210,7 +210,7 @@ def _refusal(response: object, action: str, on: str) -> SociPipelineError:
         missing = found[1] if found else action
         return CredentialsRefused(
             f"AWS does not allow {missing} on {on} ({code})",
-            advice=f"Add {missing} for it to the policy of the role (deployments/cloudformation shows the "
+            advice=f"Add {missing} for it to the policy of the role (the project's CloudFormation templates have the "
             "least that is enough); what belongs to another account needs it in its own policy too.",
         )
     return AwsRefused(f"{action} on {on}: {code}: {message}", code=code, temporary=code in _TEMPORARY)

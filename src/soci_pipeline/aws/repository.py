@@ -71,7 +71,7 @@ def ensure_repository(
     if found is None and create is None:
         raise InvalidInput(
             f"the repository {repository!r} does not exist in {registry}",
-            advice="Make it with deployments/cloudformation, or let the pipeline make it "
+            advice="Make it with the project's CloudFormation templates, or let the pipeline make it "
             "(SOCI_PIPELINE_REGISTRY_CREATE_REPOSITORY=true).",
         )
     made = calls.create(create) if found is None and create is not None else None

@@ -38,8 +38,8 @@ _USES = {
 }
 """What needs more than the essential, and which checks."""
 _START_ENGINE = (
-    "Install Docker, or start it; without an engine only the builder `prebuilt` works. In a clone of the project, "
-    "`make demo` starts a private engine if root runs it on Debian or Ubuntu."
+    "Install Docker, or start it; without an engine only the builder `prebuilt` works. The demo "
+    "in a clone of the project starts a private engine if root runs it on Debian or Ubuntu."
 )
 
 

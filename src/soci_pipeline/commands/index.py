@@ -100,12 +100,12 @@ def _headline(found: IndexedImage) -> str:
     if found.dry_run and not found.bytes_to_fetch:
         return (
             f"{found.reference}: no layer would be fetched, since their zTOCs are known; "
-            f"a container can then start without fetching {sized(found.lazy_layer_bytes)} of them"
+            f"{sized(found.lazy_layer_bytes)} of them need not be there before the mount"
         )
     if found.dry_run:
         return (
             f"{found.reference}: {sized(found.bytes_to_fetch)} of layers would be fetched; "
-            f"a container could then start without fetching {sized(found.lazy_layer_bytes)} of them"
+            f"{sized(found.lazy_layer_bytes)} of them would not have to be there before the mount"
         )
     if not found.changed:
         return f"{found.reference} stays as it is, since no layer gets a zTOC that it lacks: {found.index}"

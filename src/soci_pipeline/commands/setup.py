@@ -37,6 +37,7 @@ _LABELS = {
     "commands": "python",
     "automations": "automation",
     "blocks": "block",
+    "deployments": "deployment",
 }
 
 

@@ -4,7 +4,7 @@
   webhook check FILE EVENT        say what the configuration FILE makes of an event (a JSON body in the file EVENT)
 
 `check` verifies no signature, needs no secret and sends nothing. Secrets are named in FILE (variables or files) and
-never given as arguments. docs/triggers.md describes the file.
+never given as arguments. The page Triggers of the project's documentation describes the file.
 
 Exit statuses: 0 fine (check: at least one rule fits); 3 the configuration or the event is not valid; 7 boto3 is missing
 for a queue; 12 (serve) the AWS profile for a queue is not there; 21 the outbox cannot be written; 22 (serve) the

@@ -29,7 +29,7 @@ class UnsupportedServer(SourceError):
 
 def no_such_ref(ref: str, url: str) -> SourceError:
     """What a ref is answered with that the repository does not have."""
-    return SourceError(f"{url} has no branch, tag or commit {ref}", advice="Push it first, or correct `ref`.")
+    return SourceError(f"no branch, tag or commit {ref} in {url}", advice="Push it first, or correct `ref`.")
 
 
 def understood(error: ToolFailed, bound_to: Origin | None) -> SourceError:

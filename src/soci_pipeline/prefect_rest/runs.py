@@ -3,11 +3,13 @@
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+from soci_pipeline.deployment_names import RENAMED
 from soci_pipeline.prefect_rest.connection import Connection
-from soci_pipeline.prefect_rest.errors import PrefectUnavailable, expected_shape
+from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable, expected_shape
 
 RECORD = "soci-branch-record"
 """The type of the artifact that carries a branch's record back."""
@@ -97,10 +99,27 @@ class FlowRuns(Connection):
         Raises `PrefectUnavailable` where a later try may succeed by itself, `PrefectRefused` otherwise (``temporary``
         where the deployment or the credentials are wrong, which somebody may put right).
         """
-        flow, _, name = deployment.partition("/")
-        found = self.ask("GET", f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
+        found = self._deployment(deployment)
         body = {"parameters": dict(parameters), "idempotency_key": key or str(uuid.uuid4()), "tags": list(tags)}
         return _id(self.ask("POST", f"/deployments/{_id(found)}/create_flow_run", body))
+
+    def _deployment(self, deployment: str) -> Any:
+        try:
+            return self.ask("GET", _deployment_path(deployment))
+        except PrefectRefused as error:
+            new = RENAMED.get(deployment)
+            if new is None or error.status != HTTPStatus.NOT_FOUND:
+                raise
+            raise PrefectRefused(
+                f"there is no deployment {deployment}; it is named {new} now",
+                advice=f"Put {new} in its place, in the rule or script that starts it.",
+                temporary=True,
+                status=error.status,
+            ) from error
+
+    def has_deployment(self, deployment: str) -> bool:
+        """Whether there is a deployment ``flow/deployment``."""
+        return bool(self.ask("GET", _deployment_path(deployment), missing={}))
 
     def state(self, run: str) -> RunState:
         """The state of a flow run."""
@@ -152,6 +171,11 @@ def _child(document: Any) -> ChildRun:
         kind=str(document.get("state_type") or "SCHEDULED"),
         message=str(state.get("message") or ""),
     )
+
+
+def _deployment_path(deployment: str) -> str:
+    flow, _, name = deployment.partition("/")
+    return f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}"
 
 
 def _id(document: Any) -> str:

@@ -13,6 +13,7 @@ from soci_pipeline.prefect_setup.automations import automation_steps
 from soci_pipeline.prefect_setup.block_types import block_type_steps, installed_block_types
 from soci_pipeline.prefect_setup.declared import declared_automations, declared_pools
 from soci_pipeline.prefect_setup.pools import pool_steps
+from soci_pipeline.prefect_setup.renamed import renamed_steps
 from soci_pipeline.prefect_setup.steps import Note, Step
 
 
@@ -48,6 +49,7 @@ def _steps(api: PrefectApi, deployments: Path, notify_block: str | None, worker_
             *pool_steps(api, pools, worker_python=worker_python),
             *automation_steps(api, automations, notify_block=block),
             *block_type_steps(api, block_types),
+            *renamed_steps(api),
         ]
 
 

@@ -72,8 +72,8 @@ class VerificationReport(BaseModel):
     def raise_for_findings(self, name: str) -> None:
         """Raise `VerificationFailed` with every finding where there is one; ``name`` is what was read."""
         if not self.ok:
-            lines = "\n".join(f"  - {finding}" for finding in self.findings)
-            raise VerificationFailed(f"{name} is not as it should be:\n{lines}")
+            lines = "\n".join(str(finding) for finding in self.findings)
+            raise VerificationFailed(f"{lines}\n{name} did not pass the verification.")
 
 
 def verify(

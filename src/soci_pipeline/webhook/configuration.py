@@ -26,7 +26,7 @@ from soci_pipeline.webhook.sources.github import GitHubSource
 from soci_pipeline.webhook.sources.gitlab import GitLabSource
 from soci_pipeline.webhook.sources.source import NAME, Section
 
-_DESCRIBED = "docs/triggers.md describes the file, with an example."
+_DESCRIBED = "The page Triggers of the project's documentation describes the file, with an example."
 Source = Annotated[GitHubSource | GitLabSource | GenericSource | QueueSource, Field(discriminator="kind")]
 
 

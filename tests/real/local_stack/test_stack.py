@@ -38,7 +38,7 @@ def test_every_pool_has_a_worker_and_prefect_keeps_its_files_below_the_stack(sta
     assert set(stack.workers) == {"soci-amd64", "soci-arm64", "soci-control"}
     assert Path(stack.env["PREFECT_HOME"]).is_relative_to(stack.folder)
     listing = run([sys.executable, "-m", "prefect", "deployment", "ls"], env=stack.env, timeout=120).stdout
-    assert "publish-image/default" in listing
+    assert "publish-image/publish" in listing
 
 
 def test_the_registry_of_the_stack_answers(stack: Stack) -> None:

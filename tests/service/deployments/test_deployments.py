@@ -12,6 +12,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import Flow
 
+from soci_pipeline.deployment_names import PUBLISH, RENAMED
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_setup.pools import with_environment, with_python
 from soci_pipeline.publications.schedule import check_cron, check_timezone
@@ -23,12 +24,12 @@ DECLARED = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 POOLS = yaml.safe_load((ROOT / "deployments" / "work-pools" / "pools.yaml").read_text())
 AUTOMATIONS = sorted((ROOT / "deployments" / "automations").glob("*.yaml"))
 NAMES = {
-    "publish-image/default": "soci-control",
+    "publish-image/publish": "soci-control",
     "build-platform/linux-amd64": "soci-amd64",
     "build-platform/linux-arm64": "soci-arm64",
-    "verify-image/default": "soci-control",
-    "index-image/default": "soci-control",
-    "prune-repository/default": "soci-control",
+    "verify-image/verify": "soci-control",
+    "index-image/index": "soci-control",
+    "prune-repository/prune": "soci-control",
 }
 
 
@@ -64,7 +65,20 @@ def test_a_publication_finds_the_deployment_of_every_default_platform() -> None:
 
 
 def test_every_flow_that_an_event_may_start_is_deployed() -> None:
-    assert {f"{flow}/default" for flow in FLOWS} <= set(NAMES)
+    assert FLOWS.keys() <= {name.partition("/")[0] for name in NAMES}
+
+
+def test_a_deployment_says_what_it_does() -> None:
+    assert all(each["name"] != "default" and each["description"] for each in DECLARED)
+    assert set(RENAMED.values()) <= set(NAMES)
+    assert not set(RENAMED) & set(NAMES)
+    assert PUBLISH in NAMES
+
+
+def test_a_branch_says_that_nobody_starts_it_by_hand() -> None:
+    branches = [each for each in DECLARED if full_name(each).startswith("build-platform/")]
+    assert len(branches) == 2
+    assert all(each["description"].startswith("Not started by hand.") for each in branches)
 
 
 def test_no_deployment_of_the_project_starts_by_itself() -> None:

@@ -137,3 +137,30 @@ def test_a_server_that_is_gone_by_then_leaves_a_message_with_all_that_was_set(
     assert "'image': 'a'" in said
     assert "0 4 * * 1" in said
     assert "next: set these again" in said
+
+
+def test_a_renamed_deployment_starts_with_what_was_set_under_its_old_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, schedules = _state(name)
+    new = f"{name}-renamed"
+    monkeypatch.setattr(redeploy, "RENAMED", {name: new})
+    redeploy.keep(new)
+    with get_client(sync_client=True) as client:
+        made = client.create_deployment(
+            client.create_flow(deployed),
+            new.partition("/")[2],
+            parameters={"pull": True},
+            enforce_parameter_schema=False,
+        )
+        try:
+            redeploy._restore_pending()
+            assert _state(new) == ({"image": "a", "tags": ["t"], "pull": True}, schedules)
+            assert client.read_deployment_by_name(name).paused
+            assert not client.read_deployment_by_name(new).paused
+            assert f"{name}: paused; {new} has its schedules now" in capsys.readouterr().out
+            # From then on the new one counts, whatever becomes of the old one.
+            redeploy.keep(new)
+            assert [each.renamed_from for each in redeploy._PENDING] == [None]
+        finally:
+            client.delete_deployment(made)

@@ -9,7 +9,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.index_image import index_image
 from flows.prune_repository import prune_repository
-from flows.publish_image import name_of, publish_image
+from flows.publish_image import publish_image
 from flows.verify_image import verify_image
 from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
@@ -21,6 +21,7 @@ from soci_pipeline.validation import Parameters
 from soci_pipeline.verification.parameters import VerifyParameters
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from tasks.form import LEFT_OUT
+from tasks.run_names import name_of
 
 MODELS: dict[Flow[..., Any], type[Parameters]] = {
     publish_image: PublishRequest,

@@ -82,7 +82,8 @@ def test_a_verification_says_in_words_what_was_checked() -> None:
 
 def test_each_layer_that_is_pulled_whole_has_its_reason_in_words() -> None:
     said = summary(shown(LAZY))
-    assert f"| linux/amd64 | `sha256:{'c' * 64}` | 2.0 KiB | too-small: {WHY[Reason.TOO_SMALL]} |" in said
+    assert f"\n\ntoo-small: {WHY[Reason.TOO_SMALL]}\n\n" in said
+    assert f"| linux/amd64 | 2.0 KiB | `sha256:{'c' * 64}` |" in said
     assert set(WHY) == set(Reason)
 
 

@@ -68,7 +68,7 @@ def rig(emulated_account: str, credentials: None, tmp_path: Path) -> Iterator[Ri
         "on": "image",
         "repositories": ["123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/*"],
         "tags": ["*", "!*-soci"],
-        "deployment": "index-image/default",
+        "deployment": "index-image/index",
         "parameters": {"reference": "${reference}"},
     }
     configuration = support.configuration(tmp_path, sources=[source], rules=[push, image])
@@ -131,7 +131,7 @@ def test_a_pushed_image_starts_its_indexing(rig: Rig) -> None:
     rig.poller.step()
     run = rig.outbox.claim()
     assert run is not None
-    assert run.deployment == "index-image/default"
+    assert run.deployment == "index-image/index"
     assert run.parameters == {"reference": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:v1"}
 
 

@@ -36,7 +36,7 @@ class Prefect:
 
     def answer(self, request: Recorded) -> tuple[int, Any]:
         path = request.path
-        if path == "/deployments/name/publish-image/default":
+        if path == "/deployments/name/publish-image/publish":
             return 200, {"id": DEPLOYMENT}
         if path == f"/deployments/{DEPLOYMENT}/create_flow_run":
             self.asked_for = request.body["parameters"]

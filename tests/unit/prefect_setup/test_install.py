@@ -120,3 +120,16 @@ def test_a_block_type_that_differs_is_updated_and_a_missing_schema_is_added() ->
         notes = install(api, DEPLOYMENTS, notify_block=None, worker_python=None)
     assert notes[-1].result == "brought up to date"
     assert changes[-2:] == ["PATCH /api/block_types/t", "POST /api/block_schemas/"]
+
+
+def test_a_deployment_under_its_old_name_is_listed_and_stays() -> None:
+    def old_release(request: Recorded) -> tuple[int, Any] | None:
+        return (200, {"id": "an-id"}) if request.path == "/api/deployments/name/publish-image/default" else None
+
+    with server(old_release) as (api, changes):
+        notes = install(api, DEPLOYMENTS, notify_block=None, worker_python=None)
+    (note,) = [note for note in notes if note.kind == "deployments"]
+    assert note.name == "publish-image/default"
+    assert note.result.startswith("renamed to publish-image/publish; ")
+    assert "`prefect deployment delete publish-image/default`" in note.result
+    assert not any("deployments" in change for change in changes)

@@ -33,7 +33,7 @@ def test_the_current_folder_is_taken_where_it_is_a_checkout(
 
 def test_a_folder_without_flows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOME, str(tmp_path))
-    with pytest.raises(StackError, match="no folder with prefect"):
+    with pytest.raises(StackError, match="no clone of the project"):
         release.enter()
 
 

@@ -110,7 +110,7 @@ def test_a_report_fails_with_every_finding_or_not_at_all() -> None:
     with pytest.raises(VerificationFailed) as caught:
         VerificationReport(ok=False, findings=findings).raise_for_findings("shop/web at v1")
     assert caught.value.reason == (
-        "shop/web at v1 is not as it should be:\n  - linux/amd64: no zTOC\n  - linux/arm64: no config"
+        "linux/amd64: no zTOC\nlinux/arm64: no config\nshop/web at v1 did not pass the verification."
     )
     VerificationReport(ok=True).raise_for_findings("shop/web at v1")
 

@@ -42,7 +42,7 @@ def test_check_shows_the_parameters_of_each_run(files: tuple[str, Path], capsys:
     answer = json.loads(capsys.readouterr().out)
     assert answer["runs"][0]["parameters"]["ref"] == support.COMMIT
     assert main(["webhook", "check", config, str(event), "--quiet"]) == ExitCode.OK
-    assert "shop -> publish-image/default" in capsys.readouterr().out
+    assert "shop -> publish-image/publish" in capsys.readouterr().out
 
 
 def test_check_says_why_an_event_starts_nothing(files: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_check_says_what_came_and_what_the_rule_wants(
 ) -> None:
     config, body = tmp_path / "webhook.yaml", tmp_path / "event.json"
     parameters = {"image": "registry.example/team/shop:main"}
-    changes = {"deployment": "index-image/default", "parameters": parameters} | rule
+    changes = {"deployment": "index-image/index", "parameters": parameters} | rule
     config.write_text(yaml.safe_dump(support.document(tmp_path, rules=[support.rule(**changes)])))
     body.write_text(json.dumps(support.github_push(**event)))
     assert main(["webhook", "check", str(config), str(body)]) == ExitCode.NOTHING_STARTED

@@ -41,7 +41,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ({"rules": [support.rule(repositories=[])]}, "name the repositories"),
         ({"rules": [support.rule(branches=[], tags=[])]}, "branches or tags"),
         ({"rules": [support.rule(branches=["!main"])]}, "leave out"),
-        ({"rules": [support.rule(deployment="prune-repository/default")]}, "publish-image"),
+        ({"rules": [support.rule(deployment="prune-repository/prune")]}, "publish-image"),
         ({"rules": [support.rule(deployment="publish-image")]}, "deployment"),
         ({"rules": [support.rule(parameters={"ref": "${comit}"})]}, r"unknown field \$\{comit\}"),
         ({"rules": [support.rule(on="image")]}, "no branches"),
@@ -89,9 +89,7 @@ def test_the_configurations_of_the_documentation_are_valid(tmp_path: Path) -> No
 
 
 def test_the_key_on_needs_no_quotes(tmp_path: Path) -> None:
-    rule = support.rule(
-        on="image", branches=[], deployment="index-image/default", parameters={"soci": {"version": "v2"}}
-    )
+    rule = support.rule(on="image", branches=[], deployment="index-image/index", parameters={"soci": {"version": "v2"}})
     text = yaml.safe_dump(support.document(tmp_path, rules=[rule])).replace("'on':", "on:").replace('"on":', "on:")
     path = tmp_path / "unquoted.yaml"
     path.write_text(text)
@@ -127,7 +125,7 @@ def test_a_file_without_keys_is_said_to_have_none(tmp_path: Path, text: str, fau
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="absent") as caught:
         load(tmp_path / "absent")
-    assert "docs/triggers.md" in str(caught.value.advice)
+    assert "The page Triggers of the project's documentation" in str(caught.value.advice)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +144,7 @@ def test_what_is_no_yaml_comes_with_the_name_and_the_line_of_the_file(tmp_path: 
     assert f"the configuration {path} is not YAML: " in caught.value.reason
     assert fault in caught.value.reason
     assert "<unicode string>" not in caught.value.reason
-    assert "docs/triggers.md" in str(caught.value.advice)
+    assert "The page Triggers of the project's documentation" in str(caught.value.advice)
 
 
 def test_a_fault_of_a_rule_or_a_source_is_named_by_its_name_in_plain_words(tmp_path: Path) -> None:
@@ -161,7 +159,7 @@ def test_a_fault_of_a_rule_or_a_source_is_named_by_its_name_in_plain_words(tmp_p
     assert "  - rules.2.repos: there is no such key" in lines
     assert "  - source lab.gitlab.token: there is no such key" in lines
     assert "  - rulez: there is no such key" in lines
-    assert "docs/triggers.md" in str(caught.value.advice)
+    assert "The page Triggers of the project's documentation" in str(caught.value.advice)
 
 
 def test_a_short_empty_or_missing_secret_stops_the_start(tmp_path: Path) -> None:

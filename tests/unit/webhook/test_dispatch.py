@@ -37,7 +37,7 @@ class Rig:
         self.metrics = Metrics()
         self.dispatcher = Dispatcher(self.outbox, self.api, self.metrics, give_up_after_s=3600, clock=self.clock)
 
-    def store(self, number: int = 1, deployment: str = "publish-image/default", subject: str | None = None) -> str:
+    def store(self, number: int = 1, deployment: str = "publish-image/publish", subject: str | None = None) -> str:
         run = PlannedRun("shop", deployment, {"image": "r.example/a"}, subject)
         return self.outbox.store(number.to_bytes(32, "big"), "github", "x", [run]).keys[0]
 
@@ -177,7 +177,7 @@ def test_the_server_gets_its_credentials_and_errors_do_not(
     api = PrefectApi(rig.prefect.url, authorization=settings.authorization, patience_s=0)
     rig.prefect.faults = [(401, "Unauthorized")]
     with pytest.raises(PrefectRefused) as caught:
-        api.create_run("publish-image/default", {}, key="k")
+        api.create_run("publish-image/publish", {}, key="k")
     api.close()
     assert caught.value.temporary
     assert rig.prefect.requests[-1].headers["authorization"] == expected
@@ -226,7 +226,7 @@ def test_a_disk_that_is_full_when_prefect_has_answered_makes_no_second_run_and_f
 def test_something_else_that_listens_there_is_not_taken_for_prefect(rig: Rig) -> None:
     rig.prefect.faults = [(200, "hello")]
     with pytest.raises(PrefectUnavailable, match="no id"):
-        rig.api.create_run("publish-image/default", {}, key="k")
+        rig.api.create_run("publish-image/publish", {}, key="k")
 
 
 def test_a_name_with_a_slash_cannot_reach_another_path(rig: Rig) -> None:
@@ -266,7 +266,7 @@ def test_a_clock_of_the_machine_that_jumps_neither_gives_up_nor_holds_back(
     real = time.time
     with Outbox(tmp_path / "real.sqlite3") as outbox:
         dispatcher = Dispatcher(outbox, rig.api, rig.metrics, give_up_after_s=3600)
-        runs = [PlannedRun("shop", "publish-image/default", {}, None)]
+        runs = [PlannedRun("shop", "publish-image/publish", {}, None)]
         (key,) = outbox.store(b"1" * 32, "github", "x", runs).keys
         for jump, faults in ((365 * 86400.0, [(503, "down")]), (-365 * 86400.0, [])):
             monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)

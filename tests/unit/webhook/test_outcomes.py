@@ -50,7 +50,7 @@ class Rig:
         )
 
     def dispatched(self, source: str = "github", project: str = "team/shop", *, number: int = 0) -> str:
-        planned = PlannedRun("shop", "publish-image/default", {}, None)
+        planned = PlannedRun("shop", "publish-image/publish", {}, None)
         stored = self.outbox.store(
             f"{source} {number}".encode().ljust(32), source, "x", [planned], target=StatusTarget(project, COMMIT)
         )
