@@ -91,6 +91,7 @@ ALLOWED: dict[str, set[str]] = {
         "soci.gzip",
         "soci.ztoc",
         "soci.index",
+        "aws",
         "builders",
         "containerd",
         "images",

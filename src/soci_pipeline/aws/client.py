@@ -59,6 +59,10 @@ class AwsRefused(SociPipelineError):
         self.code = code
 
 
+class AwsDenied(CredentialsRefused):
+    """AWS knows the credentials, and a policy does not allow the action."""
+
+
 class AwsUnreachable(SociPipelineError):
     """No answer from AWS: name resolution, connection or time-out."""
 
@@ -147,10 +151,15 @@ def calling(action: str, *, on: str, region: str | None = None) -> Iterator[None
     `ToolMissing` where the extra is not installed.
     """
     exceptions = _exceptions()
+    from botocore.parsers import ResponseParserError
+
     try:
         yield
     except exceptions.ClientError as error:
         raise _refusal(error.response, action, on) from error
+    except ResponseParserError as error:
+        # Without a cause: its text is the whole page, of a proxy for example.
+        raise AwsUnreachable(f"{action} on {on}: the answer is not one of AWS ({type(error).__name__})") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise CredentialsRefused(
             f"no AWS credentials to call {action} on {on}",
@@ -208,7 +217,7 @@ def _refusal(response: object, action: str, on: str) -> SociPipelineError:
     if code in _DENIED:
         found = _DENIED_ACTION.search(message)
         missing = found[1] if found else action
-        return CredentialsRefused(
+        return AwsDenied(
             f"AWS does not allow {missing} on {on} ({code})",
             advice=f"Add {missing} for it to the policy of the role (deployments/cloudformation shows the "
             "least that is enough); what belongs to another account needs it in its own policy too.",

@@ -13,6 +13,10 @@ import pytest
 
 from deployments.machine.secret_environment import environment
 from soci_pipeline.aws.ecr import EcrCredentials
+from soci_pipeline.aws.ecr_actions import CHECK, CREATE, LOGIN
+from soci_pipeline.aws.ecr_actions import PRUNE as PRUNE_ACTIONS
+from soci_pipeline.aws.ecr_actions import PULL as PULL_ACTIONS
+from soci_pipeline.aws.ecr_actions import PUSH as PUSH_ACTIONS
 from soci_pipeline.aws.ecr_images import EcrImages
 from soci_pipeline.aws.ecs import EVERY_CLUSTER, images_in_use
 from soci_pipeline.aws.secrets import read_secret
@@ -242,3 +246,12 @@ def _push() -> dict[str, Any]:
             "oldCommitId": "d" * 40,
         },
     }
+
+
+def test_the_list_of_ecrs_actions_is_what_the_roles_may_do() -> None:
+    for role, parts in {
+        "WorkerRole": (LOGIN, PULL_ACTIONS, PUSH_ACTIONS),
+        "ControlRole": (LOGIN, PULL_ACTIONS, PUSH_ACTIONS, CHECK, CREATE, PRUNE_ACTIONS),
+    }.items():
+        listed = {f"ecr:{name}" for part in parts for name in part}
+        assert {action for action in _allowed(role) if action.startswith("ecr:")} == listed
