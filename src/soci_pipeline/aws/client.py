@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -142,14 +143,23 @@ def config(*, read_timeout_s: float = 30.0) -> "Config":
     )
 
 
-@contextlib.contextmanager
-def calling(action: str, *, on: str, region: str | None = None) -> Iterator[None]:
+def calling(action: str, *, on: str, region: str | None = None) -> AbstractContextManager[None]:
     """Wrap one call: ``action`` is the IAM action (``ecr:CreateRepository``), ``on`` what it was asked for.
 
     Raises `CredentialsRefused` naming the action, `AwsUnreachable`, `AwsRefused` with AWS's code, or `InvalidInput`
     for a parameter or a profile that cannot be meant, and where nothing answers in a ``region`` without such a service;
     `ToolMissing` where the extra is not installed.
     """
+    return _translated(action, on, region)
+
+
+def trying(action: str, *, on: str, region: str | None = None) -> AbstractContextManager[None]:
+    """As `calling`, for an action out of a list (`ecr_actions`) instead of one that the code names itself."""
+    return _translated(action, on, region)
+
+
+@contextlib.contextmanager
+def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
     exceptions = _exceptions()
     from botocore.parsers import ResponseParserError
 

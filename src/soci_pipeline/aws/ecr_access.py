@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from soci_pipeline.aws.client import AwsDenied, AwsRefused, AwsUnreachable, calling, config, session
+from soci_pipeline.aws.client import AwsDenied, AwsRefused, AwsUnreachable, calling, config, session, trying
 from soci_pipeline.aws.ecr import EcrRegistry
 from soci_pipeline.aws.identity import Identity
 from soci_pipeline.aws.partition import partition_of
@@ -87,7 +87,7 @@ def _harmless(client: "ECRClient", account: str, name: str) -> Mapping[str, Call
 
 def _is_allowed(action: str, call: Callable[[], object], place: EcrRegistry) -> bool | None:
     try:
-        with calling(f"ecr:{action}", on=place.host, region=place.region):
+        with trying(f"ecr:{action}", on=place.host, region=place.region):
             call()
     except AwsRefused as error:
         # The service itself failed, where the code is only a status of 5xx: nothing is known.

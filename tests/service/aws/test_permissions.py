@@ -58,7 +58,12 @@ SSM_AGENT = {
     "session, opened": "ssmmessages:OpenDataChannel",
 }
 # Who publishes to the public gallery adds this (docs/aws.md); no role of the templates does.
-NOT_IN_THE_TEMPLATES = {"ecr-public:GetAuthorizationToken"}
+NOT_IN_THE_TEMPLATES = {
+    "ecr-public:GetAuthorizationToken",
+    # The doctor's: everybody may call the first, and it does without the second.
+    "sts:GetCallerIdentity",
+    "iam:SimulatePrincipalPolicy",
+}
 
 _LATER = datetime.now(UTC) + timedelta(days=365)
 
