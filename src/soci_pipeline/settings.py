@@ -21,6 +21,10 @@ from soci_pipeline.validation import problems_of
 PREFIX = "SOCI_PIPELINE_"
 # Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.
 _NOT_SETTINGS = frozenset({"registry_username", "registry_password", "registry_token"})
+_CACHE_PARAMETER = (
+    "Unset it, and publish with the parameter `cache: registry`: one machine-wide cache was shared by all images."
+)
+_REMOVED = {f"{PREFIX}BUILD_CACHE_FROM": _CACHE_PARAMETER, f"{PREFIX}BUILD_CACHE_TO": _CACHE_PARAMETER}
 _SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 # Kubernetes, "Environment variables" of a Service: those of its own form, and those of Docker's links.
@@ -94,9 +98,6 @@ class BuildSettings(_Section):
     """A builder that exists already, a remote one too; else the engine's own, or one made for the run."""
     network: str | None = None
     """The network of RUN steps, for example ``host``."""
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
-    """Passed to buildx as they are, for example ``type=registry,ref=…``; separated by spaces, not by commas."""
 
 
 class ContainerdSettings(_Section):
@@ -187,8 +188,6 @@ class Settings(_Section):
 
 
 def _value(section: str, field: str, text: str) -> str | list[str]:
-    if field in ("cache_from", "cache_to"):
-        return text.split()
     model = Settings.model_fields[section].annotation
     known = model.model_fields.get(field) if isinstance(model, type) and issubclass(model, BaseModel) else None
     if known is not None and known.annotation == tuple[str, ...]:
@@ -198,6 +197,8 @@ def _value(section: str, field: str, text: str) -> str | list[str]:
 
 def _no_such(variable: str) -> InvalidInput:
     """The refusal of a variable, with the one that looks most like it; with all of them where none does."""
+    if variable in _REMOVED:
+        return InvalidInput(f"the setting {variable} was removed", advice=_REMOVED[variable])
     known = {name.removeprefix(PREFIX): name for name in _variables()}
     advice = did_you_mean(variable.removeprefix(PREFIX), known) or _known()
     return InvalidInput(f"there is no setting {variable}", advice=advice)

@@ -95,6 +95,7 @@ ALLOWED: dict[str, set[str]] = {
         "soci.ztoc",
         "soci.index",
         "git",
+        "aws",
         "builders",
         "containerd",
         "images",

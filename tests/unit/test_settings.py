@@ -44,7 +44,6 @@ def test_each_kind_of_field_is_read_from_its_variable() -> None:
             "SOCI_PIPELINE_WORK_JOBS": "3",
             "SOCI_PIPELINE_REGISTRY_PLAIN_HTTP": "registry:5000, mirror:5000",
             "SOCI_PIPELINE_REGISTRY_CREATE_REPOSITORY": "true",
-            "SOCI_PIPELINE_BUILD_CACHE_FROM": "type=registry,ref=a type=local,src=/b",
             "SOCI_PIPELINE_PUBLISH_DEADLINE": "90.5",
             "CONTAINERD_ADDRESS": "/run/containerd/containerd.sock",
         }
@@ -53,7 +52,6 @@ def test_each_kind_of_field_is_read_from_its_variable() -> None:
     assert settings.work.jobs == 3
     assert settings.registry.plain_http == ("registry:5000", "mirror:5000")
     assert settings.registry.create_repository
-    assert settings.build.cache_from == ("type=registry,ref=a", "type=local,src=/b")
     assert settings.publish.deadline == 90.5
     assert settings.containerd.address == Path("/run/containerd/containerd.sock")
 
@@ -124,3 +122,10 @@ def test_credentials_and_other_programs_variables_are_no_settings() -> None:
 
 def test_an_empty_variable_is_as_good_as_none() -> None:
     assert Settings.from_environment({"SOCI_PIPELINE_BUILD_NETWORK": ""}).build.network is None
+
+
+@pytest.mark.parametrize("name", ["SOCI_PIPELINE_BUILD_CACHE_FROM", "SOCI_PIPELINE_BUILD_CACHE_TO"])
+def test_the_machine_wide_cache_of_earlier_releases_is_an_error_that_names_the_parameter(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"the setting {name} was removed") as caught:
+        Settings.from_environment({name: "type=registry,ref=a"})
+    assert "cache: registry" in str(caught.value.advice)

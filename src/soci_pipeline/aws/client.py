@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,10 @@ class AwsRefused(SociPipelineError):
     def __init__(self, reason: str, *, code: str, advice: str | None = None, temporary: bool = False) -> None:
         super().__init__(reason, advice=advice, temporary=temporary)
         self.code = code
+
+
+class AwsDenied(CredentialsRefused):
+    """AWS knows the credentials, and a policy does not allow the action."""
 
 
 class AwsUnreachable(SociPipelineError):
@@ -138,19 +143,33 @@ def config(*, read_timeout_s: float = 30.0) -> "Config":
     )
 
 
-@contextlib.contextmanager
-def calling(action: str, *, on: str, region: str | None = None) -> Iterator[None]:
+def calling(action: str, *, on: str, region: str | None = None) -> AbstractContextManager[None]:
     """Wrap one call: ``action`` is the IAM action (``ecr:CreateRepository``), ``on`` what it was asked for.
 
     Raises `CredentialsRefused` naming the action, `AwsUnreachable`, `AwsRefused` with AWS's code, or `InvalidInput`
     for a parameter or a profile that cannot be meant, and where nothing answers in a ``region`` without such a service;
     `ToolMissing` where the extra is not installed.
     """
+    return _translated(action, on, region)
+
+
+def trying(action: str, *, on: str, region: str | None = None) -> AbstractContextManager[None]:
+    """As `calling`, for an action out of a list (`ecr_actions`) instead of one that the code names itself."""
+    return _translated(action, on, region)
+
+
+@contextlib.contextmanager
+def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
     exceptions = _exceptions()
+    from botocore.parsers import ResponseParserError
+
     try:
         yield
     except exceptions.ClientError as error:
         raise _refusal(error.response, action, on) from error
+    except ResponseParserError as error:
+        # Without a cause: its text is the whole page, of a proxy for example.
+        raise AwsUnreachable(f"{action} on {on}: the answer is not one of AWS ({type(error).__name__})") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise CredentialsRefused(
             f"no AWS credentials to call {action} on {on}",
@@ -208,7 +227,7 @@ def _refusal(response: object, action: str, on: str) -> SociPipelineError:
     if code in _DENIED:
         found = _DENIED_ACTION.search(message)
         missing = found[1] if found else action
-        return CredentialsRefused(
+        return AwsDenied(
             f"AWS does not allow {missing} on {on} ({code})",
             advice=f"Add {missing} for it to the policy of the role (the project's CloudFormation templates have the "
             "least that is enough); what belongs to another account needs it in its own policy too.",

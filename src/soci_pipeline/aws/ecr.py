@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import SecretStr
 
 from soci_pipeline.aws.client import calling, config, session
+from soci_pipeline.aws.ecr_actions import DELETE, PULL, PUSH
 from soci_pipeline.aws.partition import is_aws_suffix, partition_of
 from soci_pipeline.errors import CredentialsRefused, InvalidInput
 from soci_pipeline.registry.auth import Credentials
@@ -65,22 +66,17 @@ class EcrRegistry:
         return cls(host, region, found["account"])
 
 
-_READ = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")
-_WRITE = ("BatchCheckLayerAvailability", "CompleteLayerUpload", "InitiateLayerUpload", "PutImage", "UploadLayerPart")
-_DELETE = ("BatchDeleteImage",)
-
-
 def permissions(place: EcrRegistry) -> dict[str, str]:
     """How IAM permits to ``pull``, ``push`` and ``delete`` in that registry: one sentence of advice for each.
 
     Whoever has a login may pull from the public gallery; IAM has no action for it there.
     """
     if place.account is None:
-        return {"push": _statement("ecr-public", _WRITE), "delete": _statement("ecr-public", _DELETE)}
+        return {"push": _statement("ecr-public", PUSH), "delete": _statement("ecr-public", DELETE)}
     return {
-        "pull": _statement("ecr", _READ),
-        "push": _statement("ecr", _WRITE),
-        "delete": _statement("ecr", _DELETE),
+        "pull": _statement("ecr", PULL),
+        "push": _statement("ecr", PUSH),
+        "delete": _statement("ecr", DELETE),
     }
 
 

@@ -24,26 +24,29 @@ Connect = Callable[["ImageReference"], "RegistryClient"]
 
 
 class BuilderName(StrEnum):
-    """The values of the parameter ``builder``, each with its class and with the places in the source that it needs.
+    """The values of the parameter ``builder``: each with its class, the places in the source that it needs, its cache.
 
     The class is ``module:name`` in this package and is loaded when the builder is chosen. The places are names of
-    parameters; a publication looks for them in the commit before any branch starts.
+    parameters; a publication looks for them in the commit before any branch starts. ``has_cache`` says whether it can
+    keep a build cache in a registry.
     """
 
-    AUTO = "auto", "", ("context", "dockerfile")
-    BUILDX = "buildx", "buildx:BuildxBuilder", ("context", "dockerfile")
-    DOCKER = "docker", "docker_engine:DockerBuilder", ("context", "dockerfile")
-    PREBUILT = "prebuilt", "prebuilt:PrebuiltBuilder", ()
+    AUTO = "auto", "", ("context", "dockerfile"), True
+    BUILDX = "buildx", "buildx:BuildxBuilder", ("context", "dockerfile"), True
+    DOCKER = "docker", "docker_engine:DockerBuilder", ("context", "dockerfile"), False
+    PREBUILT = "prebuilt", "prebuilt:PrebuiltBuilder", (), False
 
     class_path: str
     needs: tuple[str, ...]
+    has_cache: bool
 
-    def __new__(cls, value: str, class_path: str = "", needs: tuple[str, ...] = ()) -> Self:
+    def __new__(cls, value: str, class_path: str = "", needs: tuple[str, ...] = (), has_cache: bool = False) -> Self:
         """A name that carries the rest of its line."""
         name = str.__new__(cls, value)
         name._value_ = value
         name.class_path = class_path
         name.needs = needs
+        name.has_cache = has_cache
         return name
 
 

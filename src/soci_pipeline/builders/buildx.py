@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,9 @@ MINIMUM_ENGINE = (26, 0, 0)
 _CLI = "docker-cli"
 _ARCHIVE = "image.tar"
 _ANSWER_SECONDS = 60.0
+# BuildKit repeats at the end the name of each step that failed without failing the build.
+_CACHE_EXPORT_FAILED = re.compile(r"^ > exporting cache to ", re.MULTILINE)
+_STEP_ERROR = re.compile(r"^#\d{1,6} ERROR: (.*)$", re.MULTILINE)
 
 
 class BuildxBuilder:
@@ -73,9 +77,11 @@ class BuildxBuilder:
         with self._builder(request, destination) as builder:
             argv = build_command(request, archive, builder=builder)
             try:
-                run(argv, package=_CLI, env=env, stream=True)
+                done = run(argv, package=_CLI, env=env, stream=True)
             except ToolFailed as error:
                 raise build_failure(request.platform, error.reason) from error
+        if request.cache_to and (reason := failed_cache_export(done.stderr_tail)) is not None:
+            logger().warning("the build cache was not stored, so the next build starts without it: %s", reason)
         return archive
 
     @contextlib.contextmanager
@@ -120,6 +126,15 @@ class BuildxBuilder:
                 f"there is no buildx builder {name!r}, or it does not answer: {error.reason}",
                 advice="`docker buildx ls` lists the builders; `buildx_builder` names one of them.",
             ) from error
+
+
+def failed_cache_export(output: str) -> str | None:
+    """Why a build that succeeded did not store its cache, from the end of its output; None where it did."""
+    if not _CACHE_EXPORT_FAILED.search(output):
+        return None
+    # The export is the last step, so the last error is its own.
+    errors = _STEP_ERROR.findall(output)
+    return str(errors[-1]) if errors else "BuildKit does not say why"
 
 
 def exports_oci(engine: Mapping[str, object]) -> bool:

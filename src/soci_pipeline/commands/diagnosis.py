@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from soci_pipeline.aws.identity import is_likely as aws_is_likely
 from soci_pipeline.builders.buildx import has_containerd_store
 from soci_pipeline.builders.engine_client import docker_host, engine_information
+from soci_pipeline.commands.ecr_diagnosis import check_account, check_ecr
 from soci_pipeline.containerd.socket import find_socket
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, SociPipelineError, ToolFailed, ToolMissing
 from soci_pipeline.machine.emulation import can_run
@@ -71,7 +73,7 @@ class _Probe:
 def diagnose() -> Iterator[Check]:
     """Run every check in turn, with the environment of this process."""
     env = dict(os.environ)
-    for probe in _PROBES:
+    for probe in (*_PROBES, *(_AWS_PROBES if aws_is_likely(env) else ())):
         ok, advice = True, None
         try:
             detail = probe.look(env)
@@ -183,6 +185,8 @@ def _registry_credentials(_: Mapping[str, str]) -> str:
     path = docker_config()
     if Environment().credentials_for(os.environ.get(Environment.PREFIX, "")) is not None:
         return "in the environment"
+    if not path.exists() and aws_is_likely(os.environ):
+        return "none stored; ECR takes the token of this machine's AWS credentials"
     if not path.exists():
         raise ToolMissing(f"no {path}, and none in the environment", advice=_LOG_IN)
     DockerConfig(path).check()
@@ -258,3 +262,9 @@ _PROBES = (
     _Probe("prefect", _prefect, "Install soci-pipeline[prefect]; the library itself works without."),
     _Probe("prefect API", _prefect_api),
 )
+
+_AWS_PROBES = (
+    _Probe("AWS account", lambda _: check_account().detail, narrows=True),
+    _Probe("ECR", lambda _: check_ecr().detail, narrows=True),
+)
+"""For machines that seem to have AWS credentials."""

@@ -4,6 +4,8 @@ Without a rule nothing is done. A tag is kept where any one rule says so; with i
 refers to that. --dry-run shows the plan. Images go before their parts, so that no tag is ever left with a part missing;
 layers and zTOCs are blobs, which the registry itself removes once no manifest names them.
 
+Build caches (the parameter `cache: registry` of a publication) are judged by --keep and --cache-days alone.
+
 In ECR it deletes through ECR's own API. --in-use-ecs also keeps what ECS runs or would start, and a cluster that cannot
 be read stops it before anything is deleted.
 
@@ -27,7 +29,7 @@ from soci_pipeline.commands.registry_access import client_for, registry_options,
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.retention.prune import Pruned, prune
-from soci_pipeline.retention.prune_plan import MOST_DAYS, UNDATED, KeepRules
+from soci_pipeline.retention.prune_plan import CACHE_DAYS, MOST_DAYS, UNDATED, KeepRules
 from soci_pipeline.retention.repository_use import in_use_by_ecs
 from soci_pipeline.text import counted
 
@@ -39,6 +41,13 @@ _DAYS = quantity("days", least=0.001, most=MOST_DAYS)
 @click.option("--keep", multiple=True, metavar="PATTERN", help="tags to keep, with * and ?; can be repeated")
 @click.option("--keep-latest", type=whole(least=0), default=0, metavar="N", help="keep the N newest images")
 @click.option("--keep-days", type=_DAYS, metavar="DAYS", help="keep images created in the last DAYS days")
+@click.option(
+    "--cache-days",
+    type=_DAYS,
+    default=CACHE_DAYS,
+    metavar="DAYS",
+    help="keep build caches for DAYS days after their newest layer was built",
+)
 @click.option(
     "--keep-in-use",
     type=FILE_PATH,
@@ -73,6 +82,7 @@ def run(arguments: Arguments) -> CommandResult:
             latest=arguments.keep_latest,
             younger_than=_days(arguments.keep_days),
             digests=in_use_by_ecs(client, reference, arguments.in_use_ecs) | set(_digests(arguments.keep_in_use)),
+            caches_younger_than=timedelta(days=arguments.cache_days),
         )
         done = prune(
             client,

@@ -23,13 +23,18 @@ registry_options = together(
 
 def client_for(arguments: Arguments, reference: ImageReference) -> RegistryClient:
     """A client with the machine's credentials and settings; the options count for more. The caller closes it."""
+    return connect(reference, settings_for(arguments, reference))
+
+
+def settings_for(arguments: Arguments, reference: ImageReference) -> Settings:
+    """The machine's settings, in which the options of `registry_options` count for more."""
     settings = Settings.from_environment()
     registry = settings.registry
     if arguments.plain_http:
         registry = registry.model_copy(update={"plain_http": (*registry.plain_http, reference.registry)})
     if arguments.ca_file is not None:
         registry = registry.model_copy(update={"ca_file": arguments.ca_file})
-    return connect(reference, settings.model_copy(update={"registry": registry}))
+    return settings.model_copy(update={"registry": registry})
 
 
 def reference_of(text: str) -> ImageReference:

@@ -38,6 +38,10 @@ class ResolvedSource(BaseModel):
     commit: str
     commit_time: int
     version: str | None = None
+    branch: str | None = None
+    """The ref that the commit is the head of, never a tag: `ref` itself, or a branch that has the commit now."""
+    default_branch: str | None = None
+    """The full name of the source's default branch, where the server says it."""
 
     @field_validator("commit")
     @classmethod
@@ -75,7 +79,15 @@ def resolve(
             git.fetch(Path(folder), address, commit, blobs=False)
             Files(git, Path(folder), address, commit).check(files)
             time = int(git.run_here("-C", folder, "show", "-s", "--format=%ct", commit).strip())
-    return ResolvedSource(url=given, ref=found, commit=commit, commit_time=time, version=_version(refs, found, commit))
+    return ResolvedSource(
+        url=given,
+        ref=found,
+        commit=commit,
+        commit_time=time,
+        version=_version(refs, found, commit),
+        branch=_branch(refs, found, commit),
+        default_branch=refs.get("ref: HEAD"),
+    )
 
 
 def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentials | None = None) -> Path:
@@ -126,6 +138,15 @@ def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, st
     if _ABBREVIATED.match(ref):
         return ref, None
     raise no_such_ref(ref, url)
+
+
+def _branch(refs: Mapping[str, str], found: str, commit: str) -> str | None:
+    """The ref that was asked for, unless it is a tag or commit; else a branch with that head, the default one first."""
+    if found.startswith("refs/") and not found.startswith("refs/tags/"):
+        return found
+    heads = sorted(name for name, value in refs.items() if name.startswith("refs/heads/") and value == commit)
+    default = refs.get("ref: HEAD")
+    return default if default in heads else next(iter(heads), None)
 
 
 def _version(refs: Mapping[str, str], found: str, commit: str) -> str | None:

@@ -26,6 +26,9 @@ SOCI_INDEX_V2 = "application/vnd.amazon.soci.index.v2+json"
 SOCI_LAYER = "application/octet-stream"
 SOCI_PREFETCH = "application/vnd.amazon.soci.prefetch.v1+json"
 
+BUILDKIT_CACHE = "application/vnd.buildkit.cacheconfig.v0"
+"""The config of a build cache, in an image manifest or, as older releases wrote it, in an index."""
+
 IN_TOTO = "application/vnd.in-toto+json"
 
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soci_pipeline.builders.builder import Connect, choose
 from soci_pipeline.builders.import_image import import_image
@@ -30,6 +31,8 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.publish import registries
+from soci_pipeline.publish.build_cache import BuildCache, CacheMode
+from soci_pipeline.publish.docker_login import docker_environment
 from soci_pipeline.publish.request import BranchRequest, ToolchainName
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
@@ -37,6 +40,9 @@ from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.convert import Conversion, convert
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.ztoc.store import CacheFolder, ZtocStore
+
+if TYPE_CHECKING:
+    import boto3
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""
@@ -96,14 +102,21 @@ def check_out(branch: Branch, *, credentials: GitCredentials | None = None) -> P
 
 
 def build(
-    branch: Branch, tree: Path, *, secrets: Mapping[str, Path] | None = None, connect: Connect | None = None
+    branch: Branch,
+    tree: Path,
+    *,
+    secrets: Mapping[str, Path] | None = None,
+    connect: Connect | None = None,
+    aws: "boto3.Session | None" = None,
 ) -> Built:
     """Run the chosen builder on the files; answers with the archive or layout that it made.
 
     ``secrets`` are files by the ids of the build secrets; what they hold is left out of the builder's output.
-    ``connect`` opens the registry of a prebuilt image; None means with what this machine has.
+    ``connect`` opens the registry of a prebuilt image; None means with what this machine has. ``aws`` is the session
+    whose role counts for a build cache on ECR.
     """
     asked, settings = branch.request, branch.settings.build
+    cache = _cache(asked)
     request = BuildRequest(
         source=tree,
         context=asked.context,
@@ -114,19 +127,47 @@ def build(
         platform=asked.platform,
         source_date_epoch=asked.source.commit_time,
         attestations=asked.attestations,
-        cache_from=settings.cache_from,
-        cache_to=settings.cache_to,
+        cache_from=cache.cache_from,
+        cache_to=cache.cache_to,
         buildx_builder=settings.buildx_builder,
         prebuilt=asked.prebuilt,
         pull=asked.pull,
         network=settings.network,
     )
-    with branch.timed("build"), concealing(path.read_bytes() for path in request.secrets.values()):
+    with (
+        branch.timed("build"),
+        concealing(path.read_bytes() for path in request.secrets.values()),
+        _environment(branch, cache, aws) as env,
+    ):
         opened = connect or partial(registries.connect, settings=branch.settings)
-        builder = choose(asked.builder.value, request, connect=opened)
+        builder = choose(asked.builder.value, request, env=env, connect=opened)
         logger().info("building %s with %s", asked.platform, builder.name)
         path = builder.build(request, branch.fresh("built"))
     return Built(path, compress=builder.compresses, check_diff_ids=not builder.trusted)
+
+
+def _cache(asked: BranchRequest) -> BuildCache:
+    if asked.cache is CacheMode.OFF:
+        return BuildCache()
+    cache = BuildCache.of(asked.cache_reference, asked.image, asked.platform, asked.source)
+    logger().info(
+        "build cache: reads %s", ", ".join(map(str, cache.imports)) or "nothing, since the source names no branch"
+    )
+    if cache.export is None:
+        logger().info("build cache: none is written, since no branch has the commit %s", asked.source.commit)
+    return cache
+
+
+@contextlib.contextmanager
+def _environment(branch: Branch, cache: BuildCache, aws: "boto3.Session | None") -> Iterator[dict[str, str] | None]:
+    """What the builder's programs run in; with a cache, docker gets this machine's login for the cache's registry."""
+    if not cache.imports:
+        yield None
+        return
+    place = cache.imports[0]
+    connection = registries.connection_to(place, branch.settings, aws=aws)
+    with docker_environment(place.registry, connection.credentials) as env:
+        yield env
 
 
 def import_built(branch: Branch, built: Built) -> Layout:

@@ -1,9 +1,8 @@
 """The registry of a publication: one client with this machine's settings and credentials, and the rule of its tags."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -11,8 +10,6 @@ from soci_pipeline.aws.ecr import LEAST_PART_BYTES, PART_BYTES, EcrCredentials, 
 from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.log import logger
-from soci_pipeline.oci.descriptor import Descriptor
-from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import is_plain
@@ -56,15 +53,21 @@ def _credentials(registry: str, aws: "boto3.Session | None") -> CredentialProvid
     return CredentialChain(default_credentials(), tokens) if aws is None else tokens
 
 
-def connect(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> RegistryClient:
-    """A client for the registry of ``image``, with this machine's settings and credentials."""
+def connect(
+    image: ImageReference,
+    settings: Settings,
+    *,
+    aws: "boto3.Session | None" = None,
+    limits: ClientSettings | None = None,
+) -> RegistryClient:
+    """A client for the registry of ``image``, with this machine's settings and credentials, by default patient ones."""
     way, ecr = connection_to(image, settings, aws=aws), EcrRegistry.parse(image.registry)
     return RegistryClient(
         image.registry,
         credentials=way.credentials,
         plain_http=way.plain_http,
         ca_file=way.ca_file,
-        settings=_client_settings(settings.registry.part_size, is_ecr=ecr is not None),
+        settings=limits or _client_settings(settings.registry.part_size, is_ecr=ecr is not None),
         permissions=None if ecr is None else permissions(ecr),
     )
 
@@ -101,29 +104,15 @@ def _new_repository(wanted: EcrSettings) -> NewRepository:
     )
 
 
-class _OnlyAsked(Exception):
-    """The session is open, which is all that was to be known."""
-
-
 def check_push(client: RegistryClient, repository: str) -> None:
     """Find out before a build whether the registry answers and lets these credentials push; nothing is stored.
 
-    An upload session for a blob that does not exist is opened and given up. Raises `AccessRefused`,
-    `RegistryUnreachable` or another `RegistryError`.
+    An upload session is opened and cancelled. Raises `AccessRefused`, `RegistryUnreachable` or another `RegistryError`.
     """
-    nonce = os.urandom(32)
-    blob = Descriptor(media_type="application/octet-stream", digest=Digest.of(nonce), size=len(nonce))
-
-    def give_up() -> BinaryIO:
-        raise _OnlyAsked
-
     try:
         client.ping()
     except AccessRefused as error:
         # A login may be for one repository alone (403); whether it suffices, the upload session tells.
         if error.status != httpx.codes.FORBIDDEN:
             raise
-    try:
-        client.blobs.upload(repository, blob, give_up)
-    except _OnlyAsked:
-        return
+    client.blobs.try_upload(repository)

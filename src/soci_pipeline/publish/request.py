@@ -19,6 +19,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.address import CONTROL, check_ref, check_url
 from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.oci.platform import Platform
+from soci_pipeline.publish.build_cache import DEFAULT_TEMPLATE, CacheMode, CacheTemplate
 from soci_pipeline.publish.tag_names import TagNames, check_templates
 from soci_pipeline.registry.reference import ImageReference, is_tag
 from soci_pipeline.soci.index.records import SociOptions
@@ -100,6 +101,19 @@ class BuildInputs(Parameters):
         description="Look for newer base images, also where the worker's engine has one; for rebuilds on a schedule.",
     )
 
+    cache: CacheMode = Field(
+        default=CacheMode.OFF,
+        title="Build cache",
+        description="registry: keep the cache of each branch and platform beside the image. It holds the layers of all "
+        "stages, readable by everyone who may pull from there.",
+    )
+    cache_reference: CacheTemplate = Field(
+        default=DEFAULT_TEMPLATE,
+        title="Place of the build cache",
+        description="A template with {image}, {platform} and {ref}, where the tags of the image may not move.",
+        examples=["cache.example.com/{image}:{platform}-{ref}"],
+    )
+
     @field_validator("context")
     @classmethod
     def _context_stays_inside_the_source(cls, path: str) -> str:
@@ -162,6 +176,13 @@ class BuildInputs(Parameters):
         if place and not _is_secret_place(place):
             raise ValueError("source_credentials must name a Prefect block (secret/git-token) or the ARN of a secret")
         return place or None
+
+    @model_validator(mode="after")
+    def _the_builder_has_a_cache(self) -> Self:
+        if self.cache is not CacheMode.OFF and not self.builder.has_cache:
+            able = " or ".join(each for each in BuilderName if each.has_cache)
+            raise ValueError(f"the builder {self.builder} cannot keep a build cache; use {able}, or cache: off")
+        return self
 
     @model_validator(mode="after")
     def _a_prebuilt_image_has_an_address(self) -> Self:

@@ -20,9 +20,9 @@ from soci_pipeline.errors import InvalidInput, ToolFailed
 from soci_pipeline.log import logger
 from soci_pipeline.machine import programs
 from soci_pipeline.machine.program_output import concealing
+from soci_pipeline.publish.docker_login import login_entry
 from soci_pipeline.publish.registries import Connection
-from soci_pipeline.registry.auth import HUB_KEY, CredentialProvider
-from soci_pipeline.registry.reference import DOCKER_HUB, ImageReference
+from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import PublishSettings
 from soci_pipeline.tool_versions import ToolTooOld
 
@@ -209,23 +209,10 @@ def _environment(registry: str, connection: Connection) -> Iterator[tuple[dict[s
     if connection.ca_file is not None:
         options += ["--registry-cacert", str(connection.ca_file)]
     with contextlib.ExitStack() as stack:
-        login = _login(registry, connection.credentials)
+        login = login_entry(registry, connection.credentials)
         if login is not None:
             folder = stack.enter_context(_private_folder())
-            _private_file(folder / "config.json", json.dumps(login))
+            name, entry = login
+            _private_file(folder / "config.json", json.dumps({"auths": {name: entry}}))
             env["DOCKER_CONFIG"] = str(folder)
         yield env, options
-
-
-def _login(registry: str, provider: CredentialProvider | None) -> dict[str, object] | None:
-    found = provider.credentials_for(registry) if provider is not None else None
-    if found is None:
-        return None
-    name = HUB_KEY if registry == DOCKER_HUB else registry
-    if (basic := found.basic()) is not None:
-        return {"auths": {name: {"auth": basic.removeprefix("Basic ")}}}
-    if found.identity_token is not None:
-        return {"auths": {name: {"identitytoken": found.identity_token.get_secret_value()}}}
-    if found.registry_token is not None:
-        return {"auths": {name: {"registrytoken": found.registry_token.get_secret_value()}}}
-    return None

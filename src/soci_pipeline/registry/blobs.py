@@ -96,6 +96,16 @@ class Blobs:
         self._operations.recent.add(repository, descriptor.digest)
         return sent
 
+    def try_upload(self, repository: str) -> bool:
+        """Open an upload session and cancel it: shows whether this login may push, and stores nothing.
+
+        Returns whether the registry cancelled the session; else it expires by itself. Raises `RegistryError`.
+        """
+        nothing = Descriptor(media_type="application/octet-stream", digest=Digest.of(b""), size=0)
+        deadline = self._operations.deadline()
+        upload = Upload(self._operations.transport, repository, nothing, io.BytesIO, deadline)
+        return with_retries(upload.try_session, self._operations.settings, deadline)
+
     def upload_bytes(self, repository: str, data: bytes, media_type: str) -> Descriptor:
         """Bring a small blob to a repository, unless it is there; returns its descriptor."""
         descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))

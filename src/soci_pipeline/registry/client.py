@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import httpx
+
 from soci_pipeline.registry.auth import CredentialProvider
 from soci_pipeline.registry.blobs import Blobs
 from soci_pipeline.registry.connection import connect, is_plain
@@ -70,6 +72,11 @@ class RegistryClient:
 
         def __getattr__(self, name: str) -> Any:
             return by_deprecated_name(self, name)
+
+    @property
+    def url(self) -> httpx.URL:
+        """The URL that every request begins with; Docker Hub's has a host of its own."""
+        return self._transport.base
 
     def close(self) -> None:
         """Close every connection."""

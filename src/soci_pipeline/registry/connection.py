@@ -25,7 +25,7 @@ def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) ->
     limits = httpx.Limits(max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections)
     return HttpClient(
         # A file that cannot be read is refused at once; the system's authorities may wait.
-        verify=_tls if ca_file is None else _tls(ca_file),
+        verify=tls_context if ca_file is None else tls_context(ca_file),
         http2=False,
         trust_env=not is_local_registry(registry),
         headers={"User-Agent": f"soci-pipeline/{__version__}"},
@@ -33,7 +33,8 @@ def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) ->
     )
 
 
-def _tls(ca_file: Path | None = None) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
+    """What a connection trusts: the system's authorities, and those of ``ca_file`` (PEM)."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file is not None:

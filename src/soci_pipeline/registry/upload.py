@@ -80,6 +80,11 @@ class Upload:
             lambda: self._one_session(mount_from), self._settings, self._deadline, retriable=self._wants_new_session
         )
 
+    def try_session(self) -> bool:
+        """Open a session, send nothing and cancel it; whether the registry says that it is gone."""
+        session = self._session(self._post(), Way(None))
+        return self._cancel(session)
+
     def _one_session(self, mount_from: str | None) -> bool:
         # An answer may have been lost after the registry took the blob.
         if self._tried and self._is_there():
@@ -338,12 +343,14 @@ class Upload:
             raise
         return True
 
-    def _cancel(self, session: _Session) -> None:
+    def _cancel(self, session: _Session) -> bool:
         call = Call("DELETE", session.url, push(self._repository), frozenset({202, 204, 404}))
         try:
             self._transport.call(call, Deadline(_CANCEL_SECONDS))
         except SociPipelineError as error:
             logger().debug("an upload session could not be cancelled: %s", error.reason)
+            return False
+        return True
 
     def _report(self, position: int) -> None:
         if self._on_bytes is not None and position != self._reported:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from soci_pipeline.deployment_names import PUBLISH
 from soci_pipeline.errors import NoWorker, StackError
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_rest.client import PrefectApi
 
-DEPLOYMENT = "publish-image/default"
+DEPLOYMENT = PUBLISH
 """The deployment that publishes an image."""
 
 

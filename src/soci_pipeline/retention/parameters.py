@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 from soci_pipeline.images.parameters import EXAMPLE
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.retention.prune_plan import MOST_DAYS, KeepRules
+from soci_pipeline.retention.prune_plan import CACHE_DAYS, MOST_DAYS, KeepRules
 from soci_pipeline.validation import Parameters
 
 
@@ -43,6 +43,11 @@ class PruneParameters(Parameters):
     keep_days: PositiveFloat | None = Field(
         default=None, title="Keep the young", description="Images created in the last so many days stay."
     )
+    cache_days: PositiveFloat = Field(
+        default=CACHE_DAYS,
+        title="Keep build caches",
+        description="So many days after its newest layer was built a build cache goes. The rules above are for images.",
+    )
     keep_in_use: tuple[UsedDigest, ...] = Field(
         default=(), title="Keep what is in use", description="Digests, or references with one, that services run now."
     )
@@ -68,7 +73,7 @@ class PruneParameters(Parameters):
         description="Say what would go, and delete nothing. Switch it off when the plan is right.",
     )
 
-    @field_validator("keep_days", "untagged_days")
+    @field_validator("keep_days", "cache_days", "untagged_days")
     @classmethod
     def _days_are_representable(cls, days: float | None) -> float | None:
         if days is not None and days > MOST_DAYS:
@@ -87,4 +92,5 @@ class PruneParameters(Parameters):
             latest=self.keep_latest,
             younger_than=None if self.keep_days is None else timedelta(days=self.keep_days),
             digests=frozenset((*self.keep_in_use, *in_use)),
+            caches_younger_than=timedelta(days=self.cache_days),
         )

@@ -19,7 +19,7 @@ from soci_pipeline.oci.annotations import CREATED, SOCI_INDEX_DIGEST
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse
-from soci_pipeline.oci.media_types import DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
+from soci_pipeline.oci.media_types import BUILDKIT_CACHE, DOCKER_CONFIG, IMAGE_INDEXES, IMAGE_MANIFESTS, OCI_CONFIG
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import BlobUnknown, ManifestUnknown, RegistryError
 from soci_pipeline.registry.reference import ImageReference
@@ -31,6 +31,8 @@ from soci_pipeline.text import counted
 if TYPE_CHECKING:
     import boto3
 
+# What BuildKit writes at each layer of a cache.
+_LAYER_CREATED = "buildkit/createdat"
 _NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
 # Reproducible builds often write the epoch, or the oldest date that zip knows; neither says when an image was made.
 _FIRST_BELIEVABLE = datetime(1981, 1, 1, tzinfo=UTC)
@@ -201,7 +203,9 @@ class _Reader:
                 continue
             children[digest] = _children(document)
             subject = document.subject.digest if document.subject else None
-            self.nodes[digest] = Node(digest, children[digest], subject, self._created(document))
+            is_cache = _is_cache(document)
+            created = _cache_created(document) if is_cache else self._created(document)
+            self.nodes[digest] = Node(digest, children[digest], subject, created, is_cache)
             waiting += children[digest]
             waiting += [subject] if subject else []
             waiting += [entry.digest for entry in self.client.referrers.list(self.repository, digest)]
@@ -242,6 +246,19 @@ class _Reader:
                 moments = [self.nodes[child].created for child in node.children if child in self.nodes]
                 known = [moment for moment in moments if moment is not None]
                 self.nodes[digest] = Node(digest, node.children, node.subject, max(known, default=None))
+
+
+def _is_cache(document: ImageManifest | ImageIndex) -> bool:
+    """Whether it is a build cache: by its content, since a tag's name is anybody's choice."""
+    parts = document.manifests if isinstance(document, ImageIndex) else (document.config,)
+    return any(each.media_type == BUILDKIT_CACHE for each in parts)
+
+
+def _cache_created(document: ImageManifest | ImageIndex) -> datetime | None:
+    """When the newest layer of a build cache was built."""
+    layers = document.manifests if isinstance(document, ImageIndex) else document.layers
+    moments = [_moment(said) for layer in layers if (said := layer.annotations.get(_LAYER_CREATED))]
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _children(document: ImageManifest | ImageIndex) -> tuple[Digest, ...]:

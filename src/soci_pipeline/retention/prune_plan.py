@@ -20,6 +20,8 @@ from soci_pipeline.validation import in_one_line, problems_of
 
 UNDATED = "nothing says when it was created"
 """The reason of a tag that a rule by age keeps since it cannot judge it."""
+CACHE_DAYS = 30
+"""How many days a build cache stays after its newest layer was built, unless another number is given."""
 MOST_DAYS = 100_000
 """The highest age that a rule may name: more would be before any calendar that Python has."""
 _SHOWN = 10
@@ -29,12 +31,16 @@ _ATTACHED_TAG = re.compile(r"sha256-([0-9a-f]{64})(\.[A-Za-z0-9._-]+)?\Z")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One manifest. ``children`` it cannot do without: an index's entries, an image's v2 SOCI index."""
+    """One manifest. ``children`` it cannot do without: an index's entries, an image's v2 SOCI index.
+
+    ``is_cache`` marks the build cache of a branch: it is no image, and a rule of its own says how long it stays.
+    """
 
     digest: Digest
     children: tuple[Digest, ...] = ()
     subject: Digest | None = None
     created: datetime | None = None
+    is_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,10 @@ class KeepRules(BaseModel):
     latest: int = Field(default=0, ge=0, description="So many of the newest images, by their time of creation.")
     younger_than: timedelta | None = Field(default=None, description="Images created less than this before now.")
     digests: frozenset[Digest] = Field(default=frozenset(), description="Digests in use, for example by services.")
+    caches_younger_than: timedelta = Field(
+        default=timedelta(days=CACHE_DAYS),
+        description="Build caches stay this long after their newest layer was built.",
+    )
 
     @model_validator(mode="after")
     def _something_is_kept(self) -> Self:
@@ -93,6 +103,8 @@ class PrunePlan:
     deleted_tags: tuple[str, ...]
     rounds: tuple[tuple[Digest, ...], ...]
     reasons: Mapping[str, str] = field(default_factory=dict)
+    caches: frozenset[str] = frozenset()
+    """The tags and digests among them that are build caches."""
 
     @property
     def manifests(self) -> tuple[Digest, ...]:
@@ -111,8 +123,9 @@ class PrunePlan:
 
     def refuse_emptying(self, repository: str) -> None:
         """Raise `InvalidInput` where nothing at all would stay, as with a mistyped pattern or an age alone."""
-        if self.deleted_tags and not self.kept:
-            shown = ", ".join(self.deleted_tags[:_SHOWN]) + (", …" if len(self.deleted_tags) > _SHOWN else "")
+        images = [tag for tag in self.deleted_tags if tag not in self.caches]
+        if images and not set(self.kept) - self.caches:
+            shown = ", ".join(images[:_SHOWN]) + (", …" if len(images) > _SHOWN else "")
             raise InvalidInput(
                 f"the rules keep nothing of {repository}, so all of it would be deleted",
                 advice=f"Check the rules, or keep the latest ones too; the tags there are: {shown}.",
@@ -138,6 +151,8 @@ def plan_prune(graph: RepositoryGraph, rules: KeepRules, *, now: datetime) -> Pr
     kept_tags = tuple(sorted(reasons))
     reasons |= dict.fromkeys(untag, "no rule keeps this tag; its manifest is needed by another one")
     reasons |= dict.fromkeys(gone, "no rule keeps this tag")
+    old = f"a build cache not younger than {rules.caches_younger_than}"
+    reasons |= {tag: old for tag in gone if (node := graph.nodes.get(graph.tags[tag])) is not None and node.is_cache}
     reasons |= {str(digest): why for digest, why in kept.items()}
     reasons |= {str(digest): "no kept tag needs it" for digest in deleted}
     return PrunePlan(
@@ -147,7 +162,13 @@ def plan_prune(graph: RepositoryGraph, rules: KeepRules, *, now: datetime) -> Pr
         deleted_tags=tuple(gone),
         rounds=tuple(_in_deletion_order(deleted, graph, edges)),
         reasons=reasons,
+        caches=_caches(graph),
     )
+
+
+def _caches(graph: RepositoryGraph) -> frozenset[str]:
+    digests = {digest for digest, node in graph.nodes.items() if node.is_cache}
+    return frozenset({*map(str, digests), *(tag for tag, digest in graph.tags.items() if digest in digests)})
 
 
 def _kept_tags(graph: RepositoryGraph, deploy: Mapping[str, Digest], rules: KeepRules, now: datetime) -> dict[str, str]:
@@ -168,6 +189,8 @@ def _why_kept(tag: str, node: Node | None, rules: KeepRules, now: datetime) -> s
     for pattern in rules.tags:
         if fnmatch.fnmatchcase(tag, pattern):
             return f"matches the pattern {pattern}"
+    if node is not None and node.is_cache:
+        return _why_cache_kept(node, rules, now)
     if rules.younger_than is None and not rules.latest:
         return None
     # An image whose age nobody knows may be the newest of all.
@@ -178,11 +201,19 @@ def _why_kept(tag: str, node: Node | None, rules: KeepRules, now: datetime) -> s
     return None
 
 
+def _why_cache_kept(node: Node, rules: KeepRules, now: datetime) -> str | None:
+    if node.created is None:
+        return f"a build cache; {UNDATED}"
+    is_young = now - node.created < rules.caches_younger_than
+    return f"a build cache younger than {rules.caches_younger_than}" if is_young else None
+
+
 def _newest(graph: RepositoryGraph, deploy: Mapping[str, Digest], count: int) -> frozenset[Digest]:
     dated = {
         digest: created
         for digest in deploy.values()
         if (node := graph.nodes.get(digest)) is not None and (created := node.created) is not None
+        if not node.is_cache
     }
     return frozenset(sorted(dated, key=lambda digest: (dated[digest], digest), reverse=True)[:count])
 

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from soci_pipeline.aws.client import AwsRefused, AwsUnreachable, calling, config, session
 from soci_pipeline.aws.ecr import EcrCredentials
+from soci_pipeline.aws.identity import caller
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.aws.secrets import read_secret
 from soci_pipeline.errors import CredentialsRefused, InvalidInput, ToolMissing
-from tests.support.aws import REGISTRY, answering, refusal
+from tests.support.aws import REGION, REGISTRY, answering, refusal
+from tests.support.strange import strange
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +192,15 @@ def test_a_number_of_attempts_that_is_none_is_named(attempts: str, monkeypatch: 
         config()
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "")
     assert vars(config())["_user_provided_options"]["retries"] == {"mode": "standard", "total_max_attempts": 5}
+
+
+def test_a_page_in_the_place_of_an_answer_is_no_answer_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def page(_: Request) -> Response:
+        return Response("<!doctype html><title>proxy: secret-page</title>", 500, media_type="text/html")
+
+    with strange(page) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+        with pytest.raises(AwsUnreachable, match="the answer is not one of AWS") as caught:
+            caller(region=REGION)
+    assert "secret-page" not in str(caught.value)
+    assert caught.value.__cause__ is None

@@ -13,6 +13,10 @@ import pytest
 
 from deployments.machine.secret_environment import environment
 from soci_pipeline.aws.ecr import EcrCredentials
+from soci_pipeline.aws.ecr_actions import CHECK, CREATE, LOGIN
+from soci_pipeline.aws.ecr_actions import PRUNE as PRUNE_ACTIONS
+from soci_pipeline.aws.ecr_actions import PULL as PULL_ACTIONS
+from soci_pipeline.aws.ecr_actions import PUSH as PUSH_ACTIONS
 from soci_pipeline.aws.ecr_images import EcrImages
 from soci_pipeline.aws.ecs import EVERY_CLUSTER, images_in_use
 from soci_pipeline.aws.secrets import read_secret
@@ -54,7 +58,12 @@ SSM_AGENT = {
     "session, opened": "ssmmessages:OpenDataChannel",
 }
 # Who publishes to the public gallery adds this (docs/aws.md); no role of the templates does.
-NOT_IN_THE_TEMPLATES = {"ecr-public:GetAuthorizationToken"}
+NOT_IN_THE_TEMPLATES = {
+    "ecr-public:GetAuthorizationToken",
+    # The doctor's: everybody may call the first, and it does without the second.
+    "sts:GetCallerIdentity",
+    "iam:SimulatePrincipalPolicy",
+}
 
 _LATER = datetime.now(UTC) + timedelta(days=365)
 
@@ -242,3 +251,12 @@ def _push() -> dict[str, Any]:
             "oldCommitId": "d" * 40,
         },
     }
+
+
+def test_the_list_of_ecrs_actions_is_what_the_roles_may_do() -> None:
+    for role, parts in {
+        "WorkerRole": (LOGIN, PULL_ACTIONS, PUSH_ACTIONS),
+        "ControlRole": (LOGIN, PULL_ACTIONS, PUSH_ACTIONS, CHECK, CREATE, PRUNE_ACTIONS),
+    }.items():
+        listed = {f"ecr:{name}" for part in parts for name in part}
+        assert {action for action in _allowed(role) if action.startswith("ecr:")} == listed

@@ -228,3 +228,40 @@ def is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+EXPORT_FAILED = """
+echo '#12 exporting cache to registry' >&2
+echo '#12 ERROR: error writing layer blob: connection refused' >&2
+echo '------' >&2
+echo ' > exporting cache to registry:' >&2
+echo '------' >&2
+"""
+IMPORT_FAILED = """
+echo '#4 ERROR: failed to configure registry cache importer: not found' >&2
+echo ' > importing cache manifest from registry.example.com/app:cache:' >&2
+"""
+
+
+def test_a_cache_that_was_not_stored_is_a_warning_with_its_cause(
+    programs: Programs, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs.add("docker", docker(build=EXPORT_FAILED))
+    asked = request(source, cache_to=("type=registry,ref=registry.example.com/app:cache,ignore-error=true",))
+    assert BuildxBuilder(programs.env).build(asked, source.parent / "out").name == "image.tar"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    cause = "error writing layer blob: connection refused"
+    assert warnings == [f"the build cache was not stored, so the next build starts without it: {cause}"]
+
+
+def test_a_cache_that_is_not_there_yet_is_no_warning(
+    programs: Programs, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs.add("docker", docker(build=IMPORT_FAILED))
+    asked = request(
+        source,
+        cache_from=("type=registry,ref=registry.example.com/app:cache",),
+        cache_to=("type=registry,ref=registry.example.com/app:cache,ignore-error=true",),
+    )
+    BuildxBuilder(programs.env).build(asked, source.parent / "out")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []

@@ -1,6 +1,7 @@
 """The doctor's checks, with a PATH on which there is nothing or what a test puts there."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ NAMES = {
     *("python", "git", "disk space", "root", "docker engine", "buildx", "containerd socket", "ctr", "soci"),
     *("zlib-ng", "emulation", "settings", "registry credentials", "prefect", "prefect API"),
 }
+
+
+@pytest.fixture(autouse=True)
+def without_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sign of AWS credentials but what a test sets itself."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 def _checks() -> dict[str, Check]:

@@ -61,7 +61,10 @@ def _publish(tmp_path: Path, url: str, app: Repository, *, credentials: GitCrede
     """All that a publication does with git, compared with what is in the repository."""
     head, first = app.git("rev-parse", "HEAD"), app.git("rev-parse", "HEAD~1")
     found = source.resolve(url, "main", files=(".", "Dockerfile"), credentials=credentials)
-    assert found == ResolvedSource(url=url, ref="refs/heads/main", commit=head, commit_time=MOMENT, version="1.2")
+    main = "refs/heads/main"
+    assert found == ResolvedSource(
+        url=url, ref=main, commit=head, commit_time=MOMENT, version="1.2", branch=main, default_branch=main
+    )
     assert source.is_ancestor(url, first, head, credentials=credentials) is True
     tree = source.check_out(found, tmp_path / "tree", credentials=credentials)
     assert sorted(path.name for path in tree.iterdir()) == NAMES

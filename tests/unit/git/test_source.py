@@ -26,8 +26,40 @@ def test_the_default_branch_is_resolved_to_its_commit_and_time(work_tree: Reposi
     commit = work_tree.git("rev-parse", "HEAD")
     found = source.resolve(str(work_tree.path))
     assert found == ResolvedSource(
-        url=str(work_tree.path), ref="refs/heads/main", commit=commit, commit_time=MOMENT, version=None
+        url=str(work_tree.path),
+        ref="refs/heads/main",
+        commit=commit,
+        commit_time=MOMENT,
+        version=None,
+        branch="refs/heads/main",
+        default_branch="refs/heads/main",
     )
+
+
+def test_a_tag_or_commit_belongs_to_the_branch_that_has_it_as_its_head(work_tree: Repository) -> None:
+    old = work_tree.git("rev-parse", "HEAD")
+    work_tree.git("tag", "v1")
+    work_tree.git("branch", "also-there")
+    for ref in (old, "v1", "main"):
+        assert source.resolve(str(work_tree.path), ref).branch == "refs/heads/main"
+    assert source.resolve(str(work_tree.path), "also-there").branch == "refs/heads/also-there"
+    work_tree.commit({"new": "x"})
+    assert source.resolve(str(work_tree.path), old).branch == "refs/heads/also-there"
+    work_tree.git("branch", "--delete", "--force", "also-there")
+    for ref in (old, "v1"):
+        found = source.resolve(str(work_tree.path), ref)
+        assert (found.branch, found.default_branch) == (None, "refs/heads/main")
+
+
+def test_a_ref_of_a_pull_request_is_never_taken_for_a_branch(work_tree: Repository) -> None:
+    work_tree.git("checkout", "--quiet", "-b", "theirs")
+    commit = work_tree.commit({"new": "x"})
+    work_tree.git("update-ref", "refs/pull/7/head", commit)
+    work_tree.git("checkout", "--quiet", "main")
+    work_tree.git("branch", "--delete", "--force", "theirs")
+
+    assert source.resolve(str(work_tree.path), "refs/pull/7/head").branch == "refs/pull/7/head"
+    assert source.resolve(str(work_tree.path), commit).branch is None
 
 
 def test_the_default_branch_of_a_clone_is_the_one_that_is_checked_out_there(

@@ -12,7 +12,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
-from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_EMPTY
+from soci_pipeline.oci.media_types import BUILDKIT_CACHE, OCI_CONFIG, OCI_EMPTY, OCI_LAYER_GZIP
 from soci_pipeline.publish.join import join
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
@@ -21,10 +21,12 @@ from soci_pipeline.registry.referrers import fallback_tag
 from soci_pipeline.retention.prune import RepositoryChanged, execute, prune, read_repository
 from soci_pipeline.retention.prune_plan import KeepRules, RepositoryGraph, plan_prune
 from soci_pipeline.soci.index.records import PlatformImage
+from tests.support import deviations
 from tests.support.branches import branch_v1, branch_v2
 from tests.support.images import AMD64, ARM64, add_image, gzip_layer
 from tests.support.published import REPOSITORY, tag, upload
 from tests.support.registries import AT_ONCE, registry, with_and_without_referrers
+from tests.support.strange import strange
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -230,3 +232,36 @@ def test_nothing_is_deleted_for_a_caller_that_may_not_any_more(client: RegistryC
         prune(client, image, rules, confirm=refuse)
     assert prune(client, image, rules, confirm=refuse, dry_run=True).deleted
     assert client.manifests.head(REPOSITORY, "v1") == index.plain
+
+
+def add_cache(client: RegistryClient, layout: Layout, name: str, *, days: float, as_index: bool = False) -> None:
+    """A build cache as BuildKit writes it: a manifest, or before image-manifest=true an index of layers."""
+    built = (NOW - timedelta(days=days)).isoformat()
+    data = gzip_layer({name: name.encode()}).data
+    layer = layout.add_bytes(data, OCI_LAYER_GZIP).annotated(annotations={"buildkit/createdat": built})
+    config = layout.add_bytes(f'{{"records": ["{name}"]}}'.encode(), BUILDKIT_CACHE)
+    document = ImageIndex(manifests=(layer, config)) if as_index else ImageManifest(config=config, layers=(layer,))
+    root = layout.add_document(document)
+    for blob in (layer, config):
+        client.blobs.upload_bytes(REPOSITORY, layout.read(blob), blob.media_type)
+    client.manifests.put(REPOSITORY, name, layout.read(root), root.media_type)
+
+
+def test_build_caches_are_known_by_their_content_and_go_by_the_age_of_their_newest_layer(
+    client: RegistryClient, layout: Layout
+) -> None:
+    release(client, layout, "v2", branch_v2(layout, AMD64))
+    add_cache(client, layout, "any-name", days=3)
+    add_cache(client, layout, "another", days=40)
+
+    pruned(client, tags=["v2"])
+
+    assert {tag for tag in client.tags.list(REPOSITORY) if not tag.startswith("sha256-")} == {"any-name", "v2"}
+
+
+def test_a_build_cache_that_is_an_index_of_layers_is_known_too(layout: Layout) -> None:
+    # The embedded registry takes no index of blobs; others do.
+    with strange(deviations.Registry().answer) as address, RegistryClient(address, settings=AT_ONCE) as client:
+        add_cache(client, layout, "old-form", days=3, as_index=True)
+        (node,) = read_repository(client, REPOSITORY).nodes.values()
+    assert (node.is_cache, node.created, node.children) == (True, NOW - timedelta(days=3), ())

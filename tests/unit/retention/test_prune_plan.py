@@ -2,7 +2,7 @@
 
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -290,3 +290,48 @@ def test_a_hostile_pattern_and_tag_cost_next_to_nothing() -> None:
 def test_the_length_and_the_number_of_patterns_are_bounded(tags: tuple[str, ...]) -> None:
     with pytest.raises(InvalidInput, match="retention"):
         KeepRules.of(tags=tags)
+
+
+def cache_node(text: str, *, days: float | None) -> Node:
+    return replace(node(text, days=days), is_cache=True)
+
+
+WITH_CACHES = graph_of(
+    {"v1": "old", "v2": "new", "cache-main": "young", "cache-gone": "dead", "cache-odd": "undated"},
+    node("old", days=90),
+    node("new", days=60),
+    cache_node("young", days=3),
+    cache_node("dead", days=40),
+    cache_node("undated", days=None),
+)
+
+
+def test_build_caches_have_a_rule_of_their_own() -> None:
+    made = planned(WITH_CACHES, tags=("v2",))
+    assert made.kept_tags == ("cache-main", "cache-odd", "v2")
+    assert made.deleted_tags == ("cache-gone", "v1")
+    assert made.reasons["cache-main"] == "a build cache younger than 30 days, 0:00:00"
+    assert made.reasons["cache-odd"] == "a build cache; nothing says when it was created"
+    assert made.reasons["cache-gone"] == "a build cache not younger than 30 days, 0:00:00"
+
+
+def test_a_build_cache_is_never_one_of_the_newest_images() -> None:
+    made = planned(WITH_CACHES, latest=1, caches_younger_than=timedelta(days=1))
+    assert made.kept_tags == ("cache-odd", "v2")
+
+
+def test_a_young_age_for_images_says_nothing_about_caches() -> None:
+    made = planned(WITH_CACHES, younger_than=timedelta(days=70), caches_younger_than=timedelta(days=50))
+    assert made.kept_tags == ("cache-gone", "cache-main", "cache-odd", "v2")
+
+
+def test_a_pattern_keeps_a_build_cache_of_any_age() -> None:
+    assert "cache-gone" in planned(WITH_CACHES, tags=("v2", "cache-*")).kept_tags
+
+
+def test_rules_that_keep_build_caches_alone_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="the rules keep nothing of team/app") as caught:
+        planned(WITH_CACHES, tags=("v3",)).refuse_emptying("team/app")
+    assert "the tags there are: v1, v2." in str(caught.value.advice)
+    only_caches = graph_of({"cache-gone": "dead"}, cache_node("dead", days=40))
+    planned(only_caches, tags=("v3",)).refuse_emptying("team/app")
