@@ -122,6 +122,7 @@ COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-e
 	--universal --python-version 3.11
 lock: $(UV) ## Resolve the pins in requirements/ again
 	@$(COMPILE) pyproject.toml --all-extras --group build -o requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --extra webhook --group build -c requirements/runtime.txt -o requirements/command.txt
 	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench --group docs \
 		-c requirements/runtime.txt -o requirements/development.txt
 	@$(COMPILE) --group mutation -o requirements/mutation.txt
