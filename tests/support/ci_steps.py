@@ -1,7 +1,7 @@
 """Steps of other people's CI, run here: those of a composite GitHub Action, and the scripts of GitLab jobs.
 
-The expressions of GitHub (``${{ … }}``) are evaluated where an action may have them, which is never in shell text, and the
-steps that use another action are left to the test.
+The expressions of GitHub (``${{ … }}``) are evaluated where an action may have them, which is never in shell text. A
+dictionary stands in for the two actions for artifacts.
 """
 
 import os
@@ -80,7 +80,7 @@ class Runner:
 def run_gitlab_job(
     document: Mapping[str, Any], job: str, folder: Path, env: Mapping[str, str], *, shell: str = "bash"
 ) -> None:
-    """Run the script of a job with its variables; ``env`` has GitLab's own, and those of the project, which count more."""
+    """Run the script of a job; ``env`` has the variables of GitLab and of the project, which override the job's."""
     chain = [document[job]]
     while "extends" in chain[0]:
         chain.insert(0, document[chain[0]["extends"]])
