@@ -42,13 +42,16 @@ class Runner:
         defaults = {name: str(each.get("default", "")) for name, each in document["inputs"].items()}
         assert inputs.keys() <= defaults.keys(), "an input that the action does not have"
         values = {f"inputs.{name}": text for name, text in (defaults | dict(inputs)).items()}
+        values |= {"github.server_url": "https://github.com", "github.repository": "acme/web", "github.sha": "0" * 40}
+        for name in document["inputs"]:
+            values[f"inputs.{name}"] = _filled(values[f"inputs.{name}"], values)
         for number, step in enumerate(document["runs"]["steps"]):
             if "uses" in step:
                 self._artifacts(step["uses"], {name: _filled(value, values) for name, value in step["with"].items()})
                 continue
             for name, text in self._shell(action, step, values, number).items():
                 values[f"steps.{step['id']}.outputs.{name}"] = text
-        return {name: _filled(each["value"], values) for name, each in document["outputs"].items()}
+        return {name: _filled(each["value"], values) for name, each in document.get("outputs", {}).items()}
 
     def _shell(self, action: str, step: Mapping[str, Any], values: Mapping[str, str], number: int) -> dict[str, str]:
         script, output = self.folder / f"step-{number}.sh", self.folder / f"output-{number}"

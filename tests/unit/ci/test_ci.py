@@ -29,7 +29,7 @@ from tests.support.fake_programs import Programs
 from tests.support.images import AMD64, ARM64, add_attestation, add_image, gzip_layer
 from tests.support.registries import CREDENTIALS, LOGIN, noise, registry
 
-PUSH, JOIN = "ci/github/push", "ci/github/join"
+PUSH, JOIN, START = "ci/github/push", "ci/github/join", "ci/github/start"
 GITLAB = "ci/gitlab/soci.gitlab-ci.yml"
 PAGE = "docs/ci.md"
 REPOSITORY_NAME = "team/web"
@@ -196,7 +196,29 @@ def test_an_empty_list_of_tags_is_an_error(image: str, env: dict[str, str], tmp_
     assert "the input tags is empty" in failed.value.stdout
 
 
-@pytest.mark.parametrize("action", [PUSH, JOIN])
+def test_a_publication_through_prefect_gets_its_parameters_as_arguments_and_the_login_as_variables(
+    env: dict[str, str], programs: Programs, tmp_path: Path
+) -> None:
+    programs.add("soci-pipeline", f'printf "%s\\n" "$@" "$PREFECT_API_URL" "$PREFECT_API_KEY" >"{tmp_path}/given"')
+    inputs = {
+        "image": "registry.example.com/acme/web",
+        "source": "https://git.example.com/acme/web.git",
+        "ref": HOSTILE,
+        "tags": "{short_sha}\n*",
+        "prefect-api-url": "https://prefect.example.com/api",
+        "prefect-api-key": PASSWORD,
+    }
+    Runner(tmp_path, env).run(START, inputs)
+    options = ["--tag", "{short_sha}", "--tag", "*", "--platform", "linux/amd64", "--platform", "linux/arm64"]
+    assert (tmp_path / "given").read_text().splitlines() == [
+        *("publish", "--remote", "--ref", HOSTILE, *options, "--", inputs["source"], inputs["image"]),
+        *(inputs["prefect-api-url"], PASSWORD),
+    ]
+    assert not [call for call in programs.calls() if PASSWORD in call]
+    assert not list(tmp_path.rglob("hacked"))
+
+
+@pytest.mark.parametrize("action", [PUSH, JOIN, START])
 def test_no_expression_stands_in_shell_text_and_every_used_action_is_pinned(action: str) -> None:
     for step in load(f"{action}/action.yml")["runs"]["steps"]:
         assert "${{" not in step.get("run", "")
@@ -263,21 +285,23 @@ def _examples() -> list[Any]:
 
 
 def test_the_examples_of_the_page_match_the_published_schemas() -> None:
-    workflow, pipeline = _examples()
+    workflow, through_prefect, pipeline = _examples()
     assert _problems("github-workflows", workflow) == []
+    assert _problems("github-workflows", through_prefect) == []
     assert _problems("gitlab-ci", pipeline) == []
 
 
 def test_the_examples_of_the_page_give_what_the_actions_and_jobs_have() -> None:
     """The page is copied; a renamed input there would fail in somebody else's CI."""
-    workflow, pipeline = _examples()
-    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    workflow, through_prefect, pipeline = _examples()
+    jobs = [*workflow["jobs"].values(), *through_prefect["jobs"].values()]
+    steps = [step for job in jobs for step in job["steps"]]
     used = {
         step["uses"].split("@")[0].partition("soci-pipeline/")[2]: step
         for step in steps
         if "soci-pipeline/" in step.get("uses", "")
     }
-    assert set(used) == {PUSH, JOIN}
+    assert set(used) == {PUSH, JOIN, START}
     for action, step in used.items():
         known = load(f"{action}/action.yml")["inputs"]
         assert set(step["with"]) <= set(known)

@@ -70,4 +70,7 @@ def test_the_receiver_publishes_to_the_registry_of_the_stack() -> None:
     assert not isinstance(event, Ignored)
     (planned,) = plan(configuration, source.name, event).runs
     assert planned.parameters["image"].startswith("127.0.0.1:5000/")
-    assert planned.deployment == "publish-image/default"
+    declared = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    flow, _, name = planned.deployment.partition("/")
+    entrypoint = f"flows/{flow.replace('-', '_')}.py:{flow.replace('-', '_')}"
+    assert (entrypoint, name) in {(each["entrypoint"], each["name"]) for each in declared}
