@@ -20,7 +20,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 
 PYTEST := $(VENV)/bin/python -m pytest -p no:cacheprovider --durations=10
 
-.PHONY: help prerequisites install development demo test test-unit test-service test-real test-deep screenshots check format coverage docs bench fuzz mutation lock clean
+.PHONY: help prerequisites install development demo test test-unit test-service test-real test-deep image screenshots check format coverage docs bench fuzz mutation lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -80,6 +80,11 @@ THIRD ?=
 test-deep: development ## What is expensive and rarely affected; THIRD=1, 2 or 3 runs a part of it
 	@$(PYTEST) tests/deep -n 2 $(GROUPED) $(if $(THIRD),--third $(THIRD)) $(TEST_ARGS)
 
+# The image that deployments/compose.yaml runs. IMAGE_ARGS is for `docker buildx build`: --build-arg BASE=…, --network host.
+IMAGE ?= soci-pipeline/worker:local
+image: ## Build the worker image for this machine with its Docker engine
+	@docker buildx build --load --file deployments/worker-image/Dockerfile --tag $(IMAGE) $(IMAGE_ARGS) .
+
 screenshots: development ## Take the README's pictures of Prefect's UI again
 	@$(PYTEST) tests/real/test_ui.py --screenshots docs/images $(TEST_ARGS)
 
@@ -122,6 +127,7 @@ COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-e
 	--universal --python-version 3.11
 lock: $(UV) ## Resolve the pins in requirements/ again
 	@$(COMPILE) pyproject.toml --all-extras --group build -o requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --extra webhook --group build -c requirements/runtime.txt -o requirements/command.txt
 	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench --group docs \
 		-c requirements/runtime.txt -o requirements/development.txt
 	@$(COMPILE) --group mutation -o requirements/mutation.txt

@@ -41,6 +41,7 @@ TOOLS: Mapping[str, Tool] = {
     "dockerd": Tool(Suite.NEWER, "docker.io", ("usr/sbin/dockerd",)),
     "docker": Tool(Suite.NEWER, "docker-cli", ("usr/bin/docker",)),
     "buildx": Tool(Suite.NEWER, "docker-buildx", (f"{_PLUGINS}/docker-buildx",)),
+    "compose": Tool(Suite.NEWER, "docker-compose", (f"{_PLUGINS}/docker-compose",)),
     "containerd": Tool(
         Suite.NEWER, "containerd", ("usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr")
     ),
@@ -165,6 +166,8 @@ class Toolchain:
         plugins = folder / "cli-plugins"
         plugins.mkdir(parents=True, exist_ok=True)
         _link(plugins / "docker-buildx", self.bin / "docker-buildx")
+        if (self.bin / "docker-compose").exists():
+            _link(plugins / "docker-compose", self.bin / "docker-compose")
         return folder
 
     @cached_property

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.debian_packages import Suite
 from local_stack.engine import Engine
 from local_stack.stack import Stack
 from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
 from tests.support import publications as seen
-from tests.support.chroot import minbase
 from tests.support.documentation import documented
 from tests.support.webhook import until
+from tests.support.worker_base import worker_base
 
 pytestmark = [
     pytest.mark.timeout(1800),
@@ -26,8 +25,6 @@ pytestmark = [
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 POOL = "in-a-container"
-# As the Dockerfile's own base image has them.
-PACKAGES = ("ca-certificates", "python3", "python3-venv")
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +35,10 @@ def base(
     or_skip: Callable[[], AbstractContextManager[None]],
 ) -> Iterator[str]:
     """A Debian 13 with Python in the engine, bootstrapped here, which knows this machine's way to the packages."""
-    folder, name = tmp_path_factory.mktemp("base"), f"worker-base:{secrets.token_hex(4)}"
     with ExitStack() as stack:
         with or_skip():
-            machine = stack.enter_context(minbase(folder / "debian", toolchain, PACKAGES, suite=Suite.NEWER))
-        archive = folder / "root.tar"
-        run(["tar", "--create", "--file", archive, "--directory", machine.root, "."])
-        run(["docker", "import", archive, name], env=engine.env, timeout=300)
-        archive.unlink()
-    yield name
-    run(["docker", "image", "rm", "--force", name], env=engine.env)
+            name = stack.enter_context(worker_base(engine, toolchain, tmp_path_factory.mktemp("base")))
+        yield name
 
 
 @pytest.fixture(scope="module")

@@ -84,3 +84,13 @@ def test_every_command_for_a_newcomer_checks_first(target: str) -> None:
     plan = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     first = plan.find("python3-venv")
     assert 0 <= first < plan.find("pip install")
+
+
+def test_the_worker_image_is_built_for_this_machine_and_given_a_name(tmp_path: Path) -> None:
+    _python(tmp_path)
+    _program(tmp_path, "docker", f'echo "$@" >"{tmp_path}/called"')
+    done = _make("image", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    file = "deployments/worker-image/Dockerfile"
+    words = (tmp_path / "called").read_text().split()
+    assert words == ["buildx", "build", "--load", "--file", file, "--tag", "soci-pipeline/worker:local", "."]
