@@ -92,8 +92,6 @@ def publish(
                 platform=platform,
                 source_date_epoch=moment,
                 buildx_builder=settings.build.buildx_builder,
-                cache_from=settings.build.cache_from,
-                cache_to=settings.build.cache_to,
                 prebuilt=prebuilt,
                 pull=pull,
                 network=settings.build.network,
