@@ -31,7 +31,7 @@ def test_a_named_builder_builds_what_all_its_nodes_list(programs: Programs) -> N
     programs.add("docker", _INSPECT)
     found = buildable(BuilderName.BUILDX, buildx_builder="farm", env=programs.env)
     names = ("linux/amd64", "linux/amd64/v2", "linux/386", "linux/arm64")
-    assert found == frozenset(Platform.parse(name) for name in names)
+    assert found == frozenset({Platform.parse(name) for name in names})
     assert programs.calls() == ["docker buildx inspect farm"]
 
 
