@@ -60,6 +60,11 @@ def test_a_publication_with_a_webhook_rule_is_a_rule_of_the_receiver(tmp_path: P
     assert (run.deployment, run.parameters) == ("publish-image/web", {"ref": commit})
 
 
+def test_without_a_rule_of_its_own_the_configuration_has_those_of_the_file(tmp_path: Path) -> None:
+    assert [each.name for each in configuration(tmp_path, WEB | {"webhook": RULE}, rules=None).rules] == ["web"]
+    assert "rules" in fault(tmp_path, WEB, rules=None)
+
+
 def test_a_rule_may_name_a_publication_instead_of_a_deployment(tmp_path: Path) -> None:
     rule = RULE | {"name": "own", "publication": "web", "parameters": {"tags": ["${short_commit}"]}}
     found = configuration(tmp_path, WEB, rules=[rule])
