@@ -107,8 +107,8 @@ class Builds:
             branch.build(work, branch.check_out(work))
         assert "opensesame" not in self._caplog.text
         # A step whose layers come out of the registry's cache is CACHED or has them extracted, whichever is seen first.
-        found = (_CACHED_STEP.match(record.getMessage()) for record in self._caplog.records)
-        return len({each["step"] for each in found if each})
+        matches = (_CACHED_STEP.match(record.getMessage()) for record in self._caplog.records)
+        return len({each["step"] for each in matches if each})
 
     def warnings(self) -> list[str]:
         return [record.getMessage() for record in self._caplog.records if record.levelname == "WARNING"]
