@@ -107,8 +107,9 @@ def restore(kept: _Kept) -> None:
             client.update_deployment(now.id, DeploymentUpdate(**changes))
         if kept.renamed_from is not None and any(each.active for each in kept.before.schedules):
             # Both would run at the same times.
-            client.pause_deployment(kept.before.id)
-            print(f"{kept.renamed_from}: paused; {kept.name} has its schedules now")
+            off = [_update_of(each).model_copy(update={"active": False}) for each in kept.before.schedules]
+            client.update_deployment(kept.before.id, DeploymentUpdate(schedules=off))
+            print(f"{kept.renamed_from}: switched its schedules off; {kept.name} has them now")
 
 
 def _changes(kept: _Kept, now: DeploymentResponse) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -221,8 +222,16 @@ def _run_page(stack: Stack, run_id: str) -> str:
 
 
 def _log_of(stack: Stack, run_id: str) -> list[str]:
+    """The lines of a failed run; the last ones arrive some seconds after its state."""
     query = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-    return [str(line["message"]) for line in seen.ask(stack, "/logs/filter", query)]
+    lines: list[str] = []
+    for _ in range(browser.PATIENCE_SECONDS):
+        lines = [str(line["message"]) for line in seen.ask(stack, "/logs/filter", query)]
+        if any("Failed with" in line for line in lines):
+            time.sleep(3)
+            return [str(line["message"]) for line in seen.ask(stack, "/logs/filter", query)]
+        time.sleep(1)
+    return lines
 
 
 def _cut_off(page: Page) -> list[str]:

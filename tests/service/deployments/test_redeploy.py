@@ -156,9 +156,8 @@ def test_a_renamed_deployment_starts_with_what_was_set_under_its_old_name(
         try:
             redeploy._restore_pending()
             assert _state(new) == ({"image": "a", "tags": ["t"], "pull": True}, schedules)
-            assert client.read_deployment_by_name(name).paused
-            assert not client.read_deployment_by_name(new).paused
-            assert f"{name}: paused; {new} has its schedules now" in capsys.readouterr().out
+            assert not any(each.active for each in client.read_deployment_by_name(name).schedules)
+            assert f"{name}: switched its schedules off; {new} has them now" in capsys.readouterr().out
             # From then on the new one counts, whatever becomes of the old one.
             redeploy.keep(new)
             assert [each.renamed_from for each in redeploy._PENDING] == [None]
