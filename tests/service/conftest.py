@@ -18,6 +18,9 @@ def prefect(once_per_run: OncePerRun, tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
+        # Below Prefect's client every connection that is refused is tried four times, for one and a half seconds.
+        for kind in ("_sync", "_async"):
+            patch.setattr(f"httpcore.{kind}.connection.RETRIES_BACKOFF_FACTOR", 0.0)
         # Threads of Prefect's own have no other settings than these.
         refresh_global_settings_context()
         yield server

@@ -21,7 +21,7 @@ def upload(
     repository: str = REPOSITORY,
     there: Iterable[Descriptor] = (),
 ) -> None:
-    """Bring some graphs of a layout to a repository, children first, without tags; none that is ``there`` already."""
+    """Bring some graphs of a layout to a repository, children first, without tags, but nothing that is ``there``."""
     known = {each.digest for root in there for each in layout.walk(root)}
     for each in (each for root in roots for each in layout.walk(root)):
         if each.digest in known:
