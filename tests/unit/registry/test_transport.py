@@ -386,16 +386,3 @@ def test_only_another_host_that_refuses_head_is_sent_get(status: int) -> None:
         assert head("moved") == 200
         with pytest.raises(RegistryError):
             head("here")
-
-
-def test_a_refusal_without_a_challenge_is_answered_by_the_one_of_the_base() -> None:
-    async def answer(request: Request) -> Response:
-        if "authorization" in request.headers:
-            return Response(DATA)
-        return Response(status_code=401, headers={"WWW-Authenticate": "Basic realm=x"} if base(request) else {})
-
-    def base(request: Request) -> bool:
-        return request.url.path == "/v2/"
-
-    with strange(answer) as address, RegistryClient(address, settings=QUICK, credentials=CREDENTIALS) as client:
-        assert client.blobs.read("a", BLOB) == DATA
