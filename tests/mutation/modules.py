@@ -16,6 +16,7 @@ _TRANSPORT = tuple(
     for name in (
         "network_errors",
         "permissions",
+        "base_challenge",
         "transport",
         "client",
         "connection",

@@ -363,3 +363,26 @@ def test_an_error_without_an_end_is_read_up_to_a_bound() -> None:
         client.tags.list("a")
     assert caught.value.status == 400
     assert sent < 64 << 20
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_only_another_host_that_refuses_head_is_sent_get(status: int) -> None:
+    async def store(request: Request) -> Response:
+        return Response(DATA if request.method == "GET" else b"", status if request.method == "HEAD" else 200)
+
+    async def front(request: Request) -> Response:
+        signed = f"http://{elsewhere}/signed"
+        return RedirectResponse(signed, 307) if request.url.path == "/v2/moved" else await store(request)
+
+    def head(path: str) -> int:
+        call = Call("HEAD", transport.url(path), frozenset(), frozenset({200}))
+        return transport.head(call, Deadline(10)).status
+
+    with (
+        strange(store) as elsewhere,
+        strange(front) as address,
+        contextlib.closing(transport_of(address, plain_http=True)) as transport,
+    ):
+        assert head("moved") == 200
+        with pytest.raises(RegistryError):
+            head("here")
