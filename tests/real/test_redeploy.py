@@ -72,7 +72,7 @@ def test_what_was_set_on_the_server_survives_a_repeated_deployment(server: Prefe
 
 @pytest.mark.timeout(1200)
 def test_a_deployment_that_is_not_there_yet_is_as_the_file_declares_it(server: PrefectServer) -> None:
-    name = "prune-repository/default"
+    name = "prune-repository/prune"
     httpx.delete(f"{server.api_url}/deployments/{deployment(server, name)['id']}", timeout=60, trust_env=False)
     printed = deployed_again(server)
     assert f"{name}: kept" not in printed

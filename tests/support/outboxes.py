@@ -15,7 +15,7 @@ class Clock:
 
 def planned(rule: str = "shop", subject: str | None = "shop team/shop refs/heads/main") -> PlannedRun:
     """A run that an event starts."""
-    return PlannedRun(rule, "publish-image/default", {"image": "r.example/a", "tags": ["é"]}, subject)
+    return PlannedRun(rule, "publish-image/publish", {"image": "r.example/a", "tags": ["é"]}, subject)
 
 
 def digest(number: int) -> bytes:

@@ -12,7 +12,7 @@ from tests.support.webhook import loopback
 
 RUN = "00000000-0000-0000-0000-000000000001"
 CALLS: dict[str, Callable[[PrefectApi], object]] = {
-    "create": lambda api: api.create_run("publish-image/default", {}),
+    "create": lambda api: api.create_run("publish-image/publish", {}),
     "state": lambda api: api.state(RUN),
     "states": lambda api: api.states([RUN]),
     "children": lambda api: api.children(RUN),

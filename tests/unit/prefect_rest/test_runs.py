@@ -13,23 +13,23 @@ RUN = str(UUID(int=2))
 
 def test_a_run_is_made_of_the_deployment_with_that_name() -> None:
     answers = {
-        "/deployments/name/publish-image/default": {"id": DEPLOYMENT},
+        "/deployments/name/publish-image/publish": {"id": DEPLOYMENT},
         f"/deployments/{DEPLOYMENT}/create_flow_run": {"id": RUN},
     }
     with answering(answers) as (url, requests), PrefectApi(url) as api:
-        assert api.create_run("publish-image/default", {"image": "x"}) == RUN
-        assert api.create_run("publish-image/default", {"image": "x"}, key="k") == RUN
+        assert api.create_run("publish-image/publish", {"image": "x"}) == RUN
+        assert api.create_run("publish-image/publish", {"image": "x"}, key="k") == RUN
     assert requests[-1][1] == {"parameters": {"image": "x"}, "idempotency_key": "k", "tags": []}
     assert requests[1][1]["idempotency_key"]
 
 
 def test_a_run_whose_answer_says_busy_is_made_under_one_key() -> None:
     answers = {
-        "/deployments/name/publish-image/default": {"id": DEPLOYMENT},
+        "/deployments/name/publish-image/publish": {"id": DEPLOYMENT},
         f"/deployments/{DEPLOYMENT}/create_flow_run": iter([BUSY, {"id": RUN}]),
     }
     with answering(answers) as (url, requests), PrefectApi(url) as api:
-        assert api.create_run("publish-image/default", {}) == RUN
+        assert api.create_run("publish-image/publish", {}) == RUN
     assert requests[-1][1]["idempotency_key"] == requests[-2][1]["idempotency_key"]
 
 

@@ -49,7 +49,7 @@ def test_a_full_disk_stores_neither_the_event_nor_a_part_of_it(tmp_path: Path) -
     with Outbox(path) as outbox:
         pages = outbox._connection.execute("PRAGMA page_count").fetchone()[0]
         outbox._connection.execute(f"PRAGMA max_page_count = {pages}")
-        big = PlannedRun("big", "publish-image/default", {"x": "y" * 100_000}, None)
+        big = PlannedRun("big", "publish-image/publish", {"x": "y" * 100_000}, None)
         with pytest.raises(OutboxUnavailable, match="full"):
             outbox.store(digest(1), "s", "x", [planned(), big])
         assert sum(outbox.counts().values()) == 0
@@ -71,7 +71,7 @@ def test_an_outbox_is_not_writable_where_the_event_that_failed_would_fail_again(
         pages = outbox._connection.execute("PRAGMA page_count").fetchone()[0]
         outbox._connection.execute(f"PRAGMA max_page_count = {pages + 40}")
         outbox.check_writable()
-        big = PlannedRun("big", "publish-image/default", {"x": "y" * 400_000}, None)
+        big = PlannedRun("big", "publish-image/publish", {"x": "y" * 400_000}, None)
         for _ in range(2):
             with pytest.raises(OutboxUnavailable, match="full"):
                 outbox.store(digest(1), "s", "x", [big])

@@ -31,7 +31,7 @@ def old_outbox(path: Path) -> None:
         connection.execute("INSERT INTO events VALUES (?, ?, 's', 'x', 4102444800.0)", (number, digest(number)))
         connection.execute(
             "INSERT INTO runs (event_id, source, rule, deployment, parameters, key, received, state, next_attempt,"
-            " outcome) VALUES (?, 's', 'shop', 'publish-image/default', '{}', ?, 4102444800.0, ?, 4102444800.0, ?)",
+            " outcome) VALUES (?, 's', 'shop', 'publish-image/publish', '{}', ?, 4102444800.0, ?, 4102444800.0, ?)",
             (number, f"key{number}", state, outcome),
         )
     connection.commit()
