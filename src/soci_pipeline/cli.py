@@ -20,9 +20,6 @@ from soci_pipeline.commands.command import COMPLETION_VARIABLE, Call, LazyGroup
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.full_disk import FULL
 
-# Where rich is installed, httpx imports a command line of its own with it: a tenth of the start.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor:run", "say what this machine can do, and what to do about each lack"),
     "setup": ("setup:run", "make work pools, limits, automations and blocks in Prefect"),

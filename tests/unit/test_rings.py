@@ -262,7 +262,6 @@ def test_no_flow_module_hides_an_importable_package() -> None:
         ("doctor", ("prefect", "boto3", "fastapi")),
         # Half of the time that a small layer takes was the import of these.
         ("ztoc", ("pydantic", "httpx", "importlib.metadata")),
-        ("inspect", ("rich", "pygments")),
     ],
 )
 def test_a_command_starts_without_what_it_does_not_need(command: str, heavy: tuple[str, ...]) -> None:
