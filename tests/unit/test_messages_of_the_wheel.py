@@ -19,14 +19,9 @@ NAMED = re.compile(
 def messages(source: str, *, help_is_docstring: bool) -> Iterator[tuple[int, str]]:
     """Every text that a user may read, with its line: no docstrings but a command's, and no bare names of files."""
     tree = ast.parse(source)
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-        and not (isinstance(node, ast.Module) and help_is_docstring)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
+    kept = tree.body[:1] if help_is_docstring else []
+    # A text that is a statement by itself documents what stands around it.
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and node not in kept}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in docstrings:
             continue

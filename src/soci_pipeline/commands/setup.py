@@ -6,7 +6,7 @@ Afterwards `prefect --no-prompt deploy --all` deploys the flows.
 With --worker-python flow runs begin seconds sooner: Prefect need not start a process that looks for the Python first.
 
 With --publications it makes or updates one deployment for each publication of a file instead, and keeps what was
-changed in Prefect's UI where the file did not change. docs/publications.md describes the file.
+changed in Prefect's UI where the file did not change. The documentation describes the file.
 
 Exit statuses: 0 everything is there; 3 a path, a file, a block or an address of Prefect that is not valid; 8 Prefect
 refused something; 12 it wants a login, or another one; 22 it does not answer, or this is no checkout of the project; 25

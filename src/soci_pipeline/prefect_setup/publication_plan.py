@@ -110,7 +110,7 @@ def _check_free(
     name, tag = publication.name, file.content.tag
     if name in declared:
         raise file.rejected(
-            name, "name", f": {publication.deployment} is declared in prefect.yaml; choose another name"
+            name, "name", f": {publication.deployment} is a deployment of the project itself; choose another name"
         )
     if found is None or is_owned(found, tag):
         return

@@ -17,7 +17,7 @@ from soci_pipeline.validation import Problem, problems_of
 _MAX_BYTES = 1 << 20
 _MOST_FAULTS = 20
 _LONGEST_VALUE = 80
-_DESCRIBED = "Correct the file; docs/publications.md describes it, with an example. Nothing was changed."
+_DESCRIBED = "Correct the file; the documentation describes it, with an example. Nothing was changed."
 _TOP = ("version", "owner", "defaults", "publications")
 _WITHOUT_DEFAULT = frozenset({"name", "description"})
 # Somebody may have written a secret itself where its name belongs.
