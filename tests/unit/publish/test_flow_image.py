@@ -85,12 +85,12 @@ def test_a_platform_that_fails_leaves_no_tag(client: RegistryClient, folder: Pat
     [
         ({"image_name": "127.0.0.1:1/team/flows:v1"}, "has a tag or digest"),
         ({"tag": "feature/x"}, "feature/x"),
-        ({"platforms": []}, "platforms is empty"),
+        ({"platforms": []}, "platforms: at least one platform is needed"),
         ({"platforms": ["linux"]}, "linux"),
-        ({"builder": "kaniko"}, "unknown builder 'kaniko'"),
+        ({"builder": "kaniko"}, "builder: Input should be 'auto', 'buildx', 'docker' or 'prebuilt'"),
     ],
 )
-def test_what_cannot_be_meant_is_named_before_anything_is_pushed(
+def test_a_wrong_key_is_named_before_anything_is_pushed(
     given: dict[str, Any], words: str, client: RegistryClient
 ) -> None:
     with pytest.raises(InvalidInput, match=re.escape(words)):
