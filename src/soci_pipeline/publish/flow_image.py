@@ -11,8 +11,7 @@
       job_variables:
         image: "{{ built.image }}"
 
-Nothing here imports Prefect. It is the publication of the current folder from this machine, as `soci-pipeline publish .`
-makes it.
+Nothing here imports Prefect. It publishes the current folder from this machine, as `soci-pipeline publish .` does.
 """
 
 import time
