@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from local_stack.engine import Engine
@@ -134,9 +133,8 @@ def _publish(installed: Installed, block: Block, replacing: dict[str, str]) -> N
 
 def _publications(installed: Installed) -> set[str]:
     query = {"flows": {"name": {"any_": ["publish-image"]}}}
-    address = f"{installed.server.api_url}/flow_runs/filter"
-    answer = httpx.post(address, json=query, trust_env=False, timeout=60).raise_for_status()
-    return {str(each["id"]) for each in answer.json()}
+    with PrefectApi(installed.server.api_url) as api:
+        return {str(each["id"]) for each in api.list_of("/flow_runs/filter", query)}
 
 
 def _tags_of_what_can_be_read(installed: Installed, repository: str) -> set[str]:

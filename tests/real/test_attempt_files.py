@@ -40,7 +40,7 @@ def deployed(stack: Stack, folder: Path) -> str:
     flow = seen.ask(stack, "/flows/", {"name": "holds"})["id"]
     pull = [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}]
     fields = {"entrypoint": "holds.py:holds", "work_pool_name": POOL, "pull_steps": pull}
-    return str(seen.ask(stack, "/deployments/", {"name": "default", "flow_id": flow, **fields})["id"])
+    return str(seen.ask(stack, "/deployments/", {"name": "holding", "flow_id": flow, **fields})["id"])
 
 
 @contextlib.contextmanager

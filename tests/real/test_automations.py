@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from local_stack.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.machine.programs import background, run
+from soci_pipeline.prefect_rest.client import PrefectApi
 from tests.support.webhook import Recorded, loopback, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -55,15 +55,9 @@ def setup(server: PrefectServer, *arguments: str, kind: str = "automations") -> 
 
 
 def posted(server: PrefectServer, path: str, document: dict[str, Any]) -> dict[str, Any]:
-    """An answer of the server; one on SQLite says 503 while it is busy with itself."""
-    answers: list[httpx.Response] = []
-
-    def done() -> bool:
-        answers.append(httpx.post(server.api_url + path, json=document, timeout=60, trust_env=False))
-        return answers[-1].status_code != 503
-
-    until(done, seconds=120)
-    found: dict[str, Any] = answers[-1].raise_for_status().json()
+    """An answer of the server; one on SQLite that is busy with itself is asked again."""
+    with PrefectApi(server.api_url) as api:
+        found: dict[str, Any] = api.ask("POST", path, document)
     return found
 
 
@@ -96,8 +90,8 @@ def changed(server: PrefectServer, automation: dict[str, Any], **trigger: Any) -
     kept = {name: automation[name] for name in ("name", "description", "actions")}
     enabled = trigger.pop("enabled", True)
     document = kept | {"enabled": enabled, "trigger": automation["trigger"] | trigger}
-    url = f"{server.api_url}/automations/{automation['id']}"
-    until(lambda: httpx.put(url, json=document, timeout=60, trust_env=False).status_code == 204, seconds=120)
+    with PrefectApi(server.api_url) as api:
+        api.ask("PUT", f"/automations/{automation['id']}", document)
 
 
 def states(server: PrefectServer) -> dict[str, str]:
@@ -146,12 +140,11 @@ def test_types_of_blocks_that_are_there_are_left_as_they_are(server: PrefectServ
     pytest.importorskip("prefect_aws")
     setup(server)
     assert setup(server, kind="blocks") == {"aws-credentials": "unchanged", "aws-secret": "unchanged"}
-    with httpx.Client(timeout=60, trust_env=False) as client:
-        known = client.get(f"{server.api_url}/block_types/slug/aws-secret").json()["id"]
-        older = {"description": "an older description"}
-        client.patch(f"{server.api_url}/block_types/{known}", json=older).raise_for_status()
+    with PrefectApi(server.api_url) as api:
+        known = api.ask("GET", "/block_types/slug/aws-secret")["id"]
+        api.ask("PATCH", f"/block_types/{known}", {"description": "an older description"})
         assert setup(server, kind="blocks")["aws-secret"] == "brought up to date"
-        client.delete(f"{server.api_url}/block_types/{known}").raise_for_status()
+        api.ask("DELETE", f"/block_types/{known}")
         assert setup(server, kind="blocks") == {"aws-credentials": "unchanged", "aws-secret": "registered"}
 
 

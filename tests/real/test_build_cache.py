@@ -26,18 +26,20 @@ from tests.support.shell_root import add_shell
 
 pytestmark = pytest.mark.timeout(300)
 
-# Two steps in the first stage and two in the second; what changes is copied before the last one.
+# A RUN step in each stage, which says that it runs; what changes is copied before the second one.
 DOCKERFILE = """
 FROM scratch AS tools
 COPY rootfs/ /
-RUN mkdir -p /made && touch /made/tools
+RUN mkdir -p /made && touch /made/tools && echo ran: tools
 
 FROM tools
 COPY page.html /page.html
-RUN touch /made/page
+RUN touch /made/page && echo ran: page
 """
 REPOSITORY = "shop/web"
-_CACHED_STEP = re.compile(r"#(?P<step>\d+) (?:CACHED\Z|extracting sha256:)")
+_RUN_STEPS = frozenset({"tools", "page"})
+# What a step prints follows its number and the seconds that it has run for.
+_RAN = re.compile(r"#\d+ [\d.]+ ran: (\w+)\Z")
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ class Builds:
             yield
 
     def cached_steps(self, platform: Platform, ref: str = "main", **parameters: object) -> int:
-        """Build, and count the steps that BuildKit did not run."""
+        """Build, and count the RUN steps that BuildKit did not run."""
         self._count += 1
         request = PublishRequest.check(
             {
@@ -106,9 +108,8 @@ class Builds:
         with self._caplog.at_level(logging.INFO):
             branch.build(work, branch.check_out(work))
         assert "opensesame" not in self._caplog.text
-        # A step whose layers come out of the registry's cache is CACHED or has them extracted, whichever is seen first.
-        matches = (_CACHED_STEP.match(record.getMessage()) for record in self._caplog.records)
-        return len({each["step"] for each in matches if each})
+        matches = (_RAN.match(record.getMessage()) for record in self._caplog.records)
+        return len(_RUN_STEPS - {each[1] for each in matches if each})
 
     def warnings(self) -> list[str]:
         return [record.getMessage() for record in self._caplog.records if record.levelname == "WARNING"]
@@ -139,9 +140,9 @@ def test_a_second_engine_builds_a_changed_source_with_the_first_ones_cache_for_e
         # Nothing was cached for the other platform yet, and what the first one has is not taken for it.
         assert builds.cached_steps(ARM64) == 0
     with builds.fresh_engine():
-        assert builds.cached_steps(AMD64) == 2
+        assert builds.cached_steps(AMD64) == 1
     with builds.fresh_engine():
-        assert builds.cached_steps(ARM64) == 4
+        assert builds.cached_steps(ARM64) == 2
 
     with RegistryClient(address, credentials=CREDENTIALS) as client:
         graph = read_repository(client, REPOSITORY)
@@ -163,7 +164,7 @@ def test_a_new_branch_starts_with_the_default_branchs_cache_and_never_writes_the
     application.git("checkout", "--quiet", "main")
 
     with builds.fresh_engine():
-        assert builds.cached_steps(here, "feature/page") == 2
+        assert builds.cached_steps(here, "feature/page") == 1
 
     with RegistryClient(address, credentials=CREDENTIALS) as client:
         after = read_repository(client, REPOSITORY, ages=False).tags

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -13,6 +12,7 @@ from local_stack.prefect_server import PrefectServer, prefect_server
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.machine.programs import run
+from soci_pipeline.prefect_rest.client import PrefectApi
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SET = {
@@ -36,14 +36,18 @@ def deployed_again(server: PrefectServer) -> str:
 
 
 def deployment(server: PrefectServer, name: str) -> dict[str, Any]:
-    answer = httpx.get(f"{server.api_url}/deployments/name/{name}", timeout=60, trust_env=False)
-    found: dict[str, Any] = answer.raise_for_status().json()
+    found: dict[str, Any] = ask(server, "GET", f"/deployments/name/{name}")
     return found
 
 
 def change(server: PrefectServer, name: str, **fields: Any) -> None:
-    url = f"{server.api_url}/deployments/{deployment(server, name)['id']}"
-    httpx.patch(url, json=fields, timeout=60, trust_env=False).raise_for_status()
+    ask(server, "PATCH", f"/deployments/{deployment(server, name)['id']}", fields)
+
+
+def ask(server: PrefectServer, method: str, path: str, body: Any = None) -> Any:
+    """An answer of the server; one on SQLite that is busy with itself is asked again."""
+    with PrefectApi(server.api_url) as api:
+        return api.ask(method, path, body)
 
 
 def schedules(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
@@ -73,7 +77,7 @@ def test_what_was_set_on_the_server_survives_a_repeated_deployment(server: Prefe
 @pytest.mark.timeout(1200)
 def test_a_deployment_that_is_not_there_yet_is_as_the_file_declares_it(server: PrefectServer) -> None:
     name = "prune-repository/prune"
-    httpx.delete(f"{server.api_url}/deployments/{deployment(server, name)['id']}", timeout=60, trust_env=False)
+    ask(server, "DELETE", f"/deployments/{deployment(server, name)['id']}")
     printed = deployed_again(server)
     assert f"{name}: kept" not in printed
     assert "build-platform/linux-amd64: kept" not in printed

@@ -166,7 +166,7 @@ def test_a_failed_run_says_its_cause_once_and_has_an_artifact_with_the_next_step
 def test_the_list_of_deployments_says_what_each_does(stack: Stack, page: Page, picture: Picture) -> None:
     page.set_viewport_size({"width": 1440, "height": 1000})
     page.goto(f"{stack.prefect_ui_url}/v2/deployments")
-    for name in ("publish", "nightly", "verify", "index", "prune", "linux-amd64", "linux-arm64"):
+    for name in ("publish", "verify", "index", "prune", "linux-amd64", "linux-arm64"):
         expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()
     expect(page.get_by_role("link", name="default", exact=True)).to_have_count(0)
     picture("deployments", 920)

@@ -16,6 +16,7 @@ from local_stack.prefect_server import PrefectServer
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.media_types import OCI_MANIFEST
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.index.records import PlatformImage
@@ -51,8 +52,8 @@ def shown(repository: str) -> Shown:
 
 
 def asked(server: PrefectServer, path: str, body: dict[str, Any]) -> Any:
-    answer = httpx.post(f"{server.api_url}{path}", json=body, timeout=60, trust_env=False)
-    return answer.raise_for_status().json() if answer.content else None
+    with PrefectApi(server.api_url) as api:
+        return api.ask("POST", path, body)
 
 
 def until(look: Callable[[], list[Any]]) -> list[Any]:

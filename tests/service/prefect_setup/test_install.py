@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
@@ -23,8 +22,8 @@ def results(api: PrefectApi, deployments: Path, block: str | None = None) -> dic
 
 
 def stored(server: PrefectServer, path: str, query: dict[str, Any]) -> Any:
-    answer = httpx.post(f"{server.api_url}/{path}/filter", json=query, timeout=60, trust_env=False)
-    return answer.raise_for_status().json()
+    with PrefectApi(server.api_url) as api:
+        return api.list_of(f"/{path}/filter", query)
 
 
 def test_what_was_set_up_is_unchanged_the_second_time(

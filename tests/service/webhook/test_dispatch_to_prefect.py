@@ -1,13 +1,12 @@
 """The receiver with a real Prefect server and no worker: a busy server makes no run twice and loses none."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from local_stack.prefect_server import PrefectServer
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.webhook.service import Service, serving
 from tests.support import webhook as support
 from tests.support.webhook import runs_of, send, stored_run, until
@@ -16,22 +15,12 @@ from tests.support.webhook import runs_of, send, stored_run, until
 @pytest.fixture(scope="module")
 def bare_prefect(prefect: PrefectServer) -> str:
     """A Prefect server with one deployment and no worker: runs stay scheduled."""
-    flow = _posted(f"{prefect.api_url}/flows/", {"name": "publish-image"}).json()
-    schema = {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]}
-    deployment: dict[str, object] = {"name": "default", "flow_id": flow["id"], "parameter_openapi_schema": schema}
-    _posted(f"{prefect.api_url}/deployments/", deployment)
+    with PrefectApi(prefect.api_url) as api:
+        flow = api.ask("POST", "/flows/", {"name": "publish-image"})
+        schema = {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]}
+        deployment = {"name": "publish", "flow_id": flow["id"], "parameter_openapi_schema": schema}
+        api.ask("POST", "/deployments/", deployment)
     return prefect.api_url
-
-
-def _posted(url: str, document: dict[str, object]) -> httpx.Response:
-    """The answer of a server on SQLite, which may say 503 while it is busy with itself."""
-    answer = httpx.post(url, json=document)
-    for _ in range(100):
-        if answer.status_code != 503:
-            break
-        time.sleep(0.2)
-        answer = httpx.post(url, json=document)
-    return answer.raise_for_status()
 
 
 def test_a_burst_of_pushes_becomes_as_many_runs_on_a_server_that_is_busy(bare_prefect: str, tmp_path: Path) -> None:
@@ -62,7 +51,8 @@ def test_the_outcome_that_a_real_server_gives_is_understood(bare_prefect: str, t
         until(lambda: stored_run(service, key).outcome == "SCHEDULED", seconds=30)
         run = stored_run(service, key).flow_run_id
         state: dict[str, object] = {"state": {"type": "FAILED", "message": "on purpose"}, "force": True}
-        _posted(f"{bare_prefect}/flow_runs/{run}/set_state", state)
+        with PrefectApi(bare_prefect) as api:
+            api.ask("POST", f"/flow_runs/{run}/set_state", state)
         until(lambda: stored_run(service, key).outcome == "FAILED", seconds=30)
     assert stored_run_after(service, tmp_path, key) == "FAILED"
 
