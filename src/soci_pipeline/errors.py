@@ -138,7 +138,7 @@ class BuildFailed(SociPipelineError):
     """The build itself failed; the reason holds the last lines of its output."""
 
     exit_code = ExitCode.BUILD_FAILED
-    default_advice = "Read the build's log above the error; the same command can be run by hand on the worker."
+    default_advice = "Read the build's log above the error, and correct the Dockerfile or what it copies."
 
 
 class PlatformMismatch(SociPipelineError):

@@ -18,6 +18,7 @@ from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.text import counted, sized
+from soci_pipeline.verification.lazy_bytes import PlatformCost
 from soci_pipeline.verification.mode import VerifyMode
 from soci_pipeline.verification.verify import VerificationReport, verify
 
@@ -51,10 +52,14 @@ def _text(reference: ImageReference, report: VerificationReport) -> str:
     lines = [f"{reference}: {'all is well' if report.ok else counted(len(report.findings), 'fault')}"]
     lines += [f"  - {finding}" for finding in report.findings]
     lines.append(f"checked: {report.checked_in_words()}")
-    lines += [
-        f"{each.platform}: {sized(each.lazy_bytes)} to fetch before a lazy start, {sized(each.total_bytes)} without"
-        if each.lazy_bytes != each.total_bytes
-        else f"{each.platform}: no layer is indexed; all {sized(each.total_bytes)} are fetched before a start"
-        for each in report.platforms
-    ]
+    lines += [f"{each.platform}: {_before_start(each)}" for each in report.platforms]
     return "\n".join(lines)
+
+
+def _before_start(platform: PlatformCost) -> str:
+    lazy, whole = sized(platform.lazy_bytes), sized(platform.total_bytes)
+    if platform.lazy_bytes == platform.total_bytes:
+        return f"no layer is indexed; all {whole} are fetched before a start"
+    if platform.lazy_bytes > platform.total_bytes:
+        return f"{lazy} to fetch before a lazy start, {whole} without: the index is larger than what it saves"
+    return f"{lazy} to fetch before a lazy start, {whole} without"

@@ -52,7 +52,7 @@ def understood(error: ToolFailed, bound_to: Origin | None) -> SourceError:
         advice = "Name a block with credentials in `source_credentials`, or give the worker's user access."
         return SourceRefused(f"the git server refused the credentials\n{error.reason}", advice=advice)
     if status in TEMPORARY_STATUSES or any(mark in said for mark in _SILENCE):
-        advice = "Check the address and the network of the worker."
+        advice = "Check the address, and that the machine that builds can reach it."
         return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
     if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):
         return SourceError(f"there is no such git repository\n{error.reason}", advice="Check the address in `source`.")

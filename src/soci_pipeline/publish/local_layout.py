@@ -19,6 +19,7 @@ from soci_pipeline.publish.records import PublicationResult, PublishedImage
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
+from soci_pipeline.text import counted
 
 
 def check_output(folder: Path) -> None:
@@ -49,7 +50,7 @@ def publish_to_folder(
         except BaseException:
             shutil.rmtree(output, ignore_errors=True)
             raise
-    logger().info("joined %d platforms as %s in %s", len(images), root.digest, output)
+    logger().info("joined %s as %s in %s", counted(len(images), "platform"), root.digest, output)
     published = PublishedImage(
         reference=str(request.image.with_digest(root.digest)), index=root.digest, platforms=images
     )
