@@ -91,14 +91,15 @@ def test_no_command_of_the_repositorys_own_configuration_runs(source: Repository
     for made, name, mark in ((source, "x", marks[0]), (source, "a=b c", marks[1]), (inner, "y", marks[2])):
         made.git("config", "core.fsmonitor", f"touch {mark}; false")
         # git names a filter by what stands in its configuration, an equals sign among it.
-        with (made.path / ".git" / "config").open("a") as file:
-            file.write(f'[filter "{name}"]\n\tclean = "touch {mark}; cat"\n')
+        with (made.path / ".git" / "config").open("a") as configuration:
+            configuration.write(f'[filter "{name}"]\n\tclean = "touch {mark}; cat"\n')
     (source.path / ".gitattributes").write_text("other filter=x\n")
     (inner.path / ".gitattributes").write_text("* filter=y\n")
     for file in (source.path / "other", inner.path / "file"):
         # The same size, another time: git reads what is in it to know whether it was changed.
         os.utime(file, (1, 1))
     source.git("status", "--porcelain")
+    # Plain git runs it.
     assert marks[0].exists()
     for mark in marks:
         mark.unlink(missing_ok=True)
