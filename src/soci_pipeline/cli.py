@@ -19,6 +19,7 @@ from soci_pipeline.commands import drop_output, write_out
 from soci_pipeline.commands.command import COMPLETION_VARIABLE, Call, LazyGroup
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.full_disk import FULL
+from soci_pipeline.text import for_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor:run", "say what this machine can do, and what to do about each lack"),
@@ -175,7 +176,8 @@ def _report(error: SociPipelineError, program: str, *, path: str | None, as_json
         advice = f"`{path} --help` shows what it takes."
     if as_json:
         _print_failure(type(error).__name__, error.reason, advice, error.exit_code)
-    print(f"{program}: {error.reason}" + (f"\n  next: {advice}" if advice else ""), file=sys.stderr)
+    said = f"{program}: {error.reason}" + (f"\n  next: {advice}" if advice else "")
+    print(for_terminal(said), file=sys.stderr)
     return error.exit_code
 
 

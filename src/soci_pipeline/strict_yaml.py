@@ -1,5 +1,7 @@
 """YAML for files that people write: a key given twice is an error, and only true and false are booleans."""
 
+import contextlib
+import json
 import math
 import re
 from collections.abc import Hashable, Iterator
@@ -86,6 +88,30 @@ def parse_located(text: str) -> Located:
         raise ValueError("it is nested too deeply") from error
     finally:
         loader.dispose()
+
+
+def parse_text(text: str) -> Any:
+    """Parse a document of JSON or YAML, without aliases and keys given twice; raises as `parse_located`.
+
+    JSON may be indented with tabs, and pair surrogates in its escapes; YAML has neither.
+    """
+    if text.lstrip().startswith("{"):
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
+            return json.loads(text, object_pairs_hook=_once, parse_constant=_not_finite)
+    return parse_located(text).value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise yaml.composer.ComposerError(None, None, f"the key {twice!r} is given twice")
+    return found
+
+
+def _not_finite(text: str) -> Any:
+    raise ValueError(f"{text} is not a finite number")
 
 
 def fault_of(error: yaml.YAMLError) -> str:

@@ -1,7 +1,11 @@
 """Words for people: amounts in an answer, a log or a page, and the known word nearest to one that is not known."""
 
+import re
 from collections.abc import Mapping
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# C0 but for tab and newline, DEL, C1, what changes the direction of a text, and what is not UTF-8.
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _ALIKE = 0.65
 
@@ -30,3 +34,9 @@ def did_you_mean(word: str, known: Mapping[str, str]) -> str | None:
 
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=_ALIKE)
     return f"Did you mean `{known[near[0]]}`?" if near else None
+
+
+def for_terminal(text: str) -> str:
+    """A text that changes no terminal: colours are taken out, other control characters are escaped."""
+    plain = _COLOUR.sub("", text).replace("\r\n", "\n")
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), plain)

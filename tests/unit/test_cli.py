@@ -441,3 +441,29 @@ def test_only_the_entry_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.entry()
     assert ended.value.code == ExitCode.USAGE
+
+
+def test_what_others_put_into_an_answer_a_log_or_an_error_changes_no_terminal(
+    probe: Callable[[Callable[[Arguments], CommandResult]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile, shown = "\x1b]0;title\x07\x1b[31m\udcff", r"\x1b]0;title\x07"
+
+    def run(arguments: Arguments) -> CommandResult:
+        logger().warning("log %s", hostile)
+        if arguments.word == "fail":
+            raise InvalidInput(f"reason {hostile}", advice=f"advice {hostile}")
+        return CommandResult(text=f"text {hostile}\n")
+
+    probe(run)
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        main(["probe", "fail"])
+        main(["probe", "answer"])
+    finally:
+        root.handlers = handlers
+    found = capsys.readouterr()
+    assert "\x1b" not in found.out + found.err
+    for word in ("log", "reason", "advice"):
+        assert f"{word} {shown}" in found.err
+    assert f"text {shown}\\udcff" in found.out

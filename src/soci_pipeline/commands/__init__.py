@@ -13,6 +13,7 @@ from typing import Any
 
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput
 from soci_pipeline.full_disk import FULL
+from soci_pipeline.text import for_terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class CommandResult:
         """Print it on standard output, at once."""
         if self.json is None:
             return
-        shown = json.dumps(self.json, indent=2) if as_json else self.text
+        shown = json.dumps(self.json, indent=2) if as_json else for_terminal(self.text)
         if shown:
             write_out(f"{shown}\n".encode())
 

@@ -4,13 +4,22 @@ import logging
 import sys
 from typing import TextIO
 
+from soci_pipeline.text import for_terminal
+
+
+class _Plain(logging.Formatter):
+    """The message alone; what a server, a build or a file name puts into it changes no terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_terminal(super().format(record))
+
 
 class _StandardError(logging.StreamHandler[TextIO]):
     """Writes to what standard error is at the time, since bars put themselves before it while they are drawn."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
-        self.setFormatter(logging.Formatter("%(message)s"))
+        self.setFormatter(_Plain("%(message)s"))
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]

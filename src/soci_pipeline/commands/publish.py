@@ -34,10 +34,10 @@ import click
 
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.command import FILE_PATH, Arguments, command, together
-from soci_pipeline.commands.publish_options import parameter_options, platforms_given, request_of
+from soci_pipeline.commands.publish_options import parameter_options, request_of
 from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.git.address import check_url
+from soci_pipeline.git.address import CONTROL, check_url
 from soci_pipeline.log import logger
 from soci_pipeline.prefect_rest.access import run_page
 from soci_pipeline.prefect_rest.client import PrefectApi
@@ -105,7 +105,7 @@ def run(arguments: Arguments) -> CommandResult:
 
 
 def _here(arguments: Arguments, request: PublishRequest) -> CommandResult:
-    settings, chosen = Settings.from_environment(), platforms_given(arguments)
+    settings, chosen = Settings.from_environment(), "platforms" in request.model_fields_set
     with ending_on_signals():
         if arguments.dry_run:
             return _planned(plan_here(request, settings, all_platforms=chosen))
@@ -192,9 +192,9 @@ def _check_modes(arguments: Arguments, place: Place) -> None:
 
 def _source(text: str) -> str:
     """A folder as an absolute path, a URL as it is; raises `InvalidInput` that names SOURCE."""
-    path = Path(text).expanduser()
-    if path.exists():
-        return str(path.absolute())
+    path = _path(text)
+    if path is not None:
+        return str(path)
     if "://" not in text and "@" not in text and ":" not in text:
         raise InvalidInput(
             f"SOURCE {text[:200]!r} does not exist",
@@ -204,6 +204,26 @@ def _source(text: str) -> str:
         return check_url(text)
     except InvalidInput as error:
         raise InvalidInput(f"SOURCE: {error.reason}", advice=error.advice) from error
+
+
+def _path(text: str) -> Path | None:
+    """The absolute path of a folder or file that exists; raises `InvalidInput` where its name cannot be a parameter."""
+    try:
+        path = Path(text).expanduser().absolute()
+        # Not `Path.exists`, which raises for a folder on the way that may not be read.
+        exists = os.path.lexists(path)
+    except (RuntimeError, ValueError):
+        # A user without a home, or no path at all.
+        return None
+    if not exists:
+        return None
+    name = str(path).encode(errors="replace").decode()
+    if name != str(path).strip() or CONTROL.search(name):
+        raise InvalidInput(
+            f"SOURCE {str(path)!r} has control characters, bytes that are not UTF-8, or a space at its end",
+            advice="Rename the folder, or give a link to it that has another name.",
+        )
+    return path
 
 
 def _check_image(text: str) -> None:

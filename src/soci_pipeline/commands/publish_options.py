@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from soci_pipeline.commands.command import FILE_PATH, Arguments, together
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.strict_yaml import parse_text
 from soci_pipeline.text import did_you_mean
 from soci_pipeline.validation import Problem, problems_of
 
@@ -25,6 +26,7 @@ _SINGULAR = {"tags": "tag", "platforms": "platform"}
 # What stands here may be a secret that was given in the wrong place.
 _NOT_REPEATED = frozenset({"build_args", "build_secrets", "source_credentials"})
 _SHOWN = 100
+_MAX_BYTES = 1 << 20
 # Both are required, and neither is shown.
 _DEFAULTS = PublishRequest.model_construct(image=None, source=None).model_dump(mode="json", exclude=set(_ARGUMENTS))  # type: ignore[arg-type]
 
@@ -126,11 +128,6 @@ def request_of(arguments: Arguments, *, source: str) -> PublishRequest:
         ) from None
 
 
-def platforms_given(arguments: Arguments) -> bool:
-    """Whether the caller chose the platforms, on the command line or in the file."""
-    return bool(arguments.platforms) or (arguments.params is not None and "platforms" in _read(arguments.params))
-
-
 def _given(arguments: Arguments) -> dict[str, Any]:
     """The parameters that options give."""
     found: dict[str, Any] = {}
@@ -147,13 +144,18 @@ def _given(arguments: Arguments) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """The parameters of a file; raises `InvalidInput` that names it."""
     try:
-        document = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise InvalidInput(f"--params {path}: {error.strerror}", advice="Name a file with parameters.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f" (line {mark.line + 1})"
-        raise InvalidInput(f"--params {path} is not valid JSON or YAML{where}", advice="Correct the file.") from error
+    if len(data) > _MAX_BYTES:
+        raise InvalidInput(f"--params {path} is larger than {_MAX_BYTES >> 20} MiB", advice="Name another file.")
+    try:
+        document = parse_text(data.decode())
+    except (ValueError, yaml.YAMLError) as error:
+        raise InvalidInput(
+            f"--params {path} is not valid JSON or YAML{_where(error)}", advice="Correct the file."
+        ) from error
     if not isinstance(document, dict):
         raise InvalidInput(f"--params {path} must hold parameters by their names", advice="For example `tags: [v1]`.")
     for name in document:
@@ -162,6 +164,14 @@ def _read(path: Path) -> dict[str, Any]:
             advice = did_you_mean(str(name), known) or f"Parameters are {', '.join(known)}."
             raise InvalidInput(f"--params {path}: there is no parameter {str(name)[:_SHOWN]!r}", advice=advice)
     return document
+
+
+def _where(error: ValueError | yaml.YAMLError) -> str:
+    """The line and the fault; not what else an error says, since it may quote a value that is a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return ""
+    line = "" if error.problem_mark is None else f" (line {error.problem_mark.line + 1})"
+    return f"{line}: {error.problem}"
 
 
 def _line(problem: Problem, values: Mapping[str, Any], given: Mapping[str, Any], file: Path | None) -> str:
@@ -178,7 +188,8 @@ def _line(problem: Problem, values: Mapping[str, Any], given: Mapping[str, Any],
     where = f"{file}: {name}" if from_file else option_of(name)
     shown = "" if name in _NOT_REPEATED or not isinstance(value, str | int | float) else f" {str(value)[:_SHOWN]!r}"
     if inner:
-        shown = f" {inner}" + ("" if not shown else f"={value}")
+        key = inner[:_SHOWN] if inner.isprintable() else repr(inner[:_SHOWN])
+        shown = f" {key}" + ("" if not shown else f"={str(value)[:_SHOWN]}")
     return f"{where}{shown}: {problem.text}"
 
 

@@ -23,7 +23,7 @@ _PORTS = {"https": 443, "http": 80}
 
 def proxy_of(url: httpx.URL) -> str | None:
     """The proxy of the environment for a URL, without its login; None where requests go straight there."""
-    if is_local_registry(url.host) or proxy_bypass(url.host):
+    if is_local_registry(_host(url)) or proxy_bypass(_host(url)):
         return None
     proxies = getproxies()
     found = proxies.get(url.scheme) or proxies.get("all")
@@ -35,10 +35,11 @@ def check_name(url: httpx.URL) -> Said:
     if proxy := proxy_of(url):
         return Said(f"left to the proxy {proxy}")
     try:
-        found = socket.getaddrinfo(url.host, _port(url), type=socket.SOCK_STREAM)
-    except OSError as error:
+        found = socket.getaddrinfo(_host(url), _port(url), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not a valid host name"
         raise RegistryUnreachable(
-            f"the name {url.host} does not resolve: {error.strerror}",
+            f"the name {_host(url)} does not resolve: {cause}",
             url=str(url),
             advice="Check the spelling of the registry's host and this machine's DNS.",
         ) from error
@@ -56,6 +57,11 @@ def check_connection(url: httpx.URL, ca_file: Path | None) -> Said:
             return _certificate(secure)
 
 
+def _host(url: httpx.URL) -> str:
+    # Not `url.host`, which decodes the names of IDNA and raises for one that stands for nothing.
+    return url.raw_host.decode("ascii")
+
+
 def _port(url: httpx.URL) -> int:
     return url.port or _PORTS[url.scheme]
 
@@ -63,11 +69,11 @@ def _port(url: httpx.URL) -> int:
 @contextlib.contextmanager
 def _connected(url: httpx.URL) -> Iterator[socket.socket]:
     try:
-        connection = socket.create_connection((url.host, _port(url)), timeout=_SECONDS)
+        connection = socket.create_connection((_host(url), _port(url)), timeout=_SECONDS)
     except OSError as error:
         cause = error.strerror or "no answer in time"
         raise RegistryUnreachable(
-            f"nothing answers at {url.host} port {_port(url)}: {cause}",
+            f"nothing answers at {_host(url)} port {_port(url)}: {cause}",
             url=str(url),
             advice="Check the port, that the registry runs, and firewalls and security groups on the way.",
         ) from error
@@ -78,15 +84,15 @@ def _connected(url: httpx.URL) -> Iterator[socket.socket]:
 @contextlib.contextmanager
 def _encrypted(plain: socket.socket, url: httpx.URL, ca_file: Path | None) -> Iterator[ssl.SSLSocket]:
     try:
-        secure = tls_context(ca_file).wrap_socket(plain, server_hostname=url.host)
+        secure = tls_context(ca_file).wrap_socket(plain, server_hostname=_host(url))
     except ssl.SSLCertVerificationError as error:
         raise RegistryUnreachable(
-            f"the certificate of {url.host} is not valid here: {error.verify_message}",
+            f"the certificate of {_host(url)} is not valid here: {error.verify_message}",
             url=str(url),
             advice=_certificate_advice(error),
         ) from error
     except OSError as error:
-        reason = f"{url.host} port {_port(url)} does not answer with TLS: {error.strerror or type(error).__name__}"
+        reason = f"{_host(url)} port {_port(url)} does not answer with TLS: {error.strerror or type(error).__name__}"
         raise RegistryUnreachable(reason, url=str(url), advice=RegistryUnreachable.tls_advice) from error
     with secure:
         yield secure
@@ -112,7 +118,7 @@ def _certificate(secure: ssl.SSLSocket) -> Said:
 
 
 def _plain(url: httpx.URL) -> Said:
-    if is_local_registry(url.host):
+    if is_local_registry(_host(url)):
         return Said("plain HTTP on this machine")
     return Said(
         "plain HTTP: logins and images cross the network unencrypted",

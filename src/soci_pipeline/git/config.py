@@ -34,6 +34,8 @@ ANY_OWNER = "[safe]\n\tdirectory = *\n"
 """A user's configuration that allows repositories of other users: `git upload-pack` takes no options for that."""
 
 _LFS = "filter.lfs."
+_LFS_COMMANDS = frozenset({"git-lfs clean -- %f", "git-lfs smudge -- %f", "git-lfs filter-process", "true"})
+_OWN_SCOPES = frozenset({"local", "worktree"})
 _SHA256_DIGITS = 64
 
 
@@ -47,6 +49,35 @@ def init_options(commit: str) -> tuple[str, ...]:
 def filters(listing: str) -> str:
     """The filters that ``git config -z --get-regexp`` lists, as a configuration file; without that of Git LFS."""
     return "".join(_entry(entry) for entry in listing.split("\0") if entry and not entry.startswith(_LFS))
+
+
+def without_own_filters(listing: str) -> dict[str, str]:
+    """Variables that switch off the filters of a repository's own configuration: each is a command.
+
+    ``listing`` is what ``git config -z --show-scope --get-regexp`` prints of ``filter`` and ``lfs.extension``. Git LFS
+    as `git lfs install --local` writes it is kept, unless the repository gives it extensions, which are commands too.
+    """
+    words = listing.split("\0")
+    own = [entry for scope, entry in zip(words[::2], words[1::2], strict=False) if scope in _OWN_SCOPES]
+    is_extended = any(entry.startswith("lfs.extension.") for entry in own)
+    names = {
+        _filter_name(entry) for entry in own if entry.startswith("filter.") and (is_extended or not _is_lfs(entry))
+    }
+    names |= {"lfs"} if is_extended else set()
+    values = {"clean": "", "smudge": "", "process": "", "required": "false"}
+    pairs = [(f"filter.{name}.{key}", value) for name in sorted(names) for key, value in values.items()]
+    variables = {"GIT_CONFIG_COUNT": str(len(pairs))}
+    for number, (key, value) in enumerate(pairs):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables if pairs else {}
+
+
+def _filter_name(entry: str) -> str:
+    return entry.partition("\n")[0].partition(".")[2].rpartition(".")[0]
+
+
+def _is_lfs(entry: str) -> bool:
+    return entry.startswith(_LFS) and entry.partition("\n")[2] in _LFS_COMMANDS
 
 
 def _entry(entry: str) -> str:

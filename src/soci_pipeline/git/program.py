@@ -23,7 +23,7 @@ from pathlib import Path
 from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import SourceError, ToolFailed
 from soci_pipeline.git.address import Origin, is_on_this_machine
-from soci_pipeline.git.config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted
+from soci_pipeline.git.config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted, without_own_filters
 from soci_pipeline.git.errors import SourceRefused, UnsupportedServer, no_such_ref, understood
 from soci_pipeline.git.sign_in import Access, GitCredentials, takes, write_private
 from soci_pipeline.log import logger
@@ -179,9 +179,24 @@ class Git:
             return False
         return True
 
+    def status(self, work_tree: Path, *arguments: str) -> str:
+        """What differs from the current commit, as `git status --porcelain` prints it; the repository is only read.
+
+        Commands that the repository itself configures as filters do not run, and its submodules are not entered: their
+        configuration could name such commands too. A file that needs one may then be among the changes.
+        """
+        place = ("-C", str(work_tree.absolute()))
+        listing = ""
+        with contextlib.suppress(SourceError):
+            names = r"^(filter|lfs\.extension)\."
+            listing = self.run(*place, "config", "-z", "--show-scope", "--get-regexp", names)
+        # `status.showUntrackedFiles` of a user would hide files that are not committed.
+        shown = ("--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty")
+        return self.run("--no-optional-locks", *place, "status", *shown, *arguments, extra=without_own_filters(listing))
+
     def name_uncommitted(self, work_tree: Path, below: str = ".") -> None:
         """Warn of what differs from the current commit below a path of a work tree; raises `SourceError` for none."""
-        lines = self.run("-C", str(work_tree.absolute()), "status", "--porcelain", "--", below).splitlines()
+        lines = self.status(work_tree, "--", below).splitlines()
         if lines:
             names = ", ".join(line[3:] for line in lines[:_NAMED])
             more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""

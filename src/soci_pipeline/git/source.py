@@ -24,6 +24,9 @@ from soci_pipeline.git.program import Git, remote
 from soci_pipeline.git.sign_in import GitCredentials
 from soci_pipeline.log import logger
 
+LATEST = 253_402_300_799
+"""The last second of the year 9999, in Unix seconds: annotations have no later date."""
+
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,63}\Z")
 
 
@@ -78,7 +81,7 @@ def resolve(
                 found = commit = git.expand(Path(folder), address, found)
             git.fetch(Path(folder), address, commit, blobs=False)
             Files(git, Path(folder), address, commit).check(files)
-            time = int(git.run_here("-C", folder, "show", "-s", "--format=%ct", commit).strip())
+            time = commit_time(git, Path(folder), commit)
     return ResolvedSource(
         url=given,
         ref=found,
@@ -88,6 +91,20 @@ def resolve(
         branch=_branch(refs, found, commit),
         default_branch=refs.get("ref: HEAD"),
     )
+
+
+def commit_time(git: Git, repository: Path, commit: str) -> int:
+    """When a commit was made, in Unix seconds; raises `SourceError` for one without a date of the years 1970 to 9999.
+
+    Whoever writes a commit chooses its date, and git shows a damaged one as nothing.
+    """
+    text = git.run_here("--git-dir", str(repository), "show", "-s", "--format=%ct", commit).strip()
+    if not text.isdecimal() or int(text[:20]) > LATEST:
+        raise SourceError(
+            f"commit {commit[:12]} has no valid date: {text[:40]!r}",
+            advice="Commit again: the date of the commit becomes the date of the image.",
+        )
+    return int(text)
 
 
 def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentials | None = None) -> Path:

@@ -5,24 +5,28 @@ from typing import Any
 from urllib.parse import quote
 
 from soci_pipeline.prefect_rest.connection import Connection
-from soci_pipeline.prefect_rest.errors import expected_shape
+from soci_pipeline.prefect_rest.errors import PrefectRefused, expected_shape
 
 _PAGE = 200
+_MOST = 10_000
 
 
 class Deployments(Connection):
     """The calls about deployments."""
 
     def deployments_of(self, flow: str) -> dict[str, dict[str, Any]]:
-        """All deployments of a flow, by their names."""
+        """All deployments of a flow, by their names; raises `PrefectRefused` for more than 10,000 of them."""
         found: dict[str, dict[str, Any]] = {}
         offset, complete = 0, False
         while not complete:
             query = {"flows": {"name": {"any_": [flow]}}, "sort": "NAME_ASC", "offset": offset, "limit": _PAGE}
-            page = self.list_of("/deployments/filter", query)
+            page, before = self.list_of("/deployments/filter", query), len(found)
             with expected_shape():
                 found.update({str(each["name"]): dict(each) for each in page})
-            offset, complete = offset + _PAGE, len(page) < _PAGE
+            if len(found) > _MOST:
+                raise PrefectRefused(f"Prefect lists more than {_MOST} deployments of {flow}")
+            # A server that ignores the offset gives the same page without end.
+            offset, complete = offset + _PAGE, len(page) < _PAGE or len(found) == before
         return found
 
     def create_deployment(self, fields: Mapping[str, Any]) -> None:

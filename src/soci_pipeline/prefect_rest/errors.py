@@ -49,5 +49,5 @@ def expected_shape() -> Iterator[None]:
     """Raise `PrefectUnavailable` where an answer is JSON of another shape than Prefect's."""
     try:
         yield
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise PrefectUnavailable("Prefect's answer has an unknown shape; something else may listen there") from error

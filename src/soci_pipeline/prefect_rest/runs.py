@@ -74,7 +74,7 @@ class FlowRuns(Connection):
             found = sorted(self.list_of("/flow_runs/filter", query), key=lambda child: str(child.get("created")))
             return tuple(_child(child) for child in found)
 
-    def progress(self, runs: Iterable[str]) -> dict[str, float]:
+    def progress(self, runs: Iterable[str]) -> dict[str, int]:
         """The percentage of each step of some runs, by its description."""
         asked = list(runs)
         if not asked:
@@ -82,7 +82,8 @@ class FlowRuns(Connection):
         query = {"artifacts": {"type": {"any_": [PROGRESS]}}, "flow_runs": {"id": {"any_": asked}}}
         with expected_shape():
             found = self.list_of("/artifacts/filter", query)
-            return {str(artifact["description"]): float(artifact["data"]) for artifact in found}
+            # A percentage that is not a number becomes a ValueError or an OverflowError here.
+            return {str(artifact["description"]): int(float(artifact["data"])) for artifact in found}
 
     def result(self, run: str) -> str | None:
         """The result, as a JSON text, that a publication has left; None if there is none."""

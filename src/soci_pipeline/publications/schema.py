@@ -60,7 +60,7 @@ class WhenBusy(StrEnum):
 class Concurrency(Record):
     """How many runs of a publication run at once."""
 
-    limit: Annotated[StrictInt, Field(ge=1)]
+    limit: Annotated[StrictInt, Field(ge=1, le=1_000_000)]
     when_busy: WhenBusy = WhenBusy.WAIT
 
 

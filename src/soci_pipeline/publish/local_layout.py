@@ -1,10 +1,12 @@
 """A publication that stops before the push: the joined, indexed image as an OCI layout in a folder."""
 
+import os
 import shutil
 import time
 from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.log import logger
 from soci_pipeline.oci.annotations import REF_NAME
 from soci_pipeline.oci.descriptor import Descriptor
@@ -24,10 +26,26 @@ from soci_pipeline.text import counted
 
 def check_output(folder: Path) -> None:
     """Raise `InvalidInput` unless the folder can be made: it must not exist, or be empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidInput(f"--output {folder} exists and is not empty", advice="Name a folder that does not exist.")
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise _exists(folder)
     if not folder.absolute().parent.is_dir():
         raise InvalidInput(f"--output {folder}: {folder.parent} does not exist", advice="Make it first.")
+
+
+def _exists(folder: Path) -> InvalidInput:
+    return InvalidInput(f"--output {folder} exists and is not empty", advice="Name a folder that does not exist.")
+
+
+def _claim(folder: Path) -> None:
+    """Take the folder for this run; raises `InvalidInput` where something has come into it while images were built."""
+    check_output(folder)
+    with full_disk_reported(folder):
+        folder.mkdir(exist_ok=True)
+        try:
+            # What another run makes first as well: only one of them can.
+            (folder / "blobs").mkdir()
+        except FileExistsError as error:
+            raise _exists(folder) from error
 
 
 def publish_to_folder(
@@ -45,6 +63,7 @@ def publish_to_folder(
         index = join(images, annotations=ready.annotations, read=layout.read, platforms=ready.request.platforms)
         root = layout.add_document(index)
         layout.set_roots([_named(root, ready)])
+        _claim(output)
         try:
             _write(layout, root, output)
         except BaseException:

@@ -25,6 +25,7 @@ from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish import local_branch
 from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.branch import Branch
+from soci_pipeline.publish.build_cache import CacheMode
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.local_branch import retried
 from soci_pipeline.publish.records import PublicationResult, PublishedImage
@@ -158,6 +159,10 @@ def _source(
         return request, retried(lambda: resolve(request.source, request.ref, files=files, credentials=credentials))
     if uncommitted is not None:
         logger().warning("publishing the files as they are: %s", uncommitted)
+        if request.cache is not CacheMode.OFF:
+            # Its name would be that of the snapshot's own repository, which no other run has.
+            logger().warning("--cache %s is left out: files that are in no commit have no build cache", request.cache)
+            request = request.model_copy(update={"cache": CacheMode.OFF})
         return request, snapshot_of(tree, folder / "snapshot.git", files=request.required_files)
     inside = request.model_copy(update={"context": below_top(tree, request.context)})
     return inside, commit_of(tree, request.ref, files=inside.required_files)

@@ -5,6 +5,7 @@ differs from the commit, or is in no repository, becomes a snapshot: a commit of
 folder, made of the files as `git add` would take them. The folder itself and its repository are only read.
 """
 
+import contextlib
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,15 @@ from pathlib import Path
 
 from soci_pipeline.errors import InvalidInput, SourceError
 from soci_pipeline.git.program import Git
-from soci_pipeline.git.source import ResolvedSource, resolve
+from soci_pipeline.git.source import LATEST, ResolvedSource, commit_time, resolve
+from soci_pipeline.log import logger
 from soci_pipeline.publish.request import PublishRequest
 
 _BRANCH = "refs/heads/snapshot"
 _WHO = ("-c", "user.name=soci-pipeline", "-c", "user.email=snapshot@invalid", "-c", "commit.gpgsign=false")
 _SHOWN = 10
+# The mode of a commit of another repository in a tree.
+_REPOSITORY = "160000 "
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,9 @@ class WorkTree:
         if self.head is None:
             return f"{self.top} has no commit yet"
         more = f" and {len(self.changes) - _SHOWN} more" if len(self.changes) > _SHOWN else ""
-        return f"{self.folder} has uncommitted changes: {', '.join(self.changes[:_SHOWN])}{more}"
+        # A name may hold anything, as what a terminal takes for a command.
+        names = (name if name.isprintable() else repr(name) for name in self.changes[:_SHOWN])
+        return f"{self.folder} has uncommitted changes: {', '.join(names)}{more}"
 
 
 def read_work_tree(path: Path) -> WorkTree:
@@ -98,17 +104,23 @@ def _git_tags(tree: WorkTree) -> list[str]:
 
 def _top(git: Git, folder: Path) -> Path | None:
     try:
-        found = git.run("-C", str(folder), "rev-parse", "--show-toplevel").strip()
+        found = git.run("-C", str(folder), "rev-parse", "--show-toplevel").removesuffix("\n")
     except SourceError:
         if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
             # A repository of another user, or a damaged one.
             raise
         return None
-    return Path(found).resolve() if found else None
+    top = Path(found).resolve() if found else None
+    if top is not None and not (folder.is_relative_to(top) and (top / ".git").exists()):
+        raise InvalidInput(
+            f"SOURCE {str(folder)!r}: the configuration of its git repository has the files elsewhere (core.worktree)",
+            advice="Run `git config --unset core.worktree` there, or copy the files without .git.",
+        )
+    return top
 
 
 def _changes(git: Git, folder: Path) -> Iterator[str]:
-    words = iter(git.run("-C", str(folder), "status", "--porcelain", "-z", "--", ".").split("\0"))
+    words = iter(git.status(folder, "-z", "--", ".").split("\0"))
     for word in words:
         if word:
             yield word[3:]
@@ -139,20 +151,48 @@ def snapshot_of(tree: WorkTree, place: Path, *, files: Sequence[str]) -> Resolve
     with Git.session() as git:
         git.run_here("init", "--quiet", "--bare", *_object_format(git, tree), str(place))
         in_snapshot = ("--git-dir", str(place), "--work-tree", str(top))
-        moment = _newest(tree.folder)
+        ignored = _ignored(git, tree, place)
         if tree.head is not None:
-            objects = git.run("-C", str(top), "rev-parse", "--path-format=absolute", "--git-path", "objects").strip()
-            (place / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+            (place / "objects" / "info" / "alternates").write_text(f"{_git_path(git, top, 'objects')}\n")
             # The tracked files first: one of them may be ignored by now.
             git.run_here(*in_snapshot, "read-tree", tree.head)
-            moment = int(git.run_here(*in_snapshot, "show", "-s", "--format=%ct", tree.head).strip())
-        git.run_here("-C", str(top), *in_snapshot, "add", "--all", "--", tree.below or ".")
+        moment = _newest(tree.folder) if tree.head is None else commit_time(git, place, tree.head)
+        git.run_here("-C", str(top), *ignored, *in_snapshot, "add", "--all", "--", tree.below or ".")
         prefix = (f"--prefix={tree.below}/",) if tree.below else ()
         written = git.run_here(*in_snapshot, "write-tree", *prefix).strip()
-        dates = {"GIT_AUTHOR_DATE": f"{moment} +0000", "GIT_COMMITTER_DATE": f"{moment} +0000"}
+        _name_nested(git.run_here(*in_snapshot, "ls-tree", "-r", "-z", written))
+        # Without the @, git takes small numbers for another form of a date.
+        dates = {"GIT_AUTHOR_DATE": f"@{moment} +0000", "GIT_COMMITTER_DATE": f"@{moment} +0000"}
         commit = git.run(*_WHO, *in_snapshot, "commit-tree", "-m", "snapshot", written, extra=dates).strip()
         git.run_here("--git-dir", str(place), "update-ref", _BRANCH, commit)
     return resolve(str(place), _BRANCH, files=files)
+
+
+def _ignored(git: Git, tree: WorkTree, place: Path) -> tuple[str, ...]:
+    """Options under which the snapshot ignores what git ignores in the folder beside the files named .gitignore."""
+    own = () if tree.top is None else ("-C", str(tree.top))
+    try:
+        excludes = git.run(*own, "config", "-z", "--type=path", "--get", "core.excludesFile").removesuffix("\0")
+    except SourceError:
+        # There is none.
+        excludes = ""
+    if tree.top is not None and (exclude := _git_path(git, tree.top, "info/exclude")).is_file():
+        (place / "info").mkdir(exist_ok=True)
+        (place / "info" / "exclude").write_bytes(exclude.read_bytes())
+    return ("-c", f"core.excludesFile={excludes}") if excludes else ()
+
+
+def _git_path(git: Git, top: Path, name: str) -> Path:
+    found = git.run("-C", str(top), "rev-parse", "--path-format=absolute", "--git-path", name)
+    return Path(found.removesuffix("\n"))
+
+
+def _name_nested(listing: str) -> None:
+    """Warn of the repositories in a tree: git keeps the name of their commit alone."""
+    names = [entry.partition("\t")[2] for entry in listing.split("\0") if entry.startswith(_REPOSITORY)]
+    if names:
+        shown = ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
+        logger().warning("not published, since they are git repositories of their own: %s", shown)
 
 
 def _object_format(git: Git, tree: WorkTree) -> tuple[str, ...]:
@@ -166,8 +206,11 @@ def _newest(folder: Path) -> int:
     newest = 0
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != ".git"]
-        newest = max([newest, *(int(os.lstat(os.path.join(parent, name)).st_mtime) for name in files)])  # noqa: PTH118
-    return newest
+        for name in files:
+            # A file may be deleted meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                newest = max(newest, int(os.lstat(os.path.join(parent, name)).st_mtime))  # noqa: PTH118
+    return min(newest, LATEST)
 
 
 def below_top(tree: WorkTree, path: str) -> str:

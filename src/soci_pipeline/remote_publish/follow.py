@@ -34,7 +34,7 @@ class RunProgress:
             self._say(platform_of(child), child.state.lower())
         working = [child.id for child in children if child.kind == "RUNNING"]
         for step, percent in sorted(api.progress(working).items()):
-            self._say(step.lower(), f"{int(percent) // _PERCENT * _PERCENT} %")
+            self._say(step.lower(), f"{percent // _PERCENT * _PERCENT} %")
 
     def _say(self, what: str, text: str) -> None:
         if self._shown.get(what) != text:

@@ -13,7 +13,10 @@ import pytest
 from soci_pipeline.cli import main
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.publish.build_cache import CacheMode
 from soci_pipeline.publish.dry_run import plan_here
+from soci_pipeline.publish.join import join
+from soci_pipeline.publish.local_run import prepared
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.settings import Settings
@@ -219,6 +222,15 @@ def test_a_mistake_is_answered_at_once_by_option_value_and_what_is_allowed(
         ("- a\n", "must hold parameters by their names"),
         ("a: [\n", "is not valid JSON or YAML (line 2)"),
         ('{"tags": ["a/b"]}', "params.yaml: tags"),
+        ("tags: [a]\ntags: [b]\n", "(line 2): the key 'tags' is given twice"),
+        ('{"build_args": {"A": "hunter2", "A": "b"}}', "the key 'A' is given twice"),
+        ("tags: &all [a]\nplatforms: *all\n", "(line 2): the alias *all is not supported"),
+        ("tags: 2026-13-45\n", "is not valid JSON or YAML"),
+        ("tags: " + "[" * 20_000, "is not valid JSON or YAML"),
+        ("worker_wait: " + "9" * 5000, "is not valid JSON or YAML"),
+        ("tags: !!int hunter2\n", "is not valid JSON or YAML"),
+        ('{\n\t"worker_wait": "\\ud83d\\ude00"}', "worker_wait"),
+        ("#" * ((1 << 20) + 1), "is larger than 1 MiB"),
     ],
 )
 def test_a_mistake_in_the_file_of_parameters_names_the_file(
@@ -228,13 +240,17 @@ def test_a_mistake_in_the_file_of_parameters_names_the_file(
     file.write_text(content)
     status = main(["publish", str(tmp_path), "127.0.0.1:9/demo/site", "--json", "--params", str(file)])
     assert status == ExitCode.INVALID_INPUT
-    assert reason in json.loads(capsys.readouterr().out)["reason"]
+    shown = capsys.readouterr()
+    assert reason in json.loads(shown.out)["reason"]
+    assert "hunter2" not in shown.out + shown.err
 
 
 @pytest.mark.parametrize(
     ("source", "image", "reason"),
     [
         ("no-such-folder", "127.0.0.1:9/demo", "SOURCE 'no-such-folder' does not exist"),
+        ("~no-such-user/app", "127.0.0.1:9/demo", "SOURCE '~no-such-user/app' does not exist"),
+        ("a" * 5000, "127.0.0.1:9/demo", "aaa' does not exist"),
         ("javascript:alert(1)", "127.0.0.1:9/demo", "SOURCE: not a git address"),
         (".", "127.0.0.1:9/demo:latest", "has the tag latest"),
         (".", "127.0.0.1:9/UPPER", "IMAGE '127.0.0.1:9/UPPER'"),
@@ -433,3 +449,74 @@ def test_a_default_platform_that_the_builder_lacks_is_left_out_and_one_that_was_
     assert dict(plan.not_built) == (
         {} if chosen else {"linux/arm64": "the engine of this machine runs programs of linux/amd64 alone"}
     )
+
+
+def test_parameters_may_come_from_a_pipe_which_can_be_read_once(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"platforms: [linux/amd64]\n")
+    os.close(writer)
+    try:
+        status, answer, _ = publisher.run(source.path, "--dry-run", "--params", f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+    assert status == ExitCode.OK
+    assert set(answer["builders"]) == {"linux/amd64"}
+
+
+@pytest.mark.parametrize("name", ["app ", "a\nb", "a\udcff"])
+def test_a_folder_whose_name_would_become_another_one_is_rejected(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for each in (name, "app", "a"):
+        (tmp_path / each).mkdir()
+    assert main(["publish", str(tmp_path / name), "127.0.0.1:9/demo", "--json"]) == ExitCode.INVALID_INPUT
+    assert "control characters" in json.loads(capsys.readouterr().out)["reason"]
+
+
+def test_an_output_that_somebody_else_has_filled_meanwhile_is_kept(
+    publisher: Publisher, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "output"
+
+    def joined_late(*arguments: Any, **named: Any) -> Any:
+        (output / "blobs").mkdir(parents=True)
+        (output / "blobs" / "theirs").write_text("x")
+        return join(*arguments, **named)
+
+    monkeypatch.setattr("soci_pipeline.publish.local_layout.join", joined_late)
+    status, answer, _ = publisher.run(source.path, "--output", str(output))
+    assert status == ExitCode.INVALID_INPUT
+    assert "exists and is not empty" in answer["reason"]
+    assert (output / "blobs" / "theirs").read_text() == "x"
+
+
+def test_an_output_that_is_a_link_to_nowhere_is_rejected(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    status, answer, _ = publisher.run(source.path, "--output", str(tmp_path / "link"))
+    assert (status, (tmp_path / "nowhere").exists()) == (ExitCode.INVALID_INPUT, False)
+    assert "--output" in answer["reason"]
+
+
+def test_files_that_are_in_no_commit_have_no_build_cache(
+    client: RegistryClient,
+    source: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_program(tmp_path / "bin", "docker", "echo 'Platforms: linux/amd64, linux/arm64'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    settings = Settings.from_environment(dict(os.environ) | {"SOCI_PIPELINE_BUILD_BUILDX_BUILDER": "farm"})
+    asked = {"image": f"{client.registry}/demo", "source": str(source.path), "builder": "buildx", "cache": "registry"}
+    request = PublishRequest.check(asked | {"tags": ["dev"]})
+    with prepared(request, settings, all_platforms=False) as (ready, _):
+        assert ready.request.cache is CacheMode.REGISTRY
+    (source.path / "new.txt").write_text("x")
+    with prepared(request, settings, all_platforms=False) as (ready, _):
+        assert ready.request.cache is CacheMode.OFF
+    assert "have no build cache" in caplog.text

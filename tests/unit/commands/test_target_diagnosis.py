@@ -187,6 +187,12 @@ def test_a_name_that_does_not_resolve_ends_the_checks(capsys: pytest.CaptureFixt
     assert "registry.invalid does not resolve" in check(answer, "name")["detail"]
 
 
+def test_a_name_of_idna_that_stands_for_nothing_ends_the_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    status, answer = doctor(capsys, f"xn--a.invalid/{REPOSITORY}")
+    assert (status, marks(answer)) == (ExitCode.REGISTRY_UNREACHABLE, {"name": "fail"})
+    assert "xn--a.invalid does not resolve" in check(answer, "name")["detail"]
+
+
 def test_a_port_that_nobody_listens_on_ends_the_checks(capsys: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     status, answer = doctor(capsys, f"127.0.0.1:{port}/{REPOSITORY}")

@@ -5,6 +5,7 @@ from uuid import UUID
 import pytest
 
 from soci_pipeline.prefect_rest.client import PrefectApi
+from soci_pipeline.prefect_rest.errors import PrefectUnavailable
 from tests.support.prefect_answers import BUSY, answering
 
 DEPLOYMENT = str(UUID(int=1))
@@ -80,3 +81,10 @@ def test_a_run_to_cancel_is_given_that_state() -> None:
     with answering({"/flow_runs/r1/set_state": {}}) as (url, requests), PrefectApi(url) as api:
         api.cancel("r1")
     assert requests == [("/flow_runs/r1/set_state", {"state": {"type": "CANCELLING"}})]
+
+
+@pytest.mark.parametrize("percent", ["NaN", "Infinity", "soon", None])
+def test_progress_that_is_not_a_number_is_an_answer_of_another_shape(percent: str | None) -> None:
+    answers = {"/artifacts/filter": [{"description": "push", "data": percent}]}
+    with answering(answers) as (url, _), PrefectApi(url, patience_s=0) as api, pytest.raises(PrefectUnavailable):
+        api.progress([RUN])

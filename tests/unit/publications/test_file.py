@@ -105,6 +105,10 @@ def test_a_schedule_may_be_the_cron_expression_alone(tmp_path: Path) -> None:
         ),
         ("schedule: {corn: 1 3 * * *}", "schedule: unknown key 'corn'; did you mean 'cron'?"),
         ("concurrency: {limit: 0}", "7: publication web: concurrency.limit: must be greater than or equal to 1, not 0"),
+        (
+            "concurrency: {limit: 9999999999}",
+            "concurrency.limit: must be less than or equal to 1000000, not 9999999999",
+        ),
         ("concurrency: {limit: 1, when_busy: x}", "concurrency.when_busy: must be 'wait' or 'skip', not 'x'"),
         ("webhook: {sources: [], repositories: [a]}", "7: publication web: webhook.sources: "),
         ("webhook: {sources: [a]}", "7: publication web: webhook.repositories: is required"),

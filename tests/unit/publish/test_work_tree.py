@@ -1,11 +1,13 @@
 """A folder of this machine as a source: what is its commit, and what its snapshot holds."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
-from soci_pipeline.errors import InvalidInput
-from soci_pipeline.git.source import check_out
+from soci_pipeline.errors import InvalidInput, SourceError
+from soci_pipeline.git.source import check_out, resolve
 from soci_pipeline.publish.work_tree import read_work_tree, snapshot_of
 from tests.support.git_repositories import MOMENT, Repository, repository
 
@@ -79,3 +81,113 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InvalidInput, match="is a file, not a folder"):
         read_work_tree(tmp_path / "file")
+
+
+def test_no_command_of_the_repositorys_own_configuration_runs(source: Repository, tmp_path: Path) -> None:
+    marks = [tmp_path / name for name in ("filter", "process", "inner")]
+    inner = repository(source.path / "inner", {"file": "a\n"})
+    source.git("add", "inner")
+    source.git("commit", "--quiet", "--message", "with a submodule")
+    for made, name, mark in ((source, "x", marks[0]), (source, "a=b c", marks[1]), (inner, "y", marks[2])):
+        made.git("config", "core.fsmonitor", f"touch {mark}; false")
+        # git names a filter by what stands in its configuration, an equals sign among it.
+        with (made.path / ".git" / "config").open("a") as configuration:
+            configuration.write(f'[filter "{name}"]\n\tclean = "touch {mark}; cat"\n')
+    (source.path / ".gitattributes").write_text("other filter=x\n")
+    (inner.path / ".gitattributes").write_text("* filter=y\n")
+    for file in (source.path / "other", inner.path / "file"):
+        # The same size, another time: git reads what is in it to know whether it was changed.
+        os.utime(file, (1, 1))
+    source.git("status", "--porcelain")
+    # Plain git runs it.
+    assert marks[0].exists()
+    for mark in marks:
+        mark.unlink(missing_ok=True)
+    os.utime(source.path / "other", (2, 2))
+    tree = read_work_tree(source.path)
+    snapshot_of(tree, tmp_path / "snapshot.git", files=())
+    resolve(str(source.path))
+    assert not any(mark.exists() for mark in marks)
+
+
+def test_looking_at_a_folder_does_not_write_the_index_of_its_repository(source: Repository) -> None:
+    index = source.path / ".git" / "index"
+    os.utime(source.path / "other", (1, 1))
+    before = index.read_bytes()
+    assert read_work_tree(source.path).is_clean
+    assert index.read_bytes() == before
+
+
+def test_a_repository_whose_files_are_elsewhere_is_rejected(source: Repository, tmp_path: Path) -> None:
+    for place in (tmp_path / "elsewhere", tmp_path):
+        place.mkdir(exist_ok=True)
+        source.git("config", "core.worktree", str(place))
+        with pytest.raises(InvalidInput, match=r"core\.worktree"):
+            read_work_tree(source.path)
+
+
+def test_the_time_of_old_and_of_far_files_is_kept(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for moment in (0, 1, 99_999_999, 1 << 33):
+        (plain / "file").write_text("x")
+        os.utime(plain / "file", (moment, moment))
+        place = tmp_path / str(moment)
+        place.mkdir()
+        assert _snapshot(plain, place)[1] == moment
+
+
+def test_a_commit_without_a_valid_date_is_rejected(source: Repository, tmp_path: Path) -> None:
+    commit = source.git("cat-file", "commit", "HEAD")
+    (source.path / "new.txt").write_text("new")
+    for date in ("never +0000", "99999999999999 +0000"):
+        file = tmp_path / "commit"
+        file.write_text(re.sub(r"(?m)^committer .*$", f"committer X <x@example.com> {date}", commit) + "\n")
+        made = source.git("hash-object", "-t", "commit", "-w", "--literally", str(file))
+        source.git("update-ref", "refs/heads/main", made)
+        with pytest.raises(SourceError, match="has no valid date"):
+            resolve(str(source.path))
+        with pytest.raises(SourceError, match="has no valid date"):
+            snapshot_of(read_work_tree(source.path), tmp_path / f"{made}.git", files=())
+
+
+def test_what_git_ignores_by_other_files_than_gitignore_is_not_in_the_snapshot(
+    source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home" / "git").mkdir(parents=True)
+    (tmp_path / "mine").write_text("secrets.env\n")
+    (tmp_path / "home" / "git" / "config").write_text(f"[core]\n\texcludesFile = {tmp_path}/mine\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GIT_CONFIG_GLOBAL", raising=False)
+    (source.path / ".git" / "info").mkdir(exist_ok=True)
+    (source.path / ".git" / "info" / "exclude").write_text("local.env\n")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for folder in (source.path / "app", plain):
+        for name in ("secrets.env", "local.env", "new.txt"):
+            (folder / name).write_text("x")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    assert set(_snapshot(source.path / "app", tmp_path / "one")[0]) == {"Dockerfile", "kept.log", "new.txt"}
+    assert set(_snapshot(plain, tmp_path / "two")[0]) == {"local.env", "new.txt"}
+
+
+def test_untracked_files_count_whatever_the_user_has_git_show(source: Repository) -> None:
+    source.git("config", "status.showUntrackedFiles", "no")
+    (source.path / "new.txt").write_text("new")
+    assert read_work_tree(source.path).changes == ("new.txt",)
+
+
+def test_names_that_a_terminal_takes_for_commands_are_shown_quoted(source: Repository) -> None:
+    (source.path / "\x1b[2Jone\ntwo").write_text("x")
+    assert str(read_work_tree(source.path).why_uncommitted).endswith(r"uncommitted changes: '\x1b[2Jone\ntwo'")
+
+
+def test_repositories_in_the_folder_are_named_since_their_files_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    repository(tmp_path / "plain" / "inner")
+    (tmp_path / "plain" / "file").write_text("x")
+    assert set(_snapshot(tmp_path / "plain", tmp_path)[0]) == {"file"}
+    assert "git repositories of their own: 'inner'" in caplog.text

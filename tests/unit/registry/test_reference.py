@@ -114,3 +114,9 @@ def test_any_text_is_either_read_and_written_back_or_refused(text: str) -> None:
     except InvalidInput:
         return
     assert ImageReference.parse(str(reference)) == reference
+
+
+def test_the_parts_of_a_host_have_at_most_63_characters() -> None:
+    assert ImageReference.parse(f"{'a' * 63}.example.com/app").registry == f"{'a' * 63}.example.com"
+    with pytest.raises(InvalidInput):
+        ImageReference(f"{'a' * 64}.example.com", "app")
