@@ -76,7 +76,7 @@ def test_a_branch_shows_its_layers_and_its_progress(work: Path, branch: BranchRe
     (layers,) = [each for each in artifacts if each.key == key_of("layers", branch.image, "linux-amd64")]
     assert layers.type == "markdown"
     assert "sha256:" in str(layers.data)
-    (progress,) = [each for each in artifacts if each.type == "progress"]
+    progress = {each.type: each for each in artifacts}["progress"]
     assert progress.data == 100.0
 
 
