@@ -131,6 +131,7 @@ lock: $(UV) ## Resolve the pins in requirements/ again
 	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench --group docs \
 		-c requirements/runtime.txt -o requirements/development.txt
 	@$(COMPILE) --group mutation -o requirements/mutation.txt
+	@$(COMPILE) --group docker-worker -c requirements/runtime.txt -o requirements/docker-worker.txt
 	@$(UV) --version | sed -E 's/^uv ([^ ]+).*/uv==\1/' | $(COMPILE) - -o requirements/uv.txt
 
 clean: ## Remove what the other targets made

@@ -1,25 +1,23 @@
-"""What a run leaves in the UI: a table for each branch, a summary of each flow, and a link to the image."""
+"""What a run leaves in the UI: a page for each branch, a summary of each flow, and a link to the image."""
 
 import hashlib
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from soci_pipeline.log import logger
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.soci.index.records import LayerRecord, PlatformImage
-from soci_pipeline.soci.reasons import why_not
+from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.text import sized
 from soci_pipeline.verification.verify import VerificationReport
-from tasks.markdown import code, text
 from tasks.outage import ERRORS, patiently
 from tasks.reports import indexing_plan, retention, verification
-from tasks.summary import Shown, pulled, summary
+from tasks.summary import Shown, branch_page, indexed, pulled, summary
 from tasks.ui_links import artifact_page, artifacts_page
 
 if TYPE_CHECKING:
@@ -53,10 +51,10 @@ def make_artifact(make: Callable[..., Any], **fields: Any) -> None:
 def show_branch(image: ImageReference, branch: PlatformImage) -> None:
     """The layers of one platform: what is indexed, and why the others are not."""
     make_artifact(
-        create_table_artifact,
-        table=[_row(number, layer) for number, layer in enumerate(branch.layers, 1)] or [{"layer": "none"}],
+        create_markdown_artifact,
+        markdown=branch_page(image, branch),
         key=key_of("layers", image, branch.platform.slug),
-        description=_branch_description(image, branch),
+        description=f"{branch.platform} of {image}: {indexed(branch)} layers indexed",
     )
 
 
@@ -108,26 +106,4 @@ def show_indexing_plan(image: ImageReference, found: "IndexedImage") -> None:
         markdown=indexing_plan(image, found),
         key=key_of("indexing-plan", image),
         description=f"{image}: {sized(found.bytes_to_fetch)} would be fetched",
-    )
-
-
-def _row(number: int, layer: LayerRecord) -> dict[str, str | int]:
-    return {
-        "layer": number,
-        "size": sized(layer.size),
-        "indexed": "yes" if layer.ztoc else "no",
-        "why not": why_not(layer.reason) if layer.reason else "",
-        "digest": str(layer.digest),
-        "ztoc": str(layer.ztoc or ""),
-    }
-
-
-def _branch_description(image: ImageReference, branch: PlatformImage) -> str:
-    steps = ", ".join(f"{text(step)} {seconds:.1f} s" for step, seconds in branch.timings.items())
-    kept = branch.soci_index
-    soci = f"SOCI index {code(kept.digest)} ({branch.soci_version.value})" if kept else "no SOCI index"
-    return (
-        f"**{text(branch.platform)}** of {code(image)}\n\n"
-        f"Image {code(branch.manifest.digest)}, {soci}. "
-        f"Uploaded {sized(branch.bytes_uploaded)}, there already {sized(branch.bytes_skipped)}. Times: {steps}."
     )

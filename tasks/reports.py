@@ -23,7 +23,7 @@ def verification(image: ImageReference, target: str | Digest, report: Verificati
     """Every finding, what was read, and what lazy loading saves."""
     said = "as it should be" if report.ok else f"**not as it should be**: {counted(len(report.findings), 'finding')}"
     rows = [
-        ["Image index", code(report.index) if report.index else "could not be read"],
+        ["Image&nbsp;index", code(report.index) if report.index else "could not be read"],
         ["Checked", text(report.checked_in_words())],
     ]
     lines = [f"## {text(image.repository)}", "", f"{code(target)} is {said}.", ""]

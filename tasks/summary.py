@@ -55,6 +55,39 @@ def indexed(branch: PlatformImage) -> str:
     return f"{sum(1 for layer in branch.layers if layer.ztoc)} of {len(branch.layers)}"
 
 
+def branch_page(image: ImageReference, branch: PlatformImage) -> str:
+    """What one branch has published: its digests, times, and each layer with its zTOC or the reason why it has none."""
+    rows = [
+        ["Manifest", _digest(image, branch.manifest.digest)],
+        ["SOCI&nbsp;index", _soci_index(image, branch)],
+        ["Uploaded", f"{sized(branch.bytes_uploaded)}; {sized(branch.bytes_skipped)} there already"],
+        [
+            "Times",
+            ", ".join(f"{text(step)} {seconds:.1f} s" for step, seconds in branch.timings.items()) or "not known",
+        ],
+    ]
+    parts = [
+        [f"## {text(branch.platform)} of {text(image.repository)}", ""],
+        [*table(["Image", code(image.name)], rows), ""],
+        _indexed_layers(branch.layers),
+        _whole_layers([branch]),
+    ]
+    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
+
+
+def _indexed_layers(layers: Sequence[LayerRecord]) -> list[str]:
+    """Two rows for each layer: its digest and its zTOC's do not fit into one row of the page."""
+    found = [layer for layer in layers if layer.ztoc is not None]
+    if not found:
+        return []
+    rows = [
+        row
+        for layer in found[:_MOST_LAYERS]
+        for row in ([sized(layer.size), "layer", code(layer.digest)], ["", "zTOC", code(layer.ztoc)])
+    ]
+    return ["### Layers with a zTOC", "", *table(["Size", "What", "Digest"], rows), "", *_more(len(found)), ""]
+
+
 def _headline(shown: Shown) -> str:
     branches = shown.published.platforms
     lazy = [text(branch.platform) for branch in branches if branch.soci_index]
@@ -71,7 +104,7 @@ def _facts(shown: Shown) -> list[str]:
     published, report, source = shown.published, shown.report, shown.source
     rows = [
         ["Tags", " ".join(code(tag) for tag in published.tags) or "none"],
-        ["Image index", _digest(shown.image, published.index)],
+        ["Image&nbsp;index", _digest(shown.image, published.index)],
     ]
     if source is not None:
         rows.append(["Source", text(source.url)])

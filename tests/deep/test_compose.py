@@ -1,10 +1,9 @@
-"""The stack of `deployments/compose.yaml`, started and used as its page says, and a flow image that is run."""
+"""The stack of `deployments/compose.yaml`, started and used as its page says."""
 
 import json
 import os
 import secrets
 import shutil
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from local_stack.engine import Engine
 from local_stack.git_server import git_server
@@ -22,7 +20,7 @@ from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_rest.client import PrefectApi
-from tests.support.documentation import REPOSITORY, blocks, documented
+from tests.support.documentation import REPOSITORY, documented
 from tests.support.webhook import standard_headers, until
 from tests.support.worker_base import worker_base
 
@@ -175,51 +173,6 @@ def test_a_signed_event_starts_a_publication(composed: Composed, tmp_path: Path)
         assert answer.status == 202
     with PrefectApi(f"http://127.0.0.1:{composed.port('PREFECT')}/api") as api:
         until(lambda: any("demo/event" in str(each) for each in api.list_of("/flow_runs/filter", {})), seconds=60)
-
-
-def test_a_flow_image_of_the_build_step_is_run_by_the_engine(composed: Composed, tmp_path: Path) -> None:
-    """Prefect's worker for Docker is in no lock here; the command is what it has a container run."""
-    project = tmp_path / "project"
-    project.mkdir()
-    project.joinpath("hello.py").write_text(
-        "from prefect import flow\n\n\n@flow(log_prints=True)\ndef hello():\n    print('Hello from the flow image')\n"
-    )
-    project.joinpath("Dockerfile").write_text(f"FROM {composed.env['IMAGE']}\nCOPY hello.py /opt/flows/hello.py\n")
-    (shown,) = [block.text for block in blocks(REPOSITORY / "docs" / "flow-images.md") if block.language == "yaml"]
-    document = yaml.safe_load(shown)
-    (given,) = document["build"][0].values()
-    given |= {"image_name": f"{composed.registry}/team/flows", "platforms": [NATIVE], "tag": "v1"}
-    document["deployments"][0]["work_pool"]["name"] = "containers"
-    project.joinpath("prefect.yaml").write_text(yaml.safe_dump(document))
-    api_url = f"http://127.0.0.1:{composed.port('PREFECT')}/api"
-    env = {
-        **composed.env,
-        "PREFECT_API_URL": api_url,
-        "PREFECT_HOME": str(tmp_path / "home"),
-        "SOCI_PIPELINE_WORK_FOLDER": str(tmp_path / "work"),
-    }
-    template = {
-        "job_configuration": {"image": "{{ image }}"},
-        "variables": {"type": "object", "properties": {"image": {"type": "string"}}},
-    }
-    with PrefectApi(api_url) as api:
-        api.ask("POST", "/work_pools/", {"name": "containers", "type": "docker", "base_job_template": template})
-        run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], env=env, cwd=project, timeout=900)
-        deployed = api.ask("GET", "/deployments/name/hello/hello")
-        image = deployed["job_variables"]["image"]
-        assert image == f"{composed.registry}/team/flows:v1"
-        run_id = api.create_run("hello/hello", {})
-        run(
-            [
-                *("docker", "run", "--rm", "--network", "host", "--env", f"PREFECT_API_URL={api_url}"),
-                *("--entrypoint", "prefect", image, "flow-run", "execute", run_id),
-            ],
-            env=composed.env,
-            timeout=300,
-        )
-        assert api.state(run_id).is_completed
-        lines = [text for _, text in api.log_lines(run_id, offset=0)]
-    assert any("Hello from the flow image" in line for line in lines)
 
 
 def test_the_commands_again_replace_nothing_that_runs_and_down_leaves_nothing(composed: Composed) -> None:

@@ -78,7 +78,7 @@ def chromium(toolchain: Toolchain) -> Chromium:
 
 
 @contextmanager
-def running(browser: Chromium, home: Path, *, width: int = 1200, height: int = 1000) -> Iterator[BrowserContext]:
+def running(browser: Chromium, home: Path, *, width: int = 1440, height: int = 1000) -> Iterator[BrowserContext]:
     """A browser with an empty profile in ``home``, whose pages measure ``width`` by ``height`` pixels."""
     home.mkdir(parents=True, exist_ok=True)
     fonts = home / "fonts.conf"
@@ -107,12 +107,12 @@ def running(browser: Chromium, home: Path, *, width: int = 1200, height: int = 1
             context.close()
 
 
-def wait_until_drawn(canvas: Locator) -> None:
+def wait_until_drawn(canvas: Locator, *, colours: int = _DRAWN) -> None:
     """Return when a run graph shows more than its background, and moves no more: it has no text to be asked for."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     before, shown = b"", canvas.screenshot()
-    while shown != before or _colours(shown) < _DRAWN:
-        assert time.monotonic() < deadline, "the run graph stays empty"
+    while shown != before or _colours(shown) < colours:
+        assert time.monotonic() < deadline, f"the run graph stays empty: {_colours(shown)} colours"
         canvas.page.wait_for_timeout(500)
         before, shown = shown, canvas.screenshot()
 

@@ -14,7 +14,7 @@ from soci_pipeline.verification.lazy_bytes import PlatformCost
 from soci_pipeline.verification.verify import VerificationReport
 from tasks.artifacts import key_of
 from tasks.reports import verification
-from tasks.summary import Shown, summary
+from tasks.summary import Shown, branch_page, summary
 from tests.support.images import AMD64, ARM64
 
 IMAGE = ImageReference.parse("registry.example.com/team-x/app")
@@ -85,6 +85,22 @@ def test_each_layer_that_is_pulled_whole_has_its_reason_in_words() -> None:
     assert f"\n\ntoo-small: {WHY[Reason.TOO_SMALL]}\n\n" in said
     assert f"| linux/amd64 | 2.0 KiB | `sha256:{'c' * 64}` |" in said
     assert set(WHY) == set(Reason)
+
+
+def test_the_page_of_a_branch_has_every_layer_with_its_ztoc_or_its_reason() -> None:
+    said = branch_page(IMAGE, LAZY.model_copy(update={"timings": {"build": 1.26, "push": 0.5}}))
+    assert "## linux/amd64 of team-x/app\n" in said
+    assert f"| 20.0 MiB | layer | `sha256:{'a' * 64}` |\n|  | zTOC | `sha256:{'b' * 64}` |" in said
+    assert f"\n\ntoo-small: {WHY[Reason.TOO_SMALL]}\n\n" in said
+    assert f"| linux/amd64 | 2.0 KiB | `sha256:{'c' * 64}` |" in said
+    assert "build 1.3 s, push 0.5 s" in said
+    assert "3.0 MiB; 0 B there already" in said
+
+
+def test_the_page_of_a_branch_without_an_index_says_none() -> None:
+    said = branch_page(IMAGE, WHOLE)
+    assert "| SOCI&nbsp;index | none |" in said
+    assert "with a zTOC" not in said
 
 
 def test_an_image_without_any_index_says_so_first() -> None:
