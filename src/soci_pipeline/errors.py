@@ -49,7 +49,8 @@ class SociPipelineError(Exception):
     ``temporary`` tells a retry policy whether the same call may succeed later.
     """
 
-    exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
+    exit_code: ExitCode = ExitCode.UNEXPECTED
+    """The status of a command that ends with this error; each class has its own, unless an error stands for another."""
     default_advice: ClassVar[str | None] = None
     retry_after: float | None = None
     """Seconds that a server asked to wait before another attempt; None where it did not say."""
@@ -194,3 +195,13 @@ class DeadlineExceeded(SociPipelineError):
     """Something took longer than its deadline and was ended."""
 
     exit_code = ExitCode.TIMEOUT
+
+
+def exit_code_of(name: str) -> ExitCode | None:
+    """The exit status of the error class of this name, as a flow run's state names it; None for any other name."""
+    kinds: list[type[SociPipelineError]] = [SociPipelineError]
+    for kind in kinds:
+        if kind.__name__ == name:
+            return kind.exit_code
+        kinds += kind.__subclasses__()
+    return None

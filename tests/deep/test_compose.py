@@ -145,7 +145,9 @@ def test_the_worker_runs_as_an_ordinary_user_without_capabilities(composed: Comp
 
 def test_a_repository_is_published_to_a_verified_tag_as_the_page_says(composed: Composed, tmp_path: Path) -> None:
     with _example(tmp_path) as url:
-        done = documented("docs/compose.md", "docker compose --file deployments/compose.yaml exec control prefect").run(
+        done = documented(
+            "docs/compose.md", "docker compose --file deployments/compose.yaml exec control soci-pipeline publish"
+        ).run(
             REPOSITORY,
             replacing={
                 "exec control": "exec -T control",

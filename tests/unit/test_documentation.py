@@ -22,13 +22,13 @@ from tests.support.documentation import (
 NOT_RUN: dict[tuple[str, str], str] = {
     ("README.md", "make demo"): "`tests/real/local_stack/test_demo.py` runs what the target runs",
     ("README.md", "make test"): "it would run itself; the gate runs it",
-    ("examples/docker-classic/README.md", "prefect deployment run"): (
+    ("examples/docker-classic/README.md", "soci-pipeline publish"): (
         "it needs workers with the classic builder; `tests/real/test_builders.py` builds the example with it"
     ),
     ("examples/hello-web/README.md", "docker build"): (
         "its base image is on a public registry; `tests/real/local_stack/test_demo.py` builds it on one of its own"
     ),
-    ("deployments/worker-image/README.md", ".venv/bin/prefect deployment run"): (
+    ("deployments/worker-image/README.md", ".venv/bin/soci-pipeline publish"): (
         "its base image is on a public registry; `tests/deep/test_worker_image.py` publishes it on one of its own"
     ),
     ("deployments/worker-image/README.md", "--group-add"): (

@@ -20,7 +20,8 @@ Exit statuses: 0 published, or started with --detach, or nothing stands against 
 not exist or has no value; 3 a parameter that is not valid; 7 to 9 a tool or the engine is missing or fails; 10 to 12
 the registry or Prefect refused, is out of reach, or wants other credentials; 13 the source; 14 the build failed; 15 to
 17 the images do not fit, or the verification found a fault; 18 a tag may not move; 19 no worker; 20 the flow run
-failed; 21 the disk is full; 22 Prefect does not answer or lacks a deployment; 23 it took too long; 130 interrupted.
+failed for several causes, or for one that it does not name; 21 the disk is full; 22 Prefect does not answer or lacks a
+deployment; 23 it took too long; 130 interrupted. A failed flow run with one cause has the status of that cause.
 """
 
 import os
@@ -46,7 +47,7 @@ from soci_pipeline.publish.dry_run import Plan, plan_here
 from soci_pipeline.publish.local_layout import check_output, publish_to_folder
 from soci_pipeline.publish.local_run import check_local, publish_here
 from soci_pipeline.publish.records import PublicationResult
-from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.request import LocalPublishRequest, PublishRequest
 from soci_pipeline.publish.result_table import result_lines
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.remote_publish.follow import follow
@@ -91,9 +92,10 @@ class Place(NamedTuple):
 def run(arguments: Arguments) -> CommandResult:
     source = _source(arguments.source)
     _check_image(arguments.image)
-    request = request_of(arguments, source=source)
     environment = active_profile(os.environ) | dict(os.environ)
     place = _place(arguments, source, environment)
+    kind = PublishRequest if place.remote else LocalPublishRequest
+    request = request_of(arguments, source=source, kind=kind)
     _check_modes(arguments, place)
     if not place.remote:
         check_local(request)

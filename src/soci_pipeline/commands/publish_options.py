@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from soci_pipeline.commands.command import FILE_PATH, Arguments, together
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.secret_places import is_place_of_this_machine
 from soci_pipeline.strict_yaml import parse_text
 from soci_pipeline.text import did_you_mean
 from soci_pipeline.validation import Problem, problems_of
@@ -25,6 +26,7 @@ _ARGUMENTS = ("source", "image")
 _SINGULAR = {"tags": "tag", "platforms": "platform"}
 # What stands here may be a secret that was given in the wrong place.
 _NOT_REPEATED = frozenset({"build_args", "build_secrets", "source_credentials"})
+_SECRET_PLACES = frozenset({"build_secrets", "source_credentials"})
 _SHOWN = 100
 _MAX_BYTES = 1 << 20
 # Both are required, and neither is shown.
@@ -90,6 +92,7 @@ def _help(name: str, field: FieldInfo) -> str:
     if isinstance(default, list):
         default = ", ".join(default)
     many = " May be repeated." if name in _SINGULAR else ""
+    many += " From this machine: file:PATH, env:NAME or an ARN." if name in _SECRET_PLACES else ""
     known = default not in (None, False, {}, "") and field.annotation is not bool
     return f"{text}{many}" + (f"  [default: {default}]" if known else "")
 
@@ -106,7 +109,7 @@ parameter_options = together(
 """An option for each parameter but source and image, and ``--params``."""
 
 
-def request_of(arguments: Arguments, *, source: str) -> PublishRequest:
+def request_of(arguments: Arguments, *, source: str, kind: type[PublishRequest] = PublishRequest) -> PublishRequest:
     """The checked parameters; raises `InvalidInput` that names each option, its value and what is allowed."""
     from_file = {} if arguments.params is None else _read(arguments.params)
     given = _given(arguments)
@@ -116,16 +119,23 @@ def request_of(arguments: Arguments, *, source: str) -> PublishRequest:
         values[name] = held | value if isinstance(held, dict) and isinstance(value, dict) else value
     values |= {"source": source, "image": arguments.image}
     try:
-        return PublishRequest.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problems = problems_of(error, unknown="there is no such parameter")
         # A text is read where it is no instance, so what is wrong with the text says more.
         telling = [problem for problem in problems if problem.kind != "is_instance_of"] or problems
         lines = [_line(problem, values, given, arguments.params) for problem in telling]
         # Not as a cause: pydantic's words quote the value, which may be a secret.
-        raise InvalidInput(
-            "; ".join(dict.fromkeys(lines)), advice="`soci-pipeline publish --help` shows what each option takes."
-        ) from None
+        raise InvalidInput("; ".join(dict.fromkeys(lines)), advice=_advice(values, kind)) from None
+
+
+def _advice(values: Mapping[str, Any], kind: type[PublishRequest]) -> str:
+    secrets = values.get("build_secrets")
+    places = [values.get("source_credentials"), *(secrets.values() if isinstance(secrets, Mapping) else ())]
+    ours = any(isinstance(place, str) and is_place_of_this_machine(place) for place in places)
+    if ours and not kind.secrets_of_this_machine:
+        return "file:PATH and env:NAME are read on this machine, which needs --local; through Prefect, name a block."
+    return "`soci-pipeline publish --help` shows what each option takes."
 
 
 def _given(arguments: Arguments) -> dict[str, Any]:

@@ -32,8 +32,9 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageManifest
 from soci_pipeline.publish import registries
 from soci_pipeline.publish.build_cache import BuildCache, CacheMode
+from soci_pipeline.publish.build_inputs import ToolchainName
 from soci_pipeline.publish.docker_login import docker_environment
-from soci_pipeline.publish.request import BranchRequest, ToolchainName
+from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.settings import Settings

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from soci_pipeline.publish.local_run import Prepared, prepared, target_of
+from soci_pipeline.publish.local_run import Prepared, prepared, target_of, warn_of_unused_block
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.target import Target
@@ -60,6 +60,7 @@ def plan_here(request: PublishRequest, settings: Settings, *, all_platforms: boo
     Raises the error that the publication would end with, as far as it can be known: a missing file of the source, a
     push that is not allowed, a tag that may not move.
     """
+    warn_of_unused_block(request.image, settings)
     settings = without_new_repository(settings)
     with (
         prepared(request, settings, all_platforms=all_platforms) as (ready, _),

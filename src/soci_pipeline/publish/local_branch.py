@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from soci_pipeline.builders.step_lines import StepLineLog
 from soci_pipeline.git.sign_in import GitCredentials
-from soci_pipeline.log import logger
+from soci_pipeline.log import LOGGER, logger
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.progress import meter
 from soci_pipeline.publish import branch
 from soci_pipeline.publish.branch import Branch, Uploaded
-from soci_pipeline.publish.secret_places import read_arn, secret_files
+from soci_pipeline.publish.secret_places import read_here, secret_files
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.retry import Deadline, full_jitter, with_retries
 from soci_pipeline.soci.index.convert import Conversion
@@ -46,8 +47,12 @@ def imported_image(work: Branch, credentials: GitCredentials | None) -> Layout:
 
 
 def _built(work: Branch, tree: Path) -> branch.Built:
-    with secret_files(work.request.build_secrets, work.folder, read_arn) as secrets:
-        return branch.build(work, tree, secrets=secrets)
+    token = LOGGER.set(StepLineLog(logger()))
+    try:
+        with secret_files(work.request.build_secrets, work.folder, read_here) as secrets:
+            return branch.build(work, tree, secrets=secrets)
+    finally:
+        LOGGER.reset(token)
 
 
 def indexed_image(work: Branch, layout: Layout, client: RegistryClient | None) -> Conversion:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from soci_pipeline.aws.ecr import EcrRegistry
 from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.builders.platforms import HELP, buildable
 from soci_pipeline.errors import EngineUnavailable, InvalidInput
@@ -32,13 +33,14 @@ from soci_pipeline.publish.records import PublicationResult, PublishedImage
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.same_images import compare
-from soci_pipeline.publish.secret_places import credentials_from, read_arn
+from soci_pipeline.publish.secret_places import credentials_from, read_here
 from soci_pipeline.publish.steps import attest_commit, checked_target, push_joined, sign_where_configured
 from soci_pipeline.publish.tag_names import TagNames, names_commit
 from soci_pipeline.publish.tags import IsAncestor
 from soci_pipeline.publish.target import Target
 from soci_pipeline.publish.work_tree import WorkTree, below_top, check_folder, commit_of, read_work_tree, snapshot_of
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.verification.mode import VerifyMode
@@ -86,7 +88,18 @@ def check_local(request: PublishRequest) -> None:
         )
     for place in (*request.build_secrets.values(), *filter(None, [request.source_credentials])):
         if not place.startswith("arn:"):
-            read_arn(place)
+            # At once, and not after the build has begun.
+            read_here(place)
+
+
+def warn_of_unused_block(image: ImageReference, settings: Settings) -> None:
+    """Log which setting a publication to ECR from this machine does not follow."""
+    if settings.ecr.credentials_block and EcrRegistry.parse(image.registry) is not None:
+        logger().warning(
+            "SOCI_PIPELINE_ECR_CREDENTIALS_BLOCK=%s is not used: only a run through Prefect can read a block. ECR gets "
+            "the AWS credentials of this machine.",
+            settings.ecr.credentials_block,
+        )
 
 
 @contextlib.contextmanager
@@ -107,7 +120,7 @@ def prepared(
     with workspace(settings.work.folder, f"publish-{uuid.uuid4().hex[:12]}", REMOVERS) as folder:
         request, not_built = _buildable(request, settings, all_platforms=all_platforms)
         place = request.source_credentials
-        credentials = None if place is None else credentials_from(place, read_arn)
+        credentials = None if place is None else credentials_from(place, read_here)
         request, source = _source(request, tree, uncommitted, folder, credentials)
         own = request.platforms if request.platform_tags else ()
         names = TagNames.render(kept, source, datetime.now(UTC).date(), platforms=own)
@@ -204,6 +217,7 @@ def publish_here(request: PublishRequest, settings: Settings, *, all_platforms: 
     Raises the library's errors; tags move only after everything else has succeeded.
     """
     begun = time.monotonic()
+    warn_of_unused_block(request.image, settings)
     with (
         prepared(request, settings, all_platforms=all_platforms) as (ready, folder),
         connect(request.image, settings) as client,

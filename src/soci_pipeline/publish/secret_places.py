@@ -1,12 +1,14 @@
 """Secrets of a publication: named in the parameters, read where they are needed, handed over by file.
 
-No value becomes a parameter, a result, a log line or an argument of a program. `read_secret` reads an ARN; who can
-read other places (a Prefect block) passes a reader of its own.
+No value becomes a parameter, a result, a log line or an argument of a program. `read_here` reads what this machine can:
+an ARN, and for a publication from this machine a file or an environment variable of its user. A flow passes a reader of
+its own, which knows Prefect blocks and neither files nor variables.
 """
 
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,16 +24,55 @@ Read = Callable[[str], Any]
 """Returns what a place holds: text, bytes or a mapping. Its errors name the place, never its contents."""
 
 _TOKEN_FIELDS = ("token", "password", "value")
+_FILE, _VARIABLE = "file:", "env:"
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}\Z")
+# Of BuildKit, for one secret.
+_MOST_BYTES = 500 * 1024
 
 
-def read_arn(place: str) -> Any:
-    """Read a secret of AWS Secrets Manager; raises `InvalidInput` for a Prefect block, which only a flow can read."""
+def is_place_of_this_machine(place: str) -> bool:
+    """Whether a place is a file (``file:PATH``) or an environment variable (``env:NAME``) of this machine's user."""
+    if place.startswith(_FILE):
+        return len(place) > len(_FILE) and place.isprintable()
+    return place.startswith(_VARIABLE) and _VARIABLE_NAME.match(place.removeprefix(_VARIABLE)) is not None
+
+
+def read_here(place: str) -> Any:
+    """Read a secret of AWS Secrets Manager, a file or an environment variable.
+
+    Raises `InvalidInput` for a Prefect block, which only a flow can read, and for a place that holds nothing.
+    """
     if is_secret_arn(place):
         return read_secret(place)
+    if place.startswith(_FILE):
+        return _read_file(place)
+    if place.startswith(_VARIABLE):
+        return _read_variable(place)
     raise InvalidInput(
         f"{place} is a Prefect block, and only a run through Prefect can read it",
-        advice="Name the ARN of a secret in AWS Secrets Manager, or publish through Prefect with --remote.",
+        advice="Name file:PATH, env:NAME or the ARN of a secret in AWS Secrets Manager, or publish with --remote.",
     )
+
+
+def _read_file(place: str) -> bytes:
+    # Not `Path.expanduser`, which raises for a user that does not exist.
+    path = Path(os.path.expanduser(place.removeprefix(_FILE)))  # noqa: PTH111
+    try:
+        with path.open("rb") as file:
+            held = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(f"{place}: {error.strerror}", advice="Name a file that you can read.") from error
+    if not held or len(held) > _MOST_BYTES:
+        what = "is larger than 500 KiB" if held else "is empty"
+        raise InvalidInput(f"{place}: the file {what}", advice="Name the file that holds the secret.")
+    return held
+
+
+def _read_variable(place: str) -> bytes:
+    held = os.environb.get(place.removeprefix(_VARIABLE).encode())
+    if not held:
+        raise InvalidInput(f"{place}: the variable is not set", advice="Export it first, or use file:PATH.")
+    return held
 
 
 def credentials_from(place: str, read: Read) -> GitCredentials:
@@ -40,7 +81,8 @@ def credentials_from(place: str, read: Read) -> GitCredentials:
     if isinstance(held, str):
         if "PRIVATE KEY-----" in held:
             return GitCredentials(ssh_key=SecretStr(held))
-        return GitCredentials(password=SecretStr(held))
+        # An editor ends the file of a token with a line end, which no token has.
+        return GitCredentials(password=SecretStr(held.rstrip("\r\n")))
     fields = held if isinstance(held, Mapping) else {}
     secret = next((str(fields[name]) for name in _TOKEN_FIELDS if fields.get(name)), None)
     key = fields.get("ssh_key")

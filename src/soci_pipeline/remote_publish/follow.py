@@ -2,11 +2,11 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
-from soci_pipeline.errors import BranchFailed, StackError
+from soci_pipeline.errors import BranchFailed, ExitCode, StackError, exit_code_of
 from soci_pipeline.log import logger
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.runs import ChildRun, RunState
@@ -17,7 +17,15 @@ Page = Callable[[str], str]
 
 _POLL_SECONDS = 2.0
 _PERCENT = 10
-_PREFIX = re.compile(r"\A(?:Flow run encountered an exception: )?(?:[A-Z][A-Za-z]+: )?")
+_PREFIX = re.compile(r"\A(?:Flow run encountered an exception: )?(?:(?P<error>[A-Z][A-Za-z]+): )?")
+
+
+class RunFailed(BranchFailed):
+    """The flow run failed on other machines; its exit status is that of the cause."""
+
+    def __init__(self, reason: str, *, advice: str, exit_code: ExitCode) -> None:
+        super().__init__(reason, advice=advice)
+        self.exit_code = exit_code
 
 
 class RunProgress:
@@ -51,7 +59,7 @@ def platform_of(child: ChildRun) -> str:
 def follow(api: PrefectApi, run: str, page: Page, *, poll: float = _POLL_SECONDS) -> PublicationResult:
     """Wait for the end of a publication, and return its result.
 
-    Raises `BranchFailed` with the run's own cause and next step, and the page of each branch that failed.
+    Raises `RunFailed` with the run's own cause and next step, and the page of each branch that failed.
     """
     progress = RunProgress()
     while True:
@@ -78,11 +86,36 @@ def follow(api: PrefectApi, run: str, page: Page, *, poll: float = _POLL_SECONDS
     return result.model_copy(update={"run_url": page(run)})
 
 
-def _failure(api: PrefectApi, run: str, state: RunState, page: Page) -> BranchFailed:
+def _failure(api: PrefectApi, run: str, state: RunState, page: Page) -> RunFailed:
     """The error of a run that did not complete."""
     message = _PREFIX.sub("", state.message.strip(), count=1)
     reason, _, advice = message.partition("\n  next: ")
-    failed = [child for child in api.child_runs(run) if child.is_failed]
+    children = api.child_runs(run)
+    failed = [child for child in children if child.is_failed]
     pages = [f"{platform_of(child)}: {page(child.id)}" for child in failed] or [f"flow run: {page(run)}"]
     said = reason or f"the flow run ended as {state.kind.lower()} without a message"
-    return BranchFailed("\n".join([said, *pages]), advice=advice.strip() or "Read the log of the flow run.")
+    return RunFailed(
+        "\n".join([said, *pages]),
+        advice=advice.strip() or "Read the log of the flow run.",
+        exit_code=exit_code_of_run(state, children),
+    )
+
+
+def exit_code_of_run(state: RunState, children: Sequence[ChildRun]) -> ExitCode:
+    """The status of the cause that a failed run names, else of the one cause that all its failed branches share.
+
+    A branch that was started once more counts with its last run.
+    """
+    own = _cause_of(state.message)
+    if own is not None and own is not ExitCode.BRANCH_FAILED:
+        return own
+    last = {platform_of(child): child for child in children}
+    causes = {_cause_of(child.message) for child in last.values() if child.is_failed}
+    cause = causes.pop() if len(causes) == 1 else None
+    return cause or ExitCode.BRANCH_FAILED
+
+
+def _cause_of(message: str) -> ExitCode | None:
+    """The status of the error class that a state's message starts with."""
+    found = _PREFIX.match(message.strip())
+    return exit_code_of(found["error"]) if found and found["error"] else None

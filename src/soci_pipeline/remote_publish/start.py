@@ -10,7 +10,7 @@ from soci_pipeline.publish.dry_run import Plan, plan_of, without_new_repository
 from soci_pipeline.publish.local_run import prepared_commit, target_of
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.secret_places import credentials_from, read_arn
+from soci_pipeline.publish.secret_places import credentials_from, read_here
 from soci_pipeline.publish.work_tree import below_top, read_work_tree
 from soci_pipeline.remote_publish.readiness import DEPLOYMENT, Part, check_parts, parts_of
 from soci_pipeline.settings import Settings
@@ -63,7 +63,7 @@ def plan_remote(api: PrefectApi, request: PublishRequest, settings: Settings) ->
     """
     parts = ready_parts(api, request)
     place = request.source_credentials
-    credentials = None if place is None else credentials_from(place, read_arn)
+    credentials = None if place is None else credentials_from(place, read_here)
     ready = prepared_commit(request, credentials)
     settings = without_new_repository(settings)
     builders = {part.what: _who(part) for part in parts if part.deployment != DEPLOYMENT}

@@ -23,7 +23,7 @@ NOT_RUN = {
     "aws sqs get-queue-attributes": "the CLI calls the address in the queue's URL, which is AWS's own",
     ".venv/bin/soci-pipeline setup": "needs Prefect: the local stack of tests/real does the same",
     ".venv/bin/prefect --no-prompt deploy": "needs Prefect: the local stack of tests/real does the same",
-    ".venv/bin/prefect deployment run": "needs workers: tests/real runs it on a local stack",
+    ".venv/bin/soci-pipeline publish": "needs workers: tests/real runs it on a local stack",
     "aws ecr describe-images": "needs the image of the step before",
     ".venv/bin/soci-pipeline verify": "needs the image of the step before",
 }

@@ -25,7 +25,7 @@ def _all(kind: str) -> list[str]:
 def test_it_is_built_from_the_repository_as_its_readme_says() -> None:
     asked = BuildRequest(source=ROOT, dockerfile=DOCKERFILE, platform=AMD64, source_date_epoch=1)
     asked.check()
-    assert f'"dockerfile": "{DOCKERFILE}"' in (ROOT / "deployments/worker-image/README.md").read_text()
+    assert f"--dockerfile {DOCKERFILE}\n" in (ROOT / "deployments/worker-image/README.md").read_text()
 
 
 def test_everything_that_it_copies_is_there() -> None:

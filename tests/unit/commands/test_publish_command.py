@@ -195,6 +195,9 @@ def test_options_override_the_file_of_parameters(publisher: Publisher, source: R
         (["--build-args", "API_TOKEN=abc"], "--build-args: the build argument API_TOKEN looks like a secret"),
         (["--build-secrets", "npm=hunter2"], "--build-secrets: the build secret npm must name"),
         (["--build-secrets", "npm=secret/npm"], "secret/npm is a Prefect block"),
+        (["--build-secrets", "npm=file:/nowhere"], "file:/nowhere: No such file or directory"),
+        (["--build-secrets", "npm=file:"], "--build-secrets: the build secret npm must name file:PATH, env:NAME or"),
+        (["--source-credentials", "env:NOT_SET_ANYWHERE"], "env:NOT_SET_ANYWHERE: the variable is not set"),
         (["--context", "../up"], "--context '../up': '../up' is not a path inside the source"),
         (["--ref", "--upload-pack=x"], "--ref"),
         (["--params", "/nowhere.yaml"], "--params /nowhere.yaml: No such file or directory"),
@@ -213,6 +216,18 @@ def test_a_mistake_is_answered_at_once_by_option_value_and_what_is_allowed(
     assert "hunter2" not in shown.out + shown.err
     assert "=abc" not in shown.out + shown.err
     assert time.monotonic() - begun < 5
+
+
+def test_files_and_variables_of_this_machine_are_no_secrets_of_a_publication_through_prefect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    source = "https://git.example.com/shop/web.git"
+    status = main(["publish", source, "127.0.0.1:9/demo/site", "--json", "--source-credentials", "env:GIT_TOKEN"])
+    answer = json.loads(capsys.readouterr().out)
+    assert status == ExitCode.INVALID_INPUT
+    assert "source_credentials must name a Prefect block" in answer["reason"]
+    assert "--local" in answer["advice"]
 
 
 @pytest.mark.parametrize(

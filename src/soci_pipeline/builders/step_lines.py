@@ -1,0 +1,60 @@
+"""A build's output for a person who waits for it: one line for each step, everything else only with ``--verbose``.
+
+BuildKit prints many lines for each step (``#7 [builder 2/4] RUN make``, ``#7 0.51 …``, ``#7 DONE 4.2s``). Errors and
+what is not BuildKit's pass as they are; an error of the build has its last lines anyway.
+"""
+
+import logging
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+from soci_pipeline.log import Logger
+
+_WORK = re.compile(r"#(?P<work>\d{1,6}) (?P<said>.*)", re.DOTALL)
+_STEP = re.compile(r"\[[^\]]{0,200}?\d{1,4}/\d{1,4}\](?= )")
+_OVER = re.compile(r"DONE (?P<seconds>\d{1,9}\.\d)s")
+_LONG_SECONDS = 10.0
+
+
+class StepLines:
+    """Chooses the lines of one build that are shown."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, str] = {}
+
+    def shown(self, line: str) -> str | None:
+        """The line as it is shown; None where it is a detail."""
+        work = _WORK.match(line)
+        if work is None or work["said"].startswith(("ERROR", "WARN")):
+            return line
+        number, said = work["work"], work["said"]
+        if (step := _STEP.match(said)) and number not in self._steps:
+            # BuildKit repeats the name where it goes on with a step beside others.
+            self._steps[number] = step[0]
+            return f"  {said}"
+        over = _OVER.match(said)
+        if over and number in self._steps and float(over["seconds"]) >= _LONG_SECONDS:
+            return f"  {self._steps[number]} took {over['seconds']} s"
+        return None
+
+
+class StepLineLog(logging.LoggerAdapter[Any]):
+    """A logger that shows the lines of a build that `StepLines` chooses, and logs the others as details."""
+
+    def __init__(self, log: Logger) -> None:
+        super().__init__(log, {})
+        self._lines = StepLines()
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Leave the line as it is."""
+        return msg, kwargs
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """As a logger's, which every other method calls."""
+        if level != logging.INFO:
+            super().log(level, msg, *args, **kwargs)
+            return
+        line = str(msg) % args if args else str(msg)
+        shown = self._lines.shown(line)
+        super().log(logging.DEBUG if shown is None else level, "%s", line if shown is None else shown, **kwargs)

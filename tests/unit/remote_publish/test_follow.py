@@ -1,0 +1,58 @@
+"""The exit status of a failed publication through Prefect: that of its cause, as the states of its runs name it."""
+
+import pytest
+
+from soci_pipeline.errors import ExitCode, exit_code_of
+from soci_pipeline.prefect_rest.runs import ChildRun, RunState
+from soci_pipeline.remote_publish.follow import exit_code_of_run
+
+ALL_FAILED = "linux/amd64: the build failed\nNothing was published."
+
+
+def _branch(platform: str, kind: str, message: str) -> ChildRun:
+    return ChildRun("0", "a branch", (f"platform:{platform}",), kind.title(), kind, message)
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("TagConflict: latest has a newer commit\n  next: Choose another tag.", ExitCode.TAG_CONFLICT),
+        ("Flow run encountered an exception: SourceError: no such ref", ExitCode.SOURCE),
+        ("RegistryError: denied", ExitCode.REGISTRY_REFUSED),
+        ("DockerfileMissing: there is none", ExitCode.INVALID_INPUT),
+        ("ZeroDivisionError: division by zero", ExitCode.BRANCH_FAILED),
+        ("", ExitCode.BRANCH_FAILED),
+    ],
+)
+def test_the_cause_that_a_failed_run_names_is_the_exit_status(message: str, status: ExitCode) -> None:
+    assert exit_code_of_run(RunState("FAILED", message), []) == status
+
+
+def test_branches_that_failed_for_one_cause_have_its_exit_status() -> None:
+    failed = [_branch(each, "FAILED", "BuildFailed: no") for each in ("linux/amd64", "linux/arm64")]
+    done = _branch("linux/riscv64", "COMPLETED", "")
+    assert exit_code_of_run(RunState("FAILED", ALL_FAILED), [*failed, done]) == ExitCode.BUILD_FAILED
+
+
+def test_branches_that_failed_for_different_causes_have_a_status_of_their_own() -> None:
+    branches = [
+        _branch("linux/amd64", "FAILED", "BuildFailed: no"),
+        _branch("linux/arm64", "CANCELLED", "NoWorker: no worker polls soci-arm64"),
+    ]
+    assert exit_code_of_run(RunState("FAILED", ALL_FAILED), branches) == ExitCode.BRANCH_FAILED
+    assert exit_code_of_run(RunState("FAILED", ALL_FAILED), branches[1:]) == ExitCode.NO_WORKER
+
+
+def test_a_branch_that_was_started_once_more_counts_with_its_last_run() -> None:
+    branches = [_branch("linux/amd64", "CRASHED", "gone"), _branch("linux/amd64", "FAILED", "DiskFull: full")]
+    assert exit_code_of_run(RunState("FAILED", ALL_FAILED), branches) == ExitCode.DISK_FULL
+
+
+def test_a_branch_without_a_named_cause_leaves_the_status_open() -> None:
+    branches = [_branch("linux/amd64", "CRASHED", "gone"), _branch("linux/arm64", "FAILED", "DiskFull: full")]
+    assert exit_code_of_run(RunState("FAILED", ALL_FAILED), branches) == ExitCode.BRANCH_FAILED
+
+
+@pytest.mark.parametrize("name", ["", "Exception", "KeyError", "ExitCode"])
+def test_only_errors_of_the_library_have_an_exit_status(name: str) -> None:
+    assert exit_code_of(name) is None
