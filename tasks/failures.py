@@ -5,21 +5,24 @@ A flow that returns a failed state ends in that one: retries, hooks and what the
 state's data) stay the same.
 """
 
+import contextlib
 import functools
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.states import Failed
 
-from soci_pipeline.errors import BranchFailed, SociPipelineError
+from soci_pipeline.errors import BranchFailed, InvalidInput, SociPipelineError
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
-from tasks.artifacts import make_artifact
+from soci_pipeline.publish.request import BranchRequest
+from soci_pipeline.registry.reference import ImageReference
+from tasks.artifacts import key_of, make_artifact
 from tasks.markdown import code, link, table, text
 from tasks.outage import ERRORS
 from tasks.run_log import run_log
@@ -87,19 +90,31 @@ def show_failure(error: Exception) -> None:
     if context is None or context.flow_run is None or isinstance(error, (*ERRORS, PrefectRefused, PrefectUnavailable)):
         return
     flow = context.flow.name if context.flow else "flow"
+    image = image_in(context.parameters)
     with run_log():
         make_artifact(
             create_markdown_artifact,
-            markdown=failure(flow, context.flow_run.id, error),
-            key=f"failed-{flow}",
+            markdown=failure(context.flow_run.name, context.flow_run.id, error),
+            key=f"failed-{flow}" if image is None else key_of(f"failed-{flow}", image),
             description=text(_cause(error).partition("\n")[0]),
         )
 
 
-def failure(flow: str, run_id: UUID, error: Exception) -> str:
-    """The page on a failed run: cause, next step, and where the logs are."""
+def image_in(parameters: Mapping[str, Any]) -> ImageReference | None:
+    """The image that a flow was to work on; the parameters are not checked yet, so there may be none."""
+    branch = parameters.get("branch")
+    if isinstance(branch, BranchRequest):
+        return branch.image
+    given = parameters.get("image") or parameters.get("reference")
+    with contextlib.suppress(InvalidInput):
+        return ImageReference.parse(given) if isinstance(given, str) else None
+    return None
+
+
+def failure(run: str, run_id: UUID, error: Exception) -> str:
+    """The page on a failed run: cause, next step, and where the logs are; ``run`` is its name."""
     lines = [
-        f"## {text(flow)} failed",
+        f"## {text(run)} failed",
         "",
         *_block(_cause(error)),
         "",

@@ -51,8 +51,9 @@ def _part(api: PrefectApi, what: str, deployment: str, name: str) -> Part:
         advice = f"Run `prefect work-pool resume {name}`."
         return Part(what, deployment, name, workers, f"the work pool {name} is paused", advice)
     if not workers:
-        where = "" if what == "control" else f" on a {what} machine"
-        advice = f"Start one{where}: `prefect worker start --pool {name}`."
+        where = "" if what == "control" else f" on a {what} machine (with the builder prebuilt, on any)"
+        others = "" if what == "control" else " Or choose the platforms that have a worker with --platform."
+        advice = f"Start one{where}: `prefect worker start --pool {name}`.{others}"
         return Part(what, deployment, name, (), f"no worker polls the work pool {name}", advice)
     return Part(what, deployment, name, workers)
 

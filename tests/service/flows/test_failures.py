@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_UI_URL, temporary_settings
 from flows.verify_image import verify_image
 from soci_pipeline.errors import InvalidInput, SociPipelineError, SourceError
 from soci_pipeline.oci.platform import Platform
-from tasks.failures import BranchesFailed, FailedBranch, explained, failure
+from tasks.failures import BranchesFailed, FailedBranch, explained, failure, image_in
 from tasks.policies import STEP
 from tasks.run_log import run_log
 
@@ -118,6 +118,21 @@ def test_a_failed_run_has_an_artifact_with_cause_next_step_and_links() -> None:
     assert "Then retry this run" in said
     assert f"[run and log](<{UI}/runs/flow-run/{BRANCH}>)" in said
     assert f"[The log of this run](<{UI}/runs/flow-run/{state.state_details.flow_run_id}>)" in said
+
+
+@pytest.mark.parametrize(
+    ("parameters", "image"),
+    [
+        ({"image": "registry.example.com/shop/web"}, "registry.example.com/shop/web"),
+        ({"reference": "registry.example.com/shop/web:v1"}, "registry.example.com/shop/web:v1"),
+        ({"image": "not a name!"}, None),
+        ({"image": ["a"]}, None),
+        ({}, None),
+    ],
+)
+def test_the_failures_of_each_image_have_a_history_of_their_own(parameters: dict[str, Any], image: str | None) -> None:
+    found = image_in(parameters)
+    assert (None if found is None else str(found)) == image
 
 
 def test_an_unexpected_error_has_an_artifact_too_without_its_text() -> None:

@@ -1,6 +1,5 @@
 """Answers of another shape than Prefect's."""
 
-from functools import reduce
 from typing import Any
 
 import pytest
@@ -11,7 +10,10 @@ from soci_pipeline.prefect_setup.three_way import merge
 
 def test_values_that_are_nested_too_deeply_are_an_answer_of_another_shape() -> None:
     def nested(innermost: int) -> Any:
-        return reduce(lambda inner, _: {"a": inner}, range(5000), innermost)
+        value: Any = innermost
+        for _ in range(5000):
+            value = {"a": value}
+        return value
 
     with pytest.raises(PrefectUnavailable), expected_shape():
         merge({}, nested(1), nested(2))
