@@ -90,7 +90,7 @@ def show_failure(error: Exception) -> None:
     if context is None or context.flow_run is None or isinstance(error, (*ERRORS, PrefectRefused, PrefectUnavailable)):
         return
     flow = context.flow.name if context.flow else "flow"
-    image = image_in(context.parameters)
+    image = image_in(context.parameters or {})
     with run_log():
         make_artifact(
             create_markdown_artifact,
