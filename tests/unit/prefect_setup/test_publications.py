@@ -154,7 +154,7 @@ def test_a_name_that_somebody_else_has_is_rejected(tmp_path: Path, changes: dict
 
 
 def test_a_name_of_prefect_yaml_is_rejected_even_where_it_is_not_deployed(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"publish-image/web is declared in prefect\.yaml"):
+    with pytest.raises(InvalidInput, match="publish-image/web is a deployment of the project itself"):
         plan(file(tmp_path), {"release": RELEASE}, ["release", "web"])
 
 
