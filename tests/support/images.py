@@ -54,6 +54,13 @@ def tar_layer(files: Mapping[str, bytes]) -> Layer:
     return Layer(tar_of(files), OCI_LAYER)
 
 
+@cache
+def large_layer(platform: Platform) -> Layer:
+    """A layer just large enough to be indexed by default. Neither gzip nor git spends much time on its content."""
+    data = f"{platform}\n".encode() * (1 << 20)
+    return gzip_layer({"opt/model.bin": data[: (10 << 20) + 1000]}, level=0)
+
+
 def with_address(layer: Layer) -> Layer:
     """The same layer, which registries may do without."""
     return replace(layer, urls=("https://example.com/base",))

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from tests.support.archives import oci_archive
 from tests.support.ci_steps import Runner, load, run_gitlab_job
 from tests.support.documentation import REPOSITORY, blocks
 from tests.support.fake_programs import Programs
-from tests.support.images import AMD64, ARM64, add_attestation, add_image, gzip_layer
-from tests.support.registries import CREDENTIALS, LOGIN, noise, registry
+from tests.support.images import AMD64, ARM64, add_attestation, add_image, large_layer
+from tests.support.registries import CREDENTIALS, LOGIN, registry
 
 PUSH, JOIN, START = "ci/github/push", "ci/github/join", "ci/github/start"
 GITLAB = "ci/gitlab/soci.gitlab-ci.yml"
@@ -72,6 +72,14 @@ def env(programs: Programs) -> dict[str, str]:
 
 
 @pytest.fixture
+def signed_in(client: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login of the registry in the environment of this process."""
+    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY", client.registry)
+    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", LOGIN.username)
+    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", PASSWORD)
+
+
+@pytest.fixture
 def image(client: RegistryClient) -> str:
     return f"{client.registry}/{REPOSITORY_NAME}"
 
@@ -79,8 +87,7 @@ def image(client: RegistryClient) -> str:
 def _archive(folder: Path, platform: Platform) -> Path:
     """What `docker buildx build --output type=oci` writes: an image with a layer worth indexing, an attestation."""
     layout = Layout.create(folder / f"built-{platform.slug}")
-    data = noise((10 << 20) + 1000, seed=len(platform.architecture) + ord(platform.architecture[1]))
-    made = add_image(layout, platform, [gzip_layer({"opt/model.bin": data}, level=1)])
+    made = add_image(layout, platform, [large_layer(platform)])
     index = ImageIndex(manifests=(made, add_attestation(layout, made)))
     layout.set_roots([layout.add_document(index)])
     return oci_archive(folder / f"{platform.slug}.tar", layout)
@@ -97,8 +104,24 @@ def _push_both(runner: Runner, image: str) -> list[str]:
 
 def _handed_over(image: str, *platforms: Platform) -> dict[str, dict[str, bytes]]:
     """Artifacts as the push action leaves them, of images that are in no registry."""
+    return _artifacts(image, {each: Digest.of(each.slug.encode()) for each in platforms})
+
+
+def _pushed(image: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, bytes]]:
+    """Artifacts as the push action leaves them, of images pushed by its two commands in this process."""
+    digests = {}
+    for platform in (AMD64, ARM64):
+        chosen, converted = ("--platform", str(platform)), str(folder / f"indexed-{platform.slug}")
+        assert main(["convert", *chosen, "--drop-others", "--", str(_archive(folder, platform)), converted]) == 0
+        capsys.readouterr()
+        assert main(["push", "--json", *chosen, "--", converted, image]) == 0
+        digests[platform] = Digest(json.loads(capsys.readouterr().out)["index"])
+    return _artifacts(image, digests)
+
+
+def _artifacts(image: str, digests: Mapping[Platform, Digest]) -> dict[str, dict[str, bytes]]:
     key = hashlib.sha256(image.encode()).hexdigest()[:12]
-    return {f"soci-digest-{key}-{each.slug}": {each.slug: Digest.of(each.slug.encode()).encode()} for each in platforms}
+    return {f"soci-digest-{key}-{each.slug}": {each.slug: found.encode()} for each, found in digests.items()}
 
 
 def test_the_actions_publish_both_platforms_under_tags_that_verify(
@@ -107,7 +130,7 @@ def test_the_actions_publish_both_platforms_under_tags_that_verify(
     env: dict[str, str],
     programs: Programs,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     runner = Runner(tmp_path, env)
@@ -122,9 +145,7 @@ def test_the_actions_publish_both_platforms_under_tags_that_verify(
         found = client.manifests.head(REPOSITORY_NAME, tag)
         assert found is not None
         assert found.digest == outputs["digest"]
-    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY", client.registry)
-    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", LOGIN.username)
-    monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", PASSWORD)
+    request.getfixturevalue("signed_in")
     capsys.readouterr()
     command = ["verify", f"{image}:v1.2.0", "--all", "--json", "--platform", "linux/amd64", "--platform", "linux/arm64"]
     assert main(command) == 0
@@ -158,18 +179,23 @@ def test_a_platform_without_a_digest_is_named_and_no_tag_moves(
 
 
 def test_a_damaged_image_is_found_before_a_tag_moves(
-    client: RegistryClient, image: str, env: dict[str, str], tmp_path: Path
+    client: RegistryClient,
+    image: str,
+    env: dict[str, str],
+    tmp_path: Path,
+    signed_in: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    runner = Runner(tmp_path, env)
-    _push_both(runner, image)
+    runner = Runner(tmp_path, env, _pushed(image, tmp_path, capsys))
     blobs = [path for path in (tmp_path / "registry").rglob("*") if path.is_file() and path.stat().st_size > 10 << 20]
     assert blobs
     for path in blobs:
         data = bytearray(path.read_bytes())
         data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
         path.write_bytes(bytes(data))
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
         runner.run(JOIN, {"image": image, "tags": "v1", **LOGIN_INPUTS})
+    assert any(path.name in failed.value.stdout + failed.value.stderr for path in blobs), "it fails for another reason"
     assert list(client.tags.list(REPOSITORY_NAME)) == []
 
 

@@ -15,8 +15,7 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.flow_image import publish
 from soci_pipeline.registry.client import RegistryClient
 from tests.support.archives import oci_archive
-from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
-from tests.support.registries import noise
+from tests.support.images import AMD64, ARM64, image_layout, large_layer
 
 FLOWS = "team/flows"
 
@@ -27,8 +26,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     project = tmp_path / "project"
     project.mkdir()
     for platform in (AMD64, ARM64):
-        layer = gzip_layer({"opt/model.bin": noise((10 << 20) + 1000, seed=ord(platform.architecture[1]))}, level=1)
-        oci_archive(project / f"{platform.slug}.tar", image_layout(tmp_path / platform.slug, platform, [layer]))
+        image = image_layout(tmp_path / platform.slug, platform, [large_layer(platform)])
+        oci_archive(project / f"{platform.slug}.tar", image)
     monkeypatch.chdir(project)
     monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
     return project
