@@ -20,6 +20,7 @@ from soci_pipeline.publish.records import PublicationResult, PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import BranchRequest, PublishRequest
 from soci_pipeline.publish.source import Source
+from soci_pipeline.publish.steps import published_image
 from soci_pipeline.settings import Settings
 from soci_pipeline.verification.mode import VerifyMode
 from soci_pipeline.verification.verify import VerificationReport
@@ -89,13 +90,7 @@ def publish_image(request: PublishRequest) -> PublishedImage:
             report = verify_index(client, target.image, index.digest, request.verify, request.platforms)
         attest(target, source, index, images, settings, parameters=request.statement_parameters())
         moved = tag(target, index, images)
-        published = PublishedImage(
-            reference=str(target.image.with_digest(index.digest)),
-            index=index.digest,
-            platforms=images,
-            tags=tuple(record.tag for record in moved),
-            verified=report is not None,
-        )
+        published = published_image(target, index, images, moved, verified=report is not None)
         shown = Shown(target.image, published, report, source.commit, seconds=time.monotonic() - begun)
         show_publication(shown)
         write_result(_result(published, report, source, begun))

@@ -32,9 +32,15 @@ from soci_pipeline.publish.local_branch import retried
 from soci_pipeline.publish.records import PublicationResult, PublishedImage
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import PublishRequest
-from soci_pipeline.publish.same_images import compare
 from soci_pipeline.publish.secret_places import credentials_from, read_here
-from soci_pipeline.publish.steps import attest_commit, checked_target, push_joined, sign_where_configured
+from soci_pipeline.publish.steps import (
+    attest_commit,
+    checked_target,
+    published_image,
+    push_joined,
+    same_image,
+    sign_where_configured,
+)
 from soci_pipeline.publish.tag_names import TagNames, names_commit
 from soci_pipeline.publish.tags import IsAncestor
 from soci_pipeline.publish.target import Target
@@ -257,7 +263,7 @@ def _release(
     request = ready.request
     index = retried(lambda: push_joined(target, ready.annotations, images, request.platforms))
     logger().info("joined %d platforms as %s@%s", len(images), target.image, index.digest)
-    if request.unless_same_as and (same := _same(target, request.unless_same_as, index, images)):
+    if request.unless_same_as and (same := same_image(target, request.unless_same_as, index, images)):
         return same, None
     report = None
     if request.verify is not VerifyMode.OFF:
@@ -267,13 +273,7 @@ def _release(
         retried(lambda: attest_commit(target, ready.source, index, images, parameters=parameters))
     retried(lambda: sign_where_configured(target, index, settings))
     moved = retried(lambda: target.move_tags(index, images, confirm=lambda: None))
-    published = PublishedImage(
-        reference=str(target.image.with_digest(index.digest)),
-        index=index.digest,
-        platforms=images,
-        tags=tuple(record.tag for record in moved),
-        verified=report is not None,
-    )
+    published = published_image(target, index, images, moved, verified=report is not None)
     return published, report
 
 
@@ -283,12 +283,3 @@ def _verified(target: Target, index: Descriptor, request: PublishRequest) -> Ver
     report.raise_for_findings(f"{target.image.name} at {index.digest}")
     logger().info("verified: %s", report.checked_in_words())
     return report
-
-
-def _same(target: Target, tag: str, index: Descriptor, images: tuple[PlatformImage, ...]) -> PublishedImage | None:
-    found = compare(target.client, target.image.repository, index.digest, tag)
-    if found.there is None or found.difference is not None:
-        logger().info("published, since %s", found.difference)
-        return None
-    reference = str(target.image.with_digest(found.there))
-    return PublishedImage(reference=reference, index=found.there, platforms=images, same_as=tag)

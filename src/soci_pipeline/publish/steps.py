@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from soci_pipeline._version import __version__
 from soci_pipeline.git.source import ResolvedSource
+from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.provenance import Origin, attach
+from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.registries import connection_to, prepare
+from soci_pipeline.publish.same_images import compare
 from soci_pipeline.publish.signature import configured_signer, sign
 from soci_pipeline.publish.tag_names import TagNames
-from soci_pipeline.publish.tags import IsAncestor
+from soci_pipeline.publish.tags import IsAncestor, TagRecord
 from soci_pipeline.publish.target import Target
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
@@ -60,6 +63,30 @@ def push_joined(
     found = index.descriptor
     client.manifests.put(repository, found.digest, index.encode(), index.media_type)
     return found
+
+
+def same_image(target: Target, tag: str, index: Descriptor, images: Sequence[PlatformImage]) -> PublishedImage | None:
+    """Return what is under ``tag`` already, where its images are the same as the new ones; log which it is."""
+    found = compare(target.client, target.image.repository, index.digest, tag)
+    if found.there is None or found.difference is not None:
+        logger().info("published, since %s", found.difference)
+        return None
+    logger().info("unchanged: %s has the same images, so nothing is published", target.image.with_tag(tag))
+    reference = str(target.image.with_digest(found.there))
+    return PublishedImage(reference=reference, index=found.there, platforms=tuple(images), same_as=tag)
+
+
+def published_image(
+    target: Target, index: Descriptor, images: Sequence[PlatformImage], moved: Sequence[TagRecord], *, verified: bool
+) -> PublishedImage:
+    """Return the record of an image whose tags have moved."""
+    return PublishedImage(
+        reference=str(target.image.with_digest(index.digest)),
+        index=index.digest,
+        platforms=tuple(images),
+        tags=tuple(record.tag for record in moved),
+        verified=verified,
+    )
 
 
 def attest_commit(
