@@ -59,17 +59,23 @@ class BranchesFailed(BranchFailed):
 
 
 def explained(function: Callable[P, Answer]) -> Callable[P, Answer]:
-    """Let a flow end in a failed state that says why, instead of raising an expected error; called alone it raises."""
+    """Let a flow end in a failed state that says why, instead of raising an expected error.
+
+    It raises where it is called alone, and where the flow has retries: Prefect before 3.9 tries a flow again only then.
+    """
 
     @functools.wraps(function)
     def ending_in_a_state(*positional: P.args, **named: P.kwargs) -> Answer:
-        if FlowRunContext.get() is None:
+        context = FlowRunContext.get()
+        if context is None:
             return function(*positional, **named)
         try:
             with run_log():
                 return function(*positional, **named)
         except SociPipelineError as error:
             show_failure(error)
+            if context.flow is not None and context.flow.retries:
+                raise
             # What a flow returns as a state becomes its state; the caller of the flow gets the state's data, raised.
             return cast("Answer", Failed(message=message_of(error), data=error))
         except Exception as error:
