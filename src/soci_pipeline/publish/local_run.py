@@ -241,7 +241,7 @@ def publish_here(request: PublishRequest, settings: Settings, *, all_platforms: 
 
 
 def branches(ready: Prepared, folder: Path, settings: Settings) -> Iterator[Branch]:
-    """The work for each platform, in a folder of its own."""
+    """The work for each platform, each in its own folder."""
     for platform in ready.request.platforms:
         place = folder / platform.slug
         place.mkdir()
