@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 from local_stack import registry as local_registry
@@ -25,6 +24,7 @@ from soci_pipeline.errors import EngineUnavailable, ToolMissing
 from soci_pipeline.oci.layout import Layout
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.server.serving import serving
+from tests.support.examples import register_profiles
 from tests.support.once_per_run import OncePerRun
 from tests.support.registries import AT_ONCE, registry
 from tests.support.stacks import deployed_database, shared_stack
@@ -33,16 +33,8 @@ from tests.support.tiers import NOT_IN_UNIT, TIERS, forbid, forbidden_import, th
 _LONGEST_ID = 80
 _ONCE = pytest.StashKey[OncePerRun]()
 
-# No test is timed: a busy machine is no defect. The gate tries the same examples each time; people get new ones.
-hypothesis.settings.register_profile(
-    "untimed",
-    deadline=None,
-    derandomize=os.environ.get("CI") == "true",
-    database=None,
-    print_blob=True,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("untimed")
+# The gate tries the same examples each time; people get new ones.
+register_profiles(derandomize=os.environ.get("CI") == "true")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,6 +23,7 @@ from soci_pipeline.oci.media_types import (
     OCI_MANIFEST,
 )
 from tests.support.archives import docker_archive, everything_below, oci_archive, raw_tar
+from tests.support.examples import examples
 from tests.support.images import (
     AMD64,
     ARM64,
@@ -216,7 +217,7 @@ _HOSTILE = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.lists(st.tuples(_HOSTILE, st.sampled_from([b"0", b"1", b"2", b"3", b"6"]), _HOSTILE), max_size=4))
 def test_whatever_an_archive_names_nothing_is_written_outside(
     tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[str, bytes, str]]

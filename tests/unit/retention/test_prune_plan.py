@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.retention.prune_plan import KeepRules, Node, PrunePlan, RepositoryGraph, attached_to, plan_prune
+from tests.support.examples import examples
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -240,7 +241,7 @@ class Simulator:
 
 
 @pytest.mark.first
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(graph=repositories(), rules=rules_of, draw=st.data())
 def test_nothing_reachable_from_a_kept_tag_is_deleted_and_no_tag_is_ever_broken(
     graph: RepositoryGraph, rules: KeepRules, draw: st.DataObject

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from soci_pipeline.webhook.globs import Patterns
+from tests.support.examples import examples
 
 ALPHABET = st.sampled_from(["a", "b", "/", ".", "\n", "é"])
 NAMES = st.lists(ALPHABET, max_size=10).map("".join)
@@ -35,13 +36,13 @@ def reference(pattern: str, name: str) -> bool:
     return matches and reference(pattern[1:], name[1:])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000))
 @given(pattern=PATTERNS, name=NAMES)
 def test_a_pattern_matches_what_the_reference_matches(pattern: str, name: str) -> None:
     assert Patterns.model_validate([pattern]).fit(name) is reference(pattern, name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(patterns=st.lists(PATTERNS | PATTERNS.map("!{}".format), min_size=1, max_size=5), name=NAMES)
 def test_of_several_patterns_the_last_that_matches_decides(patterns: list[str], name: str) -> None:
     if patterns[0].startswith("!"):

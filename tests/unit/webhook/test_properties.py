@@ -20,6 +20,7 @@ from soci_pipeline.webhook.outbox import Outbox
 from soci_pipeline.webhook.receiver import Receiver
 from soci_pipeline.webhook.sources import generic
 from tests.support import webhook as support
+from tests.support.examples import examples
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=40),
@@ -63,7 +64,7 @@ def _changed_pushes(draw: st.DrawFn) -> dict[str, Any]:
     return dict(push)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(push=_changed_pushes())
 def test_a_push_with_one_value_changed_is_refused_or_stored_with_valid_parameters(
     receiver: tuple[Receiver, Outbox], push: dict[str, Any]
@@ -77,7 +78,7 @@ def test_a_push_with_one_value_changed_is_refused_or_stored_with_valid_parameter
             PublishRequest.check(stored.parameters)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(ref=REF)
 def test_a_ref_that_is_taken_is_one_that_git_takes(ref: str) -> None:
     body = json.dumps(support.generic_push(ref=ref)).encode()
@@ -90,7 +91,7 @@ def test_a_ref_that_is_taken_is_one_that_git_takes(ref: str) -> None:
     assert not set(event.ref) & set("$`\"'\\;|&<>(){}*?[]!~^: \t\r\n")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(headers=st.dictionaries(st.sampled_from(["x-github-event", "x-gitlab-event"]), st.text(max_size=30)), body=JSON)
 def test_no_signed_document_raises_anything_but_a_refusal(headers: dict[str, str], body: Any) -> None:
     from soci_pipeline.webhook.sources import github, gitlab

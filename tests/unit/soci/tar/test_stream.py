@@ -13,6 +13,7 @@ from soci_pipeline.errors import LayerNotIndexable
 from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.tar.entries import Entry as TocEntry
 from soci_pipeline.soci.tar.stream import OversizedHeader, TarScanner
+from tests.support.examples import examples
 from tests.support.tars import Entry, directory, hardlink, symlink, tar
 
 USTAR = tarfile.USTAR_FORMAT
@@ -92,14 +93,14 @@ def test_entries_are_what_tarfile_reads(listed: list[Entry], dialect: int) -> No
     assert not any(data[size:])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(entries | others, max_size=8), st.integers(1, 2000))
 def test_the_pieces_in_which_a_tar_comes_do_not_matter(listed: list[Entry], piece: int) -> None:
     data = tar(listed)
     assert scan(data, piece=piece) == scan(data)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(entries | others, min_size=1, max_size=4), st.data())
 def test_a_flipped_byte_gives_an_answer_or_a_named_error(listed: list[Entry], data: st.DataObject) -> None:
     archive = bytearray(tar(listed))

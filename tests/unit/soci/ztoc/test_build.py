@@ -20,10 +20,11 @@ from soci_pipeline.soci.reasons import Reason
 from soci_pipeline.soci.ztoc.build import build_ztoc
 from soci_pipeline.soci.ztoc.codec import Ztoc, decode, encode
 from soci_pipeline.soci.ztoc.extract import file_bytes
+from tests.support.examples import examples
 from tests.support.tars import Entry, gzip_members, gzipped, hardlink, noise, tar, tar_of, text
 from tests.support.ztoc_reader import ZtocReader
 
-QUICK = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=examples(25), derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 KINDS = {
     tarfile.REGTYPE: b"reg",
     tarfile.LNKTYPE: b"hardlink",
@@ -129,7 +130,7 @@ def flushed(data: bytes, *, level: int, mode: int, every: int, strategy: int) ->
     return b"\x1f\x8b\x08\x0c" + bytes(6) + b"\x05\0extra" + b"name\0" + b"".join(pieces) + deflate.flush() + trailer
 
 
-@settings(QUICK, max_examples=15)
+@settings(QUICK, max_examples=examples(15))
 @given(
     archives,
     st.lists(st.integers(0, 60_000), max_size=2),
@@ -183,7 +184,7 @@ def test_a_truncated_layer_is_refused_by_name(length: int) -> None:
         assert decode(answer).uncompressed_size <= len(gzip.decompress(SOUND[:length]))
 
 
-@settings(QUICK, max_examples=150)
+@settings(QUICK, max_examples=examples(150))
 @given(st.integers(0, len(SOUND) - 1), st.integers(1, 255))
 def test_a_flipped_byte_is_found_or_does_not_matter(place: int, flip: int) -> None:
     layer = bytearray(SOUND)

@@ -15,6 +15,7 @@ from soci_pipeline.soci.ztoc.build import build_ztoc
 from soci_pipeline.soci.ztoc.codec import InvalidZtoc, decode, encode
 from soci_pipeline.soci.ztoc.flatbuffer_writer import FlatbufferWriter
 from soci_pipeline.soci.ztoc.writer import UNCOMPRESSED, VERSION, write_ztoc
+from tests.support.examples import examples
 from tests.support.tars import Entry, directory, gzipped, tar, text
 
 ARCHIVE = tar([directory("d"), Entry("d/a", text(20_000), pax={"SCHILY.xattr.user.a": "1"}), Entry("b")])
@@ -22,7 +23,7 @@ ZTOCS = (
     build_ztoc(io.BytesIO(ARCHIVE), OCI_LAYER, span_size=1000).data,
     build_ztoc(io.BytesIO(gzipped(ARCHIVE)), OCI_LAYER_GZIP).data,
 )
-BOUNDED = settings(max_examples=200, deadline=None, derandomize=True)
+BOUNDED = settings(max_examples=examples(200), derandomize=True)
 
 
 @BOUNDED

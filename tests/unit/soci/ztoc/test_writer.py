@@ -9,6 +9,7 @@ from soci_pipeline.soci.tar.entries import Entry
 from soci_pipeline.soci.ztoc.codec import Ztoc, decode, encode
 from soci_pipeline.soci.ztoc.flatbuffer_writer import FlatbufferWriter
 from soci_pipeline.soci.ztoc.writer import _vector_of_entries, write_ztoc
+from tests.support.examples import examples
 
 raw = st.binary(max_size=40)
 numbers = st.just(0) | st.integers(-(1 << 63), (1 << 63) - 1)
@@ -66,7 +67,7 @@ def test_the_fast_writer_writes_what_the_plain_one_does(listed: list[Entry], bef
     assert fast.finish(expected) == plain.finish(expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(some_entries, st.text(max_size=20), st.lists(st.integers(1, 1000), min_size=1, max_size=3))
 def test_a_ztoc_comes_back_from_its_bytes(listed: list[Entry], tool: str, steps: list[int]) -> None:
     ascending: list[Entry] = []
