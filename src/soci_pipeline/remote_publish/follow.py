@@ -23,9 +23,10 @@ _PREFIX = re.compile(r"\A(?:Flow run encountered an exception: )?(?:(?P<error>[A
 class RunFailed(BranchFailed):
     """The flow run failed on other machines; its exit status is that of the cause."""
 
-    def __init__(self, reason: str, *, advice: str, exit_code: ExitCode) -> None:
+    def __init__(self, reason: str, *, advice: str, exit_code: ExitCode, links: Sequence[str] = ()) -> None:
         super().__init__(reason, advice=advice)
         self.exit_code = exit_code
+        self.links = tuple(links)
 
 
 class RunProgress:
@@ -95,9 +96,10 @@ def _failure(api: PrefectApi, run: str, state: RunState, page: Page) -> RunFaile
     pages = [f"{platform_of(child)}: {page(child.id)}" for child in failed] or [f"flow run: {page(run)}"]
     said = reason or f"the flow run ended as {state.kind.lower()} without a message"
     return RunFailed(
-        "\n".join([said, *pages]),
+        said,
         advice=advice.strip() or "Read the log of the flow run.",
         exit_code=exit_code_of_run(state, children),
+        links=[f"  {each}" for each in pages],
     )
 
 
