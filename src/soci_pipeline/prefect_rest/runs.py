@@ -1,7 +1,7 @@
 """Flow runs: made from deployments, followed, cancelled, and what they have left."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +19,9 @@ RESULT = "soci-publication-result"
 
 PROGRESS = "progress"
 """The type of Prefect's own artifact of a step's progress, whose data is a percentage."""
+
+RunNaming = Callable[[str, Mapping[str, Any], str], str]
+"""The name of a run, by its deployment, its parameters with those of the deployment, and its idempotency key."""
 
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """The types of state that a flow run does not leave by itself."""
@@ -93,15 +96,27 @@ class FlowRuns(Connection):
             return str(found[-1]["data"]) if found else None
 
     def create_run(
-        self, deployment: str, parameters: Mapping[str, Any], *, key: str | None = None, tags: Sequence[str] = ()
+        self,
+        deployment: str,
+        parameters: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        naming: RunNaming | None = None,
     ) -> str:
         """Make a run of ``flow/deployment``; returns its id, the same one for the same ``key``.
+
+        ``naming`` makes its name; without it the server makes up one.
 
         Raises `PrefectUnavailable` where a later try may succeed by itself, `PrefectRefused` otherwise (``temporary``
         where the deployment or the credentials are wrong, which somebody may put right).
         """
         found = self._deployment(deployment)
-        body = {"parameters": dict(parameters), "idempotency_key": key or str(uuid.uuid4()), "tags": list(tags)}
+        key = key or str(uuid.uuid4())
+        body: dict[str, Any] = {"parameters": dict(parameters), "idempotency_key": key, "tags": list(tags)}
+        if naming is not None:
+            with expected_shape():
+                body["name"] = naming(deployment, dict(found.get("parameters") or {}) | dict(parameters), key)
         return _id(self.ask("POST", f"/deployments/{_id(found)}/create_flow_run", body))
 
     def _deployment(self, deployment: str) -> Any:
