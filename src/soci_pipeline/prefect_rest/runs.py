@@ -33,6 +33,10 @@ class RunState:
 
     kind: str
     message: str
+    name: str = ""
+    """As ``Late`` or ``Running``."""
+    pool: str = ""
+    """The work pool that it is started in; empty where it has none."""
 
     @property
     def is_final(self) -> bool:
@@ -54,6 +58,7 @@ class ChildRun:
     """The name of its state, as ``Late`` or ``Running``."""
     kind: str
     message: str
+    pool: str = ""
 
     @property
     def is_failed(self) -> bool:
@@ -142,7 +147,19 @@ class FlowRuns(Connection):
         answer = self.ask("GET", f"/flow_runs/{run}")
         with expected_shape():
             state = answer.get("state") or {}
-            return RunState(kind=str(answer.get("state_type")), message=str(state.get("message") or ""))
+            return RunState(
+                kind=str(answer.get("state_type")),
+                message=str(state.get("message") or ""),
+                name=str(answer.get("state_name") or ""),
+                pool=str(answer.get("work_pool_name") or ""),
+            )
+
+    def active_runs(self, pool: str) -> int:
+        """How many runs count towards the concurrency limit of a work pool."""
+        kinds = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
+        query = {"work_pools": {"name": {"any_": [pool]}}, "flow_runs": {"state": kinds}}
+        with expected_shape():
+            return int(self.ask("POST", "/flow_runs/count", query))
 
     def states(self, runs: Sequence[str]) -> dict[str, str]:
         """The type of each run's state (``COMPLETED``…); a run that was deleted is not in the answer."""
@@ -186,6 +203,7 @@ def _child(document: Any) -> ChildRun:
         state=str(document.get("state_name") or "Scheduled"),
         kind=str(document.get("state_type") or "SCHEDULED"),
         message=str(state.get("message") or ""),
+        pool=str(document.get("work_pool_name") or ""),
     )
 
 

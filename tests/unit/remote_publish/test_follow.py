@@ -1,6 +1,7 @@
 """The exit status of a failed publication through Prefect: that of its cause, as the states of its runs name it."""
 
 import json
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -76,7 +77,7 @@ def test_a_failed_run_says_the_cause_then_the_next_step_then_the_page_of_the_bra
         "state_type": "FAILED",
         "state_name": "Failed",
     }
-    answers = {f"/flow_runs/{run}": {"state_type": "FAILED", "state": {"message": message}}}
+    answers: dict[str, Any] = {f"/flow_runs/{run}": {"state_type": "FAILED", "state": {"message": message}}}
     answers |= {"/flow_runs/filter": [failed]}
     with answering(answers) as (url, _), PrefectApi(url) as api, pytest.raises(RunFailed) as caught:
         follow(api, run, lambda id_: f"http://ui/{id_}")
