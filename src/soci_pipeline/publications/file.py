@@ -58,9 +58,8 @@ def load(path: Path) -> PublicationsFile:
     document = _document(path)
     faults = list(_shape_faults(document))
     # The keys of another version are not known.
-    if _has_version(document):
-        entries = _entries(document)
-        faults += [*_entry_faults(entries, document), *_duplicates(entries, document)]
+    entries = _entries(document) if _has_version(document) else {}
+    faults += [*_entry_faults(entries, document), *_duplicates(entries, document)]
     if faults:
         raise _invalid(path, faults)
     models = tuple(Publication.model_validate(each) for each in entries.values())
