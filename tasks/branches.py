@@ -31,6 +31,7 @@ from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.release import EXPECTED_RELEASE
 from soci_pipeline.publish.request import BranchRequest
+from soci_pipeline.publish.run_names import abbreviated
 from soci_pipeline.settings import PublishSettings
 from tasks.clock import Clock
 from tasks.failures import BranchesFailed, FailedBranch
@@ -76,7 +77,7 @@ def start(request: BranchRequest, *, parent: str, flows_version: str) -> Started
         lambda: run_deployment(
             deployment_of(platform),
             parameters={"branch": branch},
-            flow_run_name=f"{platform} {request.image.repository} {request.source.commit[:12]}",
+            flow_run_name=f"{platform} {request.image.repository} {abbreviated(request.source.commit)}",
             idempotency_key=_key(key, number),
             job_variables={"env": {EXPECTED_RELEASE: flows_version}},
             tags=[f"platform:{platform}"],

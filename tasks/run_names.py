@@ -1,45 +1,29 @@
 """Names of flow runs: what each is about, and a mark by which two runs of one image differ."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from prefect.runtime import flow_run
 
+from soci_pipeline.publish import run_names
 from soci_pipeline.publish.request import BranchRequest
-from tasks.form import LEFT_OUT
-
-_LONGEST = 200
 
 
 def named_after(parameter: str) -> Callable[[], str]:
     """Name a run after a parameter, as it was given: parameters are not checked yet."""
-    return lambda: _marked(_given(flow_run.get_parameters(), parameter) or f"no {parameter}")
+    return lambda: _marked(run_names.value_of(flow_run.get_parameters(), parameter) or f"no {parameter}")
 
 
 def publication_name() -> str:
     """The image, its source and the ref that is published."""
-    return _marked(name_of(flow_run.get_parameters()))
-
-
-def name_of(parameters: Mapping[str, Any]) -> str:
-    """What a publication is called, short enough to be read in a list. The parameters are not checked yet."""
-    image, source, ref = (_given(parameters, name) for name in ("image", "source", "ref"))
-    repository = image.partition("/")[2] or image or "no image"
-    # `git@host:path` and a folder have no scheme.
-    return f"{repository} from {source.rpartition('://')[2] or 'no source'} {ref}".strip()
+    return _marked(run_names.publication_name(flow_run.get_parameters()))
 
 
 def branch_name() -> str:
     """The platform, the image and the commit."""
     branch: BranchRequest = flow_run.get_parameters()["branch"]
-    return _marked(f"{branch.platform} {branch.image.repository} {branch.source.commit[:12]}")
-
-
-def _given(parameters: Mapping[str, Any], name: str) -> str:
-    value = parameters.get(name)
-    return "" if value in (None, LEFT_OUT) else str(value)
+    return _marked(f"{branch.platform} {branch.image.repository} {run_names.abbreviated(branch.source.commit)}")
 
 
 def _marked(name: str) -> str:
     # The first digits of an id are a time, which runs that start together share.
-    return f"{name[:_LONGEST]} #{str(flow_run.get_id())[-6:]}"
+    return run_names.marked(name, str(flow_run.get_id()))

@@ -175,9 +175,9 @@ def _report(error: SociPipelineError, program: str, *, path: str | None, as_json
     if advice is None and path is not None and isinstance(error, InvalidInput):
         advice = f"`{path} --help` shows what it takes."
     if as_json:
-        _print_failure(type(error).__name__, error.reason, advice, error.exit_code)
-    said = f"{program}: {error.reason}" + (f"\n  next: {advice}" if advice else "")
-    print(for_terminal(said), file=sys.stderr)
+        _print_failure(type(error).__name__, "\n".join([error.reason, *error.links]), advice, error.exit_code)
+    said = [f"{program}: {error.reason}", *([f"  next: {advice}"] if advice else []), *error.links]
+    print(for_terminal("\n".join(said)), file=sys.stderr)
     return error.exit_code
 
 

@@ -56,6 +56,8 @@ class SociPipelineError(Exception):
     """Seconds that a server asked to wait before another attempt; None where it did not say."""
     url: str = ""
     """The URL of the request that failed, without user and query; empty where there was none."""
+    links: tuple[str, ...] = ()
+    """Lines with URLs where the details are, for example a run's page. They are shown after the next step."""
 
     def __init__(self, reason: str, *, advice: str | None = None, temporary: bool = False) -> None:
         # What a server or a file name says may have lone surrogates, which no log and no terminal can show.
@@ -65,7 +67,7 @@ class SociPipelineError(Exception):
         self.temporary = temporary
 
     def __str__(self) -> str:
-        return f"{self.reason}\n  next: {self.advice}" if self.advice else self.reason
+        return "\n".join([self.reason, *([f"  next: {self.advice}"] if self.advice else []), *self.links])
 
 
 class InvalidInput(SociPipelineError):

@@ -12,6 +12,14 @@ import yaml
 
 _BOOL = "tag:yaml.org,2002:bool"
 _FLOAT = "tag:yaml.org,2002:float"
+_NOT_JSON = {
+    "tag:yaml.org,2002:timestamp": "a date or time",
+    "tag:yaml.org,2002:binary": "binary data",
+    "tag:yaml.org,2002:set": "a set",
+    "tag:yaml.org,2002:omap": "an ordered mapping",
+    "tag:yaml.org,2002:pairs": "a list of pairs",
+}
+_LONGEST_VALUE = 80
 Place = tuple[int | str, ...]
 
 
@@ -39,6 +47,27 @@ class StrictLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node; raises `yaml.MarkedYAMLError` for a value that JSON does not have, with its key."""
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if node is not None and (problem := self._not_json(node, index)):
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+        return node
+
+    def _not_json(self, node: yaml.Node, index: Any) -> str | None:
+        if isinstance(node, yaml.ScalarNode) and node.tag == _FLOAT:
+            return None if math.isfinite(self.construct_yaml_float(node)) else f"{node.value} is not a finite number"
+        kind = _NOT_JSON.get(node.tag)
+        if kind is None:
+            return None
+        # In a mapping the index is the node of the key; in a list it is the item's number.
+        where = f"{index.value[:_LONGEST_VALUE]}: " if isinstance(index, yaml.ScalarNode) else ""
+        if node.tag.endswith(":timestamp"):
+            shown = str(node.value)[:_LONGEST_VALUE]
+            return f"{where}{shown} is {kind}, which JSON does not have; write it as a string: '{shown}'"
+        # Binary data may be a secret, so it is not repeated.
+        return f"{where}the value is {kind} (!!{node.tag.rpartition(':')[2]}), which JSON does not have"
+
 
 StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF"))
 
@@ -47,19 +76,12 @@ class _WithoutAliases(StrictLoader):
     """Rejects aliases: a few lines with them can stand for gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Compose a node; raises `yaml.MarkedYAMLError` for an alias and for a number that JSON does not have."""
+        """Compose a node; raises `yaml.MarkedYAMLError` for an alias."""
         if self.check_event(yaml.AliasEvent):
             event: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]
             problem = f"the alias *{event.anchor} is not supported; write the value out, or use `defaults`"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)  # type: ignore[arg-type]
-        node: yaml.Node | None = super().compose_node(parent, index)
-        if (
-            isinstance(node, yaml.ScalarNode)
-            and node.tag == _FLOAT
-            and not math.isfinite(self.construct_yaml_float(node))
-        ):
-            raise yaml.composer.ComposerError(None, None, f"{node.value} is not a finite number", node.start_mark)
-        return node
+        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,17 @@
 """One Prefect server and one emulated AWS for all tests of this tier."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from prefect.context import refresh_global_settings_context
+from pydantic import SecretStr
 
 from local_stack.prefect_server import PrefectServer, client_environment, prefect_server
+from soci_pipeline.registry.server import Login, ServerSettings, serving
 from tests.support.aws import REGION, emulator, give_credentials, reset
+from tests.support.ecr_name import EcrStart, named_as_ecr
 from tests.support.once_per_run import OncePerRun
 
 
@@ -54,3 +59,17 @@ def shared_aws(emulated_account: str, credentials: None, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("AWS_ENDPOINT_URL", emulated_account)
     return emulated_account
+
+
+@pytest.fixture
+def ecr_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EcrStart]:
+    """Starts a registry under ECR's name that requires a password of the user AWS."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker"))
+    with ExitStack() as stack:
+
+        def started(password: str) -> Path:
+            settings = ServerSettings(login=Login("AWS", SecretStr(password)))
+            address = stack.enter_context(serving(tmp_path / "registry", settings=settings))
+            return stack.enter_context(named_as_ecr(address, tmp_path, monkeypatch))
+
+        yield started

@@ -156,3 +156,11 @@ def authorization(password: str = "a-password", *, expires_at: float | None = No
     until = time.time() + 12 * 3600 if expires_at is None else expires_at
     encoded = base64.b64encode(f"AWS:{password}".encode()).decode()
     return 200, {"authorizationData": [{"authorizationToken": encoded, "expiresAt": until}]}
+
+
+def emulated_password() -> str:
+    """The password that the emulated ECR gives for the user AWS, as boto3 itself gets it."""
+    (given,) = boto3.client("ecr", region_name=REGION).get_authorization_token()["authorizationData"]
+    user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
+    assert user == "AWS"
+    return password

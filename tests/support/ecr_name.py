@@ -17,6 +17,9 @@ from local_stack.ports import LOOPBACK
 from tests.support.aws import REGISTRY
 from tests.support.certificates import certificate
 
+EcrStart = Callable[[str], Path]
+"""Starts a registry under ECR's name that requires this password; returns the authority to trust."""
+
 
 @contextlib.contextmanager
 def named_as_ecr(

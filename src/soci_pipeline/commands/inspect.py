@@ -14,7 +14,7 @@ import click
 
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.command import Arguments, command
-from soci_pipeline.commands.registry_access import client_for, image_of, registry_options
+from soci_pipeline.commands.registry_access import client_for, image_in_registry, registry_options
 from soci_pipeline.images.findings import Findings
 from soci_pipeline.images.graph import ImageGraph, ImageNode, read_graph
 from soci_pipeline.oci.annotations import IMAGE_LAYER_DIGEST
@@ -29,7 +29,7 @@ from soci_pipeline.text import sized
 @click.argument("reference", metavar="REFERENCE", help="an image, by tag or digest")
 @registry_options
 def run(arguments: Arguments) -> CommandResult:
-    reference, target = image_of(arguments.reference)
+    reference, target = image_in_registry(arguments, arguments.reference)
     findings = Findings()
     with client_for(arguments, reference) as client:
         graph = read_graph(client, reference.repository, target, findings)

@@ -12,6 +12,9 @@ needs an emulator for RUN steps alone. A folder with uncommitted changes, or one
 git repository, is published as it is. It never gets a tag with {sha}, {short_sha}, {ref} or {version}: such tags are
 left out with the reason, and if no other tag is given, nothing is published.
 
+An image that exists already is not built: `--builder prebuilt --prebuilt docker://REGISTRY/IMAGE:TAG` publishes it with
+SOCI indexes; --prebuilt also takes the path or URL of an archive or OCI layout.
+
 Through Prefect: deployments, work pools and workers are looked up before anything starts. The command then shows the
 progress of each branch and ends with the same table, or with the cause, the next step and the page of the flow run of
 each branch that failed. Ctrl-C in a terminal asks whether to cancel the run or to leave it; elsewhere it leaves it.

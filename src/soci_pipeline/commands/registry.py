@@ -28,9 +28,24 @@ from soci_pipeline.registry.server import Login, ServerSettings
 from soci_pipeline.registry.server.serving import serve
 
 
+def _required_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
+    """The folder; without one an error with an example, which click's own message does not have."""
+    if value is None:
+        example = "Name the folder for the repositories, for example: soci-pipeline registry serve ~/soci-registry"
+        raise click.MissingParameter(example, ctx=context, param=parameter)
+    return value
+
+
 @command(__doc__)
 @click.argument("action", type=click.Choice(("serve",)), metavar="serve", help="what to do")
-@click.argument("folder", type=FILE_PATH, metavar="FOLDER", help="where the repositories lie; made where missing")
+@click.argument(
+    "folder",
+    type=FILE_PATH,
+    metavar="FOLDER",
+    required=False,
+    callback=_required_folder,
+    help="where the repositories are stored; created if missing",
+)
 @click.option("--host", default="127.0.0.1", metavar="HOST", help="the address to listen on")
 @click.option("--port", type=whole(least=0), default=5000, metavar="PORT", help="the port; 0 takes a free one")
 @click.option("--tls-cert", type=FILE_PATH, metavar="PEM", help="serve https with this certificate chain")

@@ -1,16 +1,19 @@
 """The options by which a command reaches a registry, and the client that they make."""
 
 import os
+from collections.abc import Sequence
 
 import click
 
 from soci_pipeline.commands.command import FILE_PATH, Arguments, together
-from soci_pipeline.errors import InvalidInput
+from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
+
+_MOST_TAGS = 10
 
 registry_options = together(
     click.option(
@@ -45,6 +48,27 @@ def reference_of(text: str) -> ImageReference:
         if not _is_here(text):
             raise
         raise _on_this_machine(text) from error
+
+
+def image_in_registry(arguments: Arguments, text: str) -> tuple[ImageReference, str | Digest]:
+    """As `image_of`; for a repository without a tag or digest, the advice lists the repository's tags."""
+    reference = reference_of(text)
+    if reference.target is not None or _is_here(text):
+        return image_of(text)
+    with client_for(arguments, reference) as client:
+        try:
+            tags = client.tags.list(reference.repository)
+        except SociPipelineError:
+            # The tags are a help alone: what is wrong is the reference.
+            return image_of(text)
+    raise InvalidInput(f"{reference} has no tag or digest and names no image", advice=_tags_advice(reference, tags))
+
+
+def _tags_advice(reference: ImageReference, tags: Sequence[str]) -> str:
+    if not tags:
+        return "The repository has no tags. Add a digest: name@sha256:…."
+    more = f" and {len(tags) - _MOST_TAGS} more" if len(tags) > _MOST_TAGS else ""
+    return f"Add a tag, for example {reference}:{tags[-1]}. The tags are {', '.join(tags[-_MOST_TAGS:])}{more}."
 
 
 def image_of(text: str) -> tuple[ImageReference, str | Digest]:

@@ -31,6 +31,15 @@ from soci_pipeline.project import project_folder
 
 _PATIENCE_S = 60.0
 _ADVICE = "  next: make the file and the server agree, or choose a side: `--on-conflict file` or `--on-conflict server`"
+_NEXT = (
+    "  next: make the deployments with `prefect --no-prompt deploy --all`, then start a worker for each pool: "
+    "`prefect worker start --pool soci-control`, and on a machine of each architecture `--pool soci-amd64` or "
+    "`--pool soci-arm64`"
+)
+_STARTED = (
+    "  next: start one with `prefect deployment run publish-image/NAME`; its work pool needs a worker: "
+    "`prefect worker start --pool POOL`"
+)
 _LABELS = {
     "work_pools": "work pool",
     "limits": "limit",
@@ -54,6 +63,7 @@ _LABELS = {
     "`none` lets each worker look for its own again",
 )
 @click.option("--publications", type=FILE_PATH, metavar="FILE", help="make the deployments of this file (YAML) instead")
+@click.option("--check", is_flag=True, help="with --publications: check the file only, without a Prefect server")
 @click.option("--dry-run", is_flag=True, help="with --publications: say what would change, and change nothing")
 @click.option("--remove", is_flag=True, help="with --publications: delete its deployments that left the file")
 @click.option(
@@ -65,7 +75,7 @@ _LABELS = {
 def run(arguments: Arguments) -> CommandResult:
     if arguments.publications is not None:
         return _publications(arguments)
-    for name in ("dry_run", "remove", "on_conflict"):
+    for name in ("check", "dry_run", "remove", "on_conflict"):
         if getattr(arguments, name):
             raise InvalidInput(
                 f"--{name.replace('_', '-')} requires --publications",
@@ -79,7 +89,7 @@ def run(arguments: Arguments) -> CommandResult:
     for note in notes:
         report.setdefault(note.kind, {})[note.name] = note.result
     lines = [f"{_LABELS[kind]} {name}: {what}" for kind, names in report.items() for name, what in names.items()]
-    return CommandResult(json=report, text="\n".join(lines))
+    return CommandResult(json=report, text="\n".join([*lines, _NEXT]))
 
 
 def _prefect() -> PrefectApi:
@@ -103,18 +113,31 @@ def _publications(arguments: Arguments) -> CommandResult:
 
     file = load(arguments.publications)
     check_rules(file)
+    if arguments.check:
+        return _checked(arguments, [each.name for each in file.content.publications])
     project, prefer = project_folder(), OnConflict(arguments.on_conflict or OnConflict.STOP)
     with _prefect() as api:
         planned = read_plan(api, project, file, remove=arguments.remove, prefer=prefer)
         if not arguments.dry_run:
             apply(api, planned)
     stopped = any(each.action is Action.STOP for each in planned.deployments)
-    text = [*lines(planned, dry_run=arguments.dry_run), *([_ADVICE] if stopped else [])]
+    after = [_ADVICE] if stopped else [] if arguments.dry_run else [_STARTED]
+    text = [*lines(planned, dry_run=arguments.dry_run), *after]
     return CommandResult(
         json=report(planned, dry_run=arguments.dry_run),
         text="\n".join(text),
         exit_code=ExitCode.CONFLICT if stopped else ExitCode.OK,
     )
+
+
+def _checked(arguments: Arguments, names: list[str]) -> CommandResult:
+    for name in ("dry_run", "remove", "on_conflict"):
+        if getattr(arguments, name):
+            raise InvalidInput(
+                f"--check cannot be combined with --{name.replace('_', '-')}", advice="Omit one of the two options."
+            )
+    text = f"OK: {arguments.publications} is valid: {', '.join(names)}"
+    return CommandResult(json={"file": str(arguments.publications), "publications": names}, text=text)
 
 
 def _block(name: str | None) -> str | None:

@@ -13,7 +13,7 @@ import click
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.command import Arguments, command
 from soci_pipeline.commands.numbers import whole
-from soci_pipeline.commands.registry_access import client_for, image_of, registry_options
+from soci_pipeline.commands.registry_access import client_for, image_in_registry, registry_options
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.reference import ImageReference
@@ -30,7 +30,7 @@ from soci_pipeline.verification.verify import VerificationReport, verify
 @click.option("--jobs", type=whole(least=1), default=2, metavar="N", help="layers read at once")
 @registry_options
 def run(arguments: Arguments) -> CommandResult:
-    reference, target = image_of(arguments.reference)
+    reference, target = image_in_registry(arguments, arguments.reference)
     platforms = [Platform.parse(text) for text in arguments.platform] or None
     with client_for(arguments, reference) as client:
         report = verify(

@@ -18,8 +18,9 @@ class Automations(Connection):
             return [dict(each) for each in found]
 
     def create_automation(self, fields: Mapping[str, Any]) -> None:
-        """Make an automation."""
-        self.ask("POST", "/automations/", dict(fields))
+        """Make an automation; if an answer is lost, one of its name is looked up before another attempt."""
+        name = str(fields["name"])
+        self.create("/automations/", dict(fields), lambda: bool(self.automations(name)))
 
     def update_automation(self, automation: str, fields: Mapping[str, Any]) -> None:
         """Replace the automation with this id."""

@@ -96,6 +96,21 @@ class Connection:
             lambda: self._once(method, path, body, missing), PrefectUnavailable, patience_s=self._patience_s
         )
 
+    def create(self, path: str, body: Mapping[str, Any], exists: Callable[[], bool]) -> None:
+        """Make something of which Prefect would take a second one.
+
+        The answer to a failed attempt may be all that was lost, so ``exists`` is checked before the next attempt.
+        """
+        attempts = 0
+
+        def attempt() -> None:
+            nonlocal attempts
+            attempts += 1
+            if attempts == 1 or not exists():
+                self._once("POST", path, body, None)
+
+        while_unavailable(attempt, PrefectUnavailable, patience_s=self._patience_s)
+
     def list_of(self, path: str, query: Mapping[str, Any], *, missing: Any = None) -> list[Any]:
         """The answer to a filter, which is a list."""
         answer = self.ask("POST", path, query, missing=missing)

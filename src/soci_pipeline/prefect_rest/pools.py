@@ -41,8 +41,9 @@ class WorkPools(Connection):
             return WorkPool(str(found["name"]), str(found["type"]), template, most, paused)
 
     def create_work_pool(self, fields: Mapping[str, Any]) -> None:
-        """Make a work pool."""
-        self.ask("POST", "/work_pools/", dict(fields))
+        """Make a work pool; if an answer is lost, one of its name is looked up before another attempt."""
+        name = str(fields["name"])
+        self.create("/work_pools/", dict(fields), lambda: self.work_pool(name) is not None)
 
     def update_work_pool(self, name: str, fields: Mapping[str, Any]) -> None:
         """Change these fields of a work pool."""

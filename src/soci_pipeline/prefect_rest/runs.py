@@ -1,7 +1,7 @@
 """Flow runs: made from deployments, followed, cancelled, and what they have left."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +20,9 @@ RESULT = "soci-publication-result"
 PROGRESS = "progress"
 """The type of Prefect's own artifact of a step's progress, whose data is a percentage."""
 
+RunNaming = Callable[[str, Mapping[str, Any], str], str]
+"""The name of a run, by its deployment, its parameters with those of the deployment, and its idempotency key."""
+
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """The types of state that a flow run does not leave by itself."""
 
@@ -30,6 +33,10 @@ class RunState:
 
     kind: str
     message: str
+    name: str = ""
+    """As ``Late`` or ``Running``."""
+    pool: str = ""
+    """The work pool that it is started in; empty where it has none."""
 
     @property
     def is_final(self) -> bool:
@@ -51,6 +58,7 @@ class ChildRun:
     """The name of its state, as ``Late`` or ``Running``."""
     kind: str
     message: str
+    pool: str = ""
 
     @property
     def is_failed(self) -> bool:
@@ -93,15 +101,27 @@ class FlowRuns(Connection):
             return str(found[-1]["data"]) if found else None
 
     def create_run(
-        self, deployment: str, parameters: Mapping[str, Any], *, key: str | None = None, tags: Sequence[str] = ()
+        self,
+        deployment: str,
+        parameters: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        naming: RunNaming | None = None,
     ) -> str:
         """Make a run of ``flow/deployment``; returns its id, the same one for the same ``key``.
+
+        ``naming`` makes its name; without it the server makes up one.
 
         Raises `PrefectUnavailable` where a later try may succeed by itself, `PrefectRefused` otherwise (``temporary``
         where the deployment or the credentials are wrong, which somebody may put right).
         """
         found = self._deployment(deployment)
-        body = {"parameters": dict(parameters), "idempotency_key": key or str(uuid.uuid4()), "tags": list(tags)}
+        key = key or str(uuid.uuid4())
+        body: dict[str, Any] = {"parameters": dict(parameters), "idempotency_key": key, "tags": list(tags)}
+        if naming is not None:
+            with expected_shape():
+                body["name"] = naming(deployment, dict(found.get("parameters") or {}) | dict(parameters), key)
         return _id(self.ask("POST", f"/deployments/{_id(found)}/create_flow_run", body))
 
     def _deployment(self, deployment: str) -> Any:
@@ -127,7 +147,19 @@ class FlowRuns(Connection):
         answer = self.ask("GET", f"/flow_runs/{run}")
         with expected_shape():
             state = answer.get("state") or {}
-            return RunState(kind=str(answer.get("state_type")), message=str(state.get("message") or ""))
+            return RunState(
+                kind=str(answer.get("state_type")),
+                message=str(state.get("message") or ""),
+                name=str(answer.get("state_name") or ""),
+                pool=str(answer.get("work_pool_name") or ""),
+            )
+
+    def active_runs(self, pool: str) -> int:
+        """How many runs count towards the concurrency limit of a work pool."""
+        kinds = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
+        query = {"work_pools": {"name": {"any_": [pool]}}, "flow_runs": {"state": kinds}}
+        with expected_shape():
+            return int(self.ask("POST", "/flow_runs/count", query))
 
     def states(self, runs: Sequence[str]) -> dict[str, str]:
         """The type of each run's state (``COMPLETED``…); a run that was deleted is not in the answer."""
@@ -171,6 +203,7 @@ def _child(document: Any) -> ChildRun:
         state=str(document.get("state_name") or "Scheduled"),
         kind=str(document.get("state_type") or "SCHEDULED"),
         message=str(state.get("message") or ""),
+        pool=str(document.get("work_pool_name") or ""),
     )
 
 

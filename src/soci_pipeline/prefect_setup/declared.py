@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from soci_pipeline.errors import InvalidInput
+from soci_pipeline.strict_yaml import StrictLoader
 
 _BLOCK_TYPE = {"name", "slug", "logo_url", "documentation_url", "description", "code_example"}
 _BLOCK_SCHEMA = {"checksum", "fields", "capabilities", "version"}
@@ -99,7 +100,7 @@ def _block_type(path: Path) -> dict[str, Any]:
 def _content(path: Path) -> Any:
     try:
         text = path.read_text()
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        return json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=StrictLoader)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise _invalid(path, str(error)) from error
 

@@ -1,6 +1,7 @@
 """Read `publications.yaml`: every fault is found before anything is done, each with its line."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.publications.schema import VERSION, Publication, Publications, Record
+from soci_pipeline.publications.schema import MOST_RUNS, NAME, VERSION, Publication, Publications, Record
 from soci_pipeline.strict_yaml import Located, Place, fault_of, parse_located
 from soci_pipeline.validation import Problem, problems_of
 
@@ -19,7 +20,8 @@ _MOST_FAULTS = 20
 _LONGEST_VALUE = 80
 _DESCRIBED = "Correct the file; the documentation describes it, with an example. Nothing was changed."
 _TOP = ("version", "owner", "defaults", "publications")
-_WITHOUT_DEFAULT = frozenset({"name", "description"})
+_DEFAULTS = tuple(key for key in Publication.model_fields if key not in ("name", "description"))
+_NAME_RULE = "must be at most 63 lower-case letters, digits and hyphens, and not begin with a hyphen"
 # Somebody may have written a secret itself where its name belongs.
 _NEVER_SHOWN = frozenset({"build_args", "build_secrets", "source_credentials", "source", "prebuilt"})
 # The messages of the project's own validators have the value already, where it may be shown.
@@ -55,15 +57,13 @@ def load(path: Path) -> PublicationsFile:
     """Read and check a file; raises `InvalidInput` with a line for each fault."""
     document = _document(path)
     faults = list(_shape_faults(document))
-    if not faults:
-        entries = _entries(document)
-        faults = [*_entry_faults(entries, document), *_duplicates(entries, document)]
-        if not faults:
-            owner, models = document.value["owner"], [Publication.model_validate(each) for each in entries]
-            content = _checked_owner(owner, models, document, faults)
-            if content is not None:
-                return PublicationsFile(path, content, document)
-    raise _invalid(path, faults)
+    # The keys of another version are not known.
+    entries = _entries(document) if _has_version(document) else {}
+    faults += [*_entry_faults(entries, document), *_duplicates(entries, document)]
+    if faults:
+        raise _invalid(path, faults)
+    models = tuple(Publication.model_validate(each) for each in entries.values())
+    return PublicationsFile(path, Publications(owner=document.value["owner"], publications=models), document)
 
 
 def _invalid(path: Path, faults: list[Fault]) -> InvalidInput:
@@ -99,40 +99,50 @@ def _document(path: Path) -> Located:
 def _shape_faults(document: Located) -> Iterator[Fault]:
     """Whether the file has a known version, and the keys that any version 1 has."""
     found = document.value
-    version = found.get("version")
-    if version != VERSION or isinstance(version, bool):
-        yield Fault(document.line(("version",)), f"version: must be {VERSION}, not {_shown(version)}")
+    if not _has_version(document):
+        yield Fault(document.line(("version",)), f"version: must be {VERSION}, not {_shown(found.get('version'))}")
         return
     for key in found:
         if key not in _TOP:
             yield Fault(document.line((str(key),)), _unknown(str(key), _TOP))
-    if not isinstance(found.get("owner"), str):
-        yield Fault(document.line(("owner",)), f"owner: must be a string, not {_shown(found.get('owner'))}")
+    owner = found.get("owner")
+    if not isinstance(owner, str):
+        yield Fault(document.line(("owner",)), f"owner: must be a string, not {_shown(owner)}")
+    elif not re.fullmatch(NAME.removesuffix("$"), owner):
+        yield Fault(document.line(("owner",)), f"owner: {_shown(owner)} {_NAME_RULE}")
     publications, defaults = found.get("publications"), found.get("defaults")
     if not isinstance(publications, list) or not publications:
         text = f"publications: must be a list of at least one mapping, not {_shown(publications)}"
         yield Fault(document.line(("publications",)), text)
-    elif other := [number for number, each in enumerate(publications) if not isinstance(each, dict)]:
-        text = f"publications.{other[0]}: must be a mapping, not {_shown(publications[other[0]])}"
-        yield Fault(document.line(("publications", other[0])), text)
+    else:
+        for number, each in enumerate(publications):
+            if not isinstance(each, dict):
+                text = f"publications.{number}: must be a mapping, not {_shown(each)}"
+                yield Fault(document.line(("publications", number)), text)
     if not isinstance(defaults, dict | None):
         yield Fault(document.line(("defaults",)), f"defaults: must be a mapping, not {_shown(defaults)}")
         return
-    allowed = [key for key in Publication.model_fields if key not in _WITHOUT_DEFAULT]
     for key in defaults or {}:
-        if key not in allowed:
-            yield Fault(document.line(("defaults", str(key))), f"defaults: {_unknown(str(key), allowed)}")
+        if key not in _DEFAULTS:
+            yield Fault(document.line(("defaults", str(key))), f"defaults: {_unknown(str(key), _DEFAULTS)}")
 
 
-def _entries(document: Located) -> list[dict[Any, Any]]:
-    """The publications with the defaults filled in; null takes a default out again."""
-    defaults = document.value.get("defaults") or {}
-    merged = [defaults | each for each in document.value["publications"]]
-    return [{key: value for key, value in each.items() if value is not None} for each in merged]
+def _has_version(document: Located) -> bool:
+    version = document.value.get("version")
+    return version == VERSION and not isinstance(version, bool)
 
 
-def _entry_faults(entries: list[dict[Any, Any]], document: Located) -> Iterator[Fault]:
-    for number, entry in enumerate(entries):
+def _entries(document: Located) -> dict[int, dict[Any, Any]]:
+    """The publications by their place in the list, with the known defaults filled in; null removes a default."""
+    defaults, publications = document.value.get("defaults"), document.value.get("publications")
+    known = {key: value for key, value in defaults.items() if key in _DEFAULTS} if isinstance(defaults, dict) else {}
+    listed = enumerate(publications if isinstance(publications, list) else ())
+    merged = {number: known | each for number, each in listed if isinstance(each, dict)}
+    return {number: {key: value for key, value in each.items() if value is not None} for number, each in merged.items()}
+
+
+def _entry_faults(entries: Mapping[int, dict[Any, Any]], document: Located) -> Iterator[Fault]:
+    for number, entry in entries.items():
         try:
             Publication.model_validate(entry)
         except ValidationError as error:
@@ -169,6 +179,8 @@ def _text(problem: Problem, place: Place, value: Any) -> str:
         )
     shown = problem.kind not in _NOT_QUOTED and not _NEVER_SHOWN.intersection(place)
     text = _with_value(problem, value) if shown else _plain(problem)
+    if place == ("concurrency", "limit") and problem.kind in ("greater_than_equal", "less_than_equal"):
+        text += f" (allowed: 1 to {MOST_RUNS})"
     return f"{_dotted(place)}: {text}" if place else text
 
 
@@ -179,7 +191,7 @@ def _dotted(place: Place) -> str:
 
 def _with_value(problem: Problem, value: Any) -> str:
     if problem.kind == "string_pattern_mismatch":
-        return f"{_shown(value)} must be at most 63 lower-case letters, digits and hyphens, and not begin with a hyphen"
+        return f"{_shown(value)} {_NAME_RULE}"
     text = _plain(problem)
     return f"{_shown(value)} {text}" if text.startswith("is ") else f"{text}, not {_shown(value)}"
 
@@ -204,9 +216,9 @@ def _unknown(key: str, known: Any) -> str:
     return f"unknown key {key[:_LONGEST_VALUE]!r}; {suggestion}"
 
 
-def _duplicates(entries: list[dict[Any, Any]], document: Located) -> Iterator[Fault]:
+def _duplicates(entries: Mapping[int, dict[Any, Any]], document: Located) -> Iterator[Fault]:
     first: dict[str, int] = {}
-    for number, entry in enumerate(entries):
+    for number, entry in entries.items():
         name = entry.get("name")
         if not isinstance(name, str):
             continue
@@ -214,17 +226,6 @@ def _duplicates(entries: list[dict[Any, Any]], document: Located) -> Iterator[Fa
         if name in first:
             yield Fault(line, f"publication {name[:63]}: the name is given twice; it is that of line {first[name]} too")
         first.setdefault(name, line)
-
-
-def _checked_owner(
-    owner: str, models: list[Publication], document: Located, faults: list[Fault]
-) -> Publications | None:
-    try:
-        return Publications(owner=owner, publications=tuple(models))
-    except ValidationError as error:
-        line = document.line(("owner",))
-        faults += [Fault(line, f"owner: {_with_value(each, owner)}") for each in problems_of(error)]
-    return None
 
 
 def _kind(value: Any) -> str:

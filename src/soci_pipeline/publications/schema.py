@@ -15,6 +15,8 @@ from soci_pipeline.registry.reference import ImageReference
 VERSION: Final = 1
 NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 FLOW: Final = "publish-image"
+MOST_RUNS: Final = 1_000_000
+"""The largest limit of concurrent runs."""
 COMMIT: Final[Mapping[str, Any]] = MappingProxyType({"ref": "${commit}"})
 """The parameters that an event gives unless a rule says otherwise: the commit that was pushed."""
 _PARAMETERS = frozenset(PublishRequest.model_fields)
@@ -60,7 +62,7 @@ class WhenBusy(StrEnum):
 class Concurrency(Record):
     """How many runs of a publication run at once."""
 
-    limit: Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+    limit: Annotated[StrictInt, Field(ge=1, le=MOST_RUNS)]
     when_busy: WhenBusy = WhenBusy.WAIT
 
 

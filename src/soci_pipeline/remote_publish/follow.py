@@ -11,6 +11,7 @@ from soci_pipeline.log import logger
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.runs import ChildRun, RunState
 from soci_pipeline.publish.records import PublicationResult
+from soci_pipeline.remote_publish.waiting import wait_of
 
 Page = Callable[[str], str]
 """The page of a flow run in Prefect's UI, by its id."""
@@ -23,9 +24,10 @@ _PREFIX = re.compile(r"\A(?:Flow run encountered an exception: )?(?:(?P<error>[A
 class RunFailed(BranchFailed):
     """The flow run failed on other machines; its exit status is that of the cause."""
 
-    def __init__(self, reason: str, *, advice: str, exit_code: ExitCode) -> None:
+    def __init__(self, reason: str, *, advice: str, exit_code: ExitCode, links: Sequence[str] = ()) -> None:
         super().__init__(reason, advice=advice)
         self.exit_code = exit_code
+        self.links = tuple(links)
 
 
 class RunProgress:
@@ -33,16 +35,27 @@ class RunProgress:
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
+        self._waits: dict[str, str] = {}
 
     def show(self, api: PrefectApi, run: str, state: RunState) -> None:
         """Look once, and log a line for each change."""
         self._say("publication", state.kind.lower())
+        self._explain(api, "publication", state.kind, state.name, state.pool)
         children = api.child_runs(run)
         for child in children:
             self._say(platform_of(child), child.state.lower())
+            self._explain(api, platform_of(child), child.kind, child.state, child.pool)
         working = [child.id for child in children if child.kind == "RUNNING"]
         for step, percent in sorted(api.progress(working).items()):
             self._say(step.lower(), f"{percent // _PERCENT * _PERCENT} %")
+
+    def _explain(self, api: PrefectApi, what: str, kind: str, state: str, pool: str) -> None:
+        """Say why a run is not started yet; again only where the reason has changed."""
+        wait = wait_of(api, state, pool) if kind == "SCHEDULED" else None
+        said = f"waits: {wait.reason}\n  next: {wait.advice}" if wait else ""
+        if said and self._waits.get(what) != said:
+            logger().warning("  %s: %s", what, said)
+        self._waits[what] = said
 
     def _say(self, what: str, text: str) -> None:
         if self._shown.get(what) != text:
@@ -95,9 +108,10 @@ def _failure(api: PrefectApi, run: str, state: RunState, page: Page) -> RunFaile
     pages = [f"{platform_of(child)}: {page(child.id)}" for child in failed] or [f"flow run: {page(run)}"]
     said = reason or f"the flow run ended as {state.kind.lower()} without a message"
     return RunFailed(
-        "\n".join([said, *pages]),
+        said,
         advice=advice.strip() or "Read the log of the flow run.",
         exit_code=exit_code_of_run(state, children),
+        links=[f"  {each}" for each in pages],
     )
 
 

@@ -10,6 +10,7 @@ from soci_pipeline.publish.dry_run import Plan, plan_of, without_new_repository
 from soci_pipeline.publish.local_run import prepared_commit, target_of
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.run_names import waiting_name
 from soci_pipeline.publish.secret_places import credentials_from, read_here
 from soci_pipeline.publish.work_tree import below_top, read_work_tree
 from soci_pipeline.remote_publish.readiness import DEPLOYMENT, Part, check_parts, parts_of
@@ -52,7 +53,7 @@ def ready_parts(api: PrefectApi, request: PublishRequest) -> tuple[Part, ...]:
 def start(api: PrefectApi, request: PublishRequest) -> str:
     """Start the publication; returns the id of its flow run."""
     given = request.model_dump(mode="json", exclude_unset=True, exclude={"context"})
-    return api.create_run(DEPLOYMENT, given | {"context": request.context})
+    return api.create_run(DEPLOYMENT, given | {"context": request.context}, naming=waiting_name)
 
 
 def plan_remote(api: PrefectApi, request: PublishRequest, settings: Settings) -> Plan:

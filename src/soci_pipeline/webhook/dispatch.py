@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
+from soci_pipeline.publish.run_names import waiting_name
 from soci_pipeline.retry import delay_s
 from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.metrics import Metrics
@@ -65,7 +66,11 @@ class Dispatcher:
     def _hand_over(self, run: OutboxRun) -> None:
         try:
             flow_run_id = self._prefect.create_run(
-                run.deployment, run.parameters, key=run.key, tags=[f"webhook:{run.source}", f"rule:{run.rule}"]
+                run.deployment,
+                run.parameters,
+                key=run.key,
+                tags=[f"webhook:{run.source}", f"rule:{run.rule}"],
+                naming=waiting_name,
             )
         except PrefectUnavailable as error:
             # The others would only run into the same: all of them wait, and the oldest is tried first again.

@@ -2,11 +2,9 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import pytest
 from pydantic import SecretStr
 
@@ -22,41 +20,18 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import Login, ServerSettings, serving
 from soci_pipeline.settings import RegistrySettings, Settings
-from tests.support.aws import REGION, REGISTRY
-from tests.support.ecr_name import named_as_ecr
+from tests.support.aws import REGISTRY, emulated_password
+from tests.support.ecr_name import EcrStart, named_as_ecr
 from tests.support.faults import Fault, FaultPlan
 from tests.support.images import AMD64, ARM64, image_layout
 
 IMAGE = ImageReference.parse(f"{REGISTRY}/team/app")
-Start = Callable[[str], Path]
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts a registry that wants this password of the user AWS; returns the authority to trust."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker"))
-    with ExitStack() as stack:
-
-        def started(password: str) -> Path:
-            settings = ServerSettings(login=Login("AWS", SecretStr(password)))
-            address = stack.enter_context(serving(tmp_path / "registry", settings=settings))
-            return stack.enter_context(named_as_ecr(address, tmp_path, monkeypatch))
-
-        yield started
-
-
-def _emulated_password() -> str:
-    """The password as boto3 itself gets it."""
-    (given,) = boto3.client("ecr", region_name=REGION).get_authorization_token()["authorizationData"]
-    user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
-    assert user == "AWS"
-    return password
 
 
 def test_images_are_pushed_joined_and_verified_with_the_token_of_the_role(
-    aws: str, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    aws: str, ecr_registry: EcrStart, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trusted = ["--ca-file", str(start(_emulated_password())), "--json"]
+    trusted = ["--ca-file", str(ecr_registry(emulated_password())), "--json"]
     digests = []
     for platform in (AMD64, ARM64):
         plain, indexed = tmp_path / f"{platform.slug}-plain", tmp_path / platform.slug
@@ -78,9 +53,9 @@ def test_images_are_pushed_joined_and_verified_with_the_token_of_the_role(
 
 
 def test_a_prebuilt_image_that_is_on_ecr_is_read_with_the_token_of_the_role(
-    aws: str, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    aws: str, ecr_registry: EcrStart, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trusted = start(_emulated_password())
+    trusted = ecr_registry(emulated_password())
     made = image_layout(tmp_path / "image", AMD64)
     assert main(["push", str(tmp_path / "image"), f"{IMAGE.name}:v1", "--ca-file", str(trusted)]) == 0
     asked = {"image": "registry.example.com/app", "source": "https://git.example.com/app.git", "builder": "prebuilt"}
@@ -95,10 +70,10 @@ def test_a_prebuilt_image_that_is_on_ecr_is_read_with_the_token_of_the_role(
 
 
 def test_a_token_that_the_registry_does_not_take_is_refused_with_the_next_step_and_stays_secret(
-    aws: str, start: Start, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    aws: str, ecr_registry: EcrStart, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "soci_pipeline")
-    authority, password = start("another"), _emulated_password()
+    authority, password = ecr_registry("another"), emulated_password()
     with (
         connect(IMAGE, Settings(registry=RegistrySettings(ca_file=authority))) as client,
         pytest.raises(CredentialsRefused, match=REGISTRY) as caught,
@@ -142,7 +117,7 @@ def test_a_role_that_lacks_a_permission_is_told_the_statement_that_gives_it(
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker"))
     plan = FaultPlan([Fault(method, "/v2/team/app/", times=9, status=403, code="DENIED")])
-    login = ServerSettings(login=Login("AWS", SecretStr(_emulated_password())))
+    login = ServerSettings(login=Login("AWS", SecretStr(emulated_password())))
     with (
         serving(tmp_path / "registry", settings=login, middleware=plan.middleware) as address,
         named_as_ecr(address, tmp_path, monkeypatch) as authority,

@@ -1,15 +1,13 @@
 """The doctor on a machine with AWS credentials: account, role, region, ECR, and the actions that are missing."""
 
-import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,10 +21,9 @@ from soci_pipeline.commands.ecr_diagnosis import EcrTarget
 from soci_pipeline.commands.finding import Mark
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.registry.server import Login, ServerSettings, serving
 from soci_pipeline.settings import RegistrySettings, Settings
-from tests.support.aws import ACCOUNT, REGION, REGISTRY
-from tests.support.ecr_name import named_as_ecr
+from tests.support.aws import ACCOUNT, REGION, REGISTRY, emulated_password
+from tests.support.ecr_name import EcrStart
 from tests.support.strange import strange
 
 REPOSITORY = "team/app"
@@ -170,25 +167,10 @@ def test_without_a_region_the_machine_says_which_variable_to_set(
     assert "AWS_REGION" in found["AWS account"]["advice"]
 
 
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Starts a registry under ECR's name that wants this password; returns the authority to trust."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker"))
+@pytest.fixture(autouse=True)
+def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     # The emulator fails for what it does not know.
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with ExitStack() as stack:
-
-        def started(password: str) -> Path:
-            settings = ServerSettings(login=Login("AWS", SecretStr(password)))
-            address = stack.enter_context(serving(tmp_path / "registry", settings=settings))
-            return stack.enter_context(named_as_ecr(address, tmp_path, monkeypatch))
-
-        yield started
-
-
-def _password() -> str:
-    (given,) = boto3.client("ecr", region_name=REGION).get_authorization_token()["authorizationData"]
-    return base64.b64decode(given["authorizationToken"]).decode().partition(":")[2]
 
 
 def _doctor(capsys: pytest.CaptureFixture[str], image: str, authority: Path, secret: str) -> tuple[int, Answer]:
@@ -201,11 +183,13 @@ def _doctor(capsys: pytest.CaptureFixture[str], image: str, authority: Path, sec
 
 
 def test_an_image_on_ecr_is_checked_with_the_role_and_nothing_is_left(
-    aws: str, start: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    aws: str, ecr_registry: EcrStart, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ecr = boto3.client("ecr", region_name=REGION)
     ecr.create_repository(repositoryName=REPOSITORY, imageTagMutability="IMMUTABLE")
-    status, found = _doctor(capsys, f"{REGISTRY}/{REPOSITORY}:v1", start(_password()), _password())
+    status, found = _doctor(
+        capsys, f"{REGISTRY}/{REPOSITORY}:v1", ecr_registry(emulated_password()), emulated_password()
+    )
     assert found["AWS account"]["detail"].startswith(f"account {ACCOUNT}")
     assert (found["login"]["mark"], found["push"]["mark"]) == ("ok", "ok")
     assert (found["tags"]["mark"], found["tags"]["detail"]) == ("warn", "IMMUTABLE: v1 cannot move")
@@ -214,9 +198,9 @@ def test_an_image_on_ecr_is_checked_with_the_role_and_nothing_is_left(
 
 
 def test_a_repository_that_is_missing_on_ecr_ends_the_checks_with_the_next_step(
-    aws: str, start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    aws: str, ecr_registry: EcrStart, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    authority, password = start(_password()), _password()
+    authority, password = ecr_registry(emulated_password()), emulated_password()
     status, found = _doctor(capsys, f"{REGISTRY}/{REPOSITORY}", authority, password)
     assert (status, found["repository"]["mark"]) == (ExitCode.INVALID_INPUT, "fail")
     assert "SOCI_PIPELINE_REGISTRY_CREATE_REPOSITORY" in found["repository"]["advice"]
@@ -227,10 +211,10 @@ def test_a_repository_that_is_missing_on_ecr_ends_the_checks_with_the_next_step(
 
 
 def test_a_token_that_ecr_does_not_take_is_a_matter_of_the_role_and_never_of_docker_login(
-    aws: str, start: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    aws: str, ecr_registry: EcrStart, capsys: pytest.CaptureFixture[str]
 ) -> None:
     boto3.client("ecr", region_name=REGION).create_repository(repositoryName=REPOSITORY)
-    status, found = _doctor(capsys, f"{REGISTRY}/{REPOSITORY}", start("another"), _password())
+    status, found = _doctor(capsys, f"{REGISTRY}/{REPOSITORY}", ecr_registry("another"), emulated_password())
     assert (status, found["login"]["mark"]) == (ExitCode.CREDENTIALS, "fail")
     assert "role" in found["login"]["advice"]
 

@@ -154,6 +154,7 @@ def test_detach_answers_at_once_with_the_page_of_the_run(server: Server, control
     assert log.startswith("publishing through Prefect at http")
     assert answer["run_url"].endswith(f"/runs/flow-run/{answer['run']}")
     found = server.api.ask("GET", f"/flow_runs/{answer['run']}")
+    assert found["name"].startswith("demo/site from git.example.com/shop/web.git")
     assert found["parameters"]["tags"] == ["v1"]
     assert found["parameters"]["soci"]["min_layer_size"] == 0
     server.set_state(answer["run"], "CANCELLED")

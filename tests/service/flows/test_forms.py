@@ -15,13 +15,13 @@ from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.project import project_folder
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.run_names import publication_name as name_of
 from soci_pipeline.reindex.parameters import IndexParameters
 from soci_pipeline.retention.parameters import PruneParameters
 from soci_pipeline.validation import Parameters
 from soci_pipeline.verification.parameters import VerifyParameters
 from soci_pipeline.webhook.flow_parameters import FLOWS
 from tasks.form import LEFT_OUT
-from tasks.run_names import name_of
 
 MODELS: dict[Flow[..., Any], type[Parameters]] = {
     publish_image: PublishRequest,

@@ -332,3 +332,10 @@ def test_an_address_that_cannot_be_had_is_refused(tmp_path: Path, capsys: pytest
     assert "next: " in said
     assert main(["registry", "serve", str(tmp_path), "--port", "65536"]) == ExitCode.INVALID_INPUT
     assert "65536 is no port" in capsys.readouterr().err
+
+
+def test_a_registry_without_a_folder_is_an_error_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["registry", "serve"]) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert "Missing argument 'FOLDER'. Name the folder for the repositories, for example: " in said
+    assert "soci-pipeline registry serve ~/soci-registry" in said

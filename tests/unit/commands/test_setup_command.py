@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from soci_pipeline.cli import main
+from soci_pipeline.commands import setup as setup_command
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.prefect_setup.publication_plan import declared_names
 from tests.support.webhook import Recorded, loopback
@@ -61,7 +62,9 @@ def test_what_was_made_is_told_in_plain_words(requests: list[Recorded], capsys: 
         "automation soci-pipeline notify failed publications: left out: no --notify-block",
         "block aws-credentials: registered",
         "block aws-secret: registered",
+        setup_command._NEXT,
     ]
+    assert "`prefect worker start --pool soci-control`" in setup_command._NEXT
     posted = [f"/api/{name}/" for name in ("block_types", "block_schemas")]
     assert made(requests) == [*["/api/work_pools/"] * 3, "/api/automations/", *posted, *posted]
     assert requests[-1].body["block_type_id"] == "an-id"
@@ -217,3 +220,19 @@ def test_a_change_of_a_publication_that_prefect_rejects_is_named(
         assert main(command) == ExitCode.TOOL_FAILED
     assert planned == [f"publish-image/{name}: would be made" for name in ("shop", "shop-nightly")]
     assert "422 to POST /deployments/" in capsys.readouterr().err
+
+
+def test_a_publications_file_is_checked_without_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "none"))
+    file = str(REPOSITORY / "examples" / "publications.yaml")
+    assert main(["setup", "--publications", file, "--check"]) == ExitCode.OK
+    assert capsys.readouterr().out.startswith(f"OK: {file} is valid: ")
+    wrong = tmp_path / "publications.yaml"
+    wrong.write_text("version: 1\nowner: shop\npublications: [3]\n")
+    assert main(["setup", "--publications", str(wrong), "--check"]) == ExitCode.INVALID_INPUT
+    assert "must be a mapping, not 3" in capsys.readouterr().err
+    assert main(["setup", "--publications", file, "--check", "--remove"]) == ExitCode.INVALID_INPUT
+    assert main(["setup", "--check"]) == ExitCode.INVALID_INPUT

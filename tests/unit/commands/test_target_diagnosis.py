@@ -1,20 +1,27 @@
 """The doctor's checks of one target, against registries that work and registries that do not."""
 
+import asyncio
 import base64
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from local_stack.ports import free_port
 from soci_pipeline.cli import main
+from soci_pipeline.commands.finding import Mark
+from soci_pipeline.commands.target_diagnosis import LIMITS, Target
 from soci_pipeline.errors import ExitCode
+from soci_pipeline.publish.registries import connect
 from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.server import serving
+from soci_pipeline.settings import Settings
 from tests.support import deviations
 from tests.support.registries import REPOSITORY, leftovers, push_image
 from tests.support.strange import strange
@@ -241,3 +248,54 @@ def test_a_registry_behind_a_proxy_is_left_to_the_proxy_whose_password_stays_sec
 def test_what_is_not_a_reference_is_an_error_of_the_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "https://registry.example.com/app"]) == ExitCode.INVALID_INPUT
     assert "not an image reference" in capsys.readouterr().err
+
+
+async def _endless(_: Request) -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+
+    return StreamingResponse(body())
+
+
+async def _endless_token(request: Request) -> Response:
+    if request.url.path == "/token":
+        return await _endless(request)
+    challenge = f'Bearer realm="{request.base_url}token",service="x"'
+    return Response(status_code=401, headers={"WWW-Authenticate": challenge})
+
+
+def _answering(status: int, name: str, value: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return Response(status_code=status, headers={name: value})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (_endless, "answered with more than 65536 bytes"),
+        (_endless_token, "/token answered with more than 1048576 bytes"),
+        (_answering(307, "Location", "/v2/"), "redirects more than 5 times"),
+        (_answering(307, "Location", "http://[::bad"), "redirects to something that is not a URL: 'http://[::bad'"),
+        (_answering(401, "WWW-Authenticate", ""), "wants an authentication that is not known here"),
+        (_answering(401, "WWW-Authenticate", "Bearer realm="), "sends logins to ''"),
+        (_answering(401, "WWW-Authenticate", "Bearer " + "a" * 5000), "sends logins to ''"),
+        (_answering(401, "WWW-Authenticate", 'Bearer realm="file:///etc/passwd"'), "'file:///etc/passwd'"),
+        (_answering(503, "Retry-After", "99999"), "was answered with status 503"),
+    ],
+)
+def test_a_hostile_registry_ends_with_one_line_in_bounded_time(
+    answer: Callable[[Request], Awaitable[Response]], detail: str
+) -> None:
+    begun = time.monotonic()
+    with strange(answer) as address:
+        image, settings = ImageReference.parse(f"{address}/team/app:v1"), Settings()
+        with connect(image, settings, limits=LIMITS) as client:
+            last = list(Target(image, settings, client).findings())[-1]
+    assert (last.name, last.mark) == ("login", Mark.FAIL)
+    assert detail in last.detail
+    assert "\n" not in last.detail
+    assert time.monotonic() - begun < 20

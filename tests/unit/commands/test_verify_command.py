@@ -169,3 +169,23 @@ def test_an_image_of_which_nothing_can_be_read_is_a_fault_and_nothing_checked(
     flip(stored(tmp_path / "registry").blob_path(root.digest), 60)
     assert main(["verify", f"{client.registry}/{REPOSITORY}:good"]) == ExitCode.VERIFICATION_FAILED
     assert "\nchecked: nothing\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_a_repository_without_a_tag_is_an_error_that_lists_its_tags(
+    command: str, client: RegistryClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{client.registry}/{REPOSITORY}"
+    assert main([command, name]) == ExitCode.INVALID_INPUT
+    said = capsys.readouterr().err
+    assert f"{name} has no tag or digest" in said
+    assert f"next: Add a tag, for example {name}:good. The tags are bad, good." in said
+
+    layout = Layout.create(tmp_path / "many")
+    for number in range(12):
+        tag(client, layout, add_image(layout, AMD64, some_layers()), f"n{number}")
+    assert main([command, name]) == ExitCode.INVALID_INPUT
+    assert "and 4 more" in capsys.readouterr().err
+
+    assert main([command, f"{client.registry}/none/such"]) == ExitCode.INVALID_INPUT
+    assert "Add a tag or a digest" in capsys.readouterr().err

@@ -28,3 +28,36 @@ def test_an_automation_is_made_and_replaced() -> None:
         ("POST", "/api/automations/", {"name": "crashed"}),
         ("PUT", "/api/automations/a%2F1", {"name": "crashed", "enabled": False}),
     ]
+
+
+def test_a_lost_answer_to_a_creation_makes_no_second_one() -> None:
+    stored: list[dict[str, Any]] = []
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        if request.path.endswith("/automations/"):
+            stored.append({"id": "a", "name": "crashed"})
+            return 503, "the answer is lost"
+        return 200, stored
+
+    with loopback(answer) as url, PrefectApi(f"{url}/api", patience_s=10) as api:
+        api.create_automation({"name": "crashed"})
+    assert len(stored) == 1
+
+
+def test_an_automation_whose_creation_failed_is_made_by_the_next_attempt() -> None:
+    stored: list[dict[str, Any]] = []
+    attempts = 0
+
+    def answer(request: Recorded) -> tuple[int, Any]:
+        nonlocal attempts
+        if request.path.endswith("/automations/"):
+            attempts += 1
+            if attempts == 1:
+                return 503, "busy"
+            stored.append({"id": "a", "name": "crashed"})
+            return 201, stored[0]
+        return 200, stored
+
+    with loopback(answer) as url, PrefectApi(f"{url}/api", patience_s=10) as api:
+        api.create_automation({"name": "crashed"})
+    assert (len(stored), attempts) == (1, 2)

@@ -6,6 +6,7 @@ import pytest
 
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.errors import PrefectUnavailable
+from soci_pipeline.publish.run_names import waiting_name
 from tests.support.prefect_answers import BUSY, answering
 
 DEPLOYMENT = str(UUID(int=1))
@@ -22,6 +23,21 @@ def test_a_run_is_made_of_the_deployment_with_that_name() -> None:
         assert api.create_run("publish-image/publish", {"image": "x"}, key="k") == RUN
     assert requests[-1][1] == {"parameters": {"image": "x"}, "idempotency_key": "k", "tags": []}
     assert requests[1][1]["idempotency_key"]
+
+
+def test_a_run_is_named_by_its_parameters_and_those_of_its_deployment_before_it_starts() -> None:
+    commit = "c0ffee" + "0" * 34
+    own = {"image": "r.example/team/app", "source": "https://git.example.com/app.git", "ref": "main"}
+    answers = {
+        "/deployments/name/publish-image/publish": {"id": DEPLOYMENT, "parameters": own},
+        f"/deployments/{DEPLOYMENT}/create_flow_run": {"id": RUN},
+    }
+    with answering(answers) as (url, requests), PrefectApi(url) as api:
+        for key in ("a", "b", "a"):
+            api.create_run("publish-image/publish", {"ref": commit}, key=key, naming=waiting_name)
+    first, second, again = (body["name"] for path, body in requests if path.endswith("create_flow_run"))
+    assert first.startswith("team/app from git.example.com/app.git c0ffee000000 #")
+    assert first == again != second
 
 
 def test_a_run_whose_answer_says_busy_is_made_under_one_key() -> None:

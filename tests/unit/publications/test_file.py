@@ -164,6 +164,45 @@ def test_all_faults_are_named_at_once_in_the_order_of_their_lines(tmp_path: Path
     assert lines == [f"- publications.yaml:{number}" for number in (7, 8, 9, 10)]
 
 
+def test_faults_of_defaults_owner_and_publications_are_named_together(tmp_path: Path) -> None:
+    text = "version: 1\nowner: A B\ndefaults:\n  zzz: 1\npublications:\n  - 3\n  - name: web\n    image: X\n  - 4\n"
+    said = fault(tmp_path, text)
+    for expected in (
+        ":2: owner: 'A B' must be at most 63",
+        ":4: defaults: unknown key 'zzz'",
+        ":6: publications.0: must be a mapping, not 3",
+        ":7: publication web: source: is required",
+        ":9: publications.2: must be a mapping, not 4",
+    ):
+        assert expected in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (
+            "webhook: {sources: [a], repositories: [b], parameters: {ref: 2024-05-01}}",
+            "ref: 2024-05-01 is a date or time",
+        ),
+        ("build_args: {DAY: 2024-05-01T00:00:00Z}", "DAY: 2024-05-01T00:00:00Z is a date or time"),
+        ("tags: [2024-05-01]", "2024-05-01 is a date or time, which JSON does not have; write it as a string"),
+        ("build_args: {2024-05-01: x}", "2024-05-01 is a date or time"),
+        ("build_args: {KEY: !!binary aHVudGVyMg==}", "KEY: the value is binary data (!!binary), which JSON does not"),
+        ("build_args: !!set {A, B}", "build_args: the value is a set (!!set)"),
+        ("build_args: !!omap [{A: B}]", "build_args: the value is an ordered mapping (!!omap)"),
+        ("build_args: !!pairs [{A: B}]", "build_args: the value is a list of pairs (!!pairs)"),
+    ],
+)
+def test_a_value_that_json_does_not_have_is_named_with_its_key(tmp_path: Path, lines: str, expected: str) -> None:
+    assert f"line 7: {expected}" in fault(tmp_path, with_keys(f"    {lines}\n"))
+
+
+def test_a_limit_out_of_range_is_named_with_the_range(tmp_path: Path) -> None:
+    for limit in (0, 1_000_001):
+        said = fault(tmp_path, with_keys(f"    concurrency: {{limit: {limit}}}\n"))
+        assert f"not {limit} (allowed: 1 to 1000000)" in said
+
+
 def test_two_publications_with_one_name_are_named_with_both_lines(tmp_path: Path) -> None:
     said = fault(tmp_path, with_keys(f"  - name: web\n    {WEB}"))
     assert "publications.yaml:7: publication web: the name is given twice; it is that of line 4 too" in said

@@ -1,10 +1,17 @@
 """The exit status of a failed publication through Prefect: that of its cause, as the states of its runs name it."""
 
+import json
+from typing import Any
+from uuid import UUID
+
 import pytest
 
+from soci_pipeline.cli import _report
 from soci_pipeline.errors import ExitCode, exit_code_of
+from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.runs import ChildRun, RunState
-from soci_pipeline.remote_publish.follow import exit_code_of_run
+from soci_pipeline.remote_publish.follow import RunFailed, exit_code_of_run, follow
+from tests.support.prefect_answers import answering
 
 ALL_FAILED = "linux/amd64: the build failed\nNothing was published."
 
@@ -56,3 +63,27 @@ def test_a_branch_without_a_named_cause_leaves_the_status_open() -> None:
 @pytest.mark.parametrize("name", ["", "Exception", "KeyError", "ExitCode"])
 def test_only_errors_of_the_library_have_an_exit_status(name: str) -> None:
     assert exit_code_of(name) is None
+
+
+def test_a_failed_run_says_the_cause_then_the_next_step_then_the_page_of_the_branch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, child = str(UUID(int=1)), str(UUID(int=2))
+    message = "BranchFailed: linux/arm64: the build failed\n  next: Fix the Dockerfile."
+    failed = {
+        "id": child,
+        "name": "b",
+        "tags": ["platform:linux/arm64"],
+        "state_type": "FAILED",
+        "state_name": "Failed",
+    }
+    answers: dict[str, Any] = {f"/flow_runs/{run}": {"state_type": "FAILED", "state": {"message": message}}}
+    answers |= {"/flow_runs/filter": [failed]}
+    with answering(answers) as (url, _), PrefectApi(url) as api, pytest.raises(RunFailed) as caught:
+        follow(api, run, lambda id_: f"http://ui/{id_}")
+    lines = ["linux/arm64: the build failed", "  next: Fix the Dockerfile.", f"  linux/arm64: http://ui/{child}"]
+    assert str(caught.value).splitlines() == lines
+    _report(caught.value, "soci-pipeline", path=None, as_json=True)
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [f"soci-pipeline: {lines[0]}", *lines[1:]]
+    assert json.loads(said.out)["advice"] == "Fix the Dockerfile."

@@ -1,5 +1,6 @@
 """The configuration file: what it refuses, and what its secrets, patterns and templates mean."""
 
+import datetime
 import re
 import traceback
 from pathlib import Path
@@ -59,6 +60,21 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
 def test_a_fault_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(InvalidInput, match=fault):
         support.configuration(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (datetime.date(2026, 1, 2), "ref: 2026-01-02 is a date or time, which JSON does not have"),
+        (datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), "ref: 2026-01-02 03:04:05.*is a date or time"),
+        (b"hunter2", r"ref: the value is binary data \(!!binary\)"),
+        ({"a", "b"}, r"ref: the value is a set \(!!set\)"),
+        (float("inf"), "is not a finite number"),
+    ],
+)
+def test_a_parameter_that_json_does_not_have_is_named_with_its_key(tmp_path: Path, value: Any, fault: str) -> None:
+    with pytest.raises(InvalidInput, match=fault):
+        support.configuration(tmp_path, rules=[support.rule(parameters={"ref": value})])
 
 
 def test_a_secret_that_was_written_itself_is_not_shown(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_a_run_is_made_with_its_parameters_key_and_tags(rig: Rig) -> None:
     made = rig.prefect.runs[key]
     assert made["parameters"] == {"image": "r.example/a"}
     assert made["tags"] == ["webhook:github", "rule:shop"]
+    assert made["name"].startswith("a from no source #")
     run = rig.outbox.run(key)
     assert run is not None
     assert (run.state, run.flow_run_id) == (DispatchState.DISPATCHED, made["id"])
