@@ -1,7 +1,7 @@
-"""`python -m local_stack demo`, which `make demo` runs in a checkout.
+"""`python -m local_stack demo`, which `make demo` runs in a checkout, and `python -m local_stack engine`.
 
-It is not a command of `soci-pipeline`, since an installed package has neither the flows nor the example; its answers,
-errors and exit statuses have the same form.
+They are not commands of `soci-pipeline`, because the wheel has neither the flows nor the example. Their results, errors
+and exit statuses have the same form.
 """
 
 import sys
@@ -12,7 +12,10 @@ from soci_pipeline.commands.command import LazyGroup
 GROUP = LazyGroup(
     "python -m local_stack",
     "local_stack",
-    {"demo": ("demo:run", "publish an example for two platforms in a local stack")},
+    {
+        "demo": ("demo:run", "publish an example for two platforms in a local stack"),
+        "engine": ("engine_command:run", "run a private Docker engine until Ctrl-C, where the machine has none"),
+    },
     help="Run the project's services on this machine.",
 )
 

@@ -20,7 +20,9 @@ from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.prefect_rest.client import PrefectApi
-from tests.support.documentation import REPOSITORY, documented
+from soci_pipeline.registry.client import RegistryClient
+from soci_pipeline.registry.errors import ManifestUnknown
+from tests.support.documentation import REPOSITORY, blocks, documented
 from tests.support.webhook import standard_headers, until
 from tests.support.worker_base import worker_base
 
@@ -101,12 +103,16 @@ def composed(
 def _webhook_configuration(folder: Path, ports: Mapping[str, str]) -> Path:
     """The configuration of the stack with other ports, as the page says."""
     text = (REPOSITORY / "deployments" / "compose" / "webhook.yaml").read_text()
+    return _written(folder / "webhook.yaml", text, ports)
+
+
+def _written(path: Path, configuration: str, ports: Mapping[str, str]) -> Path:
+    """Write a configuration with other ports where the receiver's user may read it."""
     for name, usual in (("PREFECT", "4200"), ("WEBHOOK", "4300"), ("REGISTRY", "5000")):
-        text = text.replace(usual, ports[f"SOCI_{name}_PORT"])
-    path = folder / "webhook.yaml"
-    path.write_text(text)
+        configuration = configuration.replace(usual, ports[f"SOCI_{name}_PORT"])
+    path.write_text(configuration)
     path.chmod(0o644)
-    folder.chmod(0o755)
+    path.parent.chmod(0o755)
     return path
 
 
@@ -175,6 +181,43 @@ def test_a_signed_event_starts_a_publication(composed: Composed, tmp_path: Path)
         assert answer.status == 202
     with PrefectApi(f"http://127.0.0.1:{composed.port('PREFECT')}/api") as api:
         until(lambda: any("demo/event" in str(each) for each in api.list_of("/flow_runs/filter", {})), seconds=60)
+
+
+@pytest.fixture
+def configured(composed: Composed, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment in which the receiver has the configuration of docs/push-to-image.md."""
+    (shown,) = [each for each in blocks(REPOSITORY / "docs" / "push-to-image.md") if each.language == "yaml"]
+    # The git server of the test is on loopback.
+    text = shown.script({"linux/amd64": NATIVE}) + "allow_loopback_hosts: true\n"
+    path = _written(tmp_path / "webhook.yaml", text, composed.env)
+    yield dict(composed.env) | {"SOCI_WEBHOOK_CONFIG": str(path)}
+    composed.compose("up", "--detach", "--wait")
+
+
+def test_a_push_becomes_a_verified_tag_as_the_page_says(
+    composed: Composed, configured: dict[str, str], tmp_path: Path
+) -> None:
+    start = documented("docs/push-to-image.md", "export SOCI_WEBHOOK_CONFIG=")
+    here = {"$PWD/webhook.yaml": configured["SOCI_WEBHOOK_CONFIG"]}
+    start.run(REPOSITORY, replacing=here, env=configured, timeout=1800)
+    receiver = f"127.0.0.1:{composed.port('WEBHOOK')}"
+    direct = configured | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    with _example(tmp_path) as url, RegistryClient(composed.registry) as registry:
+        replacing = {"https://git.example.com/acme/site.git": url, "127.0.0.1:4300": receiver}
+        push = documented("docs/push-to-image.md", "source=https://git.example.com")
+        push.run(REPOSITORY, replacing=replacing, env=direct)
+        until(lambda: "main" in _tags(registry, "acme/site"), seconds=300)
+    documented("docs/push-to-image.md", "docker compose --file deployments/compose.yaml exec -T control").run(
+        REPOSITORY, replacing={"127.0.0.1:5000": composed.registry}, env=configured
+    )
+
+
+def _tags(registry: RegistryClient, repository: str) -> tuple[str, ...]:
+    """The tags of a repository; none where it does not exist yet."""
+    try:
+        return registry.tags.list(repository)
+    except ManifestUnknown:
+        return ()
 
 
 def test_the_commands_again_replace_nothing_that_runs_and_down_leaves_nothing(composed: Composed) -> None:

@@ -31,7 +31,7 @@ _VENV = Path(".venv/bin")
 
 @dataclass(frozen=True)
 class Installed:
-    """A server that was prepared, and workers that were started, by the README's commands."""
+    """A server that was prepared, and workers that were started, by the commands of docs/get-started.md."""
 
     server: PrefectServer
     registry: str
@@ -53,9 +53,9 @@ def installed(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Itera
         if engine.private:
             env["SOCI_PIPELINE_BUILD_NETWORK"] = "host"
         address = {"http://your-prefect-server:4200/api": server.api_url}
-        documented("README.md", "export PREFECT_API_URL=").run(REPOSITORY, replacing=address, env=env)
-        documented("README.md", ".venv/bin/soci-pipeline setup").run(REPOSITORY, env=env, timeout=600)
-        workers = documented("README.md", ".venv/bin/prefect worker start --pool soci-amd64").commands()
+        documented("docs/get-started.md", "export PREFECT_API_URL=").run(REPOSITORY, replacing=address, env=env)
+        documented("docs/get-started.md", ".venv/bin/soci-pipeline setup").run(REPOSITORY, env=env, timeout=600)
+        workers = documented("docs/get-started.md", ".venv/bin/prefect worker start --pool soci-amd64").commands()
         for number, command in enumerate(workers):
             log = folder / f"worker-{number}.log"
             stack.enter_context(background(["bash", "-c", f"exec {command}"], cwd=REPOSITORY, env=env, log=log))
@@ -64,15 +64,15 @@ def installed(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Installed(server=server, registry=registry, env=env)
 
 
-def test_the_readmes_server_is_waited_for_as_it_says(tmp_path: Path) -> None:
+def test_the_documented_server_is_waited_for_as_the_page_says(tmp_path: Path) -> None:
     start = "PREFECT_SERVER_ANALYTICS_ENABLED=false .venv/bin/prefect server start"
-    assert f"`{start}`" in (REPOSITORY / "README.md").read_text()
+    assert f"`{start}`" in (REPOSITORY / "docs" / "get-started.md").read_text()
     if not (REPOSITORY / _VENV / "prefect").exists():
         pytest.skip("the README's commands are in .venv, and these tests run from elsewhere")
     port = free_port()
     env = client_environment(f"http://127.0.0.1:{port}/api", tmp_path / "home") | {"PREFECT_SERVER_API_PORT": str(port)}
     with background(["bash", "-c", f"exec env {start}"], cwd=REPOSITORY, env=env, log=tmp_path / "server.log"):
-        documented("README.md", ".venv/bin/soci-pipeline setup").run(REPOSITORY, env=env, timeout=600)
+        documented("docs/get-started.md", ".venv/bin/soci-pipeline setup").run(REPOSITORY, env=env, timeout=600)
 
 
 def _shop(folder: Path) -> Path:
@@ -105,10 +105,12 @@ def test_the_readmes_first_commands_publish_an_example_to_a_registry(engine: Eng
             assert verify(client, "demo/site", "dev").ok
 
 
-def test_the_readmes_way_to_use_it_publishes_a_commit(installed: Installed, tmp_path: Path) -> None:
+def test_the_documented_way_to_start_publishes_a_commit(installed: Installed, tmp_path: Path) -> None:
     with git_server(tmp_path / "git", env=installed.env) as git:
         served = git.serve(_shop(tmp_path / "shop"), "shop")
-        block = documented("README.md", ".venv/bin/soci-pipeline publish https://git.example.com/shop/web.git")
+        block = documented(
+            "docs/get-started.md", ".venv/bin/soci-pipeline publish https://git.example.com/shop/web.git"
+        )
         registry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
         _publish(installed, block, {registry: installed.registry, "https://git.example.com/shop/web.git": served.url})
     assert _tags_of_what_can_be_read(installed, "shop/web") == {served.commit[:12], "latest"}

@@ -120,7 +120,7 @@ def test_the_wheel_converts_pushes_and_verifies_in_an_environment_of_its_own(env
     indexable_archive(tmp_path / "image.tar")
     clean = _clean(environment, tmp_path)
     with serving(tmp_path / "registry") as address:
-        block = documented("README.md", "soci-pipeline convert image.tar")
+        block = documented("docs/commands.md", "soci-pipeline convert image.tar")
         said = block.run(tmp_path, replacing={"registry.example.com": address}, env=clean).stdout
         with RegistryClient(address) as client:
             assert client.tags.list("shop/web") == ("1.4",)

@@ -165,6 +165,27 @@ def test_a_failed_run_says_its_cause_once_and_has_an_artifact_with_the_next_step
     picture("failure", 620)
 
 
+def test_the_page_of_failed_branches_links_to_each_of_their_runs_and_fits(
+    stack: Stack, published: Published, page: Page, picture: Picture
+) -> None:
+    image = {"image": f"{stack.registry}/shop/failing-branches"}
+    missing = {"prebuilt": published.parameters["prebuilt"].replace("{platform}", "missing-{platform}")}
+    with PrefectApi(stack.prefect_api_url) as api:
+        run_id = api.create_run(PUBLISH, published.parameters | image | missing)
+    assert seen.end_of(stack, run_id).kind == "FAILED"
+
+    page.goto(_run_page(stack, run_id))
+    _open_artifact(page, "failed-publish-image")
+    shown = page.get_by_test_id("markdown-display")
+    for name in NAMES:
+        expect(shown.get_by_role("cell", name=name, exact=True).first).to_be_visible()
+    for branch in seen.branches(stack, run_id):
+        expect(shown.locator(f'a[href*="{branch}"]').first).to_be_visible()
+    expect(shown.get_by_role("heading", name="Next step")).to_be_visible()
+    assert _cut_off(page) == []
+    picture("failed-branches", 920)
+
+
 def test_the_list_of_deployments_says_what_each_does(stack: Stack, page: Page, picture: Picture) -> None:
     page.goto(f"{stack.prefect_ui_url}/v2/deployments")
     for name in ("publish", "verify", "index", "prune", "linux-amd64", "linux-arm64"):

@@ -418,9 +418,9 @@ def test_the_readmes_table_names_exactly_the_commands() -> None:
     assert sorted(named) == sorted(COMMANDS)
 
 
-def test_every_command_in_the_readmes_examples_exists() -> None:
-    readme = (REPOSITORY / "README.md").read_text()
-    blocks = re.findall(r"^```console\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/get-started.md", "docs/commands.md"])
+def test_every_command_in_the_examples_of_a_page_exists(page: str) -> None:
+    blocks = re.findall(r"^```console\n(.*?)^```", (REPOSITORY / page).read_text(), re.MULTILINE | re.DOTALL)
     used = {name for block in blocks for name in re.findall(r"^(?:\.venv/bin/)?soci-pipeline (\S+)", block, re.M)}
     assert used
     assert used <= set(COMMANDS)

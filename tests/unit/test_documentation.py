@@ -21,7 +21,6 @@ from tests.support.documentation import (
 # By document and the beginning of a line: the blocks that no test can run, and why.
 NOT_RUN: dict[tuple[str, str], str] = {
     ("README.md", "make demo"): "`tests/real/local_stack/test_demo.py` runs what the target runs",
-    ("README.md", "make test"): "it would run itself; the gate runs it",
     ("examples/docker-classic/README.md", "soci-pipeline publish"): (
         "it needs workers with the classic builder; `tests/real/test_builders.py` builds the example with it"
     ),

@@ -32,11 +32,11 @@ def address(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def test_the_readmes_commands_without_prefect_publish_an_indexed_image(
+def test_the_documented_commands_without_prefect_publish_an_indexed_image(
     installed: None, tmp_path: Path, address: str
 ) -> None:
     indexable_archive(tmp_path / "image.tar")
-    block = documented("README.md", "soci-pipeline convert image.tar")
+    block = documented("docs/commands.md", "soci-pipeline convert image.tar")
     said = block.run(tmp_path, replacing={"registry.example.com": address}).stdout
     assert "all is well" in said
     with RegistryClient(address) as client:
@@ -44,7 +44,7 @@ def test_the_readmes_commands_without_prefect_publish_an_indexed_image(
 
 
 def test_the_documented_line_for_bash_completes_the_command(installed: None, tmp_path: Path) -> None:
-    block = documented("README.md", "source <(soci-pipeline completion bash)")
+    block = documented("docs/commands.md", "source <(soci-pipeline completion bash)")
     (line,) = block.commands()
     said = block.run(tmp_path, replacing={line: f"{line}; complete -p soci-pipeline"}).stdout
     assert said.endswith(" soci-pipeline\n")

@@ -54,8 +54,8 @@ def test_bash_offers_every_command_and_no_other(script: Path) -> None:
 
 def test_the_documented_line_completes_commands_and_options_in_bash(script: Path) -> None:
     documented_line = "source <(soci-pipeline completion bash)"
-    readme = Path(__file__).resolve().parents[3] / "README.md"
-    assert f"\n{documented_line}\n" in readme.read_text()
+    page = Path(__file__).resolve().parents[3] / "docs" / "commands.md"
+    assert f"\n{documented_line}\n" in page.read_text()
     assert _in_bash(documented_line, script, "pru") == {"prune"}
     assert _in_bash(documented_line, script, "push", "--pla") == {"--plain-http", "--platform"}
 

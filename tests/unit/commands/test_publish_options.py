@@ -34,4 +34,10 @@ def test_every_documented_publication_has_valid_parameters(words: list[str]) -> 
 
 def test_the_main_job_is_documented_as_one_command() -> None:
     pages = {place.partition(":")[0] for place in _documented_publications()}
-    assert pages >= {"README.md", "docs/compose.md", "docs/operations.md", "examples/buildx-static-site/README.md"}
+    assert pages >= {
+        "README.md",
+        "docs/get-started.md",
+        "docs/compose.md",
+        "docs/operations.md",
+        "examples/buildx-static-site/README.md",
+    }
