@@ -1,6 +1,6 @@
-"""`python -m local_stack demo`, which `make demo` runs in a checkout.
+"""Run `python -m local_stack demo`, as `make demo` does in a checkout.
 
-It is not a command of `soci-pipeline`, since an installed package has neither the flows nor the example; its answers,
+It is not a command of `soci-pipeline`, since an installed package has neither the flows nor the example; its results,
 errors and exit statuses have the same form.
 """
 
