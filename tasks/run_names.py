@@ -1,4 +1,4 @@
-"""Names of flow runs: what each is about, and a mark by which two runs of one image differ."""
+"""Names of flow runs: their subject, and a suffix that distinguishes runs of one image."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,17 +12,17 @@ _LONGEST = 200
 
 
 def named_after(parameter: str) -> Callable[[], str]:
-    """Name a run after a parameter, as it was given: parameters are not checked yet."""
+    """Name a run after a parameter, unvalidated."""
     return lambda: _marked(_given(flow_run.get_parameters(), parameter) or f"no {parameter}")
 
 
 def publication_name() -> str:
-    """The image, its source and the ref that is published."""
+    """Name a publication by its image, source and ref."""
     return _marked(name_of(flow_run.get_parameters()))
 
 
 def name_of(parameters: Mapping[str, Any]) -> str:
-    """What a publication is called, short enough to be read in a list. The parameters are not checked yet."""
+    """Return the short name of a publication, for lists. The parameters are not validated yet."""
     image, source, ref = (_given(parameters, name) for name in ("image", "source", "ref"))
     repository = image.partition("/")[2] or image or "no image"
     # `git@host:path` and a folder have no scheme.
@@ -30,7 +30,7 @@ def name_of(parameters: Mapping[str, Any]) -> str:
 
 
 def branch_name() -> str:
-    """The platform, the image and the commit."""
+    """Name a branch by its platform, image and commit."""
     branch: BranchRequest = flow_run.get_parameters()["branch"]
     return _marked(f"{branch.platform} {branch.image.repository} {branch.source.commit[:12]}")
 
@@ -41,5 +41,5 @@ def _given(parameters: Mapping[str, Any], name: str) -> str:
 
 
 def _marked(name: str) -> str:
-    # The first digits of an id are a time, which runs that start together share.
+    # The first digits of an id are a timestamp, which runs started together share.
     return f"{name[:_LONGEST]} #{str(flow_run.get_id())[-6:]}"

@@ -69,7 +69,7 @@ class BuildRequest(BaseModel):
     def dockerfile_path(self) -> Path:
         """Return the Dockerfile, which may be above the context but must be in the source.
 
-        Raises `DockerfileMissing` or `OutsideSource`.
+        Raises `DockerfileMissing`, `ContextMissing` or `OutsideSource`.
         """
         context = self.context_folder()
         path = inside(self.source, str(Path(self.context) / self.dockerfile), what="dockerfile")
