@@ -1,1 +1,1 @@
-"""What `make bench` runs: each figure side by side with the tool that it is compared with, in one run, as a ratio."""
+"""The benchmarks of `make bench`: each compares with another tool in the same run and reports a ratio."""

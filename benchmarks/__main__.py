@@ -1,7 +1,7 @@
-"""`python -m benchmarks`: run them all and write docs/benchmarks.md and docs/benchmarks.svg; or try some of them.
+"""`python -m benchmarks`: run all benchmarks and write docs/benchmarks.md and docs/benchmarks.svg, or try some of them.
 
-A module ``benchmarks/bench_<name>.py`` says in its docstring what it compares, and has ``PARTS``. Only a whole run at
-full size writes the documents.
+The docstring of a module ``benchmarks/bench_<name>.py`` says what it compares; the module defines ``PARTS``. Only a
+complete run at full size writes the documents.
 """
 
 import argparse

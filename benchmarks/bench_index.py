@@ -1,8 +1,8 @@
-"""`soci-pipeline index` on an image of several gigabytes that is in a registry: what it holds in memory and on disk.
+"""`soci-pipeline index` on an image of several gigabytes in a registry: memory and disk usage.
 
-The image is one layer of more than 2.5 GB, the hardest case, in the embedded registry, a process of its own. The
-command runs with `--jobs 1` and without its cache. Memory is its peak; disk is everything that the process wrote to
-any file system on a disk, what it removed again included, so it used no more than that at any time.
+The image is one layer of more than 2.5 GB, the hardest case, in the embedded registry, a separate process. The command
+runs with `--jobs 1` and without its cache. Memory is its peak; disk is everything that the process wrote to file
+systems on a disk, including what it removed again, and therefore an upper bound of its usage.
 """
 
 import os
@@ -23,7 +23,7 @@ DISK_GOAL = 100 << 20
 
 def index(bench: Workbench) -> Iterator[Row]:
     layer = prepared("large", bench.scale)
-    # What is written to a file system in memory would not be counted.
+    # Writes to an in-memory file system would not be counted.
     temporary = bench.folder / "tmp"
     temporary.mkdir()
     with embedded_registry(bench.folder / "registry") as address:

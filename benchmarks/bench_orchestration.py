@@ -1,9 +1,9 @@
-"""A publication whose steps do nothing: tiny images that exist already, for two platforms, through the local stack
-with PostgreSQL, which production runs on.
+"""A publication whose steps do nothing: tiny existing images for two platforms, in the local stack with PostgreSQL.
 
-Workers are warm, each a process of its own for one pool; one publication has gone through before. The time is from the
-call of Prefect's API that starts the run to the tag in the registry, the median of several. What it consists of is
-starting the processes of the run and of its two branches, Prefect's imports in them, and waiting for the next poll.
+PostgreSQL is what production uses. Workers are warm, each in a separate process for one pool; one publication has run
+before. The time is from the call of Prefect's API that starts the run to the tag in the registry, the median of
+several. It consists of starting the processes of the run and its two branches, Prefect's imports in them, and waiting
+for the next poll.
 """
 
 import statistics
@@ -73,7 +73,7 @@ def _figure(courses: list[_Course]) -> Figure:
 
 
 def _publish(stack: Stack, repository: str, asked: Mapping[str, Any]) -> _Course:
-    """Start a publication and wait for its tag, then for its end; raises `BranchFailed`."""
+    """Start a publication and wait for its tag, then for its end; raise `BranchFailed`."""
     with PrefectApi(stack.prefect_api_url) as api, RegistryClient(stack.registry) as client:
         triggered, started = time.time(), time.monotonic()
         run = api.create_run(PUBLISH, {"image": f"{stack.registry}/{repository}", "tags": ["v1"], **asked})
@@ -103,7 +103,7 @@ def _check(api: PrefectApi, run: str, started: float) -> None:
 
 
 def _times(stack: Stack, run: str, since: float) -> tuple[float, float]:
-    """When a flow run began and ended, in seconds after a moment."""
+    """Return when a flow run began and ended, in seconds after ``since``."""
     found = httpx.get(f"{stack.prefect_api_url}/flow_runs/{run}", trust_env=False).raise_for_status().json()
     began, ended = (datetime.fromisoformat(found[name]).timestamp() - since for name in ("start_time", "end_time"))
     return began, ended

@@ -1,9 +1,9 @@
-"""Pushing images over loopback, against `oras cp` and `ctr image push`; the goal is 1.1 times the faster of them.
+"""Pushing images over loopback, compared with `oras cp` and `ctr image push`; the goal is 1.1 times the faster of them.
 
-The registry is Debian's docker-registry, fresh for every push; each tool pushes from what it keeps images in: an OCI
-layout for us and `oras`, containerd's store for `ctr`. Each figure is the median of several runs that take turns. The
-goal is for the time inside a process that runs already, as a worker does; the command's time holds the start of Python
-and of the library too, which the larger image dilutes. Memory is the peak of the command that pushes 5 GB.
+The registry is Debian's docker-registry, new for every push; each tool pushes from its native image store: an OCI
+layout for us and `oras`, containerd's store for `ctr`. Each figure is the median of several alternating runs. The goal
+applies to the time inside a running process, such as a worker; the command's time also includes the start of Python and
+of the library, which matters less for the larger image. Memory is the peak of the command that pushes 5 GB.
 """
 
 import os
@@ -112,7 +112,7 @@ def _layer(layout: Layout, megabytes: int) -> Descriptor:
 
 
 def _huge(path: Path, size: int) -> Layout:
-    """An image with one layer, of zeros and sparse: only the registry's copy takes room."""
+    """Create an image with one sparse layer of zeros, so that only the registry's copy takes space."""
     layout = Layout.create(path)
     hollow = path / "hollow"
     with hollow.open("wb") as file:
@@ -129,7 +129,7 @@ def _huge(path: Path, size: int) -> Layout:
 def _registry(folder: Path) -> Iterator[str]:
     place = folder / "registry"
     shutil.rmtree(place, ignore_errors=True)
-    # What the run before left in the page cache is not written out on this one's time.
+    # Write back the page cache now, so that the previous run's data is not written during this one.
     os.sync()
     with docker_registry(place) as address:
         yield address
@@ -156,7 +156,7 @@ def _oras(folder: Path, image: Layout, env: dict[str, str]) -> Usage:
 
 @contextmanager
 def _containerd(folder: Path, image: Layout) -> Iterator[Callable[[], float] | None]:
-    """A push by `ctr` out of the store of a containerd that has the image; None where there is no containerd."""
+    """Yield a push by `ctr` from a containerd that has the image; None if containerd is unavailable."""
     with ExitStack() as stack:
         try:
             engine = stack.enter_context(running_engine(folder / "engine", private=True))

@@ -1,10 +1,11 @@
 """100 publications queued at once on the local stack with PostgreSQL: all must end, and none may be lost.
 
-Each is a whole publication for two platforms (three flow runs, each a process that imports Prefect) of an image of a
-few bytes, so that what is measured is orchestration. Four publications and two branches of each platform run at once.
-The figures are CPU seconds for one publication: of the Prefect server, PostgreSQL, the three workers, and the processes
-of the flow runs, less what the stack takes in that time with nothing queued, which was measured before. They have no
-rival; the bounds are what this project holds itself to.
+Each is a complete publication for two platforms (three flow runs, each a process that imports Prefect) of an image of a
+few bytes, so this measures orchestration. Four publications and two branches of each platform run at once.
+
+The figures are CPU seconds per publication: of the Prefect server, PostgreSQL, the three workers, and the processes of
+the flow runs, minus what the stack uses in the same time with nothing queued, which is measured before. There is
+nothing to compare them with; the bounds are this project's own limits.
 """
 
 from collections.abc import Iterator

@@ -1,11 +1,11 @@
 """Publishing an image of five layers for two platforms, then the same again, then with one layer changed.
 
-By the library, without Prefect, a build or an engine: from the OCI layout of each platform, the SOCI index is made,
-the image pushed by digest, both are joined, the result is verified by sample, and the tag moves. All of that is in the
-time; taking the builder's output over into a layout is not. Each publication starts on fresh workers, one for each
-platform, one after the other: nothing is in their caches, and zTOCs are used again only from what the tag held before.
-The layers are machine learning packages, the same ones on both platforms. The registry is Debian's docker-registry, a
-process of its own. Times are medians of rounds, each with an empty registry.
+Uses only the library, without Prefect, a build or an engine: from the OCI layout of each platform, the SOCI index is
+built, the image is pushed by digest, both are joined, the result is verified by sample, and the tag moves. The time
+includes all of that, but not the import of the builder's output into a layout. Each publication starts on fresh
+workers, one for each platform, one after the other: their caches are empty, and zTOCs are reused only from the tag's
+previous image. The layers are machine learning packages, the same ones on both platforms. The registry is Debian's
+docker-registry, a separate process. Times are medians of rounds, each with an empty registry.
 """
 
 import shutil
@@ -47,7 +47,7 @@ BYTES_GOAL = 1.05
 
 @dataclass
 class _NewZtocs:
-    """The empty cache of a fresh worker, which counts what is built."""
+    """The empty cache of a fresh worker, which records what is built."""
 
     built: dict[Digest, int] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class _NewZtocs:
 
 @dataclass(frozen=True)
 class _Publication:
-    """``bytes_sent`` are blobs and manifests; ``ztocs`` the sizes of those that were built, by layer."""
+    """``bytes_sent`` counts blobs and manifests; ``ztocs`` has the sizes of the built ones, by layer."""
 
     index: Digest
     seconds: float
@@ -74,7 +74,7 @@ def compare(bench: Workbench) -> Iterator[Row]:
     groups = [packages[place::LAYERS] for place in range(min(LAYERS, len(packages)))]
     shelf, store = Shelf(Toolchain()), Layout.create(bench.folder / "layers")
     layers = [add_layer(store, shelf.tree(f"opt/{number}", group), LEVEL) for number, group in enumerate(groups)]
-    # The same files in a folder of another name: another layer, as large as the one before.
+    # The same files in a folder with another name: another layer of the same size.
     changed = [*layers[:-1], add_layer(store, shelf.tree("opt/new", groups[-1]), LEVEL)]
     before = [_image(bench.folder / "before" / each.slug, store, layers, each) for each in PLATFORMS]
     after = [_image(bench.folder / "after" / each.slug, store, changed, each) for each in PLATFORMS]

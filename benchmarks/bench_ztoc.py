@@ -1,16 +1,16 @@
-"""The zTOC of one layer: `soci-pipeline ztoc` against `soci create` of Debian's soci 0.4.1 over its own containerd.
+"""The zTOC of one layer: `soci-pipeline ztoc` compared with `soci create` of Debian's soci 0.4.1 on its own containerd.
 
-Whole processes, each figure the median of runs that take turns; Python's start is included, and what containerd itself
-does for `soci create` is not counted against it. The layers are made of packages for Python and Debian before anything
-is measured, and were written a moment ago or read by the run before, so they come from the page cache for both. Every
-figure of ours names the library that inflates; the goals are for zlib-ng. Peak memory is against a bound of 256 MiB;
-linear cost is the CPU time for a byte of tar of the larger layer against that of the smaller one.
+Whole processes, each figure the median of alternating runs; this includes Python's start, but not the work that
+containerd itself does for `soci create`. The layers are built from packages for Python and Debian before the
+measurement; they were just written or read by the previous run, so both tools read them from the page cache. Each of
+our figures names the library that inflates; the goals are for zlib-ng. Peak memory is compared with a bound of 256 MiB;
+linear cost compares the CPU time per byte of tar of the larger layer with that of the smaller one.
 
-`soci convert --standalone` of soci 0.15, which the other goals name, is in no package archive. On a machine of two
-cores it took 19.9 s (19.2 s of CPU) for a layer of 1.98 GB of tar and 74,134 entries, where `soci create` took 30 s
-(26 s of CPU): about 0.66 of its wall time and 0.74 of its CPU time. By that estimate, a ratio to `soci create` of
-0.22 of CPU and 0.17 of wall time would be the goals of 0.30 and 0.25 for the ML packages, and 0.30 and 0.23 those of
-0.40 and 0.35 for the entry-heavy layer.
+`soci convert --standalone` of soci 0.15, to which the other goals refer, is in no package archive. On a machine of two
+cores it took 19.9 s (19.2 s of CPU) for a layer of 1.98 GB of tar and 74,134 entries, where `soci create` took 30 s (26
+s of CPU): about 0.66 of its wall time and 0.74 of its CPU time. By that estimate, for the ML packages the goals of 0.30
+and 0.25 correspond to ratios to `soci create` of 0.22 (CPU) and 0.17 (wall time); for the entry-heavy layer, 0.40 and
+0.35 correspond to 0.30 and 0.23.
 """
 
 import os
@@ -38,7 +38,7 @@ Indexer = Callable[[], Usage]
 
 @dataclass
 class _Compared:
-    """Our runs by the library that inflates, and the other tool's."""
+    """Our runs by the library that inflates, and those of the other tool."""
 
     ours: dict[str, Runs]
     theirs: Runs = field(default_factory=Runs)
@@ -114,7 +114,7 @@ def _native(folder: Path, layer: BenchLayer, name: str) -> Indexer:
 
 
 def _reference(folder: Path, layer: BenchLayer, containerd: PrivateContainerd) -> Indexer:
-    """`soci create` in the namespaces of a containerd that gets the image now; its own process alone is measured."""
+    """Return a run of `soci create` in a containerd that has the image; only its own process is measured."""
     name = f"bench.test/{layer.layer.digest.hex[:12]}:v1"
     archive = folder / "image.tar"
     run_program(["tar", "-C", layer.image.path, "-cf", archive, "."], timeout=600)
@@ -124,7 +124,7 @@ def _reference(folder: Path, layer: BenchLayer, containerd: PrivateContainerd) -
     argv = ["nsenter", *namespaces, "soci", "create", "--min-layer-size", "0", name]
 
     def create() -> Usage:
-        # Without what it has stored, every run does all of the work.
+        # Remove its stored results, so that every run does all the work.
         stored = containerd.folder / "soci" / "content" / "blobs" / "sha256"
         for blob in stored.glob("*") if stored.is_dir() else ():
             blob.unlink()

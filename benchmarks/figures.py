@@ -1,4 +1,4 @@
-"""The rows of a whole run: measured figures, what could not be measured, and their table and plot."""
+"""The rows of a complete run: figures, rows that could not be measured, and their table and plot."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measurement of ours against another tool's (or against a bound), made in the same run.
+    """A measurement of ours compared with another tool's (or with a bound), made in the same run.
 
     ``goal`` is the largest ratio ``ours / theirs`` that meets it; ``None`` reports without a goal.
     """
@@ -35,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Unmeasured:
-    """A row that this run has no figure for, and why."""
+    """A row without a figure, and the reason."""
 
     what: str
     why: str
@@ -45,13 +45,13 @@ Row = Figure | Unmeasured
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Format the rows as a Markdown table."""
     head = ["| what | ours | against | theirs | ratio | goal | |", "|---|--:|---|--:|--:|--:|---|"]
     return "\n".join([*head, *map(_line, rows)])
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """How the goals stand, in a sentence; what was missed is named."""
+    """Summarize the goals in a sentence that names the missed ones."""
     verdicts = [(row.what, row.verdict) for row in rows if isinstance(row, Figure)]
     missed = [what for what, verdict in verdicts if verdict == "missed"]
     met = sum(verdict == "met" for _, verdict in verdicts)
@@ -81,11 +81,11 @@ def _one_line(text: str) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Ratios as bars with their goals, as SVG."""
+    """Plot ratios as bars with their goals, as SVG."""
     import matplotlib as mpl
 
     mpl.use("svg")
-    # Fixed ids and no date: the same figures give the same file.
+    # Fixed ids and no date make the file reproducible.
     mpl.rcParams["svg.hashsalt"] = "soci-pipeline"
     import matplotlib.pyplot as plt
 
@@ -108,7 +108,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def machine() -> str:
-    """The machine in a line, without its name."""
+    """Describe the machine in one line, without its name."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         "?",

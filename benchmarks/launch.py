@@ -1,6 +1,6 @@
-"""Runs the program in its arguments and prints what it took, as JSON; `benchmarks.processes` starts it.
+"""Run the program in its arguments and print its resource usage as JSON; started by `benchmarks.processes`.
 
-A process of its own and a small one, because a child's peak of memory begins with what its parent held.
+A small separate process, because a child's peak memory starts with its parent's.
 """
 
 import json

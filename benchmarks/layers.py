@@ -1,4 +1,4 @@
-"""The layers that indexing is measured on: trees out of real packages, made once and kept in the toolchain folder."""
+"""The layers for indexing benchmarks: trees of real packages, built once and kept in the toolchain folder."""
 
 import hashlib
 import io
@@ -60,7 +60,7 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class BenchLayer:
-    """An image of one layer. ``tar_bytes`` is the layer's size uncompressed; ``entries`` counts its tar headers."""
+    """An image of one layer. ``tar_bytes`` is the layer's uncompressed size; ``entries`` counts its tar headers."""
 
     name: str
     image: Layout
@@ -79,7 +79,7 @@ class BenchLayer:
 
 
 class Shelf:
-    """Makes the layers, or finds them where an earlier run has left them."""
+    """Builds the layers, or reuses those of an earlier run."""
 
     def __init__(self, toolchain: Toolchain, scale: float = 1.0) -> None:
         self.toolchain = toolchain
@@ -88,19 +88,19 @@ class Shelf:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def machine_learning(self) -> BenchLayer:
-        """What `pip install` of machine learning packages leaves."""
+        """Return the result of `pip install` of machine learning packages."""
         return self._kept("ML packages", 2, lambda: self.tree("opt/venv/lib", self._some(ML_PACKAGES)))
 
     def entry_heavy(self) -> BenchLayer:
-        """The same packages and some more, in two environments, and the Debian beneath."""
+        """Return the same packages and some more, in two environments, on top of Debian."""
         return self._kept("entry-heavy", 2, self._entry_heavy)
 
     def large(self) -> BenchLayer:
-        """Such an environment and incompressible files: more than 2.5 GB compressed."""
+        """Return such an environment plus incompressible files: more than 2.5 GB compressed."""
         return self._kept("packages and noise", 2, self._large)
 
     def debian(self) -> BenchLayer:
-        """A root file system of Debian with Python."""
+        """Return a root file system of Debian with Python."""
         index = debian_base_image(self.toolchain, DEBIAN_PLATFORMS)
         images = index.read_document(index.root())
         assert isinstance(images, ImageIndex)
@@ -129,7 +129,7 @@ class Shelf:
 
     def _large(self) -> Iterator[Member]:
         yield from self.tree("opt/venv/lib", self._some(ML_PACKAGES))
-        # The same noise in each file: deflate looks back 32 KiB only, so it stays as large as it is.
+        # The same noise in each file: deflate looks back only 32 KiB, so the repetition is not compressed.
         noise = os.urandom(NOISE_FILE)
         for number in range(math.ceil(NOISE_FILES * self.scale)):
             yield file_member(f"srv/data/{number:04}.bin", noise, moment=CREATED)
@@ -138,7 +138,7 @@ class Shelf:
         return packages[: math.ceil(len(packages) * self.scale)]
 
     def tree(self, prefix: str, packages: Sequence[str]) -> Iterator[Member]:
-        """What packages leave in a folder, with the folders themselves."""
+        """Yield the files that packages leave in a folder, with the folders themselves."""
         made: set[str] = set()
         for package in packages:
             with zipfile.ZipFile(self._wheel(package)) as wheel:
@@ -162,9 +162,9 @@ class Shelf:
 
 
 def prepared(name: str, scale: float = 1.0) -> BenchLayer:
-    """A layer by the name of its method; what has to be made is made by a process of its own.
+    """Return a layer by the name of its method; a missing one is built in a separate process.
 
-    Making one holds whole wheels in memory, and a process that is measured must not start from such a peak.
+    Building one holds whole wheels in memory, and a measured process must not start with such a peak.
     """
     code = f"import benchmarks.layers as b; b.Shelf(b.Toolchain(), {scale}).{name}()"
     project = Path(__file__).resolve().parents[1]
@@ -193,7 +193,7 @@ def _members_of(layer: Path) -> Iterator[Member]:
 
 @dataclass(frozen=True, slots=True)
 class MadeLayer:
-    """A layer in a layout, and what only the tar in it tells."""
+    """A layer in a layout, with facts about its tar."""
 
     descriptor: Descriptor
     diff_id: str
@@ -210,7 +210,7 @@ def add_layer(image: Layout, members: Iterator[Member], level: int) -> MadeLayer
             for header, content in members:
                 archive.addfile(header, io.BytesIO(content) if header.isreg() else None)
                 entries += 1
-                # tarfile remembers each member, for a reading back that never comes.
+                # tarfile keeps each member in memory for reading back, which is not needed.
                 archive.members.clear()  # type: ignore[attr-defined]
         sink.finish()
     assert blob.digest is not None
@@ -219,7 +219,7 @@ def add_layer(image: Layout, members: Iterator[Member], level: int) -> MadeLayer
 
 
 def set_image(image: Layout, layers: Sequence[MadeLayer], platform: Platform) -> None:
-    """Make an image of layers that are in the layout its root."""
+    """Make an image of layers in the layout its root."""
     config = {
         "architecture": platform.architecture,
         "os": platform.os,
@@ -242,7 +242,7 @@ def _make(place: Path, members: Iterator[Member], level: int) -> None:
 
 
 class _Gzip(io.RawIOBase):
-    """Compresses a tar stream into one gzip member, as builders write it."""
+    """Compresses a tar stream into one gzip member, as builders do."""
 
     def __init__(self, blob: BlobWriter, level: int) -> None:
         self._blob = blob
@@ -261,7 +261,7 @@ class _Gzip(io.RawIOBase):
 
 
 def _packer(level: int) -> Any:
-    """zlib-ng's where it is there: the layers are gigabytes, and are compressed before anything is measured."""
+    """Return zlib-ng's compressor if available: the layers are gigabytes, compressed before the measurement."""
     try:
         from zlib_ng import zlib_ng
     except ImportError:

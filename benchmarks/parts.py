@@ -1,4 +1,4 @@
-"""A benchmark is made of parts; what one of them cannot measure becomes a row that says why, and costs no other one."""
+"""The parts of a benchmark. A part that cannot be measured becomes a row with the reason; the others still run."""
 
 import contextlib
 import os
@@ -18,27 +18,27 @@ LIMIT_SECONDS = 1800
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
-    """Where a part works, and how large its data is: 1 for the figures that count, less to try a benchmark out."""
+    """A part's folder and the scale of its data: 1 for official figures, less to try a benchmark."""
 
     folder: Path
     scale: float = 1.0
 
     def scaled(self, amount: int, least: int = 1) -> int:
-        """An amount at this scale."""
+        """Scale an amount."""
         return max(least, round(amount * self.scale))
 
     def rounds(self, wanted: int) -> int:
-        """How often something is repeated: once where it is only tried out."""
+        """Return the number of rounds: one below full scale."""
         return wanted if self.scale >= 1 else 1
 
 
 Part = Callable[[Workbench], Iterable[Row]]
 Parts = Mapping[str, Part]
-"""By what each measures; the name stands in its row if it cannot be measured."""
+"""The parts by name; the name is shown in the row if a part cannot be measured."""
 
 
 def rows_of(name: str, part: Part, bench: Workbench, *, limit: float = LIMIT_SECONDS) -> list[Row]:
-    """What a part measures. If it fails, what it had measured before that, and a row with the reason."""
+    """Return the rows of a part; if it fails, those measured before, and a row with the reason."""
     rows: list[Row] = []
     started = time.monotonic()
     try:
@@ -46,7 +46,7 @@ def rows_of(name: str, part: Part, bench: Workbench, *, limit: float = LIMIT_SEC
             for row in part(bench):
                 rows.append(row)
                 print(table([row]).splitlines()[-1], flush=True)
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong in one part, the others are measured
+    except Exception as error:  # noqa: BLE001 - a failure in one part must not stop the others
         traceback.print_exc()
         missing = Unmeasured(f"{name}, the rest of it" if rows else name, f"{type(error).__name__}: {error}")
         rows.append(missing)

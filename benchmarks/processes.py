@@ -1,4 +1,4 @@
-"""What whole processes take, from start to end."""
+"""Resource usage of whole processes, from start to end."""
 
 import json
 import statistics
@@ -15,7 +15,7 @@ _PATIENCE_SECONDS = 900
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one process took, its children included. ``written_bytes`` went to file systems on a disk."""
+    """The resource usage of a process and its children. ``written_bytes`` went to file systems on a disk."""
 
     wall_s: float
     cpu_s: float
@@ -25,7 +25,7 @@ class Usage:
 
 @dataclass
 class Runs:
-    """What the runs of one program took: medians, and the largest peak."""
+    """The usage of several runs of one program: medians, and the largest peak."""
 
     usages: list[Usage] = field(default_factory=list)
 
@@ -43,11 +43,11 @@ class Runs:
 
 
 def measured(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Usage:
-    """Run a program once and measure the whole process, its start included; raises `ToolFailed`."""
+    """Run a program once and measure the whole process, including its start; raise `ToolFailed`."""
     launcher = [sys.executable, "-I", "-S", str(LAUNCH), *argv]
     return Usage(**json.loads(run(launcher, env=env, cwd=cwd, timeout=_PATIENCE_SECONDS).stdout))
 
 
 def own_command(*arguments: str) -> list[str]:
-    """The argv of a `soci-pipeline` command."""
+    """Return the argv of a `soci-pipeline` command."""
     return [sys.executable, "-m", "soci_pipeline", *arguments]

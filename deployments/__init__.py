@@ -1,1 +1,1 @@
-"""How the pipeline is run for real: work pools, automations, the workers' image and units, CloudFormation."""
+"""How the pipeline is deployed: work pools, automations, the workers' image and units, CloudFormation."""

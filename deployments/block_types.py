@@ -1,8 +1,8 @@
 """The types of blocks that hold AWS credentials and secrets, as the installed prefect-aws defines them.
 
-`soci-pipeline setup` registers what the files in ``block-types`` say, without importing Prefect. It calls `documents`
-where another version of prefect-aws is installed than the one that they describe. ``python -m deployments.block_types``
-writes the files for the installed version.
+`soci-pipeline setup` registers the contents of the files in ``block-types``, without importing Prefect. It calls
+`documents` if the installed version of prefect-aws is not the one that they describe. ``python -m
+deployments.block_types`` writes the files for the installed version.
 """
 
 import json
@@ -18,7 +18,7 @@ _SCHEMA = {"checksum", "fields", "version"}
 
 
 def documents() -> list[dict[str, Any]]:
-    """Each type with its schema, as Prefect's REST API takes them; a type comes after those that its fields have."""
+    """Return each type with its schema for Prefect's REST API; a type follows those used by its fields."""
     kinds: tuple[type[Block], ...] = (AwsCredentials, AwsSecret)
     return [_document(kind) for kind in kinds]
 

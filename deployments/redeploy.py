@@ -1,9 +1,9 @@
-"""The build step of every deployment: what was set on the server survives `prefect deploy`.
+"""The build step of every deployment: keeps what was set on the server when `prefect deploy` runs again.
 
-Prefect replaces a deployment's parameters, job variables, schedules, tags and concurrency limit by those of
-`prefect.yaml` when it is deployed again: an image and a source that were set in the UI are gone, and a schedule that
-was switched on is off. The step reads them before, and writes them back after: when the next deployment's turn comes,
-and at the end of the process. A description that changes is printed, since a new release may have a better one.
+When a deployment is deployed again, Prefect replaces its parameters, job variables, schedules, tags and concurrency
+limit by those of `prefect.yaml`: an image and a source that were set in the UI are lost, and a schedule that was
+switched on is off. This step reads them before, and restores them afterwards: at the next deployment's step, and at the
+end of the process. The old description is printed if it changes, since a new release may have a better one.
 
 A deployment that this release has renamed starts with what was set on the server under its old name.
 """
@@ -28,7 +28,7 @@ from soci_pipeline.errors import StackError
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A deployment as it was before, and a client that is not open yet: at the end, Prefect's profile is not set."""
+    """The earlier deployment, and a client that is not open yet: at exit, Prefect's profile is not set any more."""
 
     name: str
     before: DeploymentResponse
@@ -40,7 +40,7 @@ _PENDING: list[_Kept] = []
 
 
 def keep(deployment: str) -> dict[str, str]:
-    """Write what was set on the server for ``flow/deployment`` back once it is deployed again."""
+    """Restore what was set on the server for ``flow/deployment`` once it is deployed again."""
     _restore_pending()
     old = next((old for old, new in RENAMED.items() if new == deployment), None)
     with get_client(sync_client=True) as client:
@@ -69,7 +69,7 @@ def _restore_at_exit() -> None:
     _PENDING.clear()
     if failed:
         sys.stderr.flush()
-        # An error here would change no exit status.
+        # An error at exit would not change the exit status.
         os._exit(1)
 
 
@@ -81,7 +81,7 @@ def _restore_pending() -> None:
 
 
 def _restored(kept: _Kept) -> bool:
-    """Write back; where that fails, say what was lost."""
+    """Restore the values; print what was lost if that fails."""
     try:
         restore(kept)
     except (HTTPError, PrefectException) as error:
@@ -99,14 +99,14 @@ def _restored(kept: _Kept) -> bool:
 
 
 def restore(kept: _Kept) -> None:
-    """Write back what is not as it was: values of the server stay, those that only the file has are added."""
+    """Restore what has changed: values on the server are kept, those that only the file has are added."""
     with kept.client as client:
         now = client.read_deployment_by_name(kept.name)
         changes = _changes(kept, now)
         if changes:
             client.update_deployment(now.id, DeploymentUpdate(**changes))
         if kept.renamed_from is not None and any(each.active for each in kept.before.schedules):
-            # Both would run at the same times.
+            # Both deployments would run at the same times.
             off = [_update_of(each).model_copy(update={"active": False}) for each in kept.before.schedules]
             client.update_deployment(kept.before.id, DeploymentUpdate(schedules=off))
             print(f"{kept.renamed_from}: switched its schedules off; {kept.name} has them now")

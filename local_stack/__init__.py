@@ -1,1 +1,1 @@
-"""The local stack: everything that `demo` and the real tests start on one machine, and stop again."""
+"""The local stack: everything that `demo` and the real tests start and stop on one machine."""

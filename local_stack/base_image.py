@@ -1,7 +1,7 @@
-"""A base image with Python for each platform, put together from Debian packages without running any of their code.
+"""Build a base image with Python for each platform from Debian packages, without running any of their code.
 
 Needs neither root nor emulation nor an engine: the files of the packages become one layer, with the owners and modes
-that the packages give. The same packages give the same digest.
+from the packages. The same packages give the same digest.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.platform import Platform
 
 PACKAGES = ("base-files", "coreutils", "dash", "python3")
-"""What the base image is for: a shell for RUN steps, and Python for the service."""
+"""The content of the base image: a shell for RUN steps, and Python for the service."""
 
 _RECIPE = "2"
-# Packages of Debian 12 still name these at the top; the image has a merged /usr.
+# Debian 12 packages still use these at the top level; the image has a merged /usr.
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _LEFT_OUT = re.compile(r"usr/share/(man|info|locale|lintian|bug|doc/(?!.*/copyright$).*/.*)(/|$)")
 _ADDED_FILES = {
@@ -40,9 +40,9 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def debian_base_image(toolchain: Toolchain, platforms: Sequence[Platform]) -> Layout:
-    """The layout of the base image, made once in a toolchain folder; its root is an index of all platforms.
+    """Return the layout of the base image, built once in a toolchain folder; its root is an index of all platforms.
 
-    Raises `ToolMissing` on machines other than Debian, whose mirrors do not serve packages of foreign architectures.
+    Raises `ToolMissing` on systems other than Debian, whose mirrors do not serve packages of foreign architectures.
     """
     release = Release.of_this_machine()
     if release.distribution != "debian":
@@ -68,7 +68,7 @@ def _make(folder: Path, toolchain: Toolchain, release: Release, platforms: Seque
 
 
 def image_of_packages(layout: Layout, packages: Iterable[Path], platform: Platform) -> Descriptor:
-    """Put the files of some packages into an image of one layer, and describe it with its platform."""
+    """Put the files of some packages into an image of one layer; return its descriptor with the platform."""
     tree = _Tree()
     for package in packages:
         tree.add_package(package)
@@ -79,7 +79,7 @@ def image_of_packages(layout: Layout, packages: Iterable[Path], platform: Platfo
 
 @dataclass
 class _Tree:
-    """Files of an image by path: what a package gives is added, and a later one replaces an earlier one."""
+    """Files of an image by path: later packages replace the files of earlier ones."""
 
     members: dict[str, Member] = field(default_factory=dict)
     newest: int = 0
@@ -91,7 +91,7 @@ class _Tree:
                 self.members[member.name] = (member, data)
 
     def finish(self) -> None:
-        """What the packages' own scripts would have made, as far as an image needs it."""
+        """Add what the packages' own scripts would create, as far as an image needs it."""
         for name in _MERGED:
             if any(path.startswith(f"usr/{name}/") for path in self.members):
                 self.members[name] = link_member(name, f"usr/{name}", moment=self.newest)
@@ -102,7 +102,7 @@ class _Tree:
 
 
 def package_members(package: Path) -> Iterator[Member]:
-    """The members of a Debian package with their names in a merged /usr; raises `DamagedContent`."""
+    """Yield the members of a Debian package with their names in a merged /usr; raise `DamagedContent`."""
     with package.open("rb") as file, tarfile.open(fileobj=_data_of(file, package), mode="r:*") as archive:
         for member in archive:
             content = archive.extractfile(member) if member.isreg() else None
@@ -114,7 +114,7 @@ def package_members(package: Path) -> Iterator[Member]:
 
 
 def _data_of(file: BinaryIO, package: Path) -> BinaryIO:
-    """The member ``data.tar.*`` of a package, which is an ar archive (deb(5))."""
+    """Return the member ``data.tar.*`` of a package, which is an ar archive (deb(5))."""
     if file.read(8) != b"!<arch>\n":
         raise DamagedContent(f"{package.name} is no Debian package")
     while len(header := file.read(60)) == 60:

@@ -1,4 +1,4 @@
-"""Emulation of another architecture for RUN steps: qemu registered with the kernel only where it is missing.
+"""Emulate another architecture for RUN steps: register qemu with the kernel if it is missing.
 
 The entry has a unique name and the flag F: the kernel opens the interpreter once, at registration, so that it works
 inside containers and namespaces that do not have the file.
@@ -23,9 +23,9 @@ _PROGRAMS = {"arm64": "qemu-aarch64-static", "amd64": "qemu-x86_64-static"}
 
 @contextlib.contextmanager
 def emulation(wanted: Platform, traces: Footprint, *, toolchain: Toolchain | None = None) -> Iterator[None]:
-    """Have programs of a platform run on this machine while the ``with`` block lasts.
+    """Enable programs of a platform on this machine during the ``with`` block, unless they run already.
 
-    Nothing is done where they run already. Needs root; raises `ToolMissing` for a platform that is not known here.
+    Needs root; raises `ToolMissing` for an unknown platform.
     """
     if kernel.can_run(wanted.architecture):
         yield

@@ -1,4 +1,4 @@
-"""Control groups and mounts of this machine, as the kernel lists them."""
+"""Control groups and mounts of this machine, as listed by the kernel."""
 
 import shlex
 import tempfile
@@ -15,9 +15,9 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def cgroup_mounts() -> list[str]:
-    """Shell commands that mount the kernel's hierarchies where none is: a bare root has neither them nor sysfs.
+    """Return shell commands that mount the cgroup hierarchies unless mounted; a bare root has neither them nor sysfs.
 
-    They are for a mount namespace of the engine's own.
+    They are meant for the engine's own mount namespace.
     """
     if any(kind in {"cgroup", "cgroup2"} for _, kind in mounted_filesystems()):
         return []
@@ -30,13 +30,13 @@ def cgroup_mounts() -> list[str]:
 
 
 def _version_1_controllers(table: str) -> list[str]:
-    """The controllers that a hierarchy of version 1 has, from cgroups(7)'s ``/proc/cgroups``."""
+    """Return the controllers of version 1 hierarchies, from cgroups(7)'s ``/proc/cgroups``."""
     rows = [line.split() for line in table.splitlines() if not line.startswith("#")]
     return [row[0] for row in rows if len(row) == 4 and row[1] != "0" and row[3] == "1"]
 
 
 def remove_cgroups(name: Path) -> None:
-    """Remove the groups below a name in every hierarchy; their processes must have been told to end."""
+    """Remove the groups below a name in every hierarchy; their processes must already have been signalled."""
     removal = shlex.join(["sh", "-c", _REMOVAL, "sh", str(_ROOT), str(name)])
     mounts = cgroup_mounts()
     root = Path(tempfile.mkdtemp(prefix="soci-root-"))
@@ -49,7 +49,7 @@ def remove_cgroups(name: Path) -> None:
         root.rmdir()
 
 
-# Nothing ends at once: a process that was killed leaves its group a moment later.
+# Repeated, since a killed process leaves its group a moment later.
 _REMOVAL = """
 for attempt in $(seq 600); do
   find "$1" -depth -type d -path "*/$2*" -exec rmdir {} ";" 2>/dev/null
@@ -61,10 +61,10 @@ exit 1
 
 
 def in_own_mounts(script: Sequence[str], *, root: Path, options: Sequence[str] = ()) -> list[str]:
-    """A command line that runs shell commands with mounts of their own, which nobody else sees.
+    """Return a command line that runs shell commands in a private mount namespace.
 
-    ``options`` are for unshare(1). In a chroot the root is no mount point, and its mounts could be seen outside; then
-    the script works in ``root``, an empty folder where the root is mounted once more.
+    ``options`` are for unshare(1). In a chroot the root is not a mount point, and its mounts would be visible outside;
+    there the script works in ``root``, an empty folder onto which the root is bind-mounted.
     """
     lines = " && ".join(script)
     if not is_chroot():
@@ -77,16 +77,16 @@ def in_own_mounts(script: Sequence[str], *, root: Path, options: Sequence[str] =
 
 
 def is_chroot() -> bool:
-    """Whether this root is no mount point, as in a chroot."""
+    """Whether the root is not a mount point, as in a chroot."""
     return not is_mounted(Path("/"))
 
 
 def is_mounted(target: Path) -> bool:
-    """Whether something is mounted there; `os.path.ismount` does not see a bind mount of the same file system."""
+    """Whether something is mounted there; `os.path.ismount` does not detect bind mounts of the same file system."""
     return any(path == str(target) for path, _ in mounted_filesystems())
 
 
 def unmount(target: Path) -> None:
-    """Take a mount with all that is below it away, where there is one."""
+    """Unmount everything at and below a path, if mounted."""
     while is_mounted(target):
         run(["umount", "--lazy", target], package="mount")

@@ -1,7 +1,7 @@
-"""Packages of Debian or Ubuntu, fetched and checked by apt into a folder of ours; nothing is installed.
+"""Download and verify packages of Debian or Ubuntu with apt, into our own folder; nothing is installed.
 
-apt runs with lists, cache, state and sources of its own under the folder. The mirror is the one that the machine's own
-configuration names, so no host is written here, and every package is trusted through the archive's signed index.
+apt runs with separate lists, cache, state and sources below the folder. The mirror is the one configured on the
+machine, so no host is hard-coded, and every package is verified through the archive's signed index.
 """
 
 import os
@@ -26,21 +26,21 @@ _KEYRINGS = {
     "ubuntu": Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
 }
 _COMPONENTS = {"debian": ("main",), "ubuntu": ("main", "universe")}
-# Releases whose own engine or tools are too old, and the release whose packages run on them too.
+# Releases whose own engine or tools are too old, and a release whose packages also run on them.
 _NEWER = {("debian", "bookworm"): "trixie"}
 _UNSTABLE = {"debian": "sid"}
 _ARCHITECTURES = {"amd64": "amd64", "arm64": "arm64"}
 
 
 class Suite(Enum):
-    """Which release a package is taken from."""
+    """The release from which a package is taken."""
 
     OWN = "own"
-    """The machine's release: for what is tied to its C library."""
+    """The machine's release: for packages tied to its C library."""
     NEWER = "newer"
-    """The next release where the machine's own lacks the package, else the machine's own."""
+    """A newer release if the machine's is listed as too old, else the machine's own."""
     UNSTABLE = "unstable"
-    """The release in development, which changes daily: for tests with what users will have next."""
+    """The release in development, which changes daily: for tests with future versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Release:
 
     @classmethod
     def of_this_machine(cls, os_release: Path = OS_RELEASE) -> Self:
-        """Read os-release(5); raises `ToolMissing` where there is no Debian or Ubuntu, or no apt."""
+        """Read os-release(5); raise `ToolMissing` if this is not Debian or Ubuntu, or has no apt."""
         try:
             fields = _os_release_fields(os_release.read_text())
         except OSError:
@@ -66,7 +66,7 @@ class Release:
         return cls(distribution, codename)
 
     def codename_of(self, suite: Suite) -> str:
-        """The code name that a suite stands for on this machine; raises `ToolMissing` where there is none."""
+        """Return the code name of a suite on this machine; raise `ToolMissing` if there is none."""
         if suite is Suite.OWN:
             return self.codename
         if suite is Suite.UNSTABLE:
@@ -82,7 +82,7 @@ class Release:
 
 
 class PackageArchive:
-    """apt for one architecture and some suites, at home in ``folder``; safe for several processes."""
+    """apt for one architecture and some suites, with its state in ``folder``; safe for concurrent processes."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class PackageArchive:
         self.folder = folder.absolute() / self.architecture
 
     def download(self, package: str, suite: Suite, destination: Path) -> Path:
-        """Fetch one package into an empty folder; raises `ToolMissing` where the suite has none, `ToolFailed`."""
+        """Download one package into an empty folder; raise `ToolMissing` if the suite lacks it, `ToolFailed`."""
         specification = f"{package}/{self.release.codename_of(suite)}"
         with folder_lock(self.folder):
             self._refresh()
@@ -111,10 +111,10 @@ class PackageArchive:
         return _only(destination.glob("*.deb"), specification)
 
     def closure(self, packages: Sequence[str]) -> tuple[Path, ...]:
-        """Fetch packages of the machine's own release with all that they depend on; paths sorted by package name.
+        """Download packages of the machine's own release with all dependencies; return paths sorted by package name.
 
-        Nothing counts as installed, so the C library comes along. No code of the packages is run, so the architecture
-        may be a foreign one.
+        No package counts as installed, so the C library is included. No code of the packages is run, so the
+        architecture may be a foreign one.
         """
         cache = self.folder / "closure"
         with folder_lock(self.folder):
@@ -134,7 +134,7 @@ class PackageArchive:
         try:
             self._apt_get(words, cwd=cwd)
         except ToolFailed as error:
-            # A mirror drops old versions; a list fetched long ago still names them.
+            # A mirror drops old versions that an outdated list still names.
             logger().info("fetching packages failed; trying again with fresh lists (%s)", error.reason.splitlines()[-1])
             self._refresh(again=True)
             self._apt_get(words, cwd=cwd)
@@ -163,12 +163,12 @@ class PackageArchive:
         return "".join(f"deb {trust}{mirror} {codename} {components}\n" for codename in self._codenames)
 
     def _mirror(self) -> str:
-        """The address of the machine's mirror for its own release."""
+        """Return the URL of the machine's mirror for its own release."""
         form = "$(CODENAME) $(COMPONENT) $(REPO_URI)"
         query = ["indextargets", "--format", form, "Created-By: Packages"]
         listing = run(["apt-get", *query], env=_machine_environment()).stdout
         if not _mirror_in(listing, self.release):
-            # A machine whose lists are empty names its targets only once a list is there; it is not ours to change.
+            # A machine with empty lists reports its targets only once lists exist, and its own must not be changed.
             lists = self.folder / "machine-lists"
             (lists / "partial").mkdir(parents=True, exist_ok=True)
             private = ["-o", f"Dir::State::lists={lists}", *self._private()]
@@ -183,7 +183,7 @@ class PackageArchive:
         return mirror
 
     def _link_configuration(self) -> None:
-        """The machine's own settings (a proxy, say), without the hooks that would change the machine."""
+        """Link the machine's own settings (such as a proxy), without hooks that would change the machine."""
         parts = self.folder / "apt.conf.d"
         shutil.rmtree(parts)
         parts.mkdir()
@@ -220,7 +220,7 @@ class PackageArchive:
 
 
 def debian_architecture(platform: Platform) -> str:
-    """Debian's name of a platform; raises `InvalidInput` for one that the packages here are not fetched for."""
+    """Return Debian's name of a platform; raise `InvalidInput` for an unsupported one."""
     name = _ARCHITECTURES.get(platform.architecture)
     if platform.os != "linux" or name is None:
         raise InvalidInput(f"no packages are fetched for {platform}", advice="Use linux/amd64 or linux/arm64.")

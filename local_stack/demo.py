@@ -73,7 +73,7 @@ def run(arguments: Arguments) -> CommandResult:
         answer = CommandResult(as_json(result, elapsed), as_text(result, elapsed, still_up=arguments.keep))
         if not arguments.keep:
             return answer
-        # From the answer on, Ctrl-C is the end that is wanted.
+        # After the answer, Ctrl-C is the regular end.
         with contextlib.suppress(Ended):
             answer.show(as_json=arguments.json)
             logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
@@ -84,7 +84,7 @@ def run(arguments: Arguments) -> CommandResult:
 
 
 def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[Engine | None, str | None]:
-    """The engine, or why there is none; raises where the builder that was asked for needs one."""
+    """Return the engine, or the reason why there is none; raise if the requested builder needs one."""
     if builder == "prebuilt":
         return None, "the builder `prebuilt` was asked for"
     try:
@@ -97,7 +97,7 @@ def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[En
 
 
 def _for_this_machine_alone(options: DemonstrationOptions) -> DemonstrationOptions:
-    """The classic builder on the containerd image store takes base images of its own platform alone."""
+    """Limit the platforms to this machine's: on the containerd image store, the classic builder supports no others."""
     native = Platform.native().normalised()
     reason = f"on this engine the builder `docker` builds for {native} alone; `buildx` builds for both platforms"
     logger().warning("%s", reason)
@@ -106,7 +106,7 @@ def _for_this_machine_alone(options: DemonstrationOptions) -> DemonstrationOptio
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder; raises `StackError` where another demo has it, which may be kept for hours."""
+    """Lock the folder; raise `StackError` if another demo holds it, possibly for hours."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(folder_lock(folder, wait=False))
@@ -119,7 +119,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _removed(folder: Path, *, keep: bool) -> Iterator[None]:
-    """Remove the stack's data at the end, but for that of a failure: its logs are what there is to read."""
+    """Remove the stack's data at the end, but keep it after a failure for its logs."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What `python -m local_stack demo` does: the example published through a stack, then run and asked for a page."""
+"""The work of `python -m local_stack demo`: publish the example through a stack, run it and fetch a page from it."""
 
 import contextlib
 import shlex
@@ -30,7 +30,7 @@ _BASE_REPOSITORY = "demo/base"
 
 @dataclass(frozen=True, slots=True)
 class DemonstrationOptions:
-    """How the demonstration is to go. ``not_built`` says what is not built, and why."""
+    """Options of the demonstration. ``not_built`` says what is not built, and why."""
 
     folder: Path
     builder: str
@@ -43,21 +43,21 @@ class DemonstrationOptions:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What was shown."""
+    """The result of the demonstration."""
 
     publication: Publication
     builder: str
     not_built: str | None
     page: str | None
-    """What the service in the published image answered; None where there is no engine to run it."""
+    """The response of the service in the published image; None without an engine to run it."""
     ui: str
     docker: str | None = None
-    """The docker command with which this engine is spoken to, a private one's too; None without an engine."""
+    """The docker command for this engine, also for a private one; None without an engine."""
 
 
 @contextlib.contextmanager
 def demonstrate(asked: DemonstrationOptions) -> Iterator[Demonstration]:
-    """Publish the example and run it; the stack is up while the block runs."""
+    """Publish the example and run it; the stack is up during the block."""
     tools = Toolchain()
     engine = _with_containerd_tools(asked, tools)
     options = StackOptions(engine=engine, platforms=asked.platforms, toolchain=tools, database=asked.database)
@@ -91,7 +91,7 @@ def _docker(engine: Engine) -> str:
 
 
 def _common(asked: DemonstrationOptions, source: Served) -> dict[str, Any]:
-    # soci 0.4 of Debian knows index version 1 alone.
+    # soci 0.4 in Debian supports only index version 1.
     version = "v1" if asked.toolchain == "containerd" else "v2"
     return {
         "source": source.url,
@@ -104,7 +104,7 @@ def _common(asked: DemonstrationOptions, source: Served) -> dict[str, Any]:
 
 
 def _source(stack: Stack) -> Served:
-    """The project itself, as it is committed; of an unpacked archive without commits, its files."""
+    """Serve the project's committed files; the files as they are if it is an unpacked archive without commits."""
     project = project_folder()
     try:
         return stack.git.serve(project, "source", used=str(EXAMPLE))
@@ -114,7 +114,10 @@ def _source(stack: Stack) -> Served:
 
 
 def _build_arguments(stack: Stack, tools: Toolchain) -> Mapping[str, str]:
-    """The base image by digest, from the stack's registry; the Dockerfile's public one where none can be made."""
+    """Return the base image by digest in the stack's registry; nothing if it cannot be built.
+
+    The Dockerfile's public base image is used then.
+    """
     try:
         base = debian_base_image(tools, PLATFORMS)
     except ToolMissing as error:
@@ -127,7 +130,7 @@ def _build_arguments(stack: Stack, tools: Toolchain) -> Mapping[str, str]:
 
 
 def _with_containerd_tools(asked: DemonstrationOptions, tools: Toolchain) -> Engine | None:
-    """The engine with an environment in which ctr and soci are found, where they are needed."""
+    """Return the engine with an environment in which ctr and soci are found, if they are needed."""
     if asked.engine is None or asked.toolchain != "containerd":
         return asked.engine
     path = tools.ensure(["containerd", "soci"])["PATH"]

@@ -1,4 +1,4 @@
-"""The answer of `make demo`: for people a table of digests, for programs one JSON object."""
+"""The result of `make demo`: a table of digests for people, one JSON object for programs."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from soci_pipeline.publish.result_table import digest_lines
 
 
 def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:
-    """The object of ``--json``; ``duration_s`` is the whole command, ``publish_s`` the flow run."""
+    """Return the object for ``--json``; ``duration_s`` is the whole command, ``publish_s`` the flow run."""
     publication = result.publication
     return {
         "reference": publication.reference,
@@ -26,7 +26,7 @@ def as_json(result: Demonstration, seconds: float) -> dict[str, Any]:
 
 
 def as_text(result: Demonstration, seconds: float, *, still_up: bool = False) -> str:
-    """The table of digests, what to try while the stack is up, and what the running image said."""
+    """Return the table of digests, commands to try while the stack is up, and the running image's response."""
     publication = result.publication
     lines = [
         "",

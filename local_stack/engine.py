@@ -1,8 +1,8 @@
-"""A Docker engine: the one that runs on this machine, or a private one from unpacked packages.
+"""Provide a Docker engine: the one that runs on this machine, or a private one from unpacked packages.
 
-The private engine needs root on Debian or Ubuntu. It lives in mount and process namespaces of its own: its mounts
-are never seen outside, and when its first process ends, whatever the reason, the kernel ends containerd, every shim
-and every container with it. It makes no bridge and touches no firewall, so it can run beside another engine; builds
+The private engine needs root on Debian or Ubuntu. It lives in separate mount and process namespaces: its mounts are not
+visible outside, and when its first process ends, for whatever reason, the kernel ends containerd, every shim and every
+container with it. It creates no bridge and does not change the firewall, so it can run next to another engine; builds
 and containers use the host's network.
 """
 
@@ -28,9 +28,9 @@ from soci_pipeline.log import logger
 from soci_pipeline.machine.programs import background
 
 _START_SECONDS = 120.0
-# The kernel takes 107 bytes for a socket's path, and containerd's own below ours need about 40.
+# The kernel allows 107 bytes for a socket's path, and containerd's sockets below this folder need about 40.
 _LONGEST_RUNTIME_FOLDER = 60
-# Where containerd and its shims write whatever their settings say.
+# containerd and its shims write here regardless of their settings.
 _HIDDEN_FOLDERS = (Path("/run/containerd"), Path("/run/docker"), Path("/opt/containerd"))
 
 
@@ -39,9 +39,9 @@ class Engine:
     """A Docker engine that answers."""
 
     docker_host: str
-    """Its address as ``DOCKER_HOST`` takes it."""
+    """Its URL in the form of ``DOCKER_HOST``."""
     containerd_socket: Path | None
-    """The containerd under it, where it can be reached from here."""
+    """The containerd that it uses, if it is reachable from here."""
     version: str
     containerd_image_store: bool
     """Whether it keeps images in containerd, so that the default buildx driver can export an OCI layout."""
@@ -53,9 +53,9 @@ class Engine:
 
 @contextlib.contextmanager
 def running_engine(folder: Path, *, toolchain: Toolchain | None = None, private: bool = False) -> Iterator[Engine]:
-    """The engine that runs on this machine, else (or with ``private``) one of our own with its data in ``folder``.
+    """Yield this machine's engine, else (or with ``private``) a private one with its data in ``folder``.
 
-    Raises `ToolMissing` where no private engine can be had, `EngineUnavailable` when it does not come up.
+    Raises `ToolMissing` if no private engine is possible, `EngineUnavailable` if it does not start.
     """
     found = None if private else find_engine()
     if found is not None:
@@ -67,9 +67,9 @@ def running_engine(folder: Path, *, toolchain: Toolchain | None = None, private:
 
 
 def find_engine(environment: Mapping[str, str] | None = None) -> Engine | None:
-    """The engine at ``DOCKER_HOST`` or at the usual socket, if it answers.
+    """Return the engine at ``DOCKER_HOST`` or at the default socket, if it answers.
 
-    Raises `EngineUnavailable` when ``DOCKER_HOST`` is set and nothing answers there: somebody meant it.
+    Raises `EngineUnavailable` if ``DOCKER_HOST`` is set but does not answer, since it was set on purpose.
     """
     env = dict(os.environ if environment is None else environment)
     named = env.get("DOCKER_HOST")
@@ -84,7 +84,7 @@ def find_engine(environment: Mapping[str, str] | None = None) -> Engine | None:
 
 @contextlib.contextmanager
 def private_engine(folder: Path, *, toolchain: Toolchain | None = None) -> Iterator[Engine]:
-    """Start an engine of our own with its data in ``folder``, and end it with everything that it started."""
+    """Start a private engine with its data in ``folder``, and end it with everything that it started."""
     if os.geteuid() != 0:
         raise ToolMissing(
             "no Docker engine answers, and only root can start a private one",
@@ -109,7 +109,7 @@ def private_engine(folder: Path, *, toolchain: Toolchain | None = None) -> Itera
 
 
 def _runtime_folder(traces: Footprint) -> Path:
-    """A short path for sockets."""
+    """Create a folder for sockets, with a short path."""
     parent = Path(tempfile.gettempdir())
     if len(str(parent)) > _LONGEST_RUNTIME_FOLDER - 20:
         parent = Path("/tmp")  # noqa: S108 - the folder made in it is private
@@ -119,8 +119,8 @@ def _runtime_folder(traces: Footprint) -> Path:
 
 
 def _command(folder: Path, runtime: Path, traces: Footprint) -> list[str]:
-    """The engine in namespaces of its own, with what its containers need mounted there where the machine lacks it."""
-    # In a chroot: runc can only leave a root that is a mount point.
+    """Return the command of the engine in separate namespaces, with the mounts that its containers need."""
+    # For a chroot: runc can only leave a root that is a mount point.
     root = runtime / "root"
     root.mkdir()
     traces.record_mount(root)
@@ -129,7 +129,7 @@ def _command(folder: Path, runtime: Path, traces: Footprint) -> list[str]:
 
 
 def _mounts(traces: Footprint) -> list[str]:
-    """Empty file systems over the folders that must not be shared with another engine."""
+    """Return commands that mount empty file systems over the folders that must not be shared with another engine."""
     for path in _HIDDEN_FOLDERS:
         if not path.is_dir():
             traces.record_empty_folder(path)
@@ -193,7 +193,7 @@ def _engine_of(env: Mapping[str, str], *, containerd: Path | None, private: bool
 def _containerd_socket(env: Mapping[str, str]) -> Path | None:
     named = env.get("CONTAINERD_ADDRESS")
     if named:
-        # Whoever needs it says that it does not answer.
+        # A caller that needs it reports if it does not answer.
         return Path(named.removeprefix("unix://"))
     try:
         return find_socket(env=env)

@@ -1,4 +1,4 @@
-"""A lock that several processes share through a file; the kernel releases it when its holder dies."""
+"""A lock that processes share through a file; the kernel releases it when its holder dies."""
 
 import contextlib
 import fcntl
@@ -16,10 +16,10 @@ _LOCK = ".lock"
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the exclusive lock of a folder, which is made when missing; waits for another holder and says so.
+    """Hold the exclusive lock of a folder, which is created if missing; log and wait if another process holds it.
 
-    Raises `BlockingIOError` where another one holds it and ``wait`` is false.
-    The holder may remove the folder: whoever waited for it then locks the one that takes its place.
+    Raises `BlockingIOError` if another process holds it and ``wait`` is false. The holder may remove the folder:
+    waiting processes then lock the one that replaces it.
     """
     while True:
         try:
@@ -39,20 +39,20 @@ def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def remove_held(folder: Path) -> None:
-    """Remove a folder whose lock one holds, the lock last: nobody has the folder before all in it is gone."""
+    """Remove a folder whose lock the caller holds, the lock last: others get the folder only once it is empty."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != _LOCK:
             path.unlink(missing_ok=True)
     (folder / _LOCK).unlink(missing_ok=True)
-    # Another one may have it by now, or something could not be removed.
+    # Another process may have it by now, or something could not be removed.
     with contextlib.suppress(OSError):
         folder.rmdir()
 
 
 def _is_in_the_way(path: Path) -> bool:
-    """Whether it is no folder; one that was removed just after it was found is not there now, or is again."""
+    """Whether the path is not a folder; a folder that was removed in the meantime does not count."""
     try:
         return not stat.S_ISDIR(path.lstat().st_mode)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a local stack leaves on the machine while it runs, written down so that it can always be taken away again.
+"""Record what a local stack leaves on the machine while it runs, so that it can always be cleaned up.
 
 Every process of a stack carries a random mark in its environment, and mounts, folders and kernel registrations are
 recorded in a file before they are made. Leaving the ``with`` block undoes them; if the stack itself was killed, the
@@ -26,7 +26,7 @@ _GRACE_SECONDS = 10.0
 
 
 class Footprint:
-    """One run of a stack in a folder; made by `footprint`."""
+    """One run of a stack in a folder; created by `footprint`."""
 
     def __init__(self, folder: Path, mark: str, records: list[tuple[str, str]]) -> None:
         self.folder = folder
@@ -35,31 +35,31 @@ class Footprint:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What every process of the stack must have in its environment."""
+        """The variables that every process of the stack must have in its environment."""
         return {VARIABLE: self.mark}
 
     def record_mount(self, target: Path) -> None:
-        """Have a mount point unmounted at the end."""
+        """Unmount a mount point at the end."""
         self._record("mount", target)
 
     def record_folder(self, folder: Path) -> None:
-        """Have a folder removed with its content at the end."""
+        """Remove a folder with its content at the end."""
         self._record("folder", folder)
 
     def record_empty_folder(self, folder: Path) -> None:
-        """Have a folder removed at the end if it is empty then."""
+        """Remove a folder at the end if it is empty then."""
         self._record("empty-folder", folder)
 
     def record_binfmt(self, entry: Path) -> None:
-        """Have an entry of binfmt_misc unregistered at the end."""
+        """Unregister an entry of binfmt_misc at the end."""
         self._record("binfmt", entry)
 
     def record_cgroup(self, name: str) -> None:
-        """Have a control group removed in every hierarchy at the end."""
+        """Remove a control group in every hierarchy at the end."""
         self._record("cgroup", Path(name))
 
     def undo(self) -> None:
-        """End every marked process and take everything recorded away; what cannot be taken away is logged."""
+        """End every marked process and undo everything recorded; log what cannot be undone."""
         _end_marked(self.mark)
         while self._records:
             kind, target = self._records[-1]
@@ -80,7 +80,7 @@ class Footprint:
 
 @contextlib.contextmanager
 def footprint(folder: Path) -> Iterator[Footprint]:
-    """Work in a folder alone: what an earlier, killed stack left there is taken away first, one's own at the end."""
+    """Lock a folder and yield its footprint. A killed stack's leftovers are cleaned up first, this one's at the end."""
     with folder_lock(folder):
         earlier = _earlier(folder)
         if earlier is not None:
@@ -95,7 +95,7 @@ def footprint(folder: Path) -> Iterator[Footprint]:
 
 
 def marked_processes(mark: str) -> Iterator[int]:
-    """The ids of all processes whose environment has the mark, without the calling one."""
+    """Return the ids of all processes whose environment has the mark, except the calling one."""
     return (process.pid for process in Mark(VARIABLE, mark).processes())
 
 
@@ -106,10 +106,10 @@ def _end_marked(mark: str) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder that somebody who is just ending may still be tidying up himself."""
+    """Remove a folder; retry, since an ending process may still be deleting files there."""
     below = [target for target, _ in mounted_filesystems() if Path(target).is_relative_to(folder)]
     if below:
-        # Removing would reach into what is mounted there.
+        # Removing would delete what is mounted there.
         logger().warning("%s is kept: something is mounted at %s", folder, ", ".join(below))
         return
     deadline = time.monotonic() + _GRACE_SECONDS

@@ -1,4 +1,4 @@
-"""Git work trees served to the workers over loopback, read-only, by git's own daemon."""
+"""Serve git work trees to the workers over loopback, read-only, with git's own daemon."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _WHO = ("-c", "user.name=soci-pipeline", "-c", "user.email=soci-pipeline@localho
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A repository that the daemon serves: its address, and the commit of its default branch."""
+    """A repository that the daemon serves: its URL, and the commit of its default branch."""
 
     url: str
     commit: str
@@ -35,10 +35,10 @@ class GitServer:
     env: Mapping[str, str] = field(repr=False)
 
     def serve(self, work_tree: Path, name: str, *, used: str = ".") -> Served:
-        """Serve what is committed in a work tree: its branches, its tags, and its current commit by default.
+        """Serve the commits of a work tree: its branches, its tags, and its current commit by default.
 
-        Uncommitted changes below the path ``used`` are named and left out. Raises `SourceError` where there is no
-        commit.
+        Uncommitted changes below the path ``used`` cause a warning and are left out. Raises `SourceError` if there is
+        no commit.
         """
         if not self._succeeds("-C", str(work_tree), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
             raise SourceError(f"{work_tree} is no git work tree with a commit", advice="Commit the source first.")
@@ -58,9 +58,9 @@ class GitServer:
         return self._default(bare, commit)
 
     def serve_snapshot(self, tree: Path, name: str, *, message: str = "Snapshot") -> Served:
-        """Serve the files of a folder as they are now, as one commit whose id depends on their content alone.
+        """Serve the current files of a folder as one commit whose id depends only on their content.
 
-        In a git work tree these are the files that git does not ignore, uncommitted ones included.
+        In a git work tree these are the files that git does not ignore, including uncommitted ones.
         """
         bare = self._bare(name)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
@@ -76,13 +76,13 @@ class GitServer:
         return Served(url=f"git://{LOOPBACK}:{self.port}/{bare.name}", commit=commit)
 
     def _bare(self, name: str, commit: str = "") -> Path:
-        """An empty repository, with object names as long as that of the commit."""
+        """Create an empty repository with object names as long as ``commit``."""
         if not name.replace("-", "").isalnum():
             raise InvalidInput(f"not a name for a served repository: {name!r}")
         bare = self.folder / "repositories" / f"{name}.git"
         shutil.rmtree(bare, ignore_errors=True)
         self._git("init", "--quiet", "--bare", *init_options(commit), str(bare), extra=ISOLATED)
-        # A worker asks for one commit, with the files of it alone.
+        # A worker fetches one commit and only its files.
         for option in ("allowAnySHA1InWant", "allowFilter"):
             self._git("-C", str(bare), "config", f"uploadpack.{option}", "true")
         return bare

@@ -1,4 +1,4 @@
-"""A published image run from its registry on an engine, and asked for a page."""
+"""Run a published image from its registry on an engine, and fetch a page from it."""
 
 import contextlib
 import secrets
@@ -19,9 +19,9 @@ _START_SECONDS = 60.0
 
 
 def ask_for_a_page(engine: Engine, reference: str) -> str:
-    """Pull the image of this machine's platform, run it, and return the page it serves at ``/``.
+    """Pull the image of this machine's platform, run it, and return the page that it serves at ``/``.
 
-    The container and the pulled image are removed again. Raises `StackError` when it does not answer.
+    The container and the pulled image are removed again. Raises `StackError` if it does not answer.
     """
     native = Platform.native().normalised()
     logger().info("running %s for %s from the registry", reference, native)
@@ -38,7 +38,7 @@ def ask_for_a_page(engine: Engine, reference: str) -> str:
 @contextlib.contextmanager
 def _container(engine: Engine, reference: str, port: int) -> Iterator[str]:
     name = f"soci-pipeline-demo-{secrets.token_hex(4)}"
-    # The host's network: a private engine has no bridge.
+    # Host network, because a private engine has no bridge.
     settings = ["--network", "host", "--env", f"HOST={LOOPBACK}", "--env", f"PORT={port}"]
     run(["docker", "run", "--detach", "--name", name, *settings, reference], env=engine.env, timeout=120)
     try:

@@ -1,4 +1,4 @@
-"""Images put together from files, without an engine: each layer from tar members in a fixed order, with fixed times.
+"""Build images from files without an engine: each layer has tar members in a fixed order with fixed times.
 
 The same files give the same digest, and neither root nor emulation is needed.
 """
@@ -30,7 +30,7 @@ _GZIP = 31
 
 @dataclass(frozen=True, slots=True)
 class PlainLayer:
-    """A compressed layer in a layout, and the digest of the tar in it."""
+    """A compressed layer in a layout, and the digest of its tar."""
 
     descriptor: Descriptor
     diff_id: str
@@ -38,7 +38,7 @@ class PlainLayer:
 
 
 def add_layer(layout: Layout, members: Iterable[Member], *, created_by: str) -> PlainLayer:
-    """Store a layer of the members, sorted by name, hard links last: they must follow the file that they name."""
+    """Store a layer of the members, sorted by name; hard links come last, since they must follow their target."""
     digest = hashlib.sha256()
     packer = zlib.compressobj(_COMPRESSION_LEVEL, wbits=_GZIP)
     order = sorted(members, key=lambda member: (member[0].islnk(), member[0].name))
@@ -56,7 +56,7 @@ def add_layer(layout: Layout, members: Iterable[Member], *, created_by: str) -> 
 def add_image(
     layout: Layout, layers: Sequence[PlainLayer], platform: Platform, *, created: int, config: Mapping[str, Any]
 ) -> Descriptor:
-    """Store config and manifest of an image; returns its descriptor with the platform. ``created`` is Unix seconds."""
+    """Store config and manifest of an image; return its descriptor with the platform. ``created`` is Unix seconds."""
     moment = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     description = {
         "architecture": platform.architecture,
@@ -72,21 +72,21 @@ def add_image(
 
 
 def file_member(name: str, content: bytes, *, mode: int = 0o644, moment: int = 0) -> Member:
-    """A regular file of root's; ``moment`` is Unix seconds."""
+    """Return a regular file owned by root; ``moment`` is Unix seconds."""
     header = tarfile.TarInfo(name)
     header.size, header.mode, header.mtime = len(content), mode, moment
     return header, content
 
 
 def link_member(name: str, target: str, *, moment: int = 0) -> Member:
-    """A symbolic link."""
+    """Return a symbolic link."""
     header = tarfile.TarInfo(name)
     header.type, header.linkname, header.mode, header.mtime = tarfile.SYMTYPE, target, 0o777, moment
     return header, b""
 
 
 class _Packed(io.RawIOBase):
-    """Takes a tar stream; hashes it, compresses it, and hands it on."""
+    """Hashes and compresses a tar stream, and passes it on."""
 
     def __init__(self, blob: BlobWriter, packer: "zlib._Compress", digest: "hashlib._Hash") -> None:
         self._blob = blob

@@ -1,4 +1,4 @@
-"""Free ports on the loopback interface, and waiting for a server on one."""
+"""Find free ports on the loopback interface, and wait for servers on them."""
 
 import socket
 import subprocess
@@ -17,7 +17,7 @@ _Answer = TypeVar("_Answer")
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
+    """Return a port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether an HTTP server answers at ``url`` with a success, or asks who we are."""
+    """Whether an HTTP server at ``url`` responds with success or with 401."""
     try:
         with HttpClient(timeout=5, trust_env=False) as client:
             response = client.get(url)
@@ -35,7 +35,7 @@ def answers(url: str) -> bool:
 
 
 def listens(port: int) -> bool:
-    """Whether something takes connections on a port of the loopback interface."""
+    """Whether something accepts connections on a port of the loopback interface."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0
@@ -44,9 +44,9 @@ def listens(port: int) -> bool:
 def wait_until(
     ready: Callable[[], _Answer | None], *, what: str, child: subprocess.Popen[bytes], log: Path, seconds: float
 ) -> _Answer:
-    """Wait until a program that was started answers; returns what ``ready`` says then.
+    """Wait until a started program is ready; return the result of ``ready``.
 
-    Raises `StackError` with the last lines of its log when it ends, or is not ready after ``seconds``.
+    Raises `StackError` with the last lines of its log if it ends, or is not ready after ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while child.poll() is None and time.monotonic() < deadline:

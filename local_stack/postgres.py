@@ -1,10 +1,10 @@
 """PostgreSQL for the Prefect server of a stack, from Debian's unpacked package; nothing is installed.
 
-It listens on a unix socket alone, in a folder that nobody else may enter, and asks the kernel who connects (``peer``,
-PostgreSQL manual, "Client Authentication"): there is no password that could leak, and no port. PostgreSQL refuses to
-run as root, so under root it runs as the user ``nobody``, with its data in a folder of that user's below the folder
-for temporary files, since the stack's own folder may be one that only root can enter. The toolchain's folder may be one
-too (a clone in root's home); then that folder gets a copy of the programs.
+It listens only on a unix socket in a private folder and authenticates clients through the kernel (``peer``, PostgreSQL
+manual, "Client Authentication"), so there is no password to leak and no port. PostgreSQL does not run as root, so under
+root it runs as the user ``nobody``, with its data in that user's folder below the folder for temporary files, since the
+stack's own folder may be accessible only to root. The same may be true of the toolchain's folder (a clone in root's
+home); then the programs are copied to that folder.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ _START_SECONDS = 120.0
 _INIT_SECONDS = 300.0
 _USER = "nobody"
 _ROLE = "prefect"
-# The socket's name has the port in it; the folder is ours alone, so the usual one will do.
+# The port is only part of the socket's name; the folder is private, so the default port is safe.
 _SOCKET = ".s.PGSQL.5432"
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "100",
-    # Its life is that of the stack: nothing needs to survive the machine.
+    # Its data need not outlive the stack.
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -50,14 +50,14 @@ _SETTINGS = {
 def postgres(
     folder: Path, traces: Footprint, *, toolchain: Toolchain | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Start an empty PostgreSQL, with its log in ``folder``; yields the URL that Prefect connects to it by.
+    """Start an empty PostgreSQL with its log in ``folder``; yield the URL for Prefect to connect to.
 
-    Raises `ToolMissing` where no package has it, `StackError` when it does not come up.
+    Raises `ToolMissing` if no package provides it, `StackError` if it does not start.
     """
     tools = toolchain or Toolchain()
-    # The tools last: their libraries may have come just now.
+    # The tools come last, because their libraries may have been fetched just now.
     environment = dict(env or {}) | tools.ensure(["postgres"])
-    # Its data and libraries are found beside the program itself, not beside a link to it.
+    # It finds its data and libraries relative to the program itself, not to a link.
     programs = {name: tools.program(name).resolve() for name in ("initdb", "postgres")}
     folder.mkdir(parents=True, exist_ok=True)
     private = _private_folder(traces)
@@ -85,7 +85,7 @@ def postgres(
 
 
 def _private_folder(traces: Footprint) -> Path:
-    """A folder with a short path (a socket's may have 107 bytes) that PostgreSQL's user alone may enter."""
+    """Create a folder only for PostgreSQL's user, with a short path (socket paths are limited to 107 bytes)."""
     folder = Path(tempfile.mkdtemp(prefix="soci-postgres-"))
     traces.record_folder(folder)
     if os.geteuid() == 0:
@@ -94,7 +94,7 @@ def _private_folder(traces: Footprint) -> Path:
 
 
 def _as_user() -> list[str]:
-    """What goes before a command line of PostgreSQL's."""
+    """Return the prefix that runs a command as PostgreSQL's user."""
     if os.geteuid() != 0:
         return []
     group = pwd.getpwnam(_USER).pw_gid
@@ -113,7 +113,7 @@ def _may_run(program: Path, as_user: list[str], env: Mapping[str, str]) -> bool:
 def _copied(
     programs: Mapping[str, Path], toolchain: Path, private: Path, env: Mapping[str, str]
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """The programs with all of their package in the private folder, and an environment that finds their libraries."""
+    """Copy the programs' whole package to the private folder; return the programs and an environment for them."""
     packages = (toolchain / "packages").resolve()
     if not programs["postgres"].is_relative_to(packages):
         return dict(programs), dict(env)
@@ -121,7 +121,7 @@ def _copied(
     shutil.copytree(package, private / "package", symlinks=True)
     libraries = toolchain / "lib"
     if libraries.is_dir():
-        # They are links into other packages.
+        # The links point into other packages, so their targets are copied.
         shutil.copytree(libraries, private / "lib")
     known = env.get("LD_LIBRARY_PATH", "").replace(str(libraries), str(private / "lib"))
     found = {name: private / "package" / program.relative_to(package) for name, program in programs.items()}
@@ -129,7 +129,7 @@ def _copied(
 
 
 def _initialised(initdb: list[str], private: Path, env: Mapping[str, str]) -> Path:
-    """Make an empty database cluster that this process's user, and nobody else, enters as Prefect's role."""
+    """Create a database cluster that only this process's user can access, as Prefect's role."""
     data = private / "data"
     access = ["--auth-local=peer", "--auth-host=reject", f"--username={_ROLE}"]
     run(
@@ -138,14 +138,14 @@ def _initialised(initdb: list[str], private: Path, env: Mapping[str, str]) -> Pa
         cwd=private,
         timeout=_INIT_SECONDS,
     )
-    # Overwritten in place, so that they stay that user's.
+    # Overwritten in place to keep the owner.
     (data / "pg_hba.conf").write_text("local all all peer map=stack\n")
     (data / "pg_ident.conf").write_text(f"stack {pwd.getpwuid(os.geteuid()).pw_name} {_ROLE}\n")
     return data
 
 
 def _is_ready(pid_file: Path) -> bool:
-    """Whether the server takes connections: the last line of its pid file says so, as pg_ctl reads it."""
+    """Whether the server accepts connections, by the last line of its pid file, as pg_ctl reads it."""
     try:
         lines = pid_file.read_text().splitlines()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Images for a machine that cannot build any: real per-architecture content from the Python package index.
 
-The wheels of one package for each platform, and the example's own files, become an OCI archive for each platform, as
-another build system might leave them. There is no interpreter in them, so they are published and read, not run.
+The wheels of one package for each platform and the example's own files become an OCI archive for each platform, as
+another build system might produce. They contain no interpreter, so they are published and read, but not run.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.platform import Platform
 
 PACKAGE = "numpy==2.2.6"
-"""A package with compiled code, whose wheel is above 10 MiB and exists for both architectures."""
+"""A package with compiled code whose wheel is larger than 10 MiB and exists for both architectures."""
 
 _PYTHON = "3.11"
 _WHEEL_PLATFORMS = {"amd64": "manylinux2014_x86_64", "arm64": "manylinux2014_aarch64"}
 _SITE = "opt/hello-web/lib"
-_CREATED = 1_704_067_200  # 2024-01-01: the archives depend on their content alone
+_CREATED = 1_704_067_200  # 2024-01-01: the archives depend only on their content
 
 
 def prebuilt_archives(
     folder: Path, platforms: Sequence[Platform], *, application: Path, toolchain: Toolchain | None = None
 ) -> Path:
-    """Write ``linux-amd64.tar`` and its like, an OCI archive for each platform, into ``folder``, which is returned."""
+    """Write an OCI archive for each platform (``linux-amd64.tar``, …) into ``folder``; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tools = toolchain or Toolchain()
     for platform in platforms:
@@ -53,7 +53,7 @@ def prebuilt_archives(
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve a folder over HTTP on loopback while the block runs: workers share no disk. Yields the base address."""
+    """Serve a folder over HTTP on loopback during the block, since workers share no disk. Yields the base URL."""
     handler = functools.partial(_Quiet, directory=str(folder))
     with ThreadingHTTPServer((LOOPBACK, 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, name="archives", daemon=True)

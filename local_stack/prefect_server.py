@@ -1,4 +1,4 @@
-"""A Prefect server of our own: a home of its own, SQLite or PostgreSQL, a free port, and nothing sent anywhere."""
+"""A private Prefect server: separate home, SQLite or PostgreSQL, a free port, and no telemetry."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 from local_stack.ports import LOOPBACK, answers, free_port, wait_until
 from soci_pipeline.machine.programs import background
 
-# About 15 s on an idle machine; much longer where every core is busy.
+# About 15 s on an idle machine; much longer if all cores are busy.
 _START_SECONDS = 300.0
-# Prefect's shipped heartbeat is 180 s; with the automation that `setup` makes, a branch whose machine died is
-# declared crashed 130 s after its last one.
+# Prefect's default heartbeat is 180 s. With this value and the automation that `setup` creates, a branch whose machine
+# died is marked as crashed 130 s after its last heartbeat.
 _HEARTBEAT_SECONDS = 30
 
 
@@ -25,7 +25,7 @@ class PrefectServer:
     api_url: str
     ui_url: str
     env: Mapping[str, str] = field(repr=False)
-    """An environment for its clients that have no home of their own: `client_environment` with the server's home."""
+    """An environment for clients without a home of their own: `client_environment` with the server's home."""
 
 
 @contextlib.contextmanager
@@ -36,10 +36,10 @@ def prefect_server(
     database: str | None = None,
     deployed: Path | None = None,
 ) -> Iterator[PrefectServer]:
-    """Start a server with its home in ``folder``; raises `StackError`.
+    """Start a server with its home in ``folder``; raise `StackError`.
 
-    ``database`` is a connection URL without a password (`local_stack.postgres`); else SQLite in its home, which
-    begins as a copy of the file ``deployed`` where that is given.
+    ``database`` is a connection URL without a password (`local_stack.postgres`); the default is SQLite in the home,
+    which starts as a copy of the file ``deployed`` if that is given.
     """
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def prefect_server(
 
 
 def _prepare_sqlite(file: Path, deployed: Path | None) -> None:
-    # SQLite gives the files beside it the same mode. An empty file is a new database.
+    # SQLite gives its additional files the same mode. An empty file is a new database.
     file.touch(mode=0o600)
     file.chmod(0o600)
     if deployed is not None:
@@ -74,14 +74,14 @@ def _prepare_sqlite(file: Path, deployed: Path | None) -> None:
 
 
 def database_of(home: Path) -> Path:
-    """The SQLite file of a server with this home; beside it lies its write-ahead log."""
+    """Return the SQLite file of a server with this home; its write-ahead log is next to it."""
     return home / "prefect.db"
 
 
 def client_environment(api_url: str, home: Path, *, env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """An environment for a process that talks to the server and keeps Prefect's files in ``home``.
+    """Return an environment for a process that talks to the server and keeps Prefect's files in ``home``.
 
-    Prefect's variables of the machine are left out: a profile or a key of the user's must not lead elsewhere.
+    Prefect variables of the machine are removed, so that a profile or key of the user is never used.
     """
     home.mkdir(parents=True, exist_ok=True)
     given = os.environ if env is None else env

@@ -1,4 +1,4 @@
-"""One publication through a local stack: the flow run that does it, its progress, and what it has published."""
+"""Publish through a local stack: the flow run, its progress, and its result."""
 
 import logging
 import re
@@ -20,7 +20,7 @@ from soci_pipeline.soci.index.records import PlatformImage
 
 _LOOK_SECONDS = 1.0
 _PATIENCE_SECONDS = 3600.0
-# What Prefect says of every task and every process, and what BuildKit says of every moment of a download.
+# Prefect's messages for every task and process, and BuildKit's for every moment of a download.
 _DULL = re.compile(
     r"Finished in state Completed|Worker '|Running \d+ deployment pull|(Executing d|D)eployment step|All dep"
     r"|#\d+ (sha256:[0-9a-f]{64} \S+ / |\.\.\.)"
@@ -29,7 +29,7 @@ _DULL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What a finished run has published."""
+    """The result of a finished run."""
 
     reference: str
     """``registry/repository:tag``."""
@@ -41,7 +41,7 @@ class Publication:
 
 
 def publish(stack: Stack, repository: str, parameters: Mapping[str, Any]) -> Publication:
-    """Run ``publish-image/publish`` for a repository of the stack's registry to its end, with its log as progress.
+    """Run ``publish-image/publish`` for a repository of the stack's registry to its end; show its log as progress.
 
     Raises `BranchFailed` with the message of a run that does not complete, `DeadlineExceeded` after an hour.
     """
@@ -75,7 +75,7 @@ def _follow(api: PrefectApi, run: str, deadline: float) -> None:
         state = api.state(run)
         _show_log(api, run, shown)
         if state.is_final:
-            # The last lines arrive a moment after the state.
+            # The last lines arrive shortly after the state.
             time.sleep(_LOOK_SECONDS)
             _show_log(api, run, shown)
         if state.is_completed:
@@ -88,7 +88,7 @@ def _follow(api: PrefectApi, run: str, deadline: float) -> None:
 
 
 def _show_log(api: PrefectApi, run: str, shown: dict[str, int]) -> None:
-    """Log what is new since the ``shown``-th line of each run."""
+    """Log the lines that are new since the ``shown``-th line of each run."""
     for each, name in ({run: "publish"} | api.children(run)).items():
         for level, text in api.log_lines(each, offset=shown.get(each, 0)):
             shown[each] = shown.get(each, 0) + 1

@@ -1,4 +1,4 @@
-"""A registry on loopback: this project's own, or Debian's docker-registry, each as a process of its own."""
+"""A registry on loopback: this project's own, or Debian's docker-registry, each in a separate process."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ _START_SECONDS = 120.0
 
 @contextlib.contextmanager
 def embedded_registry(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Serve ``folder/content`` as a registry; yields its address, ``127.0.0.1:PORT``."""
+    """Serve ``folder/content`` as a registry; yield its address, ``127.0.0.1:PORT``."""
     port = free_port()
     command = ["-m", "soci_pipeline", "registry", "serve", str(folder / "content")]
     argv = [sys.executable, *command, "--host", LOOPBACK, "--port", str(port)]
@@ -27,12 +27,12 @@ def embedded_registry(folder: Path, *, env: Mapping[str, str] | None = None) -> 
 def docker_registry(
     folder: Path, *, toolchain: Toolchain | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Run the distribution project's registry 2.8 from Debian's package; yields its address, ``127.0.0.1:PORT``."""
+    """Run the distribution project's registry 2.8 from Debian's package; yield its address, ``127.0.0.1:PORT``."""
     tools = (toolchain or Toolchain()).ensure(["docker-registry"])
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "registry.yml"
-    # JSON is YAML too.
+    # JSON is valid YAML.
     configuration.write_text(json.dumps(_configuration(folder, port)))
     argv = ["docker-registry", "serve", str(configuration)]
     with _serving("docker-registry", argv, folder, port, tools | dict(env or {})) as address:

@@ -1,7 +1,7 @@
-"""The local stack: a Prefect server, a registry, a git server and a worker for each pool, on this machine alone.
+"""The local stack: a Prefect server, a registry, a git server and a worker for each pool, on one machine.
 
-Everything has a home of its own below one folder and listens on a free port of the loopback interface. What is started
-is stopped on any exit; what a killed stack left is taken away by the next one in the same folder.
+Every part has a separate home below one folder and listens on a free port of the loopback interface. What is started is
+stopped on any exit; what a killed stack left behind is cleaned up by the next one in the same folder.
 """
 
 import contextlib
@@ -43,40 +43,40 @@ class Stack:
     prefect_api_url: str
     prefect_ui_url: str
     registry: str
-    """The registry's address, ``127.0.0.1:PORT``; it is spoken to without TLS."""
+    """The registry's address, ``127.0.0.1:PORT``; it is accessed without TLS."""
     docker_host: str | None
     git: GitServer
     workers: Mapping[str, Worker]
-    """The workers by the name of their pool."""
+    """The workers by pool name."""
     env: Mapping[str, str] = field(repr=False)
-    """An environment for programs beside the workers: the API, the engine, the tools."""
+    """An environment for programs other than the workers: the API, the engine, the tools."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What a stack consists of, and how its workers run."""
+    """The parts of a stack, and options of its workers."""
 
     engine: Engine | None = None
-    """None gives workers that build nothing."""
+    """None starts workers that cannot build."""
     platforms: Sequence[Platform] = PLATFORMS
     toolchain: Toolchain = field(default_factory=Toolchain)
     database: Database = "sqlite"
-    """What the Prefect server keeps its state in; PostgreSQL comes from Debian's package."""
+    """The database of the Prefect server; PostgreSQL comes from Debian's package."""
     deployed: Path | None = None
-    """An SQLite database in which `deploy` has already made pools and deployments: a copy of it saves that time."""
+    """An SQLite database in which `deploy` has already created pools and deployments; copying it saves that time."""
     limits: Mapping[str, int] = field(default_factory=dict)
-    """How many runs the worker of a pool takes at once; unlimited for a pool that is not listed."""
+    """The number of runs that a pool's worker takes at once; unlimited for a pool that is not listed."""
     isolated: bool = False
     """Whether each worker runs in a mount namespace that hides the other folders; requires root."""
     worker_python: bool = True
-    """Whether the pools know the Python of the workers, which starts runs sooner (`setup --worker-python`)."""
+    """Whether the pools know the workers' Python, which makes runs start sooner (`setup --worker-python`)."""
     poll_seconds: int = 1
-    """How often a worker asks for work."""
+    """The interval at which a worker polls for runs."""
 
 
 @contextlib.contextmanager
 def local_stack(folder: Path, options: StackOptions) -> Iterator[Stack]:
-    """Start everything, make the pools, deploy the flows, and wait until the workers poll; raises `StackError`."""
+    """Start everything, create the pools, deploy the flows, and wait until the workers poll; raise `StackError`."""
     folder = folder.absolute()
     project = project_folder()
     started = time.monotonic()
@@ -110,7 +110,7 @@ def local_stack(folder: Path, options: StackOptions) -> Iterator[Stack]:
 
 @contextlib.contextmanager
 def _telling_its_end() -> Iterator[None]:
-    """Say that the stack is being stopped, which takes seconds, before it is; whatever ended it."""
+    """Log that the stack is being stopped, because that takes seconds."""
     try:
         yield
     finally:
@@ -118,7 +118,7 @@ def _telling_its_end() -> Iterator[None]:
 
 
 def _forget(folder: Path) -> None:
-    """Remove what an earlier run published: it would be there already."""
+    """Remove what an earlier run published, so that it is published again."""
     for name in ("registry", "git", "postgres", "prefect", "workers"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -149,7 +149,7 @@ def _servers(folder: Path, traces: Footprint, options: StackOptions, *, env: Map
 def _workers(
     folder: Path, server: PrefectServer, options: StackOptions, *, env: Mapping[str, str], isolation: Isolation | None
 ) -> Iterator[dict[str, StartedWorker]]:
-    """A worker for each pool, in folders below ``folder``; all of them poll."""
+    """Start a worker for each pool, in folders below ``folder``, and wait until all of them poll."""
     pools = _pools(options.platforms)
     logger().info("starting a worker for each of %s", ", ".join(pools))
     with contextlib.ExitStack() as stack:
@@ -170,9 +170,9 @@ def _pools(platforms: Sequence[Platform]) -> tuple[str, ...]:
 
 
 def deploy(server: PrefectServer, project: Path, *, worker_python: bool = True) -> None:
-    """Make the work pools on a server and deploy the flows of a checkout; raises `StackError`.
+    """Create the work pools on a server and deploy the flows of a checkout; raise `StackError`.
 
-    Where the flows come from stays open in the deployments: each worker has it in its environment.
+    The deployments do not say where the flows come from: each worker has that in its environment.
     """
     logger().info("making the work pools and deploying the flows")
     try:
@@ -191,7 +191,7 @@ def deploy(server: PrefectServer, project: Path, *, worker_python: bool = True) 
 def _worker_environment(engine: Engine | None, flows: Served) -> dict[str, str]:
     environment = _flows_environment(flows)
     if engine is not None and engine.private:
-        # It has no bridge of its own, so that it can run beside another engine.
+        # It has no bridge, so that it can run next to another engine.
         environment["SOCI_PIPELINE_BUILD_NETWORK"] = "host"
     return environment
 
@@ -205,5 +205,5 @@ def _isolation(folder: Path, project: Path, tools: Toolchain, traces: Footprint)
         raise StackError("only root can isolate workers in mount namespaces")
     aside = Path(tempfile.mkdtemp(prefix="soci-aside-"))
     traces.record_folder(aside)
-    # Python and the library stay: every real worker has them too.
+    # Python and the library stay visible: every real worker has them too.
     return Isolation(hide=(project, folder), keep=(Path(sys.prefix), project / "src", tools.folder), aside=aside)

@@ -1,7 +1,7 @@
-"""The tools of the local stack and the real tests: fetched as packages, unpacked into one folder, put on a PATH.
+"""The tools of the local stack and the real tests: downloaded as packages, unpacked into one folder, put on a PATH.
 
-Nothing is installed on the machine. Each package has a folder of its own under ``packages/``, which appears whole or
-not at all; ``bin/`` holds one link for each program. A second version of a tool has a separate folder beside ``bin``.
+Nothing is installed on the machine. Each package has a folder below ``packages/`` that is created atomically; ``bin/``
+has one link for each program. A second version of a tool has a separate folder next to ``bin``.
 """
 
 import os
@@ -20,16 +20,17 @@ from soci_pipeline.log import logger
 from soci_pipeline.machine.programs import run
 
 VARIABLE = "SOCI_PIPELINE_TOOLCHAIN"
-"""The environment variable that names another toolchain folder."""
+"""The environment variable for another toolchain folder."""
 
 _PLUGINS = "usr/libexec/docker/cli-plugins"
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool's package, the release that it is taken from, and its programs within the package.
+    """A tool's package, the release from which it is taken, and its programs within the package.
 
-    Where a package's name has its version in it, ``package`` is the name in each release; ``*`` in ``files`` is any.
+    If the package's name contains a version, ``package`` maps each release to its name; ``*`` in ``files`` is a
+    wildcard.
     """
 
     suite: Suite
@@ -45,7 +46,7 @@ TOOLS: Mapping[str, Tool] = {
     "containerd": Tool(
         Suite.NEWER, "containerd", ("usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr")
     ),
-    # A newer runc is tied to a newer C library than the release's.
+    # A newer runc needs a newer C library than the release has.
     "runc": Tool(Suite.OWN, "runc", ("usr/sbin/runc",)),
     "soci": Tool(Suite.NEWER, "soci-snapshotter", ("usr/bin/soci", "usr/bin/soci-snapshotter-grpc")),
     "oras": Tool(Suite.NEWER, "oras", ("usr/bin/oras",)),
@@ -55,7 +56,7 @@ TOOLS: Mapping[str, Tool] = {
     "qemu-user-static": Tool(
         Suite.OWN, "qemu-user-static", ("usr/bin/qemu-aarch64-static", "usr/bin/qemu-x86_64-static")
     ),
-    # Tied to the C library and to ICU of its release.
+    # Tied to its release's C library and ICU.
     "postgres": Tool(
         Suite.OWN,
         {
@@ -71,12 +72,12 @@ TOOLS: Mapping[str, Tool] = {
 SECOND_RELEASES: Mapping[str, Tool] = {
     "cosign-3": Tool(Suite.UNSTABLE, "cosign", ("usr/bin/cosign",)),
 }
-"""Other releases of these tools, whose programs have the same names: each has a separate folder beside ``bin``."""
+"""Other releases of these tools, whose programs have the same names; each has a separate folder next to ``bin``."""
 
 ENGINE = ("dockerd", "docker", "buildx", "containerd", "runc")
-"""What a private Docker engine consists of."""
+"""The parts of a private Docker engine."""
 
-# Which package of the machine's own release brings a library that a tool is linked against.
+# The package in the machine's own release for each library that a tool is linked against.
 _LIBRARIES = {
     "libsystemd.so.0": "libsystemd0",
     "libseccomp.so.2": "libseccomp2",
@@ -99,15 +100,15 @@ _LIBRARIES = {
     "liblber.so.2": "libldap2",
     "libsasl2.so.2": "libsasl2-2",
 }
-# ICU's packages have its version in their name, as its libraries have: libicuuc.so.72 is in libicu72.
+# ICU's packages and libraries both have the version in their names: libicuuc.so.72 is in libicu72.
 _ICU = re.compile(r"libicu[a-z0-9]+\.so\.(\d+)")
 _NOT_FOUND = re.compile(r"^\s*(\S+) => not found", re.MULTILINE)
-# Debian's packages keep the ``lib`` of a merged /usr at the top until trixie.
+# Until trixie, Debian's packages have the ``lib`` of a merged /usr at the top level.
 _LIBRARY_FOLDERS = ("usr/lib/*-linux-gnu", "lib/*-linux-gnu")
 
 
 def default_folder() -> Path:
-    """``$SOCI_PIPELINE_TOOLCHAIN``, or ``.toolchain`` in the work tree of this project, or a folder in the cache."""
+    """Return ``$SOCI_PIPELINE_TOOLCHAIN``, or ``.toolchain`` in this project's work tree, or a folder in the cache."""
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named).absolute()
@@ -119,7 +120,7 @@ def default_folder() -> Path:
 
 
 class Toolchain:
-    """A folder of unpacked tools; safe for several processes at once, and quick when all is there."""
+    """A folder of unpacked tools; safe for concurrent processes, and fast if all tools are present."""
 
     def __init__(self, folder: Path | None = None, *, os_release: Path = OS_RELEASE) -> None:
         self._os_release = os_release
@@ -127,10 +128,10 @@ class Toolchain:
         self.bin = self.folder / "bin"
 
     def ensure(self, names: Iterable[str]) -> dict[str, str]:
-        """Have the tools, and return an environment with them first on its PATH.
+        """Fetch missing tools, and return an environment with all tools first on its PATH.
 
-        What the package archive cannot give is taken from the PATH. Raises `ToolMissing` with the reason and the
-        package, and `ToolFailed` when a download fails.
+        Tools that the package archive lacks are taken from the PATH. Raises `ToolMissing` with the reason and the
+        package, and `ToolFailed` if a download fails.
         """
         missing = [name for name in dict.fromkeys(names) if not self._is_there(name)]
         if missing:
@@ -140,7 +141,7 @@ class Toolchain:
         return self.environment()
 
     def environment(self) -> dict[str, str]:
-        """The process's own environment with the tools first on its PATH, and their libraries and plugins findable."""
+        """Return this process's environment with the tools first on its PATH, and their libraries findable."""
         environment = dict(os.environ)
         environment["PATH"] = os.pathsep.join([str(self.bin), environment.get("PATH", os.defpath)])
         libraries = self.folder / "lib"
@@ -150,18 +151,18 @@ class Toolchain:
         return environment
 
     def program(self, name: str) -> Path:
-        """The path of a program (``dockerd``, ``ctr``, …) that `ensure` has brought or found."""
+        """Return the path of a program (``dockerd``, ``ctr``, …) that `ensure` has fetched or found."""
         found = shutil.which(name, path=self.environment()["PATH"])
         if found is None:
             raise ToolMissing(f"the program {name!r} is neither in {self.bin} nor on the PATH")
         return Path(found)
 
     def folder_of(self, name: str) -> Path:
-        """The folder with the links to a tool's programs."""
+        """Return the folder with the links to a tool's programs."""
         return self.folder / f"bin-{name}" if name in SECOND_RELEASES else self.bin
 
     def docker_configuration(self) -> Path:
-        """A folder for ``DOCKER_CONFIG`` that knows the unpacked plugins and holds no credentials."""
+        """Return a folder for ``DOCKER_CONFIG`` with the unpacked plugins and no credentials."""
         folder = self.folder / "docker-config"
         plugins = folder / "cli-plugins"
         plugins.mkdir(parents=True, exist_ok=True)
@@ -176,7 +177,7 @@ class Toolchain:
 
     @cached_property
     def _unstable_archive(self) -> PackageArchive:
-        # With lists of its own: they are as long as those of the other suites, and only some tests need them.
+        # With separate lists: they are as long as those of the other suites, and only some tests need them.
         release = Release.of_this_machine(self._os_release)
         return PackageArchive(self.folder / "apt-unstable", release=release, suites=(Suite.UNSTABLE,))
 
@@ -193,7 +194,7 @@ class Toolchain:
         try:
             unpacked = self._unpacked(self._package(name, tool), tool.suite)
         except ToolMissing as error:
-            # Elsewhere than on Debian a tool that somebody has installed will do.
+            # On systems other than Debian, an installed tool is good enough.
             if name not in SECOND_RELEASES and all(shutil.which(Path(file).name) for file in tool.files):
                 return
             raise ToolMissing(f"{name} is not here: {error.reason}", advice=error.advice) from error
@@ -226,8 +227,8 @@ class Toolchain:
         return place
 
     def _bring_libraries(self, program: Path) -> None:
-        """Libraries that the machine lacks come from its own release; a complete machine needs none."""
-        # Bounded: a library that is brought may need one more.
+        """Fetch libraries that the machine lacks from its own release."""
+        # Bounded: a fetched library may need another one.
         for _ in _LIBRARIES:
             lacking = _lacking_libraries(program, self.environment())
             if not lacking:
@@ -255,7 +256,7 @@ def _tool(name: str) -> Tool:
 
 
 def _programs(unpacked: Path, tool: Tool) -> list[Path]:
-    """The programs of a tool in its unpacked package; raises `ToolMissing` where the package has another content."""
+    """Return the programs of a tool in its unpacked package; raise `ToolMissing` if the content is unexpected."""
     found = {pattern: sorted(unpacked.glob(pattern)) for pattern in tool.files}
     for pattern, paths in found.items():
         if len(paths) != 1:
@@ -272,12 +273,12 @@ def _lacking_libraries(program: Path, env: Mapping[str, str]) -> list[str]:
     try:
         return _NOT_FOUND.findall(run(["ldd", program], env=env).stdout)
     except ToolFailed:
-        # A static program has no libraries, and ldd calls that a failure.
+        # A static program has no libraries, which ldd reports as a failure.
         return []
 
 
 def _link(link: Path, target: Path) -> None:
-    """Point a link at a target, at once; several processes may do so."""
+    """Point a link at a target atomically; several processes may do so at once."""
     fresh = link.with_name(f".{link.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target)

@@ -1,4 +1,4 @@
-"""Prefect process workers, each with a home, a working folder and temporary files of its own."""
+"""Prefect process workers, each with a separate home, working folder and folder for temporary files."""
 
 import contextlib
 import subprocess
@@ -20,7 +20,7 @@ _START_SECONDS = 240.0
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that polls its pool. Its process leads the process group that its flow runs are started from."""
+    """A worker that polls its pool. Its process leads the process group from which its flow runs are started."""
 
     name: str
     pool: str
@@ -34,23 +34,23 @@ POLL = "PREFECT_WORKER_QUERY_SECONDS"
 
 @dataclass(frozen=True, slots=True)
 class StartedWorker(Worker):
-    """A worker of this process, which can wait for its end."""
+    """A worker started by this process, which can wait for its end."""
 
     process: subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """Folders that a worker must not see, and those in them that it needs all the same."""
+    """Folders that a worker must not see, and those in them that it still needs."""
 
     hide: Sequence[Path]
     keep: Sequence[Path]
     aside: Path
-    """An empty folder outside of all hidden ones."""
+    """An empty folder outside all hidden ones."""
 
 
 def pool_of(platform: Platform) -> str:
-    """The work pool whose workers build for a platform: ``soci-arm64`` for linux/arm64."""
+    """Return the work pool whose workers build for a platform: ``soci-arm64`` for linux/arm64."""
     return f"soci-{platform.normalised().architecture}"
 
 
@@ -64,10 +64,10 @@ def worker(
     isolation: Isolation | None = None,
     limit: int | None = None,
 ) -> Iterator[StartedWorker]:
-    """Start a worker of the type ``process`` for a pool, at home in ``folder``; `wait_for` tells when it polls.
+    """Start a ``process`` worker for a pool with its home in ``folder``; use `wait_for` to wait until it polls.
 
-    ``limit`` is how many runs it takes at once; as many as there are where nothing is said. It asks for work every
-    second, or as often as ``PREFECT_WORKER_QUERY_SECONDS`` in ``env`` says.
+    ``limit`` is the number of concurrent runs, unlimited by default. The worker polls every second, or at the interval
+    in ``PREFECT_WORKER_QUERY_SECONDS`` of ``env``.
     """
     home = folder.absolute()
     for name in ("tmp", "work"):
@@ -80,7 +80,7 @@ def worker(
         POLL: env.get(POLL, "1"),
     }
     name = f"{pool}-local"
-    # The pools are made by `setup`: a worker that made its own would hide that one is missing.
+    # `setup` creates the pools: a worker that created its own would hide that one is missing.
     options = ["--pool", pool, "--type", "process", "--name", name, "--install-policy", "never"]
     if limit is not None:
         options += ["--limit", str(limit)]
@@ -94,7 +94,7 @@ def worker(
 
 
 def wait_for(workers: Sequence[StartedWorker], api_url: str) -> None:
-    """Return when each worker polls its pool; raises `StackError` with the log of one that does not."""
+    """Wait until each worker polls its pool; raise `StackError` with the log of one that does not."""
     with PrefectApi(api_url) as api:
         for each in workers:
             wait_until(

@@ -1,1 +1,1 @@
-"""Prefect tasks: each is a retry policy, one call into the library, and what the UI should show of it."""
+"""Prefect tasks: each combines a retry policy, one call into the library, and what the UI shows of it."""

@@ -1,4 +1,4 @@
-"""What a run leaves in the UI: a page for each branch, a summary of each flow, and a link to the image."""
+"""Artifacts of a run in the UI: a page for each branch, a summary of each flow, and a link to the image."""
 
 import hashlib
 import re
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 
 def key_of(kind: str, image: ImageReference, *more: str) -> str:
-    """The key under which the UI collects the history of one image: lower-case letters, digits and dashes.
+    """Return the key under which the UI groups the artifacts of one image: lower-case letters, digits and dashes.
 
-    Two images never share one, which their names alone, written so, might do.
+    A hash keeps keys unique: the names of two images may be equal once they are reduced to these characters.
     """
     mark = hashlib.sha256(image.name.encode()).hexdigest()[:8]
     return re.sub(r"[^a-z0-9]+", "-", "-".join([kind, image.repository, *more, mark]).lower()).strip("-")
 
 
 def make_artifact(make: Callable[..., Any], **fields: Any) -> None:
-    """Make an artifact once the server is there; what it shows has happened, so its lack fails no run.
+    """Create an artifact once the server is reachable; if that fails, only log it, because the work is already done.
 
-    The run's log says where a page of markdown is: nothing else in Prefect's UI leads to the page of all artifacts.
+    The log contains the URL of a Markdown page: nothing else in Prefect's UI links to the page of all artifacts.
     """
     try:
         made = patiently(lambda: make(**fields))
@@ -49,7 +49,7 @@ def make_artifact(make: Callable[..., Any], **fields: Any) -> None:
 
 
 def show_branch(image: ImageReference, branch: PlatformImage) -> None:
-    """The layers of one platform: what is indexed, and why the others are not."""
+    """Show the layers of one platform: which are indexed, and why the others are not."""
     make_artifact(
         create_markdown_artifact,
         markdown=branch_page(image, branch),
@@ -59,7 +59,7 @@ def show_branch(image: ImageReference, branch: PlatformImage) -> None:
 
 
 def show_publication(shown: Shown) -> None:
-    """The run at a glance, and a link to the image where its registry has a page for it."""
+    """Show a summary of the run, and a link to the image if its registry has a page for it."""
     image, index = shown.image, shown.published.index
     make_artifact(
         create_markdown_artifact,
@@ -79,7 +79,7 @@ def show_publication(shown: Shown) -> None:
 
 
 def show_verification(image: ImageReference, target: str | Digest, report: VerificationReport) -> None:
-    """What the gate read and found."""
+    """Show what the gate read, and its findings."""
     make_artifact(
         create_markdown_artifact,
         markdown=verification(image, target, report),
@@ -89,7 +89,7 @@ def show_verification(image: ImageReference, target: str | Digest, report: Verif
 
 
 def show_retention(image: ImageReference, done: "Pruned") -> None:
-    """What retention deleted, or would, and why the rest stays."""
+    """Show what retention deleted (or would delete), and why the rest is kept."""
     verb = "would go" if done.dry_run else "gone"
     make_artifact(
         create_markdown_artifact,
@@ -100,7 +100,7 @@ def show_retention(image: ImageReference, done: "Pruned") -> None:
 
 
 def show_indexing_plan(image: ImageReference, found: "IndexedImage") -> None:
-    """What indexing would fetch and save."""
+    """Show what indexing would download and save."""
     make_artifact(
         create_markdown_artifact,
         markdown=indexing_plan(image, found),

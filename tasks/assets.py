@@ -1,4 +1,4 @@
-"""A published image as an asset of Prefect: an event that automations can start something with."""
+"""Record a published image as a Prefect asset: an event that can trigger automations."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tasks.summary import Shown
 
 
 def asset_key(image: ImageReference) -> str:
-    """The key of an image's asset; Prefect takes no brackets in it, as a host by its IPv6 address has."""
+    """Return the key of an image's asset; without brackets (of an IPv6 host), which Prefect does not accept."""
     return f"oci://{image.name}".replace("[", "").replace("]", "")
 
 
@@ -33,7 +33,7 @@ def record_asset(shown: Shown) -> None:
 
 
 def metadata(shown: Shown) -> dict[str, Any]:
-    """What the event says of the image."""
+    """Return the image's metadata in the event."""
     published, source = shown.published, shown.source
     facts: dict[str, Any] = {
         "reference": published.reference,

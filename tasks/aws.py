@@ -1,4 +1,4 @@
-"""AWS credentials from a block of Prefect's, for a registry on ECR; without one boto3 looks for its own."""
+"""AWS credentials for ECR from a Prefect block; without one, boto3 uses its own chain."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def session_of(block: Block, place: str) -> "boto3.Session":
-    """The session of a block of the type AwsCredentials; raises `InvalidInput` for a block of another type."""
+    """Return the session of an AwsCredentials block; raise `InvalidInput` for a block of another type."""
     make = getattr(block, "get_boto3_session", None)
     if make is None:
         raise InvalidInput(
@@ -30,15 +30,15 @@ def session_of(block: Block, place: str) -> "boto3.Session":
 
 
 def ecr_session(settings: Settings) -> "boto3.Session | None":
-    """The session that the settings name for ECR, or None; raises `InvalidInput` where there is no such block."""
+    """Return the session for ECR from the settings, or None; raise `InvalidInput` if the block does not exist."""
     place = settings.ecr.credentials_block
     return None if place is None else session_of(load_block(place), place)
 
 
 def load_block(place: str) -> Block:
-    """A block by type and name (``aws-credentials/publisher``).
+    """Load a block by type and name (``aws-credentials/publisher``).
 
-    Raises `InvalidInput` where there is none, and where what it holds does not match its type.
+    Raises `InvalidInput` if it does not exist or its content does not match its type.
     """
     try:
         block: Block = patiently(lambda: Block.load(place, _sync=True))  # type: ignore[call-arg, assignment]
@@ -47,7 +47,7 @@ def load_block(place: str) -> Block:
             raise InvalidInput(
                 f"there is no block {place}", advice="Make it in the Prefect UI, or with `prefect block create`."
             ) from error
-        # Not as a cause: pydantic's words quote what the block holds.
+        # Without a cause: pydantic's message quotes the block's content.
         raise InvalidInput(
             f"the block {place} does not match its type ({type(error).__name__})",
             advice="Save it again in the Prefect UI, with all its fields.",
@@ -56,5 +56,5 @@ def load_block(place: str) -> Block:
 
 
 def connected(image: ImageReference, settings: Settings) -> RegistryClient:
-    """A client for the registry of an image, with the credentials of the block that the settings name, if any."""
+    """Return a client for the image's registry, with the credentials of the block in the settings, if any."""
     return connect(image, settings, aws=ecr_session(settings))

@@ -1,7 +1,7 @@
-"""The branches of a publication: one deployment run for each platform, started at once, waited for, cancelled with it.
+"""The branches of a publication: start one deployment run per platform, wait for all, cancel them with it.
 
-`run_deployment` never raises for a failed child, so every state is looked at here. A branch's record comes back as an
-artifact of its run and is read by the run's id: a key would be shared by all runs.
+`run_deployment` never raises for a failed child, so every state is checked here. A branch's record is an artifact of
+its run and is read by run id, since a key would be shared by all runs.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _UNFINISHED = [kind for kind in StateType if kind not in TERMINAL_STATES]
 
 
 def deployment_of(platform: Platform) -> str:
-    """The deployment that builds for a platform; its work pool has the machines."""
+    """Return the deployment that builds for a platform; its work pool has the machines."""
     return f"build-platform/{platform.slug}"
 
 
@@ -57,10 +57,10 @@ class Started:
 
 
 def start(request: BranchRequest, *, parent: str, flows_version: str) -> Started:
-    """Start the branch of one platform, or take over the one that an earlier attempt of the same parent has started.
+    """Start the branch of one platform, or reuse the one that an earlier attempt of the same parent started.
 
-    A branch is taken over where it works or has worked on the same request and did not end badly. One that failed,
-    crashed or was cancelled is started anew, and so is one for another commit: a name such as `main` may have moved.
+    A branch is reused if it is running or completed for the same request. A branch that failed, crashed or was
+    cancelled is started again, and so is one for another commit: a name such as `main` may have moved.
     """
     platform = request.platform
     branch = request.model_dump(mode="json")
@@ -85,18 +85,18 @@ def start(request: BranchRequest, *, parent: str, flows_version: str) -> Started
             timeout=0,
         )
     )
-    started = cast("FlowRun", made)  # a coroutine for callers that are one
+    started = cast("FlowRun", made)  # a coroutine only in async callers
     logger().info("started %s as flow run %s", platform, started.id)
     return Started(platform, started.id)
 
 
 def _key(key: str, number: int) -> str:
-    """The idempotency key of an attempt; answers to a request that got lost do not make two runs."""
+    """Return the idempotency key of an attempt; it prevents a second run if the first response is lost."""
     return key if number == 1 else f"{key}-{number}"
 
 
 def _attempts(client: SyncPrefectClient, key: str) -> dict[int, FlowRun]:
-    """The runs that a branch has had so far, by the number of the attempt; deleted ones are missing."""
+    """Return the existing runs of a branch by attempt number; deleted ones are missing."""
     numbers = {_key(key, number): number for number in range(1, _MOST_ATTEMPTS + 1)}
     keys = FlowRunFilterIdempotencyKey(any_=list(numbers))
     runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=keys), limit=_MOST_ATTEMPTS)
@@ -117,7 +117,7 @@ def _may_be_taken_over(run: FlowRun, branch: Mapping[str, Any]) -> bool:
 
 @dataclass
 class _Waiting:
-    """What is known of the branches that are waited for.
+    """The state of the branches being waited for.
 
     ``idle`` are those that no worker has taken yet; ``crashes`` has the reason of each first crash.
     """
@@ -136,7 +136,7 @@ class _Waiting:
         logger().info("%s is done", platform)
 
     def crash(self, run_id: UUID, reason: str) -> None:
-        """Start a branch once more whose machine is gone; a second crash is a failure."""
+        """Restart a branch after its machine was lost; a second crash is a failure."""
         platform = self.left[run_id]
         if platform in self.crashes:
             self.fail(run_id, reason)
@@ -152,7 +152,7 @@ class _Waiting:
         if platform in self.crashes:
             reason = f"{reason}\n  It had been started once more, after: {self.crashes[platform]}"
         self.failures.setdefault(platform, FailedBranch(platform, reason, run_id))
-        # The error that ends the publication has the reason.
+        # Only this link: the error that ends the publication contains the reason.
         logger().warning("%s failed; its flow run has the log: %s", platform, run_page(run_id) or run_id)
 
 
@@ -165,12 +165,12 @@ def wait(
     deadline: float,
     clock: Clock = time.monotonic,
 ) -> tuple[Started, ...]:
-    """Return the runs that completed the branches, in their order; raise `BranchFailed` naming each that failed.
+    """Return the runs that completed the branches, in the given order; raise `BranchFailed` naming each that failed.
 
-    All have ended then. A branch whose run has crashed is started once more by ``again``, since another machine may
-    succeed where one was lost. ``deadline`` is a time of ``clock``. A branch without a worker, one that never starts
-    and one past the deadline are cancelled and count as failed. The server may be away for some minutes meanwhile;
-    raises `PrefectRefused` where it refuses this run's credentials.
+    Returns or raises after all branches have ended. A branch whose run crashed is restarted once by ``again``, since
+    another machine may succeed. ``deadline`` is a time of ``clock``. A branch without a worker, one that never starts
+    and one past the deadline are cancelled and count as failed. Tolerates an outage of the server for some minutes;
+    raises `PrefectRefused` if the server rejects this run's credentials.
     """
     waiting = _Waiting({branch.run_id: branch.platform for branch in started}, again)
     outage = Outage(clock=clock)
@@ -191,7 +191,7 @@ def wait(
 
 
 def _look(client: SyncPrefectClient, waiting: _Waiting, now: float) -> None:
-    """Take the branches that have ended off the list, and note which wait for a worker or for their first line."""
+    """Remove branches that have ended, and note which wait for a worker or for their first line."""
     asked = set(waiting.left)
     runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(asked))))
     for run in runs:
@@ -222,7 +222,7 @@ def _give_up(
     deadline: float,
     now: float,
 ) -> None:
-    """Cancel and fail the branches that will not end well by themselves."""
+    """Cancel and fail the branches that cannot complete on their own."""
     hopeless: dict[UUID, str] = {}
     idle = {waiting.left[run_id]: run_id for run_id in waiting.idle if run_id in waiting.left}
     taken = {waiting.left[run_id]: run_id for run_id in waiting.pending_since if run_id in waiting.left}
@@ -239,7 +239,7 @@ def _give_up(
 
 
 def _reason(run: FlowRun) -> str:
-    """Why a branch did not complete, in its own words."""
+    """Return why a branch did not complete, from its state's message."""
     state = run.state
     if state is None:
         return "its flow run has no state"
@@ -248,7 +248,7 @@ def _reason(run: FlowRun) -> str:
 
 
 def cancel(client: SyncPrefectClient, run_id: UUID, reason: str) -> None:
-    """Have a flow run ended: at once where nothing runs yet, else by the worker that has it; one may be deleted."""
+    """End a flow run, immediately if nothing runs yet, else through its worker; do nothing if it was deleted."""
     with contextlib.suppress(ObjectNotFound):
         run = client.read_flow_run(run_id)
         if run.state is None or run.state.is_final():
@@ -258,7 +258,7 @@ def cancel(client: SyncPrefectClient, run_id: UUID, reason: str) -> None:
 
 
 def cancel_children(parent: UUID, reason: str) -> int:
-    """Cancel what a publication has started and what has not ended yet; returns how many runs that were."""
+    """Cancel the unfinished runs that a publication has started; return their number."""
     return patiently(lambda: _cancel_children(parent, reason))
 
 

@@ -24,7 +24,7 @@ def build(work: branch.Branch, tree: Path) -> branch.Built:
     """The archive or layout that the builder made; build secrets exist as files for this long only."""
     progress = Progress(f"Build of {work.request.platform}")
     with run_log() as log, secret_files(work.request.build_secrets, work.folder) as secrets:
-        # The run's log is taken back by `run_log`.
+        # `run_log` resets the logger.
         LOGGER.set(StepLog(log, progress))
         connect = partial(connected, settings=work.settings)
         built = branch.build(work, tree, secrets=secrets, connect=connect, aws=_session(work))
@@ -33,5 +33,5 @@ def build(work: branch.Branch, tree: Path) -> branch.Built:
 
 
 def _session(work: branch.Branch) -> "boto3.Session | None":
-    """The session for a build cache on ECR; without a cache, no block is read."""
+    """Return the session for a build cache on ECR; without a cache, no block is read."""
     return None if work.request.cache is CacheMode.OFF else ecr_session(work.settings)

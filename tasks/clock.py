@@ -1,4 +1,4 @@
-"""The clock that waiting and progress go by, in seconds; tests bring their own."""
+"""The clock for waiting and progress, in seconds; tests pass their own."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,8 @@
-"""How an expected error ends a flow: a state whose message starts with the cause, and an artifact that explains it.
+"""End a flow that raises an expected error: a state whose message starts with the cause, and an artifact with details.
 
-Prefect makes the state of an exception itself, and its message then starts with "Flow run encountered an exception".
-A flow that returns a failed state ends in that one: retries, hooks and what the caller gets (the error, which is the
-state's data) stay the same.
+Prefect derives the state from an exception itself, and its message then starts with "Flow run encountered an
+exception". A flow that returns a failed state ends in that state; retries, hooks and what the caller gets (the error,
+which is the state's data) stay the same.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from tasks.outage import ERRORS
 from tasks.run_log import run_log
 from tasks.ui_links import run_page
 
-# Of a line in a block, in characters: more of them do not fit the page of an artifact, 1440 pixels wide.
+# Characters per line in a block; more do not fit an artifact's page at a width of 1440 pixels.
 _WIDTH = 78
 _MOST_LINES = 200
 
@@ -38,7 +38,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class FailedBranch:
-    """A branch that failed, why, and the flow run that has its log."""
+    """A branch that failed, its reason, and the flow run with its log."""
 
     platform: Platform
     reason: str
@@ -46,7 +46,7 @@ class FailedBranch:
 
 
 class BranchesFailed(BranchFailed):
-    """The branches that kept a publication from being made; each one's own cause comes first."""
+    """The branches that prevented a publication, each with its own cause first."""
 
     def __init__(self, branches: tuple[FailedBranch, ...]) -> None:
         lines = [f"{branch.platform}: {branch.reason}" for branch in branches]
@@ -59,9 +59,9 @@ class BranchesFailed(BranchFailed):
 
 
 def explained(function: Callable[P, Answer]) -> Callable[P, Answer]:
-    """Let a flow end in a failed state that says why, instead of raising an expected error.
+    """Make a flow end in a failed state with the cause, instead of raising an expected error.
 
-    It raises where it is called alone, and where the flow has retries: Prefect before 3.9 tries a flow again only then.
+    It raises if called outside a flow run, and if the flow has retries: Prefect before 3.9 retries a flow only then.
     """
 
     @functools.wraps(function)
@@ -76,7 +76,8 @@ def explained(function: Callable[P, Answer]) -> Callable[P, Answer]:
             show_failure(error)
             if context.flow is not None and context.flow.retries:
                 raise
-            # What a flow returns as a state becomes its state; the caller of the flow gets the state's data, raised.
+            # A state returned by a flow becomes its state; the caller of the flow receives the state's data as an
+            # exception.
             return cast("Answer", Failed(message=message_of(error), data=error))
         except Exception as error:
             show_failure(error)
@@ -86,12 +87,12 @@ def explained(function: Callable[P, Answer]) -> Callable[P, Answer]:
 
 
 def message_of(error: SociPipelineError) -> str:
-    """What the state of a failed run says: the cause, then the next step."""
+    """Return the message of a failed run's state: the cause, then the next step."""
     return str(error) if isinstance(error, BranchFailed) else f"{type(error).__name__}: {error}"
 
 
 def show_failure(error: Exception) -> None:
-    """Make the artifact of a failed run; none where Prefect's server itself is the cause."""
+    """Create the artifact of a failed run; none if Prefect's server itself is the cause."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or isinstance(error, (*ERRORS, PrefectRefused, PrefectUnavailable)):
         return
@@ -107,7 +108,7 @@ def show_failure(error: Exception) -> None:
 
 
 def image_in(parameters: Mapping[str, Any]) -> ImageReference | None:
-    """The image that a flow was to work on; the parameters are not checked yet, so there may be none."""
+    """Return the image that a flow works on, or None: the parameters are not validated yet."""
     branch = parameters.get("branch")
     if isinstance(branch, BranchRequest):
         return branch.image
@@ -118,7 +119,7 @@ def image_in(parameters: Mapping[str, Any]) -> ImageReference | None:
 
 
 def failure(run: str, run_id: UUID, error: Exception) -> str:
-    """The page on a failed run: cause, next step, and where the logs are; ``run`` is its name."""
+    """Return the page for a failed run: cause, next step and links to the logs; ``run`` is its name."""
     lines = [
         f"## {text(run)} failed",
         "",
@@ -149,7 +150,7 @@ def _cause(error: Exception) -> str:
         return error.reason
     if isinstance(error, SociPipelineError):
         return f"{type(error).__name__}: {error.reason}"
-    # What an unexpected error says may hold anything; the log has it.
+    # The message of an unexpected error may contain anything; it is in the log.
     return f"{type(error).__name__}, which is not expected here: a defect, or something that the pipeline does not know"
 
 
@@ -160,9 +161,9 @@ def _advice(error: Exception) -> str:
 
 
 def _block(said: str) -> list[str]:
-    """A text as it is, in lines that fit the page; whatever is in it does not end the block."""
+    """Format a string as lines that fit the page; no content can end the block."""
     lines = [part for line in said.splitlines() for part in textwrap.wrap(line, _WIDTH, tabsize=4) or [""]]
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"… and {len(lines) - _MOST_LINES} more lines, in the log"]
-    # An indented block: no run of backticks can end it.
+    # An indented block, because no run of backticks can end it.
     return [f"    {''.join(c if c.isprintable() else ' ' for c in line)}" for line in lines]

@@ -1,7 +1,7 @@
-"""The parameters of a flow, as its model has them: the form that Prefect's UI shows, and the check when a run begins.
+"""The parameters of a flow from its model: the form in Prefect's UI, and the validation at the start of a run.
 
-Prefect makes the form of the flow's signature. Written by hand that would say again what the model says, so it is made
-of the model: names, order, titles, descriptions, defaults, and the values there are to choose from.
+Prefect generates the form from the flow's signature. To avoid repeating the model there, the signature is derived from
+it: names, order, titles, descriptions, defaults and choices.
 """
 
 import functools
@@ -14,10 +14,10 @@ from pydantic import Field, WithJsonSchema
 from soci_pipeline.validation import Parameters
 
 LEFT_OUT = ...
-"""Stands for a parameter that is required and was not given.
+"""Stands for a required parameter that was not passed.
 
-pydantic takes this default for none, so the form marks the field as required. Python takes it for one, so that a run
-without it begins, and fails by our check; otherwise Prefect could not call the flow, and the run would be crashed.
+pydantic does not treat this as a default, so the form marks the field as required. Python does, so a run without the
+parameter starts and fails in our validation; otherwise Prefect could not call the flow, and the run would be crashed.
 """
 Request = TypeVar("Request", bound=Parameters)
 Answer = TypeVar("Answer")
@@ -26,10 +26,10 @@ Answer = TypeVar("Answer")
 def form(
     model: type[Request], *, first: Sequence[str] = ()
 ) -> Callable[[Callable[[Request], Answer]], Callable[..., Answer]]:
-    """Let a function of a checked request be called, as a flow is, with its fields as parameters.
+    """Make a function of a validated request callable as a flow is, with the model's fields as parameters.
 
-    ``first`` are the fields that head the form; the others follow in the model's order. A call with wrong parameters
-    raises `InvalidInput` with a line for each.
+    ``first`` are the fields at the top of the form; the others follow in the model's order. A call with invalid
+    parameters raises `InvalidInput` with a line for each.
     """
     signature = _signature(model, [*first, *(name for name in model.model_fields if name not in first)])
 
@@ -53,7 +53,7 @@ def _signature(model: type[Parameters], names: Sequence[str]) -> inspect.Signatu
         field = model.model_fields[name]
         shown = _plain(_inlined(document["properties"][name], document.get("$defs", {})))
         texts = {"title": field.title, "description": field.description}
-        # The value passes as it is: the model checks it, and says what is wrong better than a type would.
+        # The value is passed unchanged: the model validates it with better errors than a type would.
         annotation = Annotated[Any, WithJsonSchema(shown), Field(json_schema_extra=texts)]
         default = LEFT_OUT if field.is_required() else defaults[name]
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -62,7 +62,7 @@ def _signature(model: type[Parameters], names: Sequence[str]) -> inspect.Signatu
 
 
 def _plain(schema: Any) -> Any:
-    """An optional text as a text: the form then has a field that may stay empty, and no choice between str and None."""
+    """Reduce an optional string to a string: the form has a field that may be empty, not a choice of str and None."""
     if isinstance(schema, dict):
         plain = {name: _plain(part) for name, part in schema.items()}
         choices = [choice for choice in plain.pop("anyOf", []) if choice != {"type": "null"}]
@@ -71,7 +71,7 @@ def _plain(schema: Any) -> Any:
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """A schema with what it refers to in place: the form needs no definitions beside it."""
+    """Replace references in a schema by their definitions, since the form does not support them."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""Index an image that is in a registry already; its layers stream by, and none is kept."""
+"""Index an image that is already in a registry; its layers are streamed and not stored."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""The join: the branches' images under one image index, pushed by its digest."""
+"""The join: the branches' images in one image index, pushed by its digest."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""Calls of Prefect's client while its server is away: an absence of some minutes fails nothing.
+"""Retry calls of Prefect's client while its server is unavailable: an outage of some minutes fails no run.
 
-A server that refuses (401, 403) is not away, and nothing is gained by waiting. Prefect's own client repeats a request
+A server that rejects a call (401, 403) is available, so waiting does not help. Prefect's own client retries a request
 for a minute or two before its error arrives here.
 """
 
@@ -22,16 +22,16 @@ PAUSE_SECONDS = 2.0
 _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 
 ERRORS = (httpx.TransportError, httpx.HTTPStatusError, JSONDecodeError)
-"""What a call of Prefect's client may end with while the server is away, PrefectHTTPStatusError among them.
+"""The errors of Prefect's client during an outage, including PrefectHTTPStatusError.
 
-JSONDecodeError comes from a proxy that answers in the server's place, with a page and the status 200.
+JSONDecodeError comes from a proxy that answers instead of the server, with a page and status 200.
 """
 
 T = TypeVar("T")
 
 
 class Outage:
-    """How long the server has been away, seen from one caller."""
+    """The duration of an outage, as seen by one caller."""
 
     def __init__(self, *, seconds: float = OUTAGE_SECONDS, clock: Clock = time.monotonic) -> None:
         self._seconds = seconds
@@ -39,14 +39,14 @@ class Outage:
         self._since: float | None = None
 
     def over(self) -> None:
-        """Note that a call came through."""
+        """Note that a call succeeded."""
         self._since = None
 
     def pause_after(self, error: httpx.TransportError | httpx.HTTPStatusError | JSONDecodeError) -> float:
         """Return the seconds to wait before the next call: those of ``Retry-After``, or 0.
 
-        Raises `PrefectRefused` for a refusal, and the error itself where it is no outage or lasts too long;
-        `PrefectUnavailable` where the answers are not JSON for too long.
+        Raises `PrefectRefused` for a 401 or 403, and the error itself if it is not an outage or lasts too long;
+        `PrefectUnavailable` if the responses are not JSON for too long.
         """
         wait = 0.0
         if isinstance(error, httpx.HTTPStatusError):
@@ -71,9 +71,10 @@ class Outage:
 
 
 def patiently(call: Callable[[], T], *, seconds: float = OUTAGE_SECONDS) -> T:
-    """Make a call of Prefect's client that can be repeated, again while the server is away.
+    """Retry an idempotent call of Prefect's client while the server is unavailable.
 
-    Raises `PrefectRefused` for a refusal, and the last error after ``seconds``, `PrefectUnavailable` for one of JSON.
+    Raises `PrefectRefused` for a 401 or 403; after ``seconds`` the last error, or `PrefectUnavailable` if it is a
+    JSONDecodeError.
     """
     outage = Outage(seconds=seconds)
     while True:

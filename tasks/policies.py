@@ -1,7 +1,7 @@
-"""The one retry policy: exponential back-off with jitter, and the error itself says whether trying again makes sense.
+"""The retry policy of all tasks: exponential back-off with jitter; the error says whether a retry makes sense.
 
-A task never catches a temporary error, since that would keep Prefect from trying it again. The registry client has
-patience of its own for single requests; this one is for the steps around them.
+A task never catches a temporary error, because Prefect would not retry it then. The registry client has its own retries
+for single requests; this policy is for whole steps.
 """
 
 from typing import Any, TypedDict
@@ -28,11 +28,11 @@ class Policy(TypedDict):
 
 
 def is_temporary(_task: Task[Any, Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether the error of a failed task run says that the same call may succeed later."""
+    """Whether the error of a failed task run is temporary, so that a retry may succeed."""
     return bool(getattr(state.data, "temporary", False))
 
 
-# Results are handles on this machine's files; a cache by inputs would hit within one home only, and wrongly.
+# Results refer to files on this machine, so a cache keyed by inputs would return invalid results.
 STEP: Policy = {
     "retries": RETRIES,
     "retry_delay_seconds": DELAYS_S,

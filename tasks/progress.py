@@ -1,4 +1,4 @@
-"""Progress artifacts: how far a long step is, updated at a bounded rate."""
+"""Progress artifacts for long steps, updated at a limited rate."""
 
 import logging
 import time
@@ -14,12 +14,12 @@ from tasks.clock import Clock
 from tasks.outage import ERRORS
 
 UPDATE_SECONDS = 2.0
-# Prefect's client tries a call for a minute before it gives up, which holds the step up.
+# Prefect's client retries a call for a minute before it fails, which delays the step.
 _QUIET_SECONDS = 300.0
 
 
 class Progress:
-    """One progress artifact of the run that this is used in; it appears with the first report."""
+    """One progress artifact of the current run; it is created by the first report."""
 
     def __init__(self, description: str, *, clock: Clock = time.monotonic) -> None:
         self._description = description
@@ -30,7 +30,7 @@ class Progress:
         self._quiet_until = 0.0
 
     def report(self, done: int, total: int) -> None:
-        """So much of so much is done; shown every two seconds at most, and when all is done. It never goes back."""
+        """Report progress; shown at most every two seconds and at the end, and never decreasing."""
         percent = round(100.0 * done / total, 1) if total else 100.0
         now = self._clock()
         if now < self._quiet_until:
@@ -41,7 +41,7 @@ class Progress:
         try:
             self._show(percent)
         except ERRORS as error:
-            # It is only to be looked at: a server that is away fails no build.
+            # Progress is optional: an unavailable server must not fail a build.
             self._quiet_until = now + _QUIET_SECONDS
             logger().debug("progress could not be shown (%s)", type(error).__name__)
 
@@ -53,7 +53,7 @@ class Progress:
 
 
 class StepLog(logging.LoggerAdapter[Any]):
-    """A logger that hands a build's lines on as they come, and reports the steps that it reads in them."""
+    """A logger adapter that passes on a build's lines and reports the steps found in them."""
 
     def __init__(self, log: Logger, progress: Progress) -> None:
         super().__init__(log, {})
@@ -61,11 +61,11 @@ class StepLog(logging.LoggerAdapter[Any]):
         self._steps = BuildSteps()
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Leave the line as it is: what it carries is added by the logger behind."""
+        """Return the line unchanged; the underlying logger adds the rest."""
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """As a logger's, which every other method calls."""
+        """Log a message, and report progress if it contains a step."""
         super().log(level, msg, *args, **kwargs)
         found = self._steps.read(str(args[0]) if args else str(msg))
         if found is not None:

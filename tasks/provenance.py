@@ -1,4 +1,4 @@
-"""Where the image came from, attached to its index once, and signed where a key is configured."""
+"""Provenance attached to the image index once, and signed if a key or token is configured."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,6 +1,6 @@
 """Retention: read the repository, plan, and delete while no publication moves its tags.
 
-Reading and deleting are one step on purpose: a second attempt has to plan again, from what is there then.
+Reading and deleting are one task on purpose: a retry must plan again from the current content.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Branch records through Prefect's API: the way back that every worker has, without a shared disk or a bucket."""
+"""Branch records through Prefect's API, which every worker can reach without a shared disk or a bucket."""
 
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from tasks.outage import patiently
 
 
 def write_record(image: PlatformImage) -> None:
-    """Attach the branch's record to the flow run that this is called in."""
+    """Attach the branch's record to the current flow run."""
     artifact = ArtifactCreate(
         type=RECORD,
         description=f"The record of {image.platform}, as the join reads it",
@@ -27,7 +27,7 @@ def write_record(image: PlatformImage) -> None:
         flow_run_id=UUID(flow_run.get_id()),
     )
     with get_client(sync_client=True) as client:
-        # A second one, where the answer to the first was lost, says the same.
+        # A duplicate, created if the first response was lost, is identical.
         patiently(lambda: client.create_artifact(artifact))
 
 
@@ -49,7 +49,7 @@ def write_result(result: PublicationResult) -> None:
 
 
 def read_record(run_id: UUID, platform: Platform) -> PlatformImage:
-    """The record of a branch that has completed; raises `BranchFailed` where it left none that can be read."""
+    """Return the record of a completed branch; raise `BranchFailed` if there is none that can be parsed."""
     with get_client(sync_client=True) as client:
         found = patiently(
             lambda: client.read_artifacts(

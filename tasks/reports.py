@@ -1,4 +1,4 @@
-"""What the runs on images that are in a registry already report, as markdown: the gate, retention, a plan to index."""
+"""Markdown reports of runs on existing images: verification, retention, and a plan to index."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -11,16 +11,16 @@ from tasks.markdown import code, table, text
 from tasks.summary import indexed, layers_by_reason, saved
 
 if TYPE_CHECKING:
-    # Not for a publication's process, which would import all that indexing and retention need.
+    # Not imported by a publication's process, which would load all that indexing and retention need.
     from soci_pipeline.reindex.index import IndexedImage
     from soci_pipeline.retention.prune import Pruned
 
 _MOST_ROWS = 200
-"""An artifact is a row of Prefect's database: what is longer is in the run's log and result."""
+"""The limit of table rows: an artifact is a row in Prefect's database. The run's log and result have all."""
 
 
 def verification(image: ImageReference, target: str | Digest, report: VerificationReport) -> str:
-    """Every finding, what was read, and what lazy loading saves."""
+    """Return all findings, what was read, and what lazy loading saves."""
     said = "as it should be" if report.ok else f"**not as it should be**: {counted(len(report.findings), 'finding')}"
     rows = [
         ["Image&nbsp;index", code(report.index) if report.index else "could not be read"],
@@ -34,7 +34,7 @@ def verification(image: ImageReference, target: str | Digest, report: Verificati
 
 
 def retention(image: ImageReference, done: "Pruned") -> str:
-    """What goes and what stays, each with its reason."""
+    """Return what is deleted and what is kept, each with its reason."""
     verb = "would go" if done.dry_run else "gone"
     lines = [f"## {text(image.repository)}", "", f"**{len(done.deleted)} {verb}**, {len(done.kept)} stay."]
     if done.dry_run:
@@ -46,7 +46,7 @@ def retention(image: ImageReference, done: "Pruned") -> str:
 
 
 def indexing_plan(image: ImageReference, found: "IndexedImage") -> str:
-    """What a dry run of indexing says: what would be fetched, and what a mount would then not need."""
+    """Return what a dry run of indexing reports: what would be downloaded, and what a mount would then not need."""
     layers = [(each.platform, layer) for each in found.platforms for layer in each.layers if layer.ztoc is None]
     new = [
         [text(platform), sized(layer.size), code(layer.digest)] for platform, layer in layers if layer.reason is None

@@ -1,8 +1,8 @@
-"""Hands the run's logger to the library, whose lines then appear in the Prefect UI while a step works.
+"""Make the run's logger the library's, so that its lines appear in the Prefect UI while a task runs.
 
-An error that the library raises on purpose says itself what happened and what to do. It is logged once, without a
-traceback, where it ends a step or the run: `run_log` does that, and the filter at the end drops or shortens what
-Prefect says of the same error. At DEBUG level Prefect's lines stay as they are.
+An error that the library raises on purpose already contains the cause and the next step. It is logged once, without a
+traceback, when it ends a task or the run: `run_log` does that, and the filter at the end of this module drops or
+shortens Prefect's lines about the same error. At DEBUG level Prefect's lines are unchanged.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ _FINISHED = "Finished in state Failed("
 _EXHAUSTED = "Retries are exhausted"
 _QUOTES = str.maketrans("", "", "'\"\\")
 _LOGGED: "WeakSet[SociPipelineError]" = WeakSet()
-# The first lines of what was logged last: Prefect's line about a final state has the text of the error only.
+# The first lines of recently logged errors: Prefect's line about a final state contains only the error's text.
 _RECENT: deque[str] = deque(maxlen=50)
 
 
 @contextlib.contextmanager
 def run_log() -> Iterator[Logger]:
-    """The logger of the task run or flow run, for this block; the library's own outside of one.
+    """Yield the logger of the task run or flow run; the library's own outside a run.
 
-    An expected error that leaves the block is logged. One that is temporary and ends a task is left to Prefect, which
-    knows whether the task is tried again.
+    An expected error that leaves the block is logged, except a temporary one that ends a task: Prefect logs that, since
+    it knows whether the task is retried.
     """
     try:
         found: Logger = get_run_logger()
@@ -64,12 +64,12 @@ def _note(error: SociPipelineError) -> None:
 
 
 def _without_quotes(text: str) -> str:
-    """A text without what Prefect's line about a final state escapes, or writes in another way."""
+    """Remove the characters that Prefect's line about a final state escapes or writes differently."""
     return text.translate(_QUOTES)
 
 
 def _says_it_once(record: logging.LogRecord) -> bool:
-    """Whether a line of Prefect's is needed; the first one about an expected error has its text, not a traceback."""
+    """Whether to keep a line of Prefect's; the first one about an expected error gets its text, not a traceback."""
     if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
         return True
     error = record.exc_info[1] if record.exc_info else None

@@ -1,4 +1,4 @@
-"""Names of flow runs: what each is about, and a mark by which two runs of one image differ."""
+"""Names of flow runs: their subject, and a suffix that distinguishes runs of one image."""
 
 from collections.abc import Callable
 
@@ -9,21 +9,21 @@ from soci_pipeline.publish.request import BranchRequest
 
 
 def named_after(parameter: str) -> Callable[[], str]:
-    """Name a run after a parameter, as it was given: parameters are not checked yet."""
+    """Name a run after a parameter, unvalidated."""
     return lambda: _marked(run_names.value_of(flow_run.get_parameters(), parameter) or f"no {parameter}")
 
 
 def publication_name() -> str:
-    """The image, its source and the ref that is published."""
+    """Name a publication by its image, source and ref."""
     return _marked(run_names.publication_name(flow_run.get_parameters()))
 
 
 def branch_name() -> str:
-    """The platform, the image and the commit."""
+    """Name a branch by its platform, image and commit."""
     branch: BranchRequest = flow_run.get_parameters()["branch"]
     return _marked(f"{branch.platform} {branch.image.repository} {run_names.abbreviated(branch.source.commit)}")
 
 
 def _marked(name: str) -> str:
-    # The first digits of an id are a time, which runs that start together share.
+    # The first digits of an id are a timestamp, which runs started together share.
     return run_names.marked(name, str(flow_run.get_id()))

@@ -1,4 +1,4 @@
-"""The look at what is published already, which lets a schedule pass over a night in which nothing has changed."""
+"""Compare with what is already published, so that a schedule can skip a night without changes."""
 
 from collections.abc import Sequence
 

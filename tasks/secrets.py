@@ -1,6 +1,6 @@
-"""Secrets on the worker: named in the parameters, read from a block or AWS Secrets Manager, handed over by file.
+"""Secrets on the worker: named in the parameters, read from a block or AWS Secrets Manager, passed as files.
 
-No value becomes a parameter, a result, a log line or an argument of a program.
+No value becomes a parameter, a result, a log line or a program's argument.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _AWS_CREDENTIALS = "aws-credentials/"
 
 
 def read_place(place: str) -> Any:
-    """What a block or a secret holds, unchanged: text, bytes or a mapping.
+    """Return the value of a block or secret unchanged: a string, bytes or a mapping.
 
     `InvalidInput` names the place, never its contents.
     """
@@ -34,9 +34,9 @@ def read_place(place: str) -> Any:
 
 
 def git_credentials(place: str | None) -> GitCredentials | None:
-    """For the git source: a token alone, or a mapping of ``username``, ``password`` or ``token``, and ``ssh_key``.
+    """Return the git credentials from a token or a mapping (``username``, ``password`` or ``token``, ``ssh_key``).
 
-    For CodeCommit it may be an AwsCredentials block.
+    For CodeCommit the place may be an AwsCredentials block.
     """
     if place is None:
         return None
@@ -46,12 +46,12 @@ def git_credentials(place: str | None) -> GitCredentials | None:
 
 
 def secret_files(secrets: Mapping[str, str], folder: Path) -> AbstractContextManager[dict[str, Path]]:
-    """Each secret as a file that only its owner can read, below ``folder``; removed when the block is left."""
+    """Write each secret to a file below ``folder`` that only its owner can read; removed after the block."""
     return secret_places.secret_files(secrets, folder, read_place)
 
 
 def _plain(value: Any) -> Any:
-    """What is behind pydantic's secret types; blocks use several of them, generic ones too."""
+    """Unwrap pydantic's secret types; blocks use several of them, including generic ones."""
     if isinstance(value, SecretStr | SecretBytes | PydanticSecret):
         value = value.get_secret_value()
     return value.decode() if isinstance(value, bytes) else value

@@ -38,5 +38,5 @@ def fetch_source(work: branch.Branch) -> Path:
 
 
 def ancestry_of(source: Source) -> CommitOrder:
-    """The history of the source. A publication opens it in several tasks, and looks up each pair of commits once."""
+    """Return the history of the source; several tasks of a publication use it, but each pair is looked up once."""
     return CommitOrder(source.commit.url, lambda: git_credentials(source.credentials))

@@ -1,4 +1,4 @@
-"""The run at a glance, as markdown: what was published, is it indexed, why not, what it saves, and how to pull it."""
+"""The summary of a run as Markdown: what was published, what is indexed and why not, what it saves, how to pull it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _AFTER_THE_MOUNT = "What the container reads when it starts is fetched from then
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a summary is of. ``source`` is None for an image that was not built here."""
+    """The subject of a summary. ``source`` is None for an image that was not built here."""
 
     image: ImageReference
     published: PublishedImage
@@ -32,7 +32,7 @@ class Shown:
 
 
 def summary(shown: Shown) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [
         [f"## {text(shown.image.repository)}", "", _headline(shown), ""],
         ["```", f"docker pull {pulled(shown)}", "```", ""],
@@ -45,18 +45,18 @@ def summary(shown: Shown) -> str:
 
 
 def pulled(shown: Shown) -> ImageReference:
-    """What to pull: the first tag where there is one, else the digest."""
+    """Return the reference to pull: the first tag if there is one, else the digest."""
     tags = shown.published.tags
     return shown.image.with_tag(tags[0]) if tags else shown.image.with_digest(shown.published.index)
 
 
 def indexed(branch: PlatformImage) -> str:
-    """How many of a platform's layers have a zTOC."""
+    """Format how many of a platform's layers have a zTOC."""
     return f"{sum(1 for layer in branch.layers if layer.ztoc)} of {len(branch.layers)}"
 
 
 def branch_page(image: ImageReference, branch: PlatformImage) -> str:
-    """What one branch has published: its digests, times, and each layer with its zTOC or the reason why it has none."""
+    """Return the page of a branch: its digests, times, and each layer with its zTOC or the reason why it has none."""
     rows = [
         ["Manifest", _digest(image, branch.manifest.digest)],
         ["SOCI&nbsp;index", _soci_index(image, branch)],
@@ -76,7 +76,7 @@ def branch_page(image: ImageReference, branch: PlatformImage) -> str:
 
 
 def _indexed_layers(layers: Sequence[LayerRecord]) -> list[str]:
-    """Two rows for each layer: its digest and its zTOC's do not fit into one row of the page."""
+    """Return two rows per layer: its digest and that of its zTOC do not fit in one row of the page."""
     found = [layer for layer in layers if layer.ztoc is not None]
     if not found:
         return []
@@ -119,7 +119,7 @@ def _facts(shown: Shown) -> list[str]:
 
 
 def saved(report: VerificationReport | None) -> list[str]:
-    """A section on the bytes before the mount; no lines where nothing is known, or nothing is saved."""
+    """Return a section on the bytes needed before the mount; empty if unknown or nothing is saved."""
     if report is None or report.lazy_bytes >= report.total_bytes:
         return []
     costs = report.platforms
@@ -177,7 +177,7 @@ def _whole_layers(branches: Sequence[PlatformImage]) -> list[str]:
 
 
 def layers_by_reason(layers: Sequence[tuple[Platform, LayerRecord]]) -> list[str]:
-    """A table for each reason, which stands above it: a digest and a sentence do not fit into one row of the page."""
+    """Return a table for each reason, with the reason above it: it does not fit in a row next to a digest."""
     lines: list[str] = []
     for reason in dict.fromkeys(layer.reason for _, layer in layers):
         rows = [

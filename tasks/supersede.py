@@ -1,4 +1,4 @@
-"""A newer publication of the same image and ref makes older ones pointless that have not started yet."""
+"""Cancel older publications of the same image and ref that have not started yet."""
 
 import contextlib
 from typing import Any
@@ -24,7 +24,7 @@ _IDENTITY = ("image", "ref", "source", "platforms", "tags")
 
 
 def cancel_older(image: ImageReference, run_id: UUID) -> tuple[UUID, ...]:
-    """Cancel runs of the same deployment that were created before this one, wait, and would publish the same tags."""
+    """Cancel waiting runs of the same deployment that are due before this one and would publish the same tags."""
     return patiently(lambda: _cancel_older(image, run_id))
 
 
@@ -47,19 +47,19 @@ def _cancel_older(image: ImageReference, run_id: UUID) -> tuple[UUID, ...]:
 
 
 def same_target(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two publications differ in nothing that decides where their image goes."""
+    """Whether two publications have the same target: all parameters that decide it are equal."""
     return all(_comparable(name, one.get(name)) == _comparable(name, other.get(name)) for name in _IDENTITY)
 
 
 def _comparable(name: str, value: Any) -> Any:
     if name == "image" and isinstance(value, str):
-        # Another run's parameters are not checked yet.
+        # Another run's parameters are not validated yet.
         with contextlib.suppress(InvalidInput):
             return str(ImageReference.parse(value))
     return value
 
 
 def _is_older(run: FlowRun, mine: FlowRun) -> bool:
-    # A schedule's future runs are created in advance; they are not older, whatever their date of creation says.
+    # Future runs of a schedule are created in advance, so their creation date does not make them older.
     due, mine_due = run.expected_start_time, mine.expected_start_time
     return run.id != mine.id and due is not None and mine_due is not None and due < mine_due

@@ -1,7 +1,7 @@
-"""Moving the tags, one publication of an image at a time.
+"""Move tags, one publication of an image at a time.
 
-Registries have no compare-and-swap on tags, so a Prefect concurrency limit stands in for it. The limit is made here,
-and strict: Prefect lets everybody pass a limit that does not exist.
+Registries have no compare-and-swap for tags, so a Prefect concurrency limit serves as a lock. The limit is created here
+and used strictly: otherwise Prefect ignores a limit that does not exist.
 """
 
 import contextlib
@@ -29,20 +29,20 @@ from tasks.policies import STEP
 from tasks.run_log import run_log
 
 _WAIT_SECONDS = 900.0
-# What a killed run holds is free again after this long; a living one renews it.
+# The limit is released this long after its holder is killed; a live one renews the lease.
 _LEASE_SECONDS = 60.0
 
 
 def limit_of(image: ImageReference) -> str:
-    """The name of the image's concurrency limit; a hash, since Prefect's names take no slashes."""
+    """Return the name of the image's concurrency limit; a hash, since Prefect's names cannot contain slashes."""
     return f"soci-tags-{hashlib.sha256(image.name.encode()).hexdigest()[:16]}"
 
 
 @contextlib.contextmanager
 def alone(image: ImageReference) -> Iterator[None]:
-    """No other publication moves tags of the image meanwhile; raises `DeadlineExceeded` after a quarter of an hour.
+    """Lock the image's tags against other publications; raise `DeadlineExceeded` after a quarter of an hour.
 
-    Raises `StackError` where the server does not count this run as running any more.
+    Raises `StackError` if the server no longer counts this run as running.
     """
     name, done = limit_of(image), False
     patiently(lambda: _make_limit(name))
@@ -60,7 +60,7 @@ def alone(image: ImageReference) -> Iterator[None]:
     except ERRORS as error:
         if not done:
             raise
-        # What was to be done is done, and the limit is free again when its lease ends.
+        # The work is done, and the limit is released when its lease expires.
         logger().warning("the limit %s could not be released (%s)", name, type(error).__name__)
 
 
@@ -70,18 +70,18 @@ def _enter(stack: contextlib.ExitStack, name: str) -> None:
             concurrency(name, timeout_seconds=_WAIT_SECONDS, lease_duration=_LEASE_SECONDS, strict=True)
         )
     except ConcurrencySlotAcquisitionError as error:
-        # Prefect wraps what the server or the network said.
+        # Prefect wraps the error of the server or the network.
         if isinstance(error.__cause__, ERRORS):
             raise error.__cause__ from None
         raise
 
 
 def check_own_state() -> None:
-    """Raise `StackError` unless the server counts the flow run that this is called in as running.
+    """Raise `StackError` unless the server counts the current flow run as running.
 
-    A run whose heartbeats did not arrive is marked Crashed while it lives, one that is to be cancelled may not know it
-    yet, one that was deleted is not wanted, and one that went back to its queue may have been started elsewhere.
-    Outside of a flow run nothing is checked.
+    A run whose heartbeats were lost is marked Crashed although it is alive, one being cancelled may not have noticed
+    yet, one that was deleted is no longer wanted, and one that went back to its queue may have been started elsewhere.
+    Outside a flow run nothing is checked.
     """
     run_id = flow_run.get_id()
     if run_id is None:
@@ -105,12 +105,12 @@ def _stopped(what: str) -> StackError:
 
 
 def _make_limit(name: str) -> None:
-    """The limit, where there is none: a server answers a second one with a conflict, and logs that with a traceback."""
+    """Create the limit if missing; a duplicate would be a conflict, which the server logs with a traceback."""
     with get_client(sync_client=True) as client:
         try:
             client.read_global_concurrency_limit_by_name(name)
         except ObjectNotFound:
-            with contextlib.suppress(ObjectAlreadyExists):  # another publication has made it since
+            with contextlib.suppress(ObjectAlreadyExists):  # another publication has created it in the meantime
                 client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1, active=True))
 
 

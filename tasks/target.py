@@ -1,4 +1,4 @@
-"""What can be known of the target before anything is built: the registry, the credentials, and the tags."""
+"""Checks of the target before anything is built: the registry, the credentials and the tags."""
 
 from prefect import task
 

@@ -1,4 +1,4 @@
-"""Pages of Prefect's UI, as far as the settings of the run say where it is."""
+"""URLs of pages in Prefect's UI, if the run's settings contain its URL."""
 
 from uuid import UUID
 
@@ -6,17 +6,17 @@ from prefect.settings import PREFECT_UI_URL
 
 
 def run_page(run_id: UUID | str) -> str | None:
-    """The page of a flow run; its log is on it."""
+    """Return the URL of a flow run's page, which has its log."""
     return _page(f"runs/flow-run/{run_id}")
 
 
 def artifacts_page() -> str | None:
-    """The page of all artifacts, which the sidebar of the UI does not link to."""
+    """Return the URL of the page with all artifacts, which the UI's sidebar does not link to."""
     return _page("artifacts")
 
 
 def artifact_page(artifact_id: UUID | str) -> str | None:
-    """The page of one artifact."""
+    """Return the URL of one artifact's page."""
     return _page(f"artifacts/artifact/{artifact_id}")
 
 

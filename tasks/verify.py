@@ -1,4 +1,4 @@
-"""The gate: what was pushed is read again, before any tag moves."""
+"""The gate: what was pushed is read back before any tag moves."""
 
 from collections.abc import Sequence
 

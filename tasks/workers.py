@@ -1,4 +1,4 @@
-"""Whether anybody will take a branch: the work pool of each platform, and the workers that poll it."""
+"""Check whether a branch will be run: the work pool of each platform, and the workers that poll it."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,22 +16,22 @@ from tasks.clock import Clock
 from tasks.outage import patiently
 
 _LOOK_SECONDS = 2.0
-_LATE_BEAT_SECONDS = 30.0  # a worker that lives may be taken for dead for one beat
+_LATE_BEAT_SECONDS = 30.0  # a live worker may look dead for one heartbeat
 
 
 class Lack(NamedTuple):
-    """Why nobody would take a run from a pool, and what helps."""
+    """Why no worker would take a run from a pool, and how to fix it."""
 
     reason: str
     advice: str
 
 
 Look = Callable[[str], Lack | None]
-"""What a pool lacks now; None where a worker polls it."""
+"""Checks what a pool lacks now; returns None if a worker polls it."""
 
 
 def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
-    """The work pool of each platform's deployment; raises `InvalidInput` for a platform that has none."""
+    """Return the work pool of each platform's deployment; raise `InvalidInput` for a platform without one."""
     pools = {}
     with get_client(sync_client=True) as client:
         for platform, name in deployments.items():
@@ -49,7 +49,7 @@ def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
 
 
 def lack_of(client: SyncPrefectClient, pool: str) -> Lack | None:
-    """Why nobody would take a run from a pool now, or None where a worker polls it."""
+    """Return why no worker would take a run from a pool now, or None if a worker polls it."""
     try:
         if client.read_work_pool(pool).is_paused:
             return Lack(f"the work pool {pool} is paused", f"Resume it with `prefect work-pool resume {pool}`.")
@@ -63,7 +63,7 @@ def lack_of(client: SyncPrefectClient, pool: str) -> Lack | None:
 
 
 def wait_for_workers(pools: Mapping[Platform, str], seconds: float) -> None:
-    """Return when a worker polls each pool; raises `NoWorker` naming those without one after so many seconds."""
+    """Wait until a worker polls each pool; after ``seconds`` raise `NoWorker` naming the pools without one."""
     deadline = time.monotonic() + seconds
     with get_client(sync_client=True) as client:
         while True:
@@ -91,9 +91,9 @@ def _no_worker(pools: Mapping[Platform, str], missing: Mapping[str, Lack], secon
 
 
 class Watch:
-    """Keeps an eye on the pools until branches run, since the last worker of one may die meanwhile.
+    """Watches the pools until branches run, since the last worker of a pool may die in the meantime.
 
-    That also tells of a branch whose worker died between taking and starting it: no heartbeat of its own ever will.
+    This also detects a branch whose worker died between taking and starting it, which never sends a heartbeat.
     """
 
     def __init__(self, pools: Mapping[Platform, str], patience: float, *, clock: Clock = time.monotonic) -> None:
@@ -106,10 +106,10 @@ class Watch:
     def abandoned(
         self, look: Look, waiting: Sequence[Platform], taken: Sequence[Platform] = ()
     ) -> dict[Platform, Lack]:
-        """The platforms whose pool has had no worker for too long, and why.
+        """Return the platforms whose pool has had no worker for too long, and why.
 
-        Those in ``waiting`` have the patience that was asked for; those in ``taken``, whose branch a worker has taken
-        and not started yet, that of a late beat.
+        Platforms in ``waiting`` get the configured timeout; those in ``taken``, whose branch a worker has taken but not
+        started yet, get the time of a late heartbeat.
         """
         now = self._clock()
         if not (waiting or taken) or now < self._next:

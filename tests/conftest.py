@@ -1,8 +1,8 @@
-"""The tiers, and what their tests share.
+"""The test tiers, and the fixtures that they share.
 
-A folder is a tier, and says what its tests need: `unit` nothing but the library, `service` Prefect and an emulated AWS,
-`real` engines, registries and a browser, `deep` the same for longer. A tool that this machine cannot have skips its
-tests; with ``CI=true`` or ``--require-tools`` it fails them, so that a green gate means that they ran.
+A folder is a tier and determines what its tests need: `unit` only the library, `service` Prefect and an emulated AWS,
+`real` engines, registries and a browser, `deep` the same for longer. A missing tool skips its tests; with ``CI=true``
+or ``--require-tools`` it fails them, so that a passing gate means that they ran.
 """
 
 import gc
@@ -33,7 +33,7 @@ from tests.support.tiers import NOT_IN_UNIT, TIERS, forbid, forbidden_import, th
 _LONGEST_ID = 80
 _ONCE = pytest.StashKey[OncePerRun]()
 
-# The gate tries the same examples each time; people get new ones.
+# CI uses the same examples each time; developers get new ones.
 register_profiles(derandomize=os.environ.get("CI") == "true")
 
 
@@ -51,7 +51,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell's background job ignores it, and so would every program that a test starts.
+    # A shell's background job ignores SIGINT, and so would every program that a test starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.args and {tier_of(Path(each.partition("::")[0])) for each in config.args} == {"unit"}:
@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """A long value is named by its length and checksum, so that every process gives it the same short name."""
+    """Name a long value by its length and checksum, so that every process gives it the same short name."""
     if not isinstance(val, str | bytes) or len(val) <= _LONGEST_ID:
         return None
     data = val if isinstance(val, bytes) else val.encode(errors="surrogatepass")
@@ -68,9 +68,9 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Outside of the unit tier a module stays in one process, and so do all tests of the one emulated AWS account.
+    """Outside the unit tier, keep a module in one process, and all tests that share the emulated AWS account.
 
-    Modules whose tests share nothing but what is started once per run are marked `independent`.
+    Modules whose tests share only what is started once per run are marked `independent`.
     """
     third = config.getoption("--third")
     if third is not None:
@@ -85,30 +85,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """The thousands of tests and modules are no garbage: looking through them again and again took 6 % of the time."""
+    """Exclude the thousands of tests and modules from garbage collection, which took 6 % of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
 
 
 def _in_order_of_tiers(items: list[pytest.Item]) -> None:
-    """The tiers in their order, where several run in one process, and in each what takes longest before the rest.
+    """Sort by tier, for several tiers in one process, and within each tier run the slowest tests first.
 
-    Prefect's client leaves threads behind that draw from the shared random generator, which hypothesis holds against
-    the test that it is drawing for; so no flow may have run before the library's property tests.
+    Prefect's client leaves threads behind that use the shared random generator, which hypothesis reports as an error of
+    the test it is running; so no flow may run before the library's property tests.
     """
     items.sort(key=lambda item: (TIERS.index(tier_of(item.path)), item.get_closest_marker("first") is None))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    # No fixture does this: waiting for the other processes must not count as some test's time.
+    # Not a fixture: waiting for the other processes must not count as a test's time.
     if (once := session.config.stash.get(_ONCE, None)) is not None:
         once.close()
 
 
 @pytest.fixture(autouse=True)
 def only_the_library() -> Iterator[None]:
-    """No unit test imports what belongs to the service tier, not even one that catches the error."""
+    """Fail a unit test that imports what belongs to the service tier, even if it catches the error."""
     yield
     if (why := forbidden_import()) is not None:
         pytest.fail(why)
@@ -116,7 +116,7 @@ def only_the_library() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """No test sees the machine's credentials, AWS profile or Docker configuration, unless it needs real tools."""
+    """Hide the machine's credentials, AWS profile and Docker configuration from tests, unless they need real tools."""
     if tier_of(request.path) in ("real", "deep"):
         return
     for name in list(os.environ):
@@ -129,26 +129,26 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """An empty layout to make images in."""
+    """An empty layout for images."""
     return Layout.create(tmp_path / "layout")
 
 
 @pytest.fixture
 def referrers_api() -> bool:
-    """Whether the registry of `client` has the referrers API; modules override it to run their tests on both kinds."""
+    """Whether the registry of `client` has the referrers API; modules override it to test both kinds."""
     return True
 
 
 @pytest.fixture
 def client(tmp_path: Path, referrers_api: bool) -> Iterator[RegistryClient]:
-    """An empty embedded registry that keeps its content in ``tmp_path / "registry"``, and a client for it."""
+    """A client for an empty embedded registry, which keeps its content in ``tmp_path / "registry"``."""
     with registry(tmp_path / "registry", referrers=referrers_api, settings=AT_ONCE) as made:
         yield made
 
 
 @pytest.fixture
 def embedded_registry(tmp_path: Path) -> Iterator[str]:
-    """The address of an embedded registry of the test's own."""
+    """The address of a separate embedded registry."""
     with serving(tmp_path / "registry") as address:
         yield address
 
@@ -169,7 +169,7 @@ def _on_missing(config: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def or_skip(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
-    """For fixtures: where a tool is missing, the block skips the test, or fails it if tools are required."""
+    """For fixtures: if a tool is missing, the block skips the test, or fails it if tools are required."""
     return lambda: _or_skip(request.config)
 
 
@@ -183,7 +183,7 @@ def once_per_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def toolchain() -> Toolchain:
-    """The unpacked tools, shared with `make demo`: under the repository, quick the second time."""
+    """The unpacked tools, shared with `make demo`: in the repository's folder, fetched only once."""
     return Toolchain()
 
 
@@ -196,14 +196,14 @@ def engine(once_per_run: OncePerRun, toolchain: Toolchain, request: pytest.Fixtu
 
 @pytest.fixture(scope="session")
 def docker_registry(once_per_run: OncePerRun, toolchain: Toolchain, request: pytest.FixtureRequest) -> str:
-    """The address of Debian's docker-registry, empty when the run starts."""
+    """The address of Debian's docker-registry, empty at the start of the run."""
     with _or_skip(request.config):
         return once_per_run.get("docker-registry", partial(local_registry.docker_registry, toolchain=toolchain))
 
 
 @pytest.fixture(scope="session")
 def prepared(once_per_run: OncePerRun) -> Path:
-    """A Prefect database in which the pools are made and the flows deployed, for stacks to start from."""
+    """A Prefect database with pools and deployed flows, from which stacks start."""
     return once_per_run.get("database", deployed_database)
 
 
@@ -211,9 +211,9 @@ def prepared(once_per_run: OncePerRun) -> Path:
 def stack(
     once_per_run: OncePerRun, engine: Engine, toolchain: Toolchain, prepared: Path, request: pytest.FixtureRequest
 ) -> Stack:
-    """A whole local stack for the run; no worker sees the others' folders, and each has ctr and soci on its PATH.
+    """A complete local stack for the run; workers do not see each other's folders, and have ctr and soci on their PATH.
 
-    A test that kills a worker starts one of its own, in a pool of its own.
+    A test that kills a worker starts its own worker in a separate pool.
     """
     with _or_skip(request.config):
         return once_per_run.get("stack", partial(shared_stack, engine=engine, toolchain=toolchain, prepared=prepared))

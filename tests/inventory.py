@@ -1,7 +1,7 @@
 """Print every test with its tier: ``python -m tests.inventory [--against FILE]``.
 
-Each line is the tier, the test's name with its parameters, and its module, with tabs between them. ``--against`` takes
-the output of another commit and lists the tests whose number of cases differs; the exit status is 1 where one is gone.
+Each line has the tier, the test's name with its parameters, and its module, separated by tabs. ``--against`` takes the
+output of another commit and lists the tests whose number of cases differs; the exit status is 1 if one is gone.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from tests.support.tiers import FOLDER, TIERS, tier_of
 
 @dataclass(frozen=True, order=True)
 class Test:
-    """One test as pytest collects it."""
+    """One test as collected by pytest."""
 
     tier: str
     name: str
@@ -28,10 +28,10 @@ class Test:
 
 
 def collected() -> list[Test]:
-    """All tests, tier by tier; raises `CalledProcessError` where a module cannot be collected."""
+    """Collect all tests, tier by tier; raise `CalledProcessError` if a module cannot be collected."""
     found = []
     for tier in TIERS:
-        # One process for each: a tier collects without what the others import.
+        # One process for each: a tier must be collectable without the imports of the others.
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", str(FOLDER / tier)]
         done = subprocess.run(argv, cwd=FOLDER.parent, check=True, stdout=subprocess.PIPE, text=True)
         for line in done.stdout.splitlines():
@@ -42,7 +42,7 @@ def collected() -> list[Test]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the inventory, or what differs from another one."""
+    """Print the inventory, or the differences to another one."""
     parser = argparse.ArgumentParser(prog="python -m tests.inventory")
     parser.add_argument("--against", type=Path, metavar="FILE", help="the output of another commit")
     chosen = parser.parse_args(arguments)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(earlier: Counter[str], tests: Sequence[Test]) -> int:
-    """Print what differs by name and number of cases; the ids of cases depend on pytest's version."""
+    """Print differences by name and number of cases; the ids of cases depend on pytest's version."""
     now = Counter(_function(test.name) for test in tests)
     before: Counter[str] = Counter()
     for name, count in earlier.items():

@@ -1,9 +1,9 @@
-"""Measure each module of the library and ``local_stack`` by its tests: ``python -m tests.module_coverage [TIER ...]``.
+"""Measure how far each module of the library and ``local_stack`` is covered by its own tests.
 
-A module belongs to the tier with a test file of its name (``tests/service/aws/test_ecr.py`` owns
-``soci_pipeline/aws/ecr.py``); where several tiers have one, or none has, to the one of them that reaches most of its
-lines. Programs that the tests start count too. The exit status is 1 where the owner of a module reaches less than 90 %
-of its lines.
+``python -m tests.module_coverage [TIER ...]``. A module belongs to the tier with a test file of its name
+(``tests/service/aws/test_ecr.py`` owns ``soci_pipeline/aws/ecr.py``). If several tiers have one, or none has, it
+belongs to the one of them with the highest coverage. Programs started by the tests count too. The exit status is 1 if
+the owner of a module covers less than 90 % of its lines.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _GROUPED = ["--dist", "loadgroup", "--no-loadscope-reorder"]
 
 @dataclass(frozen=True, order=True)
 class Module:
-    """What the tests of one tier reach of one module; ``reached`` is in per cent of its ``lines``."""
+    """The coverage of one module by one tier; ``reached`` is in per cent of its ``lines``."""
 
     reached: float
     name: str
@@ -41,7 +41,7 @@ class Module:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tiers under coverage, and print what their own tests reach of the modules."""
+    """Run the tiers under coverage, and print the coverage of the modules by their own tests."""
     parser = argparse.ArgumentParser(prog="python -m tests.module_coverage")
     parser.add_argument("tiers", nargs="*", metavar="TIER", help=f"run only these of {', '.join(TIERS)}")
     parser.add_argument("--report", action="store_true", help="run nothing: report what was measured before")
@@ -60,7 +60,7 @@ def _data(tier: str) -> Path:
 
 
 def _measure(tier: str) -> None:
-    """Run a tier; raises `CalledProcessError` where a test fails."""
+    """Run a tier; raise `CalledProcessError` if a test fails."""
     DATA.mkdir(parents=True, exist_ok=True)
     for old in DATA.glob(f"{tier}*"):
         old.unlink()
@@ -74,7 +74,7 @@ def _measure(tier: str) -> None:
 
 
 def _lines_of(tier: str) -> dict[str, tuple[int, int]]:
-    """Of each module, how many lines there are and how many of them the tier reaches."""
+    """Return the number of lines and of covered lines of each module."""
     measured = Coverage(data_file=str(_data(tier)))
     measured.load()
     found = {}
@@ -85,7 +85,7 @@ def _lines_of(tier: str) -> dict[str, tuple[int, int]]:
 
 
 def _sources() -> dict[str, Path]:
-    """The modules by the path that their tests mirror."""
+    """Return the modules by the path that their tests mirror."""
     library = {path.relative_to(LIBRARY).as_posix(): path for path in sorted(LIBRARY.rglob("*.py"))}
     return library | {path.relative_to(ROOT).as_posix(): path for path in sorted(LOCAL_STACK.rglob("*.py"))}
 
@@ -95,7 +95,7 @@ def _modules(measured: Mapping[str, Mapping[str, tuple[int, int]]]) -> list[Modu
     for name in _sources():
         shares = {tier: _share(*lines[name]) for tier, lines in measured.items()}
         tier = owner(name, shares)
-        # A tier that was not measured says nothing about the modules that it owns.
+        # A tier that was not measured gives no information about the modules that it owns.
         if tier in measured and (lines := measured[tier][name][0]):
             found.append(Module(shares[tier], name, tier, lines))
     return found
@@ -106,7 +106,7 @@ def _share(lines: int, reached: int) -> float:
 
 
 def owner(module: str, shares: Mapping[str, float]) -> str:
-    """The tier whose tests must reach a module (a path below the sources), given what each tier reaches of it."""
+    """Return the tier that must cover a module (a path below the sources), given the coverage by each tier."""
     path = Path(module)
     mirrored = path.parent / f"test_{path.stem.lstrip('_')}.py"
     named = [tier for tier in TIERS if (FOLDER / tier / mirrored).exists()]

@@ -1,7 +1,8 @@
-"""Variables of a unit whose values are in AWS Secrets Manager: read at each start, written where only the unit reads.
+"""Write a unit's variables whose values are in AWS Secrets Manager to a file that only the unit can read.
 
 A line ``NAME=ARN`` takes a secret as it is; ``NAME=ARN#field`` a field of a JSON object, and ``NAME=ARN#field:field``
-several of them with colons between. Run by deployments/systemd/secrets.conf; a rotated secret counts after a restart.
+several of them joined by colons. Run by deployments/systemd/secrets.conf at each start; a rotated secret takes effect
+after a restart.
 """
 
 import json
@@ -18,7 +19,7 @@ _LINE = re.compile(r"(?P<name>[A-Z_][A-Z0-9_]*)=(?P<arn>[^#\s]+)(?:#(?P<fields>[
 
 
 def main(argv: Sequence[str]) -> int:
-    """Read the list ``argv[0]`` and write the file ``argv[1]``; 1 and a message where a secret cannot be read."""
+    """Read the list ``argv[0]`` and write the file ``argv[1]``; return 1 if a secret cannot be read."""
     source, target = Path(argv[0]), Path(argv[1])
     try:
         text = "".join(f"{line}\n" for line in environment(source.read_text()))
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def environment(listed: str) -> Iterator[str]:
-    """The lines of systemd's EnvironmentFile for a list of secrets; raises `InvalidInput` that never shows a value."""
+    """Yield the lines of systemd's EnvironmentFile for a list of secrets; raise `InvalidInput` without their values."""
     for line in filter(None, map(str.strip, listed.splitlines())):
         found = _LINE.match(line)
         if found is None:
@@ -42,7 +43,7 @@ def environment(listed: str) -> Iterator[str]:
             value = ":".join(_field(found["arn"], value, name) for name in found["fields"].split(":"))
         if "\n" in value or "\0" in value:
             raise InvalidInput(f"the secret {found['arn']} has more than one line, which no variable can hold")
-        # systemd.exec(5), EnvironmentFile: inside double quotes backslash and the quote itself are escaped.
+        # systemd.exec(5), EnvironmentFile: backslash, quote, `$` and backtick are escaped inside double quotes.
         quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
         yield f'{found["name"]}="{quoted}"'
 

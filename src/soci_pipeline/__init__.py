@@ -1,10 +1,10 @@
 """Publish multi-architecture, SOCI-indexed container images.
 
-This package is the library: it knows OCI images, SOCI indexes, registries, build tools and AWS, and nothing of the
-orchestrator. The `tasks` and `flows` packages beside it wire the same functions into Prefect.
+This package is the library: it handles OCI images, SOCI indexes, registries, build tools and AWS, and does not depend
+on the orchestrator. The `tasks` and `flows` packages next to it wire the same functions into Prefect.
 
-The names below are what is kept stable; the modules that they come from may change. They are imported when they are
-first used. An image on disk becomes one that loads lazily, is pushed, and is read back through its index:
+The names below are the stable API; the modules that define them may change. They are imported on first use. This
+example makes an image on disk lazily loadable, pushes it, and reads it back through its index:
 
 ```python
 from pathlib import Path
@@ -19,8 +19,8 @@ with RegistryClient(target.registry) as client:
 print(report.ok, report.lazy_bytes, report.total_bytes)
 ```
 
-Every error that is raised on purpose is a `SociPipelineError`, with what happened, what to do next, and whether the
-same call may succeed later.
+Every error that is raised on purpose is a `SociPipelineError` with the cause, the next step, and whether a retry may
+succeed.
 """
 
 import importlib
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from soci_pipeline.soci.ztoc.build import build_ztoc
     from soci_pipeline.verification.verify import VerificationReport, verify
 
-__version__: str  # read in `soci_pipeline._version` when it is asked for
+__version__: str  # read from `soci_pipeline._version` on first access
 
 __all__ = [
     "Conversion",
@@ -75,7 +75,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is asked for (PEP 562)."""
+    """Import a public name on first access (PEP 562)."""
     module = "_version" if name == "__version__" else _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""``python -m soci_pipeline`` and the console script: the `soci-pipeline` command, quiet from its first moment on.
+"""Run the `soci-pipeline` command: ``python -m soci_pipeline`` and the console script.
 
-While the command is still being imported nothing is open yet, so Ctrl-C ends the process then and there. An exception
-would come up in the midst of other modules, some of which swallow it or take it for a fault of their own.
+While the command is being imported nothing is open yet, so Ctrl-C ends the process immediately and quietly. An
+exception would be raised inside other modules, some of which swallow it or report it as an error of their own.
 """
 
 import os
@@ -16,7 +16,7 @@ _ANSWER = b'{\n  "error": "Interrupted",\n  "reason": "interrupted",\n  "advice"
 
 def entry() -> NoReturn:
     """Run the command and exit with its status."""
-    # A shell has it ignored in what it starts in the background.
+    # A shell ignores SIGINT in its background jobs; keep it ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     from soci_pipeline import cli

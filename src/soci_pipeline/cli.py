@@ -1,6 +1,6 @@
-"""The `soci-pipeline` command: finds a command's module, runs it, prints its answer; the only place that exits.
+"""The `soci-pipeline` command: finds a command's module, runs it and prints its result; the only place that exits.
 
-Progress and errors go to standard error; the answer goes to standard output, as text or, with ``--json``, as one JSON
+Progress and errors go to standard error; the result goes to standard output, as text or, with ``--json``, as one JSON
 object. Exit statuses are `soci_pipeline.errors.ExitCode`.
 """
 
@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "webhook": ("webhook:webhook", "receive signed events and start publications"),
     "completion": ("completion:run", "print the completion script of a shell"),
 }
-"""Every command: its place below `soci_pipeline.commands` as ``module:attribute``, and its line in the overview."""
+"""Every command: its location below `soci_pipeline.commands` as ``module:attribute``, and its line in the overview."""
 
 _PROGRAM = "soci-pipeline"
 _INTERRUPTED = 128 + signal.SIGINT
@@ -52,7 +52,7 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 
 
 def _show_commands(**_: bool) -> None:
-    """Show the help on standard error where the call names no command."""
+    """Show the help on standard error if no command is given."""
     context = click.get_current_context()
     if context.invoked_subcommand is None:
         raise click.exceptions.NoArgsIsHelpError(context)
@@ -82,9 +82,9 @@ GROUP = LazyGroup(
 def main(
     argv: Sequence[str] | None = None, *, group: LazyGroup = GROUP, imported: Callable[[], None] = lambda: None
 ) -> int:
-    """Run one command of a group; returns its exit status. ``imported`` is called before, once its module is there.
+    """Run one command of a group; return its exit status. ``imported`` is called first, once its module is imported.
 
-    After a help or the version it raises `SystemExit`.
+    Raises `SystemExit` after printing help or the version.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -103,7 +103,7 @@ def _run(given: list[str], group: LazyGroup, imported: Callable[[], None]) -> in
         raise SystemExit(end.exit_code) from None
     except click.UsageError as error:
         return _report_usage(error, as_json="--json" in given)
-    # Before `imported` is called; the help needs neither.
+    # Imported before `imported` is called; the help does not need them.
     from soci_pipeline.commands import log_display, progress_display
 
     log_display.log_to_stderr(verbose=call.arguments.verbose, quiet=call.arguments.quiet)
@@ -112,37 +112,37 @@ def _run(given: list[str], group: LazyGroup, imported: Callable[[], None]) -> in
 
 
 def _parsed(given: list[str], group: LazyGroup) -> Call:
-    # Not `group.main`, which handles Ctrl-C and a closed pipe in another way.
+    # Not `group.main`, which handles Ctrl-C and a closed pipe differently.
     with group.make_context(group.program, given) as context:
         call: Call = group.invoke(context)
         return call
 
 
 def entry(*, imported: Callable[[], None] = lambda: None) -> NoReturn:
-    """Run the command that the process was called with, and exit with its status."""
+    """Run the command line of this process, and exit with its status."""
     instruction = os.environ.get(COMPLETION_VARIABLE)
     try:
         try:
             status = main(imported=imported) if instruction is None else _complete(instruction)
         except SystemExit as end:
-            # After a help or the version.
+            # Help or the version was printed.
             status = int(end.code or 0)
         write_out(b"")
     except SociPipelineError as error:
         status = _report(error, _PROGRAM, path=None, as_json=False)
     except BrokenPipeError:
-        # Whoever read the answer has seen enough.
+        # The reader has closed the pipe.
         drop_output()
         status = 128 + signal.SIGPIPE
     if status == _INTERRUPTED:
-        # Python itself ends by the signal where that came up while it ran a text of code (it does so for data classes).
+        # Python would exit by the signal if it arrived while `exec` ran source code (as data classes do).
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
 
 
 def _complete(instruction: str) -> int:
-    """Answer a completion script."""
+    """Answer a request of a completion script."""
     from soci_pipeline.commands.completion import write_completions
 
     write_completions(GROUP, instruction)
@@ -165,7 +165,7 @@ def _answer(call: Call, program: str, *, shown: AbstractContextManager[None]) ->
 
 
 def _about_a_file(error: OSError) -> SociPipelineError:
-    """What the operating system refuses about a file that the user named, or below one."""
+    """Return the error for an operating system error about a file that the user named, or one below it."""
     kind = DiskFull if error.errno in FULL else InvalidInput
     return kind(f"{error.filename}: {error.strerror}", advice="Check the path, and who may read and write there.")
 
@@ -182,7 +182,7 @@ def _report(error: SociPipelineError, program: str, *, path: str | None, as_json
 
 
 def _report_usage(error: click.UsageError, *, as_json: bool) -> int:
-    """Show what is wrong with the call in click's words, which name the help."""
+    """Show a usage error in click's own words, which refer to the help."""
     if as_json and not isinstance(error, click.exceptions.NoArgsIsHelpError):
         path = error.ctx.command_path if error.ctx is not None else _PROGRAM
         _print_failure("UsageError", error.format_message(), f"`{path} --help` shows what it takes.", ExitCode.USAGE)

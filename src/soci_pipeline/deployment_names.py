@@ -9,4 +9,4 @@ RENAMED = {
     "index-image/default": "index-image/index",
     "prune-repository/default": "prune-repository/prune",
 }
-"""What an earlier version called a deployment, and its name now."""
+"""Names of deployments in earlier versions, and their current names."""

@@ -1,18 +1,18 @@
-"""The errors of the library: one tree, each class with its exit code, its cause and the next step.
+"""The errors of the library: one tree; each class has its exit code, its cause and the next step.
 
-Only the command line (`soci_pipeline.cli`) turns an error into an exit status; everything else lets it rise. A foreign
-exception is wrapped where it is understood, with ``raise … from``.
+Only the command line (`soci_pipeline.cli`) turns an error into an exit status; everything else lets it propagate. An
+exception of another library is wrapped where its meaning is known, with ``raise … from``.
 """
 
 from enum import IntEnum
 from typing import ClassVar
 
 TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses by which a server says that the same request may succeed later (RFC 9110, RFC 8470, RFC 6585)."""
+"""HTTP statuses after which the same request may succeed later (RFC 9110, RFC 8470, RFC 6585)."""
 
 
 class ExitCode(IntEnum):
-    """Exit statuses of the `soci-pipeline` command; 2 is click's own for a wrong call."""
+    """Exit statuses of the `soci-pipeline` command; 2 is click's own for a usage error."""
 
     OK = 0
     UNEXPECTED = 1
@@ -45,22 +45,22 @@ class ExitCode(IntEnum):
 class SociPipelineError(Exception):
     """Base of every error that this library raises on purpose.
 
-    ``reason`` says what happened, ``advice`` what to do next; both are shown to the user and must hold no secret.
-    ``temporary`` tells a retry policy whether the same call may succeed later.
+    ``reason`` says what happened, ``advice`` what to do next; both are shown to the user and must not contain secrets.
+    ``temporary`` tells retry policies whether the same call may succeed later.
     """
 
     exit_code: ExitCode = ExitCode.UNEXPECTED
-    """The status of a command that ends with this error; each class has its own, unless an error stands for another."""
+    """The exit status of a command that ends with this error; unique to each class unless it stands for another."""
     default_advice: ClassVar[str | None] = None
     retry_after: float | None = None
-    """Seconds that a server asked to wait before another attempt; None where it did not say."""
+    """Seconds that a server asked to wait before a retry; None if it did not say."""
     url: str = ""
-    """The URL of the request that failed, without user and query; empty where there was none."""
+    """The URL of the failed request, without user and query; empty if there was no request."""
     links: tuple[str, ...] = ()
     """Lines with URLs where the details are, for example a run's page. They are shown after the next step."""
 
     def __init__(self, reason: str, *, advice: str | None = None, temporary: bool = False) -> None:
-        # What a server or a file name says may have lone surrogates, which no log and no terminal can show.
+        # Output of a server or a file name may contain lone surrogates, which logs and terminals cannot encode.
         self.reason = reason.encode(errors="backslashreplace").decode()
         super().__init__(self.reason)
         self.advice = advice if advice is not None else self.default_advice
@@ -71,13 +71,13 @@ class SociPipelineError(Exception):
 
 
 class InvalidInput(SociPipelineError):
-    """A parameter, reference, platform or file that cannot be meant; nothing was changed."""
+    """A parameter, reference, platform or file is invalid; nothing was changed."""
 
     exit_code = ExitCode.INVALID_INPUT
 
 
 class LayerNotIndexable(SociPipelineError):
-    """A sound layer for which no zTOC can be written; ``code`` is the recorded reason (see `soci.reasons`)."""
+    """No zTOC can be written for a valid layer; ``code`` is the recorded reason (see `soci.reasons`)."""
 
     exit_code = ExitCode.NOT_INDEXABLE
     default_advice = "The image stays usable; this layer is pulled whole before the container starts."
@@ -89,27 +89,27 @@ class LayerNotIndexable(SociPipelineError):
 
 
 class DamagedContent(SociPipelineError):
-    """Bytes that are not what their digest, size or checksum says."""
+    """Bytes do not match their digest, size or checksum."""
 
     exit_code = ExitCode.DAMAGED_CONTENT
     default_advice = "Fetch or build it again; if it repeats, the copy at its source is damaged."
 
 
 class HostileArchive(SociPipelineError):
-    """An archive that tries to leave its folder, lies about itself or exceeds a bound; it was refused unread."""
+    """An archive tries to leave its folder, contradicts itself or exceeds a limit; it was rejected unread."""
 
     exit_code = ExitCode.HOSTILE_ARCHIVE
     default_advice = "Make the archive again with a tool that you trust."
 
 
 class ToolMissing(SociPipelineError):
-    """A program that is needed is not on the machine or too old; the advice names the package that brings it."""
+    """A required program is missing or too old; the advice names the package to install."""
 
     exit_code = ExitCode.TOOL_MISSING
 
 
 class ToolFailed(SociPipelineError):
-    """A program ended with a failure; the reason has its name, its exit status or signal, and its last lines."""
+    """A program failed; the reason has its name, its exit status or signal, and its last lines."""
 
     exit_code = ExitCode.TOOL_FAILED
 
@@ -122,7 +122,7 @@ class EngineUnavailable(SociPipelineError):
 
 
 class CredentialsRefused(SociPipelineError):
-    """No credentials, or ones that the registry does not take."""
+    """Credentials are missing, or the registry rejects them."""
 
     exit_code = ExitCode.CREDENTIALS
     default_advice = (
@@ -145,25 +145,25 @@ class BuildFailed(SociPipelineError):
 
 
 class PlatformMismatch(SociPipelineError):
-    """An image is of another platform than the one asked for."""
+    """An image has a platform other than the requested one."""
 
     exit_code = ExitCode.PLATFORM_MISMATCH
 
 
 class JoinRefused(SociPipelineError):
-    """The branches do not add up to one image index; nothing was published."""
+    """The branches cannot be joined into one image index; nothing was published."""
 
     exit_code = ExitCode.JOIN_REFUSED
 
 
 class VerificationFailed(SociPipelineError):
-    """The gate found faults in what was pushed; no tag was moved."""
+    """The gate found errors in what was pushed; no tag was moved."""
 
     exit_code = ExitCode.VERIFICATION_FAILED
 
 
 class TagConflict(SociPipelineError):
-    """A tag that may not move points elsewhere, or at a newer commit."""
+    """A tag that must not move points to another digest or a newer commit."""
 
     exit_code = ExitCode.TAG_CONFLICT
 
@@ -181,7 +181,7 @@ class BranchFailed(SociPipelineError):
 
 
 class DiskFull(SociPipelineError):
-    """No space left where blobs are written."""
+    """No space is left where blobs are written."""
 
     exit_code = ExitCode.DISK_FULL
     default_advice = "Free space, or point TMPDIR and the working folder at a larger disk."
@@ -194,13 +194,13 @@ class StackError(SociPipelineError):
 
 
 class DeadlineExceeded(SociPipelineError):
-    """Something took longer than its deadline and was ended."""
+    """An operation exceeded its deadline and was ended."""
 
     exit_code = ExitCode.TIMEOUT
 
 
 def exit_code_of(name: str) -> ExitCode | None:
-    """The exit status of the error class of this name, as a flow run's state names it; None for any other name."""
+    """Return the exit status of the error class named in a flow run's state; None for any other name."""
     kinds: list[type[SociPipelineError]] = [SociPipelineError]
     for kind in kinds:
         if kind.__name__ == name:

@@ -1,4 +1,4 @@
-"""Files from an http(s) address: bounded, hashed on the way, and never left half."""
+"""Download files from http(s) URLs: limited in size, hashed while reading, and never left incomplete."""
 
 import hashlib
 from pathlib import Path
@@ -16,21 +16,22 @@ _SECONDS = 60.0
 
 
 class NotFetched(SociPipelineError):
-    """An address answered with a refusal, or not at all; who asked says what that means."""
+    """The download failed. Callers add context."""
 
 
 def check_address(text: str) -> None:
-    """Raises `InvalidInput` for a text that is no http(s) address."""
+    """Raise `InvalidInput` if ``text`` is not an http(s) URL."""
     url = urls.address(text)
     if url is None or url.scheme not in ("http", "https") or not url.host:
         raise InvalidInput(f"not an address: {redacted(text)[:200]!r}", advice="It is written https://host/path.")
 
 
 def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) -> None:
-    """Write what an address answers to the file ``target``, byte for byte; redirects are followed.
+    """Download a URL to the file ``target``, byte for byte; redirects are followed.
 
-    ``limit`` is in bytes, ``sha256`` in lower-case hex. Raises `NotFetched`, `DamagedContent` where it is not what
-    ``sha256`` says, `InvalidInput` for what is no address or larger than the limit, `DiskFull`; nothing is left then.
+    ``limit`` is in bytes, ``sha256`` in lower-case hex. Raises `NotFetched`, `DamagedContent` if the content does not
+    match ``sha256``, `InvalidInput` for an invalid URL or content larger than the limit, `DiskFull`; then no file is
+    left.
     """
     check_address(address)
     shown = redacted(address)
@@ -43,7 +44,7 @@ def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) 
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         temporary = status in TEMPORARY_STATUSES
-        # Not as a cause: httpx's words have the whole address, and the one that it was sent on to.
+        # Without a cause: httpx's message contains the full URL and the one it was redirected to.
         raise NotFetched(f"{shown} answered with status {status}", temporary=temporary) from None
     except httpx.HTTPError as error:
         raise NotFetched(f"{shown} cannot be fetched: {error}", temporary=not isinstance(error, BadRedirect)) from error
@@ -57,12 +58,12 @@ def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) 
 
 
 def _written(address: str, shown: str, target: Path, limit: int) -> str:
-    """The hex digits of the sha256 of what was written."""
+    """Write the file and return the SHA-256 of its content in hex."""
     state, size = hashlib.sha256(), 0
-    # What is compared with a sha256 must come as it is stored.
+    # Content that is compared with a SHA-256 must not be encoded for transfer.
     headers = {"Accept-Encoding": "identity"}
     with (
-        # A user and a password in the address go to its own scheme, host and port, not where it redirects to.
+        # Credentials in the URL are sent only to its own scheme, host and port, not to redirect targets.
         HttpClient(follow_redirects=True, timeout=_SECONDS) as client,
         client.stream("GET", address, headers=headers) as response,
         target.open("wb") as file,

@@ -1,4 +1,4 @@
-"""Tells a full disk from other failures: a disk, a quota or a limit on file sizes that is exhausted."""
+"""Distinguish a full disk from other failures: a disk, quota or file size limit is exhausted."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextlib.contextmanager
 def full_disk_reported(folder: Path, *, step: str = "", advice: str | None = None) -> Iterator[None]:
-    """Raise `DiskFull` where the block writes to ``folder`` and the disk takes no more; ``step`` says when."""
+    """Raise `DiskFull` if the block fails to write to ``folder`` for lack of space; ``step`` says when."""
     try:
         yield
     except OSError as error:
@@ -27,7 +27,7 @@ def full_disk_reported(folder: Path, *, step: str = "", advice: str | None = Non
 
 
 def write_all(file: FileIO, data: bytes | bytearray | memoryview) -> None:
-    """Write all bytes at the file's position; raises `OSError` where the file does not take them all."""
+    """Write all bytes at the file's position; raise `OSError` if the file does not take them all."""
     view = memoryview(data)
     while view:
         taken = file.write(view)

@@ -1,6 +1,6 @@
-"""What kind of host a name or an address is: loopback, or link-local and the like; names are not resolved.
+"""Classify a host name or IP address: loopback, link-local and so on. Names are not resolved.
 
-Hosts come from strangers, in the source of a run or in the event of a push. A name whose DNS record is a loopback
+Hosts are untrusted: they come from the source of a run or from a push event. A name whose DNS record is a loopback
 address is not recognised: compare it with a list of allowed hosts instead.
 """
 
@@ -11,8 +11,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"})
 _LOOPBACK_DOMAINS = (".localhost", ".localdomain", ".localdomain4", ".localdomain6")
-# The names and the addresses outside of the link-local networks under which clouds serve a machine's credentials:
-# Google, EC2; Alibaba, Azure, Oracle, EC2 over IPv6.
+# Metadata services of clouds, which serve a machine's credentials: their names, and their addresses outside the
+# link-local networks (Alibaba, Azure, Oracle, EC2 over IPv6).
 _METADATA_NAMES = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
 )
@@ -28,7 +28,7 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def ip_address_of(host: str) -> Address | None:
-    """The address that a host is, as the C library reads it: 127.1, 0x7f000001 and 2130706433 are one. Else None."""
+    """Parse an IP address as the C library does (127.1, 0x7f000001 and 2130706433 are equal); None for a name."""
     text = host.removeprefix("[").removesuffix("]").rstrip(".")
     try:
         return ipaddress.ip_address(text)
@@ -49,7 +49,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_forbidden(host: str) -> bool:
-    """Whether a host is link-local, multicast, broadcast or a cloud's metadata service: no server of anybody."""
+    """Whether a host is link-local, multicast, broadcast or a cloud's metadata service: never a valid server."""
     if host.lower().rstrip(".") in _METADATA_NAMES:
         return True
     return any(
@@ -59,7 +59,7 @@ def is_forbidden(host: str) -> bool:
 
 
 def _addresses(host: str) -> tuple[Address, ...]:
-    """The address of a host, and the IPv4 addresses inside it; none for a name."""
+    """Return the address of a host and the IPv4 addresses embedded in it; none for a name."""
     address = ip_address_of(host)
     if address is None:
         return ()
@@ -67,7 +67,7 @@ def _addresses(host: str) -> tuple[Address, ...]:
 
 
 def _embedded(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...]:
-    """The IPv4 addresses that an IPv6 address stands for: mapped, 6to4, Teredo, ISATAP and the networks above."""
+    """Return the IPv4 addresses embedded in an IPv6 address: mapped, 6to4, Teredo, ISATAP and the networks above."""
     found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     value = int(address)
     is_whole = address.is_loopback or address.is_unspecified

@@ -1,7 +1,7 @@
-"""An HTTP client that fails with `httpx.HTTPError` alone, whatever a server answers or a caller passes in.
+"""An HTTP client that raises only `httpx.HTTPError`, whatever a server answers or a caller passes in.
 
-httpx itself raises `httpx.InvalidURL`, `UnicodeError` or `OverflowError` for a redirect to something that is not a URL,
-a host that cannot be looked up, a port past 65535, and a header that is not ASCII.
+httpx itself raises `httpx.InvalidURL`, `UnicodeError` or `OverflowError` for a redirect to an invalid URL, a host that
+cannot be looked up, a port above 65535, and a non-ASCII header.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.urls import address
 
 Verification = ssl.SSLContext | bool | Callable[[], ssl.SSLContext]
-"""As `httpx.Client` takes it, or a function that makes the context once it is needed."""
+"""As for `httpx.Client`, or a function that creates the context on first use."""
 
 _NOT_HTTP: Final = (httpx.InvalidURL, UnicodeError, OverflowError)
 _SHOWN: Final = 100
@@ -29,13 +29,13 @@ _FRAMING: Final = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 class BadRedirect(httpx.RemoteProtocolError):
-    """A server redirects to something that is not an http(s) URL; its text is safe to show."""
+    """A server redirects to something that is not an http(s) URL; the message is safe to show."""
 
 
 class _LaterTls(httpx.BaseTransport):
-    """A transport for https whose trusted authorities are read when the first connection needs them.
+    """A transport for https that loads the trusted CA certificates for the first connection.
 
-    Reading them takes up to a tenth of a second, and most clients only speak plain http to this machine.
+    Loading them takes up to a tenth of a second, and most clients only use plain http on this machine.
     """
 
     def __init__(self, make_context: Callable[[], ssl.SSLContext], limits: httpx.Limits) -> None:
@@ -63,40 +63,40 @@ class _LaterTls(httpx.BaseTransport):
 
 
 class HttpClient(httpx.Client):
-    """An `httpx.Client` without cookies. Redirects are not followed unless ``follow_redirects`` is set.
+    """An `httpx.Client` without cookies. Redirects are followed only if ``follow_redirects`` is set.
 
-    With ``verify`` left out, or a function, the trusted authorities are read when they are first needed; at once where
-    the environment names a proxy.
+    If ``verify`` is omitted or a function, the trusted CA certificates are loaded on first use; immediately if the
+    environment names a proxy.
 
     The constructor raises `InvalidInput` for a proxy in the environment that is not an http(s) URL. Requests raise
-    `BadRedirect` for a redirect that leads nowhere, `httpx.LocalProtocolError` for a header that cannot be sent
-    (the message does not quote it), and another `httpx.HTTPError` for everything else.
+    `BadRedirect` for a redirect to an invalid URL, `httpx.LocalProtocolError` for a header that cannot be sent (the
+    message does not quote it), and another `httpx.HTTPError` for everything else.
     """
 
     def __init__(self, *, verify: Verification = True, **options: Any) -> None:
-        # Cookies are bound to neither scheme nor port, and no server that is used here needs them.
+        # Cookies are bound to neither scheme nor port, and no server used here needs them.
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         try:
             super().__init__(
                 event_hooks={"response": [_check_redirect]}, cookies=no_cookies, **_trust(verify, options), **options
             )
         except (httpx.InvalidURL, ImportError, ValueError) as error:
-            # Not as a cause: a proxy's URL may hold a password.
+            # Without a cause: a proxy's URL may contain a password.
             raise InvalidInput(
                 f"the proxy of the environment cannot be used ({type(error).__name__})",
                 advice="Set HTTP_PROXY, HTTPS_PROXY and ALL_PROXY as in http://proxy.example.com:3128, or unset them.",
             ) from None
 
     def build_request(self, *arguments: Any, **options: Any) -> httpx.Request:
-        """As in `httpx.Client`; raises `httpx.LocalProtocolError` for what cannot be encoded."""
+        """As in `httpx.Client`; raises `httpx.LocalProtocolError` if the request cannot be encoded."""
         try:
             return super().build_request(*arguments, **options)
         except _NOT_HTTP as error:
-            # Neither the message nor a cause: both would quote the header, which may be a login.
+            # Neither the message nor a cause: both would quote the header, which may contain credentials.
             raise httpx.LocalProtocolError(f"the request cannot be encoded ({type(error).__name__})") from None
 
     def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        """As in `httpx.Client`; raises `httpx.ConnectError` for a host or port that no connection can be made to.
+        """As in `httpx.Client`; raises `httpx.ConnectError` for an invalid host or port.
 
         Without ``stream``, raises `httpx.ReadError` for a body of more than 64 MiB, or one that takes over a minute.
         """
@@ -108,19 +108,19 @@ class HttpClient(httpx.Client):
 
 
 def _trust(verify: Verification, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options of `httpx.Client` that make it trust what ``verify`` says, as late as can be."""
+    """Return the options of `httpx.Client` for ``verify``, so that certificates are loaded as late as possible."""
     if verify is False or isinstance(verify, ssl.SSLContext):
         return {"verify": verify}
     make = verify if callable(verify) else httpx.create_ssl_context
     if options.get("trust_env", True) and getproxies():
         return {"verify": make()}
     https = _LaterTls(make, options.get("limits", httpx.Limits()))
-    # A context that trusts nobody: https goes through the mounted transport alone.
+    # This context trusts no CA, so https works only through the mounted transport.
     return {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "mounts": {"https://": https}}
 
 
 def _read(response: httpx.Response) -> httpx.Response:
-    """The response with its body read and decoded, within bounds."""
+    """Return the response with its body read and decoded, within the limits."""
     deadline, body = time.monotonic() + _BODY_SECONDS, bytearray()
     with contextlib.closing(response):
         for piece in response.iter_bytes():
@@ -132,7 +132,7 @@ def _read(response: httpx.Response) -> httpx.Response:
 
 
 def text_of(response: httpx.Response) -> str:
-    """The body as UTF-8; the charset of the answer is ignored, since it may name a codec that fails."""
+    """Return the body decoded as UTF-8; the response's charset is ignored, since it may name a codec that fails."""
     return response.content.decode(errors="replace")
 
 

@@ -6,9 +6,9 @@ from contextvars import ContextVar
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 LOGGER: ContextVar[Logger | None] = ContextVar("LOGGER", default=None)
-"""Where progress goes. A Prefect task puts its run logger here, so that the library knows nothing of Prefect."""
+"""Logger of the current context. Prefect tasks set their run logger here, which keeps Prefect out of the library."""
 
 
 def logger() -> Logger:
-    """The logger of the current context."""
+    """Return the logger of the current context."""
     return LOGGER.get() or logging.getLogger("soci_pipeline")

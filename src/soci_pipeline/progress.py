@@ -1,7 +1,7 @@
-"""How far a long step has come, in bytes: the library tells, and whoever runs it decides whether and how to show it.
+"""Progress of long steps in bytes: the library reports it, and the caller decides whether and how to show it.
 
-A step opens a `meter` and calls it with the bytes that it has dealt with. Without a `Display` in the context nothing
-comes of it. The command draws bars or prints lines (`soci_pipeline.commands.progress_display`).
+A step opens a `meter` and calls it with the number of bytes processed. Without a `Display` in the context this has no
+effect. The command draws bars or prints lines (`soci_pipeline.commands.progress_display`).
 """
 
 import contextlib
@@ -11,23 +11,23 @@ from contextvars import ContextVar
 from typing import BinaryIO, Protocol
 
 Advance = Callable[[int], None]
-"""Called with the bytes since the last call, from any thread."""
+"""Called with the number of bytes since the last call, from any thread."""
 
 
 class Display(Protocol):
-    """Shows meters; its methods may be called from any thread, and several meters may run at once."""
+    """Shows meters; its methods may be called from any thread, and several meters may be open at once."""
 
     def meter(self, step: str, total: int | None) -> AbstractContextManager[Advance]:
-        """Show a step while the block runs; ``total`` is in bytes, None where it is not known."""
+        """Show a step while the block runs; ``total`` is in bytes, None if unknown."""
 
 
 DISPLAY: ContextVar[Display | None] = ContextVar("DISPLAY", default=None)
-"""Who shows the progress of this context. Threads do not inherit it: open the meter before they start."""
+"""The display for this context. Threads do not inherit it: open the meter before starting them."""
 
 
 @contextlib.contextmanager
 def meter(step: str, total: int | None = None) -> Iterator[Advance]:
-    """Measure a step, named for people (``push``, ``index``), of ``total`` bytes."""
+    """Measure a step with a name for people (``push``, ``index``) and ``total`` bytes."""
     display = DISPLAY.get()
     if display is None:
         yield _nobody_looks
@@ -38,7 +38,7 @@ def meter(step: str, total: int | None = None) -> Iterator[Advance]:
 
 @contextlib.contextmanager
 def shown_by(display: Display | None) -> Iterator[None]:
-    """Show the meters of this block, and of what it calls, on ``display``; on none of them, with None."""
+    """Show the meters of this block, and of what it calls, on ``display``; None disables them."""
     token = DISPLAY.set(display)
     try:
         yield
@@ -47,7 +47,7 @@ def shown_by(display: Display | None) -> Iterator[None]:
 
 
 class MeasuredReader:
-    """A file that is read from its beginning to its end, and tells of each piece."""
+    """A file that is read sequentially and reports the size of each chunk."""
 
     def __init__(self, file: BinaryIO, advance: Advance) -> None:
         self._file = file

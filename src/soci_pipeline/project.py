@@ -1,4 +1,4 @@
-"""Where the project lies: the flows and `prefect.yaml` are in no wheel, so they are run from a checkout."""
+"""Locate the project: wheels contain neither the flows nor `prefect.yaml`, so those run from a checkout."""
 
 import os
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from pathlib import Path
 from soci_pipeline.errors import StackError
 
 HOME = "SOCI_PIPELINE_HOME"
-"""Names the checkout; what it names is never passed over."""
+"""The variable with the path of the checkout; if set, no other folder is tried."""
 
 
 def project_folder(environment: Mapping[str, str] | None = None) -> Path:
-    """The checkout that `HOME` names, else the current folder, else the work tree that the package is installed from.
+    """Return the checkout from `HOME`, else the current folder, else the work tree that the package is installed from.
 
-    Raises `StackError` where there is none.
+    Raises `StackError` if none of them is a checkout.
     """
     named = (os.environ if environment is None else environment).get(HOME)
     choices = [Path(named).absolute()] if named else [Path.cwd(), Path(__file__).resolve().parents[2]]

@@ -1,4 +1,4 @@
-"""Trying again: back-off with jitter, deadlines, Retry-After, and work that is given up on purpose."""
+"""Retries: back-off with jitter, deadlines, Retry-After, and cancelled work."""
 
 import logging
 import random
@@ -16,12 +16,12 @@ _MOST_S = 86_400.0
 _QUIET_SECONDS = 5.0
 _PAUSE_S = 1.0
 _Result = TypeVar("_Result")
-# Of its own: the shared generator may be seeded by others, and waits that are equal everywhere spread nothing.
+# A separate generator: the shared one may be seeded, and waits that are equal everywhere spread no load.
 _CHANCE = random.SystemRandom()
 
 
 class Attempts(Protocol):
-    """How often something is tried, and the seconds between two attempts (the first is 0)."""
+    """The number of attempts, and the seconds between two of them (attempts are numbered from 0)."""
 
     @property
     def attempts(self) -> int: ...
@@ -30,7 +30,7 @@ class Attempts(Protocol):
 
 
 def retry_after_s(value: str | None, *, now: float | None = None) -> float | None:
-    """The seconds to wait, at most a day; None where the header is missing or invalid. ``now`` is the Unix time."""
+    """Parse Retry-After into seconds, at most a day; None if missing or invalid. ``now`` is Unix time."""
     if value is None:
         return None
     text = value.strip()
@@ -44,7 +44,7 @@ def retry_after_s(value: str | None, *, now: float | None = None) -> float | Non
 
 
 def delay_s(attempts: int, *, first_s: float = 0.5, most_s: float = 60.0) -> float:
-    """Exponential back-off with jitter: after ``attempts`` failures (from 1), half to the whole of the step."""
+    """Exponential back-off with jitter: after ``attempts`` failures (from 1), half to all of the step."""
     step = min(most_s, first_s * 2.0 ** min(attempts - 1, 20))
     return float(step) * _CHANCE.uniform(0.5, 1.0)
 
@@ -55,11 +55,11 @@ def full_jitter(attempt: int, *, first: float, most: float) -> float:
 
 
 class Stopped(SociPipelineError):
-    """Work was given up on purpose; the error of what failed tells why."""
+    """Work was cancelled; the error that caused this has the reason."""
 
 
 class Deadline:
-    """The end of one operation, shared by everything it does."""
+    """The deadline of an operation, shared by everything it does."""
 
     def __init__(self, seconds: float, *, stop: threading.Event | None = None) -> None:
         self._seconds = seconds
@@ -68,18 +68,18 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds that remain; 0 when it is over."""
+        """The seconds that remain; 0 after the deadline."""
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """Raises `DeadlineExceeded` when it is over, `Stopped` when it was given up."""
+        """Raise `DeadlineExceeded` after the deadline, `Stopped` if the work was cancelled."""
         if self._stop.is_set():
             raise Stopped("the operation was given up, since another part of the same work failed")
         if self.left <= 0:
             raise DeadlineExceeded(f"the operation did not end within {self._seconds:g} s", temporary=True)
 
     def wait(self, seconds: float, *, instead: SociPipelineError) -> None:
-        """Sleep; raises ``instead`` where the deadline would pass before the end of it, `Stopped` when given up."""
+        """Sleep; raise ``instead`` if the deadline would pass before the end, `Stopped` if cancelled."""
         if seconds >= self.left:
             raise instead
         if self._stop.wait(seconds):
@@ -87,7 +87,7 @@ class Deadline:
 
 
 class FailuresInARow:
-    """Counts the failures of one operation, and waits between two attempts."""
+    """Counts consecutive failures of an operation, and waits between attempts."""
 
     def __init__(self, settings: Attempts, deadline: Deadline) -> None:
         self._settings = settings
@@ -95,21 +95,21 @@ class FailuresInARow:
         self._count = 0
 
     def is_last(self, error: SociPipelineError, retriable: Callable[[SociPipelineError], bool]) -> bool:
-        """Count a failure; whether the attempts are used up, or it is not worth another one."""
+        """Count a failure; return whether no attempts are left or a retry is useless."""
         self._count += 1
         return self._count >= self._settings.attempts or not retriable(error)
 
     def forget(self) -> None:
-        """Begin to count anew, after progress."""
+        """Reset the count, after progress."""
         self._count = 0
 
     def wait(self, error: SociPipelineError) -> None:
-        """Wait before the next attempt; raises the error where the deadline would pass before, `Stopped`."""
+        """Wait before the next attempt; raise the error if the deadline would pass before, `Stopped` if cancelled."""
         self._deadline.wait(_pause(error, self._settings, self._count - 1), instead=error)
 
 
 def is_temporary(error: SociPipelineError) -> bool:
-    """Whether an error says that the same call may succeed later."""
+    """Whether the same call may succeed later."""
     return error.temporary
 
 
@@ -120,9 +120,9 @@ def with_retries(
     *,
     retriable: Callable[[SociPipelineError], bool] = is_temporary,
 ) -> _Result:
-    """Do some work until it succeeds, fails for good, or the attempts or the deadline are used up.
+    """Retry until the work succeeds, fails permanently, or the attempts or the deadline are used up.
 
-    ``retriable`` says which errors are worth another try; by default, those that call themselves temporary.
+    ``retriable`` decides which errors are retried; by default those with ``temporary`` set.
     """
     failures = FailuresInARow(settings, deadline)
     while True:
@@ -136,9 +136,9 @@ def with_retries(
 
 
 def while_unavailable(work: Callable[[], _Result], kind: type[SociPipelineError], *, patience_s: float) -> _Result:
-    """Do some work again while it fails with an error of this kind, for ``patience_s`` seconds.
+    """Retry while the work fails with an error of this kind, for at most ``patience_s`` seconds.
 
-    Waits as long as the server asks, a second at least; raises the error where that would be too long.
+    Waits as long as the server asks, at least a second; raises the error if that would be too long.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -152,28 +152,28 @@ def while_unavailable(work: Callable[[], _Result], kind: type[SociPipelineError]
 
 
 def _pause(error: SociPipelineError, settings: Attempts, attempt: int) -> float:
-    """Seconds to wait before another try: what the server asked for, or the back-off of that attempt."""
+    """Return the seconds to wait before a retry: the server's Retry-After, or the back-off of that attempt."""
     pause = settings.backoff(attempt)
     if error.retry_after is not None:
-        # A little jitter on top, or all who were told the same come back together.
+        # Add jitter, or all clients with the same Retry-After would return at the same time.
         pause = error.retry_after + min(pause, 1.0)
     logger().log(_TOLD.level(error), "trying again in %.1f s: %s", pause, error.reason)
     return pause
 
 
 class _Told:
-    """What was said lately: many blobs at once fail for one cause, and one line of it is enough for a while."""
+    """Recently logged causes: many blobs may fail for one cause, which is logged only once for a while."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[tuple[str, str], float] = {}
 
     def level(self, error: SociPipelineError) -> int:
-        """INFO for a cause that was not told in the last seconds, DEBUG for the others."""
+        """Return DEBUG for a cause logged in the last seconds, else INFO."""
         cause = type(error).__name__, urlsplit(error.url).netloc
         now = time.monotonic()
         with self._lock:
-            # What is older does not count, so no more is kept than fails within these seconds.
+            # Dropping older entries keeps the dictionary small.
             self._last = {each: at for each, at in self._last.items() if now - at < _QUIET_SECONDS}
             return logging.DEBUG if self._last.setdefault(cause, now) < now else logging.INFO
 

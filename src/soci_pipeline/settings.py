@@ -1,8 +1,8 @@
-"""How a worker or a control machine is set up: typed sections, read from the environment once and handed on.
+"""The configuration of a worker or control machine: typed sections, read once from the environment and passed on.
 
-A field ``folder`` of the section ``work`` is spelled ``SOCI_PIPELINE_WORK_FOLDER``. Lists are separated by commas. What
-belongs to one publication is a parameter of the flow (`soci_pipeline.publish.request`), not a setting; secrets are
-neither: they are resolved on the worker from blocks or secret stores.
+The field ``folder`` of the section ``work`` is set by ``SOCI_PIPELINE_WORK_FOLDER``. Lists are comma-separated. Options
+of a single publication are parameters of the flow (`soci_pipeline.publish.request`), not settings. Secrets are neither:
+they are resolved on the worker from blocks or secret stores.
 """
 
 import os
@@ -19,7 +19,7 @@ from soci_pipeline.text import did_you_mean
 from soci_pipeline.validation import problems_of
 
 PREFIX = "SOCI_PIPELINE_"
-# Credentials are read by `soci_pipeline.registry.auth` alone, at the moment they are needed.
+# Only `soci_pipeline.registry.auth` reads credentials, when they are needed.
 _NOT_SETTINGS = frozenset({"registry_username", "registry_password", "registry_token"})
 _CACHE_PARAMETER = (
     "Unset it, and publish with the parameter `cache: registry`: one machine-wide cache was shared by all images."
@@ -27,7 +27,7 @@ _CACHE_PARAMETER = (
 _REMOVED = {f"{PREFIX}BUILD_CACHE_FROM": _CACHE_PARAMETER, f"{PREFIX}BUILD_CACHE_TO": _CACHE_PARAMETER}
 _SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-# Kubernetes, "Environment variables" of a Service: those of its own form, and those of Docker's links.
+# Kubernetes, "Environment variables" of a Service: its own form, and that of Docker's links.
 _OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)\Z|_PORT(_[0-9]+_[A-Z]+(_(PROTO|PORT|ADDR))?)?\Z")
 
 
@@ -40,14 +40,14 @@ def _default_folder() -> Path:
 
 
 class WorkSettings(_Section):
-    """Where a worker keeps what it is working on."""
+    """Where a worker keeps its working files."""
 
     folder: Path = Field(default_factory=_default_folder)
-    """Runs have a folder each below it, removed at their end; what a killed run left is removed at the next start."""
+    """Each run has a folder below it, removed when it ends; leftovers of a killed run are removed at the next start."""
     cache: Path | None = None
-    """zTOCs of layers seen before; ``ztocs`` below `folder` where nothing is said."""
+    """The cache of zTOCs of known layers; ``ztocs`` below `folder` by default."""
     jobs: int = Field(default=2, ge=1, le=64)
-    """How many layers are indexed at once."""
+    """The number of layers indexed in parallel."""
 
     @property
     def ztoc_cache(self) -> Path:
@@ -55,19 +55,21 @@ class WorkSettings(_Section):
 
 
 class RegistrySettings(_Section):
-    """How registries are talked to, beyond what Docker's own configuration file says."""
+    """Access to registries, in addition to Docker's own configuration file."""
 
     ca_file: Path | None = None
-    """CA certificates (PEM) for registries with certificates of their own."""
+    """CA certificates (PEM) for registries with private certificates."""
     plain_http: tuple[str, ...] = ()
-    """Registries (host or host:port) that are spoken to without TLS; loopback ones are where there is no `ca_file`."""
+    """Registries (host or host:port) accessed without TLS; loopback ones always are, unless `ca_file` is set."""
     jobs: int = Field(default=4, ge=1, le=64)
-    """How many blobs are uploaded at once."""
+    """The number of blobs uploaded in parallel."""
     create_repository: bool = False
-    """Make a missing repository first, where the registry (ECR) has a call for it."""
+    """Create a missing repository first, if the registry supports it (ECR)."""
     part_size: int | None = Field(default=None, ge=1 << 20)
-    """A blob above this size in bytes (also ``4MiB``) goes up in parts of at most this size; 256 MiB by default, 5 to
-    10 MiB for ECR."""
+    """Blobs larger than this many bytes (also ``4MiB``) are uploaded in parts of at most this size.
+
+    256 MiB by default, 5 to 10 MiB for ECR.
+    """
 
     @field_validator("part_size", mode="before")
     @classmethod
@@ -77,63 +79,63 @@ class RegistrySettings(_Section):
 
 
 class EcrSettings(_Section):
-    """How ECR is spoken to, and what a repository is made with where `RegistrySettings.create_repository` says so."""
+    """Access to ECR, and the options of repositories created because of `RegistrySettings.create_repository`."""
 
     credentials_block: str | None = None
-    """A Prefect block of the type AwsCredentials, for example ``aws-credentials/publisher``; else boto3's own chain."""
+    """A Prefect block of type AwsCredentials, such as ``aws-credentials/publisher``; boto3's own chain by default."""
     mutable_tags: tuple[str, ...] = ()
-    """Patterns of tags that may move, at most five; others are immutable. ``*`` alone makes them all mutable."""
+    """Patterns of tags that may move, at most five; others are immutable. ``*`` alone makes all tags mutable."""
     scan_on_push: bool = True
     kms_key: str | None = None
-    """The ARN of a key, or ``aws/ecr`` for the account's own; AES-256 where nothing is said."""
+    """The ARN of a key, or ``aws/ecr`` for the account's own; AES-256 by default."""
     expiring_tags: tuple[str, ...] = ()
     """Patterns of short-lived tags, which a lifecycle policy removes."""
     expire_after_days: int = Field(default=14, ge=1)
 
 
 class BuildSettings(_Section):
-    """What every build on this worker shares."""
+    """Options shared by all builds on this worker."""
 
     buildx_builder: str | None = None
-    """A builder that exists already, a remote one too; else the engine's own, or one made for the run."""
+    """An existing builder, possibly remote; by default the engine's own, or one created for the run."""
     network: str | None = None
     """The network of RUN steps, for example ``host``."""
 
 
 class ContainerdSettings(_Section):
-    """What the toolchain ``containerd`` needs; `CONTAINERD_ADDRESS` is read as well, as ctr does."""
+    """Options of the toolchain ``containerd``; `CONTAINERD_ADDRESS` is read as well, as ctr does."""
 
     address: Path | None = None
-    """containerd's socket; else the one under the Docker engine is looked for."""
+    """containerd's socket; by default the one used by the Docker engine is searched for."""
     soci_version: str | None = None
-    """The release of soci that is fetched where a worker has none."""
+    """The release of soci to download if a worker has none."""
     soci_base_url: str | None = None
-    """Where releases are fetched from."""
+    """The URL from which releases are downloaded."""
     soci_sha256: str | None = None
     """The sha256 of the release's archive for this worker's architecture."""
 
 
 class PublishSettings(_Section):
-    """What the control flow goes by. Times are seconds."""
+    """Options of the control flow. Times are in seconds."""
 
     worker_wait: float = Field(default=0, ge=0)
-    """How long a platform may be without a worker before the run fails."""
+    """How long to wait for a platform's worker before the run fails."""
     start_timeout: float = Field(default=600, gt=0)
-    """How long a branch that a worker has taken may need until its first line runs."""
+    """How long a branch may take from being claimed by a worker until its first line runs."""
     deadline: float = Field(default=6 * 3600, gt=0)
-    """The whole run; branches that are not done by then are cancelled."""
+    """The limit for the whole run; unfinished branches are cancelled then."""
     poll: float = Field(default=1.0, gt=0, le=60)
-    """How often the branches' states are asked for."""
+    """The interval at which the states of branches are polled."""
     supersede: bool = True
-    """A newer run for the same image and ref cancels older ones that have not started yet."""
+    """Whether a newer run for the same image and ref cancels older ones that have not started yet."""
     signing_key: str | None = None
-    """The cosign key (a path on the control machine, or what cosign takes) that image indexes are signed with."""
+    """The cosign key that signs image indexes (a path on the control machine, or another key reference for cosign)."""
     signing_token: bool = False
-    """Sign without a key, by an OIDC token in ``signing_token_file`` or in the variable ``SIGSTORE_ID_TOKEN``."""
+    """Sign without a key, with an OIDC token from ``signing_token_file`` or the variable ``SIGSTORE_ID_TOKEN``."""
     signing_token_file: Path | None = None
-    """The file that holds the OIDC token; it is read at each signing."""
+    """The file with the OIDC token; it is read for each signature."""
     signing_config: Path | None = None
-    """cosign's signing config for signing by token, which names the services of a private Sigstore."""
+    """cosign's signing config for signing with a token; it names the services of a private Sigstore."""
 
     @model_validator(mode="after")
     def _one_signer(self) -> Self:
@@ -154,10 +156,10 @@ class Settings(_Section):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """Read ``SOCI_PIPELINE_<SECTION>_<FIELD>``; raises `InvalidInput` that names the variable.
+        """Read ``SOCI_PIPELINE_<SECTION>_<FIELD>``; raise `InvalidInput` that names the variable.
 
-        Variables of one word, such as ``SOCI_PIPELINE_HOME``, are no settings and are left to those that read them; and
-        so are those that Kubernetes sets in every pod for a Service whose name begins as they do.
+        Variables of one word, such as ``SOCI_PIPELINE_HOME``, are not settings and are ignored here, as are those that
+        Kubernetes sets in every pod for a Service whose name starts with this prefix.
         """
         given = os.environ if environment is None else environment
         sections: dict[str, dict[str, Any]] = {name: {} for name in cls.model_fields}
@@ -177,7 +179,7 @@ class Settings(_Section):
         try:
             return cls.model_validate(sections)
         except ValidationError as error:
-            # Not as a cause: pydantic's words quote the value, which may be a password under a misspelt name.
+            # Without a cause: pydantic's message quotes the value, which may be a password under a misspelt name.
             fault = problems_of(error)[0]
             variable = PREFIX + "_".join(str(part) for part in fault.place[:2]).upper()
             if fault.kind == "extra_forbidden":
@@ -196,7 +198,7 @@ def _value(section: str, field: str, text: str) -> str | list[str]:
 
 
 def _no_such(variable: str) -> InvalidInput:
-    """The refusal of a variable, with the one that looks most like it; with all of them where none does."""
+    """Return the error for an unknown variable, with the closest known one, or all if none is close."""
     if variable in _REMOVED:
         return InvalidInput(f"the setting {variable} was removed", advice=_REMOVED[variable])
     known = {name.removeprefix(PREFIX): name for name in _variables()}

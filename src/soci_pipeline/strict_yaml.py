@@ -1,4 +1,4 @@
-"""YAML for files that people write: a key given twice is an error, and only true and false are booleans."""
+"""YAML for hand-written files: duplicate keys are errors, and only true and false are booleans."""
 
 import contextlib
 import json
@@ -24,9 +24,9 @@ Place = tuple[int | str, ...]
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML as people expect it: a key that is given twice is an error, and ``on`` is a word.
+    """A YAML loader in which duplicate keys are errors and ``on`` is a string.
 
-    Only true and false are booleans, as in YAML 1.2 (10.3.2, "Tag Resolution"); 1.1 takes on, off, yes and no too.
+    Only true and false are booleans, as in YAML 1.2 (10.3.2, "Tag Resolution"); 1.1 accepts on, off, yes and no too.
     """
 
     yaml_implicit_resolvers = {
@@ -35,7 +35,7 @@ class StrictLoader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping whose keys are all different."""
+        """Construct a mapping; raise `yaml.MarkedYAMLError` for a duplicate key."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -73,7 +73,7 @@ StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|F
 
 
 class _WithoutAliases(StrictLoader):
-    """Rejects aliases: a few lines with them can stand for gigabytes."""
+    """Rejects aliases: a few lines with them can expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose a node; raises `yaml.MarkedYAMLError` for an alias."""
@@ -86,20 +86,20 @@ class _WithoutAliases(StrictLoader):
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A YAML document, and the line of each of its keys and items."""
+    """A YAML document, with the line of each of its keys and items."""
 
     value: Any
     lines: dict[Place, int]
 
     def line(self, place: Place) -> int:
-        """The line of a place; that of the nearest place around it if the document does not have it."""
+        """Return the line of a place, or of its nearest existing parent."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 1)
 
 
 def parse_located(text: str) -> Located:
-    """Parse one document without aliases; raises `yaml.YAMLError`, or ValueError for what cannot be represented."""
+    """Parse one document without aliases; raise `yaml.YAMLError`, or ValueError for what cannot be represented."""
     loader = _WithoutAliases(text)
     try:
         node = loader.get_single_node()
@@ -113,9 +113,9 @@ def parse_located(text: str) -> Located:
 
 
 def parse_text(text: str) -> Any:
-    """Parse a document of JSON or YAML, without aliases and keys given twice; raises as `parse_located`.
+    """Parse a JSON or YAML document without aliases and duplicate keys; raises as `parse_located`.
 
-    JSON may be indented with tabs, and pair surrogates in its escapes; YAML has neither.
+    JSON may be indented with tabs, and may use surrogate pairs in its escapes; YAML supports neither.
     """
     if text.lstrip().startswith("{"):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
@@ -137,7 +137,7 @@ def _not_finite(text: str) -> Any:
 
 
 def fault_of(error: yaml.YAMLError) -> str:
-    """What is wrong with a text, with its line where it is known."""
+    """Describe a YAML error, with its line if known."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
     if isinstance(error, yaml.reader.ReaderError):

@@ -1,4 +1,4 @@
-"""Versions as tools print them, compared as numbers."""
+"""Parse and compare the versions that tools print."""
 
 import re
 
@@ -10,17 +10,17 @@ Version = tuple[int, int, int]
 
 
 class ToolTooOld(ToolMissing):
-    """A program is there, but its version lacks what is needed."""
+    """A program is too old."""
 
 
 def find_version(text: str) -> Version | None:
-    """The first ``1.2`` or ``v1.2.3`` of a text."""
+    """Return the first ``1.2`` or ``v1.2.3`` in a string."""
     match = _VERSION.search(text)
     return None if match is None else (int(match[1]), int(match[2]), int(match[3] or 0))
 
 
 def require_version(program: str, printed: str, minimum: Version, *, why: str, package: str) -> Version:
-    """The version in ``printed``; raises `ToolTooOld` where it is below ``minimum`` or cannot be read."""
+    """Return the version in ``printed``; raise `ToolTooOld` if it is below ``minimum`` or cannot be parsed."""
     version = find_version(printed)
     wanted = ".".join(map(str, minimum))
     advice = f"Install {program} {wanted} or newer (package {package})."

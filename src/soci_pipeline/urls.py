@@ -1,4 +1,4 @@
-"""URLs that a server gives (locations, following pages, realms), and URLs as they may be shown. Any text may come."""
+"""Validate URLs from a server (locations, pagination links, realms), and make URLs safe to show. Input is untrusted."""
 
 import re
 from urllib.parse import urlsplit
@@ -12,13 +12,13 @@ _LAST_PORT = 65_535
 
 
 def address(text: str, *, base: httpx.URL | None = None) -> httpx.URL | None:
-    """Parse a text as a URL relative to ``base``; return None if it is not one that a connection can be made to."""
+    """Parse `text` as a URL relative to ``base``; return None if no connection could be made to it."""
     try:
         url = httpx.URL(text) if base is None else base.join(text)
-        # A host is decoded only when it is read, and not every one can be, nor can every one be looked up.
+        # A host is decoded only on access; decoding or IDNA encoding may fail.
         escaped = "%" in url.host
         url.raw_host.decode("ascii").encode("idna")
-        # What no host may hold comes escaped.
+        # Characters that are invalid in hosts appear percent-encoded.
         return None if escaped or (url.port or 0) > _LAST_PORT else url
     except (httpx.InvalidURL, ValueError):
         return None
@@ -30,10 +30,10 @@ def is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
 
 
 def over_tls(url: httpx.URL, server: httpx.URL) -> httpx.URL:
-    """Correct an http URL of a server that is reached over https: a proxy before it ends TLS, and it does not know.
+    """Correct an http URL from a server that is reached over https: behind a TLS proxy it does not know its own scheme.
 
     ``server`` is a URL by which it was reached. Only URLs of the same host are changed, to the scheme and port of
-    ``server``; a URL never changes from https to http, nor to another host.
+    ``server``; a URL never changes from https to http or to another host.
     """
     if url.scheme == "http" and server.scheme == "https" and url.host == server.host:
         return url.copy_with(scheme="https", port=server.port)
@@ -41,7 +41,7 @@ def over_tls(url: httpx.URL, server: httpx.URL) -> httpx.URL:
 
 
 def redacted(url: str) -> str:
-    """A URL without user, query and fragment: tokens and signatures travel in those."""
+    """Remove user, query and fragment from a URL: they may contain tokens and signatures."""
     if "://" not in url:
         return url.partition("?")[0]
     try:

@@ -1,9 +1,7 @@
-"""Validation by pydantic: the base class of parameters, and errors for people.
+"""Validation with pydantic: the base class of parameters, and readable errors.
 
-What pydantic finds wrong with an input, as a person reads it: where, and what, without pydantic's own terms.
-
-Nothing of the input is repeated, which may be hostile or a secret; of messages by validators of one's own that is up to
-them.
+An error says where and what is wrong, without pydantic's own terms. The input is never quoted, since it may be hostile
+or secret; custom validators must take care of that in their own messages.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +18,7 @@ _LONGEST_TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: ``kind`` is pydantic's type of error, ``place`` the way of keys and numbers to it."""
+    """One validation error: ``kind`` is pydantic's error type, ``place`` the path of keys and indices to it."""
 
     kind: str
     place: tuple[int | str, ...]
@@ -28,27 +26,27 @@ class Problem:
 
 
 def problems_of(error: ValidationError, *, unknown: str = "there is no such field") -> list[Problem]:
-    """All of them, in pydantic's order; ``unknown`` is said of a key that the model does not have."""
+    """Return all problems, in pydantic's order; ``unknown`` is the message for a key that the model does not have."""
     found = error.errors(include_url=False, include_input=False)
     return [Problem(each["type"], each["loc"], _text(each, unknown)[:_LONGEST_TEXT]) for each in found]
 
 
 def in_one_line(problems: Iterable[Problem], *, whole: str = "") -> str:
-    """``a.b: is required; c: …``, each once; ``whole`` is the place of what is wrong with the input as a whole."""
+    """Format as ``a.b: is required; c: …``, without duplicates; ``whole`` is the place of errors in the whole input."""
     lines = [(place_of(problem) or whole, problem.text) for problem in problems]
     return "; ".join(dict.fromkeys(f"{place}: {text}" if place else text for place, text in lines))
 
 
 def place_of(problem: Problem) -> str:
-    """The place as ``a.0.b``."""
+    """Format the place as ``a.0.b``."""
     return ".".join(str(part)[:_LONGEST_PART] for part in problem.place)
 
 
 class Parameters(BaseModel):
-    """The parameters of a flow, or a part of them: a frozen model, checked with a line for each problem.
+    """The parameters of a flow, or a part of them: a frozen model whose errors have one line per problem.
 
-    A flow's model is the one place that says what it takes. The flow checks its parameters with it, a webhook does so
-    before a run is made, and the form in Prefect's UI is made of it: the titles, the descriptions and the examples.
+    A flow's model is the single definition of its parameters. The flow validates its parameters with it, a webhook does
+    so before it creates a run, and the form in Prefect's UI is generated from it: titles, descriptions and examples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,18 +54,18 @@ class Parameters(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _an_empty_text_says_nothing(cls, value: Any, field: ValidationInfo) -> Any:
-        """A form's field that was left empty is as good as one that was left out, where there is such a default."""
+        """Treat an empty form field as omitted if the field's default is None."""
         optional = field.field_name in cls.model_fields and cls.model_fields[field.field_name].default is None
         return None if optional and isinstance(value, str) and not value.strip() else value
 
     @classmethod
     def check(cls, parameters: Mapping[str, Any]) -> Self:
-        """As validation, but raises `InvalidInput` with one line for each parameter that is wrong."""
+        """Validate, but raise `InvalidInput` with one line for each invalid parameter."""
         try:
             return cls.model_validate(dict(parameters))
         except ValidationError as error:
             found = problems_of(error, unknown="there is no such parameter")
-            # A text is read where it is no instance, so what is wrong with the text says more.
+            # In a union of instance and string, the error about the string is more useful.
             telling = [problem for problem in found if problem.kind != "is_instance_of"] or found
             raise InvalidInput(
                 in_one_line(replace(problem, place=_shown(problem.place)) for problem in telling),
@@ -104,5 +102,5 @@ def _name(found: Mapping[str, Any]) -> str:
 
 
 def _shown(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Of a list only the item's place, of a union only the parameter."""
+    """Return only the item's place for a list, only the parameter for a union."""
     return tuple(part for part in place[:2] if not str(part).startswith("function"))

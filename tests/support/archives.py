@@ -1,4 +1,4 @@
-"""Image archives made in code: OCI and Docker archives as tars, sound ones and hostile ones."""
+"""Image archives created in code: valid and hostile OCI and Docker archives as tars."""
 
 import io
 import json
@@ -14,13 +14,13 @@ from tests.support.tars import EPOCH, Entry, tar, tar_of
 
 
 def layout_files(layout: Layout) -> dict[str, bytes]:
-    """The files of a layout by their names in an archive."""
+    """Return the files of a layout by their names in an archive."""
     paths = [path for path in sorted(layout.path.rglob("*")) if path.is_file()]
     return {path.relative_to(layout.path).as_posix(): path.read_bytes() for path in paths}
 
 
 def oci_archive(path: Path, layout: Layout, *, changed: Mapping[str, bytes | None] | None = None) -> Path:
-    """The tar of a layout; ``changed`` replaces files, and leaves out those that are None."""
+    """Write the tar of a layout; ``changed`` replaces files, and omits those that are None."""
     files: dict[str, bytes | None] = {**layout_files(layout), **(changed or {})}
     path.write_bytes(tar_of({name: data for name, data in files.items() if data is not None}))
     return path
@@ -29,7 +29,7 @@ def oci_archive(path: Path, layout: Layout, *, changed: Mapping[str, bytes | Non
 def docker_archive(
     path: Path, images: Sequence[tuple[Platform, Sequence[bytes]]], *, extra: Iterable[Entry] = ()
 ) -> Path:
-    """What `docker save` wrote before release 25: ``manifest.json``, configs, and plain layer tars."""
+    """Write an archive as `docker save` did before release 25: ``manifest.json``, configs, and plain layer tars."""
     entries: dict[str, Entry] = {}
     listing = []
     for number, (platform, layers) in enumerate(images):
@@ -57,7 +57,7 @@ def image_config(platform: Platform, diff_ids: Sequence[Digest]) -> dict[str, ob
 
 
 def raw_tar(entries: Sequence[tuple[str, bytes, bytes, str]]) -> bytes:
-    """A tar of (name, type, data, link) whose names are written as they are, hostile ones too."""
+    """Return a tar of (name, type, data, link) with unmodified names, including hostile ones."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name, kind, data, link in entries:
@@ -68,7 +68,7 @@ def raw_tar(entries: Sequence[tuple[str, bytes, bytes, str]]) -> bytes:
 
 
 def everything_below(folder: Path) -> set[str]:
-    """Every path below a folder, to show that nothing was written beside the destination."""
+    """Return every path below a folder, to show that nothing was written outside the destination."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 

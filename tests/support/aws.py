@@ -1,6 +1,6 @@
-"""AWS for tests: the emulator over HTTP, and a server that answers with what it is told to.
+"""AWS for tests: the emulator over HTTP, and a server with predefined responses.
 
-The emulator's tokens are expired since 2015 and it refuses nobody, so life times and refusals are shown with the other.
+The emulator's tokens expired in 2015 and it rejects nobody, so tests of lifetimes and rejections use the other server.
 """
 
 import base64
@@ -30,17 +30,17 @@ REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 
 
 def give_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that nobody checks, and no way to find others."""
+    """Set keys that nobody checks, and disable all other sources."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEEXAMPLE00")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "example")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    # boto3's default session would keep what an earlier test gave it.
+    # boto3's default session would keep the credentials of an earlier test.
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 @contextmanager
 def emulator() -> Iterator[str]:
-    """The address of an emulated AWS in this process, where tests can teach it what it does not know."""
+    """Yield the URL of an emulated AWS in this process, where tests can patch it."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -51,7 +51,7 @@ def emulator() -> Iterator[str]:
 
 
 def sign_digests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the emulated KMS sign what it is sent as the digest that it is; it hashes it again (getmoto/moto#10202)."""
+    """Make the emulated KMS sign a digest as it is; it hashes the digest again (getmoto/moto#10202)."""
 
     def prehashed(signing_algorithm: str) -> Prehashed:
         return Prehashed(
@@ -69,7 +69,7 @@ def sign_digests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unique(word: str) -> str:
-    """A name that no other test has used: the emulator remembers what the others have made."""
+    """Return a name that no other test uses: the emulator keeps what other tests create."""
     return f"{word}-{uuid4().hex[:10]}"
 
 
@@ -79,12 +79,12 @@ def reset(address: str) -> None:
 
 
 def put_image(ecr: Any, repository: str, number: int, *tags: str) -> Digest:
-    """An image in the emulated ECR under these tags, or under none; another number is another image."""
+    """Put an image into the emulated ECR with these tags or none; another number gives another image."""
     document = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
         "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": 1, "digest": "c"},
-        # The emulator's digest of an image is one of its layers' digests.
+        # The emulator derives an image's digest from its layers' digests.
         "layers": [
             {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": 1, "digest": f"l{number}"}
         ],
@@ -95,7 +95,7 @@ def put_image(ecr: Any, repository: str, number: int, *tags: str) -> Digest:
 
 
 class Answers(ThreadingHTTPServer):
-    """Answers each JSON 1.1 call with the next of ``answers``, the last one again and again; notes what was asked."""
+    """Answers each JSON 1.1 call with the next of ``answers``, repeating the last one; records the calls."""
 
     daemon_threads = True
 
@@ -129,12 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Stay quiet."""
+        """Log nothing."""
 
 
 @contextmanager
 def answering(*answers: tuple[int, dict[str, Any]]) -> Iterator[Answers]:
-    """A server that gives these answers in turn."""
+    """Serve these answers in turn."""
     server = Answers(*answers)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -147,12 +147,12 @@ def answering(*answers: tuple[int, dict[str, Any]]) -> Iterator[Answers]:
 
 
 def refusal(code: str, message: str = "no", status: int = 400) -> tuple[int, dict[str, Any]]:
-    """An error of AWS."""
+    """Return an AWS error response."""
     return status, {"__type": code, "message": message}
 
 
 def authorization(password: str = "a-password", *, expires_at: float | None = None) -> tuple[int, dict[str, Any]]:
-    """ECR's answer to who asks for a token; by default it is good for twelve hours."""
+    """Return ECR's response with a token, valid for twelve hours by default."""
     until = time.time() + 12 * 3600 if expires_at is None else expires_at
     encoded = base64.b64encode(f"AWS:{password}".encode()).decode()
     return 200, {"authorizationData": [{"authorizationToken": encoded, "expiresAt": until}]}

@@ -1,4 +1,4 @@
-"""What branches publish, made in code: images of several platforms with SOCI indexes and attestations in one layout."""
+"""Results of branches, created in code: images of several platforms, SOCI indexes and attestations in one layout."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from tests.support.images import Layer, add_attestation, add_image
 
 
 def soci_index(layout: Layout, image: Descriptor, kind: str, *, subject: bool = False) -> Descriptor:
-    """A SOCI index whose zTOCs have the right names and no content worth reading."""
+    """Store a SOCI index whose zTOCs have the right names and dummy content."""
     manifest = parse_image_manifest(layout.read(image))
     ztocs = [
         layout.add_bytes(b"ztoc of " + layer.digest.encode(), SOCI_LAYER).annotated(
@@ -30,7 +30,7 @@ def soci_index(layout: Layout, image: Descriptor, kind: str, *, subject: bool = 
 def branch_v2(
     layout: Layout, platform: Platform, *, attested: bool = False, layers: Sequence[Layer] | None = None
 ) -> PlatformImage:
-    """An image that names its v2 SOCI index, and the index that names it back."""
+    """Store an image and its v2 SOCI index, which refer to each other."""
     plain = add_image(layout, platform, layers)
     index = soci_index(layout, plain, SOCI_INDEX_V2)
     manifest = parse_image_manifest(layout.read(plain)).replaced(annotations={SOCI_INDEX_DIGEST: str(index.digest)})
@@ -50,7 +50,7 @@ def branch_v2(
 
 
 def branch_v1(layout: Layout, platform: Platform) -> PlatformImage:
-    """An image with a v1 SOCI index as its referrer."""
+    """Store an image with a v1 SOCI index as its referrer."""
     image = add_image(layout, platform)
     return PlatformImage(
         platform=platform,
@@ -61,5 +61,5 @@ def branch_v1(layout: Layout, platform: Platform) -> PlatformImage:
 
 
 def branch_plain(layout: Layout, platform: Platform) -> PlatformImage:
-    """An image none of whose layers was worth a zTOC."""
+    """Store an image without any layer that qualifies for a zTOC."""
     return PlatformImage(platform=platform, manifest=add_image(layout, platform))

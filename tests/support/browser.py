@@ -1,7 +1,7 @@
-"""Debian's Chromium, unpacked below the toolchain folder with all that it needs, and driven over loopback alone.
+"""Debian's Chromium, unpacked into the toolchain folder with its dependencies, with access to loopback only.
 
-It is the headless shell of the machine's own release. Only the C library stays the machine's; every other library and
-the fonts come along, since a server has none of them. Nothing is installed, and no browser comes from elsewhere.
+It is the headless shell of the machine's own release. Only the C library is the machine's; all other libraries and the
+fonts are unpacked too, since a server has none of them. Nothing is installed, and no other browser is downloaded.
 """
 
 import io
@@ -24,15 +24,15 @@ from soci_pipeline.errors import ToolMissing
 from soci_pipeline.log import logger
 from soci_pipeline.machine.programs import run
 
-# Two cores that a stack is busy on draw a page in many seconds.
+# With two cores busy with a stack, drawing a page takes many seconds.
 PATIENCE_SECONDS = 120
 
 _PACKAGE = "chromium-headless-shell"
 _PROGRAM = "usr/lib/chromium/chromium-headless-shell"
-# The C library belongs to the machine's loader, and pictures are drawn without a driver for a graphics card.
+# The C library belongs to the machine's loader; rendering needs no graphics driver.
 _LEFT_OUT = re.compile(r"(?:libc6|libllvm[0-9]+|libgl1-mesa-dri|libz3-4|perl|perl-base|libperl[0-9.]+)_")
 _LIBRARIES = ("usr/lib/*-linux-gnu", "lib/*-linux-gnu", "usr/lib/*-linux-gnu/pulseaudio")
-# Nobody but this machine is asked for anything: other names are not even looked up.
+# Only this machine may be contacted: other names are not even looked up.
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -44,7 +44,7 @@ _FLAGS = (
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
-# The background, the lines of time and their labels have fewer.
+# The background, the time axis and its labels have fewer.
 _DRAWN = 150
 _ELSEWHERE = re.compile(r"^https?://(?!127\.0\.0\.1:)")
 _FONTS = '<?xml version="1.0"?>\n<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>\n'
@@ -52,7 +52,7 @@ _FONTS = '<?xml version="1.0"?>\n<fontconfig><dir>{fonts}</dir><cachedir>{cache}
 
 @dataclass(frozen=True, slots=True)
 class Chromium:
-    """A browser that can be started, and the environment that it needs."""
+    """A browser that can be started, with the paths for its environment."""
 
     program: Path
     libraries: tuple[Path, ...]
@@ -60,7 +60,7 @@ class Chromium:
 
 
 def chromium(toolchain: Toolchain) -> Chromium:
-    """The unpacked browser; fetched the first time. Raises `ToolMissing` where the machine has no such packages."""
+    """Return the unpacked browser, downloaded on first use; raise `ToolMissing` if the packages are unavailable."""
     archive = PackageArchive(toolchain.folder / "apt")
     if archive.release.distribution != "debian":
         raise ToolMissing("the browser is unpacked from Debian's packages, on Debian only")
@@ -79,7 +79,7 @@ def chromium(toolchain: Toolchain) -> Chromium:
 
 @contextmanager
 def running(browser: Chromium, home: Path, *, width: int = 1440, height: int = 1000) -> Iterator[BrowserContext]:
-    """A browser with an empty profile in ``home``, whose pages measure ``width`` by ``height`` pixels."""
+    """Start a browser with an empty profile in ``home``; pages are ``width`` by ``height`` pixels."""
     home.mkdir(parents=True, exist_ok=True)
     fonts = home / "fonts.conf"
     fonts.write_text(_FONTS.format(fonts=escape(str(browser.fonts)), cache=escape(str(home / "font-cache"))))
@@ -99,7 +99,7 @@ def running(browser: Chromium, home: Path, *, width: int = 1440, height: int = 1
             device_scale_factor=1,
         )
         try:
-            # What a page asks of other machines ends before it leaves the browser.
+            # Requests to other machines are aborted in the browser.
             context.route(_ELSEWHERE, lambda route: route.abort())
             context.set_default_timeout(PATIENCE_SECONDS * 1000)
             yield context
@@ -108,7 +108,7 @@ def running(browser: Chromium, home: Path, *, width: int = 1440, height: int = 1
 
 
 def wait_until_drawn(canvas: Locator, *, colours: int = _DRAWN) -> None:
-    """Return when a run graph shows more than its background, and moves no more: it has no text to be asked for."""
+    """Wait until a run graph has content and stops moving; it has no text to wait for."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     before, shown = b"", canvas.screenshot()
     while shown != before or _colours(shown) < colours:
@@ -118,7 +118,7 @@ def wait_until_drawn(canvas: Locator, *, colours: int = _DRAWN) -> None:
 
 
 def write_picture(page: Page, file: Path, *, height: int) -> None:
-    """Write the upper ``height`` pixels of a page as a small PNG: 128 colours are enough for a page of text."""
+    """Write the upper ``height`` pixels of a page as a small PNG: 128 colours are enough for text."""
     assert page.viewport_size is not None
     part: FloatRect = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height}
     with Image.open(io.BytesIO(page.screenshot(animations="disabled", clip=part))) as image:

@@ -1,6 +1,6 @@
-"""A BuildKit address in front of a Docker engine: what `buildx create --driver remote` can be given in a test.
+"""A BuildKit endpoint in front of a Docker engine, for `buildx create --driver remote` in a test.
 
-The engine speaks BuildKit's protocol after an upgrade of ``POST /grpc``, which a remote builder does not ask for.
+The engine speaks BuildKit's protocol after an upgrade of ``POST /grpc``, which a remote builder does not send.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ _UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgra
 
 @contextlib.contextmanager
 def buildkit_address(docker_host: str) -> Iterator[str]:
-    """The address ``tcp://127.0.0.1:PORT`` of the engine's BuildKit, while the block runs."""
+    """Yield the URL ``tcp://127.0.0.1:PORT`` of the engine's BuildKit."""
     path = docker_host.removeprefix("unix://")
 
     class Handler(socketserver.BaseRequestHandler):

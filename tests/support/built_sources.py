@@ -1,4 +1,4 @@
-"""Sources whose images the workers of a stack build, and publications of them that end in mid-build."""
+"""Sources of images that a stack's workers build, and publications that end during the build."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ SLOW = "FROM scratch\nCOPY rootfs/ /\nARG PAUSE=0\nRUN sleep $PAUSE\n"
 
 
 def source_of(stack: Stack, folder: Path, test: str, text: str, /, **parameters: Any) -> dict[str, Any]:
-    """Commit a work tree with one Dockerfile and serve it; returns the parameters that publish it."""
+    """Commit a work tree with one Dockerfile and serve it; return the parameters that publish it."""
     name = "".join(part for part in test.title() if part.isalnum())[:60].lower()
     tree = folder / "tree"
     tree.mkdir()
@@ -40,7 +40,7 @@ def repository_of(parameters: dict[str, Any]) -> str:
 
 
 def tags_of(stack: Stack, parameters: dict[str, Any]) -> tuple[str, ...]:
-    """The tags of what was published; none where nothing was."""
+    """Return the published tags; none if nothing was published."""
     with RegistryClient(stack.registry) as client:
         try:
             return client.tags.list(repository_of(parameters))
@@ -49,7 +49,7 @@ def tags_of(stack: Stack, parameters: dict[str, Any]) -> tuple[str, ...]:
 
 
 def in_mid_build(stack: Stack, parameters: dict[str, Any], pause: int) -> tuple[str, str]:
-    """Start a publication; returns it and its only branch once its build step sleeps for ``pause`` seconds."""
+    """Start a publication; return it and its only branch once its build step sleeps for ``pause`` seconds."""
     run_id = seen.start(stack, parameters)
     until(lambda: bool(seen.sleeping(pause)), seconds=180)
     (branch,) = seen.branches(stack, run_id)
@@ -57,12 +57,12 @@ def in_mid_build(stack: Stack, parameters: dict[str, Any], pause: int) -> tuple[
 
 
 def nothing_runs(branch: str, pause: int) -> None:
-    """Neither the branch nor its build step has a process soon."""
+    """Wait until neither the branch nor its build step has a process."""
     until(lambda: not seen.sleeping(pause) and not seen.processes_of_run(branch), seconds=30)
 
 
 def cancel_in_mid_build(stack: Stack, parameters: dict[str, Any], pause: int) -> None:
-    """Cancel a publication: its branch and what that builds end with it."""
+    """Cancel a publication: its branch and the build end with it."""
     run_id, branch = in_mid_build(stack, parameters, pause)
     with PrefectApi(stack.prefect_api_url) as api:
         api.cancel(run_id)
@@ -73,7 +73,7 @@ def cancel_in_mid_build(stack: Stack, parameters: dict[str, Any], pause: int) ->
 
 
 def kill_in_mid_build(stack: Stack, parameters: dict[str, Any], pause: int) -> None:
-    """Kill the process of a publication: its branch and what that builds end all the same."""
+    """Kill the process of a publication: its branch and the build end too."""
     run_id, branch = in_mid_build(stack, parameters, pause)
     seen.kill(seen.processes_of_run(run_id))
     assert seen.end_of(stack, run_id, seconds=120).kind == "CRASHED"

@@ -1,4 +1,4 @@
-"""Certificates for loopback and a name that leads there, signed by themselves, made for one test."""
+"""Self-signed certificates for loopback and a name that resolves to it, created for one test."""
 
 import datetime
 import ipaddress
@@ -20,9 +20,9 @@ class Pair:
 
 
 def certificate(folder: Path, name: str = "localhost") -> Pair:
-    """A certificate for 127.0.0.1 and a name that is its own authority."""
+    """Create a self-signed certificate for 127.0.0.1 and a name."""
     key = ec.generate_private_key(ec.SECP256R1())
-    # The name may be longer than the 64 letters that fit in here.
+    # The name may be longer than the 64 characters allowed here.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
     names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     now = datetime.datetime.now(datetime.UTC)

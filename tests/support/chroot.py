@@ -1,4 +1,4 @@
-"""A bare Debian in a folder: what a new machine has, and nothing of this one but the way to the network."""
+"""A minimal Debian in a folder, like a new machine; it shares only the network configuration with this one."""
 
 import os
 import shlex
@@ -13,19 +13,19 @@ from local_stack.toolchain import Toolchain
 from soci_pipeline.errors import ToolMissing
 from soci_pipeline.machine.programs import Completed, run
 
-# How this machine reaches the package registries, wherever they are.
+# How this machine reaches the package registries.
 _FROM_THIS_MACHINE = ("etc/resolv.conf", "etc/hosts", "etc/pip.conf", "etc/ssl/certs/ca-certificates.crt")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 @dataclass(frozen=True)
 class Chroot:
-    """A root file system; every call has mount and process namespaces of its own, so that no mount outlives it."""
+    """A root file system; each call has its own mount and process namespaces, so that no mount outlives it."""
 
     root: Path
 
     def run(self, script: str, *, cwd: str = "/", timeout: float = 900) -> Completed:
-        """Run a shell script as root in it, with a clean environment; raises `ToolFailed` with its last lines."""
+        """Run a shell script in it as root, with a clean environment; raise `ToolFailed` with its last lines."""
         inner = f"cd {shlex.quote(cwd)} && {script}"
         proxies = [f"{name}={os.environ[name]}" for name in _PROXIES if name in os.environ]
         environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", *proxies]
@@ -44,7 +44,7 @@ def minbase(
 ) -> Iterator[Chroot]:
     """Bootstrap a release into ``folder/root`` with some packages, and remove it at the end.
 
-    Raises `ToolMissing` without root or elsewhere than on Debian and Ubuntu.
+    Raises `ToolMissing` without root or on systems other than Debian and Ubuntu.
     """
     if os.geteuid() != 0:
         raise ToolMissing("a chroot needs root", advice="Run the tests as root.")
@@ -53,7 +53,7 @@ def minbase(
     run(["dpkg-deb", "-x", archive.download("mmdebstrap", Suite.NEWER, folder), folder / "mmdebstrap"])
     root = folder / "root"
     codename = archive.release.codename_of(suite)
-    # The download has written the private list of sources, a line for each release.
+    # The download has written the private list of sources, with a line for each release.
     sources = (archive.folder / "sources.list").read_text().splitlines()
     (source,) = [line for line in sources if f" {codename} " in line]
     program = folder / "mmdebstrap" / "usr" / "bin" / "mmdebstrap"

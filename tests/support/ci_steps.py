@@ -1,7 +1,7 @@
-"""Steps of other people's CI, run here: those of a composite GitHub Action, and the scripts of GitLab jobs.
+"""Run CI steps locally: those of a composite GitHub Action, and the scripts of GitLab jobs.
 
-The expressions of GitHub (``${{ … }}``) are evaluated where an action may have them, which is never in shell text. A
-dictionary stands in for the two actions for artifacts.
+GitHub's expressions (``${{ … }}``) are evaluated where an action may have them, which excludes shell scripts. A
+dictionary replaces the two actions for artifacts.
 """
 
 import os
@@ -22,7 +22,7 @@ _GITHUB_BASH = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
 
 
 def load(path: str) -> dict[str, Any]:
-    """A YAML file of the repository."""
+    """Load a YAML file of the repository."""
     document = yaml.safe_load((REPOSITORY / path).read_text())
     assert isinstance(document, dict)
     return document
@@ -30,14 +30,14 @@ def load(path: str) -> dict[str, Any]:
 
 @dataclass
 class Runner:
-    """A machine of GitHub's: its temporary folder, the environment of all steps, and the folders of artifacts."""
+    """A GitHub runner: its temporary folder, the environment of all steps, and the artifacts."""
 
     folder: Path
     env: Mapping[str, str]
     artifacts: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def run(self, action: str, inputs: Mapping[str, str]) -> dict[str, str]:
-        """Run the action of a folder; returns its outputs. Raises `CalledProcessError` where a step fails."""
+        """Run the action in a folder; return its outputs. Raises `CalledProcessError` if a step fails."""
         document = load(f"{action}/action.yml")
         defaults = {name: str(each.get("default", "")) for name, each in document["inputs"].items()}
         assert inputs.keys() <= defaults.keys(), "an input that the action does not have"
@@ -67,7 +67,7 @@ class Runner:
         return dict(line.split("=", 1) for line in output.read_text().splitlines())
 
     def _artifacts(self, action: str, given: Mapping[str, str]) -> None:
-        """What the two actions for artifacts do."""
+        """Emulate the two actions for artifacts."""
         if action.startswith("actions/upload-artifact@"):
             folder = Path(given["path"])
             self.artifacts[given["name"]] = {path.name: path.read_bytes() for path in folder.iterdir()}

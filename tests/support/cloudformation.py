@@ -1,4 +1,4 @@
-"""The templates as data, and the root template's stack in the emulator with everything that is nested in it."""
+"""The templates as data, and the root template's stack in the emulator with all nested stacks."""
 
 import json
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ TEMPLATES = tuple(sorted(path.name for path in FOLDER.glob("*.yaml")))
 ROOT = "soci-pipeline.yaml"
 _BUCKET = "templates"
 _BUCKET_URL = f"https://{_BUCKET}.s3.{REGION}.amazonaws.com/"
-# It knows load balancers' listeners, but none of TCP.
+# The emulator supports listeners of load balancers, but not of TCP.
 LISTENER = "AWS::ElasticLoadBalancingV2::Listener"
 SECRET = "AWS::SecretsManager::Secret"
-# What the emulator passes over; docs/aws.md lists it, and tests look at it in the templates.
+# What the emulator ignores; docs/aws.md lists it, and tests check it in the templates.
 NOT_EMULATED = {
     "AWS::CloudWatch::Alarm",
     "AWS::CodeCommit::Repository",
@@ -32,7 +32,7 @@ NOT_EMULATED = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows the short forms of CloudFormation's functions."""
+    """Supports the short forms of CloudFormation's functions."""
 
 
 def _function(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
@@ -50,7 +50,7 @@ _Loader.add_multi_constructor("!", _function)
 
 
 def template(name: str) -> dict[str, Any]:
-    """One template, with the functions in their long form."""
+    """Load one template, with the functions in their long form."""
     document = yaml.load((FOLDER / name).read_text(), Loader=_Loader)
     assert isinstance(document, dict)
     return document
@@ -58,7 +58,7 @@ def template(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """A nested stack: what the root handed to it, what it put out, and the types of what was made."""
+    """A nested stack: the parameters from the root, its outputs, and the types of its resources."""
 
     parameters: Mapping[str, str]
     outputs: Mapping[str, str]
@@ -67,14 +67,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The root template's stack; its parts by their logical ids."""
+    """The root template's stack; its parts by logical id."""
 
     outputs: Mapping[str, str]
     parts: Mapping[str, Part]
 
 
 def deploy(parameters: Mapping[str, str], name: str = "soci") -> Deployed:
-    """Make the root template's stack in the emulator, with all that are nested in it; `teach_outputs` comes first."""
+    """Create the root template's stack in the emulator with all nested ones; `teach_outputs` must be called first."""
     store = boto3.client("s3", region_name=REGION)
     store.create_bucket(Bucket=_BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     parts = as_emulated()
@@ -92,7 +92,7 @@ def _parts(stack: str) -> dict[str, Part]:
     for nested in client.list_stack_resources(StackName=stack)["StackResourceSummaries"]:
         name = nested["PhysicalResourceId"]
         if not nested["ResourceType"]:
-            # One that a condition leaves out, or that it does not know.
+            # A condition excludes it, or the emulator does not support it.
             continue
         (made,) = client.describe_stacks(StackName=name)["Stacks"]
         given = {each["ParameterKey"]: each["ParameterValue"] for each in made["Parameters"]}
@@ -103,7 +103,7 @@ def _parts(stack: str) -> dict[str, Part]:
 
 
 def make_stack(name: str, document: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, str]:
-    """Make one stack in the emulator; returns its outputs."""
+    """Create one stack in the emulator; return its outputs."""
     client = boto3.client("cloudformation", region_name=REGION)
     client.create_stack(
         StackName=name,
@@ -121,7 +121,7 @@ def _outputs(made: Any) -> dict[str, str]:
 
 
 def teach_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Teach the emulator outputs: of nested stacks (``!GetAtt Part.Outputs.Name``), and of what a change set makes."""
+    """Add outputs to the emulator: of nested stacks (``!GetAtt Part.Outputs.Name``), and of change sets."""
     apply = ChangeSet.apply
 
     def attribute(stack: Stack, name: str) -> str:
@@ -139,9 +139,9 @@ def teach_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_emulated() -> dict[str, dict[str, Any]]:
-    """All templates, without what would keep the emulator from making the rest; secrets are made beforehand."""
+    """Return all templates, adapted to the emulator; secrets are created beforehand."""
     parts = {name: template(name) for name in TEMPLATES}
-    # It resolves no parameters of SSM inside a launch template.
+    # The emulator does not resolve SSM parameters in a launch template.
     image = boto3.client("ec2", region_name=REGION).describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     parts["machines.yaml"]["Parameters"]["ImageId"]["Default"] = image
     server = parts["server.yaml"]

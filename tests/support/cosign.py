@@ -1,4 +1,4 @@
-"""A stand-in for cosign, put first on the PATH, that writes down how it was called."""
+"""A fake cosign, first on the PATH, that records how it is called."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# What `cosign sign --help` lists, as each release prints it. Debian's builds name no version.
+# The output of `cosign sign --help` for each release. Debian's builds print no version.
 HELP_2_5 = """
   cosign sign --key cosign.key --tlog-upload=false <IMAGE DIGEST>
 
@@ -23,7 +23,7 @@ HELP_2_6 = f"{HELP_2_5}    --signing-config='':\n    --trusted-root='':\n    --u
 HELP_3_0 = f"{HELP_2_5}    --signing-config='':\n    --trusted-root='':\n    --use-signing-config=true:\n"
 HELP_3_1 = HELP_3_0.replace("    --tlog-upload=true:\n", "")
 
-# Writes down how it was called; `verify` succeeds once `sign` was called.
+# Records its calls; `verify` succeeds after `sign` was called.
 COSIGN = """#!/bin/sh
 case "$*" in "sign --help") echo "${COSIGN_HELP:-    --tlog-upload=true:}"; exit 0 ;; esac
 echo "$@" >> "$RECORD/argv"
@@ -48,7 +48,7 @@ exit "${FAIL:-0}"
 
 
 def fake_cosign(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install it for one test; returns the folder that it writes to."""
+    """Install it for one test; return the folder that it writes to."""
     program = folder / "bin" / "cosign"
     program.parent.mkdir()
     program.write_text(COSIGN)
@@ -60,7 +60,7 @@ def fake_cosign(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def fulcio_that_refuses(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """A signing config for a certificate authority on loopback that refuses, and the file of what it has received."""
+    """Yield a signing config for a local certificate authority that rejects requests, and the file recording them."""
     heard = folder / "heard"
 
     class Refusing(BaseHTTPRequestHandler):
@@ -70,7 +70,7 @@ def fulcio_that_refuses(folder: Path) -> Iterator[tuple[Path, Path]]:
             self.send_error(401)
 
         def log_message(self, *args: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A publication by the library that is killed at a step, at a request or in mid-upload, and then run again."""
+"""Kill a library publication at a step, at a request or during an upload, and run it again."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ BOTH = (str(AMD64), str(ARM64))
 
 @dataclass
 class Shop:
-    """A registry that kills its clients, and jobs with a repository and a worker's folder of their own."""
+    """A registry that kills its clients, and jobs with separate repositories and worker folders."""
 
     client: RegistryClient
     plan: KillPlan
@@ -46,7 +46,7 @@ class Shop:
         )
 
     def undisturbed(self) -> Job:
-        """The first publication, which says what the digest is and which boundaries there are."""
+        """Run the first publication, which determines the digest and the boundaries."""
         job = self.job("undisturbed")
         assert run(self.context, job) == 0
         found = self.client.manifests.head(job.repository, TAGS[0])
@@ -57,7 +57,7 @@ class Shop:
     def killed_and_run_again(
         self, name: str, *, step: int = 0, request: int = 0, after_bytes: int | None = None
     ) -> None:
-        """Kill a publication at a step or a request, look at what is there, and publish again on the same worker."""
+        """Kill a publication at a step or a request, check what it left, and publish again on the same worker."""
         job = self.job(name)
         old, _ = push_image(self.client, TAGS[-1], to=job.repository)
         self.plan.arm(request, after_bytes=after_bytes)
@@ -83,7 +83,7 @@ class Shop:
 
 @contextmanager
 def crash_shop(folder: Path) -> Iterator[Shop]:
-    """A shop with a source and prebuilt images for both platforms."""
+    """Yield a shop with a source and prebuilt images for both platforms."""
     repository(folder / "app")
     for each in (AMD64, ARM64):
         files = {"usr/bin/app": f"{each}\n".encode() + text(120_000)}
@@ -97,7 +97,7 @@ def crash_shop(folder: Path) -> Iterator[Shop]:
 
 
 def kill_after_steps(shop: Shop, *, sample: int | None = None) -> None:
-    """Kill a publication after each step and run it again; with ``sample`` only at about so many, spread evenly."""
+    """Kill a publication after each step and run it again; with ``sample``, only at about that many steps."""
     steps = shop.undisturbed().steps
     assert {"convert linux/amd64", "push linux/arm64", "join", "verify", "tag"} <= set(steps)
     for number, name in _sample(list(enumerate(steps, 1)), sample):
@@ -106,12 +106,12 @@ def kill_after_steps(shop: Shop, *, sample: int | None = None) -> None:
 
 
 def kill_at_requests(shop: Shop, *, after_bytes: int | None, sample: int | None = None) -> None:
-    """The same at each request that writes: once it was carried out, or after some bytes of its body."""
+    """Do the same at each request that writes: after it was processed, or after some bytes of its body."""
     shop.platforms = (str(AMD64),)
     shop.plan.arm(0)
     shop.undisturbed()
     asked = list(enumerate(shop.plan.requests, 1))
-    # What only reads leaves the registry as it was.
+    # Requests that only read do not change the registry.
     bodies = {"PATCH", "PUT"}
     chosen = bodies if after_bytes else bodies | {"POST"}
     numbers = [number for number, (method, _) in asked if method in chosen]
@@ -121,7 +121,7 @@ def kill_at_requests(shop: Shop, *, after_bytes: int | None, sample: int | None 
 
 
 def _sample(places: Sequence[_Place], count: int | None) -> list[_Place]:
-    """The first, the last, and others at equal distances; all of them where there is no count."""
+    """Return the first, the last, and others at equal distances; all of them without a count."""
     if count is None or count >= len(places):
         return list(places)
     return [places[round(number * (len(places) - 1) / (count - 1))] for number in range(count)]

@@ -1,4 +1,4 @@
-"""Credential helpers for Docker's configuration: executables on the PATH of a test that answer in their own ways."""
+"""Docker credential helpers: executables on a test's PATH, each with a different response."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ ANSWERS = {
 
 
 def install_helpers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put all of them first on the PATH; each notes its name and what it was asked in the file that is returned."""
+    """Put all of them first on the PATH; each records its name and input in the file that is returned."""
     log = folder / "helpers.log"
     programs = folder / "helpers"
     for name, script in ANSWERS.items():

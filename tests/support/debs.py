@@ -1,4 +1,4 @@
-"""Debian packages made in code."""
+"""Debian packages created in code."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ class Linked(str):
 
 
 def write_deb(path: Path, files: Mapping[str, bytes | str], *, moment: int = 1_700_000_000) -> Path:
-    """A package whose data has regular files (bytes), symbolic links (text: the target) and hard ones (`Linked`)."""
+    """Write a package with regular files (bytes), symbolic links (str: the target) and hard links (`Linked`)."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as archive:
         for name, content in files.items():

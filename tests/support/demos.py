@@ -1,4 +1,4 @@
-"""`python -m local_stack demo` as a person starts it, and what is left of it."""
+"""Run `python -m local_stack demo` as a user does, and check what it leaves behind."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def started_demo(
 
 
 def mark_of(folder: Path, *, other_than: str = "") -> str:
-    """The mark of the stack that runs in a folder, once there is one."""
+    """Return the mark of the stack in a folder, once there is one."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError):

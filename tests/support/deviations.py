@@ -1,4 +1,4 @@
-"""Registries that deviate from the distribution specification as public bug reports describe: one class for each.
+"""Registries that deviate from the distribution specification as described in public bug reports: one class for each.
 
 `Registry` follows the specification, in memory; a subclass overrides the request in which a real registry differs.
 Serve ``Registry().answer`` with `tests.support.strange.strange`.
@@ -30,7 +30,7 @@ def error(status: int, code: str, message: str = "", detail: str = "") -> Respon
 
 
 class Registry:
-    """A registry in memory. ``received`` counts the bytes of all bodies."""
+    """An in-memory registry. ``received`` counts the bytes of all bodies."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
@@ -47,7 +47,7 @@ class Registry:
         return special if special is not None else self.regular(request, body)
 
     def special(self, request: Request, body: bytes) -> Response | None:
-        """The answer that deviates; None for the regular one."""
+        """Return the response that deviates; None for the regular one."""
         return None
 
     def regular(self, request: Request, body: bytes) -> Response:
@@ -86,7 +86,7 @@ class Registry:
         return Response(status_code=202, headers=self.place(request, name, session))
 
     def place(self, request: Request, name: str, session: str) -> dict[str, str]:
-        """The headers that say where a session goes on."""
+        """Return the headers that say where a session continues."""
         return {
             "Location": f"/v2/{name}/blobs/uploads/{session}",
             "Range": f"0-{max(0, len(self.sessions[session]) - 1)}",
@@ -170,7 +170,7 @@ class NoReferrers(Registry):
 
 
 class RejectsLargeParts(Registry):
-    """GHCR: 416 for a part above 4 MiB (oras-project/rust-oci-client#35)."""
+    """GHCR: 416 for a part larger than 4 MiB (oras-project/rust-oci-client#35)."""
 
     limit = 4 * _MIB
 
@@ -193,7 +193,7 @@ class RejectsParts(Registry):
 
 
 class WantsParts(Registry):
-    """Older Artifactory: a blob goes up by PATCH only (containerd/containerd#3533)."""
+    """Older Artifactory: blobs can be uploaded only by PATCH (containerd/containerd#3533)."""
 
     def finish(self, request: Request, name: str, session: str, body: bytes) -> Response:
         return Response(status_code=405) if body else super().finish(request, name, session, body)
@@ -212,7 +212,7 @@ class LimitsRequests(Registry):
 
 
 class LosesSessions(Registry):
-    """Artifactory: 404 for a part in mid-upload, now and then (GoogleContainerTools/jib#3399)."""
+    """Artifactory: occasional 404 for a part during an upload (GoogleContainerTools/jib#3399)."""
 
     losses = 1
 
@@ -270,7 +270,7 @@ class NamesNoLocation(Registry):
 
 
 class DoubtsAfterACut(Registry):
-    """Amazon ECR: the answer to a part is lost, the Range stays behind, and the same part again is answered 416."""
+    """Amazon ECR: the response to a part is lost, the Range is outdated, and a retry of the part gets 416."""
 
     cuts = 1
 
@@ -286,7 +286,7 @@ class DoubtsAfterACut(Registry):
 
 
 class CutsTheFirstPart(Registry):
-    """A fault to recover from: the connection's part is stored, and the answer is 503."""
+    """A fault to recover from: the part is stored, but the response is 503."""
 
     cuts = 1
 
@@ -303,7 +303,7 @@ class CountsOneTooManyAfterACut(CutsTheFirstPart, CountsOneTooMany):
 
 
 class HasNoStatusAfterACut(CutsTheFirstPart, AnswersPartsWith204):
-    """As `AnswersPartsWith204`, with a fault that makes the client ask for the status."""
+    """As `AnswersPartsWith204`, with a fault that makes the client request the status."""
 
 
 class NamesNoRangeAfterACut(CutsTheFirstPart, NamesNoRange):
@@ -311,7 +311,7 @@ class NamesNoRangeAfterACut(CutsTheFirstPart, NamesNoRange):
 
 
 class AnswersWithOtherStatuses(Registry):
-    """Older servers: other statuses of success than the specification names (opencontainers/distribution-spec#68)."""
+    """Older servers: success statuses other than the specified ones (opencontainers/distribution-spec#68)."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
@@ -362,7 +362,7 @@ class RejectsTagDeletion(Registry):
 
 
 class NamesManifestsBySha512(Registry):
-    """A Docker-Content-Digest of another algorithm than the client's."""
+    """A Docker-Content-Digest with an algorithm other than the client's."""
 
     def put_manifest(self, request: Request, name: str, reference: str, body: bytes) -> Response:
         answer = super().put_manifest(request, name, reference, body)
@@ -371,7 +371,7 @@ class NamesManifestsBySha512(Registry):
 
 
 class MountsWith(Registry):
-    """Another status for a mount than 201; ``mounts`` says whether the blob is there then."""
+    """A status other than 201 for a mount; ``mounts`` is whether the blob is mounted."""
 
     def __init__(self, status: int, *, mounts: bool) -> None:
         super().__init__()
@@ -417,7 +417,7 @@ class HeadHasNoLength(Registry):
 
 
 class NamesOtherCodes(Registry):
-    """Harbor: 404 with a code that the specification does not know (containers/image#2203)."""
+    """Harbor: 404 with a code that is not in the specification (containers/image#2203)."""
 
     def special(self, request: Request, body: bytes) -> Response | None:
         answer = self.regular(request, body)
@@ -474,7 +474,7 @@ class SignsForGet(Registry):
         return RedirectResponse(f"http://{self.storage}/{digest}?signature=for-get", 307)
 
     async def store(self, request: Request) -> Response:
-        """The storage service, to be served as a server of its own."""
+        """The storage service, to be served separately."""
         if request.method == "HEAD":
             return Response(status_code=403)
         return Response(self.blobs[request.url.path.strip("/")])
@@ -492,7 +492,7 @@ class ListsNoTags(Registry):
 
 
 class LinksToPages(Registry):
-    """A list of tags of one tag each, whose pages are linked in the way of ``form``; ``{}`` stands for the URL."""
+    """A tag list with one tag per page; ``form`` is the format of the pagination link, ``{}`` stands for the URL."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -522,7 +522,7 @@ class AnswersReferrersWith(NoReferrers):
 
 
 class ListsNullReferrers(Registry):
-    """``manifests`` is null where nothing refers to a digest."""
+    """``manifests`` is null if nothing refers to a digest."""
 
     def list_referrers(self, request: Request, subject: str) -> Response:
         return JSONResponse({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": None}, media_type=OCI_INDEX)
@@ -538,7 +538,7 @@ class ReadsTheFallbackTagAsADigest(NoReferrers):
 
 
 class RejectsManifest(Registry):
-    """A tag that may not move, in the words of one registry."""
+    """A tag that must not move, with the error of one registry."""
 
     def __init__(self, status: int, code: str, message: str, detail: str = "") -> None:
         super().__init__()
@@ -560,7 +560,7 @@ class RejectsWhatAnotherUploaded(Registry):
 
 
 class DeletesNothing(Registry):
-    """A status for every deletion: 405 at Docker Hub (genuinetools/reg#143), 404 at proxies that do not know it."""
+    """A status for every deletion: 405 at Docker Hub (genuinetools/reg#143), 404 at proxies without support."""
 
     def __init__(self, status: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which login docker and oras send with a configuration: doubles of an engine and a registry that note it."""
+"""Record which login docker and oras send with a configuration, with fakes of an engine and a registry."""
 
 import base64
 import contextlib
@@ -49,11 +49,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 class _Registry(_Handler):
-    """Wants a login, and takes any."""
+    """Requires a login, and accepts any."""
 
     def do_GET(self) -> None:
         header = self.headers.get("Authorization")
@@ -68,7 +68,7 @@ class _Registry(_Handler):
 
 
 class _Engine(_Handler):
-    """Takes any call; docker sends the login that it has chosen with the call to pull an image."""
+    """Accepts any call; docker sends the selected login with the call that pulls an image."""
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -101,12 +101,12 @@ class Doubles:
     engine: _Noting = field(default_factory=lambda: _Noting(_Engine))
 
     def docker(self, folder: Path) -> str | None:
-        """The login that docker sends with the configuration in a folder; None for none."""
+        """Return the login that docker sends with the configuration in a folder; None if it sends none."""
         image = f"{self.registry.address}/team-b/app:1"
         return self._sent(self.engine, ["docker", "-H", f"tcp://{self.engine.address}", "pull", image], folder)
 
     def oras(self, folder: Path) -> str | None:
-        """The same for oras."""
+        """Return the same for oras."""
         argv = ["oras", "manifest", "fetch", "--plain-http", f"{self.registry.address}/team-b/app:1"]
         return self._sent(self.registry, argv, folder)
 

@@ -1,8 +1,8 @@
-"""The commands that the documentation shows, so that tests run what a reader reads and not a copy of it.
+"""Extract the commands in the documentation, so that tests run what a reader reads and not a copy of it.
 
 `documented` finds the one shell block of a document that has a certain line, and `Block.run` runs it in a sandbox.
-`tests/unit/test_documentation.py` holds that every shell block is either asked for by a test in this way or is listed
-there with the reason why it cannot be run.
+`tests/unit/test_documentation.py` checks that every shell block is either used by a test in this way or listed there
+with the reason why it cannot be run.
 """
 
 import os
@@ -16,8 +16,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHELL_LANGUAGES = frozenset({"console", "sh", "bash", "shell"})
 
-# By document and heading: sections whose commands `tests/service/aws/test_operations_page.py` runs in their order. It
-# has the reasons for the few that it leaves out.
+# By document and heading: sections whose commands `tests/service/aws/test_operations_page.py` runs in order. It has the
+# reasons for the few that it omits.
 SECTIONS_RUN_IN_ORDER = (
     ("docs/operations.md", "From an empty AWS account to the first tag"),
     ("docs/operations.md", "Running it on AWS"),
@@ -28,9 +28,9 @@ _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<language>[\w-]*)[
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block of a Markdown document; ``document`` is relative to the repository, ``line`` where it begins.
+    """A fenced block of a Markdown document; ``document`` is relative to the repository, ``line`` is its first line.
 
-    ``section`` is the heading of the second level that it stands under, or empty.
+    ``section`` is the second-level heading above it, or empty.
     """
 
     document: str
@@ -47,11 +47,11 @@ class Block:
         return self.language in SHELL_LANGUAGES
 
     def has(self, line: str) -> bool:
-        """Whether a line of the block, its indentation aside, begins with this."""
+        """Whether a line of the block starts with ``line``, ignoring indentation."""
         return any(each.strip().startswith(line) for each in self.text.splitlines())
 
     def commands(self) -> list[str]:
-        """Each command of its own, with the lines that an open quote or a backslash makes part of it."""
+        """Split into commands; an open quote or a backslash continues a command on the next line."""
         found: list[str] = []
         pending = ""
         for line in self.text.splitlines():
@@ -63,7 +63,7 @@ class Block:
         return found
 
     def script(self, replacing: Mapping[str, str] | None = None) -> str:
-        """The block as a shell script, with what stands for something else replaced; each must be in the text."""
+        """Return the block as a shell script with placeholders replaced; each must be in the text."""
         script = self.text
         for placeholder, value in (replacing or {}).items():
             assert placeholder in script, f"{self} does not say {placeholder!r}"
@@ -78,7 +78,7 @@ class Block:
         env: Mapping[str, str] | None = None,
         timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
-        """Run the block with bash in ``folder``; the first command that fails ends it. Fails the test if one does."""
+        """Run the block with bash in ``folder``, up to the first failing command, which fails the test."""
         command = ["bash", "-euo", "pipefail", "-c", self.script(replacing)]
         environment = dict(os.environ) | dict(env or {})
         done = subprocess.run(
@@ -99,7 +99,7 @@ def _is_whole(command: str) -> bool:
 
 
 def documents() -> list[Path]:
-    """Every Markdown document that is tracked, by its path."""
+    """Return every tracked Markdown document, sorted by path."""
     listing = subprocess.run(
         ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"],
         capture_output=True,
@@ -110,7 +110,7 @@ def documents() -> list[Path]:
 
 
 def blocks(document: Path) -> Iterator[Block]:
-    """The fenced blocks of a document, without the indentation that a list gives them."""
+    """Yield the fenced blocks of a document, without the indentation of a list."""
     name = document.relative_to(REPOSITORY).as_posix()
     opened: re.Match[str] | None = None
     start, lines, section = 0, list[str](), ""
@@ -130,12 +130,12 @@ def blocks(document: Path) -> Iterator[Block]:
 
 
 def shell_blocks() -> list[Block]:
-    """Every block of every document that shows shell commands."""
+    """Return every block with shell commands in all documents."""
     return [block for document in documents() for block in blocks(document) if block.is_shell]
 
 
 def documented(document: str, line: str) -> Block:
-    """The one shell block of a document with a line that begins with ``line``; fails the test if it is not one."""
+    """Return the one shell block with a line that starts with ``line``; fail the test if it is not unique."""
     found = [block for block in blocks(REPOSITORY / document) if block.is_shell and block.has(line)]
     assert len(found) == 1, f"{document} has {len(found)} blocks with a line {line!r}"
     return found[0]

@@ -1,7 +1,7 @@
-"""A registry on loopback that is reached under the name of an ECR registry, over https, as the real one is.
+"""A registry on loopback under the name of an ECR registry, over https like the real one.
 
-Clients find it by ``HTTPS_PROXY``: the proxy takes a tunnel to that one name, ends TLS for it with a certificate of the
-name, and hands on what comes out.
+Clients reach it through ``HTTPS_PROXY``: the proxy accepts tunnels to that name only, terminates TLS with a certificate
+for the name, and forwards the content.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ EcrStart = Callable[[str], Path]
 def named_as_ecr(
     address: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *, on_upload: Callable[[int], None] | None = None
 ) -> Iterator[Path]:
-    """Give the registry at ``address`` ECR's name while the block runs; yields the authority to trust (PEM).
+    """Give the registry at ``address`` ECR's name during the block; yield the CA certificate to trust (PEM).
 
-    ``on_upload`` is told how many bytes clients have sent in all, before the last of them go on to the registry.
+    ``on_upload`` receives the total number of bytes sent by clients, before the last of them reach the registry.
     """
     own = certificate(folder, REGISTRY)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -46,7 +46,7 @@ def named_as_ecr(
 
 
 class _Way:
-    """Both servers in one event loop: the proxy, and the end of TLS behind it."""
+    """Both servers in one event loop: the proxy, and the TLS termination behind it."""
 
     def __init__(self, address: str, context: ssl.SSLContext, on_upload: Callable[[int], None]) -> None:
         self._host, _, port = address.rpartition(":")
@@ -70,7 +70,7 @@ class _Way:
             await self._end.wait()
             for task in self._tasks:
                 task.cancel()
-            # Whatever state they are in: a transport that outlives its loop is warned of in some later test.
+            # In any state: a transport that outlives its loop causes a warning in a later test.
             for writer in self._writers:
                 _abort(writer)
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -115,13 +115,13 @@ _Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None,
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
-    # Python 3.11.2, which Debian 12 has, looks for what is under a TLS transport after that is gone.
+    # Python 3.11.2 (Debian 12) accesses the transport below TLS after it is gone.
     with contextlib.suppress(AttributeError):
         writer.transport.abort()
 
 
 async def _until_it_ends(connection: Coroutine[None, None, None]) -> None:
-    """A client may go away at any time, before it has said anything too."""
+    """Ignore that a client disconnects, possibly before sending anything."""
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
         await connection
 
@@ -129,7 +129,7 @@ async def _until_it_ends(connection: Coroutine[None, None, None]) -> None:
 async def _join(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, other: _Stream, count: Callable[[int], None]
 ) -> None:
-    """Copy both ways until one end closes, then close both."""
+    """Copy in both directions until one end closes, then close both."""
     ways = [asyncio.ensure_future(_copy(reader, other[1], count))]
     ways.append(asyncio.ensure_future(_copy(other[0], writer, lambda _: None)))
     try:

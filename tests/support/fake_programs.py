@@ -1,4 +1,4 @@
-"""Fake programs: real executables put first on a PATH, which log how they were called."""
+"""Fake programs: real executables first on a PATH, which record how they are called."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ class Programs:
 
     @property
     def env(self) -> dict[str, str]:
-        """An environment with these programs first, and a home of its own."""
+        """An environment with these programs first, and a separate home."""
         return {"PATH": f"{self.folder}{os.pathsep}{os.defpath}", "HOME": str(self.folder), "CALLS": str(self._log)}
 
     @property
@@ -22,18 +22,18 @@ class Programs:
         return self.folder / ".calls"
 
     def add(self, name: str, script: str) -> None:
-        """A shell script; it finds its arguments in ``"$@"`` and its name in ``$CALLS`` already noted."""
+        """Add a shell script with its arguments in ``"$@"``; its call is recorded in ``$CALLS`` first."""
         path = self.folder / name
         path.write_text(f'#!/bin/sh\necho "{name} $*" >> "$CALLS"\n{script}\n')
         path.chmod(0o755)
 
     def add_python(self, name: str, script: str) -> None:
-        """The same in Python."""
+        """Add a Python script in the same way."""
         path = self.folder / name
         note = f"open(os.environ['CALLS'], 'a').write({name!r} + ' ' + ' '.join(sys.argv[1:]) + '\\n')"
         path.write_text(f"#!{sys.executable}\nimport os, sys\n{note}\n{script}\n")
         path.chmod(0o755)
 
     def calls(self) -> list[str]:
-        """The calls so far, in order."""
+        """Return the calls so far, in order."""
         return self._log.read_text().splitlines() if self._log.exists() else []

@@ -1,4 +1,4 @@
-"""Random faults against pushes: each push ends whole, or with a named error and an unmoved tag."""
+"""Push under random faults: each push succeeds, or ends with a known error and an unmoved tag."""
 
 import random
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ SESSION = r"/blobs/uploads/."
 
 @dataclass(frozen=True)
 class Place:
-    """A running registry whose faults can be exchanged, and a repository of its own for one test."""
+    """A running registry whose faults can be replaced, and a separate repository for one test."""
 
     address: str
     plan: FaultPlan
@@ -36,12 +36,12 @@ class Place:
     @contextmanager
     def client(self, settings: ClientSettings = QUICK) -> Iterator[RegistryClient]:
         with RegistryClient(self.address, settings=settings, credentials=CREDENTIALS) as client:
-            # The challenge is answered first, so that a fault meets the operation and not its login.
+            # Authenticate first, so that a fault affects the operation and not its login.
             client.ping()
             yield client
 
     def expect(self, fault: Fault, method: str, path: str) -> None:
-        """Let the fault meet the requests of this method whose path matches."""
+        """Apply the fault to requests of this method with a matching path."""
         self.plan.replace([replace(fault, method=method, path=path)])
 
     def leftovers(self) -> list[Path]:
@@ -50,14 +50,14 @@ class Place:
 
 @contextmanager
 def faulty_registry(folder: Path) -> Iterator[Place]:
-    """A registry with a login, whose faults are planned through the place that is yielded."""
+    """Yield a registry with a login, whose faults are set through the yielded place."""
     plan = FaultPlan()
     with serving(folder, middleware=plan.middleware, settings=ServerSettings(login=LOGIN)) as address:
         yield Place(address, plan, folder, "")
 
 
 def run_random_plans(running: Place, folder: Path, count: int) -> dict[str, int]:
-    """Push once under each of so many plans; returns how many came through (``whole``) and failed (``named``)."""
+    """Push once under each of ``count`` plans; return how many succeeded (``whole``) and failed (``named``)."""
     layout = index_layout(folder / "layout")
     extra = layout.add_bytes(LARGE, OCI_CONFIG)
     pulled = Layout.create(folder / "pulled")
@@ -74,13 +74,13 @@ def run_random_plans(running: Place, folder: Path, count: int) -> dict[str, int]
             outcomes["whole" if failed is None else "named"] += 1
             assert tagged is not None, seed
             if failed is None or tagged.digest != before.digest:
-                # Where only the answer to the last request was lost, the tag has moved: then all of it must be there.
+                # If only the last response was lost, the tag has moved; then everything must be there.
                 assert pull_graph(checker, repository, "v1", pulled).digest == layout.root().digest, seed
     return outcomes
 
 
 def random_plan(chance: random.Random) -> list[Fault]:
-    """One to six faults of any kind at any request."""
+    """Return one to six random faults at random requests."""
     sorts = [
         ("HEAD", BLOB),
         ("POST", "/uploads/"),
@@ -114,7 +114,7 @@ def random_plan(chance: random.Random) -> list[Fault]:
 
 
 def push_with_faults(place: Place, layout: Layout, extra: Descriptor, repository: str) -> SociPipelineError | None:
-    """The error that a push ended with, which must be one of ours with a reason, or None."""
+    """Return the error of a push, which must be one of ours with a reason, or None."""
     settings = replace(QUICK, read_timeout=1.0, deadline=1.5, settle_time=0.1)
     with RegistryClient(place.address, settings=settings, credentials=CREDENTIALS) as client:
         try:

@@ -1,7 +1,7 @@
-"""A fault plan: what goes wrong at which request, so that clients can be shown to survive it.
+"""A fault plan: what fails at which request, to test that clients recover.
 
-`FaultPlan.middleware` puts a plan before a server's application, whatever server runs it.
-A `Fault` fits requests by method and path; it strikes at the ``nth`` one that fits and at ``times - 1`` more after it.
+`FaultPlan.middleware` wraps a server's application, whatever server runs it. A `Fault` matches requests by method and
+path; it applies to the ``nth`` matching one and to the ``times - 1`` after it.
 """
 
 import asyncio
@@ -28,24 +28,24 @@ _VOID = (b"authorization", b"Bearer void")
 
 
 class Kind(StrEnum):
-    """What goes wrong."""
+    """What fails."""
 
     STATUS = "status"
-    """Another answer: ``status``, with ``retry_after`` and ``code`` where they are given."""
+    """Another response: ``status``, with ``retry_after`` and ``code`` if given."""
     DELAY = "delay"
-    """``seconds`` pass before the request is looked at."""
+    """The request is delayed by ``seconds``."""
     RESET = "reset"
-    """The connection is reset once ``after_bytes`` of the request's body have come in (0: before anything is done)."""
+    """The connection is reset after ``after_bytes`` bytes of the request's body (0: before anything is done)."""
     LOST_ANSWER = "lost_answer"
-    """The request is carried out, and the connection is reset before the answer."""
+    """The request is processed, and the connection is reset before the response."""
     TRUNCATE = "truncate"
-    """The answer's body ends after ``after_bytes`` bytes, with the connection."""
+    """The response's body and the connection end after ``after_bytes`` bytes."""
     CORRUPT = "corrupt"
-    """One bit of the answer's body is flipped, at byte ``after_bytes``."""
+    """One bit of the response's body is flipped, at byte ``after_bytes``."""
     STALE_RANGE = "stale_range"
-    """The Range of an answer says ``after_bytes`` bytes, whatever was taken."""
+    """The Range of a response says ``after_bytes`` bytes, whatever was received."""
     EXPIRED_TOKEN = "expired_token"
-    """Every token that was used so far is void; a registry with a login answers the request with a challenge."""
+    """Every token used so far becomes invalid; a registry with a login answers the request with a challenge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ class Fault:
     after_bytes: int = 0
 
     def fits(self, method: str, path: str) -> bool:
-        """Whether a request is of the sort that this fault counts."""
+        """Whether a request matches this fault."""
         return self.method in ("*", method) and re.search(self.path, path) is not None
 
 
 class FaultPlan:
-    """Counts requests and says which fault strikes. Threads may share it."""
+    """Counts requests and selects the fault that applies. Thread-safe."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._faults = tuple(faults)
@@ -79,7 +79,7 @@ class FaultPlan:
         self.requests: list[tuple[str, str]] = []
 
     def replace(self, faults: Iterable[Fault]) -> None:
-        """Begin anew with other faults, while the server runs on."""
+        """Start again with other faults, while the server keeps running."""
         with self._lock:
             self._faults = tuple(faults)
             self._seen = [0] * len(self._faults)
@@ -87,11 +87,11 @@ class FaultPlan:
             self.requests = []
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
-        """Put the plan before an application."""
+        """Wrap an application with the plan."""
         return _FaultInjector(app, self)
 
     def next_for(self, method: str, path: str) -> Fault | None:
-        """Count a request; the first fault that strikes it."""
+        """Count a request; return the first fault that applies to it."""
         with self._lock:
             self.requests.append((method, path))
             chosen = None
@@ -108,7 +108,7 @@ class FaultPlan:
 
 
 class _FaultInjector:
-    """Stands before an application and carries a plan out."""
+    """Wraps an application and injects the faults of a plan."""
 
     def __init__(self, app: ASGIApp, plan: FaultPlan) -> None:
         self._app = app
@@ -117,7 +117,7 @@ class _FaultInjector:
         self._void: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -147,7 +147,7 @@ class _FaultInjector:
                 await self._app(scope, receive, send)
 
     def _with_void_tokens(self, scope: Scope) -> Scope:
-        """The request, with a token that no registry knows in the place of a void one."""
+        """Return the request, with an invalidated token replaced by one that no registry knows."""
         sent = dict(scope["headers"]).get(b"authorization", b"")
         if sent.startswith(b"Bearer "):
             self._used.add(sent)
@@ -164,7 +164,7 @@ def _answer(fault: Fault) -> ASGIApp:
     errors = {"errors": [{"code": fault.code, "message": "a planned fault"}]}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        # The body is read, or a client that is still sending it would see a reset in place of the answer.
+        # The body is read, or a client that is still sending it would see a reset instead of the response.
         async for _ in Request(scope, receive).stream():
             pass
         await json_response(errors, status=fault.status, headers=headers)(scope, receive, send)
@@ -175,7 +175,7 @@ def _answer(fault: Fault) -> ASGIApp:
 def reset(scope: Scope) -> None:
     """End a request's connection with a TCP reset."""
     with _connection(scope) as connection:
-        # connect(2): with AF_UNSPEC an association is dissolved, which sends a reset.
+        # connect(2): AF_UNSPEC dissolves an association, which sends a reset.
         address = struct.pack("H14x", socket.AF_UNSPEC)
         if _C.connect(connection.fileno(), address, len(address)) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -183,7 +183,7 @@ def reset(scope: Scope) -> None:
 
 @contextmanager
 def _connection(scope: Scope) -> Iterator[socket.socket]:
-    """The connection that a request came by, which is a socket of this process."""
+    """Yield the connection of a request, which is a socket of this process."""
     for descriptor in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
         if not stat.S_ISSOCK(_mode(descriptor)):
             continue
@@ -198,7 +198,7 @@ def _mode(descriptor: int) -> int:
     try:
         return os.fstat(descriptor).st_mode
     except OSError:
-        # The folder's own, which is closed by now, or another thread's.
+        # The descriptor of the folder itself, which is closed by now, or one of another thread.
         return 0
 
 
@@ -230,7 +230,7 @@ def _cut_body(scope: Scope, receive: Receive, after: int) -> Receive:
 
 
 def _cut_answer(scope: Scope, send: Send, after: int | None) -> Send:
-    """Send an answer up to ``after`` bytes of its body; a server closes the connection of one that is not complete."""
+    """Send a response up to ``after`` bytes of its body; the server closes the connection of an incomplete one."""
     sent = 0
 
     async def cut(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback with fixed answers."""
+"""A real HTTP server on loopback with fixed responses."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FileServer:
-    """Its address, the answers by path (status, body; for a redirect, where to), and the paths that were asked for."""
+    """Its URL, the responses by path (status, body; for a redirect, the target), and the requested paths."""
 
     address: str
     answers: dict[str, tuple[int, bytes]]
@@ -18,7 +18,7 @@ class FileServer:
 
 @contextlib.contextmanager
 def serving_files(answers: Mapping[str, tuple[int, bytes]]) -> Iterator[FileServer]:
-    """Serve while the block runs; anything that has no answer is 404."""
+    """Serve during the block; paths without a response get a 404."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -32,7 +32,7 @@ def serving_files(answers: Mapping[str, tuple[int, bytes]]) -> Iterator[FileServ
             self.wfile.write(body)
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Tests show what was asked for by `FileServer.asked`."""
+            """Log nothing: tests use `FileServer.asked`."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         files = FileServer(f"http://127.0.0.1:{server.server_port}", dict(answers))

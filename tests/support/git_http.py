@@ -1,4 +1,4 @@
-"""Git repositories over HTTP: with a password by git's own CGI program, and as plain files (dumb HTTP).
+"""Git repositories over HTTP: with a password through git's own CGI program, and as plain files (dumb HTTP).
 
 Also servers that answer every request with a status or a redirect, and servers that record the logins they receive.
 """
@@ -21,7 +21,7 @@ import httpx
 from tests.support.lfs_server import LfsServer
 
 Check = Callable[[str, str, str], bool]
-"""Takes path, user and password; answers whether they open the repository."""
+"""Takes path, user and password; returns whether they grant access to the repository."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(len(body)),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            # Over version 2 of the protocol a server gives every commit that it has.
+            # With version 2 of the protocol, a server allows fetching every commit that it has.
             "HTTP_GIT_PROTOCOL": "" if self.server.refuse_single_commits else self.headers.get("Git-Protocol", ""),
         }
         done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=True)
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Stay quiet."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -124,10 +124,10 @@ def served_over_http(
     posts_to: str | None = None,
     lfs: LfsServer | None = None,
 ) -> Iterator[str]:
-    """The address under which the repositories below ``root`` are found.
+    """Yield the URL below which the repositories in ``root`` are served.
 
     ``renamed`` ones redirect on this server. With ``posts_to`` every POST redirects to that server, after the login.
-    ``lfs`` answers for the files in Git LFS of all of them.
+    ``lfs`` answers requests for Git LFS files of all of them.
     """
     server = _Server(root, check, renamed or {}, refuse_single_commits=refuse_single_commits, posts_to=posts_to)
     with _running(server) as address:
@@ -138,7 +138,7 @@ def served_over_http(
 
 @contextmanager
 def smart_until_fetched(root: Path, *, plain_root: Path | None = None, requires_login: bool = False) -> Iterator[str]:
-    """The address of a server that lists refs as git's own program does, and then is a plain web server.
+    """Yield the URL of a server that lists refs with git's own program, and then becomes a plain web server.
 
     The plain one serves ``plain_root``, which is ``root`` by default. With ``requires_login`` both accept any login.
     """
@@ -175,7 +175,7 @@ def smart_until_fetched(root: Path, *, plain_root: Path | None = None, requires_
             do_GET = do_POST = _any  # noqa: N815 - names of http.server
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Stay quiet."""
+                """Log nothing."""
 
         with _running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
             yield address
@@ -183,7 +183,7 @@ def smart_until_fetched(root: Path, *, plain_root: Path | None = None, requires_
 
 @contextmanager
 def answering(status: int) -> Iterator[str]:
-    """The address of a server, or of a proxy, that answers whatever it is asked with this status."""
+    """Yield the URL of a server or proxy that answers every request with this status."""
 
     class Handler(BaseHTTPRequestHandler):
         def _any(self) -> None:
@@ -194,7 +194,7 @@ def answering(status: int) -> Iterator[str]:
         do_GET = do_CONNECT = _any  # noqa: N815 - names of http.server
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Stay quiet."""
+            """Log nothing."""
 
     with _running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
         yield address
@@ -202,11 +202,11 @@ def answering(status: int) -> Iterator[str]:
 
 @contextmanager
 def plain_web_server(folder: Path) -> Iterator[str]:
-    """The address of a web server over a folder of bare repositories; git calls that dumb HTTP."""
+    """Yield the URL of a web server for a folder of bare repositories; git calls that dumb HTTP."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Stay quiet."""
+            """Log nothing."""
 
     with _running(ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))) as address:
         yield address
@@ -214,7 +214,7 @@ def plain_web_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def requiring_login(logins: list[str], *, status: int = 401, requests: list[str] | None = None) -> Iterator[str]:
-    """The address of a server, or with 407 of a proxy, that requires a login and records every one that it receives.
+    """Yield the URL of a server (with 407, a proxy) that requires a login and records every one that it receives.
 
     The paths of all requests are recorded in ``requests``.
     """
@@ -237,7 +237,7 @@ def requiring_login(logins: list[str], *, status: int = 401, requests: list[str]
         do_GET = do_POST = do_CONNECT = _any  # noqa: N815 - names of http.server
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Stay quiet."""
+            """Log nothing."""
 
     with _running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
         yield address
@@ -247,7 +247,7 @@ def requiring_login(logins: list[str], *, status: int = 401, requests: list[str]
 def redirecting(
     target: str, *, status: int = 302, login_first: bool = False, tls: ssl.SSLContext | None = None
 ) -> Iterator[str]:
-    """The address of a server that redirects every request to the same path below ``target``.
+    """Yield the URL of a server that redirects every request to the same path below ``target``.
 
     With ``login_first`` it requires a login before it redirects; it accepts any.
     """
@@ -266,7 +266,7 @@ def redirecting(
         do_GET = do_POST = _any  # noqa: N815 - names of http.server
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Stay quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if tls is not None:
@@ -277,7 +277,7 @@ def redirecting(
 
 @contextmanager
 def _running(server: ThreadingHTTPServer) -> Iterator[str]:
-    """The address of a server that answers from a thread while the block runs."""
+    """Yield the URL of a server that runs in a thread during the block."""
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

@@ -1,4 +1,4 @@
-"""Git repositories made in code, with dates that never change, served over git's own protocol where that is wanted."""
+"""Git repositories created in code with fixed dates, optionally served over git's own protocol."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ MOMENT = 1_700_000_000
 
 @dataclass(frozen=True)
 class Repository:
-    """A work tree; ``git`` runs in it, with more variables if any."""
+    """A work tree; ``git`` runs in it, with additional variables if given."""
 
     path: Path
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Repository:
         return run(["git", *who, *arguments], cwd=self.path, env=env).stdout.strip()
 
     def commit(self, files: Mapping[str, str], *, message: str = "change", at: int = MOMENT) -> str:
-        """Write some files and commit them; returns the commit."""
+        """Write some files and commit them; return the commit."""
         for name, content in files.items():
             path = self.path / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class Repository:
 
 
 def repository(path: Path, files: Mapping[str, str] | None = None) -> Repository:
-    """A new repository with one commit on the branch ``main``; made by git once, and copied from then on."""
+    """Create a repository with one commit on the branch ``main``; git creates it once, further ones are copies."""
     path.mkdir(parents=True)
     for name, (mode, content) in _first_commit(tuple((files or {"Dockerfile": "FROM scratch\n"}).items())).items():
         if content is None:
@@ -55,7 +55,7 @@ def repository(path: Path, files: Mapping[str, str] | None = None) -> Repository
 
 @functools.cache
 def _first_commit(files: tuple[tuple[str, str], ...]) -> dict[Path, tuple[int, bytes | None]]:
-    """The mode and content of each file of such a repository, parents first; no content for a folder."""
+    """Return the mode and content of each file of such a repository, parents first; no content for a folder."""
     with tempfile.TemporaryDirectory(prefix="soci-repository-") as folder:
         made = Repository(Path(folder), ISOLATED)
         made.git("init", "--quiet", "--initial-branch=main", "--template=")
@@ -69,6 +69,6 @@ def _first_commit(files: tuple[tuple[str, str], ...]) -> dict[Path, tuple[int, b
 
 @contextmanager
 def served(folder: Path, source: Repository, name: str = "app") -> Iterator[str]:
-    """The address of the repository as a server gives it out, which knows its refs of now."""
+    """Yield the URL of the repository on a server with its current refs."""
     with git_server(folder) as server:
         yield server.serve(source.path, name).url

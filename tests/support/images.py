@@ -1,4 +1,4 @@
-"""OCI images made in code, as layouts in a folder: real tar layers, real digests, nothing fetched."""
+"""OCI images created in code, as layouts in a folder: real tar layers, real digests, no downloads."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ CREATED = "2023-11-14T22:13:20Z"
 
 @dataclass(frozen=True)
 class Layer:
-    """The stored bytes of one layer, their media type and addresses; ``tar`` is what they hold, for the diff id."""
+    """The stored bytes of one layer, their media type and URLs; ``tar`` is their content, for the diff id."""
 
     data: bytes
     media_type: str = OCI_LAYER_GZIP
@@ -56,19 +56,19 @@ def tar_layer(files: Mapping[str, bytes]) -> Layer:
 
 @cache
 def large_layer(platform: Platform) -> Layer:
-    """A layer just large enough to be indexed by default. Neither gzip nor git spends much time on its content."""
+    """Return a layer just large enough to be indexed by default; gzip and git process it fast."""
     data = f"{platform}\n".encode() * (1 << 20)
     return gzip_layer({"opt/model.bin": data[: (10 << 20) + 1000]}, level=0)
 
 
 def with_address(layer: Layer) -> Layer:
-    """The same layer, which registries may do without."""
+    """Return the same layer with a URL; registries may then lack its content."""
     return replace(layer, urls=("https://example.com/base",))
 
 
 @cache
 def default_layers(platform: Platform) -> tuple[Layer, ...]:
-    """Two small layers: one of every platform, and one of this platform alone."""
+    """Return two small layers: one for all platforms, and one only for this platform."""
     return (
         gzip_layer({"etc/os-release": b"ID=test\n", "usr/share/doc.txt": text(200_000)}),
         gzip_layer({"usr/bin/app": f"{platform}\n".encode() + text(120_000, seed=len(str(platform)))}),
@@ -83,7 +83,7 @@ def add_image(
     annotations: Mapping[str, str] | None = None,
     env: Sequence[str] = ("PATH=/usr/bin:/bin",),
 ) -> Descriptor:
-    """Store an image; returns the descriptor of its manifest, with the platform."""
+    """Store an image; return the descriptor of its manifest, with the platform."""
     chosen = default_layers(platform) if layers is None else list(layers)
     config = {
         "created": CREATED,
@@ -102,7 +102,7 @@ def add_image(
 
 
 def diff_id(layer: Layer) -> Digest:
-    """The digest of what a layer holds uncompressed; of its own bytes where it cannot be read."""
+    """Return the digest of a layer's uncompressed content; of its own bytes if it cannot be read."""
     try:
         return Digest.of(layer.tar)
     except (OSError, EOFError):
@@ -110,7 +110,7 @@ def diff_id(layer: Layer) -> Digest:
 
 
 def add_attestation(layout: Layout, image: Descriptor, *, payload: bytes | None = None) -> Descriptor:
-    """Store an attestation manifest of an image as BuildKit writes it; ``payload`` replaces the unsigned statement."""
+    """Store an attestation manifest of an image as BuildKit does; ``payload`` replaces the unsigned statement."""
     statement = {
         "_type": "https://in-toto.io/Statement/v0.1",
         "predicateType": "https://slsa.dev/provenance/v0.2",
@@ -140,7 +140,7 @@ def add_attestation(layout: Layout, image: Descriptor, *, payload: bytes | None 
 def add_artifact(
     layout: Layout, kind: str, *, subject: Descriptor | None = None, data: bytes = b"words\n"
 ) -> Descriptor:
-    """Store an OCI artifact with an empty config; the descriptor does not say what it is, as some tools write it."""
+    """Store an OCI artifact with an empty config; its descriptor has no artifact type, as with some tools."""
     manifest = ImageManifest(
         artifact_type=kind,
         config=layout.add_bytes(b"{}", OCI_EMPTY).annotated(data="e30="),
@@ -151,7 +151,7 @@ def add_artifact(
 
 
 def as_artifact(layout: Layout, attestation: Descriptor, image: Descriptor) -> Descriptor:
-    """The same attestation as newer versions of BuildKit write it: an OCI artifact whose subject is the image."""
+    """Store the same attestation as newer versions of BuildKit do: an OCI artifact whose subject is the image."""
     kind = "application/vnd.docker.attestation.manifest.v1+json"
     manifest = parse_image_manifest(layout.read(attestation)).replaced(
         artifact_type=kind, config=layout.add_bytes(b"{}", OCI_EMPTY).annotated(data="e30="), subject=image.plain
@@ -168,14 +168,14 @@ def image_layout(
     *,
     annotations: Mapping[str, str] | None = None,
 ) -> Layout:
-    """A layout whose root is one image manifest."""
+    """Create a layout whose root is one image manifest."""
     layout = Layout.create(path)
     layout.set_roots([add_image(layout, platform, layers, annotations=annotations)])
     return layout
 
 
 def index_layout(path: Path, platforms: Sequence[Platform] = (AMD64, ARM64), *, attestations: bool = False) -> Layout:
-    """A layout whose root is an image index with one image a platform."""
+    """Create a layout whose root is an image index with one image for each platform."""
     layout = Layout.create(path)
     images = [add_image(layout, platform) for platform in platforms]
     attested = [add_attestation(layout, image) for image in images] if attestations else []
@@ -185,7 +185,7 @@ def index_layout(path: Path, platforms: Sequence[Platform] = (AMD64, ARM64), *, 
 
 
 def only_manifest(layout: Layout) -> ImageManifest:
-    """The image manifest of a layout that has one image."""
+    """Return the image manifest of a layout that has one image."""
     document = layout.read_document(layout.root())
     if isinstance(document, ImageIndex):
         images = [item for item in document.manifests if item.media_type == OCI_MANIFEST and item.platform]
@@ -195,7 +195,7 @@ def only_manifest(layout: Layout) -> ImageManifest:
 
 
 def indexable_archive(path: Path) -> Path:
-    """An OCI archive of one image whose layer is above 10 MiB, so that it is indexed by default."""
+    """Write an OCI archive of one image whose layer is larger than 10 MiB, so that it is indexed by default."""
     layout = Layout.create(path.with_suffix(".layout"))
     layout.set_roots([add_image(layout, AMD64, [gzip_layer({"opt/model.bin": noise((10 << 20) + 1000)}, level=1)])])
     with tarfile.open(path, "w") as archive:

@@ -1,4 +1,4 @@
-"""Images as `import_image` takes them out of an archive, and the layers of the archives."""
+"""Images imported from archives with `import_image`, and the layers of the archives."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ OTHER = tar_of({"usr/bin/app": text(100_000, seed=1)})
 
 
 def imported(source: Path, tmp_path: Path, **options: object) -> Layout:
-    """The image for AMD64 of an archive, in a layout below ``tmp_path``."""
+    """Import the image for AMD64 of an archive into a layout below ``tmp_path``."""
     return import_image(source, tmp_path / "imported", platform=AMD64, **options)  # type: ignore[arg-type]
 
 
 def stored(layout: Layout, number: int = 0) -> bytes:
-    """The bytes of one layer of a layout's only image."""
+    """Return the bytes of one layer of a layout's only image."""
     return layout.blob_path(only_manifest(layout).layers[number].digest).read_bytes()

@@ -1,4 +1,4 @@
-"""Images with real zTOCs, and with zTOCs that were tampered with but carry right digests."""
+"""Images with real zTOCs, and with modified zTOCs that have correct digests."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ Tamper = Callable[[Ztoc], Ztoc]
 
 
 def some_layers() -> list[Layer]:
-    """A gzip layer of several spans with small files and a large one, and a plain tar."""
+    """Return a gzip layer of several spans with small files and a large one, and a plain tar."""
     files = {f"etc/conf.d/{number}": text(700 * number, seed=number) for number in range(40)}
     return [
         gzip_layer(files | {"usr/lib/large": noise(300_000), "usr/bin/app": b"#!/bin/sh\n"}),
@@ -46,7 +46,7 @@ def indexed(
     span_size: int = SPAN,
     indexed_layers: Sequence[int] | None = None,
 ) -> PlatformImage:
-    """An image whose layers have zTOCs; ``tamper`` changes the first one before it is stored under its new digest."""
+    """Store an image with zTOCs; ``tamper`` changes the first one before it is stored under its new digest."""
     chosen = some_layers() if layers is None else list(layers)
     plain = add_image(layout, platform, chosen)
     manifest = parse_image_manifest(layout.read(plain))

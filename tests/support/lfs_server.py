@@ -1,7 +1,7 @@
-"""A server of Git LFS for the tests, beside git over HTTP; and a git-lfs that does what the real one does for a fetch.
+"""A Git LFS server for tests, alongside git over HTTP, and a git-lfs that behaves like the real one during a fetch.
 
-The program asks git for the login as git-lfs does, takes the batch API's answer, and stores what it downloads. Source:
-git-lfs, docs/api/batch.md.
+The program gets the login from git as git-lfs does, reads the batch API's response, and stores what it downloads.
+Source: git-lfs, docs/api/batch.md.
 """
 
 import base64
@@ -77,7 +77,7 @@ sys.exit(2 if failed else 0)
 
 
 def pointer(content: bytes) -> str:
-    """What git has instead of a file."""
+    """Return the pointer that git stores instead of a file."""
     return (
         "version https://git-lfs.github.com/spec/v1\n"
         f"oid sha256:{hashlib.sha256(content).hexdigest()}\nsize {len(content)}\n"
@@ -85,7 +85,7 @@ def pointer(content: bytes) -> str:
 
 
 def install_git_lfs(folder: Path) -> None:
-    """A git-lfs in a folder that is to be on the PATH."""
+    """Install a git-lfs into a folder for the PATH."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "git-lfs"
     program.write_text(f"#!{sys.executable}\n{PROGRAM}")
@@ -94,7 +94,7 @@ def install_git_lfs(folder: Path) -> None:
 
 @dataclass
 class LfsServer:
-    """What the server has, what it answers, and what it was asked."""
+    """The content of the server, its responses, and the requests it received."""
 
     contents: list[bytes] = field(default_factory=list)
     check: Callable[[str, str], bool] = lambda _user, _password: True
@@ -126,7 +126,7 @@ class LfsServer:
 
 @contextmanager
 def lfs_server(server: LfsServer) -> Iterator[str]:
-    """The address of a server of Git LFS."""
+    """Yield the URL of a Git LFS server."""
 
     class Handler(BaseHTTPRequestHandler):
         def _any(self) -> None:
@@ -144,7 +144,7 @@ def lfs_server(server: LfsServer) -> Iterator[str]:
         do_GET = do_POST = _any  # noqa: N815 - names of http.server
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Stay quiet."""
+            """Log nothing."""
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{http.server_address[1]}"

@@ -1,4 +1,4 @@
-"""One publication by the library alone, in a process of its own that can be killed at any step or request."""
+"""A publication with the library only, in a separate process that can be killed at any step or request."""
 
 import multiprocessing
 import os
@@ -29,14 +29,14 @@ from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.registries import QUICK
 
 TAGS = ("v1", "latest")
-# Parts so small that the layers of a test go up in several.
+# Parts small enough that a test's layers are uploaded in several.
 PATIENCE = replace(QUICK, settle_time=0, part_size=32 << 10)
 _SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is published, and where its process may leave something. ``kill_at`` is a step, from 1 on; 0 is none."""
+    """What is published, and where its process may leave files. ``kill_at`` is a step, from 1; 0 means none."""
 
     registry: str
     repository: str
@@ -53,18 +53,18 @@ class Job:
 
     @property
     def temporary(self) -> Path:
-        """What stands for the system's temporary folder."""
+        """The replacement of the system's temporary folder."""
         return self.folder / "tmp"
 
     @property
     def steps(self) -> list[str]:
-        """The steps that were done, by all runs so far."""
+        """The steps completed by all runs so far."""
         noted = self.folder / "steps"
         return noted.read_text().splitlines() if noted.exists() else []
 
 
 class _Steps:
-    """Notes the end of each step, and kills the process there where that is asked for."""
+    """Records the end of each step, and kills the process there if requested."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -79,7 +79,7 @@ class _Steps:
 
 
 def publish(job: Job) -> None:
-    """The steps of the flows `publish_image` and `build_platform` without Prefect; the end of a process."""
+    """Run the steps of the flows `publish_image` and `build_platform` without Prefect, as the work of a process."""
     job.temporary.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(job.temporary)
     steps = _Steps(job)
@@ -103,7 +103,7 @@ def publish(job: Job) -> None:
     with (
         workspace(settings.work.folder, "publication", REMOVERS) as folder,
         RegistryClient(job.registry, settings=PATIENCE) as client,
-        # What a builder may leave behind: a process in a session of its own, which no signal to its parent reaches.
+        # What a builder may leave behind: a process in a separate session, which no signal to its parent reaches.
         subprocess.Popen(["sleep", "600"], start_new_session=True) as helper,
     ):
         steps.done("start")
@@ -155,14 +155,14 @@ def _branch(work: Branch, client: RegistryClient, steps: _Steps) -> PlatformImag
 
 
 def processes() -> ForkServerContext:
-    """Makes processes quickly: they are forked from one that has imported the library already, and has no threads."""
+    """Return a context that starts processes fast: they fork from one with the library imported and without threads."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
 
 
 def run(context: ForkServerContext, job: Job, plan: "KillPlan | None" = None) -> int:
-    """Run a publication to its end, by itself or by ``plan``; returns its exit status, as `subprocess` has it."""
+    """Run a publication until it ends or ``plan`` kills it; return its exit status as in `subprocess`."""
     process = context.Process(target=publish, args=(job,), daemon=True)
     if plan is not None:
         plan.before(process)
@@ -175,7 +175,7 @@ def run(context: ForkServerContext, job: Job, plan: "KillPlan | None" = None) ->
 
 
 class KillPlan(FaultPlan):
-    """Kills the client's process at its ``nth`` request: when it was carried out, or when half of its body is there."""
+    """Kills the client's process at its ``nth`` request: once it was processed, or once half of its body is there."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,21 +185,21 @@ class KillPlan(FaultPlan):
         self._after_bytes: int | None = None
 
     def arm(self, nth: int, *, after_bytes: int | None = None) -> None:
-        """Begin to count anew; ``after_bytes`` cuts the request's body, None lets the registry do what it asks."""
+        """Start counting again; ``after_bytes`` cuts the request's body, None lets the registry process it."""
         self.replace(())
         self._nth, self._after_bytes = nth, after_bytes
 
     def before(self, victim: ForkServerProcess) -> None:
-        """This process is about to start."""
+        """Set the process that is about to start."""
         self._ready.clear()
         self._victim = victim
 
     def started(self) -> None:
-        """It has a number now."""
+        """Note that the process has started and can be killed."""
         self._ready.set()
 
     def next_for(self, method: str, path: str) -> Fault | None:
-        """Count a request, and kill at the one that is meant."""
+        """Count a request, and kill the process at the selected one."""
         super().next_for(method, path)
         if len(self.requests) != self._nth:
             return None
@@ -212,12 +212,12 @@ class KillPlan(FaultPlan):
 
 
 def left_by(job: Job) -> list[Path]:
-    """What a worker should not have when nothing runs: run folders, temporary files, half-written zTOCs."""
+    """Return what a worker should not have when nothing runs: run folders, temporary files, incomplete zTOCs."""
     return [*job.temporary.iterdir(), *(job.work / "runs").iterdir(), *(job.work / "ztocs").glob(".incoming*")]
 
 
 def helpers(job: Job) -> list[int]:
-    """The processes that carry the folder of a run of this job in their environment."""
+    """Return the processes that carry the folder of one of this job's runs in their environment."""
     mark = str(job.work).encode()
     found = []
     for entry in Path("/proc").iterdir():

@@ -1,4 +1,4 @@
-"""What the library logs, to a handler of the test's own."""
+"""Send the library's log to a test's own handler."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from soci_pipeline.log import LOGGER
 
 @contextlib.contextmanager
 def logging_to(handler: logging.Handler) -> Iterator[None]:
-    """Hand what is logged in the block, from INFO on, to a handler."""
+    """Pass messages logged in the block, from INFO on, to a handler."""
     sink = logging.getLogger("of a test")
     sink.setLevel(logging.INFO)
     sink.addHandler(handler)

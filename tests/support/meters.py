@@ -1,4 +1,4 @@
-"""A display that keeps what it is told, for tests of what measures its progress."""
+"""A display that records progress, for tests of code that reports it."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ from soci_pipeline.progress import Advance
 
 @dataclass
 class Measured:
-    """One step: the bytes that were announced, and those that came."""
+    """One step: the announced number of bytes, and the bytes reported."""
 
     step: str
     total: int | None
@@ -20,7 +20,7 @@ class Measured:
 
 @dataclass
 class RecordingDisplay:
-    """The steps in the order in which they began; ``on_bytes`` is called with each piece as well."""
+    """The steps in the order in which they started; ``on_bytes`` is also called for each report."""
 
     on_bytes: Callable[[int], None] | None = None
     steps: list[Measured] = field(default_factory=list)
@@ -43,6 +43,6 @@ class RecordingDisplay:
             measured.ended = True
 
     def of(self, step: str) -> Measured:
-        """The one step of that name."""
+        """Return the only step of that name."""
         (found,) = [each for each in self.steps if each.step == step]
         return found

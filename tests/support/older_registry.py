@@ -1,4 +1,4 @@
-"""Registries that have less than the embedded one: what older or stricter registries lack, taken away from outside."""
+"""Registries with fewer features than the embedded one: what older or stricter ones lack, removed by a middleware."""
 
 import re
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ _UPLOADS = re.compile(r"/v2/.+/blobs/uploads/")
 
 @dataclass(frozen=True)
 class OlderRegistry:
-    """What a registry does not have."""
+    """The features that a registry lacks."""
 
     mount: bool = True
     """False opens an upload session instead of mounting a blob."""
     page_size: int | None = None
-    """How many tags a page has at most; None leaves it to the registry."""
+    """The maximum number of tags on a page; None leaves it to the registry."""
     least_part: int = 0
-    """After a part below this size no other is taken; announced as OCI-Chunk-Min-Length."""
+    """After a part smaller than this, no other part is accepted; announced as OCI-Chunk-Min-Length."""
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
-        """Put this before an application."""
+        """Wrap an application."""
         short: set[str] = set()
 
         async def older(scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +40,7 @@ class OlderRegistry:
         return older
 
     def _refusal(self, request: Request, short: set[str]) -> Refusal | None:
-        """Why a request is rejected; ``short`` has the uploads whose last part was below the least size."""
+        """Return why a request is rejected; ``short`` has the uploads whose last part was below the minimum size."""
         path = request.url.path
         if request.method != "PATCH":
             return None

@@ -1,7 +1,7 @@
-"""Things that are started once for a whole test run and used by every pytest process of it.
+"""Resources that are started once for a whole test run and used by all its pytest processes.
 
-The first process that needs one starts it and writes its description down; the others read that. The starter keeps it
-until every other process has let go, and stops it in `close`, which runs when a process has no tests left.
+The first process that needs one starts it and writes its description to a file; the others read that. The starter keeps
+it until every other process has released it, and stops it in `close`, which runs when a process has no tests left.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.2
 
 
 class OncePerRun:
-    """The shared things of one test run, kept in a folder that all its processes see."""
+    """The shared resources of one test run, kept in a folder that all its processes can access."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -25,16 +25,16 @@ class OncePerRun:
         self._known: dict[str, object] = {}
 
     def get(self, name: str, start: Callable[[Path], AbstractContextManager[_Started]]) -> _Started:
-        """The thing of this name; ``start`` brings it up in a folder of its own where no process has done so yet.
+        """Return the resource of this name; ``start`` starts it in its own folder unless a process has done so.
 
-        What it yields must survive `pickle`. Raises what ``start`` raises; the next process then tries again.
+        What it yields must be picklable. Raises what ``start`` raises; the next process then tries again.
         """
         if name not in self._known:
             self._known[name] = self._held.enter_context(self._shared(name, start))
         return cast("_Started", self._known[name])
 
     def close(self) -> None:
-        """Let go of everything, and stop what this process has started once nobody else uses it."""
+        """Release everything, and stop what this process has started once no other process uses it."""
         self._known.clear()
         self._held.close()
 
@@ -59,7 +59,7 @@ class OncePerRun:
 
 def _wait_for_the_others(place: Path) -> None:
     while True:
-        # Under the lock of the starters, so that nobody begins to use what is about to end.
+        # Under the starters' lock, so that no process starts to use what is about to end.
         with _locked(place / "start.lock"), (place / "users.lock").open("a") as users:
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""A server that answers as Prefect does, path by path."""
+"""A server that responds like Prefect, path by path."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ MOVED = "moved"
 
 @contextmanager
 def answering(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """Answers by path; a path without one is not found. Yields the API's address and the requests so far."""
+    """Serve responses by path; other paths return 404. Yields the API's URL and the requests so far."""
     requests: list[tuple[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,6 +1,6 @@
-"""A stand-in for the ``prefect`` command: a package of that name which notes how it was started and stays.
+"""A fake ``prefect`` command: a package of that name that records how it was started and keeps running.
 
-As a server it answers health checks; what else it is started as just waits for its end.
+As a server it answers health checks; for other commands it only waits to be ended.
 """
 
 import json
@@ -35,14 +35,14 @@ time.sleep(600)
 
 @dataclass(frozen=True)
 class PrefectCommand:
-    """``python -m prefect`` starts this one, in processes with ``env``."""
+    """The fake that ``python -m prefect`` starts in processes with ``env``."""
 
     folder: Path
 
     @classmethod
     def write(cls, folder: Path) -> "PrefectCommand":
         (folder / "prefect").mkdir(parents=True)
-        # With it, the first package on the path is taken; without, the one that is installed.
+        # With this file, the first package on the path is used; without it, the installed one.
         (folder / "prefect" / "__init__.py").touch()
         (folder / "prefect" / "__main__.py").write_text(_MAIN)
         return cls(folder)
@@ -52,7 +52,7 @@ class PrefectCommand:
         return {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def fail(self, words: str) -> None:
-        """Have it end at once, with these words on its standard error."""
+        """Make it end immediately, with this text on its standard error."""
         (self.folder / "prefect" / "broken").write_text(words)
 
     @property
@@ -60,6 +60,6 @@ class PrefectCommand:
         return (self.folder / "prefect" / "started").exists()
 
     def started(self) -> dict[str, Any]:
-        """Its arguments (``argv``), working folder, process id and environment."""
+        """Return its arguments (``argv``), working folder, process id and environment."""
         note: dict[str, Any] = json.loads((self.folder / "prefect" / "started").read_text())
         return note

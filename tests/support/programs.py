@@ -1,10 +1,10 @@
-"""Executables for the PATH of a test: scripts that stand for tools."""
+"""Executables for a test's PATH: scripts that replace tools."""
 
 from pathlib import Path
 
 
 def write_program(folder: Path, name: str, script: str) -> Path:
-    """An executable shell script."""
+    """Write an executable shell script."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")

@@ -1,4 +1,4 @@
-"""Publications through a stack as its users start and see them: the command line, Prefect's API, the processes."""
+"""Publications through a stack as users start and see them: the command line, Prefect's API, the processes."""
 
 import json
 import os
@@ -28,13 +28,13 @@ _PROC = Path("/proc")
 
 
 def start(stack: Stack, parameters: Mapping[str, Any]) -> str:
-    """Start a publication through Prefect's API, without the seconds that its command takes; returns the run's id."""
+    """Start a publication through Prefect's API, which is seconds faster than its command; return the run's id."""
     with PrefectApi(stack.prefect_api_url) as api:
         return api.create_run("publish-image/publish", parameters)
 
 
 def start_by_command(stack: Stack, parameters: Mapping[str, Any]) -> str:
-    """Start a publication with Prefect's own command; returns the id of its flow run."""
+    """Start a publication with Prefect's own command; return the id of its flow run."""
     command = ["deployment", "run", "publish-image/publish", "--params", json.dumps(dict(parameters))]
     printed = run([sys.executable, "-m", "prefect", *command], env=stack.env, timeout=120).stdout
     found = _ID.search(printed)
@@ -43,7 +43,7 @@ def start_by_command(stack: Stack, parameters: Mapping[str, Any]) -> str:
 
 
 def end_of(stack: Stack, run_id: str, *, seconds: float = 240) -> RunState:
-    """The state in which a flow run ends."""
+    """Wait for a flow run to end; return its final state."""
     deadline = time.monotonic() + seconds
     with PrefectApi(stack.prefect_api_url) as api:
         while not (state := api.state(run_id)).is_final:
@@ -53,7 +53,7 @@ def end_of(stack: Stack, run_id: str, *, seconds: float = 240) -> RunState:
 
 
 def completed(stack: Stack, parameters: Mapping[str, Any]) -> str:
-    """Publish, and return the id of the run that completed."""
+    """Publish, and return the id of the run, which must complete."""
     return completes(stack, start(stack, parameters))
 
 
@@ -65,29 +65,29 @@ def completes(stack: Stack, run_id: str) -> str:
 
 
 def branches(stack: Stack, run_id: str) -> tuple[str, ...]:
-    """The flow runs of a publication's branches."""
+    """Return the flow runs of a publication's branches."""
     with PrefectApi(stack.prefect_api_url) as api:
         return tuple(api.children(run_id))
 
 
 def records(stack: Stack, run_id: str) -> tuple[PlatformImage, ...]:
-    """What the branches of a publication have recorded in their artifacts."""
+    """Return the records that a publication's branches have stored in their artifacts."""
     with PrefectApi(stack.prefect_api_url) as api:
         found = [PlatformImage.model_validate_json(text) for text in api.records(api.children(run_id))]
     return tuple(sorted(found, key=lambda record: str(record.platform)))
 
 
 def ask(stack: Stack, path: str, body: Any = None) -> Any:
-    """An answer of Prefect's REST API: of a GET, or of a POST with ``body``.
+    """Return a response of Prefect's REST API, to a GET, or to a POST with ``body``.
 
-    A server on SQLite answers 503 while its database is locked, and has done nothing then; it is asked again.
+    A server on SQLite answers 503 while its database is locked and has done nothing then, so the request is retried.
     """
     with PrefectApi(stack.prefect_api_url) as api:
         return api.ask("GET" if body is None else "POST", path, body)
 
 
 def heartbeats(stack: Stack, run_id: str) -> tuple[datetime, ...]:
-    """When a flow run was heard of; the last time first."""
+    """Return the times of a flow run's heartbeats, the latest first."""
     wanted = {
         "event": {"name": ["prefect.flow-run.heartbeat"]},
         "resource": {"id": [f"prefect.flow-run.{run_id}"]},
@@ -98,7 +98,7 @@ def heartbeats(stack: Stack, run_id: str) -> tuple[datetime, ...]:
 
 
 def processes(wanted: Callable[[Sequence[str], Mapping[str, str]], bool]) -> tuple[int, ...]:
-    """The processes of this machine whose argv and environment are wanted; those that have ended are not."""
+    """Return the running processes of this machine for whose argv and environment ``wanted`` is true."""
     found = []
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
@@ -113,19 +113,19 @@ def processes(wanted: Callable[[Sequence[str], Mapping[str, str]], bool]) -> tup
 
 
 def processes_of_run(run_id: str) -> tuple[int, ...]:
-    """The process of a flow run, and what it has started."""
+    """Return the process of a flow run and its descendants."""
     return processes(
         lambda _, environment: environment.get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == _bare(run_id)
     )
 
 
 def sleeping(seconds: int) -> tuple[int, ...]:
-    """The ``sleep`` of a build step."""
+    """Return the ``sleep`` processes of a build step."""
     return processes(lambda argv, _: Path(argv[0]).name == "sleep" and list(argv[1:]) == [str(seconds)])
 
 
 def kill(pids: Sequence[int]) -> None:
-    """End processes without a chance to say anything."""
+    """Kill processes with SIGKILL."""
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -134,7 +134,7 @@ def kill(pids: Sequence[int]) -> None:
 
 
 def kill_machine(worker: StartedWorker) -> None:
-    """End a worker and all that it has started, as when its machine loses power."""
+    """Kill a worker and all that it has started, as if its machine lost power."""
     home = str(worker.home)
     kill(processes(lambda _, environment: environment.get("HOME") == home))
     worker.process.wait()
@@ -142,9 +142,9 @@ def kill_machine(worker: StartedWorker) -> None:
 
 @contextmanager
 def worker_of_its_own(stack: Stack, folder: Path, platform: Platform) -> Iterator[StartedWorker]:
-    """A worker that alone builds for one more platform, in a work pool of its own: a test may kill it.
+    """Start a worker that alone builds for one more platform, in a separate work pool: a test may kill it.
 
-    It has what the stack's worker for amd64 has, so that the platform must be one that this machine can run.
+    It has the environment of the stack's worker for amd64, so this machine must be able to run the platform.
     """
     known = ask(stack, "/work_pools/soci-amd64")
     pool = f"soci-{platform.slug.partition('-')[2]}-{uuid4().hex[:8]}"
@@ -157,9 +157,9 @@ def worker_of_its_own(stack: Stack, folder: Path, platform: Platform) -> Iterato
 
 
 def copy_deployment(stack: Stack, original: str, *, name: str, pool: str) -> str:
-    """Deploy the flow of a deployment once more, under another name and in another work pool; returns the id."""
+    """Deploy the flow of a deployment again, with another name and work pool; return the id."""
     known = ask(stack, f"/deployments/name/{original}")
-    # The tag is what makes the automation look after its runs.
+    # The automation selects runs by the tag.
     same = (
         "flow_id",
         "entrypoint",
@@ -174,7 +174,7 @@ def copy_deployment(stack: Stack, original: str, *, name: str, pool: str) -> str
 
 
 def kill_server(stack: Stack) -> tuple[list[str], dict[str, str]]:
-    """End the stack's Prefect server without a chance to say anything; returns what it was started with."""
+    """Kill the stack's Prefect server; return its argv and environment."""
     home = stack.env["PREFECT_HOME"]
 
     def serves(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -182,7 +182,7 @@ def kill_server(stack: Stack) -> tuple[list[str], dict[str, str]]:
 
     found = processes(serves)
     assert found
-    # The first that was started is the one that a person would start again.
+    # The oldest process is the one that a user would start again.
     oldest = min(found)
     argv, environment = _words(_PROC / str(oldest) / "cmdline"), _words(_PROC / str(oldest) / "environ")
     kill(found)
@@ -193,7 +193,7 @@ def kill_server(stack: Stack) -> tuple[list[str], dict[str, str]]:
 def server_again(
     stack: Stack, argv: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The Prefect server once more, with the same address and database; it answers when the block is entered."""
+    """Start the Prefect server again, with the same address and database; wait until it answers."""
     folder = stack.folder / "prefect"
     log = folder / "server-again.log"
     with background(argv, env=environment, cwd=folder, log=log) as child:
@@ -204,7 +204,7 @@ def server_again(
 
 @contextmanager
 def started_again(worker: StartedWorker, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The same worker once more, in the same home, with the environment from `environment_of`; it polls."""
+    """Start the same worker again in the same home, with the environment from `environment_of`; wait until it polls."""
     argv = worker.process.args
     assert isinstance(argv, list)
     with (
@@ -222,7 +222,7 @@ def started_again(worker: StartedWorker, environment: Mapping[str, str]) -> Iter
 
 
 def environment_of(worker: Worker) -> dict[str, str]:
-    """What a worker that runs was started with."""
+    """Return the environment with which a running worker was started."""
     return dict(word.partition("=")[::2] for word in _words(_PROC / str(worker.pid) / "environ"))
 
 

@@ -1,4 +1,4 @@
-"""The shortest way to bring a layout into a registry, and what the registry has stored of it."""
+"""The shortest way to put a layout into a registry, and access to what the registry has stored."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -21,7 +21,7 @@ def upload(
     repository: str = REPOSITORY,
     there: Iterable[Descriptor] = (),
 ) -> None:
-    """Bring some graphs of a layout to a repository, children first, without tags, but nothing that is ``there``."""
+    """Upload some graphs of a layout to a repository, children first, without tags, except what is in ``there``."""
     known = {each.digest for root in there for each in layout.walk(root)}
     for each in (each for root in roots for each in layout.walk(root)):
         if each.digest in known:
@@ -34,7 +34,7 @@ def upload(
 
 
 def upload_joined(client: RegistryClient, layout: Layout, *images: PlatformImage) -> Descriptor:
-    """Bring images with their SOCI indexes to the repository, and the image index of them all; without a tag."""
+    """Upload images with their SOCI indexes and an image index of them all, without a tag; return the image index."""
     parts = [part for image in images for part in (image.manifest, image.soci_index) if part is not None]
     upload(client, layout, *parts)
     index = layout.add_document(join(images, annotations={}, read=layout.read))
@@ -43,18 +43,18 @@ def upload_joined(client: RegistryClient, layout: Layout, *images: PlatformImage
 
 
 def tag(client: RegistryClient, layout: Layout, root: Descriptor, name: str, *, repository: str = REPOSITORY) -> None:
-    """Bring a graph to a repository and put a tag on it."""
+    """Upload a graph to a repository and tag it."""
     upload(client, layout, root, repository=repository)
     client.manifests.put(repository, name, layout.read(root), root.media_type)
 
 
 def stored(folder: Path, repository: str = REPOSITORY) -> Layout:
-    """What the registry keeps of a repository, for tests that damage it."""
+    """Return the registry's storage of a repository, for tests that damage it."""
     return Layout.open(folder / repository.replace("/", "+"))
 
 
 def flip(path: Path, position: int = -1, *, bit: int = 0) -> None:
-    """Change one bit of a file."""
+    """Flip one bit of a file."""
     data = bytearray(path.read_bytes())
     data[position] ^= 1 << bit
     path.chmod(0o644)

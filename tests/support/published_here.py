@@ -1,7 +1,7 @@
-"""One publication by the workers of this machine, of images, sources and a registry that are on it, too.
+"""One publication by this machine's workers, with images, source and registry on this machine too.
 
-``python -m tests.support.published_here FOLDER`` prints what became of it as JSON. For machines that have nothing but
-the project: it asks the Prefect server that ``PREFECT_API_URL`` names, and needs no test runner.
+``python -m tests.support.published_here FOLDER`` prints the result as JSON. For machines that have only the project: it
+uses the Prefect server in ``PREFECT_API_URL``, and needs no test runner.
 """
 
 import json
@@ -23,7 +23,7 @@ _SECONDS = 240.0
 
 
 def publish(folder: Path) -> dict[str, str | None]:
-    """The state of the run, its message, and the digest under the tag."""
+    """Publish; return the state of the run, its message, and the digest of the tag."""
     images = folder / "images"
     with (
         tiny_images(images) as prebuilt,

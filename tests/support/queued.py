@@ -1,4 +1,4 @@
-"""Many publications queued at once on a local stack, waited for, counted, and what they cost besides their own work."""
+"""Queue many publications at once on a local stack, wait for them, count them, and measure their overhead."""
 
 import os
 import time
@@ -30,22 +30,22 @@ TAG = "queued"
 
 @dataclass(frozen=True)
 class Queued:
-    """What became of publications that were queued at once. Times are seconds, CPU is user and system together."""
+    """The result of publications that were queued at once. Times are seconds; CPU is user and system together."""
 
     asked: int
     states: Mapping[str, int]
-    """The publications by the state that they ended in."""
+    """The number of publications by final state."""
     branches: Mapping[str, int]
-    """The branches that Prefect knows, by the state that they ended in."""
+    """The number of branches known to Prefect, by final state."""
     tagged: int
-    """Repositories whose tag points at an image index."""
+    """The number of repositories whose tag points to an image index."""
     wall: float
     cpu: Mapping[str, float]
     """By part of the stack: server, database, workers, runs."""
 
 
 def write_tiny_images(folder: Path, platforms: Sequence[Platform] = PLATFORMS) -> Path:
-    """Write an image of a few bytes for each platform into a new folder, as ``linux-amd64.tar`` and its like."""
+    """Write an image of a few bytes for each platform into a new folder (``linux-amd64.tar``, …)."""
     folder.mkdir(parents=True)
     for platform in platforms:
         layout = Layout.create(folder / f"layout-{platform.slug}")
@@ -57,13 +57,13 @@ def write_tiny_images(folder: Path, platforms: Sequence[Platform] = PLATFORMS) -
 
 @contextmanager
 def tiny_images(folder: Path) -> Iterator[str]:
-    """Serve such images; yields the address that the builder ``prebuilt`` takes."""
+    """Serve such images; yield the URL for the builder ``prebuilt``."""
     with served(write_tiny_images(folder)) as address:
         yield f"{address}/{{platform}}.tar"
 
 
 def publish_all(stack: Stack, count: int, parameters: Mapping[str, Any], *, seconds: float) -> Queued:
-    """Queue ``count`` publications, each to a repository of its own, and wait until every one has ended."""
+    """Queue ``count`` publications, each to a separate repository, and wait until all have ended."""
     before = cpu_of(stack)
     started = time.monotonic()
     with PrefectApi(stack.prefect_api_url) as api:
@@ -90,20 +90,20 @@ def publish_all(stack: Stack, count: int, parameters: Mapping[str, Any], *, seco
 
 
 def idle_cpu(stack: Stack, seconds: float) -> dict[str, float]:
-    """CPU seconds in a second, by part, of a stack on which nothing is queued."""
+    """Return the CPU seconds per second, by part, of a stack on which nothing is queued."""
     before = cpu_of(stack)
     time.sleep(seconds)
     return {part: (after - before[part]) / seconds for part, after in cpu_of(stack).items()}
 
 
 def _ended(stack: Stack, runs: Sequence[str]) -> int:
-    # Counted by the server: a list of all the runs every few seconds would be a good part of its CPU time.
+    # Counted by the server: listing all runs every few seconds would use much of its CPU time.
     wanted = {"id": {"any_": list(runs)}, "state": {"type": {"any_": sorted(FINAL_STATES)}}}
     return int(ask(stack, "/flow_runs/count", {"flow_runs": wanted}))
 
 
 def cpu_of(stack: Stack) -> dict[str, float]:
-    """CPU seconds so far by part of the stack: of its processes that run, and of those that they have waited for."""
+    """Return the CPU seconds so far by part of the stack: of its running processes and of their ended children."""
     parts = dict.fromkeys(("server", "database", "workers", "runs"), 0.0)
     for pid in _tree(stack):
         try:
@@ -113,7 +113,7 @@ def cpu_of(stack: Stack) -> dict[str, float]:
             continue
         part = _part(argv)
         if part == "workers":
-            # What a worker has waited for are its runs.
+            # The ended children of a worker are its runs.
             parts["workers"] += own
             parts["runs"] += ended
         elif part is not None:
@@ -132,7 +132,7 @@ def _part(argv: Sequence[bytes]) -> str | None:
 
 
 def _tree(stack: Stack) -> set[int]:
-    """The processes of a stack; PostgreSQL's children write their titles over the mark, and have it as their parent."""
+    """Return a stack's processes; PostgreSQL's children overwrite the mark, so they are found by their parent."""
     marked = set(marked_processes(stack.env["SOCI_PIPELINE_STACK"]))
     children = {pid for pid in _all() if _parent(pid) in marked}
     return marked | children
@@ -143,7 +143,7 @@ def _all() -> Iterator[int]:
 
 
 def _fields(pid: int) -> list[str]:
-    # The name in brackets may hold anything (proc_pid_stat(5)).
+    # The name in parentheses may contain anything (proc_pid_stat(5)).
     return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
@@ -155,7 +155,7 @@ def _parent(pid: int) -> int:
 
 
 def _times(pid: int) -> tuple[float, float]:
-    """CPU seconds of a process, and of its children that have ended."""
+    """Return the CPU seconds of a process, and of its children that have ended."""
     user, system, children_user, children_system = (int(word) / _TICKS for word in _fields(pid)[11:15])
     return user + system, children_user + children_system
 

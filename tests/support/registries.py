@@ -36,7 +36,7 @@ QUICK = ClientSettings(
     read_size=64 << 10,
     settle_time=2.0,
 )
-# For tests that delete or damage what was pushed: a missing manifest is reported at once, not waited for.
+# For tests that delete or damage what was pushed: a missing manifest is reported at once, without waiting.
 AT_ONCE = replace(QUICK, settle_time=0)
 
 
@@ -58,9 +58,9 @@ def registry(
     settings: ClientSettings = QUICK,
     credentials: CredentialProvider | None = None,
 ) -> Iterator[RegistryClient]:
-    """A client of an embedded registry that serves ``folder`` while the block runs.
+    """Yield a client of an embedded registry that serves ``folder``.
 
-    ``older`` says what it does not have, ``referrers`` whether it has the referrers API, whatever ``server`` says.
+    ``older`` has the features that it lacks, ``referrers`` overrides whether ``server`` has the referrers API.
     """
     chosen = server or ServerSettings()
     if referrers is not None:
@@ -80,7 +80,7 @@ def _unchanged(app: ASGIApp) -> ASGIApp:
 
 
 def shown(login: Credentials | None) -> str | None:
-    """A login as a text that can be compared: ``user:password`` or its token; None where there is none."""
+    """Format a login for comparison: ``user:password`` or its token; None if there is none."""
     if login is None:
         return None
     for kind, token in (("identity", login.identity_token), ("registry", login.registry_token)):
@@ -91,7 +91,7 @@ def shown(login: Credentials | None) -> str | None:
 
 
 def noise(size: int, seed: int = 1) -> bytes:
-    """Bytes that no compression shortens, the same for the same seed."""
+    """Return incompressible bytes, the same for the same seed."""
     return random.Random(seed).randbytes(size)
 
 
@@ -110,7 +110,7 @@ def upload(
 def push_image(
     client: RegistryClient, tag: str | None = None, *, to: str = REPOSITORY, seed: int = 1, size: int = 2000
 ) -> tuple[Descriptor, ImageManifest]:
-    """A small image: a config, one layer, and the manifest under its digest and the tag."""
+    """Push a small image: a config, one layer, and the manifest under its digest or the tag."""
     config = upload(client, b'{"architecture":"amd64","os":"linux"}', OCI_CONFIG, to=to)
     manifest = ImageManifest(config=config, layers=(upload(client, noise(size, seed), to=to),))
     reference = tag or manifest.descriptor.digest
@@ -118,6 +118,6 @@ def push_image(
 
 
 def leftovers(folder: Path, repository: str = "*") -> list[Path]:
-    """Upload sessions and temporary files that a registry still holds."""
+    """Return upload sessions and temporary files that a registry still holds."""
     place = repository.replace("/", "+")
     return [path for name in (".uploads", ".incoming") for path in folder.glob(f"{place}/{name}/*")]

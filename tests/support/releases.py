@@ -1,4 +1,4 @@
-"""Releases of an image in a registry that can be read through to the last byte: both index versions, and all around."""
+"""Complete releases of an image in a registry: both index versions, attestations and signatures."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from tests.support.published import REPOSITORY, tag, upload
 
 @dataclass(frozen=True)
 class Release:
-    """One tag: a v2 image with its attestation, a v1 image with its SOCI index, and what signs the index."""
+    """One tag: a v2 image with its attestation, a v1 image with its SOCI index, and a signature of the index."""
 
     index: Descriptor
     own: tuple[Descriptor, ...]
@@ -25,7 +25,7 @@ class Release:
 
 
 def release(client: RegistryClient, layout: Layout, name: str, *, repository: str = REPOSITORY) -> Release:
-    """Publish a release; all releases share the base layers, and their v1 image as a whole."""
+    """Publish a release; all releases share the base layers and the whole v1 image."""
     layers: list[Layer] = [*some_layers(), gzip_layer({"release": name.encode() * 5000})]
     plain = indexed(layout, AMD64, layers)
     new = plain.model_copy(update={"attestations": (add_attestation(layout, plain.manifest),)})
@@ -46,7 +46,7 @@ def release(client: RegistryClient, layout: Layout, name: str, *, repository: st
 
 
 def two_releases(client: RegistryClient, layout: Layout) -> dict[str, Descriptor]:
-    """Publish an image of one platform under the tags v1 and v2 each; the image indexes by their tags."""
+    """Publish an image of one platform under each of the tags v1 and v2; return the image indexes by tag."""
     made = {}
     for name in ("v1", "v2"):
         image = branch_v2(layout, AMD64, layers=[gzip_layer({"release": name.encode()})])

@@ -10,7 +10,7 @@ from tests.support.tars import text
 
 
 def several_images(path: Path, names: Sequence[str]) -> Layout:
-    """A layout whose ``index.json`` lists a different image of one platform for each name."""
+    """Create a layout whose ``index.json`` lists a different image of one platform for each name."""
     layout = Layout.create(path)
     images = [
         add_image(layout, AMD64, [gzip_layer({"app": text(1000, seed=number)})], env=[f"NAME={name}"])
@@ -23,7 +23,7 @@ def several_images(path: Path, names: Sequence[str]) -> Layout:
 
 
 def one_platform_twice(path: Path) -> Layout:
-    """A layout with one image index that lists two different images of one platform."""
+    """Create a layout with one image index that lists two different images of one platform."""
     layout = several_images(path, ["one", "two"])
     images = [root.annotated(annotations={}, platform=AMD64) for root in layout.roots()]
     layout.set_roots([layout.add_document(ImageIndex(manifests=tuple(images)))])

@@ -1,4 +1,4 @@
-"""A build context with a shell in it, copied from this machine, so that RUN steps need no base image from anywhere."""
+"""A build context with a shell, copied from this machine, so that RUN steps need no base image."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ _LIBRARY = re.compile(r"(/\S+) \(0x")
 
 
 def add_shell(context: Path, programs: Sequence[str] = ("sh", "cat", "date", "mkdir", "sleep", "touch", "wc")) -> None:
-    """Put ``rootfs/`` with these programs of this machine, and the libraries that they need, into a context."""
+    """Copy programs of this machine, with the libraries that they need, into ``rootfs/`` of a context."""
     for name in programs:
         path = shutil.which(name, path="/usr/bin:/bin")
         assert path is not None, f"this machine has no {name}"

@@ -1,8 +1,8 @@
-"""A containerd of our own, with Debian's SOCI snapshotter where it is asked for, that leaves nothing behind.
+"""A private containerd, optionally with Debian's SOCI snapshotter, that leaves nothing behind.
 
-Both live in mount and process namespaces of their own: their mounts (FUSE ones too) and the folders that `soci` and
-containerd write to whatever their settings say are seen by nobody else, and a name can be given to an address without
-touching the machine's hosts file. When the first process ends, the kernel ends the rest.
+Both run in separate mount and process namespaces: their mounts (FUSE ones too) and the folders to which `soci` and
+containerd write regardless of their settings are invisible outside, and a host name can be mapped to an address without
+changing the machine's hosts file. When the first process ends, the kernel ends the others.
 """
 
 import json
@@ -24,7 +24,7 @@ from soci_pipeline.machine.programs import Completed, background, run
 TOOLS = ("containerd", "runc", "soci")
 
 _FUSE = Path("/dev/fuse")
-# Where containerd, its shims and `soci` write: each gets an empty folder of the namespace in its place.
+# Where containerd, its shims and `soci` write: each is replaced by an empty folder in the namespace.
 _HIDDEN = {
     "run": Path("/run/containerd"),
     "opt": Path("/opt/containerd"),
@@ -35,7 +35,7 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class PrivateContainerd:
-    """A containerd that answers; `run` puts a program beside it, with ``CONTAINERD_ADDRESS`` set."""
+    """A containerd that answers; `run` starts a program next to it, with ``CONTAINERD_ADDRESS`` set."""
 
     holder: int
     """The process that holds the namespaces."""
@@ -48,11 +48,11 @@ class PrivateContainerd:
         return run(["nsenter", *namespaces, *argv], env=self.env, timeout=timeout)
 
     def soci_blob(self, digest: str) -> bytes:
-        """The bytes of what `soci create` has stored."""
+        """Return the bytes of a blob stored by `soci create`."""
         return (self.folder / "soci" / "content" / "blobs" / digest.replace(":", "/")).read_bytes()
 
     def fuse_mounts(self) -> list[str]:
-        """The mount points of FUSE file systems in the namespace."""
+        """Return the mount points of FUSE file systems in the namespace."""
         lines = self.run(["cat", "/proc/mounts"]).stdout.splitlines()
         return [words[1] for words in map(str.split, lines) if words[2].startswith("fuse")]
 
@@ -66,10 +66,10 @@ def private_containerd(
     names: Mapping[str, str] | None = None,
     ca_file: Path | None = None,
 ) -> Iterator[PrivateContainerd]:
-    """Start containerd with its data in ``folder``, and with ``snapshotter`` the one named ``soci``.
+    """Start containerd with its data in ``folder``, and with ``snapshotter`` the snapshotter named ``soci``.
 
-    ``names`` maps host names to addresses; ``ca_file`` is the only authority that the programs trust. Raises
-    `ToolMissing` without root, FUSE or the packages.
+    ``names`` maps host names to addresses; ``ca_file`` is the only CA that the programs trust. Raises `ToolMissing`
+    without root, FUSE or the packages.
     """
     if os.geteuid() != 0:
         raise ToolMissing("a containerd of our own needs root", advice="Run the tests as root.")
@@ -78,16 +78,16 @@ def private_containerd(
     env = toolchain.ensure(TOOLS)
     folder.mkdir(parents=True, exist_ok=True)
     with footprint(folder) as traces:
-        # A short path, since sockets lie in it, and of letters that containerd takes as the name of a namespace.
+        # A short path, since it contains sockets, with only characters that are valid in a containerd namespace's name.
         runtime = Path("/tmp") / f"soci-test-{secrets.token_hex(6)}"
         traces.record_folder(runtime)
         runtime.mkdir(mode=0o700)
         traces.record_cgroup(runtime.name)
         env |= traces.environment | {
             "CONTAINERD_ADDRESS": str(runtime / "containerd.sock"),
-            # Its cgroups are named by it, so that they can be told apart and removed.
+            # The name of its cgroups, so that they can be identified and removed.
             "CONTAINERD_NAMESPACE": runtime.name,
-            # soci 0.4.1 writes times in local time.
+            # soci 0.4.1 writes local times.
             "TZ": "UTC",
         }
         if ca_file is not None:
@@ -117,7 +117,7 @@ def _answers(env: Mapping[str, str]) -> bool:
 
 
 def _script(folder: Path, runtime: Path, traces: Footprint, *, snapshotter: bool, names: Mapping[str, str]) -> str:
-    """What the first process of the namespaces does; as a shell it also reaps what the shims leave."""
+    """Return the script of the namespaces' first process; as a shell it also reaps what the shims leave behind."""
     lines = ["set -e", *cgroup_mounts()]
     for name, hidden in _HIDDEN.items():
         if not hidden.is_dir():
@@ -137,7 +137,7 @@ def _script(folder: Path, runtime: Path, traces: Footprint, *, snapshotter: bool
 
 def _snapshotter_command(folder: Path, runtime: Path) -> list[str]:
     configuration = folder / "snapshotter.toml"
-    # Without the background fetch, what is read from the registry is what somebody has asked for.
+    # Without the background fetch, only requested content is read from the registry.
     configuration.write_text("[background_fetch]\ndisable = true\n")
     places = ["-root", str(folder / "snapshotter"), "-address", str(runtime / "snapshotter.sock")]
     return ["soci-snapshotter-grpc", "-config", str(configuration), *places]

@@ -1,4 +1,4 @@
-"""The stack that a whole test run shares, and the database that stacks start from."""
+"""The stack shared by a whole test run, and the database from which stacks start."""
 
 import contextlib
 import hashlib
@@ -19,15 +19,15 @@ from local_stack.workers import Worker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _CACHE = REPOSITORY / ".cache" / "deployed"
-# What `soci-pipeline setup` and `prefect deploy` read; `src`, `tasks` and `flows` hold the parameters of the flows.
+# The input of `soci-pipeline setup` and `prefect deploy`; `src`, `tasks` and `flows` define the flows' parameters.
 _SOURCES = ("src", "local_stack", "tasks", "flows", "deployments", "prefect.yaml", "requirements")
 
 
 @contextmanager
 def deployed_database(folder: Path) -> Iterator[Path]:
-    """An SQLite file of a Prefect server on which `setup` and `deploy --all` ran; kept from run to run.
+    """Yield the SQLite file of a Prefect server on which `setup` and `deploy --all` ran; cached between runs.
 
-    It is made again once anything that the two commands read has changed.
+    It is created again if anything that the two commands read has changed.
     """
     kept = _CACHE / f"{_fingerprint()}.db"
     if not kept.exists():
@@ -42,7 +42,7 @@ def deployed_database(folder: Path) -> Iterator[Path]:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """Copy an SQLite file together with what is still in its write-ahead log."""
+    """Copy an SQLite file including its write-ahead log."""
     with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
         old.backup(new)
 
@@ -59,14 +59,14 @@ def _fingerprint() -> str:
 
 @contextmanager
 def shared_stack(folder: Path, *, engine: Engine, toolchain: Toolchain, prepared: Path) -> Iterator[Stack]:
-    """A stack with a worker for each pool, as any process of the run can use it."""
+    """Start a stack with a worker for each pool, usable by any process of the run."""
     isolated = os.geteuid() == 0
     options = StackOptions(
         engine=with_containerd_tools(engine, toolchain),
         toolchain=toolchain,
         deployed=prepared,
         isolated=isolated,
-        # For minutes the workers wait beside tests that need the processor; a question costs them and the server 90 ms.
+        # Workers are idle for minutes while other tests need the CPU; one poll costs them and the server 90 ms.
         poll_seconds=3,
     )
     with local_stack(folder, options) as started:
@@ -78,5 +78,5 @@ def shared_stack(folder: Path, *, engine: Engine, toolchain: Toolchain, prepared
 
 
 def with_containerd_tools(engine: Engine, toolchain: Toolchain) -> Engine:
-    """The engine with ctr and soci on the PATH of its environment."""
+    """Return the engine with ctr and soci on the PATH of its environment."""
     return replace(engine, env=dict(engine.env) | {"PATH": toolchain.ensure(["containerd", "soci"])["PATH"]})

@@ -1,4 +1,4 @@
-"""Registries that do what no good one does: an application of the test's own over real HTTP."""
+"""Registries that misbehave: a test's own application over real HTTP."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 @contextmanager
 def strange(app: Starlette | Callable[[Request], Awaitable[Response]], *, tls: Pair | None = None) -> Iterator[str]:
-    """Serve an application, or one handler for everything; yields its address. With ``tls``, over https."""
+    """Serve an application, or one handler for everything; yield its address. With ``tls``, over https."""
     if not isinstance(app, Starlette):
         app = Starlette(routes=[Route("/{rest:path}", app, methods=_METHODS)])
     certificate, key = (tls.certificate, tls.key) if tls else (None, None)

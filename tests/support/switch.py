@@ -1,4 +1,4 @@
-"""A TCP forwarder on loopback that can be switched off: what is behind it is then gone, and later back."""
+"""A TCP forwarder on loopback that can be switched off, to simulate an outage of the server behind it."""
 
 import contextlib
 import socket
@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 class Switch:
-    """Forwards connections to ``127.0.0.1:target`` while it is on; refuses them while it is off. Starts off."""
+    """Forwards connections to ``127.0.0.1:target`` while it is on; rejects them while it is off. Starts off."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -19,7 +19,7 @@ class Switch:
         self._open: list[socket.socket] = []
 
     def on(self) -> None:
-        """Listen, and forward."""
+        """Listen and forward."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
@@ -29,7 +29,7 @@ class Switch:
         self._thread.start()
 
     def off(self) -> None:
-        """Stop listening, and cut every connection that is open."""
+        """Stop listening, and close all open connections."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)

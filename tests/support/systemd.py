@@ -1,4 +1,4 @@
-"""A bare Debian whose process 1 is systemd: a machine, as far as units are concerned, with a network of its own."""
+"""A minimal Debian with systemd as process 1: a machine as far as units are concerned, with a separate network."""
 
 import secrets
 import shlex
@@ -15,9 +15,9 @@ from tests.support.chroot import Chroot
 _BOOT_SECONDS = 60.0
 _STATES = ("running", "degraded")
 
-# systemd needs to be process 1, a root that is a mount point (ProtectSystem mounts it once more, read-only), and
-# control groups of its own. Devices are named one by one: a /dev that is no mount point it would mount itself, and that
-# is the same one as this machine's. It sets up the loopback interface.
+# systemd must be process 1, and needs a root that is a mount point (ProtectSystem mounts it again, read-only) and
+# separate control groups. Devices are copied one by one: systemd would mount a /dev that is not a mount point itself,
+# and that would be this machine's. It configures the loopback interface.
 _BOOT = """
 set -eu
 mount --rbind "$1" "$1"
@@ -54,13 +54,13 @@ exit 1
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that is up. ``pid`` is that of its systemd, seen from outside."""
+    """A machine that is up. ``pid`` is that of its systemd, as seen from outside."""
 
     root: Path
     pid: int
 
     def run(self, script: str, *, cwd: str = "/", timeout: float = 120) -> Completed:
-        """Run a shell script as root on it, with a clean environment; raises `ToolFailed` with its last lines."""
+        """Run a shell script as root on it, with a clean environment; raise `ToolFailed` with its last lines."""
         entered = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "--uts", "--ipc"]
         environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
         inner = f"cd {shlex.quote(cwd)} && {script}"
@@ -69,13 +69,13 @@ class Machine:
         )
 
     def page(self, url: str, *, within: float = 300) -> str:
-        """What an address on it answers with, once it does."""
+        """Return the response of a URL on the machine, once it answers."""
         read = "import sys, urllib.request as web; print(web.urlopen(sys.argv[1]).read().decode())"
         ask = shlex.join(["python3", "-c", read, url])
         return self.run(f"until {ask} 2>/dev/null; do sleep 0.5; done", timeout=within).stdout
 
     def processes_of(self, *users: str) -> list[str]:
-        """The process ids of some users."""
+        """Return the process ids of some users."""
         return self.run(
             f"find /proc -maxdepth 1 '(' {' -o '.join(f'-user {user}' for user in users)} ')'"
         ).stdout.split()
@@ -83,7 +83,7 @@ class Machine:
 
 @contextmanager
 def booted(chroot: Chroot) -> Iterator[Machine]:
-    """Install systemd into a bare Debian, start it there, and end it with all that it started."""
+    """Install systemd into a minimal Debian, start it there, and end it with all that it started."""
     install = "DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends systemd dbus"
     chroot.run(f"apt-get update -q && {install}")
     group, devices = f"soci-units-{secrets.token_hex(4)}", set(Path("/dev").iterdir())
@@ -95,7 +95,7 @@ def booted(chroot: Chroot) -> Iterator[Machine]:
             try:
                 yield _up(chroot.root, child, log)
             finally:
-                # It ignores SIGTERM while it waits; with its child everything in the namespace ends.
+                # It ignores SIGTERM while it waits; killing its child ends everything in the namespace.
                 child.kill()
     finally:
         remove = ["sh", "-c", _REMOVE_GROUPS, "sh", str(chroot.root / "mnt"), group]
@@ -104,7 +104,7 @@ def booted(chroot: Chroot) -> Iterator[Machine]:
 
 
 def _up(root: Path, child: subprocess.Popen[bytes], log: Path) -> Machine:
-    """The machine once systemd says that it is up; fails the test with what was written at boot."""
+    """Return the machine once systemd is up; fail the test with the boot log otherwise."""
     deadline = time.monotonic() + _BOOT_SECONDS
     state = "not there"
     while time.monotonic() < deadline and child.poll() is None:
@@ -118,7 +118,7 @@ def _up(root: Path, child: subprocess.Popen[bytes], log: Path) -> Machine:
 
 
 def _machine(root: Path, child: subprocess.Popen[bytes]) -> Machine | None:
-    """The first process of the namespace, where that is systemd already."""
+    """Return the machine if the namespace's first process is systemd already."""
     try:
         pids = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
         if pids and Path(f"/proc/{pids[0]}/comm").read_text().strip() == "systemd":

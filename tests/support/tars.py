@@ -1,4 +1,4 @@
-"""Tar archives and gzip streams made in code: the same bytes on every machine and in every time zone."""
+"""Tar archives and gzip streams created in code: the same bytes on every machine and in every time zone."""
 
 import gzip
 import io
@@ -43,7 +43,7 @@ def hardlink(name: str, target: str) -> Entry:
 
 
 def tar(entries: Iterable[Entry], *, dialect: int = tarfile.PAX_FORMAT) -> bytes:
-    """The archive of some entries, with its trailer, padded to 10 KiB as tarfile does it."""
+    """Return an archive of some entries with its trailer, padded to 10 KiB as by tarfile."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=dialect) as archive:
         for entry in entries:
@@ -52,30 +52,30 @@ def tar(entries: Iterable[Entry], *, dialect: int = tarfile.PAX_FORMAT) -> bytes
 
 
 def tar_of(files: Mapping[str, bytes]) -> bytes:
-    """The archive of regular files by name."""
+    """Return an archive of regular files by name."""
     return tar(Entry(name, data) for name, data in files.items())
 
 
-# Hundreds of tests make the same few layers.
+# Hundreds of tests create the same few layers.
 @lru_cache(maxsize=64)
 def gzipped(data: bytes, *, level: int = 6) -> bytes:
-    """One gzip member with an empty header."""
+    """Return one gzip member with an empty header."""
     return gzip.compress(data, level, mtime=0)
 
 
 def gzip_members(pieces: Sequence[bytes], *, level: int = 6) -> bytes:
-    """Several gzip members, one behind the other."""
+    """Return several concatenated gzip members."""
     return b"".join(gzipped(piece, level=level) for piece in pieces)
 
 
 def noise(size: int, *, seed: int = 0) -> bytes:
-    """Bytes that do not compress."""
+    """Return incompressible bytes."""
     return random.Random(seed).randbytes(size)
 
 
 @lru_cache(maxsize=64)
 def text(size: int, *, seed: int = 0) -> bytes:
-    """Bytes that compress about as well as program text does."""
+    """Return bytes that compress about as well as program text."""
     words = [f"{zlib.crc32(f'{seed}.{number}'.encode()):x}" for number in range(500)]
     chosen = random.Random(seed).choices(words, k=size // 8 + 1)
     return " ".join(chosen).encode()[:size].ljust(size, b".")

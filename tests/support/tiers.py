@@ -1,4 +1,4 @@
-"""The tiers of the tests: one folder each, named for what its tests need."""
+"""The test tiers: one folder each, named after what its tests need."""
 
 import os
 import sys
@@ -13,11 +13,11 @@ TIERS = ("unit", "service", "real", "deep")
 _IMPORTED: list[str] = []
 _STAND_INS = Path(__file__).resolve().parent / "forbidden"
 NOT_IN_UNIT = frozenset({"boto3", "botocore", "moto", "prefect", "prefect_aws"})
-"""What no unit test may import: it takes seconds to load, and belongs to the service tier."""
+"""Modules that unit tests must not import: they load slowly and belong to the service tier."""
 
 
 def tier_of(path: Path) -> str:
-    """The tier of a file of tests; raises `ValueError` for one that lies in none."""
+    """Return the tier of a test file; raise `ValueError` if it is in none."""
     inside = path.absolute().relative_to(FOLDER).parts
     if not inside or inside[0] not in TIERS:
         raise ValueError(f"{path} is in none of the tiers {', '.join(TIERS)}")
@@ -25,13 +25,13 @@ def tier_of(path: Path) -> str:
 
 
 def third_of(path: Path) -> int:
-    """Which third of the deep tier a module belongs to: 1, 2 or 3, by its place among the modules."""
+    """Return the third of the deep tier that a module belongs to: 1, 2 or 3, by its position among the modules."""
     modules = sorted(module.name for module in (FOLDER / "deep").glob("test_*.py"))
     return modules.index(path.name) % 3 + 1
 
 
 class _ForbiddenModule(Loader):
-    """Refuses to load a package and remembers that it was asked for; looking for the package is no harm."""
+    """Rejects the import of a package and records it; only searching for the package is allowed."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         _IMPORTED.append(spec.name)
@@ -55,14 +55,14 @@ class _Finder(MetaPathFinder):
 
 
 def forbid(names: Collection[str]) -> None:
-    """Let an import of these packages fail from now on, in this process and in programs that tests start."""
+    """Make imports of these packages fail from now on, in this process and in programs that tests start."""
     sys.meta_path.insert(0, _Finder(names))
     earlier = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_STAND_INS), *([earlier] if earlier else [])])
 
 
 def forbidden_import() -> str | None:
-    """Why the run must fail, even if a test caught the error of an import that `forbid` forbids."""
+    """Return the error for a recorded forbidden import, even if a test caught the exception; None if there is none."""
     return _message(_IMPORTED[0]) if _IMPORTED else None
 
 

@@ -1,4 +1,4 @@
-"""The embedded registry over TLS, with a certificate made for the occasion and a record of every request."""
+"""The embedded registry over TLS, with a new certificate and a record of every request."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from tests.support.certificates import certificate
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it was answered; ``sent`` counts the bytes of the answer's body."""
+    """One request and its response; ``sent`` counts the bytes of the response's body."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass
 class RecordingRegistry:
-    """A registry that can be asked what it was asked."""
+    """A registry that records its requests."""
 
     name: str
     port: int
@@ -42,11 +42,11 @@ class RecordingRegistry:
 
     @property
     def loopback(self) -> str:
-        """Host and port by number, for who has not been told the name."""
+        """Host and port by IP address, for clients that cannot resolve the name."""
         return f"{LOOPBACK}:{self.port}"
 
     def reads(self, path_part: str) -> list[Request]:
-        """The GET requests for what has this in its path."""
+        """Return the GET requests with ``path_part`` in their path."""
         return [item for item in self.requests if item.method == "GET" and path_part in item.path]
 
 

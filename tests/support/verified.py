@@ -1,4 +1,4 @@
-"""Images of several platforms under one index, what the gate finds in them, and their parts."""
+"""Images of several platforms in one index, the gate's findings for them, and their parts."""
 
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest

@@ -1,4 +1,4 @@
-"""Events, signatures, configurations and loopback servers for the tests of the receiver."""
+"""Events, signatures, configurations and loopback servers for tests of the receiver."""
 
 import json
 import ssl
@@ -28,7 +28,7 @@ ZERO = "0" * 40
 
 
 def github_push(**changes: Any) -> dict[str, Any]:
-    """A push as GitHub sends it, cut down to what matters and something that does not."""
+    """Return a push event of GitHub, reduced to the relevant fields and some irrelevant ones."""
     push: dict[str, Any] = {
         "ref": "refs/heads/main",
         "before": "b" * 40,
@@ -50,7 +50,7 @@ def github_push(**changes: Any) -> dict[str, Any]:
 
 
 def gitlab_push(**changes: Any) -> dict[str, Any]:
-    """A push as GitLab sends it, cut down likewise."""
+    """Return a push event of GitLab, reduced in the same way."""
     push: dict[str, Any] = {
         "object_kind": "push",
         "before": "b" * 40,
@@ -69,7 +69,7 @@ def gitlab_push(**changes: Any) -> dict[str, Any]:
 
 
 def generic_push(**changes: Any) -> dict[str, Any]:
-    """An event of a sender of one's own."""
+    """Return an event of a custom sender."""
     push: dict[str, Any] = {
         "kind": "push",
         "repository": "team/shop",
@@ -81,7 +81,7 @@ def generic_push(**changes: Any) -> dict[str, Any]:
 
 
 def github_headers(body: bytes, *, secret: bytes = SECRET, event: str = "push", delivery: str = "1") -> dict[str, str]:
-    """What GitHub sends with a body."""
+    """Return GitHub's headers for a body."""
     return {
         "content-type": "application/json",
         "x-github-event": event,
@@ -91,7 +91,7 @@ def github_headers(body: bytes, *, secret: bytes = SECRET, event: str = "push", 
 
 
 def standard_headers(body: bytes, now: float, *, secret: bytes = SECRET, message_id: str = "msg_1") -> dict[str, str]:
-    """The headers of the Standard Webhooks scheme."""
+    """Return the headers of the Standard Webhooks scheme."""
     return {
         "content-type": "application/json",
         "webhook-id": message_id,
@@ -101,7 +101,7 @@ def standard_headers(body: bytes, now: float, *, secret: bytes = SECRET, message
 
 
 def rule(**changes: Any) -> dict[str, Any]:
-    """A rule that publishes pushes to main of team/shop."""
+    """Return a rule that publishes pushes to main of team/shop."""
     fields: dict[str, Any] = {
         "name": "shop",
         "sources": ["github"],
@@ -120,7 +120,7 @@ def rule(**changes: Any) -> dict[str, Any]:
 
 
 def document(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A whole configuration with one GitHub source; two secrets are valid. Secrets are files below ``folder``."""
+    """Return a complete configuration with one GitHub source and two valid secrets, stored below ``folder``."""
     (folder / "old").write_bytes(SECRET + b"\n")
     (folder / "new").write_bytes(NEW_SECRET)
     fields: dict[str, Any] = {
@@ -140,7 +140,7 @@ def document(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def configuration(folder: Path, **changes: Any) -> Configuration:
-    """The same, read from a file."""
+    """Load the same configuration from a file."""
     path = folder / "webhook.yaml"
     path.write_text(yaml.safe_dump(document(folder, **changes)))
     return load(path)
@@ -167,10 +167,10 @@ class FakePrefect:
     deployments: set[str] = field(default_factory=lambda: {"publish-image/publish", "index-image/index"})
     lose_answers: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    """Of the answers that are planned faults."""
+    """Headers of the responses that are planned faults."""
 
     def answer(self, request: Recorded) -> tuple[int, Any, dict[str, str]]:
-        """Status, document and headers for a request; the status -1 stands for a connection that is cut."""
+        """Return status, document and headers for a request; status -1 closes the connection without a response."""
         self.requests.append(request)
         if self.faults:
             status, text = self.faults.pop(0)
@@ -205,10 +205,10 @@ Answering = Callable[[Recorded], tuple[int, Any] | tuple[int, Any, dict[str, str
 
 @contextmanager
 def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> Iterator[str]:
-    """A JSON server on loopback that answers each request with ``answer(request)``; yields its address.
+    """Serve JSON on loopback, with ``answer(request)`` as the response to each request; yield the URL.
 
-    An answer is a status and a body, and may have headers too; bytes are sent as they are. With a certificate and its
-    key, its ``own``, it speaks TLS.
+    A response is a status and a body, and optionally headers; bytes are sent unchanged. With ``own``, a certificate and
+    its key, it uses TLS.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -235,7 +235,7 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
         do_GET = do_POST = do_PUT = do_PATCH = _any  # noqa: N815 - names of http.server
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Stay quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
@@ -255,7 +255,7 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
 
 @contextmanager
 def fake_prefect(*, port: int = 0) -> Iterator[FakePrefect]:
-    """A fake server on loopback."""
+    """Start a fake server on loopback."""
     prefect = FakePrefect()
     with loopback(prefect.answer, port=port) as url:
         prefect.url = f"{url}/api"
@@ -263,7 +263,7 @@ def fake_prefect(*, port: int = 0) -> Iterator[FakePrefect]:
 
 
 def until(condition: Callable[[], bool], *, seconds: float) -> None:
-    """Wait for something that a thread or another process does."""
+    """Wait for a condition that a thread or another process fulfils."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s"
@@ -271,7 +271,7 @@ def until(condition: Callable[[], bool], *, seconds: float) -> None:
 
 
 def send(address: str, push: dict[str, Any], *, delivery: str = "1") -> dict[str, Any]:
-    """Deliver a signed push to a running receiver; returns its answer."""
+    """Deliver a signed push to a running receiver; return its response."""
     body = json.dumps(push).encode()
     headers = github_headers(body, delivery=delivery)
     answer = httpx.post(f"{address}/webhooks/github", content=body, headers=headers)
@@ -281,14 +281,14 @@ def send(address: str, push: dict[str, Any], *, delivery: str = "1") -> dict[str
 
 
 def stored_run(service: Service, key: str) -> OutboxRun:
-    """The run of a key, as the receiver's outbox has it."""
+    """Return the run with this key from the receiver's outbox."""
     run = service.outbox.run(key)
     assert run is not None
     return run
 
 
 def runs_of(api_url: str, key: str) -> list[dict[str, Any]]:
-    """The flow runs that a Prefect server has for an idempotency key."""
+    """Return the flow runs that a Prefect server has for an idempotency key."""
     body = {"flow_runs": {"idempotency_key": {"any_": [key]}}}
     answer = httpx.post(f"{api_url}/flow_runs/filter", json=body)
     while answer.status_code == 503:  # a busy server on SQLite

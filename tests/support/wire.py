@@ -1,4 +1,4 @@
-"""The embedded registry as it looks on the wire: plain requests, no client of ours in between."""
+"""The embedded registry at the HTTP level: plain requests, without our client."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def wire(
 
 
 def start(http: httpx.Client, name: str = NAME) -> str:
-    """Open an upload session; returns its location."""
+    """Open an upload session; return its location."""
     answer = http.post(f"/v2/{name}/blobs/uploads/")
     assert answer.status_code == 202
     return answer.headers["location"]

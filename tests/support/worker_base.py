@@ -1,4 +1,4 @@
-"""A base image for the worker image: a Debian 13 with Python, made here, as no public registry need be reachable."""
+"""A base image for the worker image: a local Debian 13 with Python, in case no public registry is reachable."""
 
 import secrets
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from local_stack.toolchain import Toolchain
 from soci_pipeline.machine.programs import run
 from tests.support.chroot import minbase
 
-# As the Dockerfile's own base image has them.
+# As in the Dockerfile's own base image.
 _PACKAGES = ("ca-certificates", "python3", "python3-venv")
 
 
 @contextmanager
 def worker_base(engine: Engine, toolchain: Toolchain, folder: Path) -> Iterator[str]:
-    """The name of an image in the engine that knows this machine's way to the packages; raises `ToolMissing`."""
+    """Yield the name of an image in the engine with this machine's package configuration; raise `ToolMissing`."""
     name = f"worker-base:{secrets.token_hex(4)}"
     with minbase(folder / "debian", toolchain, _PACKAGES, suite=Suite.NEWER) as machine:
         archive = folder / "root.tar"

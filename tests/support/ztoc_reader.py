@@ -1,4 +1,4 @@
-"""A second reader of zTOCs that shares no code with the library: bare structs, and Python's zlib on shifted bits.
+"""A second zTOC reader that shares no code with the library: plain structs, and Python's zlib on shifted bits.
 
 It follows the schema of the reference (soci-snapshotter, ztoc/fbs/ztoc.fbs), trusts its input, and is slow.
 """
@@ -30,7 +30,7 @@ class Point:
 
 
 class Table:
-    """A table of a flatbuffer by slot numbers; what is left out is 0 or empty."""
+    """A flatbuffer table by slot numbers; omitted fields are 0 or empty."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self.data, self.at = data, at
@@ -99,7 +99,7 @@ class ZtocReader:
             assert len(stored) == 12 + count * 32785
 
     def spans(self) -> list[bytes]:
-        """The stored bytes of each span."""
+        """Return the stored bytes of each span."""
         if not self.points:
             starts = range(0, len(self.layer) or 1, self.span_size)
             return [self.layer[start : start + self.span_size] for start in starts]
@@ -109,7 +109,7 @@ class ZtocReader:
         ]
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes of the tar, from the last checkpoint before them on."""
+        """Return bytes of the tar, inflated from the last checkpoint before them."""
         if not self.points or start == end:
             return self.layer[start:end]
         point = [point for point in self.points if point.uncompressed <= start][-1]
@@ -122,7 +122,7 @@ def _file(entry: Table) -> File:
 
 
 def _inflated(layer: bytes, point: Point, size: int) -> bytes:
-    """Inflate from a checkpoint on, which may lie within a byte: empty blocks before it take up its other bits."""
+    """Inflate from a checkpoint, which may be within a byte: empty blocks before it replace the other bits."""
     data = layer[point.compressed - bool(point.bits) :]
     skipped = 8 - point.bits if point.bits else 0
     filling = _filling(skipped)
@@ -137,7 +137,7 @@ def _inflated(layer: bytes, point: Point, size: int) -> bytes:
     return out
 
 
-# Deflate blocks that hold nothing (RFC 1951, section 3.2): the fixed one has 10 bits, this dynamic one 93.
+# Empty deflate blocks (RFC 1951, section 3.2): the fixed one has 10 bits, this dynamic one 93.
 _FIXED = [(2, 3), (0, 7)]
 _DYNAMIC = [
     (4, 3), (0, 5), (0, 5), (14, 4),  # 257 lengths and 1 distance, written with 18 code lengths
@@ -148,7 +148,7 @@ _DYNAMIC = [
 
 
 def _filling(bits: int) -> bytes:
-    """Blocks that hold nothing and end ``bits`` bits behind a byte."""
+    """Return empty blocks that end ``bits`` bits after a byte boundary."""
     parts = _DYNAMIC if bits % 2 else []
     while sum(width for _, width in parts) % 8 != bits:
         parts = parts + _FIXED

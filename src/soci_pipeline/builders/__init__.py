@@ -1,1 +1,1 @@
-"""Builders: each takes a checked-out commit and ends in a verified OCI layout."""
+"""Builders: each turns a checked-out commit into an archive or layout, from which a verified OCI layout is made."""

@@ -1,6 +1,6 @@
-"""The builders by name, and which one a machine can use.
+"""The builders by name, and the choice of one that the machine can use.
 
-A builder turns a request into an archive or a layout on disk; `import_image` makes the verified layout of it.
+A builder turns a request into an archive or layout on disk; `import_image` turns that into a verified layout.
 """
 
 import importlib
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from soci_pipeline.registry.reference import ImageReference
 
 Connect = Callable[["ImageReference"], "RegistryClient"]
-"""Opens the registry of an image that is there already; who calls it closes the client."""
+"""Opens the registry of an existing image; the caller closes the client."""
 
 
 class BuilderName(StrEnum):
-    """The values of the parameter ``builder``: each with its class, the places in the source that it needs, its cache.
+    """The values of the parameter ``builder``, each with its class, the source paths it needs, and its cache support.
 
-    The class is ``module:name`` in this package and is loaded when the builder is chosen. The places are names of
-    parameters; a publication looks for them in the commit before any branch starts. ``has_cache`` says whether it can
-    keep a build cache in a registry.
+    The class is ``module:name`` in this package and is loaded when the builder is chosen. ``needs`` are names of
+    parameters that hold paths; a publication checks that the commit has these paths before any branch starts.
+    ``has_cache`` is whether the builder can keep a build cache in a registry.
     """
 
     AUTO = "auto", "", ("context", "dockerfile"), True
@@ -41,7 +41,7 @@ class BuilderName(StrEnum):
     has_cache: bool
 
     def __new__(cls, value: str, class_path: str = "", needs: tuple[str, ...] = (), has_cache: bool = False) -> Self:
-        """A name that carries the rest of its line."""
+        """Create a name that carries the other values of its line."""
         name = str.__new__(cls, value)
         name._value_ = value
         name.class_path = class_path
@@ -51,9 +51,9 @@ class BuilderName(StrEnum):
 
 
 class Builder(Protocol):
-    """What every builder can do.
+    """The interface of all builders.
 
-    ``compresses`` says whether import should gzip layers that are stored uncompressed; ``trusted`` whether the archive
+    ``compresses`` is whether import should gzip layers that are stored uncompressed; ``trusted`` is whether the archive
     was made here, so that the diff ids of its compressed layers need no check.
     """
 
@@ -62,14 +62,14 @@ class Builder(Protocol):
     trusted: bool
 
     def check(self, request: BuildRequest) -> None:
-        """Raise what can be known before building: a missing Dockerfile, an engine that is down, an old version."""
+        """Raise what can be detected before building: a missing Dockerfile, an engine that is down, an old version."""
 
     def build(self, request: BuildRequest, destination: Path) -> Path:
-        """Build into the folder ``destination``, which is made; returns the archive or layout that import reads."""
+        """Build into the folder ``destination``, which is created; return the archive or layout for import to read."""
 
 
 def load(name: BuilderName, env: Mapping[str, str] | None = None, *, connect: Connect | None = None) -> Builder:
-    """The builder of that name. ``env`` is the environment in which its programs run and its engine is found.
+    """Return the builder of that name. ``env`` is the environment for its programs and for finding its engine.
 
     ``connect`` is for `prebuilt`; without it, registries are read without credentials.
     """
@@ -81,10 +81,10 @@ def load(name: BuilderName, env: Mapping[str, str] | None = None, *, connect: Co
 def choose(
     name: str, request: BuildRequest, *, env: Mapping[str, str] | None = None, connect: Connect | None = None
 ) -> Builder:
-    """The builder for a request, checked: nothing that can be known beforehand stands against it.
+    """Return the builder for a request, after its checks have passed.
 
-    ``auto`` takes ``prebuilt`` where the request names an archive, else ``buildx``, else ``docker``. Raises
-    `InvalidInput` for an unknown name or a bad request, `EngineUnavailable` where no engine answers. ``env`` and
+    ``auto`` selects ``prebuilt`` if the request names an archive, else ``buildx``, else ``docker``. Raises
+    `InvalidInput` for an unknown name or an invalid request, `EngineUnavailable` if no engine answers. ``env`` and
     ``connect`` are those of `load`.
     """
     env = os.environ if env is None else env
@@ -110,7 +110,7 @@ def _automatic(request: BuildRequest, env: Mapping[str, str], connect: Connect |
         except NotSupportedByBuilder as error:
             refusals.append(f"{name}: {error.reason}")
         except InvalidInput:
-            # The request itself is wrong, and would be for any builder.
+            # The request itself is invalid, so every builder would reject it.
             raise
         except SociPipelineError as error:
             refusals.append(f"{name}: {error.reason}")
@@ -122,9 +122,9 @@ def _automatic(request: BuildRequest, env: Mapping[str, str], connect: Connect |
 
 
 class FirstThatWorks:
-    """The choice of ``auto`` where both builders look usable: the second takes over if BuildKit cannot be had.
+    """The choice of ``auto`` if both builders look usable: the second takes over if BuildKit is unavailable.
 
-    Only the attempt tells whether an engine with the classic image store can pull BuildKit's image.
+    Only an attempt shows whether an engine with the classic image store can pull BuildKit's image.
     """
 
     compresses = True
@@ -135,10 +135,10 @@ class FirstThatWorks:
         self.name = self._builders[0].name
 
     def check(self, request: BuildRequest) -> None:
-        """Nothing more: each was checked when it was chosen."""
+        """Do nothing: each builder was checked when it was chosen."""
 
     def build(self, request: BuildRequest, destination: Path) -> Path:
-        """Build with the first that works; a build that fails is not tried again."""
+        """Build with the first builder that is available; a build that fails is not retried."""
         *others, last = self._builders
         for builder in others:
             try:

@@ -1,8 +1,9 @@
-"""Builds with BuildKit through `docker buildx`, exported as an OCI archive whose digests repeat.
+"""Build with BuildKit through `docker buildx`, and export an OCI archive with reproducible digests.
 
-Reproducibility rests on SOURCE_DATE_EPOCH, given as environment and as build argument, and on the exporter's
-``rewrite-timestamp`` (BuildKit 0.13; reproducible-builds.org, "SOURCE_DATE_EPOCH"). The engine's own builder can export
-OCI archives only with the containerd image store; elsewhere a builder in a container is made for the one build.
+Reproducibility depends on SOURCE_DATE_EPOCH, passed as environment variable and as build argument, and on the
+exporter's ``rewrite-timestamp`` (BuildKit 0.13; reproducible-builds.org, "SOURCE_DATE_EPOCH"). The engine's own builder
+can export OCI archives only with the containerd image store; otherwise a builder in a container is created for the one
+build.
 """
 
 import contextlib
@@ -25,21 +26,21 @@ from soci_pipeline.machine.working_folder import BUILDER_RECORD, PREFIX
 from soci_pipeline.tool_versions import find_version, require_version
 
 MINIMUM_BUILDX = (0, 10, 0)
-"""The first that hands SOURCE_DATE_EPOCH on and knows ``--provenance`` and ``--sbom``."""
+"""The first version that passes SOURCE_DATE_EPOCH on and supports ``--provenance`` and ``--sbom``."""
 
 MINIMUM_ENGINE = (26, 0, 0)
-"""The first Docker engine whose own BuildKit knows ``rewrite-timestamp``."""
+"""The first Docker engine whose own BuildKit supports ``rewrite-timestamp``."""
 
 _CLI = "docker-cli"
 _ARCHIVE = "image.tar"
 _ANSWER_SECONDS = 60.0
-# BuildKit repeats at the end the name of each step that failed without failing the build.
+# At the end, BuildKit repeats the name of each step that failed without failing the build.
 _CACHE_EXPORT_FAILED = re.compile(r"^ > exporting cache to ", re.MULTILINE)
 _STEP_ERROR = re.compile(r"^#\d{1,6} ERROR: (.*)$", re.MULTILINE)
 
 
 class BuildxBuilder:
-    """``docker buildx build`` to an OCI archive."""
+    """Runs ``docker buildx build`` with an OCI archive as output."""
 
     name = BuilderName.BUILDX
     compresses = True
@@ -51,7 +52,7 @@ class BuildxBuilder:
         self._exports_oci = False
 
     def check(self, request: BuildRequest) -> None:
-        """Raise for a bad request, a missing or old docker or buildx, an engine or builder that does not answer."""
+        """Raise for an invalid request, a missing or old docker or buildx, an unavailable engine or builder."""
         request.check()
         find("docker", package=_CLI, env=self._env)
         require_version(
@@ -68,7 +69,7 @@ class BuildxBuilder:
         self._checked = request
 
     def build(self, request: BuildRequest, destination: Path) -> Path:
-        """Build; returns the OCI archive. Leaving by an exception ends the build and removes a builder made for it."""
+        """Build and return the OCI archive. An exception ends the build and removes a builder created for it."""
         if self._checked != request:
             self.check(request)
         destination.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ class BuildxBuilder:
         if request.buildx_builder is not None:
             yield request.buildx_builder
         elif self._exports_oci:
-            # Named, so that a `docker buildx use` of this machine's user does not decide.
+            # Named explicitly, so that the user's `docker buildx use` has no effect.
             yield "default"
         else:
             with temporary_builder(destination, env=self._env, network=request.network) as name:
@@ -111,7 +112,7 @@ class BuildxBuilder:
         except (ToolFailed, ValueError) as error:
             raise EngineUnavailable(f"the Docker engine does not answer: {error}") from error
         if not isinstance(facts, dict) or not facts.get("ServerVersion"):
-            # The client prints its own half, and exits with success, when it cannot connect.
+            # If it cannot connect, the client prints its own half and exits with success.
             errors = facts.get("ServerErrors") if isinstance(facts, dict) else None
             raise EngineUnavailable(
                 f"the Docker engine does not answer: {'; '.join(map(str, errors or ['no reason']))}"
@@ -129,7 +130,7 @@ class BuildxBuilder:
 
 
 def failed_cache_export(output: str) -> str | None:
-    """Why a build that succeeded did not store its cache, from the end of its output; None where it did."""
+    """Return why a successful build did not store its cache, from the end of its output; None if it did."""
     if not _CACHE_EXPORT_FAILED.search(output):
         return None
     # The export is the last step, so the last error is its own.
@@ -138,18 +139,18 @@ def failed_cache_export(output: str) -> str | None:
 
 
 def exports_oci(engine: Mapping[str, object]) -> bool:
-    """Whether an engine's own builder can export an OCI archive with rewritten timestamps, by its ``docker info``."""
+    """Whether an engine's own builder can export OCI archives with rewritten timestamps, by its ``docker info``."""
     version = find_version(str(engine.get("ServerVersion", "")))
     return has_containerd_store(engine) and version is not None and version >= MINIMUM_ENGINE
 
 
 def has_containerd_store(engine: Mapping[str, object]) -> bool:
-    """Whether ``docker info`` tells of the containerd image store (driver status ``io.containerd.snapshotter.v1``)."""
+    """Whether ``docker info`` reports the containerd image store (driver status ``io.containerd.snapshotter.v1``)."""
     return "io.containerd.snapshotter" in json.dumps(engine.get("DriverStatus") or [])
 
 
 def build_command(request: BuildRequest, archive: Path, *, builder: str | None) -> list[str]:
-    """The argv of a build. Secrets appear as paths of files, never as values."""
+    """Return the argv of a build. Secrets appear as file paths, never as values."""
     arguments = {"SOURCE_DATE_EPOCH": str(request.source_date_epoch)} | request.build_args
     argv = ["docker", "buildx", "build"]
     argv += [] if builder is None else ["--builder", builder]
@@ -174,7 +175,7 @@ def build_command(request: BuildRequest, archive: Path, *, builder: str | None) 
 
 
 def csv_fields(fields: Mapping[str, str]) -> str:
-    """``key=value`` pairs as buildx reads them: one CSV record, so that a path may hold a comma or a quote."""
+    """Format ``key=value`` pairs for buildx: one CSV record, so that a path may contain a comma or a quote."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow([f"{key}={value}" for key, value in fields.items()])
     return line.getvalue()
@@ -182,9 +183,9 @@ def csv_fields(fields: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def temporary_builder(folder: Path, *, env: Mapping[str, str], network: str | None = None) -> Iterator[str]:
-    """A builder of the ``docker-container`` driver, removed with its container and cache when the block is left.
+    """Create a builder of the ``docker-container`` driver; remove it with its container and cache after the block.
 
-    Its name is noted in ``folder`` first, so that `reaper.reap` finds it if this process is killed.
+    Its name is recorded in ``folder`` first, so that `reaper.reap` finds it if this process is killed.
     """
     name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +193,7 @@ def temporary_builder(folder: Path, *, env: Mapping[str, str], network: str | No
     record.write_text(f"{name}\n")
     options = [] if network is None else ["--driver-opt", f"network={network}"]
     if network == "host":
-        # Steps may use the host's network only where the builder's daemon allows it.
+        # Build steps may use the host's network only if the builder's daemon allows it.
         options += ["--buildkitd-flags", "--allow-insecure-entitlement network.host"]
     logger().info("making the builder %s, since the engine's own cannot export OCI archives", name)
     try:
@@ -208,7 +209,7 @@ def temporary_builder(folder: Path, *, env: Mapping[str, str], network: str | No
 
 
 def remove_recorded_builder(record: str, env: Mapping[str, str] | None) -> str | None:
-    """Remove the builder of a killed run, by its record; returns its name, None for one that is not a run's."""
+    """Remove the builder named in a killed run's record; return its name, or None if no run created it."""
     name = record.strip()
     if not name.startswith(PREFIX):
         return None
@@ -217,7 +218,7 @@ def remove_recorded_builder(record: str, env: Mapping[str, str] | None) -> str |
 
 
 def remove_builder(name: str, *, env: Mapping[str, str] | None = None) -> None:
-    """Remove a builder with its container and its cache; one that is gone already is fine."""
+    """Remove a builder with its container and its cache, if it exists."""
     try:
         run(["docker", "buildx", "rm", "--force", name], package=_CLI, env=env, timeout=_ANSWER_SECONDS)
     except ToolFailed as error:

@@ -1,11 +1,11 @@
-"""Compressing a layer so that the same tar gives the same bytes, and checking what a compressed layer holds.
+"""Compress a layer so that the same tar gives the same bytes, and check the content of a compressed layer.
 
-The digest of a compressed layer rests on three things that are fixed here: raw deflate at level 6 with a 32 KiB window
-and the default strategy, fed in pieces of exactly 1 MiB (zlib-ng's output depends on how its input is cut); one gzip
-member whose header is empty (RFC 1952: no time, no name, no extra flags, operating system 255, "unknown"); and the
-deflate implementation itself. The last is zlib-ng from its PyPI wheel, whose exact version the project's lock pins, so
-that the system's zlib plays no part. Another zlib-ng version, or the standard library's zlib on architectures without
-that wheel, may give other bytes for the same tar: a new layer digest, and the same diff id.
+The digest of a compressed layer depends on three things that are fixed here: raw deflate at level 6 with a 32 KiB
+window and the default strategy, fed in pieces of exactly 1 MiB (zlib-ng's output depends on how its input is split);
+one gzip member whose header is empty (RFC 1952: no time, no name, no extra flags, operating system 255, "unknown"); and
+the deflate implementation itself. The last is zlib-ng from its PyPI wheel, whose exact version the project's lock pins,
+so that the system's zlib has no effect. Another zlib-ng version, or the standard library's zlib on architectures
+without that wheel, may give other bytes for the same tar: a new layer digest, but the same diff id.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
 class Readable(Protocol):
-    """All that compressing asks of its source."""
+    """The interface that `compress` needs of its source."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most ``size``; none at the end."""
+        """Return the next bytes, at most ``size``; empty at the end."""
 
 
 def compress(source: Readable, target: BlobWriter) -> Digest:
-    """Write one gzip member with the content of ``source``; returns the digest of that content."""
+    """Write one gzip member with the content of ``source``; return the digest of that content."""
     state, content, checksum, length = deflate.compressobj(LEVEL, deflate.DEFLATED, -15), hashlib.sha256(), 0, 0
     target.write(_HEADER)
     while chunk := _piece(source):
@@ -49,7 +49,7 @@ def compress(source: Readable, target: BlobWriter) -> Digest:
 
 
 def _piece(source: Readable) -> bytes:
-    """The next 1 MiB, and less at the end alone, however short the reads of ``source`` are."""
+    """Read exactly 1 MiB, or less only at the end, however short the reads of ``source`` are."""
     piece = source.read(CHUNK)
     while piece and len(piece) < CHUNK and (more := source.read(CHUNK - len(piece))):
         piece += more
@@ -57,7 +57,7 @@ def _piece(source: Readable) -> bytes:
 
 
 def inflated_digest(source: BinaryIO, *, limits: ArchiveLimits, what: str) -> Digest:
-    """The digest of what a gzip stream holds, all its members; raises `DamagedContent` where it is no sound stream."""
+    """Return the digest of a gzip stream's content (all members); raise `DamagedContent` if the stream is invalid."""
     content, consumed, produced = hashlib.sha256(), 0, 0
     state = inflate.decompressobj(31)
     data = b""

@@ -1,8 +1,8 @@
-"""Builds with the Docker engine's classic builder through its API, for machines where buildx is missing.
+"""Build with the Docker engine's classic builder through its API, for machines without buildx.
 
-The engine saves layers uncompressed (since release 25), which import compresses. There is no switch for timestamps
-here: files and the config carry the time of the build, so digests do not repeat. Choose `buildx` where they must. Of
-ignore files only ``.dockerignore`` is read; a request with a Dockerfile-specific one is rejected.
+The engine saves layers uncompressed (since release 25); import compresses them. Timestamps cannot be set: files and the
+config carry the time of the build, so digests are not reproducible. Choose `buildx` if they must be. The only ignore
+file that it reads is ``.dockerignore``; a request with a Dockerfile-specific one is rejected.
 """
 
 import os
@@ -38,7 +38,7 @@ LABEL = "io.soci-pipeline.build"
 
 
 class DockerBuilder:
-    """The Docker SDK's build, then save to a file; the image is removed from the engine afterwards."""
+    """Builds with the Docker SDK, saves the image to a file, and then removes it from the engine."""
 
     name = BuilderName.DOCKER
     compresses = True
@@ -49,7 +49,7 @@ class DockerBuilder:
         self._checked: BuildRequest | None = None
 
     def check(self, request: BuildRequest) -> None:
-        """Raise for a bad request, one that only buildx can do, or an engine that does not answer."""
+        """Raise for an invalid request, one that only buildx supports, or an engine that does not answer."""
         request.check()
         unsupported = {
             "build secrets": request.secrets,
@@ -72,7 +72,7 @@ class DockerBuilder:
         self._checked = request
 
     def build(self, request: BuildRequest, destination: Path) -> Path:
-        """Build and save; returns the archive. Leaving by an exception closes the connection, which ends the build."""
+        """Build, save and return the archive. An exception closes the connection, which ends the build."""
         if self._checked != request:
             self.check(request)
         destination.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class DockerBuilder:
 
 
 def _refuse_ignore_file(request: BuildRequest) -> None:
-    """The classic builder reads ``.dockerignore`` alone: files that the Dockerfile's own one excludes would be sent."""
+    """Reject a Dockerfile-specific ignore file: the classic builder ignores it and would send the files it excludes."""
     ignored = request.ignore_file()
     if ignored is not None:
         raise NotSupportedByBuilder(
@@ -104,7 +104,7 @@ def _refuse_ignore_file(request: BuildRequest) -> None:
 
 
 def _check_common_ignore_file(path: Path) -> None:
-    """Raise where the classic builder's client would not read every pattern: files that they exclude would be sent."""
+    """Raise if the classic builder's client would not read every pattern and so would send files that they exclude."""
     if not os.path.lexists(path):
         return
     try:
@@ -120,9 +120,9 @@ def _check_common_ignore_file(path: Path) -> None:
 
 
 def _refuse_foreign(own: Platform, platform: Platform) -> None:
-    """On the containerd image store the classic builder takes a base image of the engine's own platform for any other.
+    """Reject other platforms: with the containerd store, the classic builder uses base images of the engine's own.
 
-    Seen with 26.1: the result claimed linux/arm64 and held programs of linux/amd64, and nothing later could tell.
+    Observed with 26.1: the result claimed linux/arm64 but contained linux/amd64 programs, which no later step detects.
     """
     if not own.matches(platform):
         raise NotSupportedByBuilder(
@@ -155,7 +155,7 @@ def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
     lines: deque[str] = deque(maxlen=_TAIL)
     error = None
     for event in events:
-        # The engine says nothing after it; its answer is read to the end, which gives the connection back.
+        # The error is the last event; the response is still read to its end, which releases the connection.
         error = error or event.get("error")
         text = str(event.get("stream") or "")
         if text.strip():
@@ -174,7 +174,7 @@ def _save(client: docker.APIClient, tag: str, archive: Path) -> None:
 
 
 def _remove(client: docker.APIClient, tag: str) -> None:
-    """Remove the image, and keep the untagged steps below it, which are the classic builder's cache."""
+    """Remove the image, but keep its untagged parents, which are the classic builder's cache."""
     try:
         client.remove_image(tag, force=True, noprune=True)
     except ImageNotFound:

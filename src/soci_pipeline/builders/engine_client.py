@@ -18,20 +18,20 @@ _INFORMATION_SECONDS = 10
 
 
 def docker_host(env: Mapping[str, str]) -> str:
-    """Where an environment has its engine: at ``DOCKER_HOST``, else at the usual socket."""
+    """Return the engine's URL in an environment: ``DOCKER_HOST``, else the default socket."""
     return env.get("DOCKER_HOST") or DEFAULT_HOST
 
 
 @contextmanager
 def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.APIClient]:
-    """Ask the engine of an environment; ``timeout`` is in seconds, for each answer.
+    """Connect to the engine of an environment; ``timeout`` is in seconds, for each response.
 
-    Raises `EngineUnavailable` where none answers.
+    Raises `EngineUnavailable` if no engine answers.
     """
     try:
         host = docker_host(env)
         _knock(host, min(timeout, _KNOCK_SECONDS))
-        # The file of credentials is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
+        # The credentials file is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
         settings = kwargs_from_env(environment={**env, "DOCKER_HOST": host})
         client = docker.APIClient(version="auto", timeout=timeout, **settings)
     except (DockerException, requests.RequestException, OSError) as error:
@@ -43,7 +43,7 @@ def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.AP
 
 
 def engine_information(env: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what the engine of an environment says about itself (``docker info``); None if none answers."""
+    """Return the engine's ``docker info``; None if no engine answers."""
     try:
         with engine_client(env, timeout=_INFORMATION_SECONDS) as client:
             information: dict[str, Any] = client.info()
@@ -53,7 +53,7 @@ def engine_information(env: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _knock(host: str, seconds: float) -> None:
-    """Connect to a local engine's socket first: the SDK leaves its own socket open when nobody answers."""
+    """Connect to a local engine's socket first: the SDK leaves its own socket open if the connection fails."""
     if host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(seconds)

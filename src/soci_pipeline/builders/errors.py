@@ -1,4 +1,4 @@
-"""What can be wrong with a build, mostly before anything is built."""
+"""Errors of builds, most of them raised before a build starts."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from soci_pipeline.oci.platform import Platform
 
 
 class OutsideSource(InvalidInput):
-    """A path of the request leaves the source tree, by ``..``, as an absolute path or through a symbolic link."""
+    """A path in the request leaves the source tree by ``..``, as an absolute path or through a symbolic link."""
 
     default_advice: ClassVar[str | None] = (
         "Name a path inside the source; nothing outside of it is ever sent to a build."
@@ -15,7 +15,7 @@ class OutsideSource(InvalidInput):
 
 
 class DockerfileMissing(InvalidInput):
-    """There is no Dockerfile where the request says."""
+    """The Dockerfile named in the request does not exist."""
 
     default_advice: ClassVar[str | None] = (
         "`dockerfile` is relative to `context`, and both lie in the commit that is built."
@@ -23,19 +23,19 @@ class DockerfileMissing(InvalidInput):
 
 
 class ContextMissing(InvalidInput):
-    """There is no folder where the request says that the build context is."""
+    """The build context named in the request does not exist or is not a folder."""
 
     default_advice: ClassVar[str | None] = "`context` is a folder, relative to the top of the source."
 
 
 class NotSupportedByBuilder(InvalidInput):
-    """The chosen builder cannot do what the request asks for."""
+    """The chosen builder does not support what the request needs."""
 
     default_advice: ClassVar[str | None] = "Choose the builder `buildx`."
 
 
 class BuilderUnavailable(EngineUnavailable):
-    """The engine answers, but a BuildKit builder that can export OCI archives cannot be had from it."""
+    """The engine answers, but cannot provide a BuildKit builder that exports OCI archives."""
 
     default_advice = (
         "The engine must be able to pull BuildKit's image; or switch its containerd image store on, name an existing "
@@ -44,7 +44,7 @@ class BuilderUnavailable(EngineUnavailable):
 
 
 def build_failure(platform: Platform, output: str) -> BuildFailed | DiskFull:
-    """The error for a build that ended badly, from the last lines of its output."""
+    """Return the error for a failed build, from the last lines of its output."""
     if "no space left on device" in output:
         return DiskFull(f"no space left on a disk that the build for {platform} needs\n{output}")
     return BuildFailed(f"the build for {platform} failed\n{output}")

@@ -1,7 +1,7 @@
-"""Import: what a builder left, turned into a verified OCI layout with one image.
+"""Import: turn a builder's output into a verified OCI layout with one image.
 
-Every blob is hashed while it is written, and compared with the digest and size that the archive states. Nothing of an
-archive is written under a name of its own choosing: blobs are named by their digests, so no name can lead out.
+Every blob is hashed while it is written, and compared with the digest and size stated in the archive. No file name
+comes from the archive: blobs are named by their digests, so no name can escape the folder.
 """
 
 from dataclasses import dataclass, field
@@ -52,18 +52,18 @@ def import_image(
     check_diff_ids: bool = False,
     limits: ArchiveLimits | None = None,
 ) -> Layout:
-    """Read the image of one platform out of an archive or a folder into the layout at ``destination``.
+    """Import the image of one platform from an archive or a folder into the layout at ``destination``.
 
-    ``source`` is an OCI archive, an OCI layout or a Docker archive; a tar may be gzipped. ``ref`` chooses one of
+    ``source`` is an OCI archive, an OCI layout or a Docker archive; a tar may be gzipped. ``ref`` selects one of
     several images in it, by name or digest. The layout's root is the image manifest, or an image index of the image and
-    its attestations where it has some. Docker's manifest types become OCI's; a manifest that needs no change keeps its
-    bytes and its digest, and attestations follow one that does (`attestations.follow_all`). With ``compress``,
-    layers stored uncompressed are gzipped (see `compress`); all others are kept bit by bit. The diff id of every
-    layer that is compressed here is verified; ``check_diff_ids`` inflates and verifies the gzipped ones too, which is
-    worth its time for archives from elsewhere.
+    its attestations if it has any. Docker media types of manifests become OCI types; a manifest that needs no change
+    keeps its bytes and digest, and attestations of a changed one are adapted (`attestations.follow_all`). With
+    ``compress``, uncompressed layers are gzipped (see `compress`); all others are kept byte for byte. The diff id of
+    every layer compressed here is verified; ``check_diff_ids`` also inflates and verifies gzipped layers, which is
+    worth the time for archives from elsewhere.
 
-    Raises `PlatformMismatch`, `InvalidInput`, `HostileArchive`, `DamagedContent` or `DiskFull`; the roots of the layout
-    are set last, so that a failed import is never taken for an image.
+    Raises `PlatformMismatch`, `InvalidInput`, `HostileArchive`, `DamagedContent` or `DiskFull`. The roots of the layout
+    are set last, so that a failed import is never mistaken for an image.
     """
     bounds = limits or ArchiveLimits()
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ class _Import:
         original = found.manifest
         if original is None:
             return self.layout.add_document(ImageManifest(config=config, layers=layers))
-        # Field by field, since a config may carry annotations that are kept.
+        # Field by field, because a config may have annotations that must be kept.
         config = original.config.annotated(media_type=OCI_CONFIG)
         changed = original.replaced(media_type=ImageManifest(config=config).media_type, config=config, layers=layers)
         if changed == original:
@@ -155,7 +155,7 @@ class _Import:
         return self.layout.writer(expected=descriptor.digest, size=descriptor.size)
 
     def _is_held(self, item: Descriptor) -> bool:
-        """Whether an attestation was saved along with its image; one that was not is left out."""
+        """Whether the archive contains an attestation completely; one that is incomplete is left out."""
         blobs = [item]
         if self.archive.size(blob_name(item.digest)) is not None:
             blobs += read_document(self.archive, item)[0].children

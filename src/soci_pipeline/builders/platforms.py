@@ -1,4 +1,4 @@
-"""Which platforms a builder of this machine can build, and what helps where one is missing."""
+"""Find out which platforms a builder of this machine can build."""
 
 import os
 import re
@@ -24,9 +24,9 @@ HELP = (
 def buildable(
     builder: BuilderName, *, buildx_builder: str | None = None, env: Mapping[str, str] | None = None
 ) -> frozenset[Platform] | None:
-    """The platforms that this machine's engine, or the named buildx builder, can build; None for any.
+    """Return the platforms that this machine's engine, or the named buildx builder, can build; None for any.
 
-    Raises `EngineUnavailable` where no engine answers.
+    Raises `EngineUnavailable` if no engine answers.
     """
     if builder is BuilderName.PREBUILT:
         return None
@@ -46,9 +46,9 @@ def buildable(
 
 
 def _of_buildx(name: str | None, env: Mapping[str, str]) -> frozenset[Platform]:
-    """The platforms that `docker buildx inspect` lists; none where the machine has no buildx."""
+    """Return the platforms that `docker buildx inspect` lists; none if the machine has no buildx."""
     try:
-        # Named, so that a `docker buildx use` of this machine's user does not decide.
+        # Named explicitly, so that the user's `docker buildx use` has no effect.
         said = run(["docker", "buildx", "inspect", name or "default"], env=env, timeout=_ANSWER_SECONDS).stdout
     except (ToolFailed, ToolMissing) as error:
         if name is None:
@@ -61,13 +61,13 @@ def _of_buildx(name: str | None, env: Mapping[str, str]) -> frozenset[Platform]:
         try:
             found.add(Platform.parse(word.strip().rstrip("*")).normalised())
         except InvalidInput:
-            # A platform that this library does not know.
+            # This library does not know the platform.
             continue
     return frozenset(found)
 
 
 def _of_this_machine() -> frozenset[Platform]:
-    """Its own platform, and those that the kernel emulates."""
+    """Return the machine's own platform and those that the kernel emulates."""
     native = Platform.native().normalised()
     return frozenset({native, *(Platform("linux", each) for each in MACHINES if can_run(each))})
 

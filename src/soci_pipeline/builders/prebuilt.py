@@ -1,4 +1,4 @@
-"""Images that something else has built: taken from a path, an http(s) address or a registry."""
+"""Prebuilt images, taken from a path, an http(s) URL or a registry."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ _LOCAL_FRAGMENT = re.compile(r"#ref=([^#]+)\Z")
 
 
 class PrebuiltBuilder:
-    """Takes an OCI archive, an OCI layout or a Docker archive from where the request says."""
+    """Takes an OCI archive, an OCI layout or a Docker archive from the location in the request."""
 
     name = BuilderName.PREBUILT
     compresses = False
@@ -29,7 +29,7 @@ class PrebuiltBuilder:
         self._connect = connect
 
     def check(self, request: BuildRequest) -> None:
-        """Raise where the request names nothing, a file that is missing, or an address that cannot be meant."""
+        """Raise if the request has no `prebuilt`, or if it is a missing file or not a valid URL or reference."""
         place = _place(request)
         if place.startswith(_DOCKER):
             from soci_pipeline.registry.reference import ImageReference
@@ -41,7 +41,7 @@ class PrebuiltBuilder:
             _local(request, place)
 
     def build(self, request: BuildRequest, destination: Path) -> Path:
-        """Fetch what is not local into ``destination``; returns the archive or layout."""
+        """Fetch a remote image into ``destination``; return the archive or layout."""
         place = _place(request)
         if place.startswith(_DOCKER):
             return self._pull(place.removeprefix(_DOCKER), request, destination)
@@ -64,10 +64,10 @@ class PrebuiltBuilder:
 
 
 def download_archive(address: str, destination: Path) -> Path:
-    """Fetch an archive into the folder ``destination``.
+    """Download an archive into the folder ``destination``.
 
-    A fragment ``#sha256=HEX`` is compared with the content. Raises `SourceError` where it cannot be fetched,
-    `DamagedContent` where it is not what the fragment says; a partial file is never left.
+    A fragment ``#sha256=HEX`` is compared with the content. Raises `SourceError` if the download fails,
+    `DamagedContent` if the digest does not match; a partial file is never left behind.
     """
     expected = _expected(address)
     destination.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def download_archive(address: str, destination: Path) -> Path:
 
 
 def image_name(prebuilt: str | None) -> str | None:
-    """The name after ``#ref=`` in `prebuilt`, which chooses one of several images; None where there is none."""
+    """Return the name after ``#ref=`` in `prebuilt`, which selects one of several images; None if there is none."""
     if not prebuilt:
         return None
     if _is_address(prebuilt):
@@ -110,7 +110,7 @@ def _expected(address: str) -> str | None:
 
 
 def _fragment(address: str) -> dict[str, str]:
-    """What the fragment of an address says: ``sha256=HEX``, ``ref=NAME`` or both, with ``&`` between them."""
+    """Parse the fragment of a URL: ``sha256=HEX``, ``ref=NAME`` or both, separated by ``&``."""
     found: dict[str, str] = {}
     for part in filter(None, urldefrag(address).fragment.split("&")):
         key, _, value = part.partition("=")
@@ -124,7 +124,7 @@ def _fragment(address: str) -> dict[str, str]:
 
 
 def _local(request: BuildRequest, place: str) -> Path:
-    """An absolute path is the operator's own; a relative one must stay within the source."""
+    """Return a local path: an absolute path belongs to the operator; a relative one must stay within the source."""
     path = Path(place) if Path(place).is_absolute() else inside(request.source, place, what="prebuilt")
     if not path.exists():
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""What a builder is asked for: one platform of one commit."""
+"""The request to a builder: one platform of one commit."""
 
 import os
 import re
@@ -31,13 +31,13 @@ def _named_secrets(values: dict[str, Path]) -> dict[str, Path]:
 
 
 class BuildRequest(BaseModel):
-    """One build. Paths of the request are relative to ``source``, the checked-out work tree.
+    """One build. Paths are relative to ``source``, the checked-out work tree.
 
     ``secrets`` maps the id of a secret to the file that holds it; its value never enters a command line or a log.
-    ``source_date_epoch`` is the commit's time in seconds. ``sbom`` matters with ``attestations`` alone: its scanner
-    is an image that the engine pulls. ``pull`` looks for newer base images, also where the engine has one.
-    ``prebuilt`` is a path, an http(s) address or ``docker://REFERENCE``, in which
-    ``{platform}`` stands for ``linux-arm64``, ``{os}`` and ``{arch}`` for its parts.
+    ``source_date_epoch`` is the commit's time in seconds. ``sbom`` has an effect only with ``attestations``: its
+    scanner is an image that the engine pulls. ``pull`` checks for newer base images even if the engine has one.
+    ``prebuilt`` is a path, an http(s) URL or ``docker://REFERENCE``, in which ``{platform}`` stands for
+    ``linux-arm64``, ``{os}`` and ``{arch}`` for its parts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,14 +60,17 @@ class BuildRequest(BaseModel):
     network: str | None = None
 
     def context_folder(self) -> Path:
-        """The build context; raises `OutsideSource` or `ContextMissing`."""
+        """Return the build context; raise `OutsideSource` or `ContextMissing`."""
         folder = inside(self.source, self.context, what="context")
         if not folder.is_dir():
             raise ContextMissing(f"the source has no folder {self.context!r}")
         return folder
 
     def dockerfile_path(self) -> Path:
-        """The Dockerfile, which may lie above the context, but within the source; `DockerfileMissing` otherwise."""
+        """Return the Dockerfile, which may be above the context but must be in the source.
+
+        Raises `DockerfileMissing`, `ContextMissing` or `OutsideSource`.
+        """
         context = self.context_folder()
         path = inside(self.source, str(Path(self.context) / self.dockerfile), what="dockerfile")
         if not path.is_file():
@@ -75,10 +78,10 @@ class BuildRequest(BaseModel):
         return path
 
     def ignore_file(self) -> Path | None:
-        """The ignore file of this Dockerfile alone, as BuildKit finds it: ``web.Dockerfile.dockerignore`` beside it.
+        """Return the Dockerfile's own ignore file, found as BuildKit does (``web.Dockerfile.dockerignore``), or None.
 
-        It takes the place of ``.dockerignore``. None where there is none. Where the Dockerfile is a link, BuildKit gets
-        the file that it leads to, and would not read an ignore file beside the link; `InvalidInput` says so.
+        It replaces ``.dockerignore``. If the Dockerfile is a link, BuildKit receives the link's target and would not
+        read an ignore file next to the link; that raises `InvalidInput`.
         """
         linked = self.source / self.context / self.dockerfile
         resolved = self.dockerfile_path()
@@ -92,19 +95,19 @@ class BuildRequest(BaseModel):
         )
 
     def check(self) -> None:
-        """Everything about a build from source that can be known before it starts."""
+        """Check everything about a build from source that can be known before it starts."""
         self.ignore_file()
         for name, path in self.secrets.items():
             if not path.is_file():
                 raise InvalidInput(f"the file of build secret {name!r} is missing", advice="Resolve the secret again.")
 
     def filled(self, template: str) -> str:
-        """A template filled in for the platform of this build, as `fill` does it."""
+        """Fill in a template for the platform of this build, as `fill` does."""
         return fill(template, self.platform)
 
 
 def fill(template: str, platform: Platform) -> str:
-    """A template with ``{platform}``, ``{os}``, ``{arch}`` and ``{variant}`` replaced; other braces are kept."""
+    """Replace ``{platform}``, ``{os}``, ``{arch}`` and ``{variant}`` in a template; other braces are kept."""
     values = {
         "platform": platform.slug,
         "os": platform.os,
@@ -115,9 +118,9 @@ def fill(template: str, platform: Platform) -> str:
 
 
 def inside(source: Path, path: str, *, what: str) -> Path:
-    """A path within the source with its links resolved; raises `OutsideSource` for anything that leaves it.
+    """Return a path within the source with its links resolved; raise `OutsideSource` if it leaves the source.
 
-    Both spellings are judged: ``a/../b`` is fine, ``../b`` is not, and neither is a link that points out of the tree.
+    ``a/../b`` is valid, ``../b`` is not, and neither is a link that points out of the tree.
     """
     if not path or "\0" in path:
         raise InvalidInput(f"{what} is not a path: {path[:100]!r}")

@@ -1,7 +1,7 @@
-"""A build's output for a person who waits for it: one line for each step, everything else only with ``--verbose``.
+"""Shorten a build's output for people: one line for each step, everything else only with ``--verbose``.
 
 BuildKit prints many lines for each step (``#7 [builder 2/4] RUN make``, ``#7 0.51 …``, ``#7 DONE 4.2s``). Errors and
-what is not BuildKit's pass as they are; an error of the build has its last lines anyway.
+lines that are not BuildKit's are shown unchanged; a build error includes its last lines anyway.
 """
 
 import logging
@@ -18,19 +18,19 @@ _LONG_SECONDS = 10.0
 
 
 class StepLines:
-    """Chooses the lines of one build that are shown."""
+    """Selects the lines of one build to show."""
 
     def __init__(self) -> None:
         self._steps: dict[str, str] = {}
 
     def shown(self, line: str) -> str | None:
-        """The line as it is shown; None where it is a detail."""
+        """Return the line to show; None if it is a detail."""
         work = _WORK.match(line)
         if work is None or work["said"].startswith(("ERROR", "WARN")):
             return line
         number, said = work["work"], work["said"]
         if (step := _STEP.match(said)) and number not in self._steps:
-            # BuildKit repeats the name where it goes on with a step beside others.
+            # BuildKit repeats the name when it returns to a step after output of parallel ones.
             self._steps[number] = step[0]
             return f"  {said}"
         over = _OVER.match(said)
@@ -40,18 +40,18 @@ class StepLines:
 
 
 class StepLineLog(logging.LoggerAdapter[Any]):
-    """A logger that shows the lines of a build that `StepLines` chooses, and logs the others as details."""
+    """A logger adapter that shows the build lines selected by `StepLines`, and logs the others as debug messages."""
 
     def __init__(self, log: Logger) -> None:
         super().__init__(log, {})
         self._lines = StepLines()
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Leave the line as it is."""
+        """Return the message unchanged."""
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """As a logger's, which every other method calls."""
+        """Log a message; lines at INFO that are details become DEBUG."""
         if level != logging.INFO:
             super().log(level, msg, *args, **kwargs)
             return

@@ -1,7 +1,8 @@
-"""How far a build is, by the lines that it prints: BuildKit's plain progress, and the classic engine's steps.
+"""Track the progress of a build by the lines that it prints: BuildKit's plain progress, or the classic engine's steps.
 
-BuildKit numbers its work ``#7``, names a Dockerfile's step once (``#7 [builder 2/4] RUN …``) and says when it is over
-(``#7 DONE 1.2s``, ``#7 CACHED``). The steps of all stages that were seen count; the engine says ``Step 2/4 : RUN …``.
+BuildKit numbers its operations ``#7``, names a Dockerfile's step once (``#7 [builder 2/4] RUN …``) and reports its end
+(``#7 DONE 1.2s``, ``#7 CACHED``). The total is the number of steps in all stages seen so far. The classic engine prints
+``Step 2/4 : RUN …``.
 """
 
 import re
@@ -12,7 +13,7 @@ _CLASSIC = re.compile(r"Step (?P<step>\d{1,4})/(?P<total>\d{1,4}) :")
 
 
 class BuildSteps:
-    """Counts the steps of one build while its lines are read."""
+    """Counts the steps of one build from its output lines."""
 
     def __init__(self) -> None:
         self._totals: dict[str, int] = {}
@@ -20,7 +21,7 @@ class BuildSteps:
         self._over = 0
 
     def read(self, line: str) -> tuple[int, int] | None:
-        """The steps that are over and those that are known of, where the line changes that; else None."""
+        """Return the number of finished steps and of known steps if the line changes them; else None."""
         if classic := _CLASSIC.match(line):
             return int(classic["step"]) - 1, int(classic["total"])
         if named := _NAMED.match(line):

@@ -1,1 +1,1 @@
-"""git: the program made safe, addresses, the configuration that counts, and the files of a commit."""
+"""git: the program run safely, URLs, effective configuration, and the files of a commit."""

@@ -1,6 +1,6 @@
-"""Addresses of git repositories and names of refs, checked before git sees them.
+"""Validate URLs of git repositories and names of refs before git receives them.
 
-Either comes from strangers: from the parameters of a run (`check_url`), or from the event of a push
+Both are untrusted: they come from the parameters of a run (`check_url`) or from a push event
 (`soci_pipeline.webhook.clone_urls`, which allows less).
 """
 
@@ -14,25 +14,25 @@ from soci_pipeline.hosts import is_forbidden
 from soci_pipeline.urls import redacted
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-"""What no address, path or name has in it."""
+"""Characters that no valid URL, path or name contains."""
 
 COMMIT = r"^[0-9a-f]{40}(?:[0-9a-f]{24})?$"
-"""The pattern of a whole commit id, of SHA-1 or SHA-256."""
+"""The pattern of a full commit id, SHA-1 or SHA-256."""
 
 MAX_REF_LENGTH = 1000
-"""The most characters of a ref. GitHub has a limit of 255 bytes, other forges have none."""
+"""The maximum length of a ref, in characters. GitHub's limit is 255 bytes; other forges have none."""
 
 _MAX_REF_PART = 255
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
-"""The schemes of remote repositories, and the port that a URL without one means."""
+"""The schemes of remote repositories, with their default ports."""
 
 _SCP = re.compile(r"(?:[A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?![0-9]*/)[\w~][^\s:]*\Z")
 _HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
-# Shells, HTML and logs read these as more than text; no URL of a repository needs them, not even percent-encoded.
+# Shells, HTML or logs may interpret these characters; no repository URL needs them, not even percent-encoded.
 _QUOTES = re.compile(r"[\"'`$\\]")
 _UNSAFE = re.compile(r"[\s\"'`$\\<>|;&(){}^*?#!]")
-# `javascript:x` looks like the scp form of ssh, with a host of that name.
+# `javascript:x` would otherwise match the scp form of ssh, with `javascript` as the host.
 _SCHEMES_WITHOUT_HOST = frozenset(
     {"about", "blob", "data", "file", "ftp", "http", "https", "jar", "javascript", "mailto", "ssh", "vbscript"}
 )
@@ -43,7 +43,7 @@ _ADVICE = "Give an https, ssh or git address, or the absolute path of a git work
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port of a remote: what its credentials are bound to. ``host`` is in lower case."""
+    """Scheme, host and port of a remote, to which its credentials are bound. ``host`` is in lower case."""
 
     scheme: str
     host: str
@@ -54,9 +54,9 @@ class Origin:
 
 
 def origin_of(url: str) -> Origin | None:
-    """The server that git connects to for a URL (ssh for ``user@host:path``); None for a path of this machine.
+    """Return the server that git connects to for a URL (ssh for ``user@host:path``); None for a local path.
 
-    Compare two of them to pin a source to a server. Raises `InvalidInput` for what is not a git address.
+    Compare two origins to pin a source to a server. Raises `InvalidInput` if ``url`` is not a valid git URL.
     """
     codecommit = CodeCommitSource.parse(url)
     url = url if codecommit is None else codecommit.url
@@ -78,15 +78,15 @@ def origin_of(url: str) -> Origin | None:
 
 
 def is_commit(text: str) -> bool:
-    """Whether it is a whole commit id, and not an abbreviated one."""
+    """Whether ``text`` is a full commit id, not an abbreviated one."""
     return re.fullmatch(COMMIT, text) is not None
 
 
 def check_url(url: str) -> str:
-    """The address itself; raises `InvalidInput` where git would take it for an option or run a command of it.
+    """Return the stripped URL; raise `InvalidInput` if git could read it as an option or run a command for it.
 
-    In a URL of a remote, quotes, `$`, other characters that shells interpret, `..`, and link-local, multicast and
-    metadata hosts are rejected as well.
+    In URLs of remotes, this also rejects quotes, `$` and other characters that shells interpret, `..`, and link-local,
+    multicast and metadata hosts.
     """
     text = url.strip()
     if not text or CONTROL.search(text) or text.startswith("-") or len(text) > 2000:
@@ -119,7 +119,7 @@ def _check_scheme(text: str) -> str:
         raise InvalidInput("not a git address", advice=_ADVICE) from None
     if parts.scheme not in ("https", "http", "ssh", "git", "file"):
         raise InvalidInput(f"git over {parts.scheme[:30]!r} is not allowed", advice=_ADVICE)
-    # The address is not repeated: it holds a secret.
+    # The message omits the URL because it contains a secret.
     if password is not None or (user and parts.scheme in ("https", "http", "git")):
         raise InvalidInput(f"the git address of {host} holds credentials", advice=_ADVICE)
     if parts.scheme == "file":
@@ -134,7 +134,7 @@ def _check_scheme(text: str) -> str:
 def _check_remote(text: str, host: str) -> str:
     decoded = unquote(text)
     if _UNSAFE.search(text) or not text.isprintable() or _QUOTES.search(decoded) or CONTROL.search(decoded):
-        # A token may stand behind the question mark.
+        # The query string may contain a token.
         shown = redacted(text)[:200]
         raise InvalidInput(f"the git address has characters that are not allowed: {shown!r}", advice=_ADVICE)
     if ".." in re.split("[/:]", decoded):
@@ -150,9 +150,9 @@ def _not_an_address(text: str) -> InvalidInput:
 
 
 def check_ref(ref: str) -> str:
-    """The ref itself; raises `InvalidInput` for what can be no branch, tag or commit."""
+    """Return the stripped ref; raise `InvalidInput` if it cannot be a branch, tag or commit."""
     text = ref.strip()
-    # Each part may be a folder or a file of the server.
+    # The server may store each part as a folder or file name.
     longest = max(len(part.encode("utf-8", "replace")) for part in text.split("/"))
     if not text or len(text) > MAX_REF_LENGTH or longest > _MAX_REF_PART or _BAD_REF.search(text):
         raise InvalidInput(f"not a branch, tag or commit: {ref[:200]!r}", advice="Give its name, without options.")
@@ -160,12 +160,12 @@ def check_ref(ref: str) -> str:
 
 
 def is_on_this_machine(url: str) -> bool:
-    """Whether a URL is the path of a repository."""
+    """Whether a URL is a local path."""
     return url.startswith(("/", "file://"))
 
 
 def spellings(scheme: str, host: str) -> list[str]:
-    """How a prompt may write one host and port."""
+    """Return the ways in which a prompt may spell this host and port."""
     default = f":{DEFAULT_PORTS[scheme]}"
     bare = host.removesuffix(default)
     has_port = bare.rpartition("]")[2].find(":") >= 0

@@ -1,4 +1,4 @@
-"""Whether one commit comes before another: history is fetched when it is first needed, once, and answers are kept."""
+"""Find out whether one commit is an ancestor of another. History is fetched once, on first use; results are cached."""
 
 import contextlib
 import tempfile
@@ -13,14 +13,14 @@ from soci_pipeline.git.program import Git, remote
 from soci_pipeline.git.sign_in import GitCredentials
 
 Answers = MutableMapping[tuple[str, str], bool | None]
-"""Whether the first commit of a pair is an ancestor of the second; None where the repository does not know both."""
+"""Whether the first commit of a pair is an ancestor of the second; None if the repository does not have both."""
 
 
 class Ancestry:
-    """A context manager; inside the block it answers for one repository. Not thread-safe.
+    """Context manager that answers ancestry queries for one repository. Not thread-safe.
 
-    ``credentials`` are asked for when history is fetched. ``answers`` are what is known already, and are added to: give
-    the same ones to the next block, and a question that comes again costs nothing. An error is not kept.
+    ``credentials`` is called when history is fetched. ``answers`` is a cache that is read and extended: pass the same
+    mapping to the next instance to reuse its results. Errors are not cached.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Ancestry:
         self._stack.close()
 
     def __call__(self, older: str, newer: str) -> bool | None:
-        """Whether ``older`` is an ancestor of ``newer``; None where that cannot be known. Raises `SourceError`."""
+        """Whether ``older`` is an ancestor of ``newer``; None if that cannot be determined. Raises `SourceError`."""
         if not (is_commit(older) and is_commit(newer)):
             return None
         if (older, newer) not in self._answers:
@@ -68,9 +68,9 @@ class Ancestry:
 
 
 class CommitOrder:
-    """Opens the history of one repository as often as it is needed, and looks up each pair of commits once.
+    """Open the history of one repository as often as needed, and look up each pair of commits only once.
 
-    ``credentials`` is called when history is fetched, so that an object which travels between steps holds no secret.
+    ``credentials`` is called when history is fetched, so that an object passed between tasks holds no secret.
     """
 
     def __init__(self, url: str, credentials: Callable[[], GitCredentials | None]) -> None:
@@ -80,9 +80,9 @@ class CommitOrder:
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[Callable[[str, str], bool | None]]:
-        """Whether one commit is an ancestor of another, for the block; None where that cannot be known.
+        """Yield a function that returns whether one commit is an ancestor of another; None if that is unknown.
 
-        An error that passes is raised (`SourceError`, temporary); a repository that is gone leaves the order unknown.
+        A temporary `SourceError` is raised; after a permanent one (the repository is gone) the order is unknown.
         """
         with Ancestry(self._url, self._credentials, answers=self._answers) as ask:
 

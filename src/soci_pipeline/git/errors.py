@@ -1,4 +1,4 @@
-"""What git says when it fails, understood."""
+"""Turn git's error messages into errors with a cause and a next step."""
 
 import re
 from http import HTTPStatus
@@ -7,7 +7,7 @@ from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
 from soci_pipeline.git.address import Origin, spellings
 from soci_pipeline.machine.programs import TooManyProcesses
 
-# What git repeats of a server's answer, and curl of a proxy's. A number alone may be part of an address or a commit.
+# How git repeats a server's status code, and curl a proxy's. A bare number could be part of a URL or a commit id.
 _HTTP_STATUS = re.compile(
     r"(?:returned error:|rpc failed; http|received http code|tunnel failed, response) ([0-9]{3})\b"
 )
@@ -18,17 +18,17 @@ _SILENCE = ("could not resolve", "failed to connect", "connection refused", "tim
 
 
 class SourceRefused(SourceError):
-    """The git server does not take the credentials."""
+    """The git server rejects the credentials."""
 
 
 class UnsupportedServer(SourceError):
-    """A plain web server: it has the files of the repository, and does not speak git's smart HTTP protocol."""
+    """The server is a plain web server: it serves the repository's files, but not git's smart HTTP protocol."""
 
     default_advice = _DUMB_ADVICE
 
 
 def no_such_ref(ref: str, url: str) -> SourceError:
-    """What a ref is answered with that the repository does not have."""
+    """Return the error for a ref that does not exist in the repository."""
     return SourceError(f"no branch, tag or commit {ref} in {url}", advice="Push it first, or correct `ref`.")
 
 
@@ -60,7 +60,7 @@ def understood(error: ToolFailed, bound_to: Origin | None) -> SourceError:
 
 
 def _other_server(said: str, bound_to: Origin | None) -> str | None:
-    """The server whose login git could not read, where the credentials are for another one."""
+    """Return the server that asked for a login, if the credentials are bound to another one."""
     prompt = _UNANSWERED_PROMPT.search(said)
     if prompt is None or bound_to is None:
         return None

@@ -1,4 +1,4 @@
-"""Which files a fetched commit has, without their contents; only the targets of symbolic links are fetched for that."""
+"""Check which files a fetched commit has without their contents; only targets of symbolic links are fetched."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -8,16 +8,17 @@ from soci_pipeline.errors import SourceError
 from soci_pipeline.git.program import Git
 
 _LINK = "120000"
-# As many as Linux follows.
+# Linux follows as many.
 _MAX_LINKS = 40
 _ADVICE = "Check `context`, which starts at the top of the repository, and `dockerfile`, at the context."
 _OUTSIDE = "Everything that a build reads must be inside the repository: copy it there, or remove the link."
 
 
 class Files:
-    """The files of one commit in the repository ``folder``, which was fetched from ``url`` without them.
+    """The files of one commit in the repository ``folder``, which was fetched from ``url`` without file contents.
 
-    Git is asked for each entry and each link once, however many paths lead through it, so a circle costs little.
+    Each entry and each link is looked up in git only once, however many paths lead through it, so link cycles are
+    cheap.
     """
 
     def __init__(self, git: Git, folder: Path, url: str, commit: str) -> None:
@@ -29,7 +30,7 @@ class Files:
         self._targets: dict[str, str] = {}
 
     def check(self, paths: Sequence[str]) -> None:
-        """Raise `SourceError` for the first path that the commit does not have, or that a link leads out of it."""
+        """Raise `SourceError` for the first path that the commit lacks or that a link leads out of the repository."""
         for path in paths:
             if not self._has(path):
                 raise SourceError(f"commit {self._commit[:12]} of {self._url} has no {path}", advice=_ADVICE)
@@ -59,7 +60,7 @@ class Files:
         return True
 
     def _entry(self, path: str) -> tuple[str | None, str]:
-        """The mode and the object of a path; no mode where there is none."""
+        """Return the mode and object id of a path; the mode is None if the path does not exist."""
         if path not in self._entries:
             tree = ("ls-tree", "--full-tree", "-z", self._commit, "--", path)
             mode, _, rest = self._git.run_here("-C", str(self._folder), *tree).partition(" ")
@@ -67,7 +68,7 @@ class Files:
         return self._entries[path]
 
     def _target(self, blob: str) -> str:
-        """Where a symbolic link leads. The blobs of all links are fetched with the other small ones, into ``links``."""
+        """Return the target of a symbolic link. The first call fetches all small blobs into ``links``."""
         if blob not in self._targets:
             links = self._folder / "links"
             if not self._targets:

@@ -1,7 +1,7 @@
-"""Git LFS: the contents that a checkout has pointers for are fetched where the machine has git-lfs.
+"""Git LFS: fetch the contents that a checkout has pointers for, if git-lfs is installed.
 
-Git's own filter is not used: it would run without the login, and fail. Here `git lfs fetch` runs once, signs in to the
-server of the source alone, and what it brought takes the place of the pointers. Without git-lfs, or where the server
+Git's own filter is not used: it would run without credentials and fail. Instead, `git lfs fetch` runs once, signs in
+only to the server of the source, and the fetched contents replace the pointers. If git-lfs is missing or the server
 does not have the files, a warning names them, as for submodules. Source: git-lfs, docs/spec.md.
 """
 
@@ -26,7 +26,7 @@ _POINTER_BYTES = 1024
 _NAMED = 10
 _FETCH_SECONDS = 6 * 3600.0
 _ENDPOINTS = ("lfs.url", "remote.origin.lfsurl")
-# git-lfs repeats no status of a server that fails, and nothing that the network says is in git's own words.
+# git-lfs does not report the status of a failing server, and words network errors differently from git.
 _TEMPORARY = ("server error", "i/o timeout", "handshake timeout", "rate limit", "unexpected eof")
 _OPTIONS = ("-c", "lfs.skipdownloaderrors=false", "-c", "lfs.fetchrecentalways=false", "-c", "lfs.storage=lfs")
 
@@ -37,14 +37,14 @@ class _Pointer:
     size: int
 
     def content(self, data: Path) -> Path:
-        """Where git-lfs puts the content, below the folder of a repository."""
+        """Return where git-lfs stores the content, below the folder of a repository."""
         return data / "lfs/objects" / self.oid[:2] / self.oid[2:4] / self.oid
 
 
 def fill_in(git: Git, data: Path, tree: Path, url: str, commit: str) -> None:
-    """Replace the pointers in ``tree`` with the contents; ``data`` is the repository that the commit is in.
+    """Replace the pointers in ``tree`` with the contents; ``data`` is the repository that has the commit.
 
-    What cannot be replaced is named in a warning. Raises `SourceError` where a later try may succeed.
+    A warning names what cannot be replaced. Raises `SourceError` if a retry may succeed.
     """
     pointers = dict(_pointers(tree))
     if not pointers:
@@ -73,7 +73,7 @@ def _pointers(tree: Path) -> Iterator[tuple[Path, _Pointer]]:
 
 
 def _fetch(git: Git, data: Path, tree: Path, url: str, commit: str) -> str | None:
-    """Fetch the contents; returns why they could not be fetched, or None."""
+    """Fetch the contents; return None, or the reason if they could not be fetched. Raises temporary errors."""
     if not git.succeeds("lfs", "version"):
         return "git-lfs is not installed on this worker"
     if url.startswith("git://"):
@@ -96,9 +96,9 @@ def _fetch(git: Git, data: Path, tree: Path, url: str, commit: str) -> str | Non
 
 
 def _refused_endpoint(git: Git, tree: Path, url: str) -> str | None:
-    """Why the server that the commit's own ``.lfsconfig`` names is not used, or None.
+    """Return why the server in the commit's own ``.lfsconfig`` is not used, or None.
 
-    It may be any server over http(s), which receives no login; over ssh, it must be the server of the source.
+    Over http(s) it may be any server, which receives no credentials; over ssh it must be the server of the source.
     """
     file = tree / ".lfsconfig"
     if file.is_symlink() or not file.is_file():
@@ -118,7 +118,7 @@ def _refused_endpoint(git: Git, tree: Path, url: str) -> str | None:
 
 
 def _replace(pointers: Mapping[Path, _Pointer], data: Path) -> Sequence[Path]:
-    """Put the contents in the place of their pointers; returns the paths of those that are not there."""
+    """Replace pointers with their contents; return the paths whose contents are missing."""
     uses = Counter(pointers.values())
     missing = []
     for path, pointer in pointers.items():
@@ -131,7 +131,7 @@ def _replace(pointers: Mapping[Path, _Pointer], data: Path) -> Sequence[Path]:
         if uses[pointer]:
             shutil.copyfile(content, path)
         else:
-            # No second copy of what may be large.
+            # Avoid a second copy of what may be a large file.
             content.replace(path)
         path.chmod(mode & 0o777)
     return missing

@@ -1,16 +1,16 @@
-"""The git program, made safe: it asks nothing, runs no hooks and no transport that is a command.
+"""Run the git program safely: it never prompts, and runs no hooks and no transports that are commands.
 
-Credentials go to git through a helper script that reads files of mode 0600: they are in no argument, no environment
-and no URL. For CodeCommit they are made of the role of this machine, or of a session that is handed in.
+A helper script passes the credentials to git by reading files of mode 0600: they appear in no argument, environment
+variable or URL. For CodeCommit they are derived from this machine's role, or from a session passed in.
 
-Credentials are bound to the scheme, host and port of the source. The helper script compares the prompt, in which git
-names the server that requires the login, and answers no other server: not after a redirect, and not a proxy. Of
-redirects only those of the first request are followed, and alternates never. A source on https is never fetched over
-http. The machine's credential helpers neither replace nor store a login of a source. git's dumb HTTP protocol is
-rejected: there a partial clone starts one git process per object, each of which does the same.
+Credentials are bound to the scheme, host and port of the source. git names the server that requires the login in its
+prompt; the helper script compares it and answers for no other server, neither after a redirect nor for a proxy.
+Redirects are followed for the first request only, and alternates never. A source on https is never fetched over http.
+The machine's credential helpers neither replace nor store the credentials of a source. git's dumb HTTP protocol is
+rejected: with it, a partial clone recursively starts one git process per object.
 
-The configuration of the worker's user decides how a server is reached (proxies, certificates, `insteadOf`), and nothing
-else. What only reads or writes the disk runs without it.
+The configuration of the worker's user decides only how a server is reached (proxies, certificates, `insteadOf`).
+Commands that only read or write local files run without it.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ from soci_pipeline.machine import programs
 _NETWORK_SECONDS = 900.0
 _NAMED = 10
 _LONGEST_PATH = 4096
-# A fetch takes about six: git, its transport, and what writes and checks the pack.
+# A fetch uses about six: git, its transport, and those that write and check the pack.
 _MAX_PROCESSES = 32
 _TRANSPORTS = ("file", "git", "http", "https", "ssh")
 
 
 def plain_environment(given: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which git asks nothing, answers in English, and finds the repository that it is told."""
-    # GIT_DIR and its like would point git at another repository, for instance inside a hook.
+    """Return an environment in which git never prompts, prints English, and uses only the repository it is given."""
+    # GIT_DIR and similar variables would point git at another repository, for instance inside a hook.
     plain = {name: value for name, value in given.items() if not name.startswith("GIT_")}
     return plain | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
 @contextlib.contextmanager
 def remote(url: str, credentials: GitCredentials | None) -> Iterator[tuple["Git", str]]:
-    """A git that can sign in to a remote, and the address by which git finds it."""
+    """Yield a `Git` that can sign in to a remote, and the URL to pass to it."""
     place = CodeCommitSource.parse(url)
     if place is None or not (credentials is None or credentials.aws is not None):
         found = url if place is None else place.url
@@ -63,7 +63,7 @@ def remote(url: str, credentials: GitCredentials | None) -> Iterator[tuple["Git"
 
 
 class Git:
-    """The git program with an environment that asks nothing and runs nothing."""
+    """The git program, with an environment in which it never prompts and runs no hooks."""
 
     def __init__(
         self,
@@ -83,25 +83,25 @@ class Git:
     @classmethod
     @contextlib.contextmanager
     def session(cls, url: str | None = None, credentials: GitCredentials | None = None) -> Iterator["Git"]:
-        """A git for one remote, or for this machine alone; its credentials are files that vanish with the block."""
+        """Yield a `Git` for one remote, or for local use only; its credential files are removed afterwards."""
         environment = plain_environment(os.environ) | {
             "GIT_ASKPASS": "",
             "SSH_ASKPASS": "",
             "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
-            # `ssh.variant` of the user's configuration is about another program.
+            # `ssh.variant` in the user's configuration may describe another program.
             "GIT_SSH_VARIANT": "ssh",
             "GIT_ALLOW_PROTOCOL": "none",
         }
         if url is None:
             yield cls(environment)
             return
-        # From 2.39.4 on, git then fetches no single objects of a partial clone; older releases ignore it.
+        # Since 2.39.4, this stops git from fetching single objects of a partial clone; older releases ignore it.
         environment["GIT_NO_LAZY_FETCH"] = "1"
         used = cls(environment)._used(url, credentials)
         environment["GIT_ALLOW_PROTOCOL"] = _allowed_protocols(used)
         with tempfile.TemporaryDirectory(prefix="soci-git-") as folder:
             access = Access.of(Path(folder), used, credentials)
-            # The longest match counts, so a URL that is rewritten to itself is not rewritten.
+            # The longest match wins, so mapping the URL to itself disables any other rewriting.
             kept = f'[url "{quoted(url)}"]\n\tinsteadOf = "{quoted(url)}"\n' if used == url else ""
             write_private(Path(folder) / "config", kept + access.configuration)
             write_private(Path(folder) / "any-owner", ANY_OWNER)
@@ -117,30 +117,31 @@ class Git:
             )
 
     def _used(self, url: str, credentials: GitCredentials | None) -> str:
-        """The URL that git really uses for this one: the user's configuration may change it (`url.<base>.insteadOf`).
+        """Return the URL that git really uses: the user's configuration may rewrite it (`url.<base>.insteadOf`).
 
-        With a login, a rewriting to another transport or to a URL with a password of its own does not count.
+        With credentials, a rewrite to another transport or to a URL that contains a password is ignored.
         """
         rewritten = self._rewritten(url)
         return rewritten if credentials is None or takes(rewritten, credentials) else url
 
     def _rewritten(self, url: str) -> str:
-        """What git makes of a URL."""
+        """Return the URL after git's rewriting."""
         try:
             return self.run("ls-remote", "--get-url", "--", url).strip()
         except SourceError:
-            # The next command fails for the same reason, and says so. Until then the URL as given binds the login.
+            # The next command fails for the same reason and reports it. Until then, bind the credentials to the URL as
+            # given.
             return url
 
     def run(self, *arguments: str, extra: Mapping[str, str] | None = None, timeout: float = _NETWORK_SECONDS) -> str:
-        """Standard output of git, with more variables if any; raises `SourceError`. Paths must be absolute."""
+        """Run git and return its standard output; raise `SourceError` on failure. Paths must be absolute."""
         argv, environment = ["git", *self._options, *arguments], {**self.environment, **(extra or {})}
         try:
             return programs.run(
                 argv,
                 package="git",
                 env=environment,
-                # The folder that this process is in may be a repository with a configuration of its own.
+                # The current folder may be a repository with its own configuration.
                 cwd=Path("/"),
                 timeout=timeout,
                 max_processes=_MAX_PROCESSES,
@@ -149,16 +150,16 @@ class Git:
             raise understood(error, self._bound_to) from error
 
     def run_here(self, *arguments: str) -> str:
-        """Standard output of a command that talks to no server: the user's configuration does not count."""
+        """Run a command that contacts no server, without the user's configuration; return its standard output."""
         return self.run(*arguments, extra=ISOLATED)
 
     def run_lfs(self, *arguments: str, timeout: float) -> None:
-        """Run git-lfs, which gets the login from a credential helper: its questions to an askpass program differ."""
+        """Run git-lfs with a credential helper, because its prompts to an askpass program differ from git's."""
         argv = (*self._helper, *arguments)
         self.run(*argv, extra={"GIT_ASKPASS": ""}, timeout=timeout)
 
     def check_out(self, data: Path, folder: Path, commit: str) -> None:
-        """Write the files of a commit into a folder: the same bytes for every user, but for filters other than LFS."""
+        """Write the files of a commit into a folder: the same for every user, unless filters other than LFS apply."""
         listing = ""
         with contextlib.suppress(SourceError):
             listing = self.run("config", "-z", "--get-regexp", r"^filter\.")
@@ -172,7 +173,7 @@ class Git:
         )
 
     def succeeds(self, *arguments: str) -> bool:
-        """Whether a command that talks to no server ends with success."""
+        """Whether a command that contacts no server succeeds."""
         try:
             self.run_here(*arguments)
         except SourceError:
@@ -180,22 +181,22 @@ class Git:
         return True
 
     def status(self, work_tree: Path, *arguments: str) -> str:
-        """What differs from the current commit, as `git status --porcelain` prints it; the repository is only read.
+        """Return the uncommitted changes as `git status --porcelain` prints them; the repository is only read.
 
-        Commands that the repository itself configures as filters do not run, and its submodules are not entered: their
-        configuration could name such commands too. A file that needs one may then be among the changes.
+        Filters that the repository itself configures do not run, and its submodules are not entered, since their
+        configuration could name commands too. A file that needs such a filter may therefore be listed as changed.
         """
         place = ("-C", str(work_tree.absolute()))
         listing = ""
         with contextlib.suppress(SourceError):
             names = r"^(filter|lfs\.extension)\."
             listing = self.run(*place, "config", "-z", "--show-scope", "--get-regexp", names)
-        # `status.showUntrackedFiles` of a user would hide files that are not committed.
+        # A user's `status.showUntrackedFiles` could hide files that are not committed.
         shown = ("--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty")
         return self.run("--no-optional-locks", *place, "status", *shown, *arguments, extra=without_own_filters(listing))
 
     def name_uncommitted(self, work_tree: Path, below: str = ".") -> None:
-        """Warn of what differs from the current commit below a path of a work tree; raises `SourceError` for none."""
+        """Warn about uncommitted changes below a path of a work tree; raise `SourceError` if git fails."""
         lines = self.status(work_tree, "--", below).splitlines()
         if lines:
             names = ", ".join(line[3:] for line in lines[:_NAMED])
@@ -203,35 +204,35 @@ class Git:
             logger().warning("uncommitted changes are not published: %s%s", names, more)
 
     def remote_refs(self, url: str) -> dict[str, str]:
-        """Refs of the remote: name -> object; ``HEAD`` names a ref (``ref: …``) as well."""
+        """Return the refs of the remote: name -> object id; ``ref: HEAD`` maps to the name of the default branch."""
         refs: dict[str, str] = {}
         for line in self._list_remote(url).splitlines():
             value, _, name = line.partition("\t")
             if value.startswith("ref: "):
-                # A clone has a HEAD of its own for each remote as well.
+                # A clone also has a HEAD for each of its remotes.
                 refs |= {"ref: HEAD": value.removeprefix("ref: ")} if name == "HEAD" else {}
             elif name:
                 refs[name] = value
         return refs
 
     def _list_remote(self, url: str, *patterns: str) -> str:
-        """The output of `git ls-remote`; raises `UnsupportedServer` for dumb HTTP."""
+        """Return the output of `git ls-remote`; raise `UnsupportedServer` for dumb HTTP."""
         with tempfile.TemporaryDirectory(prefix="soci-git-") as folder:
             packets = Path(folder) / "packets"
             listing = self.run(
                 *("ls-remote", "--symref", "--", url, *patterns), extra={"GIT_TRACE_PACKET": str(packets)}
             )
-            # The smart protocol is made of packets; dumb HTTP has none, so git traces none.
+            # Only the smart protocol uses packets, so git traces none for dumb HTTP.
             if self._remote.startswith(("http://", "https://")) and not packets.exists():
                 raise UnsupportedServer(f"{url} is a plain web server: git's dumb HTTP protocol is not supported")
         return listing
 
     def fetch(self, folder: Path, url: str, commit: str, *, blobs: bool) -> None:
-        """Fetch one commit without history; everything, where the server gives no single commits."""
+        """Fetch one commit without history; fetch everything if the server does not allow fetching single commits."""
         self._fetch(folder, url, commit, () if blobs else ("--filter=blob:none",))
 
     def fetch_small_files(self, folder: Path, url: str, commit: str) -> None:
-        """Fetch one commit with all contents that are not longer than a path may be, and others where it must."""
+        """Fetch one commit with only the contents that are short enough to be a path, if the server supports it."""
         self._fetch(folder, url, commit, (f"--filter=blob:limit={_LONGEST_PATH + 1}",))
 
     def _fetch(self, folder: Path, url: str, commit: str, narrow: Sequence[str]) -> None:
@@ -244,7 +245,7 @@ class Git:
             if error.temporary or isinstance(error, SourceRefused | UnsupportedServer):
                 raise
             logger().debug("the server gives no single commit; fetching all branches and tags")
-            # In the same repository the failed fetch has left a promisor remote, from which git fetches one by one.
+            # The failed fetch left a promisor remote in the repository, from which git would fetch objects one by one.
             shutil.rmtree(folder)
             self._init(folder, commit)
             self.run(*base, "--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
@@ -252,18 +253,18 @@ class Git:
                 raise no_such_ref(commit, url) from error
 
     def _init(self, folder: Path, commit: str) -> None:
-        """Make a bare repository whose object names are as long as this one; without the user's template."""
+        """Create a bare repository with object names as long as ``commit``, without the user's template."""
         self.run_here("init", "--quiet", "--bare", *init_options(commit), str(folder))
 
     def history(self, folder: Path, url: str) -> None:
-        """Fetch the commits of all branches and tags, without their files where the server can."""
+        """Fetch the commits of all branches and tags, without their files if the server supports it."""
         lines = self._list_remote(url, "HEAD", "refs/heads/*").splitlines()
         self._init(folder, next((line.partition("\t")[0] for line in lines if not line.startswith("ref: ")), ""))
         base = ("-C", str(folder), "fetch", "--quiet", "--no-recurse-submodules")
         self.run(*base, "--filter=tree:0", "--", url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
     def expand(self, folder: Path, url: str, short: str) -> str:
-        """The whole id of an abbreviated commit."""
+        """Return the full id of an abbreviated commit; raise `SourceError` if it does not exist."""
         with tempfile.TemporaryDirectory(prefix="history-", dir=folder) as history:
             self.history(Path(history), url)
             try:
@@ -273,7 +274,7 @@ class Git:
 
 
 def _allowed_protocols(url: str) -> str:
-    """What git may fetch this URL over, redirects included: its own transport, and https for http."""
+    """Return the protocols that git may use for this URL, redirects included: its own, and https for http."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         return "file" if url.startswith("/") else "ssh"

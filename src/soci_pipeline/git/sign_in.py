@@ -1,4 +1,4 @@
-"""How git signs in to one remote, and to no other: scripts and files that vanish with the session."""
+"""Sign git in to one remote, and to no other, with scripts and files that are removed with the session."""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ from soci_pipeline.git.config import quoted
 if TYPE_CHECKING:
     import boto3
 
-# An agent, a forwarded one too, and a shared connection would let others use the key.
+# An agent (forwarded or not) or a shared connection would let others use the key.
 _SSH_WITH_KEY = (
     "ssh -o BatchMode=yes -o IdentitiesOnly=yes -o AddKeysToAgent=no -o ForwardAgent=no"
     " -o ControlMaster=no -o ControlPath=none"
@@ -45,7 +45,7 @@ class Access:
 
     @classmethod
     def of(cls, folder: Path, url: str, credentials: GitCredentials | None) -> "Access":
-        """Only what the transport of this URL uses is written into the folder."""
+        """Return how git signs in to ``url``; write only what its transport uses into ``folder``."""
         origin = origin_of(url)
         if credentials is None or origin is None:
             return cls({})
@@ -62,7 +62,7 @@ class Access:
 def _password_access(
     folder: Path, url: str, username: str, password: SecretStr
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The environment and the options with which git signs in to the server of this URL, and to no other."""
+    """Return the environment and options with which git signs in to the server of this URL, and to no other."""
     scheme, _, rest = url.partition("://")
     user_in_url, _, host = rest.partition("/")[0].rpartition("@")
     write_private(folder / "username", username)
@@ -70,7 +70,8 @@ def _password_access(
     write_private(folder / "askpass", _askpass(folder, scheme, host, {username, user_in_url} - {""}), mode=0o700)
     write_private(folder / "helper", _credential_helper(folder, scheme, host), mode=0o700)
     options = (
-        # The machine's own helpers would store the login. With paths in the prompts, the script would not know them.
+        # The machine's own helpers would store the login. With paths in the prompts, the script would not recognise
+        # them.
         *("-c", "credential.helper=", "-c", "credential.useHttpPath=false"),
         *("-c", f"credential.{scheme}://{host}.useHttpPath=false"),
     )
@@ -78,10 +79,10 @@ def _password_access(
 
 
 def _only_first_redirects(url: str) -> dict[str, str]:
-    """The environment in which git follows redirects of its first request only, whatever the machine's configuration.
+    """Return the environment in which git follows redirects of its first request only, whatever the machine configures.
 
     With `http.followRedirects=true`, git's dumb HTTP protocol also fetches from other servers that the first one lists
-    as alternates, and sends them the login without a prompt. A whole URL is more specific than any other section.
+    as alternates, and sends them the credentials without a prompt. A full URL is more specific than any other section.
     """
     keys = ("http.followRedirects", f"http.{url}.followRedirects")
     pairs = [pair for n, key in enumerate(keys) for pair in ((f"KEY_{n}", key), (f"VALUE_{n}", "initial"))]
@@ -89,9 +90,9 @@ def _only_first_redirects(url: str) -> dict[str, str]:
 
 
 def _password_configuration(url: str, username: str) -> str:
-    """Configuration that replaces the user name and the headers that the user's own has for this URL.
+    """Return configuration that overrides the user name and extra headers that the user has configured for this URL.
 
-    The most specific section counts, which is that of the URL itself; after a redirect on the same server, the host's.
+    The most specific section wins: that of the URL itself or, after a redirect on the same server, the host's.
     """
     scheme, _, rest = url.partition("://")
     host = rest.partition("/")[0].rpartition("@")[2]
@@ -102,7 +103,7 @@ def _password_configuration(url: str, username: str) -> str:
 
 
 def takes(url: str, credentials: GitCredentials) -> bool:
-    """Whether a login can be used for a URL, which needs none or has none of its own."""
+    """Whether the credentials can be used for a URL: it needs none, or their kind fits and it contains no password."""
     origin = origin_of(url)
     if origin is None or origin.scheme == "git":
         return True
@@ -113,7 +114,7 @@ def takes(url: str, credentials: GitCredentials) -> bool:
 
 
 def _askpass(folder: Path, scheme: str, host: str, usernames: Collection[str]) -> str:
-    """A script that answers git's prompts for one server, compared as a whole, and fails for all others.
+    """Return a script that answers git's prompts for one server, compared in full, and fails for all others.
 
     Source: git's credential.c. Its newer releases encode the user and the host in a prompt.
     """
@@ -133,7 +134,7 @@ def _askpass(folder: Path, scheme: str, host: str, usernames: Collection[str]) -
 
 
 def _credential_helper(folder: Path, scheme: str, host: str) -> str:
-    """A credential helper that knows one server, compared as a whole. Source: git's gitcredentials(7)."""
+    """Return a credential helper that knows one server, compared in full. Source: git's gitcredentials(7)."""
     places = " | ".join(shlex.quote(f"{scheme}://{each}") for each in spellings(scheme, host))
     username, password = (shlex.quote(str(folder / name)) for name in ("username", "password"))
     return "\n".join(

@@ -1,8 +1,7 @@
-"""The source of a build: a ref is resolved to one commit once, and every branch fetches exactly that commit.
+"""The source of a build: a ref is resolved to a commit once, and every branch fetches exactly that commit.
 
-Addresses and refs that could be read as options, or that name a transport which runs commands, are refused
-(`git.address`); git itself is held by `git.program`. Submodules are not fetched; files in Git LFS
-are where it is installed.
+URLs and refs that could be read as options, or that name a transport that runs commands, are rejected (`git.address`);
+`git.program` restricts git itself. Submodules are not fetched. Git LFS files are fetched if git-lfs is installed.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ from soci_pipeline.git.sign_in import GitCredentials
 from soci_pipeline.log import logger
 
 LATEST = 253_402_300_799
-"""The last second of the year 9999, in Unix seconds: annotations have no later date."""
+"""The last second of the year 9999, in Unix seconds: the latest date that annotations support."""
 
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,63}\Z")
 
@@ -37,14 +36,14 @@ class ResolvedSource(BaseModel):
 
     url: str
     ref: str
-    """As asked for and found: ``refs/heads/main``, ``refs/tags/v1.2``, or the commit itself."""
+    """The resolved name: ``refs/heads/main``, ``refs/tags/v1.2``, or the commit itself."""
     commit: str
     commit_time: int
     version: str | None = None
     branch: str | None = None
-    """The ref that the commit is the head of, never a tag: `ref` itself, or a branch that has the commit now."""
+    """The ref whose head is the commit, never a tag: `ref` itself, or a branch that points to the commit now."""
     default_branch: str | None = None
-    """The full name of the source's default branch, where the server says it."""
+    """The full name of the source's default branch, if the server reports it."""
 
     @field_validator("commit")
     @classmethod
@@ -65,11 +64,11 @@ class ResolvedSource(BaseModel):
 def resolve(
     url: str, ref: str | None = None, *, files: Sequence[str] = (), credentials: GitCredentials | None = None
 ) -> ResolvedSource:
-    """Find the one commit that ``ref`` (the default branch where None) means now, and when it was made.
+    """Resolve ``ref`` (None: the default branch) to a commit, and return it with its date.
 
-    ``files`` must be in it; none of their contents are fetched for that. Raises `SourceError` where repository, ref or
-    a file do not exist, credentials are refused, or a name is both branch and tag of different commits; ``temporary``
-    where the host did not answer.
+    ``files`` must exist in it; this fetches none of their contents. Raises `SourceError` if the repository, the ref or
+    a file does not exist, credentials are rejected, or a name is both a branch and a tag of different commits; with
+    ``temporary`` set if the host did not answer.
     """
     given = check_url(url)
     _name_uncommitted(given)
@@ -94,9 +93,9 @@ def resolve(
 
 
 def commit_time(git: Git, repository: Path, commit: str) -> int:
-    """When a commit was made, in Unix seconds; raises `SourceError` for one without a date of the years 1970 to 9999.
+    """Return the commit date in Unix seconds; raise `SourceError` if it is not between the years 1970 and 9999.
 
-    Whoever writes a commit chooses its date, and git shows a damaged one as nothing.
+    The author of a commit can choose any date, and git prints nothing for a malformed one.
     """
     text = git.run_here("--git-dir", str(repository), "show", "-s", "--format=%ct", commit).strip()
     if not text.isdecimal() or int(text[:20]) > LATEST:
@@ -108,16 +107,17 @@ def commit_time(git: Git, repository: Path, commit: str) -> int:
 
 
 def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentials | None = None) -> Path:
-    """Put the files of the commit into ``folder`` (which is made, and must not exist), without git's own data.
+    """Put the files of the commit into ``folder`` (created; must not exist), without git's own data.
 
-    Modes and times depend on the commit alone, so that a build that copies everything repeats. Raises as `resolve`.
+    Modes and times depend only on the commit, so that a build that copies everything is reproducible. Raises as
+    `resolve`.
     """
     with remote(source.url, credentials) as (git, address):
         beside = folder.parent.absolute()
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=beside))
         with tempfile.TemporaryDirectory(prefix=".git-", dir=beside) as data:
             git.fetch(Path(data), address, source.commit, blobs=True)
-            # Without credentials: a filter that the machine has may take URLs from the files of the commit.
+            # Without credentials: a filter configured on the machine may use URLs from the commit's files.
             with Git.session() as local:
                 local.check_out(Path(data), partial, source.commit)
             lfs.fill_in(git, Path(data).absolute(), partial, address, source.commit)
@@ -129,13 +129,13 @@ def check_out(source: ResolvedSource, folder: Path, *, credentials: GitCredentia
 
 
 def is_ancestor(url: str, older: str, newer: str, *, credentials: GitCredentials | None = None) -> bool | None:
-    """Whether one commit is an ancestor of another; None where the repository does not know them both any more."""
+    """Whether one commit is an ancestor of another; None if the repository does not have both (any more)."""
     with Ancestry(url, lambda: credentials) as ancestry:
         return ancestry(older, newer)
 
 
 def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, str | None]:
-    """The full name of the ref, and its commit; None as commit for an abbreviated one."""
+    """Return the full name of the ref and its commit; the commit is None for an abbreviated id."""
     if ref is None:
         if "HEAD" not in refs:
             raise SourceError(f"{url} has no default branch", advice="Give the branch, tag or commit as `ref`.")
@@ -148,7 +148,7 @@ def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, st
         raise SourceError(f"{ref} is a branch and a tag of {url}, of different commits", advice=advice)
     if found:
         return next(iter(found.items()))
-    # The names of a SHA-256 repository are longer, so that 40 digits are the beginning of one.
+    # Ids in a SHA-256 repository are longer, so 40 digits are an abbreviated id there.
     digits = max((len(value) for value in refs.values() if is_commit(value)), default=0)
     if is_commit(ref) and len(ref) >= digits:
         return ref, ref
@@ -158,7 +158,7 @@ def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, st
 
 
 def _branch(refs: Mapping[str, str], found: str, commit: str) -> str | None:
-    """The ref that was asked for, unless it is a tag or commit; else a branch with that head, the default one first."""
+    """Return the requested ref if it is not a tag or commit; else a branch with that head, the default one first."""
     if found.startswith("refs/") and not found.startswith("refs/tags/"):
         return found
     heads = sorted(name for name, value in refs.items() if name.startswith("refs/heads/") and value == commit)
@@ -167,7 +167,7 @@ def _branch(refs: Mapping[str, str], found: str, commit: str) -> str | None:
 
 
 def _version(refs: Mapping[str, str], found: str, commit: str) -> str | None:
-    """The version that a tag on the commit names; the tag that was asked for comes first."""
+    """Return the version named by a tag on the commit; the requested tag takes precedence."""
     tags = [
         name.removesuffix("^{}") for name, value in refs.items() if value == commit and name.startswith("refs/tags/")
     ]
@@ -178,7 +178,7 @@ def _version(refs: Mapping[str, str], found: str, commit: str) -> str | None:
     def order(version: str) -> tuple[tuple[int, ...], bool, str]:
         number = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
         digits = number.group() if number else "0"
-        # A release stands above its own candidates.
+        # A release sorts above its own release candidates.
         return tuple(int(part) for part in digits.split(".")), version == digits, version
 
     return max(numbered, key=order, default=versions[0] if found.startswith("refs/tags/") else None)
@@ -194,7 +194,7 @@ def _name_uncommitted(url: str) -> None:
 
 
 def _normalise(folder: Path, moment: int) -> None:
-    """Git writes modes by the umask and times by the clock; a build context must have neither."""
+    """Set modes and times from the commit: those from git depend on the umask and the clock, a build must not."""
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(parent) / name

@@ -1,1 +1,1 @@
-"""What a run is on a machine: programs, processes, working folders, what they leave behind, and who removes it."""
+"""A run on a machine: programs, processes, working folders, and the cleanup after killed runs."""

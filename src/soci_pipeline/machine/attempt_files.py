@@ -1,8 +1,8 @@
-"""The folder in which Prefect's worker keeps a run's environment, secrets included, in its temporary folder.
+"""Clean up the folder in which Prefect's worker keeps a run's environment, secrets included.
 
-A worker without a known Python (`soci-pipeline setup --worker-python`) writes ``workspace.json`` for the hooks of a
-run, and removes it when the run has ended. A worker that is killed leaves it. So a run strips its own of what hooks do
-not need, and removes those that an earlier worker left.
+A worker without a known Python (`soci-pipeline setup --worker-python`) writes ``workspace.json`` into its temporary
+folder for the hooks of a run, and removes it when the run has ended. A killed worker leaves it behind. Therefore a run
+removes from its own file what hooks do not need, and deletes the files that earlier workers left.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ RUN_ID = "PREFECT__FLOW_RUN_ID"
 _PREFIX = "prefect-workspace-attempt-"
 _CONFIGURATION = "supervisor.json"
 _MANIFEST = "workspace.json"
-# A hook speaks to Prefect's API alone.
+# Hooks only use Prefect's API.
 _SECRET = re.compile(
     r"(?!PREFECT_(API|CLIENT|LOGGING|RUNNER|WORKER)_)"
     r".*(PASS|PWD.|.PWD|SECRET|TOKEN|KEY|CREDENTIAL|AUTH|DSN|(DATABASE|CONNECTION|DB)_UR[LI])",
@@ -36,9 +36,9 @@ _START_TIME = 22  # proc_pid_stat(5)
 
 
 def is_secret(name: str, value: str = "") -> bool:
-    """Whether an environment variable holds a secret which hooks do not need.
+    """Whether an environment variable holds a secret that hooks do not need.
 
-    Its name says so, or it is a URL with a password; a proxy that Prefect is reached by stays.
+    It does if its name suggests so, or if it is a URL with a password, except for a proxy needed to reach Prefect.
     """
     if name in SECRET_VARIABLES:
         return True
@@ -50,7 +50,7 @@ def is_secret(name: str, value: str = "") -> bool:
 
 
 def tidy(temporary: Path, environment: Mapping[str, str] | None = None) -> tuple[Path, ...]:
-    """Strip the file of the run that this is called in, and remove what killed workers left; returns those folders."""
+    """Strip secrets from the current run's file and remove what killed workers left; return the removed folders."""
     run_id = (os.environ if environment is None else environment).get(RUN_ID, "")
     worker_started = _start_time(os.getppid())
     removed: list[Path] = []
@@ -73,7 +73,7 @@ def _own_folders(temporary: Path) -> Iterator[Path]:
 
 
 def _is_left(folder: Path, owner: str, worker_started: float) -> bool:
-    """Whether a folder is older than this run's worker, which removes its own, and its run has no process any more."""
+    """Whether a folder was left behind: it is older than this run's worker, and its run has no processes."""
     try:
         made = folder.stat().st_mtime
     except FileNotFoundError:
@@ -91,17 +91,17 @@ def _strip(manifest: Path) -> None:
         return
     document["environment"] = kept
     made = manifest.parent.stat().st_mtime
-    # Made with mode 0600, and put in place whole: the worker may read it at any time.
+    # Created with mode 0600 and replaced atomically: the worker may read it at any time.
     handle, fresh = tempfile.mkstemp(prefix=".stripped-", dir=manifest.parent)
     with os.fdopen(handle, "w") as file:
         json.dump(document, file)
     Path(fresh).replace(manifest)
-    # The folder's time stays that of the attempt's begin, which `_is_left` reads.
+    # Keep the folder's time, the start of the attempt, which `_is_left` reads.
     os.utime(manifest.parent, (made, made))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object of Prefect's; empty where there is none."""
+    """Return a JSON object written by Prefect; empty if it cannot be read."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -110,12 +110,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _start_time(pid: int) -> float | None:
-    """When a process was started at the latest, in seconds since the epoch; None where the kernel does not say."""
+    """Return the latest time at which a process can have started, as Unix time; None if it is unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
         ticks = int(fields[_START_TIME - _AFTER_NAME - 1])
-        # The kernel tells the time of the boot in whole seconds, rounded down.
+        # The kernel reports the boot time in whole seconds, rounded down.
         return int(boot.split()[1]) + 1 + ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, StopIteration):
         return None

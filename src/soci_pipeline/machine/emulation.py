@@ -1,4 +1,4 @@
-"""Which architectures' programs this machine runs: its own, and those with an emulator registered with the kernel."""
+"""Find out which architectures this machine can run: its own, and those with an emulator registered in the kernel."""
 
 import platform
 from pathlib import Path
@@ -11,18 +11,18 @@ _NAMES = {"aarch64": "arm64", "x86_64": "amd64"}
 
 
 def can_run(architecture: str) -> bool:
-    """Whether this machine runs programs of an architecture, natively or by a registered emulator."""
+    """Whether this machine runs programs of an architecture, natively or with a registered emulator."""
     if _NAMES.get(platform.machine()) == architecture:
         return True
     machine = MACHINES.get(architecture)
     if machine is None or not any(kind == "binfmt_misc" for _, kind in mounted_filesystems()):
         return False
-    # 02 00 is the type, then the machine.
+    # 02 00 is the type, followed by the machine.
     return any(_emulates(entry, f"0200{machine}") for entry in FOLDER.iterdir())
 
 
 def mounted_filesystems() -> list[tuple[str, str]]:
-    """Mount points and file system types of this mount namespace, in order of mounting."""
+    """Return mount points and file system types of this mount namespace, in order of mounting."""
     fields = (line.split() for line in MOUNTS.read_text().splitlines())
     return [(words[1], words[2]) for words in fields if len(words) > 2]
 
@@ -32,6 +32,6 @@ def _emulates(entry: Path, wanted: str) -> bool:
         return False
     lines = entry.read_text().splitlines()
     magic = next((line.removeprefix("magic ") for line in lines if line.startswith("magic ")), "")
-    # Without F the kernel would search for the interpreter inside the container.
+    # Without F, the kernel would look for the interpreter inside the container.
     found_early = any(line.startswith("flags:") and "F" in line for line in lines)
     return "enabled" in lines and found_early and magic.startswith("7f454c46") and magic[32:].startswith(wanted)

@@ -1,6 +1,6 @@
-"""Signals whose handlers may raise wait while a program starts, so that no exception can leave it running unnoticed.
+"""Delay signals with raising handlers while a program starts, so that no exception leaves the program running.
 
-Blocking the signals would not do: a program inherits the mask, and only code between fork and exec could undo that.
+Blocking the signals would not work: a program inherits the mask, and only code between fork and exec could undo that.
 Such code makes Python copy the page tables of the whole process, which takes ten milliseconds at 250 MB.
 """
 
@@ -15,10 +15,10 @@ _Handler = Callable[[int, FrameType | None], object]
 
 
 class HeldSignals:
-    """Notes signals from `hold` on, and passes each to its own handler at `release`.
+    """Records signals from `hold` on, and passes each to its own handler at `release`.
 
-    Python calls handlers in the main thread only, so in any other thread there is nothing to hold. Call `release` in a
-    ``finally``, even after an earlier `release`: a handler that raised may have kept it from its end.
+    Python runs handlers only in the main thread, so in any other thread this does nothing. Call `release` in a
+    ``finally``, even after an earlier `release`: a handler that raised may have interrupted it.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class HeldSignals:
         self._waits = True
 
     def hold(self) -> None:
-        """Start to hold signals. A handler may raise in here too, for a signal that came before."""
+        """Start to hold signals. A handler may raise here too, for a signal that arrived before."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _RAISING:
@@ -39,7 +39,7 @@ class HeldSignals:
                 signal.signal(number, self._note)
 
     def release(self) -> None:
-        """Set the handlers again, and call them for what came; the first that raises keeps the others waiting."""
+        """Restore the handlers and call them for held signals; if one raises, the remaining signals stay held."""
         self._waits = False
         while self._replaced:
             number = self._replaced[-1]
@@ -47,7 +47,7 @@ class HeldSignals:
             self._replaced.pop()
         while self._came:
             number = next(iter(self._came))
-            # Removed first: a handler runs once, even if it raises.
+            # Removed first: a handler runs only once, even if it raises.
             frame = self._came.pop(number)
             self._handlers[number](number, frame)
 

@@ -1,7 +1,7 @@
-"""Processes that carry a mark in their environment: found, signalled and ended by what the kernel shows of them.
+"""Find, signal and end processes that carry a mark in their environment, as shown by the kernel.
 
-What a program starts inherits its environment, so a mark finds all of it, whatever became of the parents. A foreign
-process never has the mark, so a process id that was given out again is safe.
+Child processes inherit the environment, so a mark finds all of them, even if their parents have ended. An unrelated
+process never has the mark, so a reused process id is safe.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
-# On a busy machine, `exec` has been seen to take 30 ms there.
+# On a busy machine, `exec` has been observed to take 30 ms.
 _EXEC_PAUSES = (0.005, 0.02, 0.05, 0.0)
 _LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedProcess:
-    """A process, and the environment that it was started with."""
+    """A process and the environment that it was started with."""
 
     pid: int
     environment: Mapping[str, str]
@@ -28,13 +28,13 @@ class MarkedProcess:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An environment variable with a value that nobody else gives it."""
+    """An environment variable with a unique value."""
 
     variable: str
     value: str
 
     def processes(self) -> Iterator[MarkedProcess]:
-        """All that have the mark, without the calling process; one that only waits to be collected does not count."""
+        """Yield all processes with the mark, except the calling one and zombies."""
         for entry in _PROC.iterdir():
             if entry.name.isdecimal() and int(entry.name) != os.getpid():
                 environment = _environment(entry)
@@ -42,20 +42,20 @@ class Mark:
                     yield MarkedProcess(int(entry.name), environment)
 
     def send(self, pid: int, number: signal.Signals) -> None:
-        """Send a signal to a process that was found; nothing happens where it has ended or its id is another's now."""
+        """Send a signal to a marked process; do nothing if it has ended or another process has its id now."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             handle = os.pidfd_open(pid)
             try:
-                # The handle pins the process; only now is it sure that the id was not given to another one.
+                # The handle pins the process, so the id cannot be reused between this check and the signal.
                 if self._is_in(_environment(_PROC / str(pid))):
                     signal.pidfd_send_signal(handle, number)
             finally:
                 os.close(handle)
 
     def end(self, *, grace: float, spared: Collection[int] = ()) -> tuple[int, ...]:
-        """SIGTERM to all but the ``spared`` ids, and SIGKILL after ``grace`` seconds.
+        """Send SIGTERM to all but the ``spared`` ids, and SIGKILL after ``grace`` seconds.
 
-        Returns the ids of those that are still there after as long again.
+        Returns the ids that still exist after another ``grace`` seconds.
         """
         found = self._ids(spared)
         for pid in found:
@@ -65,7 +65,7 @@ class Mark:
             time.sleep(_LOOK_SECONDS)
             found = self._ids(spared)
             if time.monotonic() - started > grace:
-                # Again and again, since a process may be started by one that is being ended.
+                # Repeated, since a process that is being ended may start another one.
                 for pid in found:
                     self.send(pid, signal.SIGKILL)
         return found
@@ -83,16 +83,16 @@ def _environment(process: Path) -> dict[str, str]:
 
 
 def _environment_bytes(process: Path) -> bytes:
-    """What the kernel shows of it: nothing for a process that has ended, and for a moment of one that runs `exec`.
+    """Return the environment as the kernel shows it: empty for a process that has ended, or briefly during `exec`.
 
-    Prefect's supervisor becomes the engine by `exec`, and a shell's last command often takes its place. So a process
-    that has a program and no environment is looked at again; one that really has none costs a look more.
+    Prefect's supervisor becomes the engine by `exec`, and so does a shell's last command. Therefore a process that has
+    a program but no environment is read again; a process without an environment costs the additional reads.
     """
     found = b""
     for pause in _EXEC_PAUSES:
         try:
             found = (process / "environ").read_bytes()
-            # Fails for the kernel's own threads, and with them the second look.
+            # Fails for kernel threads, which therefore are not read again.
             (process / "exe").readlink()
         except OSError:
             break

@@ -1,11 +1,11 @@
-"""Programs that the kernel ends when the process that waits for them is killed: PR_SET_PDEATHSIG of prctl(2).
+"""Let the kernel end programs when the process that waits for them is killed: PR_SET_PDEATHSIG of prctl(2).
 
-`setpriv` of util-linux sets it and becomes the program. The other way is code of ours between fork and exec, for which
-Python copies the page tables of the whole process: ten milliseconds at 250 MB, where setpriv takes less than one.
+`setpriv` of util-linux sets it and then becomes the program. The alternative is Python code between fork and exec, for
+which Python copies the page tables of the whole process: ten milliseconds at 250 MB, while setpriv takes less than one.
 
-setpriv must not be asked for what the kernel does not execute. Like execvp(3) it gives that to a shell, and the error
-would be about the lines of a text that is none. So it starts only programs whose first bytes are like Python's own, and
-scripts for such an interpreter.
+setpriv must not be used for files that the kernel cannot execute. Like execvp(3), it runs those with a shell, and the
+error would be about the lines of a file that is not a script. So it starts only programs whose ELF header matches
+Python's own, and scripts for such an interpreter.
 """
 
 import functools
@@ -19,21 +19,21 @@ from soci_pipeline.log import logger
 _ELF, _SCRIPT = b"\x7fELF", b"#!"
 _HEADER = 256
 _PROBE_SECONDS = 10.0
-# Its exit statuses for a program that it could not execute.
+# setpriv's exit statuses for a program that it could not execute.
 _NOT_EXECUTED = (126, 127)
 
 
 def with_parent(argv: list[str]) -> list[str] | None:
-    """The command that starts a program so; None where setpriv is missing, is too old, or is not for this program."""
+    """Return the command that starts a program with setpriv; None if setpriv is missing, too old or unsuitable."""
     setpriv, program = _setpriv(), Path(argv[0])
-    # A relative path counts from the working folder of the program, which is not ours.
+    # A relative path is relative to the program's working folder, not to ours.
     if setpriv is None or not program.is_absolute() or not _is_native(program):
         return None
     return [*setpriv, *argv]
 
 
 def not_executed(program: str, status: int, stderr: str) -> str | None:
-    """Why setpriv could not execute a program; None if it could."""
+    """Return why setpriv could not execute a program; None if it could."""
     if status not in _NOT_EXECUTED:
         return None
     # The words in between depend on the user's language.
@@ -43,7 +43,7 @@ def not_executed(program: str, status: int, stderr: str) -> str | None:
 
 @functools.cache
 def _setpriv() -> tuple[str, ...] | None:
-    # Not the PATH of the program, which is the caller's, and may have anything on it.
+    # Not the program's PATH, which comes from the caller and may contain anything.
     found = shutil.which("setpriv", path="/usr/bin:/bin")
     if found is None:
         return None
@@ -65,12 +65,12 @@ def _is_native(program: Path) -> bool:
 
 
 def _machine(header: bytes) -> tuple[bytes, bytes]:
-    """What of an ELF header (elf(5)) is the same in all programs of a machine: class and byte order, and e_machine."""
+    """Return the ELF header fields (elf(5)) that all programs of a machine share: class, byte order and e_machine."""
     return header[4:6], header[18:20]
 
 
 def _header(path: Path) -> bytes:
-    """The first bytes of a file; none where it cannot be read."""
+    """Return the first bytes of a file; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(_HEADER)

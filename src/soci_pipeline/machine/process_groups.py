@@ -16,7 +16,7 @@ from soci_pipeline.log import logger
 from soci_pipeline.machine import parent_death
 from soci_pipeline.machine.held_signals import HeldSignals
 
-# A program for another machine, or a script whose interpreter is missing or may not be executed.
+# A program for another machine, or a script whose interpreter is missing or not executable.
 _NOT_A_PROGRAM = frozenset({errno.ENOEXEC, errno.ENOENT, errno.EACCES})
 _OTHER_MACHINE = "Install it for this machine's architecture, with the interpreter that its first line names."
 _GRACE_SECONDS = 10.0
@@ -33,12 +33,12 @@ def started(
     sink: IO[bytes] | int | None = None,
     with_parent: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program in a new process group, and end the group when the block is left.
+    """Start a program in a new process group, and end the group after the block.
 
-    ``with_parent`` has the kernel end the program when the thread that started it dies, be it by SIGKILL. It may then
-    be `setpriv` at first: see `parent_death`.
+    With ``with_parent``, the kernel ends the program when the thread that started it dies, even by SIGKILL. The process
+    may then be `setpriv` at first: see `parent_death`.
     """
-    # A handler that raises between the start and the `try` would leave the program running: its signal waits.
+    # A handler that raises between the start and the `try` would leave the program running, so signals are held.
     signals = HeldSignals()
     try:
         signals.hold()
@@ -74,10 +74,10 @@ def _begin(
 
 
 def _prepared(*, kernel_ends: bool) -> Callable[[], None] | None:
-    """What is left to do between fork and exec: mostly nothing, since Python then takes the much faster vfork."""
+    """Return what must run between fork and exec; usually nothing, which lets Python use the much faster vfork."""
     if kernel_ends:
         return _end_with_parent
-    # A shell's background job ignores SIGINT and hands that on; a program that never sees it could not be stopped.
+    # A shell's background job ignores SIGINT and passes that on; the program could not be interrupted.
     return _default_interrupt if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else None
 
 
@@ -88,7 +88,8 @@ def cannot_be_started(program: str, reason: str | None) -> ToolFailed:
 def end_group(child: subprocess.Popen[bytes], *, grace: float = _GRACE_SECONDS) -> None:
     """End a child and everything in its process group: SIGTERM, then SIGKILL after ``grace`` seconds.
 
-    All of it has ended then, so that its ports are free, but for what hangs in the kernel longer than another second.
+    Waits until all of it has ended, so that its ports are free, except for processes that stay in the kernel for more
+    than another second.
     """
     if child.poll() is None:
         signal_group(child.pid, signal.SIGTERM)
@@ -104,7 +105,7 @@ def end_group(child: subprocess.Popen[bytes], *, grace: float = _GRACE_SECONDS) 
 
 
 def _runs(group: int) -> bool:
-    """Whether a process group has a process that has not ended; one that only waits to be collected has."""
+    """Whether a process group has a process that has not ended; zombies count as ended."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -115,13 +116,13 @@ def _runs(group: int) -> bool:
 
 
 def members(group: int) -> Iterator[Path]:
-    """The processes of a group that have not ended."""
+    """Return the processes of a group that have not ended."""
     return (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _is_of(entry, group))
 
 
 def _is_of(process: Path, group: int) -> bool:
     try:
-        # proc_pid_stat(5): after the name in parentheses, which may hold anything, come state, parent and group.
+        # proc_pid_stat(5): after the name in parentheses, which may contain anything, come state, parent and group.
         state, _, found = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
     except (OSError, ValueError):
         return False

@@ -1,4 +1,4 @@
-"""What a program prints: read while it runs, to its last words, without the secrets that it may repeat."""
+"""Read a program's output while it runs, to its end, and remove secrets from it."""
 
 import contextlib
 import fcntl
@@ -17,20 +17,20 @@ from typing import IO, Any
 from soci_pipeline.log import logger
 
 _SECRETS: ContextVar[tuple[str, ...]] = ContextVar("_SECRETS", default=())
-# Shorter lines of a secret are words that stand in any output.
+# Shorter lines of a secret would match ordinary output.
 _SHORTEST_SECRET = 4
 _CONCEALED = "***"
-# For the last words of what a program has left running.
+# For the last output of processes that a program has left running.
 _LAST_WORDS_SECONDS = 1.0
 _INT_BYTES = 4
 
 
 @contextlib.contextmanager
 def concealing(secrets: Iterable[bytes]) -> Iterator[None]:
-    """What programs print in this block shows none of these secrets, neither in the log nor in an answer or error.
+    """Replace these secrets in the output of programs that run in the block: in logs, results and errors.
 
-    A step of a build can print what it was trusted with. Every line of a secret is looked for, as it is: not what a
-    program has made of it, and no line shorter than four characters.
+    A build step can print the secrets that it receives. Every line of a secret is replaced where it appears literally:
+    not where a program has transformed it, and no line shorter than four characters.
     """
     lines = {line.strip() for secret in secrets for line in secret.decode(errors="replace").splitlines()}
     found = sorted((line for line in lines if len(line) >= _SHORTEST_SECRET), key=len, reverse=True)
@@ -42,12 +42,12 @@ def concealing(secrets: Iterable[bytes]) -> Iterator[None]:
 
 
 def left_until(deadline: float | None) -> float | None:
-    """Seconds until a moment of the monotonic clock, none of them negative; None for no deadline."""
+    """Return the seconds until a time of the monotonic clock, at least 0; None for no deadline."""
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 class Collector:
-    """The lines of an output, or the last ``keep`` of them; none any more once it has had more than ``limit`` bytes."""
+    """The lines of an output, or the last ``keep`` of them; discards all if there are more than ``limit`` bytes."""
 
     def __init__(self, *, keep: int | None, limit: int | None = None) -> None:
         self._lines: deque[str] = deque(maxlen=keep)
@@ -56,7 +56,7 @@ class Collector:
         self.is_full = False
 
     def takes(self, raw: bytes) -> bool:
-        """Count what was read, and return whether it is within the limit."""
+        """Count the bytes read, and return whether they are within the limit."""
         self._received += len(raw)
         if self.limit is not None and self._received > self.limit:
             self.is_full = True
@@ -74,7 +74,7 @@ class Collector:
 
 
 def reporter(*, stream: bool) -> Callable[[str], None]:
-    # Threads do not inherit the context, so the logger is taken here.
+    # Threads do not inherit the context, so the logger is looked up here.
     sink = logger()
 
     def report(line: str) -> None:
@@ -85,9 +85,9 @@ def reporter(*, stream: bool) -> Callable[[str], None]:
 
 
 class _Pipe(io.RawIOBase):
-    """A pipe that ends when all have closed it, or with what was in it when there was enough of it.
+    """A pipe that ends when all writers have closed it, or with its current content once ``enough`` is signalled.
 
-    A program that has ended can have left another one that keeps the pipe open, and may even go on printing.
+    A program that has ended may have left another one that keeps the pipe open and even continues to print.
     """
 
     def __init__(self, pipe: IO[bytes], enough: int) -> None:
@@ -113,14 +113,14 @@ class _Pipe(io.RawIOBase):
         return count
 
     def _waiting(self) -> int:
-        """How many bytes are in the pipe now."""
+        """Return how many bytes are in the pipe now."""
         answer = fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(_INT_BYTES))
         return int.from_bytes(answer, sys.byteorder)
 
 
 @contextlib.contextmanager
 def reading(pipe: IO[bytes] | None, collector: Collector, report: Callable[[str], None]) -> Iterator[threading.Thread]:
-    """Read a pipe in a thread; what is in it when the block is left is still read, and then it is closed."""
+    """Read a pipe in a thread; after the block, read its remaining content and close it."""
     if pipe is None:
         raise ValueError("the program was started without pipes")
     secrets = _SECRETS.get()  # threads do not inherit the context
@@ -128,7 +128,7 @@ def reading(pipe: IO[bytes] | None, collector: Collector, report: Callable[[str]
 
     def read() -> None:
         source = io.BufferedReader(_Pipe(pipe, enough))
-        # With a limit, a line is never read further than that; what is cut then is not kept, so no secret is cut.
+        # With a limit, no more than that is read of a line; a line that is cut is discarded, so no secret is split.
         at_once = -1 if collector.limit is None else collector.limit + 1
         while raw := source.readline(at_once):
             if not collector.takes(raw):

@@ -1,16 +1,15 @@
-"""The one door to other programs.
+"""The only module that starts other programs.
 
-argv is always a list, is logged with secrets left out (none may be in it in the first place), and is resolved on the
-PATH of the environment that is given. Output is streamed to the logger line by line; an error carries the program's
-name, its exit status or signal, and its last lines. A child runs in a new process group, and the whole group is
-ended when the ``with`` block or call is left by an exception, a cancellation included. No program inherits the secrets
-that this process may have in its environment.
+argv is always a list, is logged (it must not contain secrets), and is resolved on the PATH of the given environment.
+Output is streamed to the logger line by line; an error contains the program's name, its exit status or signal, and its
+last lines. A child runs in a new process group, and the whole group is ended when an exception, cancellation included,
+leaves the ``with`` block or call. No program inherits the secrets in this process's environment.
 
-A call ends with its program. What the program leaves running in its process group is ended then; a daemon, which has
-made a session of its own (ssh's shared connection, a helper that remembers credentials), lives on, and that it still
-has the output open holds nobody up.
+A call ends with its program. What the program leaves running in its process group is ended then. A daemon that has
+created its own session (ssh's shared connection, a helper that caches credentials) keeps running; that it still has the
+output open delays nothing.
 
-A program that `run` starts may have `MAX_PROCESSES` processes in its group; beyond that the whole group is killed. It
+A program started by `run` may have `MAX_PROCESSES` processes in its group; beyond that the whole group is killed. This
 stops programs that start copies of themselves without end. RLIMIT_NPROC cannot do that: it counts everything the user
 runs, and does not apply to root.
 """
@@ -41,42 +40,42 @@ SECRET_VARIABLES = (
     "COSIGN_PASSWORD",
     "SIGSTORE_ID_TOKEN",
 )
-"""What this process may be given secrets by, and the user's name, which means nothing without the password.
+"""Variables through which this process may receive secrets, and the user name, which is useless without the password.
 
-Whatever program needs one is handed it in another way.
+A program that needs one receives it in another way.
 """
 
 MAX_PROCESSES = 256
-"""How many processes a program that `run` starts may have in its process group."""
+"""The maximum number of processes in the process group of a program started by `run`."""
 
 _TAIL_LINES = 30
 _COUNT_SECONDS = 0.5
 
 
 class TooManyProcesses(ToolFailed):
-    """A program started more processes than it may have; all of them were killed."""
+    """A program started more processes than allowed; all of them were killed."""
 
     default_advice = "If the program really needs so many processes, report it; otherwise look for what it repeats."
 
 
 class TooMuchOutput(ToolFailed):
-    """A program printed more than its caller takes; it was killed, and nothing of it was kept."""
+    """A program printed more than allowed; it was killed, and its output was discarded."""
 
     default_advice = "Run the program by hand to see what it prints."
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A program that has ended: its whole standard output, the tail of its standard error, and its exit status."""
+    """The result of a program: its whole standard output, the tail of its standard error, and its exit status."""
 
     stdout: str
     stderr_tail: str
     status: int = 0
-    """Negative for a signal; never anything but 0 unless `run` was called with ``check=False``."""
+    """Negative for a signal; always 0 unless `run` was called with ``check=False``."""
 
 
 def find(program: str, *, package: str | None = None, env: Mapping[str, str] | None = None) -> Path:
-    """The full path of a program; raises `ToolMissing` with the package that brings it."""
+    """Return the full path of a program; raise `ToolMissing`, which names the package to install."""
     path = (os.environ if env is None else env).get("PATH", os.defpath)
     found = shutil.which(program, path=path)
     if found is None:
@@ -102,16 +101,16 @@ def run(
 ) -> Completed:
     """Run a program to its end and return what it printed.
 
-    ``stream`` logs each line of both outputs as it comes. ``timeout`` is in seconds. What the program leaves running
-    is listened to for a second more, within the timeout. Raises `ToolMissing`, `ToolFailed`
-    for an exit status other than 0 or a signal unless ``check`` is false, `DeadlineExceeded`, `TooManyProcesses` beyond
-    ``max_processes``, and `TooMuchOutput` for an output of more than ``max_output`` bytes.
+    ``stream`` logs each line of both outputs as it arrives. ``timeout`` is in seconds. Output of processes that the
+    program leaves running is read for one more second, within the timeout. Raises `ToolMissing`, `ToolFailed` for a
+    signal or an exit status other than 0 (unless ``check`` is false), `DeadlineExceeded`, `TooManyProcesses` beyond
+    ``max_processes``, and `TooMuchOutput` for more than ``max_output`` bytes.
     """
     program = find(str(argv[0]), package=package, env=env)
     name = Path(str(argv[0])).name
     logger().debug("run: %s", shlex.join(str(part) for part in argv))
     output, tail = Collector(keep=None, limit=max_output), Collector(keep=_TAIL_LINES, limit=max_output)
-    # The pipes are read until the whole group has ended, so that none of it can hang on a full one.
+    # The pipes are read until the whole group has ended, so that no process blocks on a full pipe.
     with (
         contextlib.ExitStack() as pipes,
         started([str(program), *map(str, argv[1:])], env=_without_secrets(env), cwd=cwd, with_parent=True) as child,
@@ -146,9 +145,9 @@ def background(
     cwd: Path | None = None,
     log: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program, and end it with its whole process group when the block is left.
+    """Start a program, and end it with its whole process group after the block.
 
-    Its output goes to the file ``log``, or nowhere. It gets SIGTERM, and SIGKILL after ten seconds.
+    Its output goes to the file ``log``, or is discarded. It gets SIGTERM, then SIGKILL after ten seconds.
     """
     program = find(str(argv[0]), package=package, env=env)
     logger().debug("start: %s", shlex.join(str(part) for part in argv))
@@ -170,7 +169,7 @@ def _wait(
     max_processes: int,
     outputs: Sequence["Collector"],
 ) -> None:
-    """Wait for a program to end; raises `TimeoutError` at the deadline, `TooManyProcesses`, and `TooMuchOutput`."""
+    """Wait for a program to end; raise `TimeoutError` at the deadline, `TooManyProcesses` or `TooMuchOutput`."""
     while True:
         left = left_until(deadline)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -178,7 +177,7 @@ def _wait(
             return
         _check_amount(name, outputs)
         if sum(1 for _ in members(child.pid)) > max_processes:
-            # No SIGTERM first: in the time that it takes, more would be started.
+            # No SIGTERM first: more processes would be started in the meantime.
             signal_group(child.pid, signal.SIGKILL)
             raise TooManyProcesses(f"{name} started more than {max_processes} processes and was killed")
         if left_until(deadline) == 0:
@@ -186,7 +185,7 @@ def _wait(
 
 
 def _feed(child: subprocess.Popen[bytes], data: bytes | None, deadline: float | None) -> None:
-    """Write a program's whole input; raises `TimeoutError` where it does not take it in time."""
+    """Write a program's whole input; raise `TimeoutError` if it does not read it in time."""
     if child.stdin is None:
         return
     # A program that ends without reading its input is judged by its exit status, not by the broken pipe.

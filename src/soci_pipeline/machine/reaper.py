@@ -1,4 +1,4 @@
-"""What killed runs left on a worker: their working folders, and what they had made in Docker and containerd."""
+"""Remove what killed runs left on a worker: working folders, and what they created in Docker and containerd."""
 
 import contextlib
 import os
@@ -12,25 +12,25 @@ from soci_pipeline.log import logger
 from soci_pipeline.machine.working_folder import PREFIX, abandoned
 
 Remover = Callable[[str, Mapping[str, str] | None], str | None]
-"""Removes what the text of a record names, with an environment for the programs that it needs.
+"""Removes what a record's text names, with an environment for the programs that it needs.
 
-Returns its name, or None where nothing was to be removed.
+Returns the name of what was removed, or None.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What was removed: folders by path; builders, namespaces and the like by the name of their records."""
+    """What was removed: folders by path; builders, namespaces and so on by the file name of their records."""
 
     folders: tuple[Path, ...] = ()
     removed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def reap(folder: Path, removers: Mapping[str, Remover], *, env: Mapping[str, str] | None = None) -> Reaped:
-    """Remove the left-overs of killed runs from ``folder``; what belongs to a living run is not touched.
+    """Remove the leftovers of killed runs from ``folder``; those of live runs are not touched.
 
-    ``removers`` has the file name of each kind of record. What cannot be removed now (its engine is down) keeps its
-    folder, for the next attempt.
+    ``removers`` is keyed by the file name of each kind of record. If something cannot be removed now (its engine is
+    down), its folder is kept for the next attempt.
     """
     folders: list[Path] = []
     removed: dict[str, list[str]] = {name: [] for name in removers}
@@ -54,7 +54,7 @@ def reap(folder: Path, removers: Mapping[str, Remover], *, env: Mapping[str, str
 
 
 def _records(path: Path, name: str) -> Iterator[str]:
-    """What the files of that name say below a folder, from which others may be removing things."""
+    """Yield the contents of the files of that name below a folder; others may be deleting files there."""
     for parent, _, files in os.walk(path):
         if name in files:
             with contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Folders for a run's temporary files that tell a later reaper whether their run is still alive.
+"""Folders for a run's temporary files that show a later reaper whether their run is still alive.
 
-A folder is locked by its run for as long as it lives. The kernel drops the lock when the process dies, whatever killed
-it, so no process ids are compared and none can be mistaken.
+A run locks its folder while it lives. The kernel releases the lock when the process dies, for whatever reason, so no
+process ids are compared and none can be confused.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ CONTAINERD_RECORD = ".containerd-namespace"
 def working_folder(
     parent: Path | None = None, *, purpose: str = "run", before_removal: Callable[[Path], None] = lambda _: None
 ) -> Iterator[Path]:
-    """A new folder in ``parent`` (default: the system's temporary folder), removed when the block is left.
+    """Create a folder in ``parent`` (default: the system's temporary folder); remove it after the block.
 
-    ``before_removal`` may take out what must stay; if it raises, the folder is kept.
+    ``before_removal`` may move out what must be kept; if it raises, the folder is kept.
     """
     where = Path(tempfile.gettempdir()) if parent is None else parent
     where.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-", dir=where))
-    # The lock is never seen without its holder: it gets its name once it is held, and is let go when all is removed.
+    # The lock file never exists unlocked: it gets its name once locked, and is released after everything is removed.
     with (path / NEW_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (path / NEW_LOCK).rename(path / LOCK)
@@ -43,11 +43,11 @@ def working_folder(
 
 @contextlib.contextmanager
 def abandoned(path: Path) -> Iterator[bool]:
-    """Whether the run of a working folder is gone; its lock is held meanwhile, so that two reapers do not meet."""
+    """Whether the run of a working folder is gone; holds its lock meanwhile, to exclude other reapers."""
     try:
         lock = os.open(path / LOCK, os.O_RDWR)
     except (FileNotFoundError, NotADirectoryError):
-        # Killed between the making of the folder and of its lock, or being made right now: age decides.
+        # Killed between creating the folder and its lock, or just being created: age decides.
         yield _older_than(path, seconds=60)
         return
     try:
@@ -55,7 +55,7 @@ def abandoned(path: Path) -> Iterator[bool]:
     except BlockingIOError:
         yield False
     else:
-        # Where its run has removed the lock while it was opened here, there is nothing left to see to.
+        # If the run has removed the lock file while it was opened here, nothing is left to clean up.
         yield os.fstat(lock).st_nlink > 0
     finally:
         os.close(lock)

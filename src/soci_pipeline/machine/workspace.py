@@ -1,10 +1,10 @@
-"""The folder of one run on a worker, and the reaper for what killed runs left behind.
+"""The folder of one run on a worker, and the cleanup of what killed runs left behind.
 
-A run owns its folder for as long as it holds the lock in it (`soci_pipeline.machine.working_folder`); the kernel lets
-go of the lock when the process dies, however it dies. So a lock that can be had means that nobody needs the folder any
-more, nor the processes that carry its path in their environment. Live runs are never touched. The temporary files of a
-run and of the programs that it starts, credentials for git among them, lie in its folder and go the same way. What
-Prefect's worker keeps of the run's environment lies elsewhere (`soci_pipeline.machine.attempt_files`).
+A run owns its folder while it holds the lock in it (`soci_pipeline.machine.working_folder`); the kernel releases the
+lock when the process dies, for whatever reason. So if the lock is free, nothing needs the folder any more, nor the
+processes that carry its path in their environment. Live runs are never touched. The temporary files of a run and of the
+programs that it starts, git credentials included, are in its folder and are removed with it. Prefect's worker keeps the
+run's environment elsewhere (`soci_pipeline.machine.attempt_files`).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from soci_pipeline.machine.reaper import Remover
 from soci_pipeline.machine.working_folder import PREFIX, abandoned, working_folder
 
 RUN_VARIABLE = "SOCI_PIPELINE_RUN"
-"""Names the run's folder in the environment of everything that the run starts."""
+"""Holds the path of the run's folder in the environment of everything that the run starts."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}\Z")
 _GRACE_SECONDS = 5.0
@@ -30,16 +30,16 @@ _GRACE_SECONDS = 5.0
 
 @contextlib.contextmanager
 def workspace(root: Path, name: str, removers: Mapping[str, Remover]) -> Iterator[Path]:
-    """An empty folder for one run, removed when the block is left; first, what killed runs left under ``root`` goes.
+    """Create an empty folder for one run; remove it after the block. Leftovers of killed runs are removed first.
 
-    ``name`` is for people who look into ``root``, ``removers`` are those of `reaper.reap`.
-    Raises `InvalidInput` for a name that cannot be part of a folder's name.
+    ``name`` is shown in the folder's name, for people; ``removers`` are those of `reaper.reap`. Raises `InvalidInput`
+    for a name that cannot be part of a folder's name.
     """
     if not _NAME.match(name):
         raise InvalidInput(f"not a name for a run's folder: {name[:100]!r}")
     runs = _private(root)
     reap(root, removers)
-    # Before the run has a temporary folder of its own: it is the worker's.
+    # Before the run has its own temporary folder, because this uses the worker's.
     attempt_files.tidy(Path(tempfile.gettempdir()))
     with working_folder(runs, purpose=name) as folder:
         temporary = folder / "tmp"
@@ -50,10 +50,10 @@ def workspace(root: Path, name: str, removers: Mapping[str, Remover]) -> Iterato
 
 @contextlib.contextmanager
 def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for this block, for this process and what it starts."""
+    """Set environment variables in the block, for this process and its children."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
-    # Python looks TMPDIR up once and keeps it.
+    # Python reads TMPDIR once and caches it.
     kept, tempfile.tempdir = tempfile.tempdir, None
     try:
         yield
@@ -67,7 +67,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def reap(root: Path, removers: Mapping[str, Remover]) -> tuple[Path, ...]:
-    """End the processes of runs that are no more, and remove their builders and folders; returns the folders."""
+    """End the processes of killed runs, and remove their builders and folders; return the folders."""
     runs = root / "runs"
     for folder in sorted(runs.glob(f"{PREFIX}*")):
         with abandoned(folder) as gone:
