@@ -119,7 +119,7 @@ $(MUTATION)/installed: requirements/mutation.txt $(UV) | prerequisites
 	@$(UV) pip install --quiet --compile-bytecode --python $(MUTATION) --require-hashes -r requirements/mutation.txt
 	@touch $@
 
-mutation: development $(MUTATION)/installed ## Change single places of six modules and show which changes no test notices
+mutation: development $(MUTATION)/installed ## Change single places of the modules in tests/mutation/modules.py and show which changes no test notices
 	@nice -n 15 $(VENV)/bin/python -m tests.mutation $(MUTATION_ARGS)
 
 # --no-emit-index-url: a lock names versions and hashes, never the host that served them.
