@@ -26,6 +26,10 @@ def prefect(once_per_run: OncePerRun, tmp_path_factory: pytest.TempPathFactory) 
         # Below Prefect's client every connection that is refused is tried four times, for one and a half seconds.
         for kind in ("_sync", "_async"):
             patch.setattr(f"httpcore.{kind}.connection.RETRIES_BACKOFF_FACTOR", 0.0)
+        # SQLite rejects some writes of busy clients at once, with a 503; Prefect's client then sleeps for 2 s or more.
+        patch.setattr("prefect.client.base.clamped_poisson_interval", lambda *_: 0.1)
+        # The thread that sends heartbeats delays the end of every flow run by up to a second.
+        patch.delenv("PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
         # Threads of Prefect's own have no other settings than these.
         refresh_global_settings_context()
         yield server
