@@ -68,7 +68,10 @@ class GitServer:
             self._git("add", "--all", ".", cwd=tree, extra=index)
             written = self._git("write-tree", extra=index).strip()
             commit = self._git(*_WHO, "commit-tree", "-m", message, written, extra=index | _FIXED_DATES).strip()
-        return self._default(bare, commit)
+        served = self._default(bare, commit)
+        # Packed here once: git would pack loose objects again for every clone, and each flow run makes one.
+        self._git("-C", str(bare), "repack", "-a", "-d", "--quiet")
+        return served
 
     def _default(self, bare: Path, commit: str) -> Served:
         self._git("-C", str(bare), "update-ref", "refs/heads/served", commit)

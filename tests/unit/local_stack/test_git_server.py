@@ -97,6 +97,12 @@ def test_a_snapshot_of_the_same_files_is_the_same_commit(server: GitServer, tmp_
     assert len(commits) == 1
 
 
+def test_a_snapshot_is_packed_once_so_that_no_clone_packs_it_again(server: GitServer, tree: Path) -> None:
+    server.serve_snapshot(tree, "flows")
+    counted = _git("-C", str(server.folder / "repositories" / "flows.git"), "count-objects", "-v", cwd=tree)
+    assert {"count: 0", "packs: 1"} <= set(counted.splitlines())
+
+
 def test_a_folder_without_a_commit_is_refused(server: GitServer, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     with pytest.raises(SourceError, match="no git work tree with a commit"):
