@@ -113,7 +113,7 @@ class PrunePlan:
 
     @property
     def kept(self) -> list[str]:
-        """Tags and digests that stay."""
+        """Tags and digests to keep."""
         return [*self.kept_tags, *self.kept_manifests]
 
     @property

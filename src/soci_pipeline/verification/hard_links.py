@@ -104,7 +104,7 @@ def _note(where: str, lines: Sequence[str], findings: Findings) -> None:
 
 
 class _TooMuch(Exception):
-    """Resolving the paths would take minutes: there are so many and so deep ones only in a crafted image."""
+    """Resolving the paths would take minutes, because the image is crafted to have very many and very deep ones."""
 
 
 class _Extraction:

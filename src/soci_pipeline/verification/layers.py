@@ -45,7 +45,7 @@ class LayerVerifier:
         """Layers that may have hard links without a target; see `hard_links.check_hard_links`."""
 
     def sample(self, item: LayerToCheck) -> None:
-        """Verify some spans of an indexed layer; other layers are not read, only their existence was checked before.
+        """Verify some spans of an indexed layer; layers without a zTOC are not read, only checked for existence before.
 
         A span that would take too much memory is only counted; `all` streams it.
         """
