@@ -1,1 +1,1 @@
-"""The OCI distribution spec from both sides: a client for publishers, and an embedded registry."""
+"""The OCI distribution spec, client and server: a client for publishers and an embedded registry."""

@@ -1,6 +1,6 @@
-"""Where credentials for a registry come from: the environment, Docker's configuration and its helpers, a provider.
+"""Registry credentials from the environment, Docker's configuration and credential helpers, or a custom provider.
 
-A secret is a `SecretStr` from the moment it is read; it never reaches argv, a log or an exception.
+Secrets are held as `SecretStr` from the moment they are read; they never reach argv, a log or an exception.
 """
 
 import base64
@@ -20,7 +20,7 @@ from soci_pipeline.registry.credential_helper import ask_helper, first_json, jso
 from soci_pipeline.registry.reference import DOCKER_HUB, canonical_registry, is_registry
 
 HUB_KEY = "https://index.docker.io/v1/"
-"""What Docker's configuration calls Docker Hub."""
+"""Key of Docker Hub in Docker's configuration."""
 _NEW_CONFIG = "Correct or remove the file; `docker login` writes a new one."
 _HUB_HOSTS = ("index.docker.io", "registry-1.docker.io")
 _SCHEMES = ("https://", "http://", "")
@@ -30,14 +30,17 @@ _KINDS: Mapping[type, str] = {dict: "a JSON object", str: "a string"}
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user with a password, or a token: an identity token is exchanged for others, a registry token sent as it is."""
+    """A username and password, or a token.
+
+    An identity token is exchanged for access tokens; a registry token is sent unchanged.
+    """
 
     username: str = ""
     password: SecretStr | None = None
     identity_token: SecretStr | None = None
     registry_token: SecretStr | None = None
     origin: str | None = field(default=None, compare=False)
-    """The names of the variables that they come from, for the advice where they are refused."""
+    """Names of the environment variables the credentials came from, for the advice when the registry rejects them."""
 
     def __post_init__(self) -> None:
         secrets = (self.password, self.identity_token, self.registry_token)
@@ -50,7 +53,7 @@ class Credentials:
         return f" ({self.origin})" if self.origin else ""
 
     def basic(self) -> str | None:
-        """The value of a Basic Authorization header, or None where there is no password."""
+        """Return the value of a Basic Authorization header, or None if there is no password."""
         if self.password is None:
             return None
         pair = f"{self.username}:{self.password.get_secret_value()}".encode()
@@ -58,42 +61,43 @@ class Credentials:
 
 
 class CredentialProvider(Protocol):
-    """Answers with the credentials for a registry (``host[:port]``), or None where it has none.
+    """Provides the credentials for a registry (``host[:port]``), or None if it has none.
 
-    It is asked again after a refusal. One that keeps tokens is told of it first by `forget`.
+    After a registry rejects the credentials, the client calls `forget` and then `credentials_for` again. Providers
+    that cache tokens drop them in `forget`.
     """
 
     def credentials_for(self, registry: str) -> Credentials | None:
-        """The credentials for one registry."""
+        """Return the credentials for one registry, or None."""
 
     def forget(self, registry: str) -> None:
-        """The registry has refused the last answer: do not give it again where a fresh one can be had."""
+        """Discard cached credentials, because the registry rejected the last ones; provide fresh ones if possible."""
 
 
 class _Stored:
-    """Credentials that are read anew each time, so there is nothing to forget."""
+    """Base of providers that read the credentials on every call and cache nothing."""
 
     def forget(self, registry: str) -> None:
-        """Nothing: the next answer is what is stored by then."""
+        """Do nothing: the next call reads the credentials again."""
 
 
 class FixedCredentials(_Stored):
-    """The same credentials for one registry, or for all."""
+    """Fixed credentials for one registry, or for all."""
 
     def __init__(self, credentials: Credentials, *, registry: str | None = None) -> None:
         self._credentials = credentials
         self._registry = registry
 
     def credentials_for(self, registry: str) -> Credentials | None:
-        """Those, unless they are for another registry."""
+        """Return the credentials, or None if they are for another registry."""
         return self._credentials if self._registry in (None, registry) else None
 
 
 class Environment(_Stored):
-    """``SOCI_PIPELINE_REGISTRY_USERNAME`` and ``…_PASSWORD`` (or ``…_TOKEN``, an identity token).
+    """Credentials from ``SOCI_PIPELINE_REGISTRY_USERNAME`` and ``…_PASSWORD`` (or ``…_TOKEN``, an identity token).
 
-    ``SOCI_PIPELINE_REGISTRY`` names the one registry (``host[:port]``) that receives them. A login without it, a user
-    without a password, or a password without a user raises `CredentialsRefused` that names the missing variable.
+    ``SOCI_PIPELINE_REGISTRY`` names the only registry (``host[:port]``) that receives them. If it, the username or
+    the password is missing, `CredentialsRefused` names the missing variable.
     """
 
     PREFIX = "SOCI_PIPELINE_REGISTRY"
@@ -102,7 +106,7 @@ class Environment(_Stored):
         self._environment = os.environ if environment is None else environment
 
     def credentials_for(self, registry: str) -> Credentials | None:
-        """The login of the environment; None unless it is for that registry."""
+        """Return the credentials from the environment, or None if they are not for that registry."""
         bound_to = self._environment.get(self.PREFIX) or ""
         if is_registry(bound_to) and canonical_registry(bound_to) != canonical_registry(registry):
             return None
@@ -129,7 +133,7 @@ class Environment(_Stored):
 
     def _unbound(self, bound_to: str, origin: str) -> CredentialsRefused:
         if bound_to:
-            # Not quoted: an address may hold a password.
+            # Do not quote the value: a URL may contain a password.
             reason = f"{self.PREFIX} is not a registry, so {origin} cannot be used"
         else:
             reason = f"{self.PREFIX} is not set, so no registry receives {origin}"
@@ -141,7 +145,7 @@ class Environment(_Stored):
 
 
 def docker_config() -> Path:
-    """Where the Docker command keeps its configuration: ``$DOCKER_CONFIG`` or ``~/.docker``, there or not."""
+    """Return the path of Docker's ``config.json`` in ``$DOCKER_CONFIG`` or ``~/.docker``; the file may not exist."""
     folder = os.environ.get("DOCKER_CONFIG")
     return (Path(folder) if folder else _home() / ".docker") / "config.json"
 
@@ -150,22 +154,22 @@ def _home() -> Path:
     try:
         return Path.home()
     except RuntimeError:
-        # A user without HOME that the machine does not know, as in some containers.
+        # HOME is not set and the user has no passwd entry, as in some containers.
         return Path("/")
 
 
 class DockerConfig(_Stored):
-    """``config.json`` of the Docker command: ``credHelpers``, then ``credsStore``, then ``auths``.
+    """Credentials from Docker's ``config.json``: ``credHelpers``, then ``credsStore``, then ``auths``.
 
-    ``path`` defaults to `docker_config`. A missing or empty file means no credentials; a broken one raises
-    `InvalidInput`. As for Docker, an entry in ``auths`` counts where the helper fails; without one, that is raised.
+    ``path`` defaults to `docker_config`. A missing or empty file means no credentials; an invalid one raises
+    `InvalidInput`. As in Docker, if the helper fails, an entry in ``auths`` is used; without one, the error is raised.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or docker_config()
 
     def credentials_for(self, registry: str) -> Credentials | None:
-        """What `docker login` left for that registry."""
+        """Return the credentials that `docker login` stored for that registry, or None."""
         config = self._read()
         try:
             found = _from_helper(config, registry)
@@ -178,7 +182,7 @@ class DockerConfig(_Stored):
         return self._from_auths(config, registry) if found is None else found
 
     def check(self) -> None:
-        """Raise `InvalidInput` for a file that is there and cannot be read."""
+        """Raise `InvalidInput` if the file exists but cannot be read or parsed."""
         self._read()
 
     def _read(self) -> "_Configuration":
@@ -214,10 +218,10 @@ class DockerConfig(_Stored):
         return value
 
     def _from_auths(self, config: "_Configuration", registry: str) -> Credentials | None:
-        """The entry under one of the registry's names, else under a URL of it; None where there is none.
+        """Return the credentials stored under one of the registry's names, else under one of its URLs, or None.
 
-        A key with another path is for a part of the registry (``host/team``, as podman writes it) or another kind of
-        token (``…/v1/refresh-token``), so it is never sent to the registry as a whole.
+        A key with any other path is for a part of the registry (``host/team``, as podman writes it) or for another
+        kind of token (``…/v1/refresh-token``), so it is never used for the whole registry.
         """
         entry = _lookup(config.auths, [*_names(registry), *_urls(registry)])
         if entry is None:
@@ -229,7 +233,7 @@ class DockerConfig(_Stored):
         if token := json_field(entry, "identitytoken"):
             return Credentials(identity_token=SecretStr(str(token)))
         user, password = self._pair(entry, registry)
-        # Docker sends nothing where one of the two is missing; a user's name alone is what an old helper leaves there.
+        # Docker sends no credentials if either is missing; old helpers leave a username alone in this entry.
         return Credentials(username=user, password=SecretStr(password)) if user and password else None
 
     def _pair(self, entry: Mapping[str, Any], registry: str) -> tuple[str, str]:
@@ -237,13 +241,13 @@ class DockerConfig(_Stored):
         if not encoded:
             return str(json_field(entry, "username") or ""), str(json_field(entry, "password") or "")
         try:
-            # As in Go, line breaks in base64 are ignored; encoders that pad with NUL were common once.
+            # Go ignores line breaks in base64; some old encoders pad the password with NUL bytes.
             decoded = base64.b64decode(re.sub(r"[\r\n]", "", encoded), validate=True).decode()
             user, colon, password = decoded.partition(":")
             if not user or not colon:
                 raise ValueError
         except (TypeError, ValueError):
-            # Without `from`: the cause would carry a part of the secret.
+            # `from None`, because the cause would contain a part of the secret.
             raise InvalidInput(
                 f"the auth entry for {registry} in {self._path} is not base64 of user:password in UTF-8",
                 advice=f"Run `docker login {registry}` again.",
@@ -253,37 +257,40 @@ class DockerConfig(_Stored):
 
 @dataclass(frozen=True, slots=True)
 class _Configuration:
-    """What counts of Docker's configuration."""
+    """The fields of Docker's configuration that are used here."""
 
     auths: Mapping[str, Any] = field(default_factory=dict)
     helpers: Mapping[str, Any] = field(default_factory=dict)
     store: str = ""
 
     def helper_for(self, registry: str) -> str:
-        """The helper's name, empty for none: an empty one for this registry switches the store off, as for Docker."""
+        """Return the credential helper's name, or "" for none.
+
+        As in Docker, an empty ``credHelpers`` entry for the registry disables ``credsStore``.
+        """
         own = _lookup(self.helpers, _names(registry))
         return self.store if own is None else str(own)
 
 
 class CredentialChain:
-    """Asks several providers in turn; the first answer counts."""
+    """Tries several providers in order and uses the first credentials."""
 
     def __init__(self, *providers: CredentialProvider) -> None:
         self._providers = providers
 
     def credentials_for(self, registry: str) -> Credentials | None:
-        """The first answer, or None."""
+        """Return the first credentials that a provider has, or None."""
         answers = (provider.credentials_for(registry) for provider in self._providers)
         return next((answer for answer in answers if answer is not None), None)
 
     def forget(self, registry: str) -> None:
-        """Told to every provider: whose answer was refused is not known here."""
+        """Call `forget` on every provider, because the source of the rejected credentials is unknown."""
         for provider in self._providers:
             provider.forget(registry)
 
 
 def default_credentials() -> CredentialProvider:
-    """The environment first, then Docker's configuration."""
+    """Return a chain of the environment, then Docker's configuration."""
     return CredentialChain(Environment(), DockerConfig())
 
 
@@ -300,19 +307,22 @@ def _from_helper(config: _Configuration, registry: str) -> Credentials | None:
 
 
 def _names(registry: str) -> tuple[str, ...]:
-    """What `docker login` and podman call a registry, the most usual name first."""
+    """Return the keys that `docker login` and podman use for a registry, the most common first."""
     if canonical_registry(registry) == DOCKER_HUB:
         return HUB_KEY, DOCKER_HUB, "index.docker.io", "registry-1.docker.io"
     return registry, f"https://{registry}"
 
 
 def _urls(registry: str) -> Iterator[str]:
-    """The URLs of a whole registry under which older tools wrote entries, in the order in which they count."""
+    """Yield the URLs that older tools use as keys for a whole registry, in order of precedence."""
     hosts = (DOCKER_HUB, *_HUB_HOSTS) if canonical_registry(registry) == DOCKER_HUB else (registry,)
     return (f"{scheme}{host}{path}" for host in hosts for scheme in _SCHEMES for path in _PATHS)
 
 
 def _lookup(record: Mapping[str, Any], keys: Iterable[str]) -> Any:
-    """The value of the first of the keys that is there; host names may differ in case. Independent of the order."""
+    """Return the value of the first of the keys that exists, or None.
+
+    An exact match wins over one that ignores case. The result does not depend on the order of the record.
+    """
     folded = {key.lower(): record[key] for key in sorted(record, reverse=True)}
     return next((record.get(key, folded.get(key.lower())) for key in keys if key.lower() in folded), None)

@@ -1,6 +1,6 @@
-"""Answers a registry's challenges: Basic, and Bearer tokens by scope (distribution, spec/auth/token.md and oauth.md).
+"""Authentication against a registry: Basic, and Bearer tokens by scope (distribution, spec/auth/token.md and oauth.md).
 
-Tokens are kept until shortly before they expire, one for each set of scopes. Threads share one authorizer.
+Tokens are cached until shortly before they expire, one per set of scopes. An authorizer is thread-safe.
 """
 
 import base64
@@ -41,7 +41,7 @@ class _Token:
 
 
 class Authorizer:
-    """The Authorization headers for one registry."""
+    """Creates and caches the Authorization headers for one registry."""
 
     def __init__(
         self, http: httpx.Client, registry: str, provider: CredentialProvider | None, *, plain_http: bool
@@ -59,11 +59,11 @@ class Authorizer:
 
     @property
     def has_login(self) -> bool:
-        """Whether the headers stand for somebody's credentials; a token may be for everybody too."""
+        """Whether the headers come from credentials; a token may also be anonymous."""
         return self._has_login
 
     def header(self, scopes: frozenset[str]) -> str | None:
-        """The header for a request that needs these scopes; None as long as the registry has asked for nothing."""
+        """Return the header for a request that needs these scopes, or None before the registry's first challenge."""
         with self._lock:
             if self._challenge is None:
                 return None
@@ -75,10 +75,10 @@ class Authorizer:
             return token.header
 
     def refused(self, challenge_header: str | None, scopes: frozenset[str], *, sent: str | None, url: str) -> None:
-        """Take in a 401: after this, `header` gives another answer than ``sent``, or the same one anew.
+        """Process the challenge of a 401 response; ``sent`` is the header that was rejected.
 
-        Credentials that were refused are asked for again, so that a provider whose token was withdrawn gives another.
-        Raises `AccessRefused` where there is nothing to answer with.
+        Afterwards, `header` returns a new header. Rejected credentials are requested from the provider again, because
+        it may have a new token. Raises `AccessRefused` if there are no credentials, or no other ones, to send.
         """
         challenge = _choose(challenge_header or "")
         if challenge is None:
@@ -89,13 +89,13 @@ class Authorizer:
                 self._basic = self._next_basic(url, sent)
                 return
             known = self._tokens.get(scopes)
-            # Another thread may have fetched a new one since.
+            # Otherwise another thread has fetched a new token in the meantime.
             if known is None or known.header == sent:
                 asked = scopes | frozenset(challenge.parameters.get("scope", "").split())
                 self._tokens[scopes] = self._fetch(challenge, asked, refused=sent)
 
     def renewed(self, scopes: frozenset[str], *, sent: str | None) -> bool:
-        """After a refusal that blames the token's age: whether `header` has another answer than ``sent`` now."""
+        """Drop an expired token; return whether `header` will now return something other than ``sent``."""
         with self._lock:
             if self._challenge is None or sent is None:
                 return False
@@ -116,9 +116,9 @@ class Authorizer:
         return header
 
     def _other_basic(self, sent: str | None) -> str | None:
-        """The header to use after ``sent`` was refused."""
+        """Return the Basic header to use after ``sent`` was rejected, or None if there are no credentials."""
         if self._basic not in (None, sent):
-            # Another thread has replaced it since; asking once more would only cost a request.
+            # Another thread has replaced the header in the meantime, so try that one first.
             return self._basic
         if sent is not None and self._provider is not None:
             self._provider.forget(self._registry)
@@ -132,13 +132,16 @@ class Authorizer:
         return found
 
     def _advice(self) -> str | None:
-        """Where the refused credentials come from; None where that is not known, for the advice of the error itself."""
+        """Return advice that names the source of the rejected credentials, or None to keep the error's default."""
         if self._origin is None:
             return None
         return f"Correct {self._origin} in the environment, or unset what is there to use what `docker login` left."
 
     def _fetch(self, challenge: Challenge, scopes: frozenset[str], *, refused: str | None = None) -> _Token:
-        """A token for some scopes; ``refused`` is the header that the registry has just turned down."""
+        """Fetch a token for some scopes; ``refused`` is the header that the registry has just rejected.
+
+        If the token server rejects the credentials, try once more with fresh ones from the provider.
+        """
         realms = self._realms(challenge.parameters.get("realm", ""))
         credentials = self._credentials()
         try:
@@ -160,7 +163,7 @@ class Authorizer:
         credentials: Credentials | None,
         refused: str | None,
     ) -> _Token:
-        """Exchange credentials for a token; a registry's own token is one already."""
+        """Exchange credentials for a token; a registry token is used directly."""
         if credentials is not None and credentials.registry_token is not None:
             header = f"Bearer {credentials.registry_token.get_secret_value()}"
             if header == refused:
@@ -178,7 +181,7 @@ class Authorizer:
     def _token_of(
         self, realm: httpx.URL, challenge: Challenge, scopes: frozenset[str], credentials: Credentials | None
     ) -> _Token:
-        """A token by the OAuth protocol for an identity token, else by the token protocol."""
+        """Fetch a token with the OAuth protocol for an identity token, otherwise with the token protocol."""
         requested = as_written(scopes, challenge.parameters.get("scope", ""))
         service = challenge.parameters.get("service", "")
         if credentials is not None and credentials.identity_token is not None:
@@ -200,10 +203,11 @@ class Authorizer:
         return self._ask("GET", url, authorization=basic, secrets=secrets_of(basic))
 
     def _realms(self, realm: str) -> tuple[httpx.URL, ...]:
-        """The URLs to ask for a token, in order; raises `AccessRefused` for a realm that must not receive a login.
+        """Return the token URLs to try, in order; raise `AccessRefused` for a realm that must not receive credentials.
 
-        A registry that is reached over https never sends a login on to plain http: its own http URL becomes https. A
-        URL without a port may then mean the registry's own port (a proxy's Host header lacks it) or that of https.
+        Credentials for an https registry are never sent over plain http: an http URL on the registry's own host is
+        changed to https. If that URL has no port, it may mean the registry's port (a proxy dropped it from the Host
+        header) or the https default, so both are tried.
         """
         url = address(realm)
         if url is not None and url.host and not url.userinfo:
@@ -229,7 +233,7 @@ class Authorizer:
         authorization: str | None = None,
         secrets: Collection[str] = (),
     ) -> _Token:
-        """Ask for a token, also where the token address has moved on its own scheme, host and port."""
+        """Request a token, following redirects within the same scheme, host and port, or to https on that host."""
         headers = {"Accept-Encoding": "identity"}
         if authorization is not None:
             headers["Authorization"] = authorization
@@ -278,7 +282,11 @@ class Authorizer:
 
 
 def _moved(method: str, url: httpx.URL, response: httpx.Response) -> httpx.URL:
-    """Where a token address has moved; raises `BrokenAnswer` for another server: the login is not for it."""
+    """Return the target of a redirect of the token URL.
+
+    Raises `BrokenAnswer` for another server, which must not receive the credentials, and for a Location that is not a
+    URL.
+    """
     where = redacted(str(url))
     target = address(response.headers.get("location", ""), base=url)
     if target is None or "location" not in response.headers:
@@ -297,7 +305,7 @@ def _moved(method: str, url: httpx.URL, response: httpx.Response) -> httpx.URL:
 
 
 def secrets_of(authorization: str | None) -> tuple[str, ...]:
-    """What no message may repeat of an Authorization header: its value, and the password in it."""
+    """Return the secrets in an Authorization header that no message may repeat: its value and the password in it."""
     scheme, _, value = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
         return (value,)
@@ -305,10 +313,10 @@ def secrets_of(authorization: str | None) -> tuple[str, ...]:
 
 
 def bounded(response: httpx.Response, limit: int, deadline: Deadline) -> bytes:
-    """A response's body, as it came; raises `BrokenAnswer` where it is longer than ``limit`` bytes."""
+    """Read a response's undecoded body; raise `BrokenAnswer` if it is longer than ``limit`` bytes."""
     data = bytearray()
     for chunk in response.iter_raw():
-        # A body that comes byte by byte never runs into the timeout of a single read.
+        # A body that arrives byte by byte never hits the timeout of a single read.
         deadline.check()
         data += chunk
         if len(data) > limit:
@@ -332,6 +340,6 @@ def _token(body: bytes, url: str) -> _Token:
 def _choose(header: str) -> Challenge | None:
     known = {challenge.scheme: challenge for challenge in reversed(parse_challenges(header))}
     bearer, basic = known.get("bearer"), known.get("basic")
-    # Without a realm there is nowhere to get a token.
+    # A Bearer challenge without a realm does not say where to get a token.
     has_realm = bearer is not None and bool(bearer.parameters.get("realm"))
     return bearer if has_realm or basic is None else basic

@@ -27,7 +27,7 @@ class Blobs:
         self._ways = UploadWays(operations.settings.part_size)
 
     def exists(self, repository: str, descriptor: Descriptor) -> bool:
-        """Whether the repository has that blob, with that size."""
+        """Whether the repository has that blob; raises `ContentMismatch` if its size differs."""
         url = self._operations.url(f"{repository}/blobs/{descriptor.digest}")
         try:
             answer = self._operations.head(Call("HEAD", url, scopes.pull(repository), OK))
@@ -40,7 +40,7 @@ class Blobs:
         return True
 
     def read(self, repository: str, descriptor: Descriptor, limit: int = MAX_MANIFEST_BYTES) -> bytes:
-        """A small blob, verified; raises `InvalidInput` where its descriptor says more than ``limit`` bytes."""
+        """Return a small blob, verified; raise `InvalidInput` if its descriptor exceeds ``limit`` bytes."""
         if descriptor.size > limit:
             raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes exceeds the limit of {limit}")
         with self.stream(repository, descriptor) as chunks:
@@ -48,14 +48,17 @@ class Blobs:
 
     @contextlib.contextmanager
     def stream(self, repository: str, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
-        """A blob in pieces, resumed on a cut; `ContentMismatch` at the end of the iterator if it was not that blob."""
+        """Stream a blob in chunks, resuming after a lost connection.
+
+        The iterator raises `ContentMismatch`, at its end at the latest, if the bytes do not match the descriptor.
+        """
         deadline = self._operations.deadline(descriptor.size)
         chunks = download.stream(self._operations.transport, repository, descriptor, deadline)
         with contextlib.closing(chunks):
             yield chunks
 
     def read_range(self, repository: str, digest: Digest, start: int, end_exclusive: int) -> bytes:
-        """Some bytes of a blob; not verified, since a part has no digest of its own."""
+        """Return a byte range of a blob; it is not verified, because a part of a blob has no digest."""
         transport = self._operations.transport
         deadline = self._operations.deadline(end_exclusive - start)
         return with_retries(
@@ -74,10 +77,11 @@ class Blobs:
         on_bytes: Callable[[int], None] | None = None,
         stop: threading.Event | None = None,
     ) -> bool:
-        """Bring a blob to a repository; False where it was there or could be mounted from ``mount_from``.
+        """Upload a blob; return False if it already existed or was mounted from ``mount_from``.
 
-        ``open_source`` opens the local copy, once for each session. ``on_bytes`` gets the bytes sent since its last
-        call; a negative number takes back what has to be sent again. Setting ``stop`` ends the upload with `Stopped`.
+        ``open_source`` opens the local copy, once per session. ``on_bytes`` receives the bytes sent since its last
+        call; a negative number subtracts bytes that must be sent again. Setting ``stop`` ends the upload with
+        `Stopped`.
         """
         deadline = self._operations.deadline(descriptor.size, stop)
         deadline.check()
@@ -97,9 +101,10 @@ class Blobs:
         return sent
 
     def try_upload(self, repository: str) -> bool:
-        """Open an upload session and cancel it: shows whether this login may push, and stores nothing.
+        """Open an upload session and cancel it, to check the push permission without storing anything.
 
-        Returns whether the registry cancelled the session; else it expires by itself. Raises `RegistryError`.
+        Returns whether the registry cancelled the session; if not, the session expires by itself. Raises
+        `RegistryError`.
         """
         nothing = Descriptor(media_type="application/octet-stream", digest=Digest.of(b""), size=0)
         deadline = self._operations.deadline()
@@ -107,7 +112,7 @@ class Blobs:
         return with_retries(upload.try_session, self._operations.settings, deadline)
 
     def upload_bytes(self, repository: str, data: bytes, media_type: str) -> Descriptor:
-        """Bring a small blob to a repository, unless it is there; returns its descriptor."""
+        """Upload a small blob, unless it exists; return its descriptor."""
         descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
         self.upload(repository, descriptor, lambda: io.BytesIO(data))
         return descriptor

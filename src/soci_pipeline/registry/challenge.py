@@ -1,11 +1,11 @@
-"""``WWW-Authenticate``: reading what a registry asks for (RFC 9110 section 11, distribution's token specification)."""
+"""Parser for ``WWW-Authenticate`` challenges (RFC 9110 section 11, distribution's token specification)."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - the grammar's name for a word, not a secret
-# Some servers write URLs without quotes or in single ones, and separate parameters by semicolons or blanks.
+# Some servers write values unquoted or in single quotes, and separate parameters with semicolons or spaces.
 _PARAMETER = re.compile(rf"""\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s,;"']+))(?:\s*[,;]|(?=\s)|\Z)""")
 _SEPARATORS = re.compile(r"[\s,;]*")
 _SCHEME = re.compile(rf"({_TOKEN})(?:\s+|\s*,|\Z)")
@@ -15,14 +15,14 @@ _MAX_HEADER = 8 << 10
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One scheme (in lower case) with its parameters (names in lower case)."""
+    """One authentication scheme and its parameters; the scheme and the names are in lower case."""
 
     scheme: str
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_challenges(header: str) -> tuple[Challenge, ...]:
-    """Every challenge of one header value, in order; what cannot be read is left out up to the next comma."""
+    """Parse all challenges of one header value, in order; skip malformed parts up to the next comma."""
     text, found = header[:_MAX_HEADER], []
     position = _after_separators(text, 0)
     while position < len(text):

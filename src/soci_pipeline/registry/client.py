@@ -1,7 +1,7 @@
-"""The registry client: what a publisher needs of the OCI distribution spec, with faults in mind.
+"""The registry client: the parts of the OCI distribution spec that a publisher needs, with retries.
 
-One client talks to one registry and may be used by many threads. Every method is one operation under one deadline; what
-is temporary is tried again inside it (`ClientSettings`).
+A client is for one registry and is thread-safe. Every method is one operation with one deadline, within which temporary
+errors are retried (`ClientSettings`).
 """
 
 from collections.abc import Mapping
@@ -28,19 +28,19 @@ from soci_pipeline.urls import redacted
 class RegistryClient:
     """A client for one registry (``host[:port]``); repositories are named without the host.
 
-    ``plain_http`` None means https, except on loopback without a ``ca_file``. ``ca_file`` (PEM) is trusted besides the
-    system's authorities. ``permissions`` says for ``pull``, ``push`` and ``delete`` how this registry permits it, for
-    who lacks it.
+    ``plain_http`` None means https, except on loopback without a ``ca_file``. The certificates in ``ca_file`` (PEM)
+    are trusted in addition to the system's. ``permissions`` maps ``pull``, ``push`` and ``delete`` to advice on how to
+    grant that permission in this registry.
     """
 
     blobs: Blobs
-    """Reads and uploads blobs."""
+    """Operations on blobs: read, upload."""
     manifests: Manifests
-    """Reads, pushes and deletes manifests, by tag or digest."""
+    """Operations on manifests, by tag or digest: read, push, delete."""
     tags: Tags
-    """Lists and deletes tags."""
+    """Operations on tags: list, delete."""
     referrers: Referrers
-    """Lists what refers to a manifest."""
+    """Lists of the manifests that refer to a manifest."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class RegistryClient:
 
     @property
     def url(self) -> httpx.URL:
-        """The URL that every request begins with; Docker Hub's has a host of its own."""
+        """Base URL of all requests; for Docker Hub, its host differs from the registry's name."""
         return self._transport.base
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -91,7 +91,7 @@ class RegistryClient:
         self.close()
 
     def ping(self) -> None:
-        """Check that a registry answers there and takes the credentials."""
+        """Check that a registry responds and accepts the credentials."""
         url = self._transport.base
         try:
             self._operations.call(Call("GET", url, frozenset(), OK))

@@ -1,4 +1,4 @@
-"""The connections of one client: TLS with an own certificate authority, one bounded pool, HTTP/1.1."""
+"""The HTTP connections of a client: TLS with an optional private certificate authority, a bounded pool, HTTP/1.1."""
 
 import ssl
 from pathlib import Path
@@ -13,18 +13,18 @@ from soci_pipeline.registry.settings import ClientSettings
 
 
 def is_plain(registry: str, *, ca_file: Path | None) -> bool:
-    """Whether a registry is spoken to without TLS where nobody says so: on loopback, unless an authority is given."""
+    """Whether plain HTTP is the default for a registry: on loopback without a ``ca_file``."""
     return is_local_registry(registry) and ca_file is None
 
 
 def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) -> httpx.Client:
-    """A connection pool. ``ca_file`` (PEM) is trusted besides the system's authorities.
+    """Create a connection pool. The certificates in ``ca_file`` (PEM) are trusted in addition to the system's.
 
-    Proxies come from the environment, but never for this machine's own loopback.
+    Proxies are read from the environment, but never used for loopback.
     """
     limits = httpx.Limits(max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections)
     return HttpClient(
-        # A file that cannot be read is refused at once; the system's authorities may wait.
+        # Load `ca_file` now, so that an unreadable file fails here; the system's authorities are loaded when needed.
         verify=tls_context if ca_file is None else tls_context(ca_file),
         http2=False,
         trust_env=not is_local_registry(registry),
@@ -34,7 +34,10 @@ def connect(registry: str, settings: ClientSettings, *, ca_file: Path | None) ->
 
 
 def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """What a connection trusts: the system's authorities, and those of ``ca_file`` (PEM)."""
+    """Create a TLS context that trusts the system's authorities and those in ``ca_file`` (PEM).
+
+    Raises `InvalidInput` if the file is not readable as PEM.
+    """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file is not None:

@@ -1,8 +1,7 @@
-"""Programs that keep logins for Docker: ``docker-credential-NAME get`` (docker-credential-helpers, "Development").
+"""Docker credential helpers: ``docker-credential-NAME get`` (docker-credential-helpers, "Development").
 
-A helper reads the registry's name from its standard input and answers with JSON on its standard output, also where it
-has nothing: then with a message. Its standard error is for people. What it prints may hold the secret, so nothing of it
-comes into an error.
+A helper reads the registry's name from stdin and writes JSON to stdout, or a message if it has no credentials. Its
+output may contain the secret, so no error message includes any of it.
 """
 
 import json
@@ -19,13 +18,13 @@ from soci_pipeline.machine import programs
 _SECONDS = 60.0
 _MAX_BYTES = 1 << 20
 _NOT_FOUND = "credentials not found"
-# Helpers talk to key rings and agents, many of which fail when they are called at the same time.
+# Helpers call keyrings and agents, many of which fail under concurrent calls.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLogin:
-    """A user with a secret; the user ``<token>`` means that the secret is an identity token."""
+    """A username and a secret; the username ``<token>`` means that the secret is an identity token."""
 
     username: str
     secret: SecretStr
@@ -36,10 +35,10 @@ class StoredLogin:
 
 
 def ask_helper(helper: str, registry: str) -> StoredLogin | None:
-    """The login that a helper keeps for a registry's name or URL, or None.
+    """Return the login that a helper stores for a registry's name or URL, or None.
 
-    Raises `InvalidInput` for a name that is not a helper's, `ToolMissing`, `DeadlineExceeded`, and `CredentialsRefused`
-    for a helper that fails or answers with anything else.
+    Raises `InvalidInput` for an invalid helper name, `ToolMissing`, `DeadlineExceeded`, and `CredentialsRefused` if the
+    helper fails or its output is not valid.
     """
     if not helper.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise InvalidInput(f"not the name of a credential helper: {helper[:100]!r}")
@@ -56,7 +55,7 @@ def ask_helper(helper: str, registry: str) -> StoredLogin | None:
 
 
 def first_json(text: str) -> Any:
-    """The JSON value that a text begins with, as Docker reads it: what follows is ignored. Raises `ValueError`."""
+    """Parse the JSON value at the start of a string; like Docker, ignore what follows it. Raises `ValueError`."""
     try:
         return json.JSONDecoder().raw_decode(text.lstrip())[0]
     except RecursionError:
@@ -64,7 +63,7 @@ def first_json(text: str) -> Any:
 
 
 def json_field(record: Mapping[str, Any], name: str) -> Any:
-    """A field of a JSON object; as for Docker, letters of another case are the same where the exact name is missing."""
+    """Return a field of a JSON object, or None; like Docker, ignore case if there is no exact match."""
     if name in record:
         return record[name]
     return next((record[key] for key in sorted(record) if key.lower() == name.lower()), None)
@@ -92,7 +91,7 @@ def _answer(program: str, registry: str) -> programs.Completed:
 
 
 def _login(answer: Any) -> StoredLogin | None:
-    """The login in a helper's answer; None where one of the two is empty. Raises `ValueError`."""
+    """Return the login in a helper's output, or None if the username or secret is empty; raise `ValueError`."""
     if not isinstance(answer, dict):
         raise ValueError
     user, secret = json_field(answer, "Username"), json_field(answer, "Secret")

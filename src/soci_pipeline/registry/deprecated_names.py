@@ -1,4 +1,4 @@
-"""The names that the client's methods had before it was split into blobs, manifests, tags and referrers."""
+"""Deprecated method names, from before the client was split into blobs, manifests, tags and referrers."""
 
 import operator
 import warnings
@@ -25,16 +25,16 @@ _NEW_NAMES: Final = {
 
 
 def by_deprecated_name(client: object, name: str) -> Any:
-    """The method that once had this name, with a warning; raises `AttributeError` where there was none."""
+    """Return the method that replaces a deprecated name, with a warning; raise `AttributeError` for any other name."""
     if name not in _NEW_NAMES:
         raise AttributeError(f"{type(client).__name__!r} object has no attribute {name!r}")
-    # The caller's line is above `__getattr__` of the client, which calls this function.
+    # The warning must name the caller of the client's `__getattr__`, which calls this function.
     _warn(name, _NEW_NAMES[name], level=4)
     return operator.attrgetter(_NEW_NAMES[name])(client)
 
 
 class CallableReferrers(Referrers):
-    """Also accepts ``client.referrers(...)``, which is now ``client.referrers.list(...)``."""
+    """Also accepts the deprecated ``client.referrers(...)``, now ``client.referrers.list(...)``."""
 
     def __call__(self, repository: str, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
         """List the referrers, with a warning."""

@@ -1,4 +1,4 @@
-"""Downloads of blobs: verified while they are read, resumed by Range where the connection is cut."""
+"""Blob downloads: verified while they are read, resumed with Range requests if the connection is lost."""
 
 import hashlib
 import re
@@ -21,9 +21,9 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)\Z")
 def stream(
     transport: Transport, repository: str, descriptor: Descriptor, deadline: Deadline
 ) -> Generator[bytes, None, None]:
-    """The blob's bytes in pieces; raises `ContentMismatch` at the latest after the last one.
+    """Yield the blob's bytes in chunks; raise `ContentMismatch` after the last one at the latest.
 
-    The reader must not use the bytes before the end was reached without an error.
+    Callers must not use the bytes until the iterator has ended without an error.
     """
     state, offset = hashlib.new(descriptor.digest.algorithm), 0
     failures = FailuresInARow(transport.settings, deadline)
@@ -52,7 +52,7 @@ def stream(
 def read_range(
     transport: Transport, repository: str, digest: Digest, start: int, end: int, deadline: Deadline
 ) -> bytes:
-    """The bytes from ``start`` up to but not including ``end``, in one exchange; not verified."""
+    """Return the bytes from ``start`` up to but not including ``end``, with one request; they are not verified."""
     if end <= start:
         return b""
     call = _call(transport, repository, digest, f"bytes={start}-{end - 1}")
@@ -105,7 +105,10 @@ def _first_byte(response: httpx.Response, wanted: int) -> int:
 
 
 def _chunks(response: httpx.Response, size: int, deadline: Deadline) -> Iterator[bytes]:
-    """The body in pieces of about ``size`` bytes. Each read is held against the deadline: a body may come by drops."""
+    """Yield the body in chunks of about ``size`` bytes.
+
+    The deadline is checked after each read, because a body that arrives slowly never hits the read timeout.
+    """
     held = bytearray()
     with network_errors("GET", response.request.url):
         for piece in response.iter_raw():

@@ -1,7 +1,7 @@
-"""What can go wrong between this library and a registry.
+"""Errors of the registry client.
 
-Every error keeps the spec's code, the HTTP status and the URL without its query and user (both may hold secrets), and
-knows whether the same call may succeed later. Codes: distribution-spec, "Error Codes".
+Every error holds the spec's error code, the HTTP status, the URL without query and user info (both may contain
+secrets), and whether a retry may succeed. Codes: distribution-spec, "Error Codes".
 """
 
 import json
@@ -21,9 +21,9 @@ from soci_pipeline.retry import retry_after_s
 from soci_pipeline.urls import redacted
 
 MAX_ERROR_BYTES = 64 << 10
-"""How much of an error's body is read."""
+"""Maximum number of bytes read from the body of an error response."""
 
-# Harbor and ECR, Artifact Registry, Nexus, Azure: a tag or an image that must not change.
+# Messages about an immutable tag or a locked image, from Harbor and ECR, Artifact Registry, Nexus and Azure.
 _LOCKED = re.compile(r"immutab|does not allow updating|operation is disallowed", re.IGNORECASE)
 _TEMPORARY_CODES = frozenset({"TOOMANYREQUESTS", "UNAVAILABLE"})
 _SHOWN = 300
@@ -31,9 +31,10 @@ _CONTENT = re.compile(r"/v2/(?P<name>.+)/(?P<part>manifests|tags|blobs|referrers
 
 
 class RegistryError(SociPipelineError):
-    """A registry refused a request; ``code`` is the spec's (may be empty), ``retry_after`` is in seconds.
+    """A request to a registry failed.
 
-    ``message`` is what the registry said beside the code.
+    ``code`` and ``message`` are the spec's error code and message from the response (may be empty); ``retry_after`` is
+    in seconds.
     """
 
     exit_code = ExitCode.REGISTRY_REFUSED
@@ -59,40 +60,40 @@ class RegistryError(SociPipelineError):
 
 
 class ManifestUnknown(RegistryError):
-    """The repository has no manifest under that tag or digest (or there is no such repository)."""
+    """The repository has no manifest with that tag or digest, or the repository does not exist."""
 
     default_advice = "Check the repository's name, and the tag or digest."
 
 
 class BlobUnknown(RegistryError):
-    """The repository has no blob of that digest, or a manifest was pushed before what it refers to."""
+    """The repository has no blob with that digest, or a manifest was pushed before the content it refers to."""
 
 
 class RepositoryUnknown(ManifestUnknown):
-    """There is no such repository, and this registry does not make one on the first push."""
+    """The repository does not exist, and this registry does not create it on the first push."""
 
     default_advice = "Create the repository in the registry first, or check its name."
 
 
 class UploadUnknown(RegistryError):
-    """The upload session is gone, or does not take a part at that offset; a new session is the way on."""
+    """The upload session no longer exists or rejects a part at that offset; retry with a new session."""
 
 
 class AccessRefused(RegistryError, CredentialsRefused):
-    """No credentials, or ones that do not permit what was tried."""
+    """Credentials are missing, rejected, or lack permission for the request."""
 
     exit_code = ExitCode.CREDENTIALS
 
 
 class ImmutableTag(RegistryError, TagConflict):
-    """The tag exists with another digest, and the registry does not let it move."""
+    """The tag points at another digest, and the registry does not allow moving it."""
 
     exit_code = ExitCode.TAG_CONFLICT
     default_advice = "Publish under a new tag, or make the tag mutable in the registry's settings."
 
 
 class RegistryUnreachable(RegistryError):
-    """No answer: the name does not resolve, nothing listens, the connection broke, or TLS failed."""
+    """No response: DNS lookup, connection or TLS failed, the connection broke, or a timeout expired."""
 
     exit_code = ExitCode.REGISTRY_UNREACHABLE
     default_advice = "Check the address, and that the registry runs and can be reached from this machine."
@@ -110,11 +111,11 @@ class RegistryUnreachable(RegistryError):
 
 
 class BrokenAnswer(RegistryError):
-    """An answer that breaks the distribution spec or exceeds a bound; it was not used."""
+    """A response violates the distribution spec or exceeds a limit; it was not used."""
 
 
 class ContentMismatch(RegistryError, DamagedContent):
-    """The registry served bytes that are not what their digest or size says."""
+    """The registry served bytes that do not match their digest or size."""
 
     exit_code = ExitCode.DAMAGED_CONTENT
     default_advice = "The copy in the registry, or the way to it, is damaged: publish that content again."
@@ -138,9 +139,10 @@ def from_answer(
     now: float,
     secrets: Collection[str] = (),
 ) -> RegistryError:
-    """The error for an answer that was not expected; ``now`` is the Unix time, for a Retry-After that is a date.
+    """Create the error for an unexpected response.
 
-    ``secrets`` were part of the request: where the answer repeats one, it is left out.
+    ``now`` is the Unix time, needed if Retry-After is a date. ``secrets`` were part of the request; if the response
+    repeats one, it is masked.
     """
     code, message = _first_error(body, secrets)
     address = redacted(url)
@@ -168,14 +170,14 @@ def _advice(kind: type[RegistryError], status: int) -> str | None:
 
 
 def _lacking(kind: type[RegistryError], method: str, address: str) -> str:
-    """What was asked for and is not there, as people call it; empty where the answer does not say that."""
+    """Return a prefix that names the missing repository, manifest or tag, or "" if nothing is known to be missing."""
     found = _CONTENT.search(address)
     if found is None or not issubclass(kind, ManifestUnknown):
         return ""
     name, reference = found["name"], found["reference"]
     if kind is RepositoryUnknown or found["part"] == "tags":
         return f"there is no repository {name}: "
-    # What is put is not there yet: the registry misses something else.
+    # A PUT creates the manifest, so a 404 means that something else is missing.
     if found["part"] != "manifests" or method == "PUT":
         return ""
     return f"{name} has no {'manifest' if ':' in reference else 'tag'} {reference}: "
@@ -209,8 +211,7 @@ def _first_error(body: bytes, secrets: Collection[str]) -> tuple[str, str]:
 
 
 def _shown(text: str, secrets: Collection[str]) -> str:
-    # What a registry says ends up in terminals and logs: what it was sent in confidence is left out, and so are control
-    # characters.
+    # Registry messages are printed to terminals and logs, so mask secrets and replace control characters.
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return "".join(letter if letter.isprintable() else " " for letter in text)[:_SHOWN].strip()

@@ -19,7 +19,7 @@ from soci_pipeline.registry.transport import Answer, Call, is_size
 from soci_pipeline.urls import redacted
 
 _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
-# Some servers do not know what they serve.
+# Some servers send a generic type for manifests.
 _GENERIC = frozenset({"", "application/json", "application/octet-stream", "text/html", "text/plain"})
 _CREATED = 201
 _ALGORITHMS = frozenset({SHA256, "sha512"})
@@ -33,7 +33,7 @@ class Manifests:
         self._referrers = Referrers(operations, self)
 
     def head(self, repository: str, reference: str | Digest) -> Descriptor | None:
-        """The descriptor of a manifest by tag or digest; None where there is none."""
+        """Return the descriptor of a manifest by tag or digest, or None if it does not exist."""
         call = self._request("HEAD", repository, reference)
         try:
             answer = self._operations.head(call, doubt=self._doubt(repository, reference))
@@ -42,7 +42,7 @@ class Manifests:
             return None
 
     def get(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]:
-        """A manifest by tag or digest, verified; raises `ManifestUnknown`, `ContentMismatch`."""
+        """Return a manifest by tag or digest, verified; raise `ManifestUnknown`, `ContentMismatch`."""
         answer = self._operations.call(
             self._request("GET", repository, reference),
             limit=MAX_MANIFEST_BYTES,
@@ -56,9 +56,10 @@ class Manifests:
         return Descriptor(media_type=media_type, digest=digest, size=len(answer.body)), answer.body
 
     def put(self, repository: str, reference: str | Digest, data: bytes, media_type: str) -> Descriptor:
-        """Push a manifest under a tag or its digest; a referrer is listed under the fallback tag where there is no API.
+        """Push a manifest under a tag or its digest.
 
-        Raises `BlobUnknown` where the registry misses what it refers to, `ImmutableTag` where the tag may not move.
+        A referrer is also added to the fallback tag if the registry has no referrers API. Raises `BlobUnknown` if the
+        registry lacks content that the manifest refers to, `ImmutableTag` if the tag must not move.
         """
         algorithm = reference.algorithm if isinstance(reference, Digest) else SHA256
         descriptor = Descriptor(media_type=media_type, digest=Digest.of(data, algorithm), size=len(data))
@@ -77,7 +78,7 @@ class Manifests:
         )
         headers = self._put(call, repository, reference, descriptor)
         stored = headers.get("docker-content-digest") or descriptor.digest
-        # A registry may name a manifest by its own algorithm.
+        # A registry may return a digest of another algorithm, which cannot be compared.
         is_comparable = stored.partition(":")[0] not in _ALGORITHMS - {algorithm}
         if is_comparable and stored != descriptor.digest:
             raise BrokenAnswer(f"{repository} stored {stored[:100]} where {descriptor.digest} was sent")
@@ -102,7 +103,7 @@ class Manifests:
                 raise BrokenAnswer(reason, status=answer.status, url=where)
             return answer.headers
         except RegistryError:
-            # The answer to an earlier try may have been lost, and what it did stands.
+            # An earlier attempt may have succeeded although its response was lost.
             if tries > 1 and self._stands(repository, reference, descriptor):
                 return httpx.Headers()
             raise
@@ -120,8 +121,8 @@ class Manifests:
         return False
 
     def delete(self, repository: str, reference: str | Digest) -> None:
-        """Delete a manifest by digest (all its tags go too), or one tag; raises `ManifestUnknown`."""
-        # From here on "not found" is meant, whatever was pushed a moment ago.
+        """Delete a manifest by digest, with all its tags, or one tag; raise `ManifestUnknown`."""
+        # After a deletion, "not found" is final even if the manifest was pushed recently.
         self._operations.recent.forget(repository)
         url = self._url(repository, reference)
         self._operations.call(Call("DELETE", url, scopes.delete(repository), frozenset({202, 200, 204})))
@@ -166,7 +167,7 @@ def _media_type(answer: Answer) -> str:
 
 
 def _kind_of(data: bytes, served: str) -> str:
-    """The media type of a manifest that neither it nor the server names, by its fields."""
+    """Guess the media type from the manifest's fields, for a manifest without one from a server that sends none."""
     try:
         fields: Any = json.loads(data)
         lists, has_config = "manifests" in fields, "config" in fields

@@ -1,4 +1,4 @@
-"""What all parts of the client share: one operation under one deadline, tried again while a fault is temporary."""
+"""Shared by all parts of the client: operations with one deadline each, retried while errors are temporary."""
 
 import threading
 import time
@@ -12,16 +12,16 @@ from soci_pipeline.retry import Deadline, with_retries
 
 OK = frozenset({200})
 Doubt = Callable[[SociPipelineError], bool]
-"""Whether an error that calls itself lasting is worth another try."""
+"""Predicate: whether to retry an error that is not marked as temporary."""
 
 
 def no_doubt(_error: SociPipelineError) -> bool:
-    """Take every error at its word."""
+    """Return False: retry only temporary errors."""
     return False
 
 
 class RecentPushes:
-    """What one client has just pushed: a registry that is consistent only eventually may not find it yet."""
+    """What one client has recently pushed; an eventually consistent registry may not find it yet."""
 
     def __init__(self, settle_time: float) -> None:
         self._settle_time = settle_time
@@ -29,7 +29,7 @@ class RecentPushes:
         self._lock = threading.Lock()
 
     def add(self, repository: str, *names: str) -> None:
-        """Remember digests and tags that were pushed to a repository."""
+        """Record digests and tags that were pushed to a repository."""
         now = time.monotonic()
         with self._lock:
             self._until = {key: until for key, until in self._until.items() if until > now}
@@ -37,18 +37,18 @@ class RecentPushes:
                 self._until[repository, name] = now + self._settle_time
 
     def forget(self, repository: str) -> None:
-        """Doubt nothing of a repository any more."""
+        """Drop all recorded pushes to a repository."""
         with self._lock:
             self._until = {key: until for key, until in self._until.items() if key[0] != repository}
 
     def has(self, repository: str, name: str = "") -> bool:
-        """Whether that name, or anything at all, was pushed to a repository lately."""
+        """Whether ``name``, or anything if it is empty, was recently pushed to a repository."""
         with self._lock:
             return self._until.get((repository, name), 0.0) > time.monotonic()
 
 
 class Operations:
-    """Runs the requests of one client; threads share it."""
+    """Runs the requests of one client; thread-safe."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -56,17 +56,17 @@ class Operations:
         self.recent = RecentPushes(self.settings.settle_time)
 
     def url(self, path: str, **query: str) -> httpx.URL:
-        """The URL of a path below ``/v2/``."""
+        """Return the URL of a path below ``/v2/``."""
         return self.transport.url(path, **query)
 
     def deadline(self, size: int = 0, stop: threading.Event | None = None) -> Deadline:
-        """The deadline of an operation that moves ``size`` bytes; setting ``stop`` ends it early."""
+        """Return the deadline of an operation that transfers ``size`` bytes; setting ``stop`` ends it early."""
         return Deadline(self.settings.deadline + size / self.settings.slowest_rate, stop=stop)
 
     def call(
         self, call: Call, *, limit: int = 64 << 10, doubt: Doubt = no_doubt, deadline: Deadline | None = None
     ) -> Answer:
-        """Send a request and read at most ``limit`` bytes of its answer."""
+        """Send a request with retries and read its response, at most ``limit`` bytes."""
         end = deadline or self.deadline()
         return with_retries(
             lambda: self.transport.call(call, end, limit=limit),
@@ -76,7 +76,7 @@ class Operations:
         )
 
     def head(self, call: Call, *, doubt: Doubt = no_doubt) -> Answer:
-        """Send a HEAD request."""
+        """Send a HEAD request with retries."""
         end = self.deadline()
         return with_retries(
             lambda: self.transport.head(call, end),

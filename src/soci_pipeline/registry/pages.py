@@ -1,4 +1,4 @@
-"""Lists that a registry answers page by page, with bounds against those that never come to an end."""
+"""Pagination of registry lists, with limits against lists that never end."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,16 @@ _MAX_LINK = 8 << 10
 _MAX_PAGES = 1000
 _PAGE_BYTES = 8 << 20
 _LIST_BYTES = 64 << 20
-# Quay once sent the URL without its brackets. It is matched without backtracking, which is quadratic for a long one.
+# Quay once sent the URL without angle brackets. The possessive quantifier prevents quadratic backtracking on long URLs.
 _LINK = re.compile(r"\s*(?:<([^<>]{1,4096})>|([^\s<>;]{1,4096}+))((?:\s*;[^;,]*)*)(?:,|\Z)")
 _IS_NEXT = re.compile(r";\s*rel\s*=\s*[\"']?(?:[^\"';]*\s)?next\b", re.IGNORECASE)
 
 
 def pages(operations: Operations, first: httpx.URL, repository: str) -> Iterator[Answer]:
-    """The pages of a list, all under one deadline."""
+    """Yield the pages of a list, all within one deadline.
+
+    Raises `BrokenAnswer` for a list that repeats a page, exceeds a limit, or has an invalid pagination link.
+    """
     url: httpx.URL | None = first
     seen: set[str] = set()
     deadline, size = operations.deadline(), 0
@@ -39,7 +42,7 @@ def pages(operations: Operations, first: httpx.URL, repository: str) -> Iterator
 
 
 def _following(operations: Operations, answer: Answer, first: httpx.URL) -> httpx.URL | None:
-    """The URL of the page after this one; None after the last."""
+    """Return the URL of the next page, or None after the last."""
     link = _next_link(answer.headers.get("link", ""))
     if not link:
         return None
@@ -53,6 +56,6 @@ def _following(operations: Operations, answer: Answer, first: httpx.URL) -> http
 
 
 def _next_link(header: str) -> str | None:
-    """The URL of the next page in a Link header (RFC 8288), which may hold several links."""
+    """Return the URL with ``rel="next"`` from a Link header (RFC 8288), or None."""
     links = (match for match in _LINK.finditer(header[:_MAX_LINK]) if _IS_NEXT.search(match.group(3)))
     return next((match.group(1) or match.group(2) for match in links), None)

@@ -1,4 +1,4 @@
-"""Pulls a graph from a registry into a layout, every byte verified."""
+"""Pulls a manifest graph from a registry into an OCI layout and verifies every byte."""
 
 import contextvars
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ def pull_graph(
     platforms: Sequence[Platform] | None = None,
     jobs: int = 4,
 ) -> Descriptor:
-    """Fetch a manifest or index with everything below it; returns its descriptor (``index.json`` is not touched).
+    """Fetch a manifest or index with everything it refers to; return its descriptor.
 
-    With ``platforms``, an index is reduced to those images and what belongs to them (attestations, SOCI indexes), and
-    the descriptor is the reduced index's. Raises `PlatformMismatch` where one of them is not in it, `ManifestUnknown`,
-    `ContentMismatch`.
+    ``index.json`` is not changed. With ``platforms``, an index is reduced to those images with their attestations and
+    SOCI indexes, and the descriptor is that of the reduced index. Raises `PlatformMismatch` if it lacks one of the
+    platforms, `ManifestUnknown`, `ContentMismatch`.
     """
     root, data = client.manifests.get(repository, reference)
     document = parse(data, media_type=root.media_type)
@@ -43,13 +43,13 @@ def pull_graph(
     pull = _Pull(client, repository, layout)
     pull.manifests(document)
     _fetch(client, repository, list(pull.blobs.values()), layout, jobs)
-    # The root comes last, so that an interrupted pull leaves nothing that looks whole.
+    # Add the root last, so that an interrupted pull does not look complete.
     return layout.add_bytes(data, root.media_type)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pull:
-    """The manifests of one graph go into ``layout``, each once; ``blobs`` are what they refer to."""
+    """Pulls the manifests of one graph into ``layout``, each once, and collects the ``blobs`` they refer to."""
 
     client: RegistryClient
     repository: str
@@ -58,7 +58,7 @@ class _Pull:
     seen: set[Digest] = field(default_factory=set)
 
     def manifests(self, document: ImageManifest | ImageIndex, depth: int = 0) -> None:
-        """Fetch everything below a document that is a manifest itself."""
+        """Fetch all manifests below a document."""
         if depth > MAX_DEPTH:
             raise InvalidInput(f"an image index of {self.repository} is nested deeper than {MAX_DEPTH}")
         if isinstance(document, ImageIndex):

@@ -1,7 +1,7 @@
-"""Pushes a graph out of a layout: children before parents, the largest blobs first, the tag last of all.
+"""Pushes a manifest graph from an OCI layout: children before parents, the largest blobs first, the tag last.
 
-What the registry has already is not sent again, so a push can be repeated after any fault. A push that fails or is
-interrupted gives its uploads up; it leaves blobs and manifests without a tag, which harm nobody.
+Content that the registry already has is not sent again, so a push can be repeated after any failure. A push that fails
+or is interrupted cancels its uploads and leaves only untagged blobs and manifests, which do no harm.
 """
 
 import contextvars
@@ -23,7 +23,7 @@ _MANIFESTS = IMAGE_INDEXES | IMAGE_MANIFESTS
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What a push did; bytes count blobs and manifests, what was there already is skipped."""
+    """Result of a push. Bytes count blobs and manifests; skipped content was already in the registry."""
 
     root: Descriptor
     bytes_uploaded: int
@@ -33,7 +33,7 @@ class PushReport:
 
 
 class _Tally:
-    """What has been dealt with; its bytes go to ``advance``, skipped ones included."""
+    """Records uploaded and skipped content and reports the bytes of both to ``advance``."""
 
     def __init__(self, advance: Advance) -> None:
         self.moved = advance
@@ -42,7 +42,7 @@ class _Tally:
         self.skipped: list[Descriptor] = []
 
     def settle(self, node: Descriptor, *, uploaded: bool, reported: int) -> None:
-        """A blob or manifest is there; ``reported`` of its bytes have gone through `moved` already."""
+        """Record that a blob or manifest is in the registry; ``reported`` of its bytes were already sent to `moved`."""
         with self._lock:
             (self.uploaded if uploaded else self.skipped).append(node)
         self.moved(node.size - reported)
@@ -84,7 +84,7 @@ class _Push:
         tally.settle(node, uploaded=not there, reported=0)
 
     def _is_listed(self, node: Descriptor, data: bytes) -> bool:
-        """Whether a referrer can be found; a push that was killed may have left it without its entry."""
+        """Whether a referrer is listed under its subject; a killed push may have left it without its entry."""
         found = subject_of(data, node.media_type)
         if found is None:
             return True
@@ -101,10 +101,10 @@ def push_graph(
     jobs: int = 4,
     extra_roots: Sequence[Descriptor] = (),
 ) -> PushReport:
-    """Push ``root`` with everything below it, and ``extra_roots`` (referrers such as v1 SOCI indexes) after it.
+    """Push ``root`` and ``extra_roots`` (referrers such as v1 SOCI indexes) with everything below them.
 
-    Every manifest goes by digest; ``tag`` is pointed at ``root`` when all else is there. ``jobs`` blobs go at once.
-    Raises what the client raises; the tag has not moved then.
+    All manifests are pushed by digest; ``tag`` is pointed at ``root`` after everything else. ``jobs`` is the number of
+    parallel blob uploads. Raises what the client raises; a failure before the last step leaves the tag unchanged.
     """
     nodes = _graph(layout, (root, *extra_roots))
     blobs = [node for node in nodes if node.media_type not in _MANIFESTS]
@@ -113,7 +113,7 @@ def push_graph(
     with meter("push", sum(node.size for node in nodes)) as advance:
         tally = _Tally(advance)
         _side_by_side(push, sorted(blobs, key=lambda node: node.size, reverse=True), tally, jobs)
-        # A referrer is a part of what the tag promises, so the tag comes after it too.
+        # Users of the tag expect its referrers, so push them before the tag.
         for node in manifests:
             if node.digest != root.digest or tag is None:
                 push.manifest(node, tally)
@@ -130,7 +130,7 @@ def push_graph(
 
 
 def _graph(layout: Layout, roots: Iterable[Descriptor]) -> list[Descriptor]:
-    """Each node once, children before parents; layers that no registry holds are left out where they are absent."""
+    """Return each node once, children before parents, without absent layers that may be stored elsewhere."""
     found: dict[Digest, Descriptor] = {}
     for root in roots:
         for node in layout.walk(root):
@@ -145,7 +145,7 @@ def _side_by_side(push: _Push, blobs: Sequence[Descriptor], tally: _Tally, jobs:
     with ThreadPoolExecutor(max_workers=max(1, min(jobs, len(blobs))), thread_name_prefix="push") as pool:
         futures: list[Future[None]] = []
         try:
-            # The logger of a run lives in the context, which threads do not inherit.
+            # The run's logger is in the context, which threads do not inherit.
             futures += [pool.submit(contextvars.copy_context().run, push.blob, node, tally) for node in blobs]
             wait(futures, return_when=FIRST_EXCEPTION)
             failed = [future for future in futures if future.done() and future.exception() is not None]

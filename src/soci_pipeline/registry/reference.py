@@ -1,8 +1,8 @@
-"""Image references: ``registry/repository[:tag][@digest]``, read as Docker reads them.
+"""Image references: ``registry/repository[:tag][@digest]``, parsed like Docker does.
 
 Grammar: distribution's reference package and the distribution spec ("Pulling manifests"). A name without a registry is
-Docker Hub's, and one without a folder there lies in ``library/``; so ``str()`` writes the full form, and `parse` takes
-that back.
+on Docker Hub, and a single-component name there is in ``library/``. ``str()`` returns the full form, which `parse`
+accepts.
 """
 
 import re
@@ -31,28 +31,28 @@ _ADVICE = "Write it as registry/repository:tag, for example registry.example.com
 
 
 def is_tag(text: str) -> bool:
-    """Whether the text can be a tag: up to 128 letters, digits, ``_``, ``.``, ``-``, not starting with the last two."""
+    """Whether a string is a valid tag: 1 to 128 of ``[A-Za-z0-9_.-]``, not starting with ``.`` or ``-``."""
     return _TAG.match(text) is not None
 
 
 def is_repository(text: str) -> bool:
-    """Whether the text can be a repository's name in a registry (without the host)."""
+    """Whether a string is a valid repository name (without the host)."""
     return len(text) <= _MAX_NAME and _REPOSITORY.match(text) is not None
 
 
 def is_registry(text: str) -> bool:
-    """Whether the text is a registry's ``host[:port]``."""
+    """Whether a string is a valid registry name, ``host[:port]``."""
     return _REGISTRY.match(text) is not None and _port(text) <= _MAX_PORT
 
 
 def canonical_registry(registry: str) -> str:
-    """The one spelling of ``host[:port]``: lower case, and one name for Docker Hub."""
+    """Normalize ``host[:port]``: lower case, and one name for Docker Hub."""
     lower = registry.lower()
     return DOCKER_HUB if lower in _HUB_NAMES else lower
 
 
 def hostname(registry: str) -> str:
-    """The host of ``host[:port]``; an IPv6 address keeps its brackets."""
+    """Return the host of ``host[:port]``; an IPv6 address keeps its brackets."""
     if registry.startswith("["):
         return registry.partition("]")[0] + "]"
     return registry.partition(":")[0]
@@ -63,13 +63,16 @@ def _port(registry: str) -> int:
 
 
 def is_local_registry(registry: str) -> bool:
-    """Whether ``host[:port]`` names this machine's loopback by its own name (127.*, localhost, ::1)."""
+    """Whether ``host[:port]`` is loopback by name (127.*, localhost, ::1); no DNS lookup."""
     return _LOOPBACK.match(hostname(registry)) is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ImageReference:
-    """Where an image is, or shall be: a registry, a repository in it, and a tag or digest or neither."""
+    """Location of an image: registry, repository, and optionally a tag and a digest.
+
+    Raises `InvalidInput` for an invalid registry, repository or tag.
+    """
 
     registry: str
     repository: str
@@ -87,7 +90,7 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a reference; raises `InvalidInput` where it is none."""
+        """Parse a reference; raise `InvalidInput` if it is not valid."""
         if "://" in text:
             raise InvalidInput(f"not an image reference: {text[:200]!r}", advice=f"Leave the scheme out. {_ADVICE}")
         if not text.strip():
@@ -105,24 +108,24 @@ class ImageReference:
 
     @property
     def name(self) -> str:
-        """Registry and repository: what all tags of the image share."""
+        """Registry and repository, without tag and digest."""
         return f"{self.registry}/{self.repository}"
 
     @property
     def target(self) -> "str | Digest | None":
-        """The digest where there is one (it says more than a tag), else the tag."""
+        """The digest if there is one, otherwise the tag, otherwise None."""
         return self.digest or self.tag
 
     def with_tag(self, tag: str) -> "ImageReference":
-        """The same repository under a tag, without a digest."""
+        """Return the reference with this tag and no digest."""
         return replace(self, tag=tag, digest=None)
 
     def with_digest(self, digest: Digest) -> "ImageReference":
-        """The same repository by digest, without a tag."""
+        """Return the reference with this digest and no tag."""
         return replace(self, tag=None, digest=digest)
 
     def without_target(self) -> "ImageReference":
-        """The repository alone."""
+        """Return the reference without tag and digest."""
         return replace(self, tag=None, digest=None)
 
     def __str__(self) -> str:

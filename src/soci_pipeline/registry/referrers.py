@@ -1,8 +1,8 @@
-"""What refers to a manifest: the referrers API, and the tag that stands in for it where a registry has none.
+"""Referrers of a manifest: the referrers API, and the fallback tag for registries without it.
 
-distribution-spec, "Listing Referrers" and "Referrers Tag Schema". The tag is a list that every writer reads, changes
-and writes back without a lock; so it is read again after each write, and an entry that another writer lost is put
-back.
+distribution-spec, "Listing Referrers" and "Referrers Tag Schema". All writers read, modify and write the list under the
+fallback tag without a lock. Therefore it is read again after each write, and an entry that another writer has
+overwritten is added again.
 """
 
 import json
@@ -29,7 +29,7 @@ _WITHOUT_API = frozenset({400, 404, 405, 406, 501})
 
 
 class ManifestStore(Protocol):
-    """The part of the client's manifests that the fallback tag needs."""
+    """The methods of `Manifests` that the fallback tag needs."""
 
     def get(self, repository: str, reference: str | Digest) -> tuple[Descriptor, bytes]: ...
 
@@ -37,27 +37,27 @@ class ManifestStore(Protocol):
 
 
 class Referrers:
-    """What refers to the manifests of one registry, by repository and digest."""
+    """The referrers of the manifests in one registry, by repository and digest."""
 
     def __init__(self, operations: Operations, manifests: ManifestStore) -> None:
         self._operations = operations
         self._manifests = manifests
 
     def list(self, repository: str, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
-        """The manifests that refer to a digest: by the API, or the fallback tag where there is no API."""
+        """List the manifests that refer to a digest, with the API, or the fallback tag if there is no API."""
         query = {"artifactType": artifact_type} if artifact_type else {}
         url = self._operations.url(f"{repository}/referrers/{digest}", **query)
         try:
             listed = self._all_pages(url, repository)
         except RegistryError as error:
-            # A web page or another document with status 200 means that there is no such API either.
+            # Status 200 with an HTML page or another document also means that there is no such API.
             if error.status not in _WITHOUT_API and not isinstance(error, NotAList):
                 raise
             listed = read_fallback(self._manifests, repository, digest).manifests
         return of_type(listed, artifact_type)
 
     def add(self, repository: str, descriptor: Descriptor, data: bytes) -> None:
-        """List a pushed manifest under its subject, if it has one and the registry does not list it by itself."""
+        """Add a pushed manifest to the fallback tag of its subject, unless it has no subject or is already listed."""
         found = subject_of(data, descriptor.media_type)
         if found is None:
             return
@@ -82,12 +82,12 @@ class Referrers:
 
 
 def fallback_tag(subject: Digest) -> str:
-    """The tag that lists the referrers of a digest: at most 64 of its digits."""
+    """Return the fallback tag that lists the referrers of a digest, with at most 64 digits of it."""
     return f"{subject.algorithm}-{subject.hex[:64]}"
 
 
 def entry_of(document: ImageManifest | ImageIndex, descriptor: Descriptor) -> Descriptor:
-    """A manifest as the list of referrers shows it: with its artifact type and its own annotations."""
+    """Return a manifest's entry in a list of referrers, with its artifact type and annotations."""
     config_type = document.config.media_type if isinstance(document, ImageManifest) else ""
     return Descriptor(
         media_type=descriptor.media_type,
@@ -99,7 +99,7 @@ def entry_of(document: ImageManifest | ImageIndex, descriptor: Descriptor) -> De
 
 
 def subject_of(data: bytes, media_type: str) -> tuple[Digest, ImageManifest | ImageIndex] | None:
-    """The digest that a manifest refers to, with the document; None where it refers to nothing."""
+    """Return the digest of a manifest's subject and the parsed manifest, or None if it has no subject or is invalid."""
     try:
         document = parse(data, media_type=media_type)
     except InvalidInput:
@@ -108,16 +108,16 @@ def subject_of(data: bytes, media_type: str) -> tuple[Digest, ImageManifest | Im
 
 
 def of_type(entries: Iterable[Descriptor], artifact_type: str | None) -> tuple[Descriptor, ...]:
-    """The entries of one artifact type, or all."""
+    """Return the entries of one artifact type, or all if it is None."""
     return tuple(entry for entry in entries if artifact_type in (None, entry.artifact_type))
 
 
 class NotAList(BrokenAnswer):
-    """A successful answer that lists nothing: a web page, or a document of another kind. The API is missing."""
+    """A successful response that is not a list of referrers, for example an HTML page: there is no referrers API."""
 
 
 def read_page(data: bytes, *, url: str) -> tuple[Descriptor, ...]:
-    """The entries of one answer of the referrers API; raises `NotAList`, or `BrokenAnswer` for a list with faults."""
+    """Parse one response of the referrers API; raise `NotAList`, or `BrokenAnswer` for an invalid list."""
     if not _lists(data):
         raise NotAList(f"{redacted(url)} did not answer with a list of referrers", url=url)
     try:
@@ -134,13 +134,13 @@ def _lists(data: bytes) -> bool:
 
 
 def read_fallback(manifests: ManifestStore, repository: str, subject: Digest) -> ImageIndex:
-    """The list under the fallback tag; an empty one where there is no such tag."""
+    """Return the list under the fallback tag, empty if there is no such tag; raise `BrokenAnswer` if it is invalid."""
     try:
         descriptor, data = manifests.get(repository, fallback_tag(subject))
     except ManifestUnknown:
         return ImageIndex()
     if descriptor.digest == subject:
-        # GitLab reads the tag as the digest, so it serves the subject itself.
+        # GitLab resolves the fallback tag as a digest, so it returns the subject itself.
         return ImageIndex()
     try:
         return parse_image_index(data, media_type=descriptor.media_type)
@@ -151,14 +151,17 @@ def read_fallback(manifests: ManifestStore, repository: str, subject: Digest) ->
 def add_to_fallback(
     manifests: ManifestStore, repository: str, subject: Digest, entry: Descriptor, settings: Attempts
 ) -> None:
-    """Put an entry into the list under the fallback tag and see that it stays there."""
+    """Add an entry to the list under the fallback tag, again if another writer overwrites it.
+
+    Raises a temporary `RegistryError` if the entry is still missing after the last attempt.
+    """
     for attempt in range(_ROUNDS):
         current = read_fallback(manifests, repository, subject)
         if any(listed.digest == entry.digest for listed in current.manifests):
             return
         changed = current.replaced(manifests=(*current.manifests, entry))
         manifests.put(repository, fallback_tag(subject), changed.encode(), changed.media_type)
-        # Another writer that read before this one wrote needs a moment to do its damage.
+        # Another writer may have read the old list and may overwrite this one, so wait before the next check.
         time.sleep(settings.backoff(attempt))
     if all(listed.digest != entry.digest for listed in read_fallback(manifests, repository, subject).manifests):
         raise RegistryError(

@@ -4,22 +4,22 @@ from collections.abc import Iterable
 
 
 def pull(repository: str) -> frozenset[str]:
-    """What reading a repository needs."""
+    """Return the scope for reading from a repository."""
     return frozenset({f"repository:{repository}:pull"})
 
 
 def push(repository: str) -> frozenset[str]:
-    """What writing to a repository needs."""
+    """Return the scope for writing to a repository."""
     return frozenset({f"repository:{repository}:pull,push"})
 
 
 def delete(repository: str) -> frozenset[str]:
-    """What deleting in a repository needs."""
+    """Return the scope for deleting from a repository."""
     return frozenset({f"repository:{repository}:delete,pull"})
 
 
 def object_of(scopes: Iterable[str]) -> tuple[str, str] | None:
-    """What a call with these scopes does to which repository: ``delete``, ``push`` or else ``pull``; None for none."""
+    """Return the strongest action (``delete``, ``push``, ``pull``) in these scopes and its repository, or None."""
     actions = {resource: wanted.split(",") for resource, _, wanted in (scope.rpartition(":") for scope in scopes)}
     for action in ("delete", "push", "pull"):
         for resource in sorted(actions):
@@ -29,7 +29,7 @@ def object_of(scopes: Iterable[str]) -> tuple[str, str] | None:
 
 
 def merged(scopes: Iterable[str]) -> tuple[str, ...]:
-    """One scope for each resource, with the actions of all; sorted."""
+    """Merge the scopes into one per resource, with resources and actions sorted."""
     actions: dict[str, set[str]] = {}
     for scope in scopes:
         resource, _, wanted = scope.rpartition(":")
@@ -38,9 +38,9 @@ def merged(scopes: Iterable[str]) -> tuple[str, ...]:
 
 
 def as_written(scopes: Iterable[str], written: str) -> tuple[str, ...]:
-    """The scopes of `merged`, each as ``written`` (a challenge's ``scope``) spells it where it holds the same actions.
+    """Return the scopes of `merged`, each spelled as in ``written`` (a challenge's ``scope``) if the actions are equal.
 
-    Some token servers compare the text, so the order of the actions counts.
+    Some token servers compare scopes as strings, so the order of the actions matters.
     """
     spellings = {merged({scope})[0]: scope for scope in written.split() if scope.count(":") > 1}
     return tuple(spellings.get(scope, scope) for scope in merged(scopes))

@@ -1,4 +1,4 @@
-"""Whether the tags of a repository may move: the four modes of Amazon ECR, the first of which is every registry's."""
+"""Tag mutability of a repository: the four modes of Amazon ECR. Other registries only have the first."""
 
 import fnmatch
 import re
@@ -12,7 +12,7 @@ from soci_pipeline.errors import InvalidInput
 
 
 class MutabilityMode(StrEnum):
-    """Whether the tags of a repository may move, in Amazon ECR's words (API reference, PutImageTagMutability)."""
+    """Tag mutability modes as named by Amazon ECR (API reference, PutImageTagMutability)."""
 
     MUTABLE = "MUTABLE"
     IMMUTABLE = "IMMUTABLE"
@@ -21,7 +21,7 @@ class MutabilityMode(StrEnum):
 
 
 class TagMutability(BaseModel):
-    """The rule of one repository. ``filters`` name the excluded tags; ``*`` in them stands for any characters."""
+    """Tag mutability of one repository. ``filters`` match the excluded tags; ``*`` matches any characters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,14 +38,14 @@ class TagMutability(BaseModel):
 
     @classmethod
     def of(cls, mode: str, filters: Iterable[str] = ()) -> Self:
-        """From the words of an ECR repository; raises `InvalidInput` for an unknown mode or filter."""
+        """Create it from the settings of an ECR repository; raise `InvalidInput` for an unknown mode or filter."""
         try:
             return cls(mode=MutabilityMode(mode), filters=tuple(filters))
         except ValueError as error:
             raise InvalidInput(f"not a tag mutability of a repository: {error!s:.300}") from error
 
     def allows_moving(self, tag: str) -> bool:
-        """Whether the tag may be written over with another digest."""
+        """Whether the tag may be moved to another digest."""
         excluded = any(_matches(each, tag) for each in self.filters)
         match self.mode:
             case MutabilityMode.MUTABLE:
@@ -59,5 +59,5 @@ class TagMutability(BaseModel):
 
 
 def _matches(wildcard: str, tag: str) -> bool:
-    # fnmatch never backtracks over a `*`; a filter has none of its other wildcards.
+    # fnmatch does not backtrack over `*`, and filters cannot contain its other wildcards.
     return fnmatch.fnmatchcase(tag, wildcard)

@@ -15,14 +15,14 @@ _MAX_TAGS = 200_000
 
 
 class Tags:
-    """The tags of one registry, by repository. `Manifests` reads and writes what a tag points at."""
+    """The tags of one registry, by repository. To read or move a tag, use `Manifests`."""
 
     def __init__(self, operations: Operations, manifests: Manifests) -> None:
         self._operations = operations
         self._manifests = manifests
 
     def list(self, repository: str) -> tuple[str, ...]:
-        """Every tag of a repository; raises `ManifestUnknown` where there is no such repository."""
+        """List all tags of a repository; raise `ManifestUnknown` if the repository does not exist."""
         tags: dict[str, None] = {}
         count = 0
         for answer in pages(self._operations, self._operations.url(f"{repository}/tags/list"), repository):
@@ -34,16 +34,16 @@ class Tags:
         return tuple(tags)
 
     def delete(self, repository: str, tag: str) -> None:
-        """Delete one tag; the manifest stays. Registries may refuse it (`RegistryError`, code UNSUPPORTED)."""
+        """Delete one tag; the manifest stays. Some registries do not support it (`RegistryError`, code UNSUPPORTED)."""
         self._manifests.delete(repository, tag)
 
 
 def _tags(answer: Answer) -> list[str]:
     try:
         document: Any = json.loads(answer.body)
-        # A repository without tags: null, or no list at all beside the name.
+        # For a repository without tags, registries send null or omit the list.
         listed: Any = (document.get("tags") if "name" in document else document["tags"]) or []
-        # What no reference can name is no tag, and would be something else in an address.
+        # Skip invalid tags: no reference can name them, and in a URL they would mean something else.
         return [tag for tag in listed if isinstance(tag, str) and is_tag(tag)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         where = redacted(str(answer.url))

@@ -1,7 +1,7 @@
-"""One HTTP exchange with a registry: authorization, redirects, bounds and the error tree. Knows no endpoints.
+"""One HTTP request to a registry: authorization, redirects, limits and errors. Independent of the endpoints.
 
-URLs that come from the registry (Location, Link) are joined to the request's own and checked. Authorization goes to the
-registry alone, never to another host that it redirects to.
+URLs from the registry (Location, Link) are resolved against the request's URL and checked. The Authorization header is
+sent only to the registry, never to another host that it redirects to.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from soci_pipeline.retry import Deadline
 from soci_pipeline.urls import address, is_same_origin, over_tls, redacted
 
 Body = Callable[[], Iterable[bytes]]
-"""Makes the body anew for each try."""
+"""Creates the request body, once per attempt."""
 
 _HUB_HOST = "registry-1.docker.io"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -39,9 +39,9 @@ _MAX_REDIRECTS = 5
 _MAX_LOGINS = 2
 _MAX_LOCATION = 8 << 10
 _MAX_DIGITS = 18
-# 500: Nexus 3.96, for every manifest.
+# 500: Nexus 3.96, for a HEAD of any manifest.
 _NO_HEAD = frozenset({405, 500, 501})
-# A storage service answers so to a HEAD request under a URL that was signed for GET.
+# Storage services return these for a HEAD request to a URL that was signed for GET.
 _OTHER_SIGNATURE = frozenset({400, 403})
 # As in ECR's "Your authorization token has expired".
 _EXPIRED = re.compile(r"token[^.]*\bexpired\b|expired[ _-]?token", re.IGNORECASE)
@@ -49,7 +49,7 @@ _EXPIRED = re.compile(r"token[^.]*\bexpired\b|expired[ _-]?token", re.IGNORECASE
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response whose body was read."""
+    """A response with its complete body."""
 
     status: int
     headers: httpx.Headers
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request before its authorization. ``length`` is the body's size; ``expect`` are the statuses that are fine."""
+    """A request without its Authorization header; ``length`` is the body's size, ``expect`` the successful statuses."""
 
     method: str
     url: httpx.URL
@@ -71,7 +71,7 @@ class Call:
 
 
 class Transport:
-    """Talks to one registry; threads share it."""
+    """Sends requests to one registry; thread-safe."""
 
     def __init__(
         self,
@@ -93,26 +93,29 @@ class Transport:
         self._authorizer = Authorizer(http, registry, credentials, plain_http=plain_http)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         self._http.close()
 
     def url(self, path: str, **query: str) -> httpx.URL:
-        """The URL of a path below ``/v2/``; whatever the path, it is one of this registry."""
-        # In one piece: httpx parses twice to join, which takes a tenth of the time of a small request.
+        """Return the URL of a path below ``/v2/``; the result is always on this registry."""
+        # Do not use httpx's join: it parses twice, which takes a tenth of the time of a small request.
         text = f"{self._base}{path}"
         return httpx.URL(text, params=query) if query else httpx.URL(text)
 
     def call(self, call: Call, deadline: Deadline, *, limit: int = MAX_ERROR_BYTES) -> Answer:
-        """Do one exchange and read its body up to ``limit`` bytes; raises `RegistryError` for another status."""
+        """Send a request and read the response, at most ``limit`` bytes.
+
+        Raises `RegistryError` for a status that is not expected.
+        """
         with self.open(call, deadline) as response:
             with network_errors(call.method, response.request.url):
                 body = bounded(response, limit, deadline)
             return Answer(response.status_code, response.headers, body, response.request.url)
 
     def head(self, call: Call, deadline: Deadline) -> Answer:
-        """Do a HEAD request, or a GET request whose body is not read where the server does not support HEAD.
+        """Send a HEAD request, or a GET request without reading its body if the server does not support HEAD.
 
-        A length of 0 is checked by a GET request too: some servers send it with every HEAD answer.
+        A Content-Length of 0 is also checked with a GET request: some servers send it with every HEAD response.
         """
         try:
             answer = self.call(call, deadline)
@@ -131,7 +134,7 @@ class Transport:
 
     @contextlib.contextmanager
     def open(self, call: Call, deadline: Deadline) -> Iterator[httpx.Response]:
-        """As `call`, but the body is the caller's to read (with `network_errors` around it)."""
+        """Like `call`, but the caller reads the body, inside `network_errors`."""
         response = self._authorized(call, deadline)
         try:
             if response.status_code not in call.expect:
@@ -147,7 +150,7 @@ class Transport:
             if login == _MAX_LOGINS or response.status_code not in (401, 403):
                 return response
             if not self.is_own(response.request.url):
-                # A login is for the registry: another server that it leads to may not ask for one, nor name a realm.
+                # Credentials are only for the registry: ignore challenges from servers that it redirects to.
                 return response
             challenge = response.headers.get("www-authenticate")
             if response.status_code == 403 and (sent is not None or challenge is None):
@@ -160,7 +163,7 @@ class Transport:
         raise AssertionError("the loop ends by a return")
 
     def _challenge_of_base(self, call: Call, deadline: Deadline) -> str | None:
-        """The challenge of ``/v2/``, for a 401 that has none of its own (Artifactory and others answer HEAD so)."""
+        """Return the challenge of ``/v2/``, or None; for a 401 without one (Artifactory and others, for HEAD)."""
         if call.url == self.base:
             return None
         response = self._redirected(replace(call, method="GET", url=self.base, body=None), None, deadline)
@@ -169,7 +172,7 @@ class Transport:
             return response.headers.get("www-authenticate") if is_challenge else None
 
     def _renew(self, response: httpx.Response, call: Call, sent: str | None, deadline: Deadline) -> None:
-        """ECR answers 403 to a token that is too old; any other 403 is raised."""
+        """Drop the token after a 403 for an expired one, as ECR sends it; raise the error of any other 403."""
         with contextlib.closing(response):
             error = self._error(response, call, deadline)
         if not _is_expired(error) or not self._authorizer.renewed(call.scopes, sent=sent):
@@ -185,7 +188,7 @@ class Transport:
                 return response
             target = self.location(response.headers, response.request.url)
             response.close()
-            # What has left the registry once is not trusted to lead back to it with a login.
+            # After a redirect to another host, do not send credentials again, even if it redirects back.
             authorization = authorization if self.is_own(target) else None
             url = target
         reason = f"{redacted(str(call.url))} redirects more than {_MAX_REDIRECTS} times"
@@ -215,11 +218,11 @@ class Transport:
         return response
 
     def is_own(self, url: httpx.URL) -> bool:
-        """Whether a URL is the registry's own: same scheme, host and port, and no user in it."""
+        """Whether a URL is on the registry: same scheme, host and port, and no user info."""
         return is_same_origin(url, self.base) and not url.userinfo
 
     def location(self, headers: httpx.Headers, request_url: httpx.URL) -> httpx.URL:
-        """The Location of an answer, joined to the request's URL and checked; raises `BrokenAnswer`."""
+        """Return the Location of a response, resolved against the request's URL; raise `BrokenAnswer` if not valid."""
         text = headers.get("location", "")
         where = redacted(str(request_url))
         if not text or len(text) > _MAX_LOCATION:
@@ -242,7 +245,7 @@ class Transport:
         with contextlib.suppress(httpx.HTTPError):
             for chunk in response.iter_raw():
                 data += chunk
-                # The status is known, so words that come too slowly are done without.
+                # The status is known, so do not wait for the rest of a slow message.
                 if len(data) >= MAX_ERROR_BYTES or deadline.left <= 0:
                     break
         request = response.request
@@ -261,12 +264,12 @@ class Transport:
         return error
 
     def _is_lack_of_permission(self, error: RegistryError, response: httpx.Response) -> bool:
-        """Whether a refusal is not of the login: who has none, or a wrong one, is asked for another (401)."""
+        """Whether an authenticated request lacks permission (a 401 otherwise means that authentication failed)."""
         if not isinstance(error, AccessRefused) or not self._authorizer.has_login:
             return False
         if "authorization" not in response.request.headers or _is_expired(error):
             return False
-        # A token server takes the login first, and gives a token of less scope to who may not have more.
+        # A token server may accept the credentials and issue a token with less scope than requested.
         too_little = "insufficient_scope" in response.headers.get("www-authenticate", "")
         return error.status == 403 or error.code == "DENIED" or too_little
 
@@ -276,20 +279,20 @@ class Transport:
 
 
 def _is_expired(error: RegistryError) -> bool:
-    # Not the word alone: messages and their details name the repository, which may be called so.
+    # Do not match "expired" alone: messages include the repository's name, which may contain it.
     return _EXPIRED.search(f"{error.code} {error.message}") is not None
 
 
 def is_size(text: str) -> bool:
-    """Whether a header holds a number of bytes; Python reads no numbers of thousands of digits."""
+    """Whether a header is a valid number of bytes; the length limit avoids Python's error for very long numbers."""
     return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 @contextlib.contextmanager
 def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
-    """Turn what the HTTP library raises into `RegistryUnreachable`; it is temporary unless TLS was refused.
+    """Convert errors of the HTTP library to `RegistryUnreachable`, temporary unless certificate verification failed.
 
-    A redirect to something that is not a URL raises `BrokenAnswer`.
+    A redirect to an invalid URL raises `BrokenAnswer`.
     """
     where = redacted(str(url))
     try:
@@ -300,7 +303,7 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
         reason = f"{method} {where}: no answer in time ({type(error).__name__})"
         raise RegistryUnreachable(reason, url=where, temporary=True) from error
     except httpx.LocalProtocolError:
-        # Its words quote the header that cannot be sent, which may be a login: they go no further, not even as a cause.
+        # The message may quote the Authorization header, so drop it, also as the cause.
         reason = f"{method} {where}: what was to be sent is not HTTP"
         raise RegistryUnreachable(reason, url=where, temporary=True) from None
     except httpx.HTTPError as error:
@@ -313,7 +316,7 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
             and url.scheme == "http"
             and is_local_registry(url.netloc.decode("ascii"))
         ):
-            # Bytes that are no HTTP, or none at all: so a server answers that expects TLS.
+            # A server that expects TLS responds with nothing or with bytes that are not HTTP.
             advice = RegistryUnreachable.plain_advice
         raise RegistryUnreachable(
             f"{method} {where}: {detail}", url=where, temporary=not lasting, advice=advice
@@ -321,6 +324,6 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
 
 
 def _detail(error: httpx.HTTPError) -> str:
-    """What happened, as the system puts it; without its number, where there is one."""
+    """Return the error's message without its errno, or its type if there is no message."""
     words = re.sub(r"\A\[Errno -?\d+\] ", "", f"{error!s:.200}")
     return words or type(error).__name__

@@ -1,8 +1,8 @@
-"""Uploads of blobs: mount, one streamed PUT, or parts that can be resumed (distribution-spec, "Pushing blobs").
+"""Blob uploads: mount, one streamed PUT, or resumable parts (distribution-spec, "Pushing blobs").
 
-A blob is never held in memory. What a session has taken is asked of the registry after a fault; where its answer does
-not fit what was sent, or it refuses to go on, the session is given up and a new one is opened. A registry that rejects
-parts, or large requests, gets the blob in another way (`soci_pipeline.registry.upload_ways`).
+A blob is never held in memory. After an error, the client requests the session's offset from the registry; if the
+offset does not match what was sent, or the registry rejects the session, a new one is opened. If a registry rejects
+parts or large requests, the blob is sent in another way (`soci_pipeline.registry.upload_ways`).
 """
 
 import contextlib
@@ -28,18 +28,18 @@ from soci_pipeline.urls import redacted
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})\Z")
 _SESSION_ID = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_.=-]{0,255}\Z")
 _CANCEL_SECONDS = 5.0
-# pulp answers 204 to a part, Amazon ECR 201.
+# Pulp returns 204 for a part, Amazon ECR 201.
 _PART_TAKEN = frozenset({200, 201, 202, 204})
 _STORED = frozenset({201, 204})
 _MAYBE_STORED = frozenset({200, 202})
-# Nexus rejects a blob so that another client has just uploaded.
+# Nexus returns these for a blob that another client has just uploaded.
 _CONFLICT = frozenset({400, 409})
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 @dataclass(slots=True)
 class _Session:
-    """An open upload session: where it goes on, and how many bytes it has taken."""
+    """An open upload session: the URL for the next request and the number of bytes received."""
 
     url: httpx.URL
     part_size: int | None
@@ -47,7 +47,10 @@ class _Session:
 
 
 class Upload:
-    """One blob on its way to one repository. ``on_bytes`` gets differences; one is negative where bytes go up again."""
+    """Upload of one blob to one repository.
+
+    ``on_bytes`` receives the change in bytes sent; it is negative if bytes must be sent again.
+    """
 
     def __init__(
         self,
@@ -75,18 +78,18 @@ class Upload:
         self._lost_sessions = 0
 
     def run(self, *, mount_from: str | None = None) -> bool:
-        """Bring the blob there; False where no byte had to be sent."""
+        """Upload the blob; return False if it was mounted and no byte had to be sent."""
         return with_retries(
             lambda: self._one_session(mount_from), self._settings, self._deadline, retriable=self._wants_new_session
         )
 
     def try_session(self) -> bool:
-        """Open a session, send nothing and cancel it; whether the registry says that it is gone."""
+        """Open a session and cancel it without sending anything; return whether the registry cancelled it."""
         session = self._session(self._post(), Way(None))
         return self._cancel(session)
 
     def _one_session(self, mount_from: str | None) -> bool:
-        # An answer may have been lost after the registry took the blob.
+        # The registry may have stored the blob although its response was lost.
         if self._tried and self._is_there():
             self._report(self._descriptor.size)
             return True
@@ -111,10 +114,10 @@ class Upload:
         if isinstance(error, UploadUnknown):
             return True
         if error.temporary:
-            # One part has been tried often enough; beginning anew would only multiply that.
+            # The retries of one part are used up; a new session would only multiply them.
             return not self._exhausted
         if isinstance(error, RegistryError) and error.code == "DIGEST_INVALID":
-            # Either the file is not what its name says, or the bytes were damaged (or doubled by a resume) on the way.
+            # Either the local file is damaged, or the bytes were damaged (or duplicated by a resume) in transit.
             with self._open_source() as source:
                 found = Digest.of_stream(source, self._descriptor.digest.algorithm)
             if found != self._descriptor.digest:
@@ -144,7 +147,7 @@ class Upload:
         return _Session(self._session_url(answer), size)
 
     def _session_url(self, answer: Answer) -> httpx.URL:
-        """The Location of a session; where there is none, the URL that the specification makes of the session's id."""
+        """Return the Location of a session; without one, build the URL from the session's id as in the spec."""
         identifier = answer.headers.get("docker-upload-uuid", "")
         if "location" not in answer.headers and _SESSION_ID.match(identifier):
             return self._transport.url(f"{self._repository}/blobs/uploads/{identifier}")
@@ -173,7 +176,7 @@ class Upload:
             raise
 
     def _patiently(self, work: Callable[[], None], *, is_settled: Callable[[], bool] = lambda: False) -> None:
-        # 416: the session is alive but stands elsewhere, so its own word is taken once more before it is given up.
+        # 416: the session exists with another offset, so read its offset and retry before giving it up.
         try:
             with_retries(
                 work,
@@ -195,7 +198,7 @@ class Upload:
             if failures:
                 before, session.offset = session.offset, self._taken(session, low, high)
                 if _status(failures[-1]) == 416 and session.offset == before:
-                    # The registry agrees on the offset, so it will not take the part the next time either.
+                    # The offset was correct, so the registry would reject the part again.
                     is_settled = True
                     raise failures[-1]
             if session.offset < high:
@@ -213,11 +216,11 @@ class Upload:
         session.offset = high
 
     def _judge(self, failures: list[SociPipelineError], session: _Session, part: int) -> None:
-        """After a part failed: whether the registry rejects its size, or parts at all."""
+        """After a failed part, record whether the registry rejects its size, or parts in general."""
         status = _status(failures[-1])
         self._lost_sessions += status in (404, 416)
-        # After another fault (ECR then answers 416) and in mid-upload, the session is more likely to be lost than the
-        # part to be rejected; the second time, nothing is risked.
+        # After a temporary error (ECR then returns 416) or in mid-upload, a lost session is more likely than a rejected
+        # part. The second time, assume that the part was rejected.
         is_clear = session.offset == 0 and not any(error.temporary for error in failures)
         is_rejected = is_clear or self._lost_sessions > 1
         if status == 413 or (status in TOO_LARGE and is_rejected):
@@ -242,17 +245,17 @@ class Upload:
             ),
             self._deadline,
         )
-        # The Range of the answer is not looked at: it is unreliable at ECR, and the digest is checked at the end.
+        # Ignore the Range of the response: ECR's is unreliable, and the digest is checked at the end.
         self._moved(session, answer)
 
     def _taken(self, session: _Session, low: int, high: int) -> int:
         answer = self._status_of(session)
         match = _RANGE.match(answer.headers.get("range", ""))
         end = int(match.group(1)) if match else -1
-        # Nothing taken is written as 0-0, the same as one byte.
+        # `0-0` means no bytes as well as one byte; assume none.
         taken = 0 if end <= 0 else end + 1
         if taken == high + 1:
-            # No more than that was sent: this registry names the byte after the last one.
+            # More than was sent: this registry's range end is exclusive.
             taken = high
         if not low <= taken <= high:
             raise UploadUnknown(
@@ -263,7 +266,7 @@ class Upload:
         return taken
 
     def _status_of(self, session: _Session) -> Answer:
-        """What the registry says of a session; raises `UploadUnknown` where it does not say it (pulp)."""
+        """Request a session's status; raise `UploadUnknown` if the registry does not support it (Pulp)."""
         call = Call("GET", session.url, push(self._repository), frozenset({200, 202, 204}))
         try:
             return self._transport.call(call, self._deadline)

@@ -1,1 +1,1 @@
-"""Images that are in a registry already get SOCI indexes, without being fetched whole."""
+"""Reindexing: adds SOCI indexes to images in a registry, without pulling the whole images."""

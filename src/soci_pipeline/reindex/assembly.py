@@ -1,7 +1,8 @@
-"""The documents of an image that got SOCI indexes: manifests that name them, attestations that follow, the image index.
+"""Assembles the documents of an image with new SOCI indexes: manifests, updated attestations, and the image index.
 
-No network here: attestations are read by a function that brings them into a scratch layout, and everything that is new
-is left in there, to be pushed. Entries keep their places; new SOCI indexes stand at the end, in the images' order.
+This module does not use the network: a callback copies attestations into a scratch layout, and all new documents are
+written there, to be pushed later. Entries of the image index keep their positions; new SOCI indexes are appended in the
+order of the images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +21,14 @@ from soci_pipeline.soci.index.document import CONFIG, IndexedLayer, soci_index
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 
 Fetch = Callable[[Descriptor], None]
-"""Brings an attestation's manifest, config and statements into the scratch layout."""
+"""Function that copies an attestation's manifest, config and statements into the scratch layout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """The new image index, and the manifests to push before it, all in the scratch layout.
+    """The new image index and the manifests to push before it, all in the scratch layout.
 
-    ``changed`` is whether any image got a SOCI index.
+    ``changed`` is true if any image got a new SOCI index.
     """
 
     index: Descriptor
@@ -38,7 +39,7 @@ class Assembled:
 
 @dataclass(frozen=True, slots=True)
 class _NewImage:
-    """An image that got a SOCI index: both as they are stored, and as the image index lists them."""
+    """An image with a new SOCI index: the stored documents and their entries in the image index."""
 
     manifest: Descriptor
     soci_index: Descriptor
@@ -48,7 +49,7 @@ class _NewImage:
 
 @dataclass(frozen=True, slots=True)
 class _Followed:
-    """An attestation or artifact whose image got another digest, with its new descriptor."""
+    """The old and new descriptors of an attestation or artifact whose image got a new digest."""
 
     before: Descriptor
     after: Descriptor
@@ -63,9 +64,9 @@ def assemble(
     scratch: Layout,
     fetch: Fetch,
 ) -> Assembled:
-    """The new image index of a graph; an image that is done, or has nothing to index, stays as it is.
+    """Create the new image index of a graph; images that are done or have no zTOC stay unchanged.
 
-    A single image becomes an image index of one. Annotations of the index are kept.
+    A single image becomes an image index with one image. Annotations of the index are kept.
     """
     images: dict[Digest, _NewImage] = {}
     for plan in plans:
@@ -103,7 +104,7 @@ def _new_image(plan: ImagePlan, span_size: int, build_tool: str, scratch: Layout
     soci = scratch.add_document(document)
     old = plan.node.descriptor
     named = {SOCI_INDEX_DIGEST: str(soci.digest)}
-    # Docker's types become OCI's, since an annotated manifest is an OCI one; layers keep theirs.
+    # Docker manifests have no annotations, so manifest and config get OCI media types; layers keep theirs.
     manifest = plan.node.manifest.replaced(
         media_type=OCI_MANIFEST,
         config=plan.node.manifest.config.annotated(media_type=OCI_CONFIG),
@@ -130,13 +131,13 @@ def _new_image(plan: ImagePlan, span_size: int, build_tool: str, scratch: Layout
 def _follow(
     graph: ImageGraph, images: Mapping[Digest, Descriptor], scratch: Layout, fetch: Fetch
 ) -> tuple[_Followed, ...]:
-    """The attestations and artifacts whose image got another digest, rewritten in the scratch layout."""
+    """Rewrite the attestations and artifacts whose image got a new digest, in the scratch layout."""
     if graph.index is None:
         return ()
     names = {str(digest) for digest in images}
     affected: list[Descriptor] = []
     pending = [entry for entry in graph.index.manifests if entry.digest in graph.artifacts]
-    # What refers to an artifact that changes will change too.
+    # A document that refers to a changed artifact also changes.
     while found := [entry for entry in pending if _names_of(graph, entry) & names]:
         affected += found
         names |= {str(entry.digest) for entry in found}
@@ -148,14 +149,14 @@ def _follow(
 
 
 def _names_of(graph: ImageGraph, entry: Descriptor) -> set[str]:
-    """What an attestation or artifact refers to: by its annotation, and by its manifest's subject."""
+    """Return the digests that an attestation or artifact refers to, by its annotation and its manifest's subject."""
     subject = graph.artifacts[entry.digest].subject
     named = entry.annotations.get(REFERENCE_DIGEST) if is_attestation(entry) else None
     return {*([named] if named else []), *([str(subject.digest)] if subject else [])}
 
 
 def _entries(graph: ImageGraph, images: Mapping[Digest, Descriptor], followed: Sequence[_Followed]) -> list[Descriptor]:
-    """What the new index lists of the old one, or of the single image."""
+    """Return the entries of the new index that come from the old index or the single image."""
     if graph.index is None:
         image = graph.images[0]
         return [images.get(image.descriptor.digest, image.descriptor.annotated(platform=image.platform))]
@@ -163,7 +164,7 @@ def _entries(graph: ImageGraph, images: Mapping[Digest, Descriptor], followed: S
 
 
 def _entry(entry: Descriptor, images: Mapping[Digest, Descriptor], followed: Sequence[_Followed]) -> Descriptor | None:
-    """An entry of the index as it stands in the new one; None for a SOCI index that was replaced."""
+    """Return the entry for the new index, or None for a SOCI index that was replaced."""
     if entry.digest in images:
         return images[entry.digest]
     if is_soci_index(entry):

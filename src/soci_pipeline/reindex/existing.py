@@ -1,4 +1,4 @@
-"""The image that is to be indexed, as it was read from the registry."""
+"""Reads the image to index from the registry."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ from soci_pipeline.soci.index.records import IndexVersion
 
 @dataclass(frozen=True, slots=True)
 class ExistingImage:
-    """An image of a registry, and how it is to be indexed.
+    """An image in a registry and the settings to index it with.
 
-    ``new_tag`` is the tag that the indexed image gets; None for an image that was read by its digest.
+    ``new_tag`` is the tag for the indexed image, or None if the image was read by its digest only.
     """
 
     client: RegistryClient
@@ -28,19 +28,18 @@ class ExistingImage:
 
     @property
     def repository(self) -> str:
-        """The name of the repository that has the image, and gets the indexed one."""
+        """Name of the repository of the image and the indexed image."""
         return self.reference.repository
 
     def current(self, tag: str) -> Descriptor | None:
-        """What is under a tag of the repository now."""
+        """Return the descriptor that a tag of the repository points at now, or None."""
         return self.client.manifests.head(self.repository, tag)
 
 
 def read(client: RegistryClient, reference: ImageReference, settings: IndexSettings) -> ExistingImage:
-    """Read the image, which must be whole, and check that its tag may move.
+    """Read the image, which must be complete, and check that its tag may move.
 
-    Raises `InvalidInput` for a request without a sense and for an image with parts missing, `TagConflict` for a tag
-    that is immutable.
+    Raises `InvalidInput` for invalid arguments or an incomplete image, `TagConflict` for an immutable tag.
     """
     if settings.soci.version is not IndexVersion.V2:
         raise InvalidInput("an existing image gets a v2 SOCI index; v1 is made while it is built")

@@ -1,8 +1,8 @@
-"""What indexing an image that is in a registry comes to: which layers are fetched, which zTOCs are known already.
+"""Plans the indexing of an image in a registry: which layers to fetch, and which zTOCs exist already.
 
-Known is a zTOC of the same layer and span size in the image's own SOCI index, or in that of another tag. A layer that
-such an index leaves out although a smaller one is in it was tried before and cannot be indexed; it is not fetched
-again. An image for which nothing is to be fetched or added stays as it is, byte for byte.
+A zTOC is reused if it is for the same layer and span size and is in a SOCI index of the image or of another tag. If
+such an index has no zTOC for a layer although it has one for a smaller layer, that layer was tried before and cannot be
+indexed; it is not fetched again. An image with nothing to fetch or add stays unchanged, byte for byte.
 """
 
 import logging
@@ -21,7 +21,7 @@ from soci_pipeline.soci.reasons import Reason, reason_by_descriptor
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """One layer: its known zTOC, or why it gets none; neither means that it has to be fetched."""
+    """One layer with its known zTOC or the reason for having none; if both are None, it must be fetched."""
 
     layer: Descriptor
     ztoc: Descriptor | None = None
@@ -29,12 +29,12 @@ class LayerPlan:
 
     @property
     def fetch(self) -> bool:
-        """Whether only the layer itself can say more."""
+        """Whether the layer must be fetched."""
         return self.ztoc is None and self.reason is None
 
     @property
     def record(self) -> LayerRecord:
-        """The layer as others are told of it."""
+        """The layer's record for reports."""
         return LayerRecord(
             digest=self.layer.digest,
             size=self.layer.size,
@@ -46,20 +46,20 @@ class LayerPlan:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """One image; ``is_done`` where its own v2 index says all that there is to say with these settings."""
+    """Plan for one image; ``is_done`` means that its v2 index is already complete for these settings."""
 
     node: ImageNode
     layers: tuple[LayerPlan, ...]
     is_done: bool
 
     def with_layers(self, found: Mapping[Digest, LayerPlan]) -> "ImagePlan":
-        """The same plan with what was found out about the layers that had to be fetched."""
+        """Return the plan with the results for the layers that had to be fetched."""
         layers = (found.get(each.layer.digest, each) if each.fetch else each for each in self.layers)
         return replace(self, layers=tuple(layers))
 
 
 def plan_images(image: ExistingImage) -> tuple[ImagePlan, ...]:
-    """What is to be done for each image, with the zTOCs that other tags have and that are still in the repository."""
+    """Plan each image, reusing zTOCs of the image and other tags that are still in the repository."""
     known = _known(image)
     there = {layer: ztoc for layer, ztoc in known.ztocs.items() if image.client.blobs.exists(image.repository, ztoc)}
     usable = Known(there, known.left_out)
@@ -67,7 +67,7 @@ def plan_images(image: ExistingImage) -> tuple[ImagePlan, ...]:
 
 
 def _known(image: ExistingImage) -> Known:
-    """What the tags that are read again know; the image itself comes last, and counts most."""
+    """Return the known zTOCs of the tags to reuse and of the image itself, which takes precedence."""
     soci = image.settings.soci
     known = Known({})
     if soci.reuse_from is not None:
@@ -82,7 +82,7 @@ def _known_under(image: ExistingImage, tag: str, *, level: int) -> Known:
 
 
 def plan_image(image: ImageNode, options: SociOptions, known: Known) -> ImagePlan:
-    """Decide for each layer, by what the repository knows for the options' span size."""
+    """Plan one image with the zTOCs that are known for the options' span size."""
     own = listed(image, options.span_size, versions=(IndexVersion.V2,))
     layers = tuple(_plan_layer(layer, options, known) for layer in image.manifest.layers)
     wanted = {plan.layer.digest: plan.ztoc.digest for plan in layers if plan.ztoc is not None}
@@ -92,17 +92,17 @@ def plan_image(image: ImageNode, options: SociOptions, known: Known) -> ImagePla
 
 
 def to_fetch(plans: Iterable[ImagePlan]) -> dict[Digest, Descriptor]:
-    """The layers that have to be fetched, each once."""
+    """Return the layers that must be fetched, each once."""
     return {each.layer.digest: each.layer for plan in plans for each in plan.layers if each.fetch}
 
 
 def _plan_layer(layer: Descriptor, options: SociOptions, known: Known) -> LayerPlan:
     ztoc = known.ztocs.get(layer.digest)
-    # Who made the zTOC had the layer, and brought it to the repository with it.
+    # If there is a zTOC, its layer was pushed to the repository with it.
     reason = reason_by_descriptor(layer, options.min_layer_size, is_here=ztoc is not None)
     if reason is not None:
         return LayerPlan(layer, reason=reason)
     if ztoc is not None:
         return LayerPlan(layer, ztoc=ztoc)
-    # Which of the reasons it was is not recorded anywhere; this is by far the most common.
+    # The original reason is not recorded; this is by far the most common one.
     return LayerPlan(layer, reason=Reason.UNSUPPORTED_ENTRY if layer.digest in known.left_out else None)

@@ -1,15 +1,15 @@
-"""Index an image that is in a registry already, without having it here.
+"""Indexes an image in a registry without pulling the whole image.
 
-Only layers that qualify and have no known zTOC are fetched, and they are indexed as they stream by: no layer is kept
-whole, on disk or in memory. zTOCs, SOCI indexes and changed manifests are pushed by digest, the result is verified,
-and then the tag moves, or ``<tag><suffix>`` is written where tags must not move. Everything else in the image index
-stays: order, annotations, attestations, entries of other kinds.
+Only layers that qualify and have no known zTOC are fetched, and they are indexed while they are streamed: no layer is
+stored completely, on disk or in memory. zTOCs, SOCI indexes and changed manifests are pushed by digest, the result is
+verified, and then the tag moves, or ``<tag><suffix>`` is written if tags must not move. Everything else in the image
+index stays: order, annotations, attestations, entries of other kinds.
 
-An image that is indexed with the same settings is left alone. So the push event that this very work causes, and tags
-with the suffix, start no loop.
+An image that is already indexed with the same settings is not changed. So the push events that indexing causes, and
+tags with the suffix, do not start a loop.
 
-Each step is a function of what the step before it returned: read the image, plan its layers, make zTOCs and manifests,
-and release: verify, and move the tag.
+Each step takes the result of the previous one: read the image, plan its layers, make zTOCs and manifests, verify, and
+move the tag.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,11 +38,11 @@ from soci_pipeline.verification.verify import verify
 
 
 class IndexedImage(BaseModel):
-    """What came of it. In a dry run nothing was fetched or written, and ``index`` is what is there now.
+    """The result. In a dry run nothing was fetched or written, and ``index`` is the current digest.
 
-    ``up_to_date``: each image that can be is indexed with these settings already. ``bytes_to_fetch`` are the layers
-    that had to be fetched, or would be; ``lazy_layer_bytes`` the layers that a container then starts without, by what
-    is known.
+    ``up_to_date``: every image that can be indexed already is, with these settings. ``bytes_to_fetch`` is the size of
+    the layers that had to be fetched, or would have to be; ``lazy_layer_bytes`` the size of the layers that can be
+    loaded lazily, as far as is known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +61,7 @@ class IndexedImage(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What is in the registry now, by digest: the layers with their zTOCs, and the documents that name them."""
+    """What was pushed by digest: the layers' zTOCs and the documents that refer to them; ``fetched`` is in bytes."""
 
     plans: tuple[ImagePlan, ...]
     assembled: Assembled
@@ -77,14 +77,13 @@ def index_existing(
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
     confirm: Callable[[], None] = lambda: None,
 ) -> IndexedImage:
-    """Give the image under a tag or digest a v2 SOCI index for each platform.
+    """Add a v2 SOCI index for each platform to the image with this tag or digest.
 
-    ``ztocs`` is asked before a layer is fetched, and is given what was made. ``alone`` is entered while the tag is read
-    a last time and moved; it keeps others from doing so meanwhile. ``confirm`` is called right before the tag is
-    written, and may raise.
+    ``ztocs`` is a cache that is read before a layer is fetched and receives new zTOCs. ``alone`` is a lock that is held
+    while the tag is checked again and moved. ``confirm`` is called right before the tag is written, and may raise.
 
-    Raises `InvalidInput` for a reference without a target and an image that cannot be read whole, `TagConflict` where
-    the tag may not move or moved meanwhile, `DamagedContent` for a damaged layer, `VerificationFailed` and
+    Raises `InvalidInput` for a reference without tag and digest or an incomplete image, `TagConflict` if the tag must
+    not move or was moved in the meantime, `DamagedContent` for a damaged layer, `VerificationFailed` and
     `RegistryError`.
     """
     image = read(client, reference, settings or IndexSettings())
@@ -117,7 +116,7 @@ def _make(
     missing: Mapping[Digest, Descriptor],
     ztocs: ZtocStore | None,
 ) -> _Made:
-    """Index the layers that have no known zTOC, and push everything that is new by digest."""
+    """Index the layers without a known zTOC, and push everything new by digest."""
     indexed = index_layers(image, missing, ztocs)
     found = {each.plan.layer.digest: each.plan for each in indexed}
     done = tuple(plan.with_layers(found) for plan in plans)
@@ -130,7 +129,7 @@ def _release(
     alone: Callable[[], AbstractContextManager[None]],
     confirm: Callable[[], None],
 ) -> tuple[TagRecord, ...]:
-    """Verify what was pushed, and move the tag if it still is where it was."""
+    """Verify what was pushed, and move the tag if it still points at the image that was read."""
     if image.settings.verify is not VerifyMode.OFF:
         report = verify(image.client, image.repository, index.digest, mode=image.settings.verify)
         report.raise_for_findings(f"{image.reference.name}@{index.digest}")
@@ -165,7 +164,7 @@ def _unchanged(
     missing: Mapping[Digest, Descriptor] | None = None,
     fetched: int = 0,
 ) -> IndexedImage:
-    """The result for an image that stays as it was read; a release adds what it wrote."""
+    """Return the result for an unchanged image; the caller adds what was released."""
     lazy = {each.layer.digest: each.layer.size for plan in plans for each in plan.layers if not each.reason}
     return IndexedImage(
         reference=str(image.reference),

@@ -1,4 +1,4 @@
-"""Makes the zTOCs of layers that are in a registry: each layer streams by once, and none is kept."""
+"""Builds the zTOCs of layers in a registry: each layer is streamed once and not stored."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ from soci_pipeline.text import counted
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
-    """A layer with its zTOC, which is in the registry, or the reason for having none; and the bytes fetched for it."""
+    """A layer with its pushed zTOC or the reason for having none, and the number of bytes fetched for it."""
 
     plan: LayerPlan
     fetched: int = 0
@@ -31,7 +31,7 @@ class LayerResult:
 
 @dataclass(frozen=True, slots=True)
 class _Streamed:
-    """What a layer that streamed by gave: its zTOC, or the reason for having none."""
+    """The result of streaming a layer: its zTOC, or the reason for having none."""
 
     fetched: int
     ztoc: bytes = b""
@@ -41,7 +41,7 @@ class _Streamed:
 def not_in_store(
     image: ExistingImage, layers: Mapping[Digest, Descriptor], ztocs: ZtocStore | None
 ) -> dict[Digest, Descriptor]:
-    """Those layers whose zTOC is not in the store; looking there counts as a use of what is found."""
+    """Return the layers whose zTOC is not in the store; the lookup counts as a use of the zTOCs found."""
     if ztocs is None:
         return dict(layers)
     return {digest: layer for digest, layer in layers.items() if ztocs.get(*_key(image, layer)) is None}
@@ -50,7 +50,7 @@ def not_in_store(
 def index_layers(
     image: ExistingImage, layers: Mapping[Digest, Descriptor], ztocs: ZtocStore | None
 ) -> tuple[LayerResult, ...]:
-    """Fetch and index some layers, the largest first; their zTOCs are in the registry when this returns."""
+    """Fetch and index layers, the largest first, and push their zTOCs."""
     jobs = image.settings.jobs
     if jobs < 1:
         raise InvalidInput(f"{jobs} layers at once cannot be meant")
@@ -94,7 +94,7 @@ def _stream(image: ExistingImage, layer: Descriptor, advance: Advance) -> _Strea
 
 
 def _built(image: ExistingImage, layer: Descriptor, blob: BlobReader) -> bytes:
-    """The zTOC of a layer; the layer has been read to its end, where its digest is checked."""
+    """Build the zTOC of a layer and read the layer to its end, where its digest is checked."""
     built = build_ztoc(
         cast("BinaryIO", blob),
         layer.media_type,

@@ -1,4 +1,4 @@
-"""The parameters of the flow that indexes an image of a registry."""
+"""Parameters of the flow that indexes an image in a registry."""
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ from soci_pipeline.verification.mode import VERIFY_MEANING, VerifyMode
 
 
 class IndexParameters(Parameters):
-    """An image that somebody else pushed, to be indexed without a build."""
+    """An image in a registry, to be indexed without building it."""
 
     reference: ExistingReference = Field(
         title="Image",

@@ -1,4 +1,4 @@
-"""Pushes the documents of an image that got SOCI indexes, by digest; no tag is written."""
+"""Pushes the documents of an image with new SOCI indexes by digest, without writing a tag."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from soci_pipeline.reindex.image_plan import ImagePlan
 
 
 def push(image: ExistingImage, plans: Sequence[ImagePlan]) -> Assembled:
-    """Push SOCI indexes, manifests and the new image index, unless nothing has changed."""
+    """Push SOCI indexes, manifests and the new image index, unless nothing has changed; return the documents."""
     with working_folder(image.settings.folder, purpose="index") as folder:
         scratch = Layout.create(folder / "layout")
         assembled = assemble(
@@ -32,7 +32,7 @@ def push(image: ExistingImage, plans: Sequence[ImagePlan]) -> Assembled:
 
 
 def _is_published(image: ExistingImage, index: Descriptor) -> bool:
-    """Whether the very same result is under the tag with the suffix already."""
+    """Whether the tag with the suffix already points at this image index."""
     if not image.settings.suffix or image.new_tag is None:
         return False
     current = image.current(image.new_tag)
@@ -51,7 +51,7 @@ def _fetch_attestation(image: ExistingImage, scratch: Layout, attestation: Descr
     _, data = image.client.manifests.get(image.repository, attestation.digest)
     scratch.add_bytes(data, attestation.media_type)
     manifest = parse_image_manifest(data, media_type=attestation.media_type)
-    # Only what may be rewritten; the rest of an artifact stays where it is.
+    # Fetch only the blobs that may be rewritten; the others stay in the registry.
     for blob in (manifest.config, *(layer for layer in manifest.layers if layer.media_type == IN_TOTO)):
         with image.client.blobs.stream(image.repository, blob) as pieces:
             scratch.add_chunks(pieces, blob)

@@ -1,4 +1,4 @@
-"""How an image that is in a registry is indexed."""
+"""Settings for indexing an image in a registry."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,10 @@ from soci_pipeline.verification.mode import VerifyMode
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """``suffix`` writes another tag instead of moving the one that was read.
+    """Settings for indexing an image. With ``suffix``, a new tag is written instead of moving the existing one.
 
-    ``folder`` is where manifests are made before they are pushed; the system's temporary folder where None.
+    ``folder`` holds the manifests before they are pushed; None means the system's temporary folder. ``jobs`` is the
+    number of layers to index in parallel.
     """
 
     soci: SociOptions = field(default_factory=SociOptions)

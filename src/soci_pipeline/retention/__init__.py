@@ -1,1 +1,1 @@
-"""Retention: which manifests of a repository may go, and their deletion in an order that breaks no tag."""
+"""Retention: decides which manifests of a repository to delete, and deletes them in an order that breaks no tag."""

@@ -1,4 +1,4 @@
-"""The parameters of the flow that prunes a repository."""
+"""Parameters of the flow that prunes a repository."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -27,7 +27,7 @@ UsedDigest = Annotated[Digest, BeforeValidator(_digest_alone)]
 
 
 class PruneParameters(Parameters):
-    """Retention for one repository: what stays. By default the run only says what would go."""
+    """Retention rules for one repository. By default, the run only reports what it would delete."""
 
     repository: Annotated[ImageReference, AfterValidator(_is_a_repository)] = Field(
         title="Repository",
@@ -82,11 +82,11 @@ class PruneParameters(Parameters):
 
     @property
     def untagged_for(self) -> timedelta | None:
-        """How long manifests without a tag are left alone; None where they are not looked at."""
+        """Minimum age of untagged manifests to consider; None to ignore untagged manifests."""
         return None if self.untagged_days is None else timedelta(days=self.untagged_days)
 
     def rules(self, in_use: Iterable[Digest] = ()) -> KeepRules:
-        """What stays, with the digests that were found ``in_use``; raises `InvalidInput` where no rule says so."""
+        """Return the rules, which also keep the digests ``in_use``; raise `InvalidInput` if no rule keeps anything."""
         return KeepRules.of(
             tags=self.keep,
             latest=self.keep_latest,

@@ -1,8 +1,8 @@
-"""Retention: read a repository into a graph, plan (`soci_pipeline.retention.prune_plan`), and delete by the plan.
+"""Retention: reads a repository into a graph, plans (`soci_pipeline.retention.prune_plan`), and deletes by the plan.
 
-The registry API lists tags and referrers, not untagged manifests; so the graph holds what can be reached from tags, and
-from digests that the caller knows of. What a run deletes goes parents first: cut short, it leaves manifests that
-nothing names, never a tag that misses a part. Hand their digests to the next run as ``also``.
+The registry API lists tags and referrers, but no untagged manifests, so the graph contains what is reachable from tags
+and from digests that the caller provides. Parents are deleted before children: an interrupted run leaves untagged
+manifests, but never a tag with a missing part. Pass their digests to the next run as ``consider``.
 """
 
 import json
@@ -31,21 +31,21 @@ from soci_pipeline.text import counted
 if TYPE_CHECKING:
     import boto3
 
-# What BuildKit writes at each layer of a cache.
+# BuildKit's annotation on each layer of a cache.
 _LAYER_CREATED = "buildkit/createdat"
 _NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
-# Reproducible builds often write the epoch, or the oldest date that zip knows; neither says when an image was made.
+# Reproducible builds often set the epoch or zip's earliest date (1980), which do not say when an image was created.
 _FIRST_BELIEVABLE = datetime(1981, 1, 1, tzinfo=UTC)
 
 
 class RepositoryChanged(TagConflict):
-    """Tags moved between the plan and its execution; nothing was deleted."""
+    """Tags changed between the plan and its execution; nothing was deleted."""
 
     default_advice = "Plan again, and prune while no publication of this image is running."
 
 
 class Pruned(BaseModel):
-    """Tags and digests that stay and that go, each with its reason; in a dry run nothing went."""
+    """Tags and digests that were kept and deleted, each with its reason; in a dry run, nothing was deleted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,17 +66,17 @@ def prune(
     dry_run: bool = False,
     confirm: Callable[[], None] = lambda: None,
 ) -> Pruned:
-    """Delete what no rule keeps from the repository of ``image``; a dry run only says what that is.
+    """Delete what no rule keeps from the repository of ``image``; a dry run only reports it.
 
-    ``consider`` are digests without a tag to look at too, and so is what ECR lists as pushed longer than
+    Untagged manifests are included if their digests are in ``consider``, or if ECR lists them as pushed longer than
     ``untagged_for`` ago. ``confirm`` is called right before anything is deleted, and may raise.
 
-    Raises `InvalidInput` where the rules keep nothing, and what `read_repository` and `execute` raise.
+    Raises `InvalidInput` if the rules keep nothing, and what `read_repository` and `execute` raise.
     """
     graph = read_repository(
         client,
         image.repository,
-        # What is in use and has no tag any more shares parts with what has one.
+        # Digests in use may have lost their tag, but share parts with tagged images.
         also=[*consider, *untagged(image, untagged_for, aws=aws), *sorted(rules.digests)],
         ages=bool(rules.latest or rules.younger_than),
     )
@@ -97,12 +97,12 @@ def prune(
 def read_repository(
     client: RegistryClient, repository: str, *, also: Iterable[Digest] = (), ages: bool = True
 ) -> RepositoryGraph:
-    """The manifests under a repository's tags, with everything that refers to them.
+    """Read the manifests that are reachable from a repository's tags, and everything that refers to them.
 
-    ``also`` are untagged digests to consider; those in use belong there, so that their parts are known too. ``ages``
-    reads image configs where an index does not say when it was created. A manifest that is named and not there is left
-    out. Raises `ManifestUnknown` where there is no such repository, and `RegistryError` or `InvalidInput` where a
-    manifest cannot be read: its parts could not be protected.
+    ``also`` are untagged digests to consider; include those in use, so that their parts are known. With ``ages``, image
+    configs are read if manifests do not say when they were created. Missing manifests are skipped. Raises
+    `ManifestUnknown` if the repository does not exist, and `RegistryError` or `InvalidInput` if a manifest cannot be
+    read, because its parts could not be protected.
     """
     reader = _Reader(client, repository, ages=ages)
     tags = _tags(client, repository)
@@ -118,10 +118,10 @@ def execute(
     *,
     remover: Remover | None = None,
 ) -> dict[str, str]:
-    """Delete what the plan says, in its order; returns the tags and digests that had to stay, with the reason.
+    """Execute a plan; return the tags and digests that could not be deleted, with the reason.
 
-    The tags are read again first: raises `RepositoryChanged` where they are not the ones of the plan. A registry that
-    cannot delete a tag alone keeps it; one that cannot delete manifests raises `RegistryError`.
+    The tags are read again first; raises `RepositoryChanged` if they have changed. If the registry cannot delete a
+    single tag, the tag stays; if it cannot delete manifests, `RegistryError` is raised.
     """
     if _tags(client, repository) != dict(graph.tags):
         raise RepositoryChanged(f"the tags of {repository} changed after the plan was made")
@@ -148,7 +148,7 @@ def execute(
 
 
 def _said_of(plan: PrunePlan, left: Mapping[str, str], manifests: int) -> str:
-    """How much went, counted as the answer counts it: a manifest takes its own tags along."""
+    """Return how much was deleted, as text; a manifest is deleted with its tags."""
     untagged = sum(tag not in left for tag in plan.untag)
     tags = untagged + sum(tag not in left for tag in plan.deleted_tags)
     of_kept = f", {untagged} of them off manifests that stay" if untagged else ""
@@ -240,7 +240,7 @@ class _Reader:
         return _moment(created) if isinstance(created, str) else None
 
     def _date_indexes(self) -> None:
-        """An index that does not say when it was created is as young as its youngest image."""
+        """Date each index that does not say when it was created by its youngest image."""
         for digest, node in list(self.nodes.items()):
             if node.created is None and node.children:
                 moments = [self.nodes[child].created for child in node.children if child in self.nodes]
@@ -249,13 +249,13 @@ class _Reader:
 
 
 def _is_cache(document: ImageManifest | ImageIndex) -> bool:
-    """Whether it is a build cache: by its content, since a tag's name is anybody's choice."""
+    """Whether a document is a build cache, by its content, because a tag's name can be chosen freely."""
     parts = document.manifests if isinstance(document, ImageIndex) else (document.config,)
     return any(each.media_type == BUILDKIT_CACHE for each in parts)
 
 
 def _cache_created(document: ImageManifest | ImageIndex) -> datetime | None:
-    """When the newest layer of a build cache was built."""
+    """Return when the newest layer of a build cache was built, or None if it is not known."""
     layers = document.manifests if isinstance(document, ImageIndex) else document.layers
     moments = [_moment(said) for layer in layers if (said := layer.annotations.get(_LAYER_CREATED))]
     return max((moment for moment in moments if moment is not None), default=None)
@@ -272,7 +272,7 @@ def _children(document: ImageManifest | ImageIndex) -> tuple[Digest, ...]:
     try:
         return (Digest(named),)
     except InvalidInput:
-        # What is no digest names nothing that could be kept.
+        # An invalid digest refers to nothing that could be kept.
         return ()
 
 

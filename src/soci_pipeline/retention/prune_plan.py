@@ -1,8 +1,8 @@
-"""What of a repository may go: a plan, made from a picture of the repository and rules, before anything is deleted.
+"""Plans what to delete from a repository, from a graph of its manifests and the rules, before anything is deleted.
 
-No network and no clock here. The picture is a graph of manifests. What is kept spreads along four kinds of edges: an
-index to its entries, an image to the SOCI index that its annotation names, a manifest to what refers to it (v1 SOCI
-indexes, signatures, provenance), and a referrer to its subject. Blobs are the registry's own business.
+This module uses no network and no clock. A kept manifest keeps others along four kinds of edges: from an index to its
+entries, from an image to the SOCI index in its annotation, from a manifest to its referrers (v1 SOCI indexes,
+signatures, provenance), and from a referrer to its subject. The registry itself removes unused blobs.
 """
 
 import fnmatch
@@ -19,21 +19,21 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.validation import in_one_line, problems_of
 
 UNDATED = "nothing says when it was created"
-"""The reason of a tag that a rule by age keeps since it cannot judge it."""
+"""Reason for a tag that is kept because its age is unknown, which the rules by age cannot judge."""
 CACHE_DAYS = 30
-"""How many days a build cache stays after its newest layer was built, unless another number is given."""
+"""Default number of days that a build cache is kept after its newest layer was built."""
 MOST_DAYS = 100_000
-"""The highest age that a rule may name: more would be before any calendar that Python has."""
+"""Maximum age in a rule, in days; longer ages would exceed the range of Python's dates."""
 _SHOWN = 10
-# distribution-spec, "Referrers Tag Schema"; cosign's own tags put a suffix behind it.
+# distribution-spec, "Referrers Tag Schema"; cosign's tags add a suffix.
 _ATTACHED_TAG = re.compile(r"sha256-([0-9a-f]{64})(\.[A-Za-z0-9._-]+)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One manifest. ``children`` it cannot do without: an index's entries, an image's v2 SOCI index.
+    """One manifest; ``children`` are the manifests it requires: an index's entries, an image's v2 SOCI index.
 
-    ``is_cache`` marks the build cache of a branch: it is no image, and a rule of its own says how long it stays.
+    ``is_cache`` marks the build cache of a branch, which is not an image and has a separate retention rule.
     """
 
     digest: Digest
@@ -45,18 +45,18 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryGraph:
-    """The manifests of a repository that can be reached from its tags, and the tags."""
+    """The tags of a repository and the manifests that are reachable from them or were given by digest."""
 
     tags: Mapping[str, Digest]
     nodes: Mapping[Digest, Node]
 
 
 TagPattern = Annotated[str, Field(max_length=200)]
-"""A pattern of `fnmatch`, which never backtracks over a `*`: its time is bounded by the lengths of pattern and tag."""
+"""A pattern for `fnmatch`, which does not backtrack over `*`: the lengths of pattern and tag bound its time."""
 
 
 class KeepRules(BaseModel):
-    """What is kept: a tag stays where any one of the rules says so."""
+    """Rules for what to keep; a tag stays if any rule matches."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +77,7 @@ class KeepRules(BaseModel):
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """As the constructor; raises `InvalidInput`."""
+        """Create the rules; raise `InvalidInput` if they are not valid."""
         try:
             return cls(**values)
         except ValidationError as error:
@@ -91,10 +91,10 @@ class KeepRules(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What to do, in order: take ``untag`` off manifests that stay, then delete ``rounds`` of manifests with tags.
+    """What to delete, in order: the tags in ``untag``, whose manifests stay, then ``rounds`` of manifests with tags.
 
-    At no point in between does a tag that is still there miss a part: none of a round is a part of another one of it,
-    or of a later one. ``reasons`` has one line for each tag and digest.
+    At no point does a remaining tag lack a part: no manifest is a part of another one in the same or a later round.
+    ``reasons`` has a line for each tag and digest.
     """
 
     kept_tags: tuple[str, ...]
@@ -104,25 +104,25 @@ class PrunePlan:
     rounds: tuple[tuple[Digest, ...], ...]
     reasons: Mapping[str, str] = field(default_factory=dict)
     caches: frozenset[str] = frozenset()
-    """The tags and digests among them that are build caches."""
+    """Tags and digests that are build caches."""
 
     @property
     def manifests(self) -> tuple[Digest, ...]:
-        """What is deleted, in order."""
+        """Digests of the manifests to delete, in order."""
         return tuple(digest for each in self.rounds for digest in each)
 
     @property
     def kept(self) -> list[str]:
-        """Tags and digests that stay."""
+        """Tags and digests to keep."""
         return [*self.kept_tags, *self.kept_manifests]
 
     @property
     def deleted(self) -> list[str]:
-        """Tags and digests that go, in the order of their going."""
+        """Tags and digests to delete, in order."""
         return [*self.untag, *self.deleted_tags, *self.manifests]
 
     def refuse_emptying(self, repository: str) -> None:
-        """Raise `InvalidInput` where nothing at all would stay, as with a mistyped pattern or an age alone."""
+        """Raise `InvalidInput` if all images would be deleted, as with a mistyped pattern or only a rule by age."""
         images = [tag for tag in self.deleted_tags if tag not in self.caches]
         if images and not set(self.kept) - self.caches:
             shown = ", ".join(images[:_SHOWN]) + (", …" if len(images) > _SHOWN else "")
@@ -133,13 +133,16 @@ class PrunePlan:
 
 
 def attached_to(tag: str) -> Digest | None:
-    """The digest that a tag of the referrers fallback, or of cosign, belongs to; such a tag keeps nothing by itself."""
+    """Return the digest that a fallback tag for referrers or a cosign tag belongs to; None for other tags.
+
+    Such a tag does not keep anything by itself.
+    """
     match = _ATTACHED_TAG.match(tag)
     return Digest(f"sha256:{match[1]}") if match else None
 
 
 def plan_prune(graph: RepositoryGraph, rules: KeepRules, *, now: datetime) -> PrunePlan:
-    """Decide for every tag and manifest of the graph; ``now`` is compared with ages and has a time zone."""
+    """Decide which tags and manifests to keep and delete; ``now`` must have a time zone."""
     deploy = {tag: digest for tag, digest in graph.tags.items() if attached_to(tag) is None}
     reasons: dict[str, str] = _kept_tags(graph, deploy, rules, now)
     edges = _Edges.of(graph)
@@ -193,7 +196,7 @@ def _why_kept(tag: str, node: Node | None, rules: KeepRules, now: datetime) -> s
         return _why_cache_kept(node, rules, now)
     if rules.younger_than is None and not rules.latest:
         return None
-    # An image whose age nobody knows may be the newest of all.
+    # An image of unknown age may be the newest one.
     if node is None or node.created is None:
         return UNDATED
     if rules.younger_than is not None and now - node.created < rules.younger_than:
@@ -220,7 +223,7 @@ def _newest(graph: RepositoryGraph, deploy: Mapping[str, Digest], count: int) ->
 
 @dataclass(frozen=True, slots=True)
 class _Edges:
-    """Who refers to whom, and which attached tags' manifests belong to which digest."""
+    """The referrers of each digest, including the manifests of fallback and cosign tags that belong to it."""
 
     referrers: Mapping[Digest, tuple[Digest, ...]]
 
@@ -237,7 +240,7 @@ class _Edges:
         return cls({subject: tuple(sorted(set(each))) for subject, each in referrers.items()})
 
     def of_kept(self, digest: Digest, node: Node | None) -> Iterable[tuple[Digest, str]]:
-        """What a kept manifest keeps, with the reason. One that no tag reaches still keeps what refers to it."""
+        """Yield what a kept manifest keeps, with the reason; without a ``node``, only its referrers."""
         for referrer in self.referrers.get(digest, ()):
             yield referrer, f"refers to {digest}"
         if node is None:
@@ -249,7 +252,7 @@ class _Edges:
 
 
 def _reach(roots: Mapping[Digest, str], rules: KeepRules, graph: RepositoryGraph, edges: _Edges) -> dict[Digest, str]:
-    """Every manifest that is kept, with the reason; digests that are not in the graph are kept too, for a later run."""
+    """Return all digests that are kept, with the reason; they include digests that are not in the graph."""
     kept: dict[Digest, str] = {}
     waiting = [*roots.items(), *((digest, "its digest is in use") for digest in sorted(rules.digests))]
     while waiting:
@@ -271,10 +274,10 @@ def _keep_attached(graph: RepositoryGraph, kept: Mapping[Digest, str], reasons: 
 def _in_deletion_order(
     deleted: Sequence[Digest], graph: RepositoryGraph, edges: _Edges
 ) -> Iterator[tuple[Digest, ...]]:
-    """Parents before children, and subjects before what refers to them.
+    """Yield rounds of manifests to delete: parents before children, and subjects before their referrers.
 
-    Where the two contradict (an index that lists its own subject), only the first counts: a tag may be on any manifest,
-    and must never name a part that is gone. Equal ranks go by digest, so that a plan repeats.
+    If the two contradict (an index that lists its own subject), only the first counts, because any manifest may have a
+    tag, which must never lack a part. Within a round, manifests are sorted by digest, so that plans are reproducible.
     """
     doomed = set(deleted)
     parents: dict[Digest, set[Digest]] = {digest: set() for digest in doomed}

@@ -1,4 +1,4 @@
-"""What deletes manifests and tags from a registry."""
+"""Deletion of manifests and tags from a registry."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,36 +11,36 @@ from soci_pipeline.registry.errors import ManifestUnknown, RegistryError
 
 
 class Remover(Protocol):
-    """What deletes: the distribution API (`OneByOne`), or the registry's own (`aws.ecr_images.EcrImages`)."""
+    """Deletes with the distribution API (`OneByOne`) or the registry's own API (`aws.ecr_images.EcrImages`)."""
 
     def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> Mapping[Digest, str]:
-        """Delete manifests, none a part of another, with their tags; those that are gone already are fine.
+        """Delete manifests with their tags; none may be a part of another, and missing ones are ignored.
 
-        Returns those that had to stay, with the reason.
+        Returns those that could not be deleted, with the reason.
         """
 
     def delete_tag(self, repository: str, tag: str) -> None:
-        """Take a tag off a manifest that stays; a `RegistryError` of status 405 says that it cannot be done."""
+        """Delete a tag but not its manifest; raise `RegistryError` with status 405 if this is not supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneByOne:
-    """Deletes by the distribution API."""
+    """Deletes with the distribution API."""
 
     client: RegistryClient
 
     def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> Mapping[Digest, str]:
-        """One request a manifest."""
+        """Delete manifests with one request each; raise `RegistryError` with status 405 if deletion has no effect."""
         for digest in digests:
             try:
                 self.client.manifests.delete(repository, digest)
             except ManifestUnknown as error:
-                # A registry that deletes nothing may answer 404, too.
+                # A registry that does not support deletion may also return 404.
                 if self.client.manifests.head(repository, digest) is not None:
                     raise RegistryError(error.reason, code="UNSUPPORTED", status=405, url=error.url) from error
                 logger().debug("%s is gone already", digest)
         return {}
 
     def delete_tag(self, repository: str, tag: str) -> None:
-        """One request."""
+        """Delete a tag."""
         self.client.tags.delete(repository, tag)

@@ -1,4 +1,4 @@
-"""What the surroundings of a repository have to say to its retention: what runs, what no tag names, and who deletes."""
+"""Environment-specific parts of retention: digests that ECS uses, untagged manifests in ECR, and the remover."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def in_use_by_ecs(
     client: RegistryClient, image: ImageReference, clusters: Sequence[str], *, aws: "boto3.Session | None" = None
 ) -> frozenset[Digest]:
-    """The digests of a repository that services and tasks of ECS clusters use; tags of task definitions are looked up.
+    """Return the digests in a repository that services and tasks of ECS clusters use; resolve tags to digests.
 
-    Raises what `aws.ecs.images_in_use` raises: a cluster that cannot be read must stop a deletion.
+    Raises what `aws.ecs.images_in_use` raises, because nothing may be deleted if a cluster cannot be read.
     """
     if not clusters:
         return frozenset()
@@ -42,9 +42,10 @@ def in_use_by_ecs(
 def untagged(
     image: ImageReference, older_than: timedelta | None, *, aws: "boto3.Session | None" = None
 ) -> list[Digest]:
-    """The manifests that no tag names, pushed longer ago than that; only ECR can list them.
+    """Return the untagged manifests that were pushed longer than ``older_than`` ago; only ECR can list them.
 
-    Young ones may belong to a publication that has yet to move its tags. Raises `InvalidInput` for other registries.
+    Younger ones may belong to a publication that has not moved its tags yet. Raises `InvalidInput` for other
+    registries. Empty if ``older_than`` is None.
     """
     if older_than is None:
         return []
@@ -58,7 +59,7 @@ def untagged(
 
 
 def remover_for(client: RegistryClient, image: ImageReference, *, aws: "boto3.Session | None" = None) -> Remover:
-    """What deletes in the registry of ``image``: ECR's own API there, the distribution API elsewhere."""
+    """Return the remover for the registry of ``image``: ECR's API for ECR, otherwise the distribution API."""
     if not _has_own_api(image):
         return OneByOne(client)
     from soci_pipeline.aws.ecr_images import EcrImages

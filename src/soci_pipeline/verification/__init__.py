@@ -1,1 +1,1 @@
-"""The gate: what was pushed is read again, through its SOCI indexes, before a tag moves."""
+"""Verification: reads what was pushed back from the registry, through its SOCI indexes, before a tag moves."""

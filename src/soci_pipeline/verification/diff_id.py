@@ -1,6 +1,7 @@
-"""The digest of what a layer holds uncompressed, taken while the layer goes by.
+"""The diff id of a layer, the digest of its uncompressed content, computed while the layer is streamed.
 
-Python's own zlib does it, not the indexer's inflating: two independent readers have to agree on every byte.
+It uses Python's zlib instead of the indexer's inflater, so that two independent implementations must agree on every
+byte.
 """
 
 import hashlib
@@ -16,9 +17,9 @@ _PIECE = 1 << 20
 
 
 class DiffId:
-    """Takes the stored bytes of a layer in order. zstd and unknown types cannot be read: `digest` is None then.
+    """Computes the diff id from the stored bytes of a layer. zstd and unknown types are not supported.
 
-    ``also`` gets each piece of what the layer holds uncompressed.
+    ``also`` is called with each piece of the uncompressed content.
     """
 
     def __init__(self, media_type: str, *, also: Callable[[bytes], None] | None = None) -> None:
@@ -30,18 +31,18 @@ class DiffId:
 
     @property
     def readable(self) -> bool:
-        """Whether layers of this type can be read here."""
+        """Whether layers of this type are supported."""
         return self._compression in (Compression.GZIP, Compression.NONE)
 
     def update(self, data: bytes) -> None:
-        """Take the next bytes; raises `DamagedContent` where they are no gzip."""
+        """Process the next bytes; raise `DamagedContent` if they are not valid gzip."""
         if self._compression is Compression.NONE:
             self._take(data)
         elif self._compression is Compression.GZIP:
             self._inflate(data)
 
     def digest(self) -> Digest | None:
-        """The diff id; raises `DamagedContent` where the last gzip member is cut off."""
+        """Return the diff id, or None for an unsupported type; raise `DamagedContent` if the gzip is truncated."""
         if not self.readable:
             return None
         if not self._whole or (self._compression is Compression.GZIP and self._member is None):
@@ -55,12 +56,12 @@ class DiffId:
 
     def _inflate(self, data: bytes) -> None:
         full = False
-        # A full piece may have left output behind even where all input is used up.
+        # After a full piece, output may remain even if all input is consumed.
         while data or (full and not self._whole):
             if self._member is None or self._member.eof:
                 self._member = zlib.decompressobj(_GZIP)
             try:
-                # In pieces, so that a bomb cannot fill the memory.
+                # Limit the output, so that a decompression bomb cannot fill the memory.
                 piece = self._member.decompress(data, _PIECE)
             except zlib.error as error:
                 raise DamagedContent(f"the gzip stream cannot be inflated: {error}") from error

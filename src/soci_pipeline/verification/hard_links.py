@@ -1,10 +1,10 @@
-"""Hard links of layers, resolved as an extractor does: in tar order, within one layer.
+"""Validation of the hard links of layers, resolved like an extractor does: in tar order, within one layer.
 
-A link cannot be made before its target is there. A target in a layer below does not count: with overlay file systems,
-which are the default of containerd, Docker and the SOCI snapshotter, each layer is unpacked into an empty folder of its
-own (containerd, diff/apply/apply_linux.go), and making the link fails. Layers that a runtime writes hold the target
-too, since a new link changes its file. Nearly all layers resolve by name alone, which `may_be_broken` sees; the others
-are extracted here, by their names.
+A hard link can only be created after its target. A target in a lower layer does not count: with overlay file systems,
+the default of containerd, Docker and the SOCI snapshotter, each layer is unpacked into a separate empty folder
+(containerd, diff/apply/apply_linux.go), and creating the link fails. Layers written by a runtime contain the target as
+well, because a new link changes its file. `may_be_broken` resolves nearly all layers by names only; for the others, the
+extraction is simulated, also by names only.
 """
 
 import posixpath
@@ -28,17 +28,17 @@ _MAX_STEPS = 20_000_000
 _MAX_COST = DEFAULT_LIMITS.ztoc // 4
 
 ReadEntries = Callable[[ImageNode, Descriptor], Sequence[Entry] | None]
-"""The entries of one layer of an image; None where they cannot be read."""
+"""Function that returns the entries of one layer of an image, or None if they cannot be read."""
 
 
 class EntryScan:
-    """Collects the entries of a tar that goes by, unless it cannot be read or takes too much memory."""
+    """Collects the entries of a streamed tar, unless it cannot be parsed or takes too much memory."""
 
     def __init__(self) -> None:
         self._scanner: TarScanner | None = TarScanner()
 
     def feed(self, piece: bytes) -> None:
-        """Take the next bytes of the tar."""
+        """Parse the next bytes of the tar."""
         if self._scanner is None:
             return
         try:
@@ -51,12 +51,12 @@ class EntryScan:
 
     @property
     def entries(self) -> Sequence[Entry] | None:
-        """The entries so far; None where they cannot be read."""
+        """The entries so far, or None if they cannot be read."""
         return None if self._scanner is None else self._scanner.entries
 
 
 def may_be_broken(entries: Sequence[Entry]) -> bool:
-    """Whether some hard link has no file of its target's name before it in its own layer."""
+    """Whether a hard link has no earlier file with its target's name in the same layer."""
     targets = {_cleaned(entry.link) for entry in entries if entry.kind == HARDLINK}
     if not targets:
         return False
@@ -76,7 +76,7 @@ def may_be_broken(entries: Sequence[Entry]) -> bool:
 
 
 def check_hard_links(graph: ImageGraph, suspects: set[Digest], read: ReadEntries, findings: Findings) -> None:
-    """Note every hard link that cannot be made; ``suspects`` are the layers that may have one."""
+    """Add a finding for every hard link that cannot be created; ``suspects`` are the layers that may have one."""
     for image in graph.images:
         for layer in {each.digest: each for each in image.manifest.layers if each.digest in suspects}.values():
             lines = _broken_links(read(image, layer))
@@ -87,7 +87,7 @@ def check_hard_links(graph: ImageGraph, suspects: set[Digest], read: ReadEntries
 
 
 def _broken_links(entries: Sequence[Entry] | None) -> list[str] | None:
-    """A line for each hard link that cannot be made; None where that cannot be found out."""
+    """Return a line for each hard link that cannot be created, or None if the layer cannot be checked."""
     if entries is None:
         return None
     try:
@@ -104,18 +104,18 @@ def _note(where: str, lines: Sequence[str], findings: Findings) -> None:
 
 
 class _TooMuch(Exception):
-    """Paths so many and so deep that resolving them would take minutes, as only a crafted image has them."""
+    """Resolving the paths would take minutes, because the image is crafted to have very many and very deep ones."""
 
 
 class _Extraction:
-    """One layer while it is unpacked: its files, with the targets of symlinks (empty for others)."""
+    """Simulated extraction of one layer: maps its files to the targets of symlinks (empty for others)."""
 
     def __init__(self) -> None:
         self._files: dict[bytes, bytes] = {}
         self._steps = 0
 
     def run(self, entries: Sequence[Entry]) -> Iterator[str]:
-        """Unpack the layer; yields a line for each hard link that cannot be made."""
+        """Simulate the extraction; yield a line for each hard link that cannot be created."""
         broken: list[tuple[Entry, bytes]] = []
         for entry in entries:
             path = self._resolved(entry.name)
@@ -137,14 +137,14 @@ class _Extraction:
             yield _line(entry, comes_later=target in self._files and target not in links)
 
     def _file(self, path: bytes) -> bytes | None:
-        """The target of the symlink at a path, empty for another file; None where there is no file."""
+        """Return the target of the symlink at a path, empty for another file, or None if there is no file."""
         self._steps += 1
         if self._steps > _MAX_STEPS:
             raise _TooMuch
         return None if len(path) > _MAX_PATH else self._files.get(path)
 
     def _resolved(self, name: bytes) -> bytes:
-        """Where a name leads: symlinks among its folders are followed, inside the root; the last part is not."""
+        """Resolve symlinks in the parent folders of a path, inside the root; the last component is not followed."""
         path = _cleaned(name)
         for _ in range(_MAX_SYMLINKS):
             if len(path) > _MAX_PATH:
@@ -167,7 +167,7 @@ def _cleaned(name: bytes) -> bytes:
 
 
 def _parents(path: bytes) -> Iterator[bytes]:
-    """The folders of a path, the innermost first."""
+    """Yield the parent folders of a path, the innermost first."""
     at = path.rfind(b"/")
     while at > 0:
         yield path[:at]

@@ -1,7 +1,7 @@
-"""The gate's second part: layers are read through their zTOCs.
+"""Verification of layers through their zTOCs, the second part after `structure`.
 
-`LayerVerifier.sample` fetches some spans by Range and does what the snapshotter does with them. `LayerVerifier.all`
-streams the layer once, makes its zTOC again with the same settings, and compares.
+`LayerVerifier.sample` fetches some spans with Range requests and processes them like the snapshotter does.
+`LayerVerifier.all` streams the layer once, builds its zTOC again with the same settings, and compares the two.
 """
 
 import threading
@@ -31,7 +31,7 @@ from soci_pipeline.verification.ztoc_difference import differences
 
 
 class LayerVerifier:
-    """Checks layers one by one, from several threads; what is wrong goes to the findings."""
+    """Verifies layers and adds what is wrong to the findings; thread-safe."""
 
     def __init__(
         self, client: RegistryClient, repository: str, findings: Findings, *, on_bytes: Advance | None = None
@@ -42,12 +42,12 @@ class LayerVerifier:
         self._on_bytes = on_bytes or (lambda _: None)
         self._lock = threading.Lock()
         self.broken_links: set[Digest] = set()
-        """The layers that may have hard links without a target; see `hard_links.check_hard_links`."""
+        """Layers that may have hard links without a target; see `hard_links.check_hard_links`."""
 
     def sample(self, item: LayerToCheck) -> None:
-        """Read some spans of an indexed layer; other layers were asked for already, and are not read.
+        """Verify some spans of an indexed layer; layers without a zTOC are not read, only checked for existence before.
 
-        A span that would take too much memory is counted instead; `all` streams it.
+        A span that would take too much memory is only counted; `all` streams it.
         """
         ztoc = self._ztoc(item)
         if ztoc is None or item.ztoc is None:
@@ -61,9 +61,9 @@ class LayerVerifier:
                 self._check_span(item, ztoc, span)
 
     def all(self, item: LayerToCheck) -> None:
-        """Read the layer once, whole: its digest, its diff id, and everything that its zTOC says.
+        """Read the whole layer once; verify its digest, its diff id, and its zTOC.
 
-        A layer that the registry may do without is counted instead, whether it is there or not.
+        A layer that may be stored elsewhere is only counted, whether the registry has it or not.
         """
         if item.may_be_elsewhere:
             self._findings.count("layers_held_elsewhere")
@@ -84,14 +84,14 @@ class LayerVerifier:
                 if ztoc is not None:
                     self._compare(item, ztoc, blob)
             finally:
-                # Whatever was found in between, the digest of the whole speaks last.
+                # Read to the end, so that the digest of the whole layer is checked in any case.
                 blob.drain()
             self._findings.count("bytes", blob.taken)
             self._check_diff_id(item, diff_id)
             self._look_at_links(item, scan.entries or () if ztoc is None else ztoc.entries)
 
     def entries(self, image: ImageNode, layer: Descriptor) -> Sequence[Entry] | None:
-        """The entries of a layer, from its zTOC where it has one, else from its tar; None where they cannot be read."""
+        """Return the entries of a layer, from its zTOC or otherwise its tar, or None if they cannot be read."""
         with self._findings.catching(f"{image.platform} layer {layer.digest}"):
             ztoc = next(
                 (each for each in _ztocs(image) if each.annotations.get(IMAGE_LAYER_DIGEST) == layer.digest), None
@@ -117,7 +117,7 @@ class LayerVerifier:
                 self.broken_links.add(item.layer.digest)
 
     def _ztoc(self, item: LayerToCheck) -> Ztoc | None:
-        """The zTOC, read and held against what is known of its layer without reading that."""
+        """Read the zTOC and check its layer size and span size; return None if it is not usable or does not exist."""
         if item.ztoc is None:
             return None
         where = f"{item.where} zTOC {item.ztoc.digest}"

@@ -1,8 +1,8 @@
-"""What a machine has to fetch before a container can start: lazily, by the SOCI index, and with a full pull.
+"""Bytes to fetch before a container can start: with lazy loading through the SOCI index, and with a full pull.
 
-Lazily these are, for one platform: the image index, the image's manifest and config, the SOCI index with its config,
-the zTOCs, and every layer without a zTOC whole. Spans are not counted: they are fetched one by one when the running
-container first reads a file in them. A full pull is the image index, the manifest, the config and every layer.
+Lazy loading fetches, for one platform: the image index, the image's manifest and config, the SOCI index with its
+config, the zTOCs, and every layer without a zTOC. Spans are not counted, because they are fetched when the running
+container first reads a file in them. A full pull fetches the image index, the manifest, the config and every layer.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +13,7 @@ from soci_pipeline.oci.platform import Platform
 
 
 class PlatformCost(BaseModel):
-    """Bytes of one platform to fetch before a container starts, lazily and in all."""
+    """Bytes to fetch for one platform before a container starts, with lazy loading and with a full pull."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,7 +23,7 @@ class PlatformCost(BaseModel):
 
 
 def start_costs(graph: ImageGraph) -> tuple[PlatformCost, ...]:
-    """The cost of each platform, in the images' order."""
+    """Return the cost of each platform, in the order of the images."""
     above = graph.root.size if graph.index is not None else 0
     return tuple(_cost(image, above) for image in graph.images)
 

@@ -1,10 +1,10 @@
-"""How much of what was pushed is read again. Apart from the gate, so that parameters need nothing of it."""
+"""Verification modes. They are separate from `verify`, so that parameter models do not import it."""
 
 from enum import StrEnum
 
 
 class VerifyMode(StrEnum):
-    """How much of what was pushed is read again before a tag moves."""
+    """How much of the pushed image is read back before a tag moves."""
 
     SAMPLE = "sample"
     ALL = "all"

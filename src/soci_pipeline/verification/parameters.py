@@ -1,4 +1,4 @@
-"""The parameters of the flow that verifies an image of a registry."""
+"""Parameters of the flow that verifies an image in a registry."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from soci_pipeline.verification.mode import VerifyMode
 
 
 class VerifyParameters(Parameters):
-    """An image that is published, to be read again through its SOCI indexes."""
+    """A published image to verify through its SOCI indexes."""
 
     reference: ExistingReference = Field(
         title="Image", description="The image, with a tag or a digest.", examples=[f"{EXAMPLE}:1.4"]
@@ -30,5 +30,5 @@ class VerifyParameters(Parameters):
 
     @property
     def target(self) -> str | Digest:
-        """The digest or tag, one of which is there."""
+        """The image's digest or tag; one of them is always present."""
         return self.reference.target or ""

@@ -1,7 +1,8 @@
-"""The in-toto statements of attestations: a subject that names an image must name the one that is attested.
+"""Verification of in-toto statements: a subject that names an image must name the attested image.
 
-BuildKit names an image `_` or by a package URL (BuildKit, docs/attestations/attestation-storage.md); other subjects,
-such as files, are not compared. A signed statement (DSSE) speaks of the image before it was indexed, and is not either.
+BuildKit names an image `_` or with a package URL (BuildKit, docs/attestations/attestation-storage.md); other subjects,
+such as files, are not compared. Signed statements (DSSE) are not compared either: they describe the image before it was
+indexed.
 """
 
 import json
@@ -20,7 +21,7 @@ _MOST_BYTES = 16 * MAX_MANIFEST_BYTES
 
 
 def check_statements(client: RegistryClient, repository: str, graph: ImageGraph, findings: Findings) -> None:
-    """Note every statement whose subject is another image than the attestation's; larger ones are counted."""
+    """Add a finding for every statement whose subject is not the attested image; only count those too large to read."""
     for entry in graph.index.manifests if graph.index is not None else ():
         manifest = graph.artifacts.get(entry.digest)
         image = entry.annotations.get(REFERENCE_DIGEST, "")
@@ -48,7 +49,7 @@ def _check(
 
 
 def _named_images(data: bytes) -> Iterator[str]:
-    """The sha256 digests of the images that an unsigned statement names."""
+    """Yield the sha256 digests (hex) of the images that an unsigned statement names."""
     try:
         statement = json.loads(data)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""The gate's first part: manifests, configs and annotations fit together, and every blob they name is there.
+"""Verification of the image's structure: manifests, configs and annotations are consistent, and all blobs exist.
 
-No layer and no zTOC is read here; what is to be read is answered as a list of `LayerToCheck`.
+This is the first part of the verification. It reads no layers and zTOCs, but returns those to read as `LayerToCheck`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,12 +28,12 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.index.records import IndexVersion
 
 Find = Callable[[Digest], Descriptor | None]
-"""Finds a manifest of the repository by its digest; None where there is none."""
+"""Function that returns the descriptor of a manifest in the repository by its digest, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerToCheck:
-    """One layer of one image, with the zTOC that a lazy start reads it by; ``diff_id`` is None where none is known."""
+    """One layer of an image and its zTOC, or None; ``diff_id`` is None if it is not known."""
 
     where: str
     layer: Descriptor
@@ -42,13 +42,13 @@ class LayerToCheck:
 
     @property
     def span_size(self) -> int | None:
-        """The span size in bytes that the SOCI index announces; None where it says nothing or nonsense."""
+        """The span size in bytes from the SOCI index, or None if it is missing or not a number."""
         said = self.ztoc.annotations.get(SPAN_SIZE, "") if self.ztoc else ""
         return int(said) if said.isdecimal() else None
 
     @property
     def may_be_elsewhere(self) -> bool:
-        """Whether the registry may do without the layer; never with a zTOC, since spans are read from the registry."""
+        """Whether the layer may be missing in the registry; never with a zTOC, since spans are read from there."""
         return self.ztoc is None and self.layer.may_be_elsewhere
 
 
@@ -59,7 +59,7 @@ def check_structure(
     platforms: Sequence[Platform] | None,
     findings: Findings,
 ) -> tuple[LayerToCheck, ...]:
-    """Note every fault of the graph; returns the layers, each pair of layer and zTOC once."""
+    """Add a finding for every fault of the graph; return the layers, each pair of layer and zTOC once."""
     _check_platforms(graph, platforms, findings)
     _check_entries(graph, partial(client.manifests.head, repository), findings)
     layers: dict[tuple[Digest, Digest | None], LayerToCheck] = {}
@@ -89,7 +89,7 @@ def _check_platforms(graph: ImageGraph, wanted: Sequence[Platform] | None, findi
 
 
 def _check_entries(graph: ImageGraph, there: Find, findings: Findings) -> None:
-    """Entries of the image index that belong to an image: each must name one that is listed, and be named back."""
+    """Check the SOCI indexes, attestations and artifacts in the image index: what they refer to must match."""
     if graph.index is None:
         return
     listed = {entry.digest for entry in graph.index.manifests}
@@ -105,7 +105,7 @@ def _check_entries(graph: ImageGraph, there: Find, findings: Findings) -> None:
 
 
 def _check_subject(entry: Descriptor, subject: Descriptor, index: ImageIndex, there: Find, findings: Findings) -> None:
-    """The `subject` of an artifact must be as it says; that of an attestation is the image that it is listed for."""
+    """Check an artifact's `subject`: it must exist as described, and be the attested image for an attestation."""
     attests, target = is_attestation(entry), entry.annotations.get(REFERENCE_DIGEST)
     where = f"{'attestation' if attests else 'artifact'} {entry.digest}"
     if attests and subject.digest != target:

@@ -1,10 +1,10 @@
-"""The gate: what was pushed is read again from the registry, before any tag moves.
+"""Verification: reads what was pushed back from the registry, before any tag moves.
 
 ``sample`` reads every manifest, config and zTOC, and a few spans of each indexed layer: it finds a wrong bit in a
-manifest, in a zTOC's digest or form, and in the spans it read. ``all`` streams every layer once and makes its zTOC
-again beside it: it finds a wrong bit anywhere. Not read is a layer without a zTOC that has addresses of its own or is
-not distributed: runtimes need not take it from the registry. Either names all faults, with their place. Images with a
-v2 SOCI index are read by the annotation of their manifest, as the snapshotter does; others by their v1 referrers.
+manifest, in a zTOC's digest or format, and in the spans that it reads. ``all`` streams every layer once and builds its
+zTOC again: it finds a wrong bit anywhere. Neither reads a layer without a zTOC that has URLs or is not distributable,
+because runtimes do not have to pull it from the registry. Both report all faults with their location. A v2 SOCI index
+is found through the annotation of the image's manifest, like the snapshotter does; a v1 index through the referrers.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,11 +46,11 @@ _KINDS = {
     "statements_unread": ("in-toto statement too large to read", "in-toto statements too large to read"),
     "ztocs": ("zTOC", "zTOCs"),
 }
-"""The kinds of `VerificationReport.checked` for people: one of them, and many."""
+"""Singular and plural names of the kinds in `VerificationReport.checked`."""
 
 
 class VerificationReport(BaseModel):
-    """What the gate found; ``checked`` counts by kind. The two sums of bytes are over all platforms."""
+    """Result of a verification; ``checked`` has a count per kind. The two byte sums are over all platforms."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,14 +63,14 @@ class VerificationReport(BaseModel):
     platforms: tuple[PlatformCost, ...] = ()
 
     def checked_in_words(self) -> str:
-        """What was checked, for people: ``2 images, 1 SOCI index, 3 zTOCs, 1.5 MiB of layers``, or ``nothing``."""
+        """Return what was checked as text, such as ``2 images, 3 zTOCs, 1.5 MiB of layers``, or ``nothing``."""
         counts = dict(self.checked)
         read = counts.pop("bytes", 0)
         said = [counted(number, *_KINDS.get(kind, (kind, None))) for kind, number in counts.items()]
         return ", ".join([*said, f"{sized(read)} of layers"] if read else said) or "nothing"
 
     def raise_for_findings(self, name: str) -> None:
-        """Raise `VerificationFailed` with every finding where there is one; ``name`` is what was read."""
+        """Raise `VerificationFailed` with all findings if there are any; ``name`` is the verified image."""
         if not self.ok:
             lines = "\n".join(str(finding) for finding in self.findings)
             raise VerificationFailed(f"{lines}\n{name} did not pass the verification.")
@@ -85,11 +85,11 @@ def verify(
     platforms: Sequence[Platform] | None = None,
     jobs: int = 2,
 ) -> VerificationReport:
-    """Read an image through, as ``mode`` says (``sample`` or ``all``); ``platforms`` must all be there.
+    """Verify an image with ``mode`` (``sample`` or ``all``); ``platforms`` are required platforms.
 
-    ``jobs`` layers are read at once. Content that is wrong or missing is a finding. Raises `ManifestUnknown` where the
-    reference is not there at all, `InvalidInput` where it is no image or the mode reads nothing, and whatever says
-    nothing about the content: no route, no permission.
+    ``jobs`` is the number of layers to read in parallel. Wrong or missing content is a finding. Raises
+    `ManifestUnknown` if the reference does not exist, `InvalidInput` if it is not an image or the mode reads nothing,
+    and errors that are not about the content, such as network and permission errors.
     """
     if mode not in (VerifyMode.SAMPLE, VerifyMode.ALL):
         raise InvalidInput(f"a verification with the mode {mode!r} cannot be meant", advice="Choose sample or all.")
@@ -128,6 +128,6 @@ def _check_layers(check: Callable[[LayerToCheck], None], layers: Sequence[LayerT
     if jobs < 1:
         raise InvalidInput(f"{jobs} layers at once cannot be meant")
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="verify") as pool:
-        # Largest first, so that the last one to start is not the longest.
+        # Start the largest first, so that the last one to start is not the slowest.
         for _ in pool.map(check, sorted(layers, key=lambda each: each.layer.size, reverse=True)):
             pass

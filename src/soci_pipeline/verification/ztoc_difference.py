@@ -1,4 +1,4 @@
-"""What differs between a zTOC that was pushed and the one that its layer really gives, in words."""
+"""Describes the differences between a pushed zTOC and the zTOC built from its layer."""
 
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -10,13 +10,13 @@ from soci_pipeline.soci.ztoc.codec import Ztoc
 from soci_pipeline.soci.ztoc.sample import entry_differences, shown
 
 _NAMED = 5
-"""How many entries, checkpoints and spans are named each; the others are counted."""
+"""Maximum number of entries, checkpoints and spans to describe, each; the others are counted."""
 
 
 def differences(pushed: Ztoc, real: Ztoc) -> list[str]:
-    """One line for every difference, the first few of each kind in full; none where both say the same.
+    """Return one line per difference, the first few of each kind and a count of the rest; empty if there are none.
 
-    What wrote them may differ, and a time may be written in another zone, as the reference does it.
+    The build tool may differ, and a time may be in another time zone, as in zTOCs of the reference implementation.
     """
     found = [
         f"{name} is {theirs!r}, and should be {ours!r}"

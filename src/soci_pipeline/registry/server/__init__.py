@@ -1,4 +1,4 @@
-"""The embedded registry: the OCI distribution spec 1.1 over a folder of OCI layouts, one for each repository."""
+"""The embedded registry: the OCI distribution spec 1.1, stored as a folder with one OCI layout per repository."""
 
 from soci_pipeline.registry.server.app import create_app
 from soci_pipeline.registry.server.authentication import Login

@@ -1,4 +1,4 @@
-"""The error answers of the distribution spec ("Error Codes")."""
+"""Responses of the embedded registry, with the errors of the distribution spec ("Error Codes")."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _STATUSES = {
 
 
 class Refusal(Exception):
-    """A request that is answered with one of the spec's errors."""
+    """A request fails with one of the spec's error codes."""
 
     def __init__(
         self, code: str, message: str, *, status: int | None = None, headers: Mapping[str, str] | None = None
@@ -38,13 +38,13 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """The response, with the spec's JSON body."""
+        """Return the response, with the spec's JSON body."""
         body = {"errors": [{"code": self.code, "message": self.message}]}
         return json_response(body, status=self.status, headers=self.headers)
 
 
 async def small_body(request: Request, limit: int, code: str) -> bytes:
-    """A request's body; raises `Refusal` with that code where it has more than ``limit`` bytes."""
+    """Read a request's body; raise `Refusal` with ``code`` and status 413 if it is longer than ``limit`` bytes."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -54,10 +54,10 @@ async def small_body(request: Request, limit: int, code: str) -> bytes:
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer."""
+    """Return a JSON response."""
     return Response(json.dumps(body), status_code=status, headers=dict(headers or {}), media_type="application/json")
 
 
 def empty(status: int, **headers: str) -> Response:
-    """An answer without a body; ``_`` in header names stands for ``-``."""
+    """Return a response without a body; ``_`` in header names becomes ``-``."""
     return Response(status_code=status, headers={name.replace("_", "-"): value for name, value in headers.items()})

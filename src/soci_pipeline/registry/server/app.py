@@ -47,10 +47,10 @@ _SESSION_ACTIONS = {"pull", "push"}
 
 
 def create_app(storage: Storage | Path, *, settings: ServerSettings | None = None) -> ASGIApp:
-    """The registry over a storage, as an ASGI application.
+    """Create the ASGI application of the registry.
 
-    Whoever opened the storage closes it once the server has stopped. A folder is opened here, and locked for as long as
-    the process lives; raises `StackError` where another registry has it.
+    The caller closes a `Storage` after the server has stopped. A folder is opened here and stays locked until the
+    process ends; raises `StackError` if another registry has locked it.
     """
     settings = settings or ServerSettings()
     gate = Gate(settings.login) if settings.login is not None else None
@@ -76,13 +76,13 @@ def create_app(storage: Storage | Path, *, settings: ServerSettings | None = Non
     if gate is not None and settings.login is not None and settings.login.bearer:
         routes.append(Route("/token", gate.token, methods=["GET", "POST"]))
     app = Starlette(routes=routes)
-    # Its URL would be built from the Host header.
+    # Redirect URLs would be built from the Host header.
     app.router.redirect_slashes = False
     return app
 
 
 def open_storage(folder: Path, settings: ServerSettings) -> Storage:
-    """Open and lock a folder; raises `StackError` where another registry has it."""
+    """Open and lock a folder; raise `StackError` if another registry has locked it."""
     return Storage(folder, most_entries=settings.most_entries, sync=settings.sync)
 
 
@@ -109,7 +109,7 @@ async def _dispatch(site: Site, request: Request) -> Response:
 
 
 def _needed(request: Request, name: str, rest: str) -> Access:
-    # Cancelling or asking about an upload is a part of pushing.
+    # Cancelling an upload or reading its status requires the permission to push.
     session = re.search(r"/blobs/uploads/", rest) is not None
     actions = frozenset(_SESSION_ACTIONS if session else _ACTIONS.get(request.method, _SESSION_ACTIONS))
     access = repository_access(name, actions)

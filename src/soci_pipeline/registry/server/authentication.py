@@ -1,4 +1,4 @@
-"""Logins at the embedded registry: Basic, or Bearer tokens by scope (distribution, spec/auth/token.md)."""
+"""Authentication of the embedded registry: Basic, or Bearer tokens by scope (distribution, spec/auth/token.md)."""
 
 import base64
 import binascii
@@ -23,7 +23,7 @@ Access = Mapping[str, frozenset[str]]
 
 CATALOG: Access = MappingProxyType({"registry:catalog": frozenset({"*"})})
 _SERVICE = "soci-pipeline-registry"
-# What the one user may do: everything. In a scope, `*` stands for all of it.
+# The user may do everything. In a scope, `*` means all of these actions.
 _REPOSITORY_ACTIONS = frozenset({"pull", "push", "delete"})
 _CATALOG_ACTIONS = CATALOG["registry:catalog"]
 _MAX_FORM_BYTES = 64 << 10
@@ -31,9 +31,10 @@ _MAX_FORM_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One user; ``bearer`` makes clients fetch a token for each scope, which lives ``token_life`` seconds.
+    """The only user; with ``bearer``, clients must fetch a token per scope, valid for ``token_life`` seconds.
 
-    Raises `InvalidInput` for an empty user or password, which every request without a login would match.
+    Raises `InvalidInput` for an empty username or password, which a request without credentials would match, and for a
+    username with a colon.
     """
 
     username: str
@@ -55,7 +56,7 @@ class _Grant:
 
 
 class Gate:
-    """Decides about requests. Tokens live in memory."""
+    """Authenticates and authorizes requests. Tokens are kept in memory."""
 
     def __init__(self, login: Login) -> None:
         self._login = login
@@ -63,12 +64,12 @@ class Gate:
         self._lock = threading.Lock()
 
     def check(self, request: Request, access: Access) -> None:
-        """Raises `Refusal` with the challenge where the request may not do that."""
+        """Raise `Refusal` with a challenge if the request lacks that access."""
         if not self.allows(request, access):
             raise self.challenge(request, access, error=self._problem(request))
 
     def allows(self, request: Request, access: Access) -> bool:
-        """Whether the request's Authorization covers that."""
+        """Whether the request's Authorization header grants that access."""
         kind, value = _authorization(request)
         if not self._login.bearer:
             return kind == "basic" and self._is_user(value)
@@ -82,13 +83,13 @@ class Gate:
         return grant if grant is not None and grant.until > time.monotonic() else None
 
     def _problem(self, request: Request) -> str:
-        """The error of a challenge (RFC 6750, section 3.1): none where no token was sent."""
+        """Return the error code of a challenge (RFC 6750, section 3.1), or "" if no token was sent."""
         if _authorization(request)[0] != "bearer":
             return ""
         return "invalid_token" if self._grant(request) is None else "insufficient_scope"
 
     async def token(self, request: Request) -> Response:
-        """The token endpoint: GET with Basic, or POST with an identity token (the password serves as one)."""
+        """Handle the token endpoint: GET with Basic, or POST with an identity token, which is the password."""
         if request.method == "POST":
             try:
                 body = await small_body(request, _MAX_FORM_BYTES, "DENIED")
@@ -112,14 +113,14 @@ class Gate:
         return json_response({"token": token, "access_token": token, "expires_in": int(self._login.token_life)})
 
     def challenge(self, request: Request, access: Access, *, error: str = "invalid_token") -> Refusal:
-        """The response to a request that lacks that access."""
+        """Return the error, with a challenge, for a request that lacks that access."""
         headers = {"WWW-Authenticate": self._challenge(request, access, error)}
         return Refusal("UNAUTHORIZED", "authentication required", headers=headers)
 
     def _challenge(self, request: Request, access: Access, error: str) -> str:
         if not self._login.bearer:
             return 'Basic realm="soci-pipeline registry", charset="UTF-8"'
-        # Clients need a complete URL. `protocol` has checked that the Host header is a host and a port.
+        # Clients need an absolute URL. `hosts.with_valid_host` has checked that the Host header is a host and a port.
         server, port = request.scope.get("server") or ("", None)
         realm = f"{request.url.scheme}://{request.headers.get('host') or f'{server}:{port}'}/token"
         parameters = {"realm": realm, "service": _SERVICE}
@@ -143,7 +144,7 @@ class Gate:
 
 
 def repository_access(name: str, actions: frozenset[str]) -> Access:
-    """Some actions at one repository."""
+    """Return the access for some actions on one repository."""
     return {f"repository:{name}": actions}
 
 

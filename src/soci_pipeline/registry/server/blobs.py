@@ -1,4 +1,4 @@
-"""Blobs and their uploads at the embedded registry."""
+"""Endpoints of the embedded registry for blobs and uploads."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ _PART = re.compile(r"(?:bytes )?(\d{1,18})-(\d{1,18})(?:/(?:\d{1,18}|\*))?\Z")
 
 
 async def read(exchange: Exchange) -> Response:
-    """Pulling blobs: GET and HEAD, whole or one range (RFC 9110, section 14)."""
+    """Return a blob or one range of it (RFC 9110, section 14), for GET and HEAD ("Pulling blobs")."""
     digest = digest_of(exchange.target)
     repository = exchange.existing()
     size = None if repository is None else repository.blob_size(digest)
@@ -47,7 +47,7 @@ async def read(exchange: Exchange) -> Response:
 
 
 async def delete(exchange: Exchange) -> Response:
-    """Content management: deleting blobs."""
+    """Delete a blob ("Content Management", deleting blobs)."""
     await asyncio.to_thread(_delete, exchange, digest_of(exchange.target))
     return empty(202)
 
@@ -61,7 +61,7 @@ def _delete(exchange: Exchange, digest: Digest) -> None:
 
 
 async def start(exchange: Exchange) -> Response:
-    """Pushing blobs: open a session, mount from another repository, or take all at once."""
+    """Open an upload session, mount a blob from another repository, or store a whole blob ("Pushing blobs")."""
     query = exchange.request.query_params
     if "mount" in query:
         mounted = await asyncio.to_thread(_mount, exchange, digest_of(query["mount"]), query.get("from", ""))
@@ -76,14 +76,17 @@ async def start(exchange: Exchange) -> Response:
 
 
 async def status(exchange: Exchange) -> Response:
-    """Pushing blobs in chunks: how far an upload has come."""
+    """Return the offset of an upload ("Pushing a blob in chunks")."""
     session = exchange.site.uploads.find(exchange.existing(), exchange.target)
     await session.settle()
     return _accepted(exchange, session, status=204)
 
 
 async def patch(exchange: Exchange) -> Response:
-    """Pushing blobs in chunks: the next part. With Content-Range it has to begin where the last one ended."""
+    """Append a part to an upload ("Pushing a blob in chunks").
+
+    A Content-Range must start at the upload's offset; otherwise the status is 416.
+    """
     session = exchange.site.uploads.find(exchange.existing(), exchange.target)
     await _check_part(exchange, session)
     await exchange.site.uploads.append(session, exchange.request.stream())
@@ -91,7 +94,7 @@ async def patch(exchange: Exchange) -> Response:
 
 
 async def put(exchange: Exchange) -> Response:
-    """Pushing blobs: the end of an upload, with its last bytes or none."""
+    """Complete an upload, with its last bytes or none ("Pushing blobs")."""
     session = exchange.site.uploads.find(exchange.existing(), exchange.target)
     wanted = exchange.request.query_params.get("digest")
     if wanted is None:
@@ -102,7 +105,7 @@ async def put(exchange: Exchange) -> Response:
 
 
 async def cancel(exchange: Exchange) -> Response:
-    """Pushing blobs: give an upload up."""
+    """Cancel an upload ("Pushing blobs")."""
     session = exchange.site.uploads.find(exchange.existing(), exchange.target)
     await session.settle()
     exchange.site.uploads.forget(session)
@@ -122,7 +125,10 @@ def _mount(exchange: Exchange, digest: Digest, source: str) -> Response | None:
 
 
 def _donor(exchange: Exchange, digest: Digest, source: str) -> Repository | None:
-    """Where a blob may be mounted from: the repository that was named, or any that has it where none was."""
+    """Return the repository to mount a blob from, or None if there is none that the client may read.
+
+    Without a source in the request, it is any repository that has the blob, if `ServerSettings.automatic_mount` is set.
+    """
     storage = exchange.site.storage
     if source:
         return storage.repository(source) if exchange.may_read(source) else None
@@ -175,7 +181,7 @@ def _created(exchange: Exchange, digest: Digest) -> Response:
 def _range(header: str | None, size: int) -> tuple[int, int, int]:
     match = _BYTES.match(header or "")
     if match is None or (not match[1] and not match[2]):
-        # Other units and several ranges at once may be ignored (RFC 9110, section 14.2).
+        # A server may ignore other units and multiple ranges (RFC 9110, section 14.2).
         return 0, size, 200
     if not match[1]:
         first, end = max(0, size - int(match[2])), size
@@ -192,7 +198,7 @@ def _range(header: str | None, size: int) -> tuple[int, int, int]:
 
 
 class _Pieces(StreamingResponse):
-    """Closes its source when the client goes away, instead of leaving that to the garbage collector."""
+    """Closes its source when the client disconnects, instead of leaving that to the garbage collector."""
 
     body_iterator: AsyncGenerator[bytes, None]
 
@@ -202,7 +208,7 @@ class _Pieces(StreamingResponse):
 
 
 async def _pieces(opened: Callable[[], BinaryIO], start: int, end: int) -> AsyncGenerator[bytes, None]:
-    # Opened here and not in a thread: a request that is cancelled meanwhile would lose the open file.
+    # Do not open the file in a thread: if the request is cancelled meanwhile, the open file would leak.
     with opened() as file:
         file.seek(start)
         left = end - start

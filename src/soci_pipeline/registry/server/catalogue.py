@@ -1,10 +1,10 @@
-"""The manifests and tags of one repository: in memory, in ``index.json``, and in a journal of what changed since.
+"""The manifests and tags of one repository: in memory, in ``index.json``, and in a journal of later changes.
 
 ``index.json`` has an entry for every tag and every untagged manifest, so writing it takes time in proportion to the
-repository. Up to `SMALL` manifests and tags it is written with every change. Above that, a change is one line that is
-appended to ``.journal``, and ``index.json`` follows in the background and when the catalogue is closed. Applying the
-journal to an ``index.json`` that already has its changes gives the same result, so a process may be killed between any
-two steps.
+size of the repository. Up to `SMALL` manifests and tags, every change rewrites it. Above that, every change appends a
+line to ``.journal``, and ``index.json`` is written in the background and when the catalogue is closed. Applying the
+journal again to an ``index.json`` that already has its changes gives the same result, so the process may be killed
+between any two steps.
 """
 
 import contextlib
@@ -30,9 +30,10 @@ _FLUSHED_PER_SECOND = 10_000
 
 
 class Catalogue:
-    """Threads share it; only one process at a time may change it. Raises `DiskFull` or `OSError`; then nothing changed.
+    """The manifests and tags of one repository. Thread-safe, but only one process at a time may change it.
 
-    ``sync`` waits until each change is on the disk. ``folder_lock`` is kept as long as there is work in the background.
+    After `DiskFull` or `OSError`, nothing has changed. ``sync`` waits until each change is on the disk. ``folder_lock``
+    is referenced so that the lock is held as long as there is background work.
     """
 
     def __init__(self, folder: Path, *, sync: bool = False, folder_lock: object = None) -> None:
@@ -45,7 +46,7 @@ class Catalogue:
         self._flushing = threading.Lock()
         self._timer: threading.Timer | None = None
         self._closed = False
-        # What was last read or written: the state of index.json, and how much of the journal has been applied.
+        # What was last read or written: inode, mtime and size of index.json, and how many bytes of the journal.
         self._mark: tuple[int, int, int] | None = None
         self._journalled = 0
         self._generation = 0
@@ -55,18 +56,18 @@ class Catalogue:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock over several calls; what another program wrote to ``index.json`` is read in first."""
+        """Hold the lock for several calls; first reload ``index.json`` if another program has changed it."""
         with self._lock:
             self._refresh()
             yield
 
     def __len__(self) -> int:
-        """How many manifests and tags there are."""
+        """Return the number of manifests and tags."""
         with self.locked():
             return len(self._manifests) + len(self._tags)
 
     def manifest(self, reference: str) -> Descriptor | None:
-        """The descriptor of a manifest, without annotations, by tag or digest."""
+        """Return the descriptor of a manifest, without annotations, by tag or digest, or None."""
         with self.locked():
             found = self._tags.get(reference)
             digest = reference if found is None else found.digest
@@ -74,22 +75,22 @@ class Catalogue:
             return None if listed is None else listed.plain
 
     def manifests(self) -> tuple[Descriptor, ...]:
-        """The descriptor of every manifest."""
+        """Return the descriptors of all manifests."""
         with self.locked():
             return tuple(self._manifests.values())
 
     def tags(self) -> tuple[str, ...]:
-        """Every tag, in lexical order."""
+        """Return all tags in lexical order."""
         with self.locked():
             names = list(self._tags)
         return tuple(sorted(names))
 
     def put(self, descriptor: Descriptor, tags: Iterable[str]) -> None:
-        """List a manifest and point tags at it."""
+        """Add a manifest and point tags at it."""
         self._change({"put": descriptor.to_json(), "tags": list(tags)})
 
     def delete_tag(self, tag: str) -> None:
-        """Remove a tag; its manifest stays listed."""
+        """Remove a tag; its manifest stays."""
         self._change({"untag": tag})
 
     def delete_manifest(self, digest: Digest) -> None:
@@ -97,23 +98,23 @@ class Catalogue:
         self._change({"delete": str(digest)})
 
     def flush(self, *, background: bool = False) -> None:
-        """Bring ``index.json`` up to date and empty the journal."""
+        """Write ``index.json`` and remove the journal entries that it contains."""
         with self._flushing, full_disk_reported(self._folder):
             if background and self._closed:
-                # Another server may have the folder by now.
+                # Another server may use the folder by now.
                 return
             with self.locked():
                 entries, end, generation = self._entries(), self._journalled, self._generation
             if not end:
                 return
             with fresh_file(self._index, _encoded(entries), sync=self._sync) as fresh, self._lock:
-                # Where index.json was replaced meanwhile, the journal still has every change.
+                # If another program has replaced index.json, keep it; the journal still has every change.
                 if self._generation == generation:
                     self._take(fresh)
                     self._shorten_journal(end)
 
     def close(self) -> None:
-        """`flush`, and do no more in the background."""
+        """Flush and stop the background work."""
         with self._lock:
             self._closed = True
             self._stop_timer()
@@ -132,7 +133,7 @@ class Catalogue:
                 with fresh_file(self._index, _encoded(self._entries()), sync=self._sync) as fresh:
                     self._take(fresh)
             except BaseException:
-                # Memory is ahead of the disk: read it again.
+                # The change is in memory but not on the disk: force a reload.
                 self._mark = None
                 raise
 
@@ -170,7 +171,7 @@ class Catalogue:
             del self._tags_of[old.digest]
 
     def _entries(self) -> list[Descriptor]:
-        """What ``index.json`` lists: every tag, and every manifest without one."""
+        """Return the entries of ``index.json``: one per tag, and one per untagged manifest."""
         untagged = (entry for digest, entry in self._manifests.items() if digest not in self._tags_of)
         return [*untagged, *self._tags.values()]
 
@@ -212,12 +213,12 @@ class Catalogue:
             self._flush_later()
 
     def _check_last(self, position: int, lines: list[bytes]) -> None:
-        """Ignore a last change that is incomplete; raise `DamagedContent` where complete ones follow it.
+        """Ignore an incomplete last change; raise `DamagedContent` if complete changes follow it.
 
-        A process was killed, or its disk was full, while it wrote the last one: its push was not acknowledged.
+        The last change is incomplete if the process was killed or the disk was full; its push was not acknowledged.
         """
         if any(_record(line) is not None for line in lines[position + 1 :]):
-            # Going on would overwrite changes that were acknowledged.
+            # Continuing would overwrite acknowledged changes.
             raise DamagedContent(
                 f"{self._journal} is damaged in line {position + 1}",
                 advice="Restore it from a backup, or move it away to go on with what index.json lists.",
@@ -225,7 +226,7 @@ class Catalogue:
         logger().warning("%s ends in an incomplete change, which is ignored", self._journal)
 
     def _append(self, line: bytes) -> None:
-        """Add one line to the journal; after an `OSError` it is as it was."""
+        """Append a line to the journal; after an `OSError`, the journal is unchanged."""
         self._journal.touch(0o644)
         with self._journal.open("r+b", buffering=0) as file:
             file.seek(self._journalled)
@@ -241,7 +242,7 @@ class Catalogue:
         self._journalled += len(line)
 
     def _shorten_journal(self, end: int) -> None:
-        """Remove what ``index.json`` has. A longer journal does no harm."""
+        """Remove the changes that ``index.json`` contains; they would do no harm if they stayed."""
         if end == self._journalled:
             self._journal.unlink()
             self._journalled = 0
@@ -265,7 +266,7 @@ class Catalogue:
         try:
             self.flush(background=True)
         except (OSError, DiskFull, DamagedContent) as error:
-            # The journal has every change; the next one tries again.
+            # The journal has every change, and the next change schedules another flush.
             logger().warning("%s cannot be brought up to date: %s", self._index, error)
 
     def _stop_timer(self) -> None:
@@ -275,7 +276,7 @@ class Catalogue:
 
 
 def _encoded(entries: Iterable[Descriptor]) -> Iterator[bytes]:
-    """``index.json``, entry by entry: one call of the encoder for all would keep every other thread waiting."""
+    """Yield ``index.json`` entry by entry, because encoding all at once would block the other threads."""
     head, _, tail = ImageIndex(manifests=()).encode().partition(b"[]")
     yield head + b"["
     for position, entry in enumerate(entries):
@@ -289,7 +290,7 @@ def _mark_of(path: Path) -> tuple[int, int, int]:
 
 
 def _read(index: Path) -> list[Descriptor]:
-    """The entries of an ``index.json``, however many; raises `DamagedContent` for another shape."""
+    """Read the entries of an ``index.json`` of any size; raise `DamagedContent` if it is not valid."""
     try:
         fields = json.loads(index.read_bytes())
         return [Descriptor.from_json(entry) for entry in fields["manifests"] or ()]
@@ -306,7 +307,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """A change that was written completely; None for anything else."""
+    """Parse a line of the journal; return None if it is incomplete or not valid."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -317,7 +318,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_change(record: dict[str, Any]) -> bool:
-    """Whether a record can be applied; raises `InvalidInput` where a digest or descriptor in it is not one."""
+    """Whether a record can be applied; raises `InvalidInput` for an invalid digest or descriptor."""
     if "put" in record:
         Descriptor.from_json(record["put"])
         tags = record.get("tags")

@@ -1,4 +1,4 @@
-"""What a handler of the embedded registry works on: the request, and what it is about."""
+"""Arguments of the embedded registry's handlers: the request, its repository and its target."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from soci_pipeline.registry.server.uploads import Uploads
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One running registry."""
+    """A running registry: its storage, uploads, settings and authentication."""
 
     storage: Storage
     uploads: Uploads
@@ -26,7 +26,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request to one repository; ``target`` is the tag, digest or upload that the path ends with."""
+    """A request to one repository; ``target`` is the tag, digest or upload at the end of the path."""
 
     site: Site
     request: Request
@@ -34,28 +34,28 @@ class Exchange:
     target: str
 
     def repository(self) -> Repository:
-        """The repository; raises `Refusal` where there is none."""
+        """Return the repository; raise `Refusal` if it does not exist."""
         found = self.site.storage.repository(self.name)
         if found is None:
             raise Refusal("NAME_UNKNOWN", f"there is no repository {self.name}")
         return found
 
     def may_read(self, name: str) -> bool:
-        """Whether this request could also pull from another repository."""
+        """Whether the client may pull from another repository."""
         gate = self.site.gate
         return gate is None or gate.allows(self.request, repository_access(name, frozenset({"pull"})))
 
     def existing(self) -> Repository | None:
-        """The repository, or None."""
+        """Return the repository, or None if it does not exist."""
         return self.site.storage.repository(self.name)
 
     def created(self) -> Repository:
-        """The repository, made by the first push."""
+        """Return the repository, created if it does not exist."""
         return self.site.storage.create(self.name)
 
 
 def digest_of(text: str) -> Digest:
-    """A digest from a path or query; raises `Refusal`."""
+    """Parse a digest from a path or query; raise `Refusal` if it is not valid."""
     try:
         return Digest(text)
     except InvalidInput as error:

@@ -1,7 +1,7 @@
-"""Writing files so that nothing counts as stored that the disk did not take.
+"""File writes that never report success for data that is not on the disk.
 
-A raw write may take fewer bytes than it was given, most often on a disk that fills up, and its return value is the only
-sign of that. A file system may also report a failed write as late as in ``fsync`` or ``close``.
+A raw write may write fewer bytes than requested, most often on a full disk, and only its return value shows it. A file
+system may also report a failed write as late as in ``fsync`` or ``close``.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from soci_pipeline import full_disk
 
 @contextlib.contextmanager
 def fresh_file(path: Path, data: Iterable[bytes], *, sync: bool = False) -> Iterator[Path]:
-    """A temporary file with that content beside ``path``, to be renamed; removed at the end where it was not."""
+    """Write a temporary file in the folder of ``path``, for the caller to rename; remove it at the end otherwise."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name.lstrip('.')}.")
     fresh = Path(name)
     try:
@@ -32,7 +32,7 @@ def fresh_file(path: Path, data: Iterable[bytes], *, sync: bool = False) -> Iter
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk; raises `OSError` where that fails."""
+    """Wait until a file's content, or a folder's entries, are on the disk; raise `OSError` if that fails."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -41,5 +41,5 @@ def sync_file(path: Path) -> None:
 
 
 def full_disk_reported(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """`full_disk.full_disk_reported`, with advice for whoever runs the server."""
+    """Like `full_disk.full_disk_reported`, with advice for the server's operator."""
     return full_disk.full_disk_reported(folder, advice="Free space on that disk.")

@@ -1,4 +1,4 @@
-"""The lock that says that a process serves a folder."""
+"""File lock on a folder, held by the process that serves it."""
 
 import fcntl
 import os
@@ -9,7 +9,10 @@ from soci_pipeline.errors import StackError
 
 
 class FolderLock:
-    """The lock that says that this process serves a folder. It ends with the process or with its last holder."""
+    """An exclusive lock on a folder, released when the process ends or the last reference is gone.
+
+    Raises `StackError` if another registry holds it or the file system does not support locks.
+    """
 
     def __init__(self, folder: Path) -> None:
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

@@ -1,4 +1,4 @@
-"""What the embedded registry demands of a request before it looks at it."""
+"""Validation of the Host header, before the embedded registry handles a request."""
 
 import re
 
@@ -10,7 +10,7 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._-]{1,255})(?::[0-9]
 
 
 def with_valid_host(app: ASGIApp) -> ASGIApp:
-    """Reject requests whose Host is not a host and a port, and close their connection."""
+    """Wrap an application to reject requests with an invalid Host header and close their connection."""
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
         host = dict(scope["headers"]).get(b"host") if scope["type"] == "http" else None

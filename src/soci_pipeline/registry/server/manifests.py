@@ -1,4 +1,4 @@
-"""Manifests, tags and referrers of the embedded registry."""
+"""Endpoints of the embedded registry for manifests, tags and referrers."""
 
 import asyncio
 from bisect import bisect_right
@@ -22,7 +22,7 @@ _MAX_DIGITS = 18
 
 
 async def read(exchange: Exchange) -> Response:
-    """Pulling manifests: GET and HEAD."""
+    """Return a manifest, for GET and HEAD ("Pulling manifests")."""
     repository, descriptor = await asyncio.to_thread(_found, exchange)
     headers = {
         "Content-Type": descriptor.media_type,
@@ -47,13 +47,13 @@ def _found(exchange: Exchange) -> tuple[Repository, Descriptor]:
 
 
 async def put(exchange: Exchange) -> Response:
-    """Pushing manifests: by tag or digest; children first."""
+    """Store a manifest under a tag or digest ("Pushing Manifests"); its children must already exist."""
     target = exchange.target
     expected = digest_of(target) if ":" in target else None
     if expected is None and not is_tag(target):
         raise Refusal("TAG_INVALID", f"not a tag: {target[:140]!r}")
     data = await small_body(exchange.request, MAX_MANIFEST_BYTES, "MANIFEST_INVALID")
-    # Parsing, hashing and writing would keep every other request waiting.
+    # Use a thread, because parsing, hashing and writing would block all other requests.
     return await asyncio.to_thread(_put, exchange, expected, data)
 
 
@@ -83,7 +83,7 @@ def _put(exchange: Exchange, expected: Digest | None, data: bytes) -> Response:
 
 
 def _more_tags(exchange: Exchange) -> list[str]:
-    """The tags that a push by digest asks for (distribution-spec after 1.1, "Pushing manifests with tags")."""
+    """Return the tags in the query of a push by digest (distribution-spec after 1.1, "Pushing manifests with tags")."""
     tags = list(dict.fromkeys(exchange.request.query_params.getlist("tag")))
     for tag in tags:
         if not is_tag(tag):
@@ -92,7 +92,7 @@ def _more_tags(exchange: Exchange) -> list[str]:
 
 
 async def delete(exchange: Exchange) -> Response:
-    """Content management: deleting tags and manifests."""
+    """Delete a tag or manifest ("Content Management", deleting tags and manifests)."""
     if not await asyncio.to_thread(_delete, exchange):
         raise Refusal("MANIFEST_UNKNOWN", f"{exchange.name} has no manifest {exchange.target[:200]}")
     return empty(202)
@@ -106,7 +106,7 @@ def _delete(exchange: Exchange) -> bool:
 
 
 async def tags(exchange: Exchange) -> Response:
-    """Content discovery: listing tags, ``n`` at a time, after ``last``."""
+    """List up to ``n`` tags after ``last`` ("Content Discovery", listing tags)."""
     query = exchange.request.query_params
     limit = _PAGE
     if "n" in query:
@@ -125,7 +125,7 @@ async def tags(exchange: Exchange) -> Response:
 
 
 async def referrers(exchange: Exchange) -> Response:
-    """Content discovery: listing referrers, of one artifact type where that is asked for."""
+    """List referrers, optionally of one artifact type ("Content Discovery", listing referrers)."""
     if not exchange.site.settings.referrers:
         raise Refusal("NAME_UNKNOWN", "there is no such address")
     subject = digest_of(exchange.target)

@@ -1,4 +1,4 @@
-"""One repository of the embedded registry: its blobs, manifests and tags, in an OCI layout."""
+"""A repository of the embedded registry: its blobs, manifests and tags, in an OCI layout."""
 
 import contextlib
 import errno
@@ -23,15 +23,15 @@ from soci_pipeline.registry.server.folder_lock import FolderLock
 from soci_pipeline.registry.server.subjects import Subjects
 
 UPLOADS = ".uploads"
-"""The folder of a repository that has its upload sessions."""
+"""Name of the folder with a repository's upload sessions."""
 MOST_ENTRIES = 100_000
-"""How many manifests and tags a repository takes. Reading and deleting work beyond that too."""
+"""Default maximum number of manifests and tags in a repository; it limits pushes, not reads and deletions."""
 
 _TagCheck = Callable[[str, Descriptor | None], None]
 
 
 class Repository:
-    """One repository: blobs by digest, manifests by digest or tag. Threads share it."""
+    """A repository: blobs by digest, manifests by digest or tag. Thread-safe."""
 
     def __init__(
         self, layout: Layout, lock: FolderLock, *, most_entries: int = MOST_ENTRIES, sync: bool = False
@@ -44,7 +44,7 @@ class Repository:
         self._subjects = Subjects(layout)
 
     def blob_size(self, digest: Digest) -> int | None:
-        """A blob's size, or None where there is none; a link or a special file in its place is not one."""
+        """Return a blob's size, or None if it does not exist or is a link or special file."""
         try:
             status = layout_files.stat_file(self.layout.path, *layout_files.blob_place(digest))
         except HostileArchive as error:
@@ -53,7 +53,7 @@ class Repository:
         return None if status is None else status.st_size
 
     def open_blob(self, digest: Digest) -> BinaryIO:
-        """Open a blob for reading; raises `FileNotFoundError` where there is no regular file."""
+        """Open a blob for reading; raise `FileNotFoundError` if it is not a regular file."""
         try:
             return layout_files.open_file(self.layout.path, *layout_files.blob_place(digest))
         except HostileArchive as error:
@@ -61,7 +61,7 @@ class Repository:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.layout.blob_path(digest)) from error
 
     def place_blob(self, path: Path, digest: Digest, size: int) -> None:
-        """Move a file to where its blob belongs; raises `Refusal` where the file on the disk is not that blob."""
+        """Move an uploaded file to its place as a blob; raise `Refusal` if its size or digest differs."""
         with full_disk_reported(self.layout.path):
             if self._sync:
                 sync_file(path)
@@ -79,7 +79,7 @@ class Repository:
                 sync_file(place.parent)
 
     def delete_blob(self, digest: Digest) -> bool:
-        """Remove a blob; whether there was one."""
+        """Remove a blob; return whether it existed."""
         try:
             self.layout.blob_path(digest).unlink()
         except FileNotFoundError:
@@ -87,20 +87,20 @@ class Repository:
         return True
 
     def manifest(self, reference: str) -> Descriptor | None:
-        """The descriptor of a manifest, without annotations, by tag or digest."""
+        """Return the descriptor of a manifest, without annotations, by tag or digest, or None."""
         return self._catalogue.manifest(reference)
 
     def read(self, descriptor: Descriptor) -> bytes:
-        """A manifest's bytes; raises `FileNotFoundError` where they were removed."""
+        """Return a manifest's bytes; raise `FileNotFoundError` if they were removed."""
         with self.open_blob(descriptor.digest) as file:
             return file.read()
 
     def tags(self) -> tuple[str, ...]:
-        """Every tag, in lexical order."""
+        """Return all tags in lexical order."""
         return self._catalogue.tags()
 
     def missing(self, document: ImageManifest | ImageIndex) -> tuple[Digest, ...]:
-        """The children of a document that are not here; layers that registries do not hold are not asked for."""
+        """Return the children of a document that are missing, except layers that may be stored elsewhere."""
         if isinstance(document, ImageIndex):
             return tuple(child.digest for child in document.children if self.manifest(child.digest) is None)
         wanted = (child for child in document.children if not child.may_be_elsewhere)
@@ -113,7 +113,7 @@ class Repository:
         return False
 
     def _remove_damaged(self, digest: Digest) -> None:
-        """Remove a blob that is not what its name says, so that it can be pushed again."""
+        """Remove a blob that does not match its digest, so that it can be pushed again."""
         path = self.layout.blob_path(digest)
         with contextlib.suppress(FileNotFoundError):
             with self.open_blob(digest) as file:
@@ -131,10 +131,10 @@ class Repository:
         tags: Collection[str] = (),
         check_tag: _TagCheck = lambda _tag, _current: None,
     ) -> Descriptor:
-        """Store a manifest, under its sha256 digest where no other is given, and point some tags at it.
+        """Store a manifest and point tags at it; ``digest`` defaults to its sha256 digest.
 
-        ``check_tag`` gets each tag with the manifest that it points at, and raises where it must not move. Raises
-        `Refusal` where the repository takes no more manifests or tags.
+        ``check_tag`` is called with each tag and the manifest that it points at or None, and raises if the tag must not
+        move. Raises `Refusal` if the repository would exceed its maximum number of manifests and tags.
         """
         descriptor = Descriptor(media_type=media_type, digest=digest or Digest.of(data), size=len(data))
         with self._changing, full_disk_reported(self.layout.path):
@@ -147,7 +147,7 @@ class Repository:
         return descriptor
 
     def _store(self, data: bytes, descriptor: Descriptor) -> None:
-        """Write a manifest, in the place of whatever has its name."""
+        """Write a manifest, replacing a damaged file with the same name."""
         if not self._holds(data, descriptor):
             with self.layout.writer(expected=descriptor.digest, size=descriptor.size) as blob:
                 blob.write(data)
@@ -157,7 +157,7 @@ class Repository:
             sync_file(place.parent)
 
     def _holds(self, data: bytes, descriptor: Descriptor) -> bool:
-        """Whether these bytes are stored; a disk may have damaged them without changing their number."""
+        """Whether exactly these bytes are stored; a disk may have damaged them without changing their size."""
         try:
             return self.blob_size(descriptor.digest) == len(data) and self.read(descriptor) == data
         except FileNotFoundError:
@@ -174,7 +174,7 @@ class Repository:
             raise Refusal("DENIED", reason, status=507)
 
     def delete_tag(self, tag: str) -> bool:
-        """Take a tag away; its manifest stays. Whether there was one."""
+        """Delete a tag; its manifest stays. Return whether the tag existed."""
         with self._changing:
             if self.manifest(tag) is None:
                 return False
@@ -182,28 +182,28 @@ class Repository:
         return True
 
     def delete_manifest(self, digest: Digest) -> bool:
-        """Take a manifest away with all its tags; whether there was one."""
+        """Delete a manifest with all its tags; return whether it existed."""
         with self._changing:
             if self.manifest(digest) is None:
                 return False
-            # First, since this frees space, which the change of the catalogue may need.
+            # Delete the blob first, because updating the catalogue may need the space that this frees.
             self.delete_blob(digest)
             self._catalogue.delete_manifest(digest)
             self._subjects.remove(digest)
         return True
 
     def referrers(self, subject: Digest, artifact_type: str | None) -> tuple[Descriptor, ...]:
-        """The manifests that name a digest as their subject."""
+        """Return the manifests whose subject is this digest, of one artifact type or all."""
         return of_type(self._subjects.referrers(subject, self._catalogue), artifact_type)
 
     def exists(self) -> bool:
-        """Whether its folder is still there."""
+        """Whether the repository's folder still exists."""
         return (self.layout.path / "index.json").exists()
 
     def flush(self) -> None:
-        """Bring ``index.json`` up to date."""
+        """Write ``index.json``."""
         self._catalogue.flush()
 
     def close(self) -> None:
-        """`flush`, and do no more in the background."""
+        """Flush and stop the background work."""
         self._catalogue.close()

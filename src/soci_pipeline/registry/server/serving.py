@@ -1,4 +1,4 @@
-"""Runs the embedded registry: in this thread (`serve`), or in another one while a block runs (`serving`)."""
+"""Runs the embedded registry: in the current thread (`serve`), or in another one while a block runs (`serving`)."""
 
 import contextlib
 import signal
@@ -16,9 +16,9 @@ from soci_pipeline.registry.server.hosts import with_valid_host
 from soci_pipeline.registry.server.settings import ServerSettings
 
 _KEEP_ALIVE_SECONDS = 75.0
-# asyncio's own pool has six threads on two processors, and hashing some large uploads would take them all.
+# asyncio's default pool has six threads on two CPUs, and hashing a few large uploads would occupy all of them.
 _THREADS = 32
-# One file for the connection, one for a blob; with TLS, one more for a handshake that has not ended.
+# One open file for the connection, one for a blob; with TLS, one more during the handshake.
 _FILES, _FILES_WITH_TLS = 2, 3
 Middleware = Callable[[ASGIApp], ASGIApp]
 
@@ -31,7 +31,7 @@ def make_server(
     tls_key: Path | None = None,
     settings: ServerSettings | None = None,
 ) -> HttpServer:
-    """A server for an application on a listening socket, with the limits of the embedded registry."""
+    """Create a server for an application on a listening socket, with the limits of the embedded registry."""
     settings = settings or ServerSettings()
     tls = tls_context(tls_cert, tls_key)
     most = most_connections(files_per_connection=_FILES if tls is None else _FILES_WITH_TLS)
@@ -52,10 +52,10 @@ def serving(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
 ) -> Iterator[str]:
-    """Serve a folder from a thread while the block runs; yields the address, ``host:port``. Port 0 takes a free one.
+    """Serve a folder from a thread while the block runs; yield ``host:port``. Port 0 selects a free port.
 
-    ``middleware`` wraps the registry's ASGI application, to see or change requests and answers.
-    Raises `StackError` where the address or the folder is taken.
+    ``middleware`` wraps the registry's ASGI application, to inspect or change requests and responses. Raises
+    `StackError` if the host and port or the folder is already in use.
     """
     with (
         _registry(folder, host, port, middleware=middleware, settings=settings, tls_cert=tls_cert, tls_key=tls_key) as (
@@ -78,9 +78,9 @@ def _registry(
     tls_key: Path | None,
     middleware: Middleware | None = None,
 ) -> Iterator[tuple[HttpServer, str]]:
-    """A server for a folder, with its address; the folder is closed at the end of the block."""
+    """Yield a server for a folder and its ``host:port``; close the folder at the end of the block."""
     settings = settings or ServerSettings()
-    # The folder is made once the address is taken.
+    # Listen first, so that no folder is created if the port is in use.
     with listen(host, port) as listener, open_storage(folder, settings) as storage:
         app = create_app(storage, settings=settings)
         served = app if middleware is None else middleware(app)
@@ -103,10 +103,10 @@ def serve(
     tls_key: Path | None = None,
     on_ready: Callable[[str], None] = lambda _address: None,
 ) -> None:
-    """Serve a folder from this thread until SIGINT or SIGTERM; raises `StackError` as `serving` does."""
+    """Serve a folder from the current thread until SIGINT or SIGTERM; raise `StackError` as `serving` does."""
     with _registry(folder, host, port, settings=settings, tls_cert=tls_cert, tls_key=tls_key) as (server, address):
         received = server.run(on_ready=lambda: on_ready(address))
-    # Here a signal is the wanted end.
+    # A signal is the normal way to stop, so suppress KeyboardInterrupt.
     if received is not None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(received)

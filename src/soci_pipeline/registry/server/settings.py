@@ -1,4 +1,4 @@
-"""How an embedded registry behaves. Sizes are in bytes, times in seconds."""
+"""Settings of the embedded registry. Times are in seconds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from soci_pipeline.registry.server.repository import MOST_ENTRIES
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """The defaults are an open registry with everything the spec has."""
+    """Settings of an embedded registry. The defaults: no authentication, all features of the spec."""
 
     login: Login | None = None
     immutable: Callable[[str], bool] | None = None
-    """Which tags may not move to another digest."""
+    """Predicate: whether a tag must not move to another digest."""
     referrers: bool = True
-    """False answers 404 to the referrers API and leaves OCI-Subject out, as older registries do."""
+    """Whether there is a referrers API; if not, it returns 404 and OCI-Subject is omitted, as in older registries."""
     automatic_mount: bool = True
-    """Whether a mount that names no source takes the blob from any repository that the client may read."""
+    """Whether a mount without a source uses any repository that the client may read."""
     most_entries: int = MOST_ENTRIES
-    """How many manifests and tags one repository takes before a push is refused."""
+    """Maximum number of manifests and tags in one repository; a push beyond it fails."""
     sync: bool = False
-    """Whether a push is answered only once its content is on the disk, so that it survives a power failure."""
+    """Whether to acknowledge a push only when its content is on the disk, so that it survives a power failure."""
     connections_per_address: int = 256
-    """How many connections one network address may have. A proxy before the registry is one address."""
+    """Maximum number of connections from one IP address. A proxy in front of the registry counts as one address."""
     stall_seconds: float = 30.0
-    """How long a client may do nothing that the registry waits for, before its connection is closed."""
+    """Timeout after which the connection of a stalled client is closed."""

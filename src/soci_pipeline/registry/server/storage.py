@@ -1,10 +1,10 @@
-"""What the embedded registry keeps: under a folder, one OCI layout for each repository.
+"""Storage of the embedded registry: a folder with one OCI layout per repository.
 
 ``index.json`` lists every manifest of the repository; a tag is the annotation ``org.opencontainers.image.ref.name``
-(image-spec, annotations.md), and a manifest without a tag is listed without it (see `catalogue`). The folder of
-``team/app`` is ``team+app``, since a repository may lie below another one and ``+`` is in no name.
+(image-spec, annotations.md), and an untagged manifest has no such annotation (see `catalogue`). The folder of
+``team/app`` is ``team+app``, because repository names can be nested and cannot contain ``+``.
 
-A `Storage` locks its folder: two servers would write into each other's uploads.
+A `Storage` locks its folder, because two servers would corrupt each other's uploads.
 """
 
 import contextlib
@@ -30,7 +30,10 @@ _REAP_SECONDS = 3600.0
 
 
 class Storage:
-    """Every repository below one folder, which is locked until `close`; raises `StackError` where another has it."""
+    """The repositories in one folder, which is locked until `close`.
+
+    Raises `StackError` if another registry has locked the folder.
+    """
 
     def __init__(self, folder: Path, *, most_entries: int = MOST_ENTRIES, sync: bool = False) -> None:
         self.folder = folder
@@ -53,7 +56,7 @@ class Storage:
         self.close()
 
     def close(self) -> None:
-        """Finish writing, and let another server have the folder."""
+        """Write pending changes and unlock the folder."""
         with self._lock:
             for repository in self._repositories.values():
                 with _warning_about(repository.layout.path):
@@ -62,7 +65,7 @@ class Storage:
         self._folder_lock.release()
 
     def _finish_journals(self) -> None:
-        """Bring up to date what a killed server did not."""
+        """Write ``index.json`` of the repositories in which a killed server left a journal."""
         for journal in self.folder.glob("*/.journal"):
             with _warning_about(journal.parent):
                 repository = self.repository(journal.parent.name.replace("+", "/"))
@@ -70,25 +73,25 @@ class Storage:
                     repository.flush()
 
     def reap(self) -> None:
-        """Remove what uploads of a day ago left, at most once an hour."""
+        """Remove files of abandoned uploads that are older than a day; run at most once an hour."""
         now = time.monotonic()
         if now - self._reaped >= _REAP_SECONDS:
             self._reaped = now
             _reap(self.folder)
 
     def layout_path(self, name: str) -> Path:
-        """Where a repository's layout lies, or would lie."""
+        """Return the path of a repository's layout, which may not exist; raise `InvalidInput` for an invalid name."""
         if not is_repository(name):
             raise InvalidInput(f"not a repository name: {name[:100]!r}")
         return self.folder / name.replace("/", "+")
 
     def repository(self, name: str) -> Repository | None:
-        """An existing repository."""
+        """Return a repository, or None if it does not exist."""
         with self._lock:
             return self._repository(name)
 
     def create(self, name: str) -> Repository:
-        """A repository, made where there is none."""
+        """Return a repository, created if it does not exist."""
         with self._lock:
             known = self._repository(name)
             if known is None:
@@ -112,7 +115,7 @@ class Storage:
         return known
 
     def holder_of(self, digest: Digest, *, readable: Callable[[str], bool]) -> Repository | None:
-        """Some repository that has a blob, of those that may be read."""
+        """Return some readable repository that has a blob, or None."""
         for name in self.names():
             repository = self.repository(name) if readable(name) else None
             if repository is not None and repository.blob_size(digest) is not None:
@@ -120,14 +123,14 @@ class Storage:
         return None
 
     def names(self) -> tuple[str, ...]:
-        """Every repository, in lexical order."""
+        """Return the names of all repositories in lexical order."""
         folders = (entry.name for entry in os.scandir(self.folder) if (Path(entry) / "oci-layout").exists())
         return tuple(sorted(folder.replace("+", "/") for folder in folders))
 
 
 @contextlib.contextmanager
 def _warning_about(folder: Path) -> Iterator[None]:
-    """Log why ``index.json`` stays behind: the journal has every change, and the next server goes on from there."""
+    """Log why ``index.json`` could not be written; the journal has every change, and the next server applies it."""
     try:
         yield
     except (OSError, DiskFull, DamagedContent, HostileArchive, InvalidInput) as error:
@@ -135,7 +138,7 @@ def _warning_about(folder: Path) -> Iterator[None]:
 
 
 def _reap(folder: Path) -> None:
-    """Remove what abandoned uploads left and nobody has touched for a day."""
+    """Remove the files of uploads that were not modified for a day."""
     oldest = time.time() - _KEPT_SECONDS
     for pattern in (f"*/{UPLOADS}/*", "*/.incoming/*"):
         for path in folder.glob(pattern):

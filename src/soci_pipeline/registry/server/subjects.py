@@ -1,4 +1,4 @@
-"""Which manifests of a repository name which other one as their subject."""
+"""Index of a repository's manifests by their subject, for the referrers API."""
 
 import threading
 
@@ -13,7 +13,7 @@ from soci_pipeline.registry.server.catalogue import Catalogue
 
 
 class Subjects:
-    """The manifests by their subject. Each is read once, when referrers are first asked for, or when it is pushed."""
+    """The manifests by subject. Each is read once: when it is pushed, or at the first request for referrers."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -22,21 +22,21 @@ class Subjects:
         self._listed: dict[Digest, dict[Digest, Descriptor]] = {}
 
     def add(self, descriptor: Descriptor) -> None:
-        """Read a manifest that was pushed."""
+        """Read a manifest and index its subject."""
         with self._lock:
             self._learn(descriptor)
 
     def remove(self, digest: Digest) -> None:
-        """Forget a manifest that was deleted."""
+        """Remove a deleted manifest."""
         with self._lock:
             subject = self._subjects.pop(digest, None)
             if subject is not None:
                 self._listed[subject].pop(digest, None)
 
     def referrers(self, subject: Digest, catalogue: Catalogue) -> list[Descriptor]:
-        """The manifests of the catalogue that name a digest as their subject, sorted by digest."""
+        """Return the manifests of the catalogue whose subject is this digest, sorted by digest."""
         for descriptor in catalogue.manifests():
-            # Not under one lock: pushes need not wait until thousands are read.
+            # Lock for each manifest, so that pushes do not wait until thousands are read.
             if descriptor.digest not in self._subjects:
                 self.add(descriptor)
         with self._lock:

@@ -1,7 +1,7 @@
-"""Upload sessions: a file that grows until it is put in place under its digest.
+"""Upload sessions: a file that grows until it is moved to its place as a blob.
 
-A session lives in the repository's folder, so a restarted server finds it again. A newer request on a session ends the
-older one: a client that lost its connection must not race against what is left of it.
+Sessions are stored in the repository's folder, so they survive a restart of the server. A newer request on a session
+ends the older one, so that a client that lost its connection does not race against its old request.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _BUFFER = 1 << 20
 
 
 class Session:
-    """One upload in progress; ``offset`` is how many bytes the disk has taken."""
+    """An upload in progress; ``offset`` is the number of bytes written to the disk."""
 
     def __init__(self, repository: Repository, name: str, *, offset: int = 0) -> None:
         self.repository = repository
@@ -34,13 +34,13 @@ class Session:
         self._lock = asyncio.Lock()
 
     async def settle(self) -> int:
-        """End what an earlier request still writes; the number of bytes that were taken."""
+        """Stop the writes of earlier requests; return the number of bytes written."""
         self._turn += 1
         async with self._lock:
             return self.offset
 
     async def append(self, body: AsyncIterator[bytes]) -> None:
-        """Write a request's body to the end. What came before a cut stays; raises `DiskFull`."""
+        """Append a request's body; bytes received before a lost connection are kept. Raises `DiskFull`, `Refusal`."""
         await self.settle()
         turn = self._turn
         buffer: list[bytes] = []
@@ -51,7 +51,7 @@ class Session:
                 buffer.append(chunk)
                 held += len(chunk)
                 if held >= _BUFFER:
-                    # The next piece is received while this one is written.
+                    # Receive the next piece while this one is written.
                     if writing is not None:
                         await writing
                     writing = asyncio.create_task(self._write(buffer, turn))
@@ -62,7 +62,7 @@ class Session:
             await self._write(buffer, turn)
 
     async def finish(self, digest: Digest) -> None:
-        """Put the blob in place; raises `Refusal` where the bytes on the disk do not hash to that digest."""
+        """Move the file to its place as a blob; raise `Refusal` if its bytes do not match the digest."""
         async with self._lock:
             await asyncio.to_thread(self._finish_now, digest)
 
@@ -89,18 +89,18 @@ class Session:
             raise _unknown() from error
 
     def cancel(self) -> None:
-        """Leave nothing behind."""
+        """Delete the session's file."""
         self.path.unlink(missing_ok=True)
 
 
 class Uploads:
-    """The sessions of one server."""
+    """The upload sessions of one server."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[Path, str], Session] = {}
 
     def start(self, repository: Repository) -> Session:
-        """Begin an upload; raises `DiskFull`."""
+        """Start an upload session; raise `DiskFull`."""
         session = Session(repository, uuid.uuid4().hex)
         with full_disk_reported(repository.layout.path):
             session.path.parent.mkdir(exist_ok=True)
@@ -109,7 +109,7 @@ class Uploads:
         return session
 
     def find(self, repository: Repository | None, name: str) -> Session:
-        """An upload in progress; raises `Refusal` where there is none of that name."""
+        """Return an upload session, also one of an earlier server process; raise `Refusal` if it does not exist."""
         if repository is None or not _ID.match(name):
             raise _unknown()
         key = (repository.layout.path, name)
@@ -120,7 +120,7 @@ class Uploads:
         return self._open.setdefault(key, Session(repository, name, offset=size))
 
     async def append(self, session: Session, body: AsyncIterator[bytes]) -> None:
-        """`Session.append`; where the disk is full the upload is given up, which frees the space that it took."""
+        """Append a request's body; if the disk is full, cancel the upload, which frees its space."""
         try:
             await session.append(body)
         except DiskFull:
@@ -128,7 +128,7 @@ class Uploads:
             raise
 
     def forget(self, session: Session) -> None:
-        """The session came to its end, one way or the other."""
+        """Remove a session that has ended, with its file."""
         session.cancel()
         self._open.pop((session.repository.layout.path, session.name), None)
 
