@@ -53,7 +53,8 @@ def reference_of(text: str) -> ImageReference:
 def image_in_registry(arguments: Arguments, text: str) -> tuple[ImageReference, str | Digest]:
     """As `image_of`; for a repository without a tag or digest, the advice lists the repository's tags."""
     reference = reference_of(text)
-    if reference.target is not None or _is_here(text):
+    # Without a registry in the text the name may be a misspelled path, which is no reason to contact Docker Hub.
+    if reference.target is not None or _is_here(text) or not text.startswith(f"{reference.registry}/"):
         return image_of(text)
     with client_for(arguments, reference) as client:
         try:
