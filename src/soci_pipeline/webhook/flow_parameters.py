@@ -1,4 +1,4 @@
-"""The flows that an event may start, and the check of their parameters before a run is made."""
+"""The flows that an event can start, and the validation of their parameters before a run is created."""
 
 from collections.abc import Mapping
 from typing import Any

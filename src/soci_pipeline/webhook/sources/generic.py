@@ -1,6 +1,6 @@
-"""A sender of one's own: signed JSON in the Standard Webhooks scheme, for which most languages have a library.
+"""Events from custom senders: signed JSON in the Standard Webhooks scheme, which has libraries in most languages.
 
-The body is one object with the fields of `PushEvent` or `ImageEvent`, ``kind`` among them; nothing else is taken.
+The body is an object with the fields of `PushEvent` or `ImageEvent`, including ``kind``; other fields are rejected.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class GenericSource(HttpSource):
 
 
 def parse(body: bytes) -> Event:
-    """Read the event; raises `EventRefused`."""
+    """Parse the event; raise `EventRefused`."""
     try:
         return _ADAPTER.validate_json(body)
     except ValidationError as error:
