@@ -111,7 +111,7 @@ def opening() -> Iterator[None]:
 
 def _exceptions() -> ModuleType:
     try:
-        import boto3  # noqa: F401 - what comes with it is of no use alone
+        import boto3  # noqa: F401 - botocore without boto3 is not enough
         from botocore import exceptions
     except ImportError as error:
         raise ToolMissing(
@@ -168,7 +168,7 @@ def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
     except exceptions.ClientError as error:
         raise _refusal(error.response, action, on) from error
     except ResponseParserError as error:
-        # No cause: its message is the whole response, such as the error page of a proxy.
+        # `from None`: its message is the whole response, such as the error page of a proxy.
         raise AwsUnreachable(f"{action} on {on}: the answer is not one of AWS ({type(error).__name__})") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise CredentialsRefused(

@@ -69,7 +69,7 @@ class EcrRegistry:
 def permissions(place: EcrRegistry) -> dict[str, str]:
     """Return how to grant ``pull``, ``push`` and ``delete`` in that registry with IAM: an advice sentence for each.
 
-    The public gallery has no ``pull``: everyone may pull, and IAM has no action for it.
+    There is no ``pull`` for the public gallery: every authenticated caller may pull, and IAM has no action for it.
     """
     if place.account is None:
         return {"push": _statement("ecr-public", PUSH), "delete": _statement("ecr-public", DELETE)}

@@ -100,7 +100,7 @@ def _is_allowed(action: str, call: Callable[[], object], place: EcrRegistry) -> 
 def _simulated(
     aws: "boto3.Session", caller: Identity, place: EcrRegistry, repository: str, actions: Sequence[str]
 ) -> dict[str, bool | None]:
-    """Simulate the caller's policies with IAM; actions without a result are unknown if the simulator cannot be used."""
+    """Return the IAM simulator's decision on each action for the caller's policies; empty if it cannot be used."""
     if not actions:
         return {}
     partition = partition_of(place.region).name

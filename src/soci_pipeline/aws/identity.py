@@ -53,7 +53,7 @@ def is_likely(env: Mapping[str, str]) -> bool:
     if any(env.get(name) for name in _VARIABLES):
         return True
     home = env.get("HOME")
-    # Path.exists raises without permission to look.
+    # Path.exists raises if the folder is not accessible.
     if home and any(os.path.exists(f"{home}/.aws/{name}") for name in ("credentials", "config")):  # noqa: PTH110
         return True
     return env.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true" and _is_ec2()

@@ -28,7 +28,7 @@ PARTITIONS = (
     Partition("aws-iso-e", "cloud.adc-e.uk", None, re.compile(r"eu-isoe-[a-z]+-\d+")),
     Partition("aws-iso-f", "csp.hci.ic.gov", None, re.compile(r"us-isof-[a-z]+-\d+")),
     Partition("aws-eusc", "amazonaws.eu", "on.amazonwebservices.eu", re.compile(r"eusc-[a-z]+-[a-z]+-\d+")),
-    # The only partition with a generic pattern, since it keeps getting regions with new names.
+    # Last, with a generic pattern: this partition keeps getting regions with new names.
     Partition("aws", "amazonaws.com", "on.aws", re.compile(r"[a-z]{2}-[a-z]+-\d+")),
 )
 _SUFFIXES = frozenset(

@@ -2,7 +2,7 @@
 
 Without a limit, one peer that opens connections and sends nothing uses up the open files of the process. If a peer has
 reached its limit, its longest idle connection is closed for the new one. Connections with a request in progress are
-never closed; they block only new connections of the same peer.
+not closed for others; they block only new connections of the same peer.
 """
 
 import ipaddress
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 _KEPT_FILES = 64
 _MOST = 4096
-_IPV6_PREFIX = 64  # what a single host usually has to itself
+_IPV6_PREFIX = 64  # the usual allocation of a single host
 _UNKNOWN = "unknown"
 
 
@@ -124,7 +124,7 @@ def peer_of(host: str) -> str:
 
 
 def most_connections(*, files_per_connection: int = 2) -> int:
-    """Return the maximum for the open file limit; by default each connection may have one more file open."""
+    """Return how many connections the open file limit allows; by default each may have one more file open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _MOST

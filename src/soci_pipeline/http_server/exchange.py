@@ -1,4 +1,4 @@
-"""One request and its response: the connection between h11 and the ASGI application."""
+"""One request and its response, passed between h11 and the ASGI application."""
 
 import asyncio
 import http
@@ -95,7 +95,7 @@ class Exchange:
             if not self._is_over:
                 self._fail("the application was cancelled: %s %s", scope)
             raise
-        except Exception as error:  # noqa: BLE001 - a server outlives any error of an application
+        except Exception as error:  # noqa: BLE001 - the server must survive any application error
             self._fail("the application failed: %s %s", scope, exc_info=error)
         if not self._is_over:
             self._fail("the application did not complete its response: %s %s", scope)

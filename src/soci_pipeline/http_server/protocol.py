@@ -68,7 +68,7 @@ class HttpConnection(asyncio.Protocol):
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
-        self._turn: asyncio.Handle | None = None  # the rest of what has come is parsed then
+        self._turn: asyncio.Handle | None = None  # will parse the rest of the received data
         self.ends_soon = False
         self.task: asyncio.Task[None] | None = None
         """The task that runs the application for the current request."""
@@ -93,7 +93,7 @@ class HttpConnection(asyncio.Protocol):
         self._within(self._limits.head_s)
 
     def data_received(self, data: bytes) -> None:
-        """Restart the timeout and parse the received data."""
+        """Parse the received data, and update the timeout."""
         if self.transport.is_closing():
             return
         if self._exchange is not None and self._deadline is not None:
@@ -104,7 +104,7 @@ class HttpConnection(asyncio.Protocol):
         self._conn.receive_data(data)
         self._read()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the shape of the method
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - signature of asyncio.Protocol
         """Free the slot, and end the exchange in progress."""
         for handle in (self._timer, self._read_timer, self._turn):
             if handle is not None:

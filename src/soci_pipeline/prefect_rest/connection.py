@@ -16,7 +16,7 @@ from soci_pipeline.prefect_rest.access import checked_url, login_of, no_url, ver
 from soci_pipeline.prefect_rest.errors import ADVICE, PrefectRefused, PrefectUnavailable
 from soci_pipeline.retry import retry_after_s, while_unavailable
 
-# Rejections of the request itself, which are permanent. Others come from the server, authentication or a proxy.
+# Rejections of the request itself are permanent; those by the server, authentication or a proxy may be temporary.
 _LASTING = frozenset({400, 409, 413, 414, 422})
 _MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
 
@@ -111,7 +111,7 @@ class Connection:
             if response.is_success:
                 return _content(response)
         except httpx.LocalProtocolError as error:
-            # No cause: its message quotes the header that cannot be sent, which may contain the credentials.
+            # `from None`: its message quotes the header that cannot be sent, which may contain the credentials.
             raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from None
         except BadRedirect as error:
             raise PrefectRefused(f"Prefect {error}", advice=_MOVED, temporary=True) from error
@@ -154,7 +154,7 @@ class Connection:
                 f"the credentials for Prefect: {error.reason}", advice=error.advice, temporary=True
             ) from error
         except UnicodeEncodeError:
-            # No cause: its message quotes the credentials.
+            # `from None`: its message quotes the credentials.
             raise PrefectRefused("the credentials for Prefect: no header can carry them", advice=ADVICE[401]) from None
         return headers
 

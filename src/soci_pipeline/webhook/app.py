@@ -79,15 +79,15 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
             return _json(receiver.refuse_body(name, 400, "cut-off", "The body is not whole."))
         return _json(await run_in_threadpool(receiver.receive, name, _headers(request), body))
 
-    async def healthz(request: Request) -> Response:  # noqa: ARG001 - the shape of an endpoint
+    async def healthz(request: Request) -> Response:  # noqa: ARG001 - signature of an endpoint
         state = await run_in_threadpool(health)
         return JSONResponse(state, status_code=200 if state["ok"] else 503)
 
-    async def exposed(request: Request) -> Response:  # noqa: ARG001 - the shape of an endpoint
+    async def exposed(request: Request) -> Response:  # noqa: ARG001 - signature of an endpoint
         text = await run_in_threadpool(exposition)
         return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
-    async def openapi(request: Request) -> Response:  # noqa: ARG001 - the shape of an endpoint
+    async def openapi(request: Request) -> Response:  # noqa: ARG001 - signature of an endpoint
         return JSONResponse(document(receiver.configuration))
 
     app = Starlette(
@@ -116,7 +116,7 @@ def _json(answer: Answer) -> Response:
     return JSONResponse(answer.body, status_code=answer.status, headers=answer.headers)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the shape of a handler
+async def _http_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - signature of a handler
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     detail = error.detail if isinstance(error, HTTPException) else "Internal error."

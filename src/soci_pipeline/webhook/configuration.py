@@ -142,7 +142,7 @@ def load(path: Path) -> Configuration:
         own = [each for each in faults if each.kind != "too_short" or not _has_inner(each.place, places)]
         lines = [f"  - {_place(each.place, document)}: {each.text}" for each in own[:20]]
         reason = f"the configuration {path} is not valid:\n" + "\n".join(lines)
-        # No `from error`: pydantic's message quotes the input, which may contain a secret written by mistake.
+        # `from None`: pydantic's message quotes the input, which may contain a secret written by mistake.
         raise InvalidInput(reason, advice=_DESCRIBED) from None
 
 

@@ -3,8 +3,8 @@
 While Prefect is down nothing is lost or duplicated: a run stays pending, and its idempotency key makes a retry harmless
 even if only the response to the first attempt was lost. An outage (no response, 5xx, 429) pauses all runs, for as long
 as Retry-After says. A rejection (401, 403, a missing deployment) affects one run: it is logged as an error and retried
-with increasing delays without blocking the others. The run is not failed at once, since a revoked permission can be
-granted again and no forge delivers the event again.
+with increasing delays without blocking the others. It does not fail at once, since a revoked permission can be granted
+again and no forge delivers the event again.
 """
 
 import logging

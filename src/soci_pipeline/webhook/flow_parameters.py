@@ -11,5 +11,5 @@ FLOWS: dict[str, type[Parameters]] = {"publish-image": PublishRequest, "index-im
 
 
 def check(deployment: str, parameters: Mapping[str, Any]) -> None:
-    """Validate the parameters against the model of the deployment's flow; raises `InvalidInput`."""
+    """Validate the parameters against the model of the deployment's flow; raise `InvalidInput`."""
     FLOWS[deployment.partition("/")[0]].check(parameters)

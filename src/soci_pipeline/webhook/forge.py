@@ -12,7 +12,7 @@ from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
 from soci_pipeline.webhook.sources.source import CommitStatus, StatusRequest, StatusSettings, StatusSource
 
-_TRY_LATER = TEMPORARY_STATUSES | {403}  # 403 is how GitHub says "slow down"
+_TRY_LATER = TEMPORARY_STATUSES | {403}  # GitHub answers 403 when its rate limit is exceeded
 _TIMEOUT_S = 15.0
 
 

@@ -22,7 +22,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=_MAX_LENGTH)]
 
 
 class Patterns(RootModel[tuple[Pattern, ...]]):
-    """A list of patterns. The last one that matches a name decides; a list without an including pattern is invalid."""
+    """A list of patterns. The last one that matches a name decides; the first one must not begin with ``!``."""
 
     root: tuple[Pattern, ...] = Field(default=(), max_length=_MAX_PATTERNS)
 
@@ -84,7 +84,7 @@ class _Automaton:
 
     def _read(self, states: int, text: str) -> int:
         for character in text:
-            # Characters that the pattern does not name are equivalent; mapping them to "" keeps the cache small.
+            # To the pattern, all characters that it does not contain are equivalent.
             states = self._step(states, character if character in self._advances else "")
             if not states:
                 break

@@ -9,7 +9,7 @@ from soci_pipeline.log import logger
 
 
 class JsonFormatter(logging.Formatter):
-    """Format the time, level, logger, message, the fields passed to `log`, and the traceback of an exception."""
+    """Formats the time, level, logger, message, the fields passed to `log`, and the traceback of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the log line."""

@@ -17,9 +17,9 @@ from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import FINAL_OUTCOMES, Outbox, OutboxRun
 
 _MAX_REPORTS = 12
-_ASKED_AT_ONCE = 200  # as many as Prefect answers a filter with
+_ASKED_AT_ONCE = 200  # the maximum page size of a Prefect filter
 _ENDED_AT_ONCE = 50
-_ENDED_EVERY_ROUNDS = 10  # at least that often, also where the other runs fill every round
+_ENDED_EVERY_ROUNDS = 10  # at least this often, even if unfinished runs fill every round
 _MOST_RETRY_AFTER_S = 3600.0
 
 

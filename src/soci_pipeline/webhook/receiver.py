@@ -122,7 +122,7 @@ class Receiver:
         return Answer(202, {"status": outcome, "event": digest.hex(), "runs": runs})
 
     def _named_by_no_rule(self, name: str, event: Event) -> Answer | None:
-        """Return the answer for an event that no rule matches, whose invalid values then do not matter; else None."""
+        """Return the answer for an event that no rule matches, valid or not; None if a rule matches it."""
         reasons = reasons_against(self.configuration, name, event)
         return None if reasons is None else self._ignored(name, "no rule fits", rules=reasons)
 

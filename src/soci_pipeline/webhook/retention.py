@@ -19,7 +19,7 @@ class Cleaner:
         self._due = outbox.now()
 
     def step(self) -> None:
-        """Delete a batch if due; the next step continues at once until nothing is left to delete."""
+        """Delete a batch if due; the next steps delete more until nothing is left."""
         if self._outbox.now() < self._due:
             return
         runs = self._outbox.delete_finished(self._runs_s)

@@ -50,7 +50,7 @@ class Plan:
 
 
 def plan(configuration: Configuration, source: str, event: Event) -> Plan:
-    """Match an event with all rules; raise `EventRefused` for a forbidden host or if a match has invalid parameters."""
+    """Match an event with all rules; raise `EventRefused` for a disallowed loopback host or invalid run parameters."""
     if is_loopback(event.host) and not configuration.allow_loopback_hosts:
         raise EventRefused(
             f"the event names the loopback host {event.host}",

@@ -96,7 +96,7 @@ class Service:
         self._stack.close()
 
     def health(self) -> dict[str, Any]:
-        """Return whether events can be stored and dispatched: writable outbox, readable secrets, live threads."""
+        """Return the health: ``ok`` if the outbox is writable, every source has a secret and all threads are alive."""
         threads = {loop.name: loop.alive for loop in self._loops}
         try:
             self.outbox.check_writable()

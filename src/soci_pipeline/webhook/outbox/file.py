@@ -86,13 +86,13 @@ class OutboxFile:
 
     def _select(self, condition: str, limit: int, *values: object) -> list[OutboxRun]:
         with self._transaction(write=False) as cursor:
-            rows = cursor.execute(f"SELECT * FROM runs WHERE {condition} ORDER BY id LIMIT ?", (*values, limit))  # noqa: S608 - conditions are constants of the callers
+            rows = cursor.execute(f"SELECT * FROM runs WHERE {condition} ORDER BY id LIMIT ?", (*values, limit))  # noqa: S608 - callers pass constant conditions
             return [run for row in rows.fetchall() if (run := readable(row)) is not None]
 
     def _update(self, run: OutboxRun, **columns: object) -> None:
         assignments = ", ".join(f"{name} = ?" for name in columns)
         with self._transaction() as cursor:
-            cursor.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run.id))  # noqa: S608 - names of columns from the callers
+            cursor.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run.id))  # noqa: S608 - callers pass constant column names
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Cursor]:

@@ -55,7 +55,7 @@ class OutboxRun:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The result of storing an event: ``new`` if a run was added, and the idempotency keys of its runs."""
+    """The result of storing an event: whether a run is ``new``, and the idempotency keys of the event's runs."""
 
     new: bool
     keys: tuple[str, ...]

@@ -27,7 +27,7 @@ class QueueSource(EventSource):
     endpoint_url: HttpUrl | None = None
     wait_s: int = Field(default=20, ge=1, le=20)
 
-    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:  # noqa: ARG002 - a message has none
+    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:  # noqa: ARG002 - an SQS message has no headers
         return parse(body)
 
 

@@ -37,7 +37,7 @@ class GenericSource(HttpSource):
     def verify(self, headers: Headers, body: bytes, now: float) -> bytes:
         return standard.verify(headers, body, read_keys(self.keys), now, tolerance_s=self.tolerance_s)
 
-    def parse(self, headers: Headers, body: bytes) -> Event:  # noqa: ARG002 - the body says what it is
+    def parse(self, headers: Headers, body: bytes) -> Event:  # noqa: ARG002 - the body names the kind of event
         return parse(body)
 
 
