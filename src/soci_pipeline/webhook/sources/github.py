@@ -45,7 +45,7 @@ class GitHubSource(StatusSource):
     kind: Literal["github"]
     secrets: Keys
     forced_pushes: bool = False
-    """Like `GitLabSource.forced_pushes`, for pushes that do not say whether they were forced: those of Gitea and Forgejo."""
+    """Like `GitLabSource.forced_pushes`, for pushes that do not say if they were forced: those of Gitea and Forgejo."""
     push_header: ClassVar[tuple[str, str]] = ("x-github-event", "push")
     body_schema: ClassVar[Schema] = {
         "type": "object",
