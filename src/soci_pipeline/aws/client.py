@@ -1,7 +1,7 @@
-"""The door to AWS: boto3 is imported when it is needed, and its exceptions become errors of this library.
+"""Access to AWS: imports boto3 only when it is needed, and converts its exceptions to this library's errors.
 
-boto3 is an extra (``soci-pipeline[aws]``). Where no session is handed in, account and role are boto3's own business:
-environment, shared configuration, or the role of the instance or task.
+boto3 is an extra (``soci-pipeline[aws]``). Unless a session is passed in, boto3 finds the credentials: environment,
+shared configuration, or the role of the instance or task.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _UNKNOWN = frozenset(
         "UnrecognizedClientException",
     }
 )
-# AWS names the action that failed, which may be another than the one that was called (a key's, for an encrypted thing).
+# AWS names the denied action. It may differ from the called one, such as a KMS action for an encrypted resource.
 _DENIED_ACTION = re.compile(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z0-9]+)")
 _RENEW = "Renew them: sign in again (aws sso login, a new assumed role), or restart what hands them to this machine."
 _TEMPORARY = frozenset(
@@ -51,7 +51,7 @@ _TEMPORARY = frozenset(
 
 
 class AwsRefused(SociPipelineError):
-    """AWS answered with an error that is not about permissions; ``code`` is AWS's own name of it."""
+    """AWS returned an error other than a permission error; ``code`` is AWS's error code."""
 
     exit_code = ExitCode.REGISTRY_REFUSED
 
@@ -61,11 +61,11 @@ class AwsRefused(SociPipelineError):
 
 
 class AwsDenied(CredentialsRefused):
-    """AWS knows the credentials, and a policy does not allow the action."""
+    """The AWS credentials are valid, but a policy does not allow the action."""
 
 
 class AwsUnreachable(SociPipelineError):
-    """No answer from AWS: name resolution, connection or time-out."""
+    """No usable response from AWS: name resolution, connection, timeout, or a response that is not from AWS."""
 
     exit_code = ExitCode.REGISTRY_UNREACHABLE
     default_advice = "Check the region, the network, and the VPC endpoints of the subnet."
@@ -75,10 +75,10 @@ class AwsUnreachable(SociPipelineError):
 
 
 def session(profile: str | None = None) -> "boto3.Session":
-    """A boto3 session of the surrounding credentials and region; raises what `opening` does.
+    """Return a boto3 session with the environment's credentials and region; raise the errors of `opening`.
 
-    The region is boto3's own (``AWS_DEFAULT_REGION``, the profile), or else ``AWS_REGION``, which ECS and Lambda set,
-    the other SDKs read, and boto3 alone does not.
+    The region is boto3's own (``AWS_DEFAULT_REGION`` or the profile), else ``AWS_REGION``, which ECS and Lambda set and
+    the other SDKs read, but boto3 does not.
     """
     with opening():
         import boto3
@@ -92,10 +92,10 @@ def session(profile: str | None = None) -> "boto3.Session":
 
 @contextlib.contextmanager
 def opening() -> Iterator[None]:
-    """Wrap the making of a session, wherever that is done.
+    """Convert the errors of creating a boto3 session in this block.
 
-    Raises `ToolMissing` where the extra is not installed, `CredentialsRefused` for a profile that is not there, and
-    `InvalidInput` for a configuration of AWS that cannot be read.
+    Raises `ToolMissing` if the extra is not installed, `CredentialsRefused` for a missing profile, and `InvalidInput`
+    for an AWS configuration that cannot be parsed.
     """
     exceptions = _exceptions()
     try:
@@ -111,7 +111,7 @@ def opening() -> Iterator[None]:
 
 def _exceptions() -> ModuleType:
     try:
-        import boto3  # noqa: F401 - what comes with it is of no use alone
+        import boto3  # noqa: F401 - botocore without boto3 is not enough
         from botocore import exceptions
     except ImportError as error:
         raise ToolMissing(
@@ -122,13 +122,13 @@ def _exceptions() -> ModuleType:
 
 
 def config(*, read_timeout_s: float = 30.0) -> "Config":
-    """Settings of every client: standard retries (throttling included), and no wait without an end.
+    """Return the settings of every client: standard retries (including throttling) and finite timeouts.
 
-    Raises `InvalidInput` for an ``AWS_MAX_ATTEMPTS`` that is no number.
+    Raises `InvalidInput` if ``AWS_MAX_ATTEMPTS`` is not a valid number.
     """
     from botocore.config import Config
 
-    # The usual variable still counts: an explicit setting would silence it.
+    # Read the variable here, because an explicit setting overrides it.
     attempts = os.environ.get("AWS_MAX_ATTEMPTS") or "5"
     if not re.fullmatch(r"[1-9][0-9]{0,3}", attempts):
         raise InvalidInput(
@@ -144,17 +144,17 @@ def config(*, read_timeout_s: float = 30.0) -> "Config":
 
 
 def calling(action: str, *, on: str, region: str | None = None) -> AbstractContextManager[None]:
-    """Wrap one call: ``action`` is the IAM action (``ecr:CreateRepository``), ``on`` what it was asked for.
+    """Wrap one call: ``action`` is the IAM action (``ecr:CreateRepository``), ``on`` is the resource.
 
-    Raises `CredentialsRefused` naming the action, `AwsUnreachable`, `AwsRefused` with AWS's code, or `InvalidInput`
-    for a parameter or a profile that cannot be meant, and where nothing answers in a ``region`` without such a service;
-    `ToolMissing` where the extra is not installed.
+    Raises `CredentialsRefused` naming the action, `AwsUnreachable`, `AwsRefused` with AWS's error code, `InvalidInput`
+    for an invalid parameter, profile or region, or if nothing answers in a ``region`` without such a service; and
+    `ToolMissing` if the extra is not installed.
     """
     return _translated(action, on, region)
 
 
 def trying(action: str, *, on: str, region: str | None = None) -> AbstractContextManager[None]:
-    """As `calling`, for an action out of a list (`ecr_actions`) instead of one that the code names itself."""
+    """Like `calling`, for an action taken from a list (`ecr_actions`) instead of a literal in the code."""
     return _translated(action, on, region)
 
 
@@ -168,7 +168,7 @@ def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
     except exceptions.ClientError as error:
         raise _refusal(error.response, action, on) from error
     except ResponseParserError as error:
-        # Without a cause: its text is the whole page, of a proxy for example.
+        # `from None`: its message is the whole response, such as the error page of a proxy.
         raise AwsUnreachable(f"{action} on {on}: the answer is not one of AWS ({type(error).__name__})") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise CredentialsRefused(
@@ -185,7 +185,7 @@ def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
             f"the AWS credentials to call {action} on {on} cannot be had ({type(error).__name__})", advice=_RENEW
         ) from error
     except exceptions.InvalidConfigError as error:
-        # A profile that names another one is followed only when credentials are wanted.
+        # boto3 resolves a profile's source profile only when credentials are needed.
         raise InvalidInput(
             f"AWS's configuration: {error}", advice="Correct the profile in the file, or AWS_PROFILE."
         ) from error
@@ -207,7 +207,7 @@ def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
 
 
 def _is_known(service: str, region: str) -> bool:
-    """Whether the installed boto3 knows the service in that region; a new region may be unknown and answer."""
+    """Whether the installed boto3 knows the service in that region; it may not know a new region that works."""
     import botocore.session
 
     known = botocore.session.get_session()

@@ -1,9 +1,9 @@
-"""CodeCommit as a git source: its addresses, and the user and password that git signs in with.
+"""CodeCommit as a git source: its URLs, and the user and password for git.
 
-A password is a signature (AWS Signature Version 4, service ``codecommit``, method ``GIT``) that the service takes for a
-quarter of an hour, so it is made when git is about to be started. It goes to git the way every other password does, by
-a helper that reads a file: AWS's own remote helper (``git-remote-codecommit``) puts it into an argument of git, where
-every user of the machine can read it. Reference: CodeCommit user guide, "Setup steps for HTTPS connections".
+A password is a signature (AWS Signature Version 4, service ``codecommit``, method ``GIT``) that is valid for 15
+minutes, so it is created just before git is started. It is passed to git like every other password, by a credential
+helper that reads a file: AWS's remote helper (``git-remote-codecommit``) passes it as an argument, which every user of
+the machine can read. Reference: CodeCommit user guide, "Setup steps for HTTPS connections".
 """
 
 import re
@@ -31,7 +31,7 @@ _HTTPS_ADDRESS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CodeCommitSource:
-    """A repository: its https address, and the profile of the AWS configuration that may read it, if it says one."""
+    """A repository: its HTTPS URL and region, and the AWS profile for access if the URL names one."""
 
     url: str
     region: str
@@ -39,9 +39,9 @@ class CodeCommitSource:
 
     @classmethod
     def parse(cls, address: str) -> Self | None:
-        """Read ``codecommit::<region>://[<profile>@]<repository>`` or the https address; None for every other one.
+        """Parse ``codecommit::<region>://[<profile>@]<repository>`` or the HTTPS URL; return None for other URLs.
 
-        Raises `InvalidInput` where the region is missing or no region.
+        Raises `InvalidInput` if the region is missing or invalid.
         """
         if found := _HTTPS_ADDRESS.match(address):
             if not is_aws_suffix(found["suffix"]):
@@ -59,9 +59,9 @@ class CodeCommitSource:
         return cls(f"https://{host}/v1/repos/{found['name']}", found["region"], found["profile"])
 
     def sign_in(self, aws: "boto3.Session | None" = None, *, now: datetime | None = None) -> tuple[str, SecretStr]:
-        """A user and a password of now, from ``aws`` or boto3's default chain.
+        """Return a user and a password signed now, with credentials from ``aws`` or boto3's default chain.
 
-        Raises `CredentialsRefused` where there are no AWS credentials, `ToolMissing` without the ``aws`` extra.
+        Raises `CredentialsRefused` without AWS credentials, `ToolMissing` without the ``aws`` extra.
         """
         with calling("codecommit:GitPull", on=self.url):
             keys = (aws or session(self.profile)).get_credentials()
@@ -84,6 +84,6 @@ def _signature(url: str, region: str, keys: "ReadOnlyCredentials", now: datetime
     request = AWSRequest(method="GIT", url=url)
     request.context["timestamp"] = stamp
     signer = SigV4Auth(keys, "codecommit", region)
-    # The headers and the payload that other services sign are no part of it.
+    # Unlike for other services, only the host header is signed, and no payload.
     canonical = f"GIT\n/{path}\n\nhost:{host}\n\nhost\n"
     return f"{stamp}Z{signer.signature(signer.string_to_sign(request, canonical), request)}"

@@ -1,8 +1,8 @@
-"""Amazon ECR's control plane: login tokens, repositories, and whether their tags may move.
+"""Credentials for Amazon ECR: registry host names, login tokens, and the IAM permissions for each operation.
 
-Images themselves go through `soci_pipeline.registry` as with every other registry. A token of
-``ecr:GetAuthorizationToken`` is a user name and a password for twelve hours; it is kept until shortly before its end
-and asked for again on demand, so that a build which outlives it can still push.
+Images themselves are transferred with `soci_pipeline.registry`, as for every other registry. A token of
+``ecr:GetAuthorizationToken`` is a user name and a password for 12 hours. It is cached until shortly before it expires
+and then requested again on demand, so a build that outlives it can still push.
 """
 
 import base64
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 PUBLIC_REGISTRY = "public.ecr.aws"
 LEAST_PART_BYTES = 5 << 20
 PART_BYTES = 10 << 20
-"""ECR takes an upload's parts of 5 to 10 MiB, the last one excepted."""
-_PUBLIC_REGION = "us-east-1"  # the only region in which ecr-public hands out tokens
+"""The part size of uploads: ECR takes parts of 5 to 10 MiB, except for the last one."""
+_PUBLIC_REGION = "us-east-1"  # the only region in which ecr-public issues tokens
 _PRIVATE = re.compile(
     r"(?P<account>[0-9]{12})\."
     r"(?:dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)|dkr-ecr(?:-fips)?\.(?P<dual>[a-z0-9-]+))\.(?P<suffix>[a-z0-9.-]+)\Z"
 )
 _REFRESH_BEFORE_S = 30 * 60.0
-"""A token is replaced this long before its end: no single upload should outlive what is left of it."""
+"""How long before its expiry a token is replaced, in seconds: no single upload should take longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class EcrRegistry:
-    """The account and region that a registry's host name says; the public gallery has no account."""
+    """The account and region in a registry's host name; the public gallery has no account."""
 
     host: str
     region: str
@@ -48,9 +48,9 @@ class EcrRegistry:
 
     @classmethod
     def parse(cls, host: str) -> Self | None:
-        """Read ``<account>.dkr.ecr.<region>.amazonaws.com`` (any partition, FIPS, dual-stack) or ``public.ecr.aws``.
+        """Parse ``<account>.dkr.ecr.<region>.amazonaws.com`` (any partition, FIPS, dual-stack) or ``public.ecr.aws``.
 
-        None for every other registry. Raises `InvalidInput` for a region under the domain of another partition.
+        Returns None for other registries. Raises `InvalidInput` for a region under the domain of another partition.
         """
         if host == PUBLIC_REGISTRY:
             return cls(host, _PUBLIC_REGION, None)
@@ -67,9 +67,9 @@ class EcrRegistry:
 
 
 def permissions(place: EcrRegistry) -> dict[str, str]:
-    """How IAM permits to ``pull``, ``push`` and ``delete`` in that registry: one sentence of advice for each.
+    """Return how to grant ``pull``, ``push`` and ``delete`` in that registry with IAM: an advice sentence for each.
 
-    Whoever has a login may pull from the public gallery; IAM has no action for it there.
+    There is no ``pull`` for the public gallery: every authenticated caller may pull, and IAM has no action for it.
     """
     if place.account is None:
         return {"push": _statement("ecr-public", PUSH), "delete": _statement("ecr-public", DELETE)}
@@ -97,8 +97,8 @@ class _Token:
 class EcrCredentials:
     """Credentials of ECR registries, as a `registry.auth.CredentialProvider`; thread-safe.
 
-    ``aws`` is the session whose role counts, boto3's default chain where None. ``endpoint_url`` is for tests and VPC
-    endpoints with a name of their own. ``clock`` gives seconds since the epoch.
+    ``aws`` is the session whose credentials are used, None for boto3's default chain. ``endpoint_url`` is for tests and
+    VPC endpoints with custom names. ``clock`` returns seconds since the epoch.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class EcrCredentials:
         self._tokens: dict[str, _Token] = {}
 
     def credentials_for(self, registry: str) -> Credentials | None:
-        """The user and password of an ECR registry, from the kept token or a new one; None for other registries.
+        """Return the user and password of an ECR registry, from a cached or new token; None for other registries.
 
         Raises `CredentialsRefused`, `AwsUnreachable`, `AwsRefused`, or `ToolMissing` without the ``aws`` extra.
         """
@@ -129,7 +129,7 @@ class EcrCredentials:
             return token.credentials
 
     def forget(self, registry: str) -> None:
-        """Drop the kept token, so that the next call asks for a new one: the registry has refused this one."""
+        """Drop the cached token after the registry has rejected it, so that the next call requests a new one."""
         with self._lock:
             self._tokens.pop(registry, None)
 
@@ -140,7 +140,7 @@ class EcrCredentials:
             expires_at = answer["expiresAt"].timestamp()
         except (KeyError, AttributeError, binascii.Error, UnicodeDecodeError) as error:
             raise CredentialsRefused(f"ECR's token for {place.host} is not one") from error
-        # A token that is said to be over already is used once and never kept (clocks differ; emulators make such).
+        # A token that is already expired is used once and not cached (clocks differ; emulators issue such tokens).
         return _Token(Credentials(username=user, password=SecretStr(password)), expires_at)
 
     def _ask(self, place: EcrRegistry) -> Mapping[str, Any]:
@@ -153,5 +153,5 @@ class EcrCredentials:
                 return dict(public.get_authorization_token()["authorizationData"])
         with calling("ecr:GetAuthorizationToken", on=place.host, region=place.region):
             private = aws.client("ecr", region_name=place.region, endpoint_url=self._endpoint_url, config=config())
-            # The token is the caller's own and opens every registry that its role may reach, this account's or not.
+            # The token grants access to every registry that the caller may use, in this or another account.
             return dict(private.get_authorization_token()["authorizationData"][0])

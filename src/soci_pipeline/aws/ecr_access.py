@@ -1,8 +1,8 @@
-"""Which actions of ECR a role lacks for one repository, found without changing anything.
+"""Find the ECR permissions that a role is missing for one repository, without changing anything.
 
-Each action is called in a way that can only fail or read: for a digest or an upload that nobody has. "Access denied" is
-then a missing permission, and any other answer shows that the call was allowed. What would write (`PutImage`,
-`CreateRepository`, …) is never called: IAM's policy simulator tells, where the role may use it.
+Each action is called such that it can only read or fail: with the digest or upload ID of something nonexistent.
+"Access denied" then means a missing permission, and any other error that the call was allowed. Actions that would write
+(`PutImage`, `CreateRepository`, …) are never called; they are checked with IAM's policy simulator, if that is allowed.
 """
 
 import uuid
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The actions of one repository, sorted: which the caller may do, which not, and which could not be tried."""
+    """The actions on one repository, sorted: allowed, missing, and those that could not be checked."""
 
     allowed: tuple[str, ...]
     missing: tuple[str, ...]
@@ -33,7 +33,7 @@ class Access:
 def find_access(
     place: EcrRegistry, repository: str, caller: Identity, actions: Sequence[str], *, aws: "boto3.Session | None" = None
 ) -> Access:
-    """Try ``actions`` (names without ``ecr:``) on a repository; raises as `client.calling` does when AWS is away."""
+    """Check ``actions`` (names without ``ecr:``) on a repository; raise the errors of `client.calling`."""
     used = aws or session()
     with calling("ecr:DescribeRepositories", on=place.host, region=place.region):
         client: ECRClient = used.client("ecr", region_name=place.region, config=config())
@@ -50,7 +50,7 @@ def find_access(
 
 
 def _harmless(client: "ECRClient", account: str, name: str) -> Mapping[str, Callable[[], object]]:
-    """A call of each action that reads, or that names what nobody has."""
+    """Return a call for each action that only reads, or that refers to something nonexistent."""
     nobodys = str(Digest.of(uuid.uuid4().bytes))
     upload = str(uuid.uuid4())
     return {
@@ -90,7 +90,7 @@ def _is_allowed(action: str, call: Callable[[], object], place: EcrRegistry) -> 
         with trying(f"ecr:{action}", on=place.host, region=place.region):
             call()
     except AwsRefused as error:
-        # The service itself failed, where the code is only a status of 5xx: nothing is known.
+        # A temporary error, or a code that is only a 5xx status, means that the service failed: unknown.
         return None if error.temporary or error.code.startswith("5") else True
     except AwsDenied:
         return False
@@ -100,7 +100,7 @@ def _is_allowed(action: str, call: Callable[[], object], place: EcrRegistry) -> 
 def _simulated(
     aws: "boto3.Session", caller: Identity, place: EcrRegistry, repository: str, actions: Sequence[str]
 ) -> dict[str, bool | None]:
-    """What IAM's simulator says of the caller's own policies; all unknown where it cannot be used."""
+    """Return the IAM simulator's decision on each action for the caller's policies; empty if it cannot be used."""
     if not actions:
         return {}
     partition = partition_of(place.region).name

@@ -1,6 +1,6 @@
-"""Deleting from ECR, and finding what no tag names: both go through its own API and not the registry's.
+"""Delete images from ECR, and list untagged ones, with ECR's own API instead of the registry API.
 
-ECR takes no DELETE of the distribution API. IAM actions: ecr:BatchDeleteImage and ecr:DescribeImages.
+ECR does not support DELETE of the distribution API. IAM actions: ecr:BatchDeleteImage and ecr:DescribeImages.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from mypy_boto3_ecr.type_defs import ImageFailureTypeDef, ImageIdentifierTypeDef
 
 _BATCH = 100
-"""The most that ``ecr:BatchDeleteImage`` takes at once."""
+"""The maximum number of images per ``ecr:BatchDeleteImage`` call."""
 
 
 class EcrImages:
     """The images of one private ECR registry, as a `retention.remover.Remover`.
 
-    ``aws`` is the session whose role counts, boto3's default chain where None. Raises `CredentialsRefused`,
-    `AwsUnreachable`, `AwsRefused`, and `InvalidInput` for another registry.
+    ``aws`` is the session whose credentials are used, None for boto3's default chain. Raises `CredentialsRefused`,
+    `AwsUnreachable`, `AwsRefused`, and `InvalidInput` if it is not a private ECR registry.
     """
 
     def __init__(self, registry: str, aws: "boto3.Session | None" = None, *, endpoint_url: str | None = None) -> None:
@@ -36,10 +36,10 @@ class EcrImages:
             )
 
     def delete_manifests(self, repository: str, digests: Sequence[Digest]) -> dict[Digest, str]:
-        """Delete manifests with their tags, a hundred a call; what is gone already is fine.
+        """Delete manifests and their tags in batches of 100; missing ones are ignored.
 
-        Returns those that ECR keeps, since an index that nobody considered lists them. Raises `RegistryError` for
-        every other refusal.
+        Returns the manifests that ECR keeps because another index references them, with the reason. Raises
+        `RegistryError` for all other failures.
         """
         stayed: dict[Digest, str] = {}
         for start in range(0, len(digests), _BATCH):
@@ -52,7 +52,7 @@ class EcrImages:
         return stayed
 
     def delete_tag(self, repository: str, tag: str) -> None:
-        """Take a tag off an image that stays. With its last tag ECR would delete the image: that one is refused."""
+        """Remove a tag but keep its image; raise `RegistryError` for the last tag, since ECR would delete the image."""
         with calling("ecr:DescribeImages", on=repository):
             answer = self._client.describe_images(
                 registryId=self._place.account or "", repositoryName=repository, imageIds=[{"imageTag": tag}]
@@ -67,7 +67,7 @@ class EcrImages:
             raise _refusal(repository, failure)
 
     def untagged(self, repository: str, *, pushed_before: datetime) -> list[Digest]:
-        """The manifests without a tag that were pushed before a moment: parts of indexes too, not only leavings."""
+        """Return untagged manifests that were pushed before a time, sorted; these include the children of indexes."""
         with calling("ecr:DescribeImages", on=repository):
             pages = self._client.get_paginator("describe_images").paginate(
                 registryId=self._place.account or "", repositoryName=repository, filter={"tagStatus": "UNTAGGED"}
@@ -80,7 +80,7 @@ class EcrImages:
             )
 
     def _delete(self, repository: str, images: "Sequence[ImageIdentifierTypeDef]") -> "list[ImageFailureTypeDef]":
-        """Ask for the deletion; what was not deleted, but for what was not there."""
+        """Delete images; return the failures, except for images that do not exist."""
         with calling("ecr:BatchDeleteImage", on=f"{self._place.host}/{repository}"):
             answer = self._client.batch_delete_image(
                 registryId=self._place.account or "", repositoryName=repository, imageIds=images

@@ -1,9 +1,8 @@
-"""What Amazon ECS runs, or would start next, of one repository: retention must not take it away.
+"""Find the images of a repository that Amazon ECS runs or would start next, which retention must keep.
 
-Read are the services' task definitions (those of deployments and task sets that are still rolling out too) and the
-tasks that run, with the digests that their containers have. IAM actions: ecs:ListClusters (for ``*`` alone),
-ecs:DescribeClusters, ecs:ListServices, ecs:DescribeServices, ecs:ListTasks, ecs:DescribeTasks and
-ecs:DescribeTaskDefinition.
+Reads the task definitions of services (including deployments and task sets that are still rolling out) and of running
+tasks, and the digests of the tasks' containers. IAM actions: ecs:ListClusters (only for ``*``), ecs:DescribeClusters,
+ecs:ListServices, ecs:DescribeServices, ecs:ListTasks, ecs:DescribeTasks and ecs:DescribeTaskDefinition.
 """
 
 import re
@@ -24,25 +23,24 @@ if TYPE_CHECKING:
 EVERY_CLUSTER = "*"
 _ARN = re.compile(r"arn:aws[a-z-]*:ecs:(?P<region>[a-z0-9-]+):[0-9]{12}:cluster/[A-Za-z0-9_-]{1,255}\Z")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
-# The services' own bounds for one call.
+# ECS limits on the items of one Describe call.
 _CLUSTERS, _SERVICES, _TASKS = 100, 10, 100
 
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """Of one repository: the digests that run or are asked for, and the tags that task definitions name."""
+    """The digests of one repository that run or are requested, and the tags that task definitions refer to."""
 
     digests: frozenset[Digest]
     tags: frozenset[str]
 
 
 def images_in_use(clusters: Sequence[str], image: ImageReference, aws: "boto3.Session | None" = None) -> InUse:
-    """What the clusters (names, ARNs, or ``*`` for every one of the region) use of the repository of ``image``.
+    """Return what the clusters (names, ARNs, or ``*`` for all in the region) use of the repository of ``image``.
 
-    A name is looked up in the region of an ECR registry, elsewhere in that of the surroundings. ``aws`` is the session
-    whose role counts, boto3's default chain where None. Raises `InvalidInput`
-    for a cluster that is not there, since an empty answer would let everything be deleted; and the errors of
-    `aws.client.calling`.
+    A name is looked up in the region of an ECR registry, otherwise in the default region. ``aws`` is the session whose
+    credentials are used, None for boto3's default chain. Raises `InvalidInput` for a missing cluster, since an empty
+    result would let everything be deleted; and the errors of `aws.client.calling`.
     """
     found = _Images(image)
     for region, names in _by_region(clusters, image).items():
@@ -54,7 +52,7 @@ def images_in_use(clusters: Sequence[str], image: ImageReference, aws: "boto3.Se
 
 
 class _Images:
-    """Collects the images of one repository; what other repositories have is passed over."""
+    """Collects the images of one repository; ignores those of other repositories."""
 
     def __init__(self, image: ImageReference) -> None:
         self._name = image.name
@@ -62,7 +60,7 @@ class _Images:
         self.tags: set[str] = set()
 
     def add(self, text: str, digest: str | None = None) -> None:
-        """An image as a task definition or container names it, and the digest that the container has."""
+        """Add an image reference of a task definition or container, and the digest of the container if known."""
         try:
             named = ImageReference.parse(text)
         except InvalidInput:
@@ -76,7 +74,7 @@ class _Images:
         if named.digest is not None:
             self.digests.add(named.digest)
         else:
-            # Without a tag Docker, and so ECS, takes this one.
+            # Docker, and therefore ECS, defaults to this tag.
             self.tags.add(named.tag or "latest")
 
 

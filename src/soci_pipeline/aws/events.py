@@ -1,8 +1,8 @@
-"""What EventBridge says about CodeCommit and ECR, as typed records.
+"""EventBridge events of CodeCommit and ECR as typed records.
 
 Field names and values are those of the services' own events (CodeCommit user guide, "Monitoring events"; ECR user
-guide, "Events and EventBridge"). Both are delivered on a best-effort basis and nothing in them is signed: whoever may
-write to the queue may write any of these, so the queue's policy is the check.
+guide, "Events and EventBridge"). Delivery is best effort, and events are not signed: anyone who may write to the queue
+can forge them, so access is controlled by the queue policy.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _ECR_NAME = r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$"
 
 
 class _Fields(BaseModel):
-    # Services add fields to their events without notice, so unknown ones are passed over.
+    # Services add fields to their events without notice, so unknown fields are ignored.
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
@@ -42,12 +42,12 @@ class _Event(_Fields):
 
     @property
     def dns_suffix(self) -> str:
-        """The domain of the partition that the region is in."""
+        """The DNS suffix of the region's partition."""
         return partition_of(self.region).dns_suffix
 
 
 class CodeCommitDetail(_Fields):
-    """The ``detail`` of a repository's state change; a deleted reference has no commit."""
+    """The ``detail`` of a repository state change; a deleted reference may have no commit."""
 
     event: Literal["referenceCreated", "referenceUpdated", "referenceDeleted"]
     repository_name: str = Field(alias="repositoryName", pattern=r"^[\w.-]{1,100}$")
@@ -67,12 +67,12 @@ class CodeCommitEvent(_Event):
 
     @property
     def clone_url(self) -> str:
-        """The repository over HTTPS, as git's CodeCommit credential helper takes it."""
+        """The repository's HTTPS URL, in the form that git's CodeCommit credential helper requires."""
         return f"https://git-codecommit.{self.region}.{self.dns_suffix}/v1/repos/{self.detail.repository_name}"
 
 
 class EcrPushDetail(_Fields):
-    """The ``detail`` of an image action; a manifest pushed by digest has an empty tag or none."""
+    """The ``detail`` of an image action; a manifest pushed by digest has an empty or missing tag."""
 
     action: Literal["PUSH"] = Field(alias="action-type")
     result: Literal["SUCCESS", "FAILURE"]
@@ -101,7 +101,7 @@ _ADAPTER: TypeAdapter[CodeCommitEvent | EcrPushEvent] = TypeAdapter(AwsEvent)
 
 
 def parse_event(document: bytes | str | Mapping[str, Any]) -> CodeCommitEvent | EcrPushEvent:
-    """Read one event of EventBridge; raises `InvalidInput` with the fields that do not fit."""
+    """Parse and validate an EventBridge event; raise `InvalidInput` with the invalid fields."""
     try:
         if isinstance(document, bytes | str):
             return _ADAPTER.validate_json(document)

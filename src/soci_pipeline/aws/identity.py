@@ -1,4 +1,4 @@
-"""Who calls AWS: account, role and region, and whether a machine is likely to have AWS credentials at all."""
+"""The caller's AWS identity: account, role and region; and whether a machine is likely to have AWS credentials."""
 
 import os
 import re
@@ -29,7 +29,7 @@ _ASSUMED = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>[0-9]{12}):a
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The caller as AWS knows it; ``region`` is the one that calls go to."""
+    """The caller's account and ARN according to AWS; ``region`` is the region of the calls."""
 
     account: str
     arn: str
@@ -37,23 +37,23 @@ class Identity:
 
     @property
     def role(self) -> str | None:
-        """The name of the role that was assumed; None for a user and the account's root."""
+        """The name of the assumed role; None for a user or the account's root."""
         found = _ASSUMED.match(self.arn)
         return found["role"] if found else None
 
     @property
     def policy_source(self) -> str:
-        """The ARN whose policies count. A role with a path has another, which its session does not name."""
+        """The ARN whose policies apply; wrong for a role with a path, which the session's ARN does not include."""
         found = _ASSUMED.match(self.arn)
         return f"arn:{found['partition']}:iam::{found['account']}:role/{found['role']}" if found else self.arn
 
 
 def is_likely(env: Mapping[str, str]) -> bool:
-    """Whether this machine seems to have AWS credentials, by variables, files and hardware; nothing is contacted."""
+    """Whether this machine seems to have AWS credentials, from variables, files and hardware; makes no calls."""
     if any(env.get(name) for name in _VARIABLES):
         return True
     home = env.get("HOME")
-    # A Path raises where it may not look.
+    # Path.exists raises if the folder is not accessible.
     if home and any(os.path.exists(f"{home}/.aws/{name}") for name in ("credentials", "config")):  # noqa: PTH110
         return True
     return env.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true" and _is_ec2()
@@ -67,7 +67,7 @@ def _is_ec2() -> bool:
 
 
 def caller(aws: "boto3.Session | None" = None, *, region: str | None = None) -> Identity:
-    """Ask AWS who calls (``sts:GetCallerIdentity``, which every caller may). Raises as `client.calling` does."""
+    """Call ``sts:GetCallerIdentity``, which needs no permission; raise the errors of `client.calling`."""
     used = aws or session()
     place = region or used.region_name
     if place is None:

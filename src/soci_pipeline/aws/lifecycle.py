@@ -1,8 +1,8 @@
-"""ECR's lifecycle policies, and which of their rules take parts away from a published image.
+"""ECR lifecycle policies, and which of their rules remove parts of a published image.
 
-The children of an image index, SOCI indexes and attestations carry no tag. A rule for untagged images, or for any,
-finds them: while a publication has pushed them and not their index yet, and later where only a ``subject`` ties them to
-an image. A rule by tag finds an index as a whole; what it leaves without a parent is for `prune-repository`.
+The children of an image index, SOCI indexes and attestations have no tags. A rule for untagged or any images selects
+them: during a publication before their index is pushed, and later if only a ``subject`` ties them to an image. A rule
+by tag selects an index as a whole; the children that it leaves behind are removed by `prune-repository`.
 
 Format: ECR user guide, "Lifecycle policy properties in Amazon ECR".
 """
@@ -16,7 +16,7 @@ from soci_pipeline.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class ExpiringTags:
-    """Tags that are removed some days after their push, image and all; ``*`` in a pattern stands for any characters."""
+    """Tags that expire some days after their push, with their images; ``*`` in a pattern matches any characters."""
 
     patterns: tuple[str, ...]
     days: int
@@ -32,7 +32,7 @@ class ExpiringTags:
 
 
 def lifecycle_policy(tags: ExpiringTags) -> str:
-    """The policy as JSON, one rule a pattern: patterns in one rule would all have to fit."""
+    """Return the policy as JSON, with one rule per pattern: an image would have to match all patterns of one rule."""
     rules = [
         {
             "rulePriority": number,
@@ -52,9 +52,9 @@ def lifecycle_policy(tags: ExpiringTags) -> str:
 
 
 def rules_that_take_parts(policy: str) -> list[str]:
-    """The rules that select images without a tag, each described for a reader; empty where none does.
+    """Return a description of each rule that selects untagged images; empty if there is none.
 
-    Raises `InvalidInput` for what is no lifecycle policy.
+    Raises `InvalidInput` if this is not a lifecycle policy.
     """
     try:
         rules: list[dict[str, Any]] = json.loads(policy)["rules"]

@@ -1,7 +1,7 @@
-"""The partitions of AWS: which regions are in which, and under which domains their services answer.
+"""The AWS partitions: their regions and DNS suffixes.
 
-Names and domains are those of the AWS SDKs (``partitions.json`` of botocore, which a test compares with). They are here
-once more because an image reference has to be understood where boto3 is not installed.
+Names and domains are those of the AWS SDKs (``partitions.json`` of botocore; a test compares them). They are repeated
+here because image references must be parsed without boto3 too.
 """
 
 import re
@@ -12,7 +12,7 @@ from soci_pipeline.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One partition; ``dual_stack_suffix`` is the domain of ECR's IPv6 addresses, None where it has none."""
+    """One partition; ``dual_stack_suffix`` is the domain of ECR's dual-stack endpoints, None if there are none."""
 
     name: str
     dns_suffix: str
@@ -28,7 +28,7 @@ PARTITIONS = (
     Partition("aws-iso-e", "cloud.adc-e.uk", None, re.compile(r"eu-isoe-[a-z]+-\d+")),
     Partition("aws-iso-f", "csp.hci.ic.gov", None, re.compile(r"us-isof-[a-z]+-\d+")),
     Partition("aws-eusc", "amazonaws.eu", "on.amazonwebservices.eu", re.compile(r"eusc-[a-z]+-[a-z]+-\d+")),
-    # The one that keeps getting regions of new names.
+    # Last, with a generic pattern: this partition keeps getting regions with new names.
     Partition("aws", "amazonaws.com", "on.aws", re.compile(r"[a-z]{2}-[a-z]+-\d+")),
 )
 _SUFFIXES = frozenset(
@@ -37,7 +37,7 @@ _SUFFIXES = frozenset(
 
 
 def partition_of(region: str) -> Partition:
-    """The partition that a region is in; raises `InvalidInput` for what is no region."""
+    """Return the partition of a region; raise `InvalidInput` if it is not a region."""
     found = next((each for each in PARTITIONS if each.regions.fullmatch(region)), None)
     if found is None:
         raise InvalidInput(f"not a region of AWS: {region[:60]!r}", advice="It is written like eu-west-1.")
@@ -45,5 +45,5 @@ def partition_of(region: str) -> Partition:
 
 
 def is_aws_suffix(suffix: str) -> bool:
-    """Whether a domain is one under which AWS's services answer."""
+    """Whether a domain is the DNS suffix of a partition."""
     return suffix in _SUFFIXES

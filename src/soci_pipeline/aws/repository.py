@@ -1,7 +1,7 @@
-"""ECR repositories: looked up, and made where that is asked for, with what an image index and its parts need of them.
+"""Look up ECR repositories, and create missing ones on request, configured for image indexes and their parts.
 
-The registry may be another account's, as long as its own policy lets the caller in: account and region are read from
-its address.
+The registry may belong to another account if its policy allows the caller: account and region are parsed from its host
+name.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """What matters about a repository: its address, the rule of its tags, and its lifecycle policy (JSON) if any."""
+    """The relevant properties of a repository: URI, ARN, tag mutability, and lifecycle policy (JSON) if it has one."""
 
     uri: str
     arn: str
@@ -36,10 +36,10 @@ _FIXED = TagMutability(mode=MutabilityMode.IMMUTABLE)
 
 @dataclass(frozen=True, slots=True)
 class NewRepository:
-    """What a repository that is missing is made with.
+    """The settings with which a missing repository is created.
 
-    ``kms_key`` is a key's ARN, or ``aws/ecr`` for the one that AWS keeps; None encrypts with AES-256. None of this
-    can be changed later but for the tags, the scan and the lifecycle.
+    ``kms_key`` is a key's ARN, or ``aws/ecr`` for the key managed by AWS; None encrypts with AES-256. Only the tag
+    mutability, scanning and lifecycle settings can be changed later.
     """
 
     mutability: TagMutability = _FIXED
@@ -56,10 +56,10 @@ def ensure_repository(
     aws: "boto3.Session | None" = None,
     endpoint_url: str | None = None,
 ) -> Repository:
-    """Look a repository up, and make it if it is missing and ``create`` says how; safe to run twice or at once.
+    """Look a repository up; create it if it is missing and ``create`` is given. Idempotent and safe to run in parallel.
 
-    ``aws`` is the session whose role counts, boto3's default chain where None. Raises `InvalidInput` if the
-    repository is missing (or the registry is not ECR), and the errors of `aws.client.calling`.
+    ``aws`` is the session whose credentials are used, None for boto3's default chain. Raises `InvalidInput` if the
+    repository is missing (or the registry is not a private ECR registry), and the errors of `aws.client.calling`.
     """
     place = private_registry(registry)
     with calling("ecr:DescribeRepositories", on=f"{registry}/{repository}", region=place.region):
@@ -109,7 +109,7 @@ class _Calls:
         return dict(answer["repositories"][0])
 
     def create(self, new: NewRepository) -> Mapping[str, Any] | None:
-        """The fields of the new repository, or None where another run was faster."""
+        """Create the repository and return its fields; None if it was created concurrently."""
         wanted: CreateRepositoryRequestTypeDef = {
             "registryId": self.account,
             "repositoryName": self.name,
@@ -157,7 +157,7 @@ def _encryption(kms_key: str | None) -> "EncryptionConfigurationTypeDef":
 
 
 def private_registry(registry: str) -> EcrRegistry:
-    """The registry that a host name says; raises `InvalidInput` for one that is not a private one of ECR."""
+    """Parse a registry's host name; raise `InvalidInput` if it is not a private ECR registry."""
     place = EcrRegistry.parse(registry)
     if place is None or place.account is None:
         raise InvalidInput(

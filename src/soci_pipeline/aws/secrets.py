@@ -1,24 +1,24 @@
-"""Secrets of AWS Secrets Manager, read on the worker; a value never goes through an argument or a log."""
+"""Read secrets from AWS Secrets Manager on the worker; values never appear in arguments or logs."""
 
 import re
 
 from soci_pipeline.aws.client import AwsRefused, calling, config, session
 from soci_pipeline.errors import InvalidInput
 
-# The exclamation mark is in the names that AWS itself gives to secrets which it manages, such as rds!db-….
+# Names of secrets that AWS services manage contain an exclamation mark, such as rds!db-….
 _ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:(?P<region>[a-z0-9-]+):[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+\Z")
 
 
 def is_secret_arn(text: str) -> bool:
-    """Whether a text names a secret of Secrets Manager."""
+    """Whether a string is the ARN of a secret in Secrets Manager."""
     return _ARN.match(text) is not None
 
 
 def read_secret(arn: str, *, endpoint_url: str | None = None) -> bytes:
-    """The current value of a secret, as bytes (its text in UTF-8, or its binary).
+    """Return the current value of a secret as bytes (a string as UTF-8, or the binary value).
 
-    Raises `InvalidInput` for a text that is not an ARN or a secret that does not exist, `CredentialsRefused` naming
-    the action, `AwsUnreachable`, `AwsRefused`.
+    Raises `InvalidInput` if ``arn`` is not an ARN or the secret does not exist, `CredentialsRefused` naming the action,
+    `AwsUnreachable`, `AwsRefused`.
     """
     found = _ARN.match(arn)
     if found is None:

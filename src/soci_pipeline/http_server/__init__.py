@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server for ASGI applications that bounds what each peer can cost.
+"""An HTTP/1.1 server for ASGI applications that limits the resources each peer can use.
 
-The embedded registry and the receiver of events run behind it. It uses the public interfaces of asyncio and h11 only.
+The embedded registry and the webhook receiver run on it. It uses only the public interfaces of asyncio and h11.
 """

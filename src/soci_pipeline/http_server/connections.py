@@ -1,8 +1,8 @@
-"""How many connections a server takes, and from whom.
+"""Limits on the number of connections, in total and per peer.
 
-Without a limit, one peer that opens connections and sends nothing takes all the open files of the process. Where a peer
-has as many connections as it may have, its longest idle one makes room for the next one. Connections with a request
-under way keep out only others of the same peer.
+Without a limit, one peer that opens connections and sends nothing uses up the open files of the process. If a peer has
+reached its limit, its longest idle connection is closed for the new one. Connections with a request in progress are
+not closed for others; they block only new connections of the same peer.
 """
 
 import ipaddress
@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 _KEPT_FILES = 64
 _MOST = 4096
-_IPV6_PREFIX = 64  # what a single host usually has to itself
+_IPV6_PREFIX = 64  # the usual allocation of a single host
 _UNKNOWN = "unknown"
 
 
 class Place:
-    """The place of one open connection in a table."""
+    """The slot of one open connection in a `Connections` table."""
 
     __slots__ = ("_table", "drop", "peer")
 
@@ -26,23 +26,23 @@ class Place:
         self.drop = drop
 
     def busy(self) -> None:
-        """A request is under way."""
+        """Mark the connection as busy: a request is in progress."""
         self._table.mark(self, idle=False)
 
     def idle(self) -> None:
-        """No request is under way any more."""
+        """Mark the connection as idle: no request is in progress."""
         self._table.mark(self, idle=True)
 
     def leave(self) -> None:
-        """The connection ended; it may have lost its place before."""
+        """Free the slot of an ended connection; it may have been freed before."""
         self._table.remove(self)
 
 
 class Connections:
-    """The open connections of one server. Not for several threads: the server's event loop calls it.
+    """The open connections of one server. Not thread-safe: only the server's event loop calls it.
 
-    ``unbounded`` says whether a peer may have more than ``per_peer``. Unless ``exact``, no peer may have more than half
-    of all places.
+    ``unbounded`` returns whether a peer may exceed ``per_peer``. Unless ``exact``, ``per_peer`` is limited to half of
+    all slots.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Connections:
         self._idle: dict[Place, None] = {}
 
     def admit(self, peer: str, drop: Callable[[], None]) -> Place | None:
-        """Take in a connection, which is idle at first; None where there is no room.
+        """Add a connection, idle at first; return None if there is no free slot.
 
-        ``drop`` ends the connection when another one needs its place.
+        ``drop`` closes the connection when its slot is needed for another one.
         """
         if self._counts.get(peer, 0) >= self._per_peer and not self._unbounded(peer) and not self._drop_idle(peer):
             return None
@@ -77,14 +77,14 @@ class Connections:
         return place
 
     def mark(self, place: Place, *, idle: bool) -> None:
-        """Record whether a request is under way on a connection."""
+        """Record whether a request is in progress on a connection."""
         if not idle:
             self._idle.pop(place, None)
         elif place in self._open:
             self._idle[place] = None
 
     def remove(self, place: Place) -> None:
-        """Count a connection no longer."""
+        """Remove a connection from the table."""
         if place not in self._open:
             return
         self._open.remove(place)
@@ -94,11 +94,11 @@ class Connections:
             del self._counts[place.peer]
 
     def handshakes(self) -> "Connections":
-        """A table with the same bounds, for connections whose TLS handshake has not ended."""
+        """Return an empty table with the same limits, for connections whose TLS handshake is not complete."""
         return Connections(self._per_peer, most=self._most, unbounded=self._unbounded, exact=True)
 
     def _drop_idle(self, peer: str | None) -> bool:
-        """End the connection that has been idle longest, of one peer or of all; whether there was one."""
+        """Close the longest idle connection of a peer, or of all peers if None; return whether there was one."""
         longest = next((each for each in self._idle if peer in (None, each.peer)), None)
         if longest is None:
             return False
@@ -108,9 +108,9 @@ class Connections:
 
 
 def peer_of(host: str) -> str:
-    """The name under which connections and requests are counted: an IPv4 address, or the /64 of an IPv6 one.
+    """Return the key under which a client is counted: an IPv4 address, or the /64 network of an IPv6 address.
 
-    Whatever is not an address is one peer: X-Forwarded-For may contain any string.
+    All other strings are counted as one peer, since X-Forwarded-For may contain anything.
     """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -124,7 +124,7 @@ def peer_of(host: str) -> str:
 
 
 def most_connections(*, files_per_connection: int = 2) -> int:
-    """What the limit on open files allows: by default, each connection may have a file open too."""
+    """Return how many connections the open file limit allows; by default each may have one more file open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _MOST

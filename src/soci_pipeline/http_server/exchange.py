@@ -1,4 +1,4 @@
-"""One request and its response: what h11 reads and writes on one side, an ASGI application on the other."""
+"""One request and its response, passed between h11 and the ASGI application."""
 
 import asyncio
 import http
@@ -18,7 +18,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Carrier(Protocol):
-    """What an exchange needs of its connection."""
+    """The interface of the connection that an exchange uses."""
 
     @property
     def ends_soon(self) -> bool: ...
@@ -31,7 +31,7 @@ class Carrier(Protocol):
 
 
 class _Date:
-    """The value of the Date header, made once a second."""
+    """The value of the Date header, cached for a second."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -48,7 +48,7 @@ _DATE = _Date()
 
 
 class Exchange:
-    """Runs the application for one request. ``disconnect`` ends it where the peer has gone or broken the rules."""
+    """Runs the application for one request. Call `disconnect` if the peer has gone or violated the protocol."""
 
     def __init__(self, carrier: Carrier, conn: h11.Connection, method: bytes) -> None:
         self._carrier = carrier
@@ -62,46 +62,46 @@ class Exchange:
 
     @property
     def wants_body(self) -> bool:
-        """Whether the rest of the request's body is still to come."""
+        """Whether the request's body is not complete yet."""
         return not self._is_whole
 
     @property
     def unread(self) -> int:
-        """How many bytes of the body the application has not read."""
+        """The number of bytes of the body that the application has not read."""
         return len(self._body)
 
     def take(self, data: bytes) -> int:
-        """A piece of the request's body; returns how many bytes the application has not read."""
+        """Add a piece of the request's body; return how many bytes the application has not read."""
         self._body += data
         self._news.set()
         return len(self._body)
 
     def end_of_body(self) -> None:
-        """The request is whole."""
+        """Mark the request as complete."""
         self._is_whole = True
         self._news.set()
 
     def disconnect(self) -> None:
-        """Nothing comes from the peer any more, and nothing reaches it."""
+        """End the exchange: nothing more is received from the peer or sent to it."""
         self._is_over = True
         self._news.set()
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
-        """Let the application answer; what it leaves out, or raises, ends in a 500 or with the connection."""
+        """Run the application; if it fails or does not complete the response, send a 500 or close the connection."""
         try:
             await app(scope, self._receive, self._send)
         except asyncio.CancelledError:
-            # At the end of the server the connection is gone; any other cancellation is the fault of the application.
+            # When the server stops, the connection is closed already; any other cancellation is an application error.
             if not self._is_over:
                 self._fail("the application was cancelled: %s %s", scope)
             raise
-        except Exception as error:  # noqa: BLE001 - a server outlives any error of an application
+        except Exception as error:  # noqa: BLE001 - the server must survive any application error
             self._fail("the application failed: %s %s", scope, exc_info=error)
         if not self._is_over:
             self._fail("the application did not complete its response: %s %s", scope)
 
     def _fail(self, message: str, scope: Scope, *, exc_info: Exception | None = None) -> None:
-        # Percent-encoded, so that a path cannot add a line to the log.
+        # The raw path is percent-encoded, so it cannot add a line to the log.
         logger().error(message, scope["method"], scope["raw_path"].decode("ascii"), exc_info=exc_info)
         if self._is_over:
             return
@@ -129,7 +129,7 @@ class Exchange:
         if self._is_over:
             return
         if message["type"] == "http.response.start" and self._conn.our_state is h11.SEND_RESPONSE:
-            # It goes out with the first piece of the body, as the ASGI standard has it.
+            # Sent with the first piece of the body, as the ASGI specification requires.
             self._start = message
         elif message["type"] == "http.response.body":
             self._write(message.get("body", b""), last=not message.get("more_body", False))
@@ -140,7 +140,7 @@ class Exchange:
         data = self._head()
         piece = self._conn.send(h11.Data(data=b"" if self._is_head else body))
         end = self._conn.send(h11.EndOfMessage()) if last else b""
-        # One packet for a small response; a large body is not copied.
+        # Send a small response in one packet; do not copy a large body.
         for each in (data + piece + end,) if len(piece) <= _JOINED_BYTES else (data, piece, end):
             self._carrier.write(each)
         if last:
@@ -149,11 +149,11 @@ class Exchange:
             self._carrier.complete()
 
     def _head(self) -> bytes:
-        """The head of the response the first time, and nothing later."""
+        """Return the head of the response on the first call, and b"" after that."""
         if self._start is None:
             return b""
         start, self._start = self._start, None
-        # A client that still waits for 100 Continue may leave out the body: what follows would be ambiguous.
+        # A client still waiting for 100 Continue may skip the body, which would make what follows ambiguous: close.
         ends = self._carrier.ends_soon or self._conn.they_are_waiting_for_100_continue
         close: Headers = [(b"connection", b"close")] if ends else []
         headers = [(b"date", _DATE.value()), *start.get("headers", ()), *close]
@@ -162,7 +162,7 @@ class Exchange:
 
 
 def plain_response(conn: h11.Connection, status: int, text: str, *, is_head: bool) -> bytes:
-    """A whole response that ends the connection; one to HEAD has no body."""
+    """Serialize a complete text response that closes the connection; a response to HEAD has no body."""
     body = text.encode()
     headers = [
         (b"date", _DATE.value()),

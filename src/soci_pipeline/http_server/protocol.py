@@ -1,4 +1,4 @@
-"""One connection over HTTP/1.1: peers that stall are cut off, ambiguous requests are rejected."""
+"""One HTTP/1.1 connection: closes it if the peer stalls, and rejects ambiguous requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,32 +13,32 @@ from soci_pipeline.http_server.exchange import Exchange, plain_response
 
 _HEAD_BYTES = 64 << 10
 _UNREAD_BYTES = 64 << 10
-# Parsed before other connections have their turn: a peer may send a body in tiny chunks.
+# Parsed per turn of the event loop, so that a body in tiny chunks does not delay other connections.
 _EVENTS_AT_ONCE = 32
-# What asyncio waits for before it takes more, by its default marks.
+# How far asyncio drains its write buffer before it resumes writing, with the default high and low water marks.
 _READ_BYTES = 48 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The seconds within which a peer has to do its part, or its connection is closed."""
+    """Timeouts in seconds after which the connection of a stalled peer is closed."""
 
     head_s: float = 10.0
-    """From the first moment in which a request's head can come to the end of that head."""
+    """For the head of a request, from when it can start until it is complete."""
     keep_alive_s: float = 10.0
     """Between two requests."""
     body_s: float | None = None
-    """Between two pieces of a body that the application waits for. None: the application sets the limit itself."""
+    """Between two pieces of a body that the application waits for. None: the application applies its own timeout."""
     read_s: float = 10.0
-    """For reading 48 KiB of a response that waits to be sent."""
+    """For reading 48 KiB of a response that is waiting to be sent."""
     busy: bytes = b""
-    """The response to a connection for which there is no place; empty: it is closed without one."""
+    """The response if there is no free slot for the connection; if empty, it is closed without a response."""
 
 
 class HttpConnection(asyncio.Protocol):
-    """Reads requests one after the other, each only after the last one is answered, and gives them to an application.
+    """Passes requests to an application one at a time, each after the response to the previous one is complete.
 
-    ``track`` is called with True once there is a connection, and with False once it is gone.
+    ``track`` is called with True when the connection is made, and with False when it is lost.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class HttpConnection(asyncio.Protocol):
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
-        self._turn: asyncio.Handle | None = None  # the rest of what has come is parsed then
+        self._turn: asyncio.Handle | None = None  # will parse the rest of the received data
         self.ends_soon = False
         self.task: asyncio.Task[None] | None = None
-        """The application's work on the request that is under way."""
+        """The task that runs the application for the current request."""
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a place, and wait for the first request."""
+        """Take a slot in the connection table, and wait for the first request."""
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("HTTP needs a stream")
         self.transport = transport
@@ -87,13 +87,13 @@ class HttpConnection(asyncio.Protocol):
         self._place = self._connections.admit(peer_of(self._client[0] if self._client else ""), transport.abort)
         if self._place is None:
             self.write(self._limits.busy)
-            # It is not counted, so it must not wait for the peer: with TLS, an orderly end does.
+            # Abort: this connection is not counted, and with TLS an orderly close would wait for the peer.
             transport.abort()
             return
         self._within(self._limits.head_s)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Parse the received data, and update the timeout."""
         if self.transport.is_closing():
             return
         if self._exchange is not None and self._deadline is not None:
@@ -104,8 +104,8 @@ class HttpConnection(asyncio.Protocol):
         self._conn.receive_data(data)
         self._read()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the shape of the method
-        """Give the place back, and tell the application."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - signature of asyncio.Protocol
+        """Free the slot, and end the exchange in progress."""
         for handle in (self._timer, self._read_timer, self._turn):
             if handle is not None:
                 handle.cancel()
@@ -117,12 +117,12 @@ class HttpConnection(asyncio.Protocol):
         self._track(self, False)
 
     def pause_writing(self) -> None:
-        """The peer has to read before more is sent."""
+        """Stop sending until the peer has read more, and start the timeout for that."""
         self._writable.clear()
         self._watch_reader()
 
     def resume_writing(self) -> None:
-        """The peer has read."""
+        """Resume sending after the peer has read enough."""
         self._writable.set()
         if self._read_timer is not None:
             self._read_timer.cancel()
@@ -130,26 +130,26 @@ class HttpConnection(asyncio.Protocol):
         if self.transport.is_closing():
             self._watch_reader()
 
-    # What an exchange calls.
+    # Called by an exchange.
 
     async def writable(self) -> None:
-        """Wait until the peer has read enough."""
+        """Wait until the write buffer has room."""
         if not self._writable.is_set():
             await self._writable.wait()
 
     def write(self, data: bytes) -> None:
-        """Send some bytes."""
+        """Send bytes."""
         if data and not self.transport.is_closing():
             self.transport.write(data)
 
     def wait_for_body(self) -> None:
-        """The application waits for more of the body."""
+        """Read more of the body for the application, with a timeout."""
         self._resume_reading()
         if self._exchange is not None and self._exchange.wants_body:
             self._within(self._limits.body_s)
 
     def complete(self) -> None:
-        """The response is whole; go on with the next request, if there may be one."""
+        """Finish the response; then start the next request or close the connection."""
         self._exchange = self.task = None
         if self._place is not None:
             self._place.idle()
@@ -161,21 +161,21 @@ class HttpConnection(asyncio.Protocol):
             self._next_request()
             self._read()
         else:
-            # What is left of the body has as long as a head.
+            # The rest of the request's body must arrive within the timeout of a head.
             self._in_head = True
             self._within(self._limits.head_s)
 
     def close(self) -> None:
-        """Close once everything is sent, as long as the peer reads."""
+        """Close after everything is sent, or abort if the peer stops reading."""
         self._deadline = None
-        # At a second close, a TLS transport of asyncio forgets its protocol, and every later call fails.
+        # After a second close, a TLS transport of asyncio loses its protocol, and every later call fails.
         if not self.transport.is_closing():
             self.transport.close()
         if self._read_timer is None:
             self._watch_reader()
 
     def stop(self) -> None:
-        """Close now, or after the request that is under way."""
+        """Close now, or after the request in progress."""
         self.ends_soon = True
         if self._exchange is None:
             self.close()
@@ -183,7 +183,7 @@ class HttpConnection(asyncio.Protocol):
     # Reading.
 
     def _resume_reading(self) -> None:
-        """Take more from the peer, unless some of what came is not parsed yet."""
+        """Resume reading from the peer, unless received data is still unparsed."""
         if self._turn is None:
             self.transport.resume_reading()
 
@@ -207,7 +207,7 @@ class HttpConnection(asyncio.Protocol):
             if event is h11.NEED_DATA:
                 return
             if event is h11.PAUSED:
-                # The next request is here already, and waits until this one is answered.
+                # The next request was received already; it waits until the response to this one is complete.
                 self.transport.pause_reading()
                 return
             self._take(event)
@@ -232,7 +232,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_head = request.method == b"HEAD"
         headers = list(request.headers)
         names = {name for name, _ in headers}
-        # A proxy before this server may read it in another way (RFC 9112, section 6.1: request smuggling).
+        # A proxy in front of this server may interpret it differently (RFC 9112, section 6.1: request smuggling).
         if b"transfer-encoding" in names and (b"content-length" in names or request.http_version != b"1.1"):
             self._reject(400, "Transfer-Encoding with Content-Length, or in HTTP/1.0, is ambiguous.")
             return
@@ -277,10 +277,10 @@ class HttpConnection(asyncio.Protocol):
             self._exchange.disconnect()
         self.close()
 
-    # Waiting.
+    # Timeouts.
 
     def _within(self, seconds: float | None) -> None:
-        """Begin to wait for the peer. The timer is moved only where it would come too late."""
+        """Start the timeout for the peer; None stops it. The timer is rescheduled only if it would fire too late."""
         if seconds is None:
             self._deadline = None
             return

@@ -1,4 +1,4 @@
-"""A server: accepts connections on a listening socket until it is stopped."""
+"""The server: accepts connections on a listening socket until it is stopped."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ _TLS_PARTS_MISSING = "TLS needs a certificate and its key, and one of them is mi
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
-    Raises `StackError` where the address is taken or not of this machine, `InvalidInput` for an invalid port.
+    Raises `StackError` if the address is in use or not one of this machine, `InvalidInput` for an invalid port.
     """
     if not 0 <= port <= _LAST_PORT:
         raise InvalidInput(f"{port} is no port", advice=f"A port is a number up to {_LAST_PORT}; 0 finds a free one.")
@@ -42,7 +42,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """Return what a server needs for TLS, or None without a certificate; raises `InvalidInput` for an unusable one."""
+    """Return the TLS context, or None without a certificate and key; raise `InvalidInput` if they cannot be used."""
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
@@ -57,9 +57,9 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
 
 
 class HttpServer:
-    """Serves an application on a listening socket, which it closes. With TLS, unfinished handshakes are counted apart.
+    """Serves an application on a listening socket, and closes the socket. TLS handshakes are limited separately.
 
-    ``threads`` is the size of the pool that `asyncio.to_thread` uses; None leaves it to asyncio.
+    ``threads`` is the size of asyncio's default thread pool; None keeps asyncio's default.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class HttpServer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, *, on_ready: Callable[[], None] = lambda: None) -> signal.Signals | None:
-        """Serve until `stop` is called or, in the main thread, SIGINT or SIGTERM comes; returns the signal.
+        """Serve until `stop` is called or, in the main thread, SIGINT or SIGTERM arrives; return the first signal.
 
-        The caller ends in order and raises the signal again. A second signal or `stop` cuts off what is under way.
+        The caller cleans up and raises the signal again. A second signal or `stop` aborts the requests in progress.
         """
         with _signals(self.stop) as received:
             asyncio.run(self._serve(on_ready))
@@ -97,7 +97,7 @@ class HttpServer:
 
     @contextlib.contextmanager
     def running(self, name: str) -> Iterator[None]:
-        """Serve from a thread while the block runs; raises `StackError` where the server does not start."""
+        """Serve in a thread while the block runs; raise `StackError` if the server does not start."""
         ready = threading.Event()
         thread = threading.Thread(target=self.run, kwargs={"on_ready": ready.set}, name=name, daemon=True)
         thread.start()
@@ -110,9 +110,9 @@ class HttpServer:
             thread.join(_START_S)
 
     def stop(self) -> None:
-        """End the server, from any thread. A second call cuts off what is under way."""
+        """Stop the server, from any thread. A second call aborts the requests in progress."""
         self._stops += 1
-        # The loop may not run yet, which `_serve` sees, or no more.
+        # The loop may not have started yet (`_serve` checks then) or may be closed already.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._look_at_stops)
@@ -138,7 +138,7 @@ class HttpServer:
             self._hurry.set()
 
     async def _end(self) -> None:
-        """Let what is under way end within the time of grace, and cut off the rest."""
+        """Wait for requests in progress during the grace period, then abort the rest."""
         for arriving in self._arriving:
             arriving.cancel()
         for connection in tuple(self._open):
@@ -152,7 +152,7 @@ class HttpServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, *self._arriving, return_exceptions=True)
-        # In the next round of the loop the connections are closed.
+        # The aborted connections are closed in the next iteration of the loop.
         await asyncio.sleep(0)
 
     def _leave_early(self) -> None:
@@ -169,12 +169,12 @@ class HttpServer:
                 self._pause()
                 return
             connection.setblocking(False)
-            # Without it, an answer in two pieces waits 40 ms for a delayed acknowledgement.
+            # Without it, a response in two packets waits 40 ms for a delayed acknowledgement.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._arrive(connection, str(address[0]))
 
     def _pause(self) -> None:
-        """No file is left for another connection; those that are open may end meanwhile."""
+        """Stop accepting for a while if no more files can be opened; open connections may end in the meantime."""
         if self._loop is None:
             return
         self._loop.remove_reader(self._listener)
@@ -198,7 +198,7 @@ class HttpServer:
     def _arrived(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
         if task.cancelled():
-            # Where the task had not begun, nothing else closes it.
+            # If the task was cancelled before it started, nothing else closes the connection.
             connection.close()
 
     async def _connect(self, connection: socket.socket, handshake: Place | None) -> None:
@@ -213,7 +213,7 @@ class HttpServer:
                 ssl_shutdown_timeout=times[1],
             )
         except OSError:
-            # The handshake failed or did not end, or the peer has gone.
+            # The handshake failed or timed out, or the peer disconnected.
             connection.close()
         finally:
             if handshake is not None:
@@ -233,14 +233,14 @@ class HttpServer:
 
 
 def _shut(connection: socket.socket) -> None:
-    """End a connection; the event loop sees its end and closes it."""
+    """Shut a connection down; the event loop notices and closes it."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[list[signal.Signals]]:
-    """Stop at SIGINT and SIGTERM while the block runs; yields those that came. Does nothing outside the main thread."""
+    """Call `stop` on SIGINT and SIGTERM in the block; yield the received signals. No-op outside the main thread."""
     received: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -1,1 +1,1 @@
-"""Prefect's REST API, over plain HTTP."""
+"""Client for Prefect's REST API over plain HTTP."""

@@ -1,4 +1,4 @@
-"""Where Prefect is and how to sign in to it, by the variables that Prefect itself reads."""
+"""The URL and credentials of the Prefect API, from the environment variables that Prefect itself reads."""
 
 import base64
 import re
@@ -17,24 +17,24 @@ _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 
 
 def login_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """The headers of the login that Prefect itself would take from these variables; none where there is none."""
+    """Return the authentication headers that Prefect would derive from these variables; empty without credentials."""
     key, auth = environment.get("PREFECT_API_KEY"), environment.get("PREFECT_API_AUTH_STRING")
-    # With both, Prefect's client takes the user and password.
+    # If both are set, Prefect's client uses the user and password.
     return basic(auth.encode()) if auth else bearer(key) if key else {}
 
 
 def bearer(key: str) -> dict[str, str]:
-    """The header for an API key of Prefect Cloud."""
+    """Return the header for an API key of Prefect Cloud."""
     return {"Authorization": f"Bearer {key}"}
 
 
 def basic(auth: bytes) -> dict[str, str]:
-    """The header for a server's own ``user:password``."""
+    """Return the header for the ``user:password`` of a self-hosted server."""
     return {"Authorization": "Basic " + base64.b64encode(auth).decode()}
 
 
 def no_url() -> InvalidInput:
-    """What a command that needs Prefect says where nobody named it."""
+    """Return the error for commands that need Prefect if PREFECT_API_URL is not set."""
     return InvalidInput(
         "PREFECT_API_URL is not set",
         advice="Set it to the address of the Prefect API, with /api at its end, as in http://127.0.0.1:4200/api.",
@@ -42,10 +42,10 @@ def no_url() -> InvalidInput:
 
 
 def checked_url(url: str) -> str:
-    """The address of a Prefect API without a slash at its end; raises `InvalidInput` for what cannot be one."""
+    """Return a Prefect API URL without trailing slashes; raise `InvalidInput` if it is not a valid URL."""
     try:
         parts = urlsplit(url)
-        # Reading the port says whether it is one, and encoding the name whether it can be looked up.
+        # Accessing the port validates it, and encoding the host validates that it can be resolved.
         _ = parts.port, httpx.URL(url).raw_host.decode("ascii").encode("idna")
     except (httpx.InvalidURL, ValueError) as error:
         raise InvalidInput("PREFECT_API_URL is no address", advice=_LIKE) from error
@@ -55,9 +55,9 @@ def checked_url(url: str) -> str:
 
 
 def verification_of(url: str, environment: Mapping[str, str]) -> ssl.SSLContext | bool:
-    """How Prefect itself would verify the server's certificate with these variables; True where they say nothing.
+    """Return how Prefect would verify the server's certificate with these variables; True if they do not say.
 
-    Raises `InvalidInput` for a file of certificates that cannot be read.
+    Raises `InvalidInput` if the certificate file cannot be read.
     """
     if urlsplit(url).scheme != "https":
         return True
@@ -74,7 +74,7 @@ def verification_of(url: str, environment: Mapping[str, str]) -> ssl.SSLContext 
 
 
 def run_page(environment: Mapping[str, str], run: str) -> str:
-    """The page of a flow run in the UI: at ``PREFECT_UI_URL``, else beside the API or on Prefect Cloud."""
+    """Return the URL of a flow run in the UI: under ``PREFECT_UI_URL``, or derived from the URL of the API."""
     api = environment.get("PREFECT_API_URL", "").rstrip("/")
     cloud = _CLOUD.match(api)
     if cloud is not None:

@@ -1,4 +1,4 @@
-"""Automations: what the server does by itself when an event comes, or does not come."""
+"""Automations: actions that the server takes when an event occurs or fails to occur."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ from soci_pipeline.prefect_rest.errors import expected_shape
 
 
 class Automations(Connection):
-    """The calls about automations."""
+    """API calls for automations."""
 
     def automations(self, name: str) -> list[dict[str, Any]]:
-        """All automations of a name; Prefect allows several."""
+        """Return all automations with a name; Prefect allows several."""
         found = self.list_of("/automations/filter", {"automations": {"name": {"any_": [name]}}})
         with expected_shape():
             return [dict(each) for each in found]
@@ -23,5 +23,5 @@ class Automations(Connection):
         self.create("/automations/", dict(fields), lambda: bool(self.automations(name)))
 
     def update_automation(self, automation: str, fields: Mapping[str, Any]) -> None:
-        """Replace the automation with this id."""
+        """Replace the automation with this ID."""
         self.ask("PUT", f"/automations/{quote(automation, safe='')}", dict(fields))

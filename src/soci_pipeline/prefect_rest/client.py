@@ -1,8 +1,8 @@
-"""The calls of Prefect's REST API that this library makes, over plain HTTP: Prefect itself is not imported.
+"""Client for the calls of Prefect's REST API that this library uses, over plain HTTP: Prefect itself is not imported.
 
-The receiver hands runs over and looks at what becomes of them, the local stack starts and follows publications, `setup`
-makes what the deployments need. A call is repeated while the server is away; an idempotency key lets creating a run be
-repeated, since the server answers with the run that it made the first time.
+The receiver dispatches runs and polls their outcomes, the local stack starts and follows publications, and `setup`
+creates what the deployments need. Calls are retried while the server is unavailable. Creating a run is safe to retry,
+because for a known idempotency key the server returns the existing run.
 """
 
 from soci_pipeline.prefect_rest.automations import Automations

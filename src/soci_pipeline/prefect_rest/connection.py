@@ -1,4 +1,4 @@
-"""A connection to Prefect's REST API: one call, with the login, the CSRF token and patience."""
+"""A connection to Prefect's REST API: requests with authentication, CSRF token and retries."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from soci_pipeline.prefect_rest.access import checked_url, login_of, no_url, ver
 from soci_pipeline.prefect_rest.errors import ADVICE, PrefectRefused, PrefectUnavailable
 from soci_pipeline.retry import retry_after_s, while_unavailable
 
-# Refusals of what was sent, which stay. Any other one is of the server, a login or a proxy, and may pass.
+# Rejections of the request itself are permanent; those by the server, authentication or a proxy may be temporary.
 _LASTING = frozenset({400, 409, 413, 414, 422})
 _MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
 
 Authorization = Callable[[], Mapping[str, str]]
-"""The headers that authenticate a call; asked for each time, so that a rotated secret counts at once. May raise
-`InvalidInput` where there is no secret just now."""
+"""Returns the headers that authenticate a call; called for every request, so a rotated secret takes effect at once. May
+raise `InvalidInput` if there is currently no secret."""
 
 
 def _nobody() -> Mapping[str, str]:
@@ -30,12 +30,11 @@ def _nobody() -> Mapping[str, str]:
 
 
 class Connection:
-    """A client of one server or Cloud workspace, ``api_url`` with ``/api`` at its end; thread-safe, a context manager.
+    """A client of one server or Cloud workspace; ``api_url`` ends in ``/api``. Thread-safe, a context manager.
 
-    A call that fails for a while is made again for ``patience_s`` seconds, and then raises `PrefectUnavailable`.
-    Everything else that is no success raises `PrefectRefused`. The variables of ``environment``, those of this process
-    where it is None, say how the server's certificate is verified. Raises `InvalidInput` for an address or a file of
-    certificates that cannot be meant.
+    Calls that fail temporarily are retried for ``patience_s`` seconds, then `PrefectUnavailable` is raised. All other
+    failures raise `PrefectRefused`. The variables in ``environment``, or of this process if None, determine how the
+    server's certificate is verified. Raises `InvalidInput` for an invalid URL or an unreadable certificate file.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Connection:
             verify=verification_of(url, os.environ if environment is None else environment),
             timeout=timeout_s,
             headers={"User-Agent": "soci-pipeline", "Accept": "application/json"},
-            # A proxy of the environment cannot reach a server on this machine's loopback.
+            # An environment proxy cannot reach a server on this machine's loopback interface.
             trust_env=not is_loopback(urlsplit(url).hostname or ""),
         )
 
@@ -64,9 +63,9 @@ class Connection:
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, *, timeout_s: float = 30, patience_s: float = 120
     ) -> Self:
-        """A client of the server that ``PREFECT_API_URL`` names, with the login that Prefect itself would take.
+        """Create a client of the server at ``PREFECT_API_URL``, with the credentials that Prefect itself would use.
 
-        Raises `InvalidInput` where it names none, or what cannot be one.
+        Raises `InvalidInput` if the variable is unset or not a valid URL.
         """
         given = os.environ if environment is None else environment
         url = given.get("PREFECT_API_URL", "")
@@ -91,7 +90,7 @@ class Connection:
         self._client.close()
 
     def ask(self, method: str, path: str, body: Any = None, *, missing: Any = None) -> Any:
-        """Make a call that can be repeated, with patience; ``missing`` is the answer where there is no such thing."""
+        """Make an idempotent call with retries; return ``missing`` instead of failing on a 404, unless it is None."""
         return while_unavailable(
             lambda: self._once(method, path, body, missing), PrefectUnavailable, patience_s=self._patience_s
         )
@@ -112,7 +111,7 @@ class Connection:
         while_unavailable(attempt, PrefectUnavailable, patience_s=self._patience_s)
 
     def list_of(self, path: str, query: Mapping[str, Any], *, missing: Any = None) -> list[Any]:
-        """The answer to a filter, which is a list."""
+        """Query a filter endpoint and return its list; raise `PrefectRefused` if the answer is not a list."""
         answer = self.ask("POST", path, query, missing=missing)
         if not isinstance(answer, list):
             raise PrefectRefused("Prefect's answer to a filter is not a list")
@@ -127,7 +126,7 @@ class Connection:
             if response.is_success:
                 return _content(response)
         except httpx.LocalProtocolError as error:
-            # Its words quote the header that cannot be sent, which may be the login.
+            # `from None`: its message quotes the header that cannot be sent, which may contain the credentials.
             raise PrefectUnavailable(f"Prefect does not answer ({_cause(error)})") from None
         except BadRedirect as error:
             raise PrefectRefused(f"Prefect {error}", advice=_MOVED, temporary=True) from error
@@ -145,16 +144,16 @@ class Connection:
         )
 
     def _send(self, method: str, path: str, body: Any) -> httpx.Response:
-        """Send a request, and once more with a new CSRF token where the server wants one, or another one."""
+        """Send a request; if the CSRF token is missing or no longer valid, get a new one and send it once more."""
         response = self._client.request(method, path, json=body, headers=self._credentials() | self._csrf)
-        # Reading needs no token, nor does asking for one.
+        # GET requests need no token, including the one that fetches a token.
         if method == "GET" or not _lacks_csrf_token(response):
             return response
         self._csrf = self._new_csrf_token()
         return self._client.request(method, path, json=body, headers=self._credentials() | self._csrf)
 
     def _new_csrf_token(self) -> dict[str, str]:
-        # A server has one token for each client: with a name of its own, no thread's token replaces another's.
+        # A server keeps one token per client: with a new client ID, threads do not invalidate each other's tokens.
         client = str(uuid.uuid4())
         answer = self._once("GET", f"/csrf-token?client={client}", None, None)
         if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
@@ -170,13 +169,13 @@ class Connection:
                 f"the credentials for Prefect: {error.reason}", advice=error.advice, temporary=True
             ) from error
         except UnicodeEncodeError:
-            # Not as a cause: its words quote them.
+            # `from None`: its message quotes the credentials.
             raise PrefectRefused("the credentials for Prefect: no header can carry them", advice=ADVICE[401]) from None
         return headers
 
 
 def _content(response: httpx.Response) -> Any:
-    """The answer as Python has JSON; None where there is none by intent."""
+    """Parse the JSON of a response; return None for 204, raise `PrefectUnavailable` if it is not JSON."""
     if response.status_code == httpx.codes.NO_CONTENT:
         return None
     try:
@@ -186,11 +185,11 @@ def _content(response: httpx.Response) -> Any:
 
 
 def _lacks_csrf_token(response: httpx.Response) -> bool:
-    """Whether a server that protects itself from CSRF misses its token, or has forgotten it."""
+    """Whether the server rejected the request because its CSRF token is missing or unknown."""
     return response.status_code == httpx.codes.FORBIDDEN and "CSRF token" in text_of(response)
 
 
 def _cause(error: httpx.HTTPError) -> str:
-    """What the network said, as that a name is not known; what others say could repeat a header, so the kind alone."""
+    """Return the message of a network error, else only the error's type: other messages might quote a header."""
     said = str(error) if isinstance(error, httpx.NetworkError | httpx.ProxyError) else ""
     return said or type(error).__name__

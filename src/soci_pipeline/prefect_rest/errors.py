@@ -1,4 +1,4 @@
-"""What can go wrong between this library and Prefect's REST API."""
+"""Errors of calls to Prefect's REST API."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ ADVICE = {
     403: "The credentials need the right to create and read runs.",
     404: "Deploy it: `prefect --no-prompt deploy --all` from the project's folder.",
 }
-"""What helps, by the status of the answer."""
+"""The advice for each status of a response."""
 
 
 class PrefectUnavailable(StackError):
-    """Prefect does not answer, or answers that it cannot just now (``503 database is locked`` among others).
+    """Prefect does not respond, or responds that it is temporarily unavailable (such as ``503 database is locked``).
 
-    ``retry_after`` is what it says about the next attempt.
+    ``retry_after`` is the delay in seconds from its Retry-After header.
     """
 
     default_advice = "Start the Prefect server, or wait: the same call may succeed later."
@@ -27,9 +27,9 @@ class PrefectUnavailable(StackError):
 
 
 class PrefectRefused(StackError):
-    """Prefect answered, and does not do it. ``temporary`` where setting Prefect up right would change that.
+    """Prefect rejected a call. ``temporary`` if correcting Prefect's setup may make the same call succeed.
 
-    ``status`` is that of its answer; None where that was a success whose content cannot be meant.
+    ``status`` is the HTTP status; None if there was no response, or a successful one with invalid content.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class PrefectRefused(StackError):
 
 
 def advice_of(status: int) -> str | None:
-    """What helps where Prefect answers with this status."""
+    """Return the advice for a response with this status, or None."""
     return ADVICE.get(status)
 
 
 @contextlib.contextmanager
 def expected_shape() -> Iterator[None]:
-    """Raise `PrefectUnavailable` where an answer is JSON of another shape than Prefect's."""
+    """Raise `PrefectUnavailable` if JSON processed in the block does not have the shape of Prefect's responses."""
     try:
         yield
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from soci_pipeline.prefect_rest.errors import expected_shape
 
 @dataclass(frozen=True, slots=True)
 class WorkPool:
-    """A work pool as the server has it."""
+    """A work pool on the server."""
 
     name: str
     type: str
@@ -21,16 +21,16 @@ class WorkPool:
 
 
 class WorkPools(Connection):
-    """The calls about work pools."""
+    """API calls for work pools."""
 
     def online_workers(self, pool: str) -> tuple[str, ...]:
-        """The names of the workers that poll a pool; none where there is no such pool."""
+        """Return the names of the online workers of a pool; empty if the pool does not exist."""
         found = self.list_of(f"{_path(pool)}/workers/filter", {}, missing=[])
         with expected_shape():
             return tuple(str(worker["name"]) for worker in found if worker["status"] == "ONLINE")
 
     def work_pool(self, name: str) -> WorkPool | None:
-        """A work pool; None if there is none of that name."""
+        """Return a work pool by name; None if it does not exist."""
         found = self.ask("GET", _path(name), missing={})
         with expected_shape():
             if not found:
@@ -46,7 +46,7 @@ class WorkPools(Connection):
         self.create("/work_pools/", dict(fields), lambda: self.work_pool(name) is not None)
 
     def update_work_pool(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Change these fields of a work pool."""
+        """Update these fields of a work pool."""
         self.ask("PATCH", _path(name), dict(fields))
 
 

@@ -1,4 +1,4 @@
-"""Whether a Prefect server is there, lets us in, and is named by the address of its API, with ``/api`` at its end."""
+"""Check that a Prefect server answers at its API URL (with ``/api``) and accepts the credentials; read profiles."""
 
 import tomllib
 from collections.abc import Mapping
@@ -22,10 +22,11 @@ _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 
 
 def active_profile(environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings of Prefect's active profile, as variables: what counts where the environment has none.
+    """Return the settings of Prefect's active profile, which apply where no environment variable is set.
 
-    Read as Prefect reads them (``profiles.toml`` below ``PREFECT_HOME``) without importing it, which takes seconds. A
-    ``~`` in a variable is no home folder, since Prefect's client would not find the profile there either.
+    Reads ``profiles.toml`` below ``PREFECT_HOME`` as Prefect does, but without importing Prefect, which takes seconds.
+    A ``~`` in a variable is not expanded, since Prefect's client does not expand it either. Raises `InvalidInput` if
+    the file cannot be read.
     """
     home = Path(environment.get("PREFECT_HOME") or Path.home() / ".prefect")
     path = Path(environment.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
@@ -44,10 +45,10 @@ def active_profile(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_access(given: Mapping[str, str]) -> None:
-    """Ask the server that these variables of Prefect name for something that needs the login, with theirs.
+    """Check that the server in these variables accepts their credentials, with a call that requires them.
 
-    Raises `InvalidInput` for what is no address, and with the right one where a server is healthy at ``url/api``;
-    `StackError` where no server of Prefect answers; `CredentialsRefused` where it wants a login, or another one.
+    Raises `InvalidInput` for an invalid URL, or with the correct one if a server is healthy at ``url/api``;
+    `StackError` if no Prefect server answers; `CredentialsRefused` if credentials are missing or rejected.
     """
     url = given.get("PREFECT_API_URL", "")
     with PrefectApi.from_environment(given, timeout_s=5, patience_s=0) as api:
@@ -77,7 +78,7 @@ def _login_refused(shown: str, *, given: bool) -> CredentialsRefused:
 
 def _check_path(url: str, given: Mapping[str, str]) -> None:
     base = url.rstrip("/")
-    # A server that has `api` in its path already is not asked.
+    # Skip the check if `api` is already in the path.
     if "api" in urlsplit(base).path.split("/") or not _is_healthy(f"{base}/api/health", given):
         return
     shown = redacted(base)
@@ -88,7 +89,7 @@ def _check_path(url: str, given: Mapping[str, str]) -> None:
 
 
 def _is_healthy(url: str, given: Mapping[str, str]) -> bool:
-    """Whether a Prefect server says so: it answers ``true``, without a login, which another server would hardly do."""
+    """Whether a Prefect server is healthy: it answers ``true`` without credentials, unlike most other servers."""
     try:
         with HttpClient(timeout=5, trust_env=False, verify=verification_of(url, given)) as client:
             response = client.get(url)

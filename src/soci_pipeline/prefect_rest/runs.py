@@ -1,4 +1,4 @@
-"""Flow runs: made from deployments, followed, cancelled, and what they have left."""
+"""Flow runs: create them from deployments, follow and cancel them, and read their artifacts."""
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,24 +12,24 @@ from soci_pipeline.prefect_rest.connection import Connection
 from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable, expected_shape
 
 RECORD = "soci-branch-record"
-"""The type of the artifact that carries a branch's record back."""
+"""The type of the artifact that contains a branch's record."""
 
 RESULT = "soci-publication-result"
-"""The type of the artifact that carries a publication's result to whoever waits for it."""
+"""The type of the artifact that contains a publication's result, for the caller that waits for it."""
 
 PROGRESS = "progress"
-"""The type of Prefect's own artifact of a step's progress, whose data is a percentage."""
+"""The type of Prefect's built-in progress artifacts, whose data is a percentage."""
 
 RunNaming = Callable[[str, Mapping[str, Any], str], str]
 """The name of a run, by its deployment, its parameters with those of the deployment, and its idempotency key."""
 
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
-"""The types of state that a flow run does not leave by itself."""
+"""The state types in which a flow run stays unless it is changed from outside."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Where a flow run stands."""
+    """The state of a flow run."""
 
     kind: str
     message: str
@@ -49,13 +49,13 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class ChildRun:
-    """A flow run that another one has started."""
+    """A flow run started by another flow run."""
 
     id: str
     name: str
     tags: tuple[str, ...]
     state: str
-    """The name of its state, as ``Late`` or ``Running``."""
+    """The name of its state, such as ``Late`` or ``Running``."""
     kind: str
     message: str
     pool: str = ""
@@ -66,35 +66,35 @@ class ChildRun:
 
 
 class FlowRuns(Connection):
-    """The calls about flow runs."""
+    """API calls for flow runs."""
 
     def work_pool_of(self, deployment: str) -> str | None:
-        """The work pool of ``flow/deployment``, empty where it has none; None if there is no such deployment."""
+        """Return the work pool of ``flow/deployment``, "" if it has none; None if the deployment does not exist."""
         flow, _, name = deployment.partition("/")
         found = self.ask("GET", f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}", missing={})
         with expected_shape():
             return str(found.get("work_pool_name") or "") if found else None
 
     def child_runs(self, run: str) -> tuple[ChildRun, ...]:
-        """The flow runs that a run has started as its own, with their states; by the time of their creation."""
+        """Return the child runs of a flow run with their states, ordered by creation time."""
         query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
         with expected_shape():
             found = sorted(self.list_of("/flow_runs/filter", query), key=lambda child: str(child.get("created")))
             return tuple(_child(child) for child in found)
 
     def progress(self, runs: Iterable[str]) -> dict[str, int]:
-        """The percentage of each step of some runs, by its description."""
+        """Return the percentage of each step of these runs, by the step's description."""
         asked = list(runs)
         if not asked:
             return {}
         query = {"artifacts": {"type": {"any_": [PROGRESS]}}, "flow_runs": {"id": {"any_": asked}}}
         with expected_shape():
             found = self.list_of("/artifacts/filter", query)
-            # A percentage that is not a number becomes a ValueError or an OverflowError here.
+            # A percentage that is not a number raises ValueError or OverflowError here.
             return {str(artifact["description"]): int(float(artifact["data"])) for artifact in found}
 
     def result(self, run: str) -> str | None:
-        """The result, as a JSON text, that a publication has left; None if there is none."""
+        """Return the latest result of a publication as a JSON string; None if there is none."""
         query = {"artifacts": {"type": {"any_": [RESULT]}}, "flow_runs": {"id": {"any_": [run]}}}
         with expected_shape():
             found = sorted(self.list_of("/artifacts/filter", query), key=lambda artifact: str(artifact.get("created")))
@@ -139,11 +139,11 @@ class FlowRuns(Connection):
             ) from error
 
     def has_deployment(self, deployment: str) -> bool:
-        """Whether there is a deployment ``flow/deployment``."""
+        """Whether the deployment ``flow/deployment`` exists."""
         return bool(self.ask("GET", _deployment_path(deployment), missing={}))
 
     def state(self, run: str) -> RunState:
-        """The state of a flow run."""
+        """Return the state of a flow run."""
         answer = self.ask("GET", f"/flow_runs/{run}")
         with expected_shape():
             state = answer.get("state") or {}
@@ -162,7 +162,7 @@ class FlowRuns(Connection):
             return int(self.ask("POST", "/flow_runs/count", query))
 
     def states(self, runs: Sequence[str]) -> dict[str, str]:
-        """The type of each run's state (``COMPLETED``…); a run that was deleted is not in the answer."""
+        """Return the state type (``COMPLETED``…) of each run; deleted runs are missing from the result."""
         if not runs:
             return {}
         found = self.list_of("/flow_runs/filter", {"flow_runs": {"id": {"any_": list(runs)}}, "limit": len(runs)})
@@ -170,23 +170,23 @@ class FlowRuns(Connection):
             return {_id(each): str(each.get("state_type") or "SCHEDULED") for each in found}
 
     def cancel(self, run: str) -> None:
-        """Ask for a flow run to be cancelled."""
+        """Request the cancellation of a flow run."""
         self.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
 
     def children(self, run: str) -> dict[str, str]:
-        """The flow runs that a run has started as its own: names by id."""
+        """Return the names of the child runs of a flow run, by ID."""
         query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
         with expected_shape():
             return {_id(child): str(child["name"]) for child in self.list_of("/flow_runs/filter", query)}
 
     def records(self, runs: Iterable[str]) -> tuple[str, ...]:
-        """The records, as JSON texts, that runs of branches have left."""
+        """Return the records of branch runs as JSON strings."""
         query = {"artifacts": {"type": {"any_": [RECORD]}}, "flow_runs": {"id": {"any_": list(runs)}}}
         with expected_shape():
             return tuple(str(artifact["data"]) for artifact in self.list_of("/artifacts/filter", query))
 
     def log_lines(self, run: str, *, offset: int) -> Iterator[tuple[int, str]]:
-        """Level and text of the log lines of a run, from the ``offset``-th one on."""
+        """Yield level and message of up to 200 log lines of a run (INFO and above), from number ``offset`` on."""
         logs = {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}
         query = {"logs": logs, "sort": "TIMESTAMP_ASC", "offset": offset, "limit": 200}
         with expected_shape():

@@ -1,4 +1,4 @@
-"""The HTTP face of the receiver: an ASGI application that bounds, hands over and answers in JSON."""
+"""The receiver's ASGI application: limit request bodies, pass them to the receiver, and answer in JSON."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from soci_pipeline.webhook import metrics
 from soci_pipeline.webhook.openapi import document
 from soci_pipeline.webhook.receiver import Answer, Receiver
 
-# Bodies that are being read, as many full ones: unverified senders must not fill the memory.
+# Memory limit for all bodies being read, in maximum-size bodies: unverified senders must not exhaust the memory.
 _FULL_BODIES = 32
 
 
@@ -29,14 +29,14 @@ class _TooMuchAtOnce(Exception):
 
 
 class _Bodies:
-    """The bodies that are being read just now: each is bounded, and all of them together."""
+    """Reads request bodies with a size limit for each one and for all that are being read at the same time."""
 
     def __init__(self, body_bytes: int) -> None:
         self._most = body_bytes
         self._left = body_bytes * _FULL_BODIES
 
     async def read(self, request: Request) -> bytes:
-        """One body; raises `_BodyTooLarge` or `_TooMuchAtOnce`."""
+        """Read the body of one request; raise `_BodyTooLarge` or `_TooMuchAtOnce`."""
         length = request.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > self._most:
             raise _BodyTooLarge
@@ -55,7 +55,7 @@ class _Bodies:
 
 
 def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], exposition: Callable[[], str]) -> Starlette:
-    """The application. ``health`` gives the state (``ok`` decides between 200 and 503), ``exposition`` the metrics."""
+    """Create the application. ``health`` returns the state (``ok``: 200, else 503), ``exposition`` the metrics."""
     limits = receiver.configuration.limits
     bodies = _Bodies(limits.body_bytes)
 
@@ -79,15 +79,15 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
             return _json(receiver.refuse_body(name, 400, "cut-off", "The body is not whole."))
         return _json(await run_in_threadpool(receiver.receive, name, _headers(request), body))
 
-    async def healthz(request: Request) -> Response:  # noqa: ARG001 - the shape of an endpoint
+    async def healthz(request: Request) -> Response:  # noqa: ARG001 - signature of an endpoint
         state = await run_in_threadpool(health)
         return JSONResponse(state, status_code=200 if state["ok"] else 503)
 
-    async def exposed(request: Request) -> Response:  # noqa: ARG001 - the shape of an endpoint
+    async def exposed(request: Request) -> Response:  # noqa: ARG001 - signature of an endpoint
         text = await run_in_threadpool(exposition)
         return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
-    async def openapi(request: Request) -> Response:  # noqa: ARG001 - the shape of an endpoint
+    async def openapi(request: Request) -> Response:  # noqa: ARG001 - signature of an endpoint
         return JSONResponse(document(receiver.configuration))
 
     app = Starlette(
@@ -99,13 +99,13 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
         ],
         exception_handlers={HTTPException: _http_error},
     )
-    # Starlette would build the URL of the redirect from the Host header, which the sender chooses.
+    # Starlette would build the URL of the redirect from the Host header, which the sender controls.
     app.router.redirect_slashes = False
     return app
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """By lower-case name; one that is given twice is the list that it stands for (RFC 9110, 5.3), never one of both."""
+    """Return the headers by lower-case name; values of a repeated name are joined by commas (RFC 9110, section 5.3)."""
     found: dict[str, str] = {}
     for key, value in request.headers.items():
         found[key.lower()] = f"{found[key.lower()]}, {value}" if key.lower() in found else value
@@ -116,7 +116,7 @@ def _json(answer: Answer) -> Response:
     return JSONResponse(answer.body, status_code=answer.status, headers=answer.headers)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the shape of a handler
+async def _http_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - signature of a handler
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     detail = error.detail if isinstance(error, HTTPException) else "Internal error."

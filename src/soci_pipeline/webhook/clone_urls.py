@@ -1,4 +1,4 @@
-"""Validation of clone URLs and hosts that an event names, before a worker connects to them with anything of its own."""
+"""Validate the clone URLs and registry hosts of an event before a worker connects to them with credentials."""
 
 import ipaddress
 import re
@@ -11,7 +11,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.address import DEFAULT_PORTS, check_url
 from soci_pipeline.hosts import is_forbidden
 
-# Letters and digits of ASCII and what paths need: no quotes, `$(...)`, `%`, `?`, `#` or spaces.
+# ASCII letters, digits and the characters that paths need: no quotes, `$(...)`, `%`, `?`, `#` or spaces.
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/@+=,\[\]-]+\Z")
 _SCP = re.compile(r"(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?P<host>[^@:/]+):(?P<path>.+)\Z")
 _LABELS = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?\Z")
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\Z", re.I)
 
 @dataclass(frozen=True, slots=True)
 class CloneUrl:
-    """Where a clone URL leads: ``scheme``, ``host`` (lower case) and ``port``, and the repository's path there."""
+    """A parsed clone URL: ``scheme``, ``host`` (lower case), ``port`` and the path of the repository on that host."""
 
     scheme: str
     host: str
@@ -29,7 +29,7 @@ class CloneUrl:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Validate a URL; raises ValueError for a local path, an unsupported scheme or a forbidden host."""
+        """Parse and validate a URL; raise ValueError for a local path, an unsupported scheme or a forbidden host."""
         if not _PLAIN.match(url):
             raise ValueError("the clone URL has a character other than letters, digits and . _ ~ : / @ + = , - in it")
         try:
@@ -48,44 +48,44 @@ class CloneUrl:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What credentials are bound to: scheme, host and port."""
+        """Scheme, host and port: what credentials are bound to."""
         return self.scheme, self.host, self.port
 
     @property
     def repository(self) -> str:
-        """The path without slashes around it and without ``.git``."""
+        """The path without leading and trailing slashes and without ``.git``."""
         return self.path.strip("/").removesuffix(".git")
 
 
 @dataclass(frozen=True, slots=True)
 class CloneHost:
-    """Where a rule's repositories are: scheme, host and port, and a path above them where a forge has one."""
+    """The base URL of a rule's repositories: scheme, host, port, and a path prefix if the forge has one."""
 
     url: CloneUrl
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``https://git.example.com``, with a port or a path where needed; raises ValueError."""
+        """Parse ``https://git.example.com``, with an optional port and path; raise ValueError."""
         if "://" not in text or text.count("/") < 2:
             raise ValueError(f"{text[:100]!r} is not a host with its scheme, as in https://git.example.com")
-        # A repository makes a clone URL of it, which has the checks that are needed here.
+        # With a repository appended it is a clone URL, whose validation covers the host as well.
         url = CloneUrl.parse(f"{text.rstrip('/')}/repository")
         return cls(CloneUrl(url.scheme, url.host, url.port, url.path.removesuffix("/repository")))
 
     def holds(self, url: CloneUrl, repository: str) -> bool:
-        """Whether the URL is that of the repository on this host."""
+        """Whether the URL is the clone URL of the repository on this host."""
         return url.origin == self.url.origin and url.repository == f"{self.url.path}/{repository}".strip("/")
 
 
 def registry_host(repository: str) -> str:
-    """The host of ``host[:port]/name``; raises ValueError for one that no event may name."""
+    """Return the host of ``host[:port]/name``; raise ValueError if an event must not name it."""
     host = repository.partition("/")[0].partition(":")[0].lower()
     _check_host(host)
     return host
 
 
 def _scp(url: str) -> tuple[str, str, int, str]:
-    """The parts of ``user@host:path``; a bare word before the colon is a scheme (``javascript:``), not a host."""
+    """Split ``user@host:path``; a bare word before the colon is a scheme (``javascript:``), not a host."""
     found = _SCP.match(url)
     if found is None or url.startswith("/"):
         raise ValueError("the address of the repository is a local path")
@@ -97,7 +97,7 @@ def _scp(url: str) -> tuple[str, str, int, str]:
 def _split(url: str) -> tuple[str, str, int, str]:
     parts = urlsplit(url)
     if url.partition("://")[0] not in DEFAULT_PORTS:
-        # With file:// a worker would read its own disk for the sender.
+        # With file:// a worker would read its local disk for the sender.
         raise ValueError(f"{parts.scheme[:30]!r} is not a supported scheme; allowed are {', '.join(DEFAULT_PORTS)}")
     if parts.port == 0 or parts.netloc.count("@") > 1:
         raise ValueError("the clone URL has port 0 or two @ in it")
@@ -108,7 +108,7 @@ def _check_host(host: str) -> None:
     try:
         ipaddress.ip_address(host.rstrip("."))
     except ValueError:
-        # Other notations of an address, which curl and ssh read too: 2130706433, 0x7f.1, 127.1.
+        # Other notations of IPv4 addresses that curl and ssh accept: 2130706433, 0x7f.1, 127.1.
         if not _LABELS.match(host) or _NUMBER.match(host.rstrip(".").rpartition(".")[2]):
             raise ValueError(f"{host[:100]!r} is not a valid host") from None
     if is_forbidden(host):

@@ -1,8 +1,7 @@
-"""The receiver's one configuration file (YAML): who may send, what starts what, and where Prefect is.
+"""The receiver's configuration file (YAML): who may send events, which rules match them, and where Prefect is.
 
-Every section refuses keys that it does not know, and every key may be given once. Secrets are named, not written.
-`load` checks all that can be known before an event arrives: templates, deployments, parameters that no event can make
-right.
+Unknown and duplicate keys are rejected. Secrets are named, not written in the file. `load` checks everything that is
+known before an event arrives: templates, deployments, and parameters that would be invalid for every event.
 """
 
 import re
@@ -31,7 +30,7 @@ Source = Annotated[GitHubSource | GitLabSource | GenericSource | QueueSource, Fi
 
 
 class PrefectSettings(Section):
-    """The Prefect server, or a Cloud workspace, whose deployments are started."""
+    """The Prefect server or Cloud workspace in which deployments are run."""
 
     api_url: HttpUrl
     auth_string: SecretSource | None = None
@@ -39,10 +38,10 @@ class PrefectSettings(Section):
     ui_url: HttpUrl | None = None
     timeout_s: float = Field(default=15, gt=0, le=120)
     give_up_after_s: float = Field(default=24 * 3600, gt=0)
-    """In seconds during which the receiver runs, whatever the clock of the machine does."""
+    """In seconds of the receiver's running time, independent of the system clock."""
     poll_outcomes_every_s: float = Field(default=10, ge=0.05, le=600)
     watch_ended_days: float = Field(default=7, ge=0, le=365)
-    """For how long a run that ended is polled: a changed outcome is reported again."""
+    """How long a finished run is still polled: if its outcome changes, it is reported again."""
 
     @field_validator("api_url")
     @classmethod
@@ -54,7 +53,7 @@ class PrefectSettings(Section):
         return url
 
     def authorization(self) -> dict[str, str]:
-        """The headers that authenticate a call, from the secret as it is now; raises `InvalidInput` without one."""
+        """Return the authentication headers, reading the secret anew; raise `InvalidInput` if it cannot be read."""
         if self.api_key is not None:
             return bearer(self.api_key.read_text())
         if self.auth_string is not None:
@@ -63,41 +62,41 @@ class PrefectSettings(Section):
 
 
 class Limits(Section):
-    """Bounds of what a sender may cost."""
+    """Limits on what one sender may consume."""
 
     body_bytes: int = Field(default=5 << 20, ge=1024, le=25 << 20)
     body_seconds: float = Field(default=10, gt=0, le=120)
-    """For the head of a request, and again for its body."""
+    """Timeout for the head of a request, and again for its body."""
     connections_per_address: int = Field(default=64, ge=1, le=512)
-    """At once, from one address (IPv6: one /64) that is not a trusted proxy; above it an idle one is closed."""
+    """Connections at once from an address (IPv6: a /64) that is not a trusted proxy; above it an idle one is closed."""
     requests_per_minute: int = Field(default=120, ge=1)
-    """A source from one address, before anything is read."""
+    """Requests per source and client address, counted before the body is read."""
     events_per_minute: int = Field(default=60, ge=1)
-    """Verified events of a source that are new and start something."""
+    """Verified events per source that are new and start a run."""
 
 
 class Retention(Section):
-    """How long the outbox keeps what ended, in days during which the receiver runs."""
+    """How long the outbox keeps finished runs and event hashes, in days of the receiver's running time."""
 
     runs_days: float = Field(default=90, ge=1)
-    """Runs with their parameters and outcomes; younger than `watch_ended_days` none is deleted."""
+    """For runs with their parameters and outcomes; no run younger than `watch_ended_days` is deleted."""
     hashes_days: float | None = Field(default=None, ge=1)
-    """Hashes of events, by which a replay is recognised; without a number they stay for good."""
+    """For the event hashes that detect replays; None keeps them forever."""
 
 
 class Listen(Section):
-    """Where HTTP is served; TLS belongs to the proxy in front, unless both files are given."""
+    """The HTTP listener; the proxy in front of it terminates TLS unless both TLS files are set."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=4300, ge=0, le=65535)
     tls_cert: Path | None = None
     tls_key: Path | None = None
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses whose X-Forwarded-For is believed."""
+    """Addresses and networks whose X-Forwarded-For is trusted."""
 
 
 class Configuration(Section):
-    """The whole file."""
+    """The whole configuration file."""
 
     outbox: Path
     prefect: PrefectSettings
@@ -105,9 +104,9 @@ class Configuration(Section):
     limits: Limits = Limits()
     retention: Retention = Retention()
     allow_loopback_hosts: bool = False
-    """Accept events whose clone URL or registry is on this machine's loopback: for a forge on the same machine."""
+    """Accept events whose clone URL or registry is a loopback host: for a forge on the same machine."""
     publications: Path | None = None
-    """A publications file; each of its publications with a webhook rule is a rule of this configuration too."""
+    """A publications file; each publication in it that has a webhook rule becomes a rule of this configuration too."""
     sources: tuple[Source, ...] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
 
@@ -123,12 +122,12 @@ class Configuration(Section):
         return self
 
     def source(self, name: str) -> Source | None:
-        """The source of that name."""
+        """Return the source with this name, or None."""
         return next((each for each in self.sources if each.name == name), None)
 
 
 def load(path: Path) -> Configuration:
-    """Read and check a file; raises `InvalidInput` that names each fault."""
+    """Read and validate a configuration file; raise `InvalidInput` that lists the problems."""
     document = _document(path)
     if wrong := list(reserved_keys(document)):
         lines = [f"  - {each}" for each in wrong]
@@ -139,16 +138,16 @@ def load(path: Path) -> Configuration:
     except ValidationError as error:
         faults = problems_of(error, unknown="there is no such key")
         places = [each.place for each in faults]
-        # A rule that is wrong leaves a list too short as well; the rule's own fault says it.
+        # An invalid rule also makes its list too short; report only the rule's problem.
         own = [each for each in faults if each.kind != "too_short" or not _has_inner(each.place, places)]
         lines = [f"  - {_place(each.place, document)}: {each.text}" for each in own[:20]]
         reason = f"the configuration {path} is not valid:\n" + "\n".join(lines)
-        # Not as a cause: pydantic's words quote what was given, and somebody may have written a secret itself.
+        # `from None`: pydantic's message quotes the input, which may contain a secret written by mistake.
         raise InvalidInput(reason, advice=_DESCRIBED) from None
 
 
 def _document(path: Path) -> dict[Any, Any]:
-    """The mapping that a file holds; raises `InvalidInput` with the line where it is no YAML."""
+    """Parse the file as a YAML mapping; raise `InvalidInput`, with the line if it is not YAML."""
     try:
         document = yaml.load(path.read_text(), Loader=StrictLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
@@ -164,7 +163,7 @@ def _document(path: Path) -> dict[Any, Any]:
 
 
 def _place(place: tuple[int | str, ...], document: Any) -> str:
-    """Where a fault is: a rule or a source by its name where it has a sound one, else by its number."""
+    """Format the location of a problem: a rule or source by its name if that is valid, else by its index."""
     if place[:1] in (("rules",), ("sources",)) and len(place) > 1:
         kind, number, *inner = place
         entries = document[kind]

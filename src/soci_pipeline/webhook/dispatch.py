@@ -1,10 +1,10 @@
-"""From the outbox to Prefect, one run after another; what fails for a while is tried again until it is too old.
+"""Dispatch runs from the outbox to Prefect one at a time, and retry failed ones until they are too old.
 
-While Prefect is down nothing is lost and nothing doubled: a run stays pending, and its idempotency key makes handing it
-over again harmless, also where the answer to the first try got lost. An outage (no answer, 5xx, 429) makes all runs
-wait, for as long as Retry-After says. A refusal (401, 403, a missing deployment) concerns one run: it is logged as an
-error, tried again ever more slowly, and holds up no other. It is not given up at once: a right that was taken away can
-be given back, and no forge delivers the event again.
+While Prefect is down nothing is lost or duplicated: a run stays pending, and its idempotency key makes a retry harmless
+even if only the response to the first attempt was lost. An outage (no response, 5xx, 429) pauses all runs, for as long
+as Retry-After says. A rejection (401, 403, a missing deployment) affects one run: it is logged as an error and retried
+with increasing delays without blocking the others. It does not fail at once, since a revoked permission can be granted
+again and no forge delivers the event again.
 """
 
 import logging
@@ -27,7 +27,7 @@ _RETRY_AFTER_MOST_S = 3600.0
 
 
 class Dispatcher:
-    """Hands over the runs that are due; not thread-safe, one thread calls `step`. ``clock`` is in monotonic seconds."""
+    """Dispatches the runs that are due; not thread-safe, one thread calls `step`. ``clock`` is in monotonic seconds."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Dispatcher:
         self._in_hand = False
 
     def step(self) -> float:
-        """Hand over what is due; returns the seconds to wait before the next call."""
+        """Dispatch all due runs; return the seconds to wait before the next call."""
         if self._in_hand:
-            # The last step did not end: its run waits behind the others, in case it is what cannot be handed over.
+            # The last step was interrupted: postpone its run behind the others, in case that run is the cause.
             self._outbox.reclaim(_CUT_SHORT_S)
             self._in_hand = False
-        # A new event wakes the thread, and must not shorten the pause that a server in trouble gets.
+        # A new event wakes the thread, but must not shorten the pause for a server that is down.
         while (pause := self._paused_until - self._clock()) <= 0:
             run = self._outbox.claim()
             if run is None:
@@ -73,7 +73,7 @@ class Dispatcher:
                 naming=waiting_name,
             )
         except PrefectUnavailable as error:
-            # The others would only run into the same: all of them wait, and the oldest is tried first again.
+            # The other runs would fail the same way: pause all of them, and retry the oldest first.
             self._down += 1
             wait = max(delay_s(self._down), min(error.retry_after or 0.0, _RETRY_AFTER_MOST_S))
             self._paused_until = self._clock() + wait

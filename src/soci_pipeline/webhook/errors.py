@@ -1,4 +1,4 @@
-"""What can be wrong with an event, with storing it, and with handing it on."""
+"""Errors of an event, of storing it, and of reporting a commit status."""
 
 from typing import TYPE_CHECKING
 
@@ -9,26 +9,26 @@ if TYPE_CHECKING:
 
 
 class SignatureRefused(CredentialsRefused):
-    """No signature, a wrong one, or one that is too old. The answer to the sender never says which key was tried."""
+    """A missing, wrong or expired signature. The response to the sender never says which key was tried."""
 
     default_advice = "Compare the secret at the sender with the receiver's, and the clocks of both machines."
 
 
 class EventRefused(InvalidInput):
-    """A signed event of an unknown shape, or with a name in it that no sound repository has."""
+    """A verified event that is not valid: unknown shape, invalid name, forbidden host, or invalid run parameters."""
 
 
 class CloneUrlRefused(EventRefused):
-    """A signed event whose names are valid and whose clone URL is not; that matters where a rule names the event."""
+    """A verified event whose only invalid field is its clone URL; it is rejected only if a rule matches the event."""
 
     def __init__(self, reason: str, event: "PushEvent", *, advice: str | None = None) -> None:
         super().__init__(reason, advice=advice)
         self.event = event
-        """The event with a clone URL that leads nowhere."""
+        """The event, with a placeholder clone URL that never resolves."""
 
 
 class OutboxUnavailable(SociPipelineError):
-    """The event could not be stored, so the sender must keep it."""
+    """The outbox cannot be read or written; an event is not stored, so the sender must deliver it again."""
 
     exit_code = ExitCode.DISK_FULL
     default_advice = "Look at the disk and the permissions of the outbox's folder; the sender should deliver again."
@@ -38,7 +38,7 @@ class OutboxUnavailable(SociPipelineError):
 
 
 class ForgeRefused(SociPipelineError):
-    """The forge did not take a commit status. ``retry_after_s`` is what it says about the next attempt."""
+    """A commit status was rejected, or the forge did not answer. ``retry_after_s`` is from its Retry-After header."""
 
     exit_code = ExitCode.SOURCE
 

@@ -1,7 +1,7 @@
-"""What every source's event becomes: a push of a branch or tag, or a pushed image; checked, and nothing but data.
+"""The events that every source is parsed into: a push of a branch or tag, or a pushed image, as validated data.
 
-Names in an event come from whoever may push. They are validated here once, refused where git or a shell could take them
-for something else, and from then on only ever put into JSON.
+The names in an event come from anyone who may push. They are validated here once; names that git or a shell could
+misinterpret are rejected. After that they are only ever put into JSON.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from soci_pipeline.validation import in_one_line, problems_of
 from soci_pipeline.webhook.clone_urls import CloneUrl, registry_host
 from soci_pipeline.webhook.errors import CloneUrlRefused, EventRefused
 
-# git and forges allow `$(…)`, quotes, `;` and more in a name; no repository needs them, and somewhere a shell may read
-# a log. `~` begins the name of a user's own project at some forges.
+# git and forges allow `$(…)`, quotes, `;` and more in a name; no repository needs them, and a shell might read a log.
+# At some forges `~` starts the name of a user's personal project.
 _UNSAFE = frozenset("$`\"'\\;|&<>(){}*?[]!^: \t\r\n")
-# Controls, halves of characters, separators of lines and all kinds of space.
+# Control characters, surrogates, line separators and all kinds of whitespace.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp", "Zs"})
-# They change the order in which a name is shown.
+# They change the direction in which a name is displayed.
 _DIRECTIONS = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 _REF_KINDS = ("refs/heads/", "refs/tags/")
 _MAX_FOLDERS = 20
@@ -35,7 +35,7 @@ _DEEPEST = 4
 MAX_PATHS = 10_000
 MAX_PATH_LENGTH = 4096
 MAX_PATHS_LENGTH = 1 << 20
-"""Of all paths of an event together. Every path is compared with every pattern of every rule."""
+"""The limit for all paths of an event together, since every path is matched against every pattern of every rule."""
 
 
 class _Event(BaseModel):
@@ -43,7 +43,7 @@ class _Event(BaseModel):
 
 
 class PushEvent(_Event):
-    """A branch or tag that now points at ``commit``. ``paths`` are what changed, or None where that is not known."""
+    """A branch or tag that now points at ``commit``. ``paths`` are the changed paths, or None if they are not known."""
 
     kind: Literal["push"] = "push"
     repository: str = Field(max_length=512)
@@ -54,7 +54,7 @@ class PushEvent(_Event):
         default=None, max_length=MAX_PATHS
     )
     project: str | None = Field(default=None, max_length=512)
-    """The forge's own id of the repository, where its interface wants that."""
+    """The forge's ID of the repository, if its API needs one."""
 
     @field_validator("repository")
     @classmethod
@@ -92,22 +92,22 @@ class PushEvent(_Event):
 
     @property
     def host(self) -> str:
-        """The host that a worker would connect to."""
+        """The host that a worker would connect to, from the clone URL."""
         return CloneUrl.parse(self.clone_url).host
 
     @property
     def branch(self) -> str | None:
-        """The branch's name, or None for a tag."""
+        """The name of the branch, or None for a tag."""
         return self.ref.removeprefix("refs/heads/") if self.ref.startswith("refs/heads/") else None
 
     @property
     def tag(self) -> str | None:
-        """The tag's name, or None for a branch."""
+        """The name of the tag, or None for a branch."""
         return self.ref.removeprefix("refs/tags/") if self.ref.startswith("refs/tags/") else None
 
     @property
     def fields(self) -> dict[str, str | None]:
-        """What a rule may put into parameters as ``${name}``."""
+        """The values that a rule can insert into parameters as ``${name}``."""
         name = self.branch or self.tag or ""
         return {
             "repository": self.repository,
@@ -123,19 +123,19 @@ class PushEvent(_Event):
 
     @property
     def subject(self) -> str:
-        """What a newer event of the same rule is about: the same ref of the same repository."""
+        """The key under which a newer event supersedes an older one: the same ref of the same repository."""
         return f"{self.repository} {self.ref}"
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name has only characters that are nothing but text wherever it is shown: of any script, emoji too."""
+    """Whether a name has only characters, of any script, that are safe to display; emoji are allowed."""
     return not any(
         each in _UNSAFE or each in _DIRECTIONS or unicodedata.category(each) in _UNSAFE_CATEGORIES for each in name
     )
 
 
 def _slug(name: str) -> str | None:
-    """The name as a tag may have it. Where letters of another script are left out, a hash keeps two names apart."""
+    """Convert a name into one that is valid in an image tag; names that are not ASCII get a hash to stay distinct."""
     if not name:
         return None
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".-")[:_SLUG_LENGTH]
@@ -161,12 +161,12 @@ class ImageEvent(_Event):
 
     @property
     def host(self) -> str:
-        """The host that a worker would connect to."""
+        """The host that a worker would connect to, from the repository."""
         return registry_host(self.repository)
 
     @property
     def fields(self) -> dict[str, str | None]:
-        """What a rule may put into parameters as ``${name}``."""
+        """The values that a rule can insert into parameters as ``${name}``."""
         return {
             "repository": self.repository,
             "tag": self.tag,
@@ -176,12 +176,12 @@ class ImageEvent(_Event):
 
     @property
     def subject(self) -> str:
-        """What a newer event of the same rule is about: the same tag of the same repository."""
+        """The key under which a newer event supersedes an older one: the same tag of the same repository."""
         return f"{self.repository}:{self.tag}"
 
 
 class Ignored(_Event):
-    """A sound event that starts nothing by its nature: a ping, a deleted branch, an image pushed by digest."""
+    """A valid event that by its kind starts nothing: a ping, a deleted branch, an image pushed by digest."""
 
     kind: Literal["ignored"] = "ignored"
     reason: str
@@ -206,7 +206,7 @@ def push_event(
     paths: frozenset[str] | None = None,
     project: str | None = None,
 ) -> PushEvent:
-    """A push; raises `CloneUrlRefused` where its clone URL alone is not valid, and ``ValidationError`` otherwise."""
+    """Build a push event; raise `CloneUrlRefused` if only its clone URL is invalid, else ``ValidationError``."""
     fields = {"repository": repository, "ref": ref, "commit": commit, "paths": paths, "project": project}
     try:
         return PushEvent.model_validate(fields | {"clone_url": clone_url})
@@ -219,6 +219,6 @@ def push_event(
 
 
 def refuse(error: ValidationError) -> EventRefused:
-    """The refusal for what pydantic found; names fields and faults, and repeats nothing of the event."""
+    """Convert pydantic's error to an `EventRefused` that names fields and problems but quotes nothing of the event."""
     found = [replace(fault, place=fault.place[:_DEEPEST]) for fault in problems_of(error)[:_SHOWN]]
     return EventRefused(f"the event is of no known shape: {in_one_line(found, whole='event')}")

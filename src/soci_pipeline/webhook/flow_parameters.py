@@ -1,4 +1,4 @@
-"""The flows that an event may start, and the check of their parameters before a run is made."""
+"""The flows that an event can start, and the validation of their parameters before a run is created."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,5 +11,5 @@ FLOWS: dict[str, type[Parameters]] = {"publish-image": PublishRequest, "index-im
 
 
 def check(deployment: str, parameters: Mapping[str, Any]) -> None:
-    """Validate the parameters against the model of the deployment's flow; raises `InvalidInput`."""
+    """Validate the parameters against the model of the deployment's flow; raise `InvalidInput`."""
     FLOWS[deployment.partition("/")[0]].check(parameters)

@@ -1,4 +1,4 @@
-"""Commit statuses: what became of a push, where the developer looks for it."""
+"""Report the outcome of a push as a commit status at the forge."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -12,7 +12,7 @@ from soci_pipeline.webhook.errors import ForgeRefused
 from soci_pipeline.webhook.outbox import StatusTarget
 from soci_pipeline.webhook.sources.source import CommitStatus, StatusRequest, StatusSettings, StatusSource
 
-_TRY_LATER = TEMPORARY_STATUSES | {403}  # 403 is how GitHub says "slow down"
+_TRY_LATER = TEMPORARY_STATUSES | {403}  # GitHub answers 403 when its rate limit is exceeded
 _TIMEOUT_S = 15.0
 
 
@@ -32,7 +32,7 @@ _TEXT_OF_ANY_OTHER = "the publication's run is gone"
 
 
 class Forge:
-    """Writes commit statuses for one source; the token goes to the configured address alone."""
+    """Writes commit statuses for one source; the token is sent to the configured API URL only."""
 
     def __init__(self, source: StatusSource, status: StatusSettings) -> None:
         self._source = source
@@ -52,9 +52,9 @@ class Forge:
         self._client.close()
 
     def report(self, target: StatusTarget, outcome: str, *, rule: str, link: str | None) -> None:
-        """Set the status of a commit; ``outcome`` is the type of the run's state.
+        """Set the status of a commit; ``outcome`` is the state type of the run.
 
-        Raises `ForgeRefused`, ``temporary`` where a later try may succeed.
+        Raises `ForgeRefused`, ``temporary`` if a retry may succeed.
         """
         status = CommitStatus(
             project=target.project,
@@ -70,7 +70,7 @@ class Forge:
         try:
             return self._status.token.read_text()
         except InvalidInput as error:
-            # Who rotates a secret may take the file away before the new one is there.
+            # During a rotation the old file may be removed before the new one exists.
             raise ForgeRefused(
                 f"the token of the forge: {error.reason}", advice=error.advice, temporary=True
             ) from error
@@ -83,7 +83,7 @@ class Forge:
         except httpx.HTTPError as error:
             raise ForgeRefused(f"the forge does not answer ({type(error).__name__})", temporary=True) from error
         if response.status_code >= 300:
-            # GitLab answers 400 where the status is already what it should be.
+            # GitLab answers 400 if the commit already has this status.
             if response.status_code == 400 and "Cannot transition status" in text_of(response):
                 return
             raise ForgeRefused(

@@ -1,7 +1,7 @@
-"""Patterns for names with slashes, as in .gitignore but smaller: ``*``, ``**``, ``?`` and a leading ``!``.
+"""Patterns for names with slashes, a subset of .gitignore: ``*``, ``**``, ``?`` and a leading ``!``.
 
-Names come from strangers, so no regular expression matches them: a backtracking one needs seconds for a name of
-20 KB and two ``**/``. A pattern is an automaton here, and a name is read once, segment by segment.
+Names are untrusted, so they are not matched with regular expressions: a backtracking one takes seconds for a name of
+20 KB and two ``**/``. A pattern is compiled to an automaton that reads each name once, segment by segment.
 """
 
 import re
@@ -22,7 +22,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=_MAX_LENGTH)]
 
 
 class Patterns(RootModel[tuple[Pattern, ...]]):
-    """A list of patterns. The last one that fits a name decides; a list of ``!`` patterns alone fits nothing."""
+    """A list of patterns. The last one that matches a name decides; the first one must not begin with ``!``."""
 
     root: tuple[Pattern, ...] = Field(default=(), max_length=_MAX_PATTERNS)
 
@@ -39,21 +39,21 @@ class Patterns(RootModel[tuple[Pattern, ...]]):
         return bool(self.root)
 
     def fit(self, name: str) -> bool:
-        """Whether the name is taken."""
+        """Whether the patterns match the name."""
         taken = False
         for pattern in self.root:
             excludes = pattern.startswith("!")
-            # A pattern decides nothing where it would only confirm what the earlier ones said.
+            # Skip a pattern that could only confirm the result of the earlier ones.
             if excludes == taken and _automaton(pattern.removeprefix("!")).matches(name):
                 taken = not excludes
         return taken
 
 
 class _Automaton:
-    """The states of one pattern as the bits of an integer: bit n is set where its first n tokens match what was read.
+    """An NFA for one pattern. Its states are bits of an integer: bit n is set if the first n tokens match the input.
 
-    A name costs one step for each of its characters, whatever the pattern and the characters: a few operations on
-    integers, or a look into a cache. Folders of a usual length that many names share cost one step each.
+    Matching costs one step per character of the name, whatever the pattern: a few integer operations or a cache lookup.
+    Segments of usual length that many names share are cached and cost one step each.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -75,7 +75,7 @@ class _Automaton:
         *folders, last = name.split("/")
         states = self._start
         for folder in folders:
-            # Long ones are not kept: a sender could fill the memory with them.
+            # Do not cache long segments: a sender could fill the memory with them.
             read = self._folder if len(folder) <= _CACHED_LENGTH else self._read
             states = self._step(read(states, folder), "/")
             if not states:
@@ -84,7 +84,7 @@ class _Automaton:
 
     def _read(self, states: int, text: str) -> int:
         for character in text:
-            # To the pattern, all characters that it does not name are the same one.
+            # To the pattern, all characters that it does not contain are equivalent.
             states = self._step(states, character if character in self._advances else "")
             if not states:
                 break
@@ -98,7 +98,7 @@ class _Automaton:
         return self._closure(advancing << 1 | states & self._stays_in_segment)
 
     def _closure(self, states: int) -> int:
-        """Add the states behind wildcards that may match nothing."""
+        """Add the states after wildcards that can match the empty string."""
         while True:
             wider = states | (states & self._empty) << 1 | (states & self._empty_folders) << 2
             if wider == states:
@@ -106,12 +106,12 @@ class _Automaton:
             states = wider
 
 
-# `**/` is two tokens: at the start of a segment, where it may end, and inside of one that it takes whole.
+# `**/` is two tokens: at the start of a segment, where it may end, and inside a segment that it consumes.
 _INSIDE = "inside **/"
 
 
 def _tokens(pattern: str) -> Iterator[str]:
-    """The wildcards of a pattern, and each other character behind a ``=``."""
+    """Yield each wildcard of a pattern, and each other character prefixed with ``=``."""
     for part in _WILDCARD.split(pattern):
         if part == "**/":
             yield from (part, _INSIDE)
@@ -122,7 +122,7 @@ def _tokens(pattern: str) -> Iterator[str]:
 
 
 def _mask(tokens: Sequence[str], *kinds: str) -> int:
-    """The states in front of the tokens of these kinds."""
+    """Return the states before the tokens of these kinds, as a bit mask."""
     return sum(1 << number for number, token in enumerate(tokens) if token in kinds)
 
 

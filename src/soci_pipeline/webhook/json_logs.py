@@ -1,4 +1,4 @@
-"""One JSON object a line, for log collectors. What is logged is chosen field by field: no header, body or secret is."""
+"""JSON logs, one object per line. Fields are passed explicitly, so headers, bodies and secrets are never logged."""
 
 import json
 import logging
@@ -9,10 +9,10 @@ from soci_pipeline.log import logger
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message, and the fields given to `log`."""
+    """Formats the time, level, logger, message, the fields passed to `log`, and the traceback of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the log line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -28,17 +28,17 @@ class JsonFormatter(logging.Formatter):
 
 
 def log(message: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log a message with fields of its own."""
+    """Log a message with additional fields; fields that are None are left out."""
     logger().log(level, message, extra={"fields": {key: value for key, value in fields.items() if value is not None}})
 
 
 def log_as_json(stream: TextIO) -> None:
-    """Write every log record of the process to ``stream`` as JSON; replaces the handlers that are there."""
+    """Write every log record of the process to ``stream`` as JSON; replaces the existing root handlers."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Request lines of clients carry URLs; the receiver logs what matters itself.
+    # The clients' request logs contain URLs; the receiver logs the relevant events itself.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
     logging.getLogger("botocore").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Token buckets: so many events a minute, with a burst of as many."""
+"""Rate limits with token buckets: a number of events per minute, with a burst of the same size."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ _MAX_KEYS = 4096
 
 
 class RateLimit:
-    """One bucket a key; the least recently used ones are dropped beyond a bound. ``clock`` is monotonic seconds."""
+    """A token bucket per key; the least recently used are dropped above a limit. ``clock`` is in monotonic seconds."""
 
     def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = per_minute / 60
@@ -19,7 +19,7 @@ class RateLimit:
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def wait_s(self, key: Hashable) -> float:
-        """Take one token: 0 where there was one, else the seconds until there is (none was taken then)."""
+        """Take a token and return 0, or return the seconds until one is available without taking it."""
         with self._lock:
             now = self._clock()
             tokens, since = self._buckets.pop(key, (self._burst, now))

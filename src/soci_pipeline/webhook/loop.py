@@ -1,4 +1,4 @@
-"""Threads that call a step again and again until they are stopped."""
+"""Background threads that call a function repeatedly until they are stopped."""
 
 import logging
 import threading
@@ -10,10 +10,10 @@ from soci_pipeline.webhook.json_logs import log
 
 
 class Loop:
-    """A thread that calls ``step`` again and again; ``step`` returns the seconds until the next call.
+    """A thread that calls ``step`` repeatedly; ``step`` returns the seconds to wait until the next call.
 
-    `wake` ends a wait early, `stop` the thread. An error that is not foreseen is logged and does not end it: events
-    would pile up unseen.
+    `wake` ends a wait early, `stop` ends the thread. Unexpected errors are logged and ``step`` is retried: if the
+    thread ended, events would pile up unnoticed.
     """
 
     def __init__(self, name: str, step: Callable[[], float]) -> None:
@@ -25,7 +25,7 @@ class Loop:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def start(self) -> None:
@@ -33,11 +33,11 @@ class Loop:
         self._thread.start()
 
     def wake(self) -> None:
-        """Call the step now."""
+        """End the current wait, so that ``step`` is called at once."""
         self._wake.set()
 
     def stop(self, timeout_s: float = 30.0) -> None:
-        """Let the current step end, and the thread with it."""
+        """Stop the thread after the current step, and wait up to ``timeout_s`` for it."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():

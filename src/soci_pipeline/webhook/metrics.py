@@ -1,4 +1,4 @@
-"""Counters and gauges of one receiver in Prometheus' text format (version 0.0.4)."""
+"""Counters and gauges of one receiver in the Prometheus text format (version 0.0.4)."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Family(NamedTuple):
-    """The help text of a metric, and the names of its labels."""
+    """The help text and label names of a metric."""
 
     text: str
     labels: tuple[str, ...] = ()
@@ -30,13 +30,13 @@ GAUGES = {
     "soci_webhook_up": Family("Whether a background thread is alive.", ("thread",)),
 }
 Labels = tuple[str, ...]
-"""The values of a metric's labels, in the order of its `Family`."""
+"""The label values of a metric, in the order of its `Family`."""
 
 
 class Metrics:
-    """Counters that any thread may raise; gauges are given when the text is written.
+    """Thread-safe counters; the values of gauges are passed when the metrics are rendered.
 
-    Each receiver has a registry of its own, so that several in one process do not add to the same counters.
+    Each receiver has its own registry, so several in one process do not share counters.
     """
 
     def __init__(self) -> None:
@@ -47,20 +47,20 @@ class Metrics:
         }
 
     def count(self, name: str, **labels: str) -> None:
-        """Raise a counter of `COUNTERS` by one; it needs all of its labels."""
+        """Increment a counter of `COUNTERS`; all of its labels are required."""
         self._counters[name].labels(**labels).inc()
 
     def value(self, name: str, **labels: str) -> float:
-        """The current value of a counter."""
+        """Return the current value of a counter."""
         return self._registry.get_sample_value(name, labels) or 0.0
 
     def text(self, gauges: Mapping[str, Mapping[Labels, float]]) -> str:
-        """Return the exposition: every counter, and the values of the gauges of `GAUGES`."""
+        """Render all counters and the given values of `GAUGES`."""
         return generate_latest(_Exposition(self._registry, gauges)).decode()
 
 
 class _Exposition(Collector):
-    """The families of one scrape."""
+    """The metric families of one scrape."""
 
     def __init__(self, counters: CollectorRegistry, gauges: Mapping[str, Mapping[Labels, float]]) -> None:
         self._counters = counters
@@ -68,7 +68,7 @@ class _Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for family in self._counters.collect():
-            # In this format the time at which a counter was made is a metric of its own, which nobody needs.
+            # In this format the creation time of a counter would be a separate metric, which is not needed.
             family.samples = [each for each in family.samples if not each.name.endswith("_created")]
             yield family
         for name, (text, labels) in GAUGES.items():

@@ -1,4 +1,4 @@
-"""The receiver's OpenAPI description, made of its configuration: one path a source, with the headers it needs."""
+"""Generate the receiver's OpenAPI description from its configuration: one path per source, with its headers."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ _ERRORS = {
 
 
 def document(configuration: Configuration) -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+    """Return the OpenAPI 3.1 document."""
     sources = [each for each in configuration.sources if isinstance(each, HttpSource)]
     paths: dict[str, Any] = {f"/webhooks/{each.name}": {"post": _operation(each)} for each in sources}
     paths["/healthz"] = {"get": _health()}
@@ -76,7 +76,7 @@ def _metrics() -> dict[str, Any]:
 
 def _event(model: type[PushEvent | ImageEvent]) -> dict[str, Any]:
     schema = model.model_json_schema()
-    # Two kinds are told apart by it, so a sender has to say what has a default here.
+    # `kind` selects the schema, so a sender must set it although the model has a default.
     return schema | {"required": ["kind", *schema["required"]]}
 
 

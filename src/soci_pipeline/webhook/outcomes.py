@@ -1,7 +1,7 @@
-"""What became of the runs: read from Prefect by their ids, counted, and reported to the forge.
+"""Poll the outcomes of dispatched runs from Prefect, count them, and report them to the forge.
 
-A final state may change: a run that was marked as crashed while it was alive completes, a failed one is retried. So
-runs that ended are polled for a while longer, a few in each round, and a changed outcome is reported again.
+A final state may change: a run that was marked as crashed while still alive completes, or a failed one is retried. So
+finished runs are polled for some more time, a few in each round, and a changed outcome is reported again.
 """
 
 import logging
@@ -17,9 +17,9 @@ from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import FINAL_OUTCOMES, Outbox, OutboxRun
 
 _MAX_REPORTS = 12
-_ASKED_AT_ONCE = 200  # as many as Prefect answers a filter with
+_ASKED_AT_ONCE = 200  # the maximum page size of a Prefect filter
 _ENDED_AT_ONCE = 50
-_ENDED_EVERY_ROUNDS = 10  # at least that often, also where the other runs fill every round
+_ENDED_EVERY_ROUNDS = 10  # at least this often, even if unfinished runs fill every round
 _MOST_RETRY_AFTER_S = 3600.0
 
 
@@ -49,7 +49,7 @@ class OutcomeWatcher:
         self._rounds_without_ended = 0
 
     def step(self) -> float:
-        """One round; returns the seconds until the next."""
+        """Run one round; return the seconds until the next one."""
         self._look()
         for run in self._outbox.to_report():
             self._report(run)
@@ -74,7 +74,7 @@ class OutcomeWatcher:
                 log("run ended", key=run.key, rule=run.rule, flow_run=run.flow_run_id, outcome=outcome)
 
     def _next_runs(self) -> list[OutboxRun]:
-        """The runs of this round: a page of unfinished ones, and some that ended where there is room."""
+        """Return the runs to poll in this round: a page of unfinished runs, then finished ones up to the limit."""
         self._rounds_without_ended += 1
         page = [] if self._rounds_without_ended >= _ENDED_EVERY_ROUNDS else self._next_page()
         room = min(_ENDED_AT_ONCE, _ASKED_AT_ONCE - len(page))
@@ -92,7 +92,7 @@ class OutcomeWatcher:
         return page
 
     def _next_page(self) -> list[OutboxRun]:
-        """Unfinished runs, each in its turn: those that wait for long must not keep the later ones out."""
+        """Return the next page of unfinished runs in turn, so that long-running ones do not keep later ones out."""
         page = self._outbox.unfinished(_ASKED_AT_ONCE, after=self._last_asked) or self._outbox.unfinished(
             _ASKED_AT_ONCE
         )

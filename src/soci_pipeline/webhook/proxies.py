@@ -1,4 +1,4 @@
-"""Trusted proxies: who they are, and the sender that one of them names."""
+"""Trusted proxies, and the client address that they forward."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class TrustedProxies:
-    """Addresses and networks whose X-Forwarded-For is believed; ``*`` stands for all."""
+    """Addresses and networks whose X-Forwarded-For is trusted; ``*`` means all."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._all = "*" in names
         self._networks = [network for each in names if (network := _network(each)) is not None]
 
     def __contains__(self, peer: str) -> bool:
-        """Whether an address (or a network of addresses that are counted together) is a trusted proxy's."""
+        """Whether an address (or a network that counts as one client) belongs to a trusted proxy."""
         network = _network(peer)
         if self._all or network is None:
             return self._all
         return any(network.version == each.version and network.overlaps(each) for each in self._networks)
 
     def sender(self, peer: str, forwarded_for: str) -> str:
-        """The address behind the proxies: the last one in the list that is not a proxy's itself."""
+        """Return the client's address: the last entry of X-Forwarded-For that is not a trusted proxy."""
         if peer not in self:
             return peer
         hosts = [_without_port(each.strip()) for each in forwarded_for.split(",")]
-        # With ``*`` there is no telling where the list of the proxies begins.
+        # With ``*`` every entry counts as a proxy, so take the first one.
         if self._all:
             return hosts[0] or peer
-        # From the end, since the sender may put as many before it as it likes.
+        # Search from the end: the client can prepend any number of entries.
         return next((each for each in reversed(hosts) if "/" in each or each not in self), hosts[0]) or peer
 
 
@@ -43,7 +43,7 @@ def _network(text: str) -> Network | None:
 
 
 def _without_port(text: str) -> str:
-    """The host of ``host``, ``host:port`` or ``[host]:port``; some proxies name the sender's port too."""
+    """Return the host of ``host``, ``host:port`` or ``[host]:port``; some proxies include the client's port."""
     if text.startswith("["):
         return text[1:].partition("]")[0]
     host, _, port = text.partition(":")
@@ -51,7 +51,7 @@ def _without_port(text: str) -> str:
 
 
 class ForwardedSender:
-    """Replaces the client of a request by the sender that a trusted proxy names."""
+    """ASGI middleware that replaces the client of a request by the address that a trusted proxy forwards."""
 
     def __init__(self, app: ASGIApp, proxies: TrustedProxies) -> None:
         self._app = app

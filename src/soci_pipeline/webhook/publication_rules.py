@@ -1,4 +1,4 @@
-"""The rules of publications: those that a publications file declares itself, and rules that name a publication."""
+"""Rules for publications: those declared in a publications file, and rules that refer to a publication by name."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,9 +14,9 @@ from soci_pipeline.webhook.rule import Rule
 
 
 def expanded(document: Mapping[Any, Any], folder: Path) -> dict[Any, Any]:
-    """A configuration with the rules of the publications file that it names; ``folder`` is its own.
+    """Return the configuration with the rules of its publications file; ``folder`` contains the configuration file.
 
-    Raises `InvalidInput` for a file that is not valid, and for a rule that names a publication it does not have.
+    Raises `InvalidInput` if the publications file is not valid, or if a rule names a publication that is not in it.
     """
     named, rules = document.get("publications"), document.get("rules")
     own = rules if isinstance(rules, list) else []
@@ -32,7 +32,7 @@ def expanded(document: Mapping[Any, Any], folder: Path) -> dict[Any, Any]:
 
 
 def check_rules(file: PublicationsFile) -> None:
-    """Check the webhook rules of a publications file as the receiver does; raises `InvalidInput`."""
+    """Validate the webhook rules of a publications file as the receiver does; raise `InvalidInput`."""
     for publication in file.content.publications:
         if publication.webhook is None:
             continue
@@ -49,7 +49,7 @@ def _publication(rule: Any) -> Any:
 
 
 def _filled(rule: Any, file: PublicationsFile) -> Any:
-    """A rule that names a publication, as one for its deployment; any other as it is."""
+    """Resolve a rule that names a publication to its deployment and parameters; return any other rule unchanged."""
     name = _publication(rule)
     if name is None:
         return rule
@@ -66,7 +66,7 @@ def _filled(rule: Any, file: PublicationsFile) -> Any:
 
 
 def _declared(publication: Publication) -> dict[str, Any]:
-    """The rule that a publication declares itself."""
+    """Build the rule that a publication declares for itself."""
     assert publication.webhook is not None  # noqa: S101
     given = publication.webhook.model_dump(exclude={"parameters"}, exclude_unset=True)
     parameters = publication.webhook.run_parameters
@@ -89,7 +89,7 @@ def _without_file(rule: Mapping[Any, Any]) -> InvalidInput:
 
 
 def reserved_keys(document: Mapping[Any, Any]) -> Iterator[str]:
-    """What a rule of the configuration must not have itself."""
+    """Yield an error for each rule with `deployment_parameters`, or with both a deployment and a publication."""
     rules = document.get("rules")
     for each in rules if isinstance(rules, list) else []:
         if not isinstance(each, dict):

@@ -1,7 +1,7 @@
-"""An SQS queue that EventBridge writes to, polled: a message is deleted once its event is stored, not before.
+"""Poll an SQS queue that EventBridge writes to; a message is deleted only after its event is stored.
 
-A message that is no event of CodeCommit or ECR, or whose parameters are not valid, is left alone: after as many
-receptions as its redrive policy says SQS moves it to the dead-letter queue, where somebody can look at it.
+A message that is not a CodeCommit or ECR event, or whose parameters are not valid, stays in the queue: after the number
+of receives set in the queue's redrive policy, SQS moves it to the dead-letter queue for inspection.
 """
 
 import logging
@@ -41,7 +41,7 @@ class QueuePoller:
             )
 
     def step(self) -> float:
-        """One long poll; returns the seconds to wait before the next."""
+        """Do one long poll; return the seconds to wait before the next one."""
         try:
             with calling("sqs:ReceiveMessage", on=self._url):
                 answer = self._client.receive_message(
@@ -54,7 +54,7 @@ class QueuePoller:
             log("queue not read: " + error.reason, level=logging.ERROR, source=self._source.name)
             return delay_s(self._failures, first_s=1.0)
         except OutboxUnavailable as error:
-            # Not deleted: it becomes visible again.
+            # Not deleted: the message becomes visible again.
             self._failures += 1
             log(error.reason, level=logging.ERROR, source=self._source.name)
             return delay_s(self._failures, first_s=1.0)
@@ -64,7 +64,7 @@ class QueuePoller:
     def _take(self, message: "MessageTypeDef") -> None:
         body = message.get("Body", "").encode()
         try:
-            # EventBridge's id and time are in the body, so a second delivery of one event has the same bytes.
+            # The body includes EventBridge's ID and time, so a redelivered event has identical bytes.
             answer = self._receiver.accept(self._source, body, parse(body))
         except EventRefused as error:
             self._count("left")

@@ -1,7 +1,7 @@
-"""One event from the moment it is here to the moment it is stored; knows nothing of HTTP servers or queues.
+"""Process one event from its arrival until it is stored, independent of the HTTP server and of queues.
 
-The order is fixed: bound, verify, recognise, parse, plan, validate, store. Nothing of an event is looked at before its
-signature holds, and nothing is answered with success before it is on disk.
+The order is fixed: rate limit, verify the signature, parse, match the rules, validate the parameters, store. Nothing of
+an event is parsed before its signature is verified, and success is returned only after it is on disk.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from soci_pipeline.webhook.sources.source import HttpSource, StatusSource
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP status, a JSON object, and headers."""
+    """The answer to a request: HTTP status, JSON object and headers."""
 
     status: int
     body: dict[str, Any]
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Receiver:
-    """Takes events of every source; thread-safe. ``on_stored`` is called after each new event."""
+    """Receives events from every source; thread-safe. ``on_stored`` is called after each new event."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Receiver:
         self._events = RateLimit(configuration.limits.events_per_minute)
 
     def admit(self, name: str, client: str) -> Answer | None:
-        """Whether a request to a source may be read at all: None, or the answer that ends it."""
+        """Check the source and its rate limit before the body is read; return None, or the answer that rejects it."""
         source = self.configuration.source(name)
         if not isinstance(source, HttpSource):
             return self._end("unknown", 404, "no-such-source", "There is no such source.")
@@ -62,7 +62,7 @@ class Receiver:
         return None if wait == 0 else self._slow_down(name, wait)
 
     def receive(self, name: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Verify, read and store the body of an admitted request."""
+        """Verify, parse and store the body of an admitted request."""
         source = self.configuration.source(name)
         if not isinstance(source, HttpSource):
             return self._end("unknown", 404, "no-such-source", "There is no such source.")
@@ -88,7 +88,7 @@ class Receiver:
             return self._end(name, 503, "not-stored", "The event could not be stored.", retry_after_s=30)
 
     def accept(self, source: Source, identity: bytes, event: Event | Ignored) -> Answer:
-        """Store what a verified event starts; raises `EventRefused` and `OutboxUnavailable`."""
+        """Store the runs that a verified event starts; raise `EventRefused` or `OutboxUnavailable`."""
         name = source.name
         if isinstance(event, Ignored):
             return self._ignored(name, event.reason)
@@ -101,10 +101,10 @@ class Receiver:
         if not planned.runs:
             return self._ignored(name, "no rule fits", rules=planned.skipped)
         digest = hashlib.sha256(name.encode() + b"\0" + identity).digest()
-        # A queue delivers again by itself, a forge because somebody wants it.
+        # A queue redelivers automatically. A redelivery over HTTP is deliberate, so it also restarts failed runs.
         by_http = isinstance(source, HttpSource)
-        # Whoever replays an event, or sends what starts nothing, must not use up what a new one needs. A queue is read
-        # at a pace of its own.
+        # Replays and events that start nothing must not use up the rate limit of new events. A queue is polled at the
+        # receiver's pace, so it needs no limit.
         if by_http and self._outbox.starts(digest, planned.runs):
             wait = self._events.wait_s(name)
             if wait > 0:
@@ -122,14 +122,14 @@ class Receiver:
         return Answer(202, {"status": outcome, "event": digest.hex(), "runs": runs})
 
     def _named_by_no_rule(self, name: str, event: Event) -> Answer | None:
-        """The answer to an event that no rule matches: where it would lead does not matter. None where one does."""
+        """Return the answer for an event that no rule matches, valid or not; None if a rule matches it."""
         reasons = reasons_against(self.configuration, name, event)
         return None if reasons is None else self._ignored(name, "no rule fits", rules=reasons)
 
     def refuse_body(
         self, name: str, status: int, code: str, text: str, *, retry_after_s: float | None = None
     ) -> Answer:
-        """The answer for a body that is too large or too slow, or that there is no room for."""
+        """Return the answer for a body that is too large, too slow, incomplete, or does not fit in memory."""
         return self._end(name, status, code, text, retry_after_s=retry_after_s)
 
     def _ignored(self, name: str, reason: str, *, rules: dict[str, str] | None = None) -> Answer:

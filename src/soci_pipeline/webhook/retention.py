@@ -1,4 +1,4 @@
-"""Deletes from the outbox what ended longer ago than the configuration keeps it."""
+"""Delete runs and event hashes from the outbox after their retention period."""
 
 from soci_pipeline.webhook.configuration import Configuration
 from soci_pipeline.webhook.json_logs import log
@@ -9,7 +9,7 @@ _EVERY_S = 3600.0
 
 
 class Cleaner:
-    """Deletes once an hour, some rows in each step; not thread-safe, one thread calls `step`."""
+    """Deletes once an hour, a batch of rows per step; not thread-safe, one thread calls `step`."""
 
     def __init__(self, outbox: Outbox, configuration: Configuration) -> None:
         self._outbox = outbox
@@ -19,7 +19,7 @@ class Cleaner:
         self._due = outbox.now()
 
     def step(self) -> None:
-        """Delete what is due, and come back soon where there may be more."""
+        """Delete a batch if due; the next steps delete more until nothing is left."""
         if self._outbox.now() < self._due:
             return
         runs = self._outbox.delete_finished(self._runs_s)

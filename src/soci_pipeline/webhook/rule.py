@@ -16,8 +16,8 @@ _CREDENTIALS = ("source_credentials", "build_secrets")
 class Rule(Section):
     """Which events start which deployment, with which parameters.
 
-    All given filters have to fit. Patterns: ``*`` stays inside a path segment, ``**`` does not, ``!pattern`` takes out
-    again. A push has to fit ``branches`` or ``tags``; an image has to fit ``tags``.
+    All given filters must match. Patterns: ``*`` stays within a path segment, ``**`` does not, ``!pattern`` excludes
+    again. A push must match ``branches`` or ``tags``; an image must match ``tags``.
     """
 
     name: str = Field(pattern=NAME)
@@ -28,15 +28,15 @@ class Rule(Section):
     tags: Patterns = Patterns()
     paths: Patterns = Patterns()
     clone_hosts: tuple[str, ...] = ()
-    """Where to clone from, as ``https://git.example.com``; required of a rule that hands credentials."""
+    """The allowed hosts to clone from, as ``https://git.example.com``; required if a rule passes credentials."""
     deployment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")
     publication: str | None = None
-    """The publication that the deployment is of; the configuration names it instead of the deployment."""
+    """The name of the publication that the deployment belongs to; the configuration sets it instead of `deployment`."""
     parameters: dict[str, Any]
     deployment_parameters: dict[str, Any] = Field(default_factory=dict)
-    """What the publication has already: checked together with `parameters`, and not sent."""
+    """The publication's own parameters: validated together with `parameters`, but not sent."""
     supersede: bool = True
-    """A newer event of the same ref replaces an older one that has not been dispatched yet."""
+    """Whether a newer event of the same ref replaces an older one that has not been dispatched yet."""
 
     @field_validator("deployment")
     @classmethod
@@ -90,16 +90,16 @@ class Rule(Section):
 
     @property
     def all_parameters(self) -> dict[str, Any]:
-        """The parameters of a run: those of the rule come before those of its publication."""
+        """The parameters of a run: those of the rule override those of its publication."""
         return self.deployment_parameters | self.parameters
 
     @property
     def source_is_of_event(self) -> bool:
-        """Whether an event decides what is cloned."""
+        """Whether an event determines what is cloned."""
         return bool(placeholders(self.parameters.get("source"), kind=self.on))
 
     def may_clone(self, url: str, repository: str) -> bool:
-        """Whether a source is that repository on one of the rule's `clone_hosts`; any is where none are listed."""
+        """Whether the URL is this repository on one of `clone_hosts`; any URL is allowed if none are listed."""
         if not self.clone_hosts:
             return True
         try:

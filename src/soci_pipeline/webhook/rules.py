@@ -1,4 +1,4 @@
-"""From an event to the runs that it starts: filters, parameters, validation. Pure; nothing is stored or sent here."""
+"""Plan the runs that an event starts: match rules, fill parameters, validate. Has no side effects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _LONGEST = 100
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One run of a deployment that an event asks for. ``subject`` is what a newer event supersedes, or None."""
+    """One run that an event starts. It supersedes pending runs with the same ``subject``, unless that is None."""
 
     rule: str
     deployment: str
@@ -30,7 +30,7 @@ class PlannedRun:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """Why a rule does not fit. ``reason`` may go to the sender; ``detail`` also says what the rule wants."""
+    """Why a rule does not match. ``reason`` may be sent to the sender; ``detail`` also shows the rule's patterns."""
 
     reason: str
     detail: str
@@ -38,19 +38,19 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The runs, and for each rule that does not fit why."""
+    """The planned runs, and the mismatch of each rule that does not match."""
 
     runs: tuple[PlannedRun, ...]
     mismatches: dict[str, Mismatch]
 
     @property
     def skipped(self) -> dict[str, str]:
-        """The reason for each rule that does not fit; holds nothing of the configuration but its names."""
+        """The reason for each rule that does not match; reveals nothing of the configuration but rule names."""
         return {rule: each.reason for rule, each in self.mismatches.items()}
 
 
 def plan(configuration: Configuration, source: str, event: Event) -> Plan:
-    """What the rules make of an event; raises `EventRefused` where a rule fits and its parameters do not."""
+    """Match an event with all rules; raise `EventRefused` for a disallowed loopback host or invalid run parameters."""
     if is_loopback(event.host) and not configuration.allow_loopback_hosts:
         raise EventRefused(
             f"the event names the loopback host {event.host}",
@@ -68,7 +68,7 @@ def plan(configuration: Configuration, source: str, event: Event) -> Plan:
 
 
 def reasons_against(configuration: Configuration, source: str, event: Event) -> dict[str, str] | None:
-    """The reason for each rule where none matches an event; None where one does."""
+    """Return the mismatch reason of each rule if no rule matches an event, else None."""
     found = {rule.name: _why_not(rule, source, event) for rule in configuration.rules}
     reasons = {name: each.reason for name, each in found.items() if each is not None}
     return reasons if len(reasons) == len(found) else None
@@ -92,14 +92,14 @@ def _why_not_push(rule: Rule, event: PushEvent) -> Mismatch | None:
         return _another("branch", event.branch, _wanted(rule.branches))
     if event.tag is not None and not rule.tags.fit(event.tag):
         return _another("tag", event.tag, _wanted(rule.tags))
-    # Where the sender does not say what changed, a build too many is better than one too few.
+    # If the sender does not say which paths changed, match: an unnecessary build is better than a missing one.
     if rule.paths and event.paths is not None and not any(rule.paths.fit(path) for path in event.paths):
         return Mismatch("no such path changed", f"no path that changed fits, wanted {_wanted(rule.paths)}")
     return None
 
 
 def _another(what: str, came: str, wanted: str) -> Mismatch:
-    # What came is the sender's: it is quoted, and cut off where a long one would bury the rest.
+    # The value is the sender's input, so quote and truncate it.
     shown = repr(came[:_LONGEST]) + ("…" if len(came) > _LONGEST else "")
     return Mismatch(f"another {what}", f"the {what} is {shown}, wanted {wanted}")
 
@@ -111,7 +111,7 @@ def _wanted(patterns: Patterns) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Some names, quoted; ``none`` where there are none."""
+    """Return the quoted names joined by "or"; ``none`` if there are none."""
     return " or ".join(repr(each) for each in names) or "none"
 
 

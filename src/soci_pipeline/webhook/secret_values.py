@@ -1,4 +1,4 @@
-"""Where the receiver's secrets are: variables or files, named in the configuration, never written in it.
+"""The receiver's secrets: environment variables or files that the configuration names but never contains.
 
 A file is read again for every use, so a rotation needs no restart; a variable keeps its value until the next start.
 """
@@ -19,7 +19,7 @@ MIN_KEY_BYTES = 16
 
 
 class SecretSource(BaseModel):
-    """The name of a variable, or the path of a file; exactly one of them."""
+    """The name of an environment variable or the path of a file; exactly one of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +33,7 @@ class SecretSource(BaseModel):
         return self
 
     def read(self) -> bytes:
-        """The secret without the line's end; raises `InvalidInput` that names the place, where there is none."""
+        """Return the secret without surrounding whitespace; raise `InvalidInput`, with its place, if there is none."""
         value = (os.environ.get(self.env, "").encode() if self.env is not None else self._from_file()).strip()
         if not value:
             raise InvalidInput(f"the secret in {self} is empty or missing", advice="Set it before the receiver starts.")
@@ -41,7 +41,7 @@ class SecretSource(BaseModel):
 
     @property
     def is_readable(self) -> bool:
-        """Whether `read` would return it now."""
+        """Whether `read` would succeed now."""
         try:
             self.read()
         except InvalidInput:
@@ -49,7 +49,7 @@ class SecretSource(BaseModel):
         return True
 
     def read_text(self) -> str:
-        """As `read`, for a token that goes into a header; raises `InvalidInput` for one that no header can carry."""
+        """Return the secret as a string for use in a header; raise `InvalidInput` if a header cannot carry it."""
         try:
             text = self.read().decode("ascii")
         except UnicodeDecodeError as error:
@@ -74,13 +74,13 @@ class SecretSource(BaseModel):
 
 
 def read_keys(secrets: Sequence[SecretSource]) -> list[bytes]:
-    """The keys that can be read just now; raises `InvalidInput` where there is none."""
+    """Return the keys that can be read now; raise `InvalidInput` if none can."""
     keys: list[bytes] = []
     for secret in secrets:
         try:
             keys.append(secret.read())
         except InvalidInput as error:
-            # While secrets change, one of two files may be away; with none left nothing can be verified.
+            # During a rotation one of two files may be missing; without any key, nothing can be verified.
             log(error.reason, level=logging.ERROR)
             if secret is secrets[-1] and not keys:
                 raise

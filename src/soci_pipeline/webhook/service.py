@@ -1,4 +1,4 @@
-"""The whole receiver: the outbox, its threads and the HTTP server, started together and stopped together."""
+"""The whole receiver: the outbox, its threads and the HTTP server, started and stopped together."""
 
 import contextlib
 import fcntl
@@ -44,7 +44,7 @@ _FREE_ADDRESS = (
 
 
 class Service:
-    """A context manager: inside the block events are stored, dispatched and watched. `app` is the ASGI application."""
+    """Context manager that stores, dispatches and watches events inside the block. `app` is the ASGI application."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
@@ -56,7 +56,8 @@ class Service:
         check_secrets(self.configuration)
         with contextlib.ExitStack() as stack:
             settings = self.configuration.prefect
-            # First, since opening migrates: an older receiver would go on writing waits that the new schema misreads.
+            # Lock before opening, which migrates: an older receiver that is still running would write times that the
+            # new schema misreads.
             stack.enter_context(_alone_with(self.configuration.outbox))
             self.outbox = stack.enter_context(Outbox(self.configuration.outbox))
             reclaimed = self.outbox.reclaim()
@@ -95,7 +96,7 @@ class Service:
         self._stack.close()
 
     def health(self) -> dict[str, Any]:
-        """Whether an event would be stored and handed on: a writable outbox, readable secrets, and threads alive."""
+        """Return the health: ``ok`` if the outbox is writable, every source has a secret and all threads are alive."""
         threads = {loop.name: loop.alive for loop in self._loops}
         try:
             self.outbox.check_writable()
@@ -109,7 +110,7 @@ class Service:
         return {"ok": ok, **state} | ({"faults": faults} if faults else {})
 
     def exposition(self) -> str:
-        """The metrics' text."""
+        """Return the metrics in the Prometheus text format."""
         runs: dict[Labels, float] = {}
         oldest: dict[Labels, float] = {}
         try:
@@ -126,14 +127,14 @@ class Service:
         queues = [each for each in self.configuration.sources if isinstance(each, QueueSource)]
         if not queues:
             return []
-        # boto3 is an extra, and only a queue needs it.
+        # boto3 is an optional extra that only queues need.
         from soci_pipeline.webhook.queue import QueuePoller
 
         return [Loop(f"queue-{each.name}", QueuePoller(each, self.receiver, self.metrics).step) for each in queues]
 
 
 def _prefect(settings: PrefectSettings) -> PrefectApi:
-    # The outbox has the patience: a thread that waits here would hold up the other runs.
+    # No retries in the client, since the outbox retries: waiting here would block the other runs.
     return PrefectApi(
         str(settings.api_url), authorization=settings.authorization, timeout_s=settings.timeout_s, patience_s=0
     )
@@ -141,9 +142,9 @@ def _prefect(settings: PrefectSettings) -> PrefectApi:
 
 @contextlib.contextmanager
 def _alone_with(outbox: Path) -> Iterator[None]:
-    """Hold the outbox's lock, which ends with its holder; raises `StackError` where another receiver has it.
+    """Hold the lock of the outbox until the block or process ends; raise `StackError` if another receiver has it.
 
-    Two would take each other's runs for those of a receiver that has died.
+    Two receivers would reclaim each other's runs as left over from a killed one.
     """
     try:
         outbox.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -162,7 +163,7 @@ def _alone_with(outbox: Path) -> Iterator[None]:
 
 
 def check_secrets(configuration: Configuration) -> None:
-    """Read every secret once; raises `InvalidInput` for one that is missing, too short to be a key, or not a key."""
+    """Read every secret once; raise `InvalidInput` if one is missing, malformed, or too short to be a key."""
     for source in configuration.sources:
         for secret in source.keys if isinstance(source, HttpSource) else ():
             value = secret.read()
@@ -181,14 +182,14 @@ def check_secrets(configuration: Configuration) -> None:
 
 
 def _without_secret(configuration: Configuration) -> Iterator[str]:
-    """The sources whose events are answered with 503, since none of their secrets can be read."""
+    """Yield the names of sources without a readable secret, whose events are answered with 503."""
     for source in configuration.sources:
         if isinstance(source, HttpSource) and not any(secret.is_readable for secret in source.keys):
             yield source.name
 
 
 def serve(configuration: Configuration) -> None:
-    """Run until the process is told to stop (SIGTERM, SIGINT); requests under way are ended in order."""
+    """Run until SIGTERM or SIGINT, then finish open requests and raise the signal again."""
     with Service(configuration) as service, _listener(configuration) as listener:
         host, port = listener.getsockname()[:2]
         received = _server(service, listener).run(on_ready=lambda: log("receiver listens", host=host, port=port))
@@ -198,7 +199,7 @@ def serve(configuration: Configuration) -> None:
 
 @contextlib.contextmanager
 def serving(configuration: Configuration) -> Iterator[tuple[str, Service]]:
-    """Run the receiver in threads of this process; yields its address (``http://host:port``) and the service."""
+    """Run the receiver in threads of this process; yield its URL (``http://host:port``) and the service."""
     with Service(configuration) as service:
         try:
             listener = _listener(configuration)

@@ -1,7 +1,7 @@
-"""Parameters with ``${field}`` in them, filled from an event; ``$${`` is a plain ``${``.
+"""Fill ``${field}`` in a rule's parameters from an event; ``$${`` stands for a literal ``${``.
 
-Only whole known fields are replaced, once, inside strings; keys and other values stay as they are. What an event says
-is never read as a template again.
+Fields are replaced once, inside strings; mapping keys and other values are left unchanged. Values from an event are
+never expanded again.
 """
 
 import re
@@ -15,7 +15,7 @@ _FIELD = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
 
 
 def placeholders(value: Any, *, kind: str) -> frozenset[str]:
-    """The fields that a value uses; raises ValueError for one that events of this kind do not have."""
+    """Return the fields that a value uses; raise ValueError for a field that events of this kind do not have."""
     names = frozenset(_names(value))
     unknown = sorted(names - FIELDS[kind])
     if unknown:
@@ -25,7 +25,7 @@ def placeholders(value: Any, *, kind: str) -> frozenset[str]:
 
 
 def fill(value: Any, fields: Mapping[str, str | None]) -> Any:
-    """The value with its fields filled; raises `EventRefused` for a field that this event leaves empty."""
+    """Return the value with its fields filled in; raise `EventRefused` for a field that this event does not have."""
     if isinstance(value, str):
         return _FIELD.sub(lambda found: _text(found, fields), value)
     if isinstance(value, Mapping):

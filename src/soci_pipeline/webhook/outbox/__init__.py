@@ -1,12 +1,12 @@
-"""The outbox: an event is on disk before its sender is thanked, and stays until Prefect has taken its runs.
+"""The outbox: an event is on disk before its sender gets a 202, and is kept until Prefect has accepted its runs.
 
-SQLite in WAL mode with full synchronisation. One row an event, unique by the hash of what was signed, and one row a run
-that it starts. An event and its runs are one transaction. `delete_finished` removes what ended long ago; a hash stays,
-so a replay is recognised at any time, unless `delete_hashes` is called.
+It is a SQLite file in WAL mode with full synchronisation: one row per event, unique by the hash of what was signed, and
+one row per run that it starts, both inserted in one transaction. `delete_finished` deletes runs that ended long ago;
+their event's hash is kept to detect replays, unless `delete_hashes` is called.
 
-Waits and ages are measured in *running time*: the seconds during which a receiver had the file open, kept in the file.
-The clock of the machine may jump either way and changes none of them.
-All methods may be called from any thread; each raises `OutboxUnavailable` where the disk or a lock does not let it.
+Waits and ages are measured in *running time*: the seconds during which a receiver had the file open, stored in the
+file. Changes of the system clock do not affect it.
+All methods are thread-safe; each raises `OutboxUnavailable` if the disk is full or broken, or the file is locked.
 """
 
 from soci_pipeline.webhook.outbox.dispatching import DispatchQueue
@@ -19,4 +19,4 @@ __all__ = ["FINAL_OUTCOMES", "DispatchState", "Outbox", "OutboxRun", "StatusTarg
 
 
 class Outbox(EventStorage, DispatchQueue, Statuses, Deletion):
-    """The whole outbox; each of its bases is one use of the same file."""
+    """The whole outbox; each base class is one use of the same file."""

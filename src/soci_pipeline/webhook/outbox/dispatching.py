@@ -1,21 +1,21 @@
-"""Runs on their way to Prefect."""
+"""Runs that are waiting to be dispatched to Prefect."""
 
 from soci_pipeline.webhook.outbox.file import OutboxFile
 from soci_pipeline.webhook.outbox.rows import DispatchState, OutboxRun, readable
 
-# Nothing waits longer: a Retry-After counts for an hour at most.
+# The maximum for any wait of this release: a Retry-After counts for at most an hour.
 _LONGEST_WAIT_S = 2 * 3600.0
 
 
 class DispatchQueue(OutboxFile):
-    """What the dispatcher takes and gives back."""
+    """The dispatcher's access to the outbox."""
 
     def reclaim(self, delay_s: float = 0.0) -> int:
-        """Runs that are on their way while nobody hands them over are pending again, due after ``delay_s``.
+        """Set interrupted dispatches back to pending, due after ``delay_s``; return how many.
 
-        So it is at the start, when the last receiver was killed, and where the disk was full just when Prefect had
-        answered. Handing one over twice is harmless, because Prefect knows its idempotency key. A wait that is longer
-        than any of this release, as an older one may have written it, ends now.
+        A dispatch is interrupted if the last receiver was killed, or if the disk was full when Prefect's response
+        arrived. Dispatching a run twice is harmless, because Prefect knows its idempotency key. Waits that exceed the
+        maximum of this release, which an older release may have written, end now.
         """
         with self._transaction() as cursor:
             now = self.now()
@@ -28,7 +28,7 @@ class DispatchQueue(OutboxFile):
             ).rowcount
 
     def claim(self) -> OutboxRun | None:
-        """Take the oldest run that is due; it is ``dispatching`` until one of the next three is called."""
+        """Claim the oldest due run; it stays ``dispatching`` until `dispatched`, `postpone` or `fail` is called."""
         while self._is_any_due():
             with self._transaction() as cursor:
                 row = cursor.execute(
@@ -38,7 +38,7 @@ class DispatchQueue(OutboxFile):
                 ).fetchone()
                 run = None if row is None else readable(row)
                 if row is not None and run is None:
-                    # It must not keep those behind it from being handed over.
+                    # A damaged row must not block the runs after it.
                     cursor.execute(
                         "UPDATE runs SET state = ?, outcome = 'NOT_STARTED', reported = 'NOT_STARTED', finished = ?,"
                         " error = 'the row is damaged' WHERE id = ?",
@@ -54,13 +54,13 @@ class DispatchQueue(OutboxFile):
             return cursor.execute(query, (self.now(),)).fetchone() is not None
 
     def dispatched(self, run: OutboxRun, flow_run_id: str) -> None:
-        """Prefect has the run."""
+        """Mark the run as accepted by Prefect."""
         self._update(
             run, state=DispatchState.DISPATCHED, flow_run_id=flow_run_id, attempts=run.attempts + 1, error=None
         )
 
     def postpone(self, run: OutboxRun, delay_s: float, error: str) -> None:
-        """Try again after ``delay_s``, unless a newer event took its place meanwhile."""
+        """Retry after ``delay_s``, unless a newer run has superseded this one."""
         with self._transaction() as cursor:
             cursor.execute(
                 "UPDATE runs SET attempts = attempts + 1, error = ?, next_attempt = ?, state = ? WHERE id = ?",
@@ -73,7 +73,7 @@ class DispatchQueue(OutboxFile):
             )
 
     def fail(self, run: OutboxRun, error: str) -> None:
-        """Give the run up."""
+        """Mark the run as failed; it is not retried."""
         self._update(
             run,
             state=DispatchState.FAILED,
@@ -84,13 +84,13 @@ class DispatchQueue(OutboxFile):
         )
 
     def counts(self) -> dict[str, int]:
-        """How many runs are in each state."""
+        """Return the number of runs in each state."""
         with self._transaction(write=False) as cursor:
             rows = cursor.execute("SELECT state, count(*) AS n FROM runs GROUP BY state").fetchall()
         return {state.value: 0 for state in DispatchState} | {row["state"]: row["n"] for row in rows}
 
     def oldest_pending_s(self) -> float:
-        """The age of the oldest run that Prefect does not have yet; 0 where there is none."""
+        """Return the age in seconds of the oldest run that is not dispatched yet; 0 if there is none."""
         with self._transaction(write=False) as cursor:
             row = cursor.execute(
                 "SELECT min(stored) AS t FROM runs WHERE state IN ('pending', 'dispatching')"

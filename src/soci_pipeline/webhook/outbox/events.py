@@ -1,4 +1,4 @@
-"""Storing events with the runs that they start, and showing that it could be done."""
+"""Store events with the runs that they start, and check that the outbox is writable."""
 
 import json
 import sqlite3
@@ -15,7 +15,7 @@ _FAILED_SQL = "coalesce(state = 'failed' OR outcome IN ('FAILED', 'CRASHED', 'NO
 
 
 class EventStorage(OutboxFile):
-    """What the receiver writes when an event comes."""
+    """The receiver's access to the outbox."""
 
     _unstored_bytes = 0
 
@@ -29,11 +29,10 @@ class EventStorage(OutboxFile):
         target: StatusTarget | None = None,
         again: bool = False,
     ) -> Stored:
-        """Store an event (``digest`` is the SHA-256 of what identifies it) and its runs, unless it is there already.
+        """Store an event (``digest`` is the SHA-256 of its identity) and its runs, unless it is stored already.
 
-        A run with a subject supersedes those of the same subject that were not handed to Prefect yet. With ``again``,
-        an event that is there already gets a new run for each one that failed, unless a newer event of the same subject
-        has one that did not.
+        A run with a subject supersedes the pending runs of the same subject. With ``again``, an event that is stored
+        already gets a new run for each failed one, unless a newer run of the same subject has not failed.
         """
         where = json.dumps({"project": target.project, "commit": target.commit}) if target else None
         parameters = [json.dumps(run.parameters) for run in runs]
@@ -71,12 +70,12 @@ class EventStorage(OutboxFile):
         return Stored(new=any(new), keys=tuple(keys))
 
     def has(self, digest: bytes) -> bool:
-        """Whether an event was stored before."""
+        """Whether an event is stored."""
         with self._transaction(write=False) as cursor:
             return _has(cursor, digest)
 
     def starts(self, digest: bytes, runs: Sequence[PlannedRun]) -> bool:
-        """Whether storing an event ``again`` would start something: it is new, or one of its runs failed."""
+        """Whether storing an event with ``again`` would start a run: it is new, or one of its runs can be restarted."""
         with self._transaction(write=False) as cursor:
             if not _has(cursor, digest):
                 return True
@@ -84,10 +83,10 @@ class EventStorage(OutboxFile):
             return any(last is not None and _can_start_again(cursor, last) for last in found)
 
     def check_writable(self) -> None:
-        """Raise `OutboxUnavailable` where no event could be stored now; only a write can tell.
+        """Raise `OutboxUnavailable` if no event could be stored now, by writing to the file.
 
-        It writes as much as the largest event that could not be stored since the last success: what a small row finds
-        room for may be too little.
+        It writes as many bytes as the largest event that could not be stored since the last success, because a small
+        row may fit where that event does not.
         """
         size = max(_PROBE_BYTES, self._unstored_bytes)
         with self._transaction() as cursor:
@@ -108,7 +107,7 @@ def _has(cursor: sqlite3.Cursor, digest: bytes) -> bool:
 
 
 def _last(cursor: sqlite3.Cursor, digest: bytes, run: PlannedRun) -> sqlite3.Row | None:
-    """The newest run of an event for a rule."""
+    """Return the newest run of an event for a rule."""
     row: sqlite3.Row | None = cursor.execute(
         "SELECT runs.* FROM runs JOIN events ON events.id = runs.event_id WHERE hash = ? AND rule = ?"
         " ORDER BY runs.id DESC LIMIT 1",
@@ -118,7 +117,7 @@ def _last(cursor: sqlite3.Cursor, digest: bytes, run: PlannedRun) -> sqlite3.Row
 
 
 def _can_start_again(cursor: sqlite3.Cursor, last: sqlite3.Row) -> bool:
-    """Whether a run failed, and all later ones of the same subject as well: an older commit must not overtake them."""
+    """Whether a run and all later ones of its subject failed; otherwise an older commit would overtake a newer one."""
     newer = cursor.execute(
         f"SELECT count(*) AS n FROM runs WHERE id >= ? AND (id = ? OR subject = ?) AND NOT ({_FAILED_SQL})",  # noqa: S608 - a constant
         (last["id"], last["id"], last["subject"]),
@@ -127,6 +126,6 @@ def _can_start_again(cursor: sqlite3.Cursor, last: sqlite3.Row) -> bool:
 
 
 def _next_key(first: str, last: str) -> str:
-    """The idempotency key of the next run of an event for a rule; a rule's name has no dot."""
+    """Return the idempotency key of the next run of an event for a rule; rule names contain no dots."""
     number = last.removeprefix(first).removeprefix(".") or "1"
     return f"{first}.{int(number) + 1}"

@@ -1,4 +1,4 @@
-"""The file of the outbox: opening it, transactions, and the running time that it keeps."""
+"""The SQLite file of the outbox: opening it, transactions, and the running time stored in it."""
 
 import contextlib
 import sqlite3
@@ -14,7 +14,7 @@ from soci_pipeline.webhook.outbox.schema import migrate
 
 
 class RunningTime:
-    """Seconds during which a receiver ran, those of earlier ones included; thread-safe, never goes back."""
+    """Total seconds for which receivers have been running on this file; thread-safe, never decreases."""
 
     def __init__(self, before: float, clock: Callable[[], float]) -> None:
         self._seconds = before
@@ -23,7 +23,7 @@ class RunningTime:
         self._lock = threading.Lock()
 
     def seconds(self) -> float:
-        """The running time now."""
+        """Return the running time now."""
         with self._lock:
             now = self._clock()
             self._seconds += max(0.0, now - self._last)
@@ -32,7 +32,7 @@ class RunningTime:
 
 
 class OutboxFile:
-    """One SQLite file; made with its folder if it is not there, and migrated if an older release made it.
+    """The SQLite file; created with its folder if missing, and migrated from the schema of an older release.
 
     ``clock`` is in monotonic seconds.
     """
@@ -46,13 +46,13 @@ class OutboxFile:
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )
             self._connection.row_factory = sqlite3.Row
-            # A text that is damaged must not keep the other columns from being read.
+            # A damaged string must not make the other columns unreadable.
             self._connection.text_factory = lambda text: text.decode(errors="replace")
             self._connection.execute("PRAGMA journal_mode = WAL")
-            # 202 is a promise: the row has to survive a power cut.
+            # A 202 promises durability: the row must survive a power failure.
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
-            # No temporary file, which would have the mode of the umask.
+            # Temporary files would have the mode of the umask.
             self._connection.execute("PRAGMA temp_store = MEMORY")
             migrate(self._connection, path)
             before = self._connection.execute("SELECT seconds FROM running_time").fetchone()
@@ -61,15 +61,15 @@ class OutboxFile:
         self._running = RunningTime(before["seconds"], clock)
 
     def now(self) -> float:
-        """The running time, in seconds."""
+        """Return the running time in seconds."""
         return self._running.seconds()
 
     def age_s(self, run: OutboxRun) -> float:
-        """For how many seconds of running time the run has been stored."""
+        """Return for how many seconds of running time the run has been stored."""
         return self.now() - run.stored
 
     def close(self) -> None:
-        """Close the file; what is stored stays."""
+        """Close the file."""
         with self._lock:
             self._connection.close()
 
@@ -80,26 +80,26 @@ class OutboxFile:
         self.close()
 
     def run(self, key: str) -> OutboxRun | None:
-        """The run of an idempotency key."""
+        """Return the run with this idempotency key, or None."""
         found = self._select("key = ?", 1, key)
         return found[0] if found else None
 
     def _select(self, condition: str, limit: int, *values: object) -> list[OutboxRun]:
         with self._transaction(write=False) as cursor:
-            rows = cursor.execute(f"SELECT * FROM runs WHERE {condition} ORDER BY id LIMIT ?", (*values, limit))  # noqa: S608 - conditions are constants of the callers
+            rows = cursor.execute(f"SELECT * FROM runs WHERE {condition} ORDER BY id LIMIT ?", (*values, limit))  # noqa: S608 - callers pass constant conditions
             return [run for row in rows.fetchall() if (run := readable(row)) is not None]
 
     def _update(self, run: OutboxRun, **columns: object) -> None:
         assignments = ", ".join(f"{name} = ?" for name in columns)
         with self._transaction() as cursor:
-            cursor.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run.id))  # noqa: S608 - names of columns from the callers
+            cursor.execute(f"UPDATE runs SET {assignments} WHERE id = ?", (*columns.values(), run.id))  # noqa: S608 - callers pass constant column names
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Cursor]:
         with self._lock:
             try:
                 cursor = self._connection.cursor()
-                # In WAL mode a reader waits for nobody; a writer says at once that it will write.
+                # In WAL mode readers do not wait. Writers take the lock at the start, since a later upgrade may fail.
                 cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 try:
                     yield cursor
@@ -111,12 +111,12 @@ class OutboxFile:
                         cursor.execute("ROLLBACK")
                     raise
             except (sqlite3.Error, UnicodeDecodeError) as error:
-                # Python cannot read what SQLite says of a file that is damaged.
+                # For a damaged file, SQLite's message may not be decodable.
                 raise OutboxUnavailable(f"the outbox cannot be written: {error}") from error
 
 
 def _make_private(path: Path) -> None:
-    # SQLite gives the files that it puts beside this one the mode of this one, at the moment that it makes them.
+    # SQLite creates its -wal and -shm files with the current mode of this file.
     path.touch(mode=0o600)
     path.chmod(0o600)
     for end in ("-wal", "-shm"):

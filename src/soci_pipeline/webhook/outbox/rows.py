@@ -1,4 +1,4 @@
-"""The rows of the outbox as records, and the states of a run."""
+"""Records for the rows of the outbox, and the states of a run."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ FINAL_OUTCOMES = FINAL_STATES | {"NOT_STARTED", "UNKNOWN"}
 
 
 class DispatchState(StrEnum):
-    """Where a run is on its way to Prefect; what happens there is its ``outcome``."""
+    """The progress of a run towards Prefect; the state that it reaches there is its ``outcome``."""
 
     PENDING = "pending"
     DISPATCHING = "dispatching"
@@ -25,7 +25,7 @@ class DispatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusTarget:
-    """Where a commit status goes: the repository (or the forge's id of it) and the commit."""
+    """The repository (or the forge's ID of it) and commit that a commit status is set on."""
 
     project: str
     commit: str
@@ -33,7 +33,7 @@ class StatusTarget:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRun:
-    """One row of a run. ``received`` is in seconds since the epoch, ``stored`` in seconds of running time."""
+    """One row of the runs. ``received`` is in seconds since the epoch, ``stored`` in seconds of running time."""
 
     id: int
     source: str
@@ -55,14 +55,14 @@ class OutboxRun:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What storing did: ``new`` is false for an event that was there already."""
+    """The result of storing an event: whether a run is ``new``, and the idempotency keys of the event's runs."""
 
     new: bool
     keys: tuple[str, ...]
 
 
 def readable(row: sqlite3.Row) -> OutboxRun | None:
-    """A row as a run; None for one that is damaged, which is logged."""
+    """Convert a row to a run; log a damaged row and return None."""
     try:
         return _run(row)
     except (ValueError, TypeError, KeyError) as error:
@@ -93,7 +93,7 @@ def _run(row: sqlite3.Row) -> OutboxRun:
 
 
 def _parameters(text: str) -> dict[str, Any]:
-    """What `store` has written, which is always ASCII; raises `ValueError` for anything else."""
+    """Parse what `store` has written, which is always ASCII; raise `ValueError` for anything else."""
     found = json.loads(text)
     if not text.isascii() or not isinstance(found, dict):
         raise ValueError("the parameters are damaged")

@@ -1,4 +1,4 @@
-"""The schema of the outbox, and the steps that bring the file of an older release to it."""
+"""The schema of the outbox, and its migrations from older releases."""
 
 import contextlib
 import sqlite3
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from soci_pipeline.webhook.errors import OutboxUnavailable
 
-# One tuple of statements a version; `PRAGMA user_version` is how many of them a file has. Never edit one: append.
+# One tuple of statements per version; `PRAGMA user_version` is the number applied. Never edit one, only append.
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE IF NOT EXISTS events (
@@ -41,7 +41,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX IF NOT EXISTS runs_by_subject ON runs (subject)",
     ),
     (
-        # From here on `next_attempt`, `next_report`, `stored` and `finished` are running time.
+        # From this version on `next_attempt`, `next_report`, `stored` and `finished` are running time.
         "ALTER TABLE events ADD COLUMN stored REAL NOT NULL DEFAULT 0",
         "ALTER TABLE runs ADD COLUMN stored REAL NOT NULL DEFAULT 0",
         "ALTER TABLE runs ADD COLUMN finished REAL",
@@ -59,7 +59,7 @@ _NEWER = "Start the release that wrote it, or name another outbox in the configu
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the file to the newest schema, all of it or nothing; raises `OutboxUnavailable` for a newer one."""
+    """Migrate the file to the newest schema in one transaction; raise `OutboxUnavailable` if its schema is newer."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -1,4 +1,4 @@
-"""One module a kind of sender: what proves that an event is its own, and how it is read.
+"""One module for each kind of sender: how its events are verified and parsed.
 
 Each is a section of the configuration (`source.EventSource`). Header names are lower-case. Nothing is parsed before it
 is verified.
@@ -13,7 +13,7 @@ Headers = Mapping[str, str]
 
 
 def any_equal(given: bytes, expected: Iterable[bytes]) -> bool:
-    """Whether ``given`` is one of ``expected``; takes the same time whichever it is, or none."""
+    """Whether ``given`` equals one of ``expected``, in a time that does not depend on which one, or on a match."""
     found = False
     for each in expected:
         found |= hmac.compare_digest(given, each)
@@ -21,7 +21,7 @@ def any_equal(given: bytes, expected: Iterable[bytes]) -> bool:
 
 
 def header(headers: Headers, name: str) -> str:
-    """A header that must be there; an absent or empty one is a refusal, never a pass."""
+    """Return a required header; raise `SignatureRefused` if it is missing, empty or too long."""
     value = headers.get(name, "").strip()
     if not value:
         raise SignatureRefused(f"the header {name} is missing")

@@ -1,4 +1,4 @@
-"""The commits that a push of GitHub, Gitea, Forgejo or GitLab lists, which all write in one form."""
+"""The list of commits in a push from GitHub, Gitea, Forgejo or GitLab, which share one format."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -20,12 +20,12 @@ def _listed(value: Any) -> Any:
     return [] if value is None else value
 
 
-# A forge that is written in Go sends null for an empty list.
+# Forges written in Go send null for an empty list.
 Paths = Annotated[list[str], BeforeValidator(_listed)]
 
 
 class Commit(Fields):
-    """What one commit changed, as paths from the top of the repository."""
+    """The changes of one commit, as paths relative to the root of the repository."""
 
     added: Paths = Field(default_factory=list)
     removed: Paths = Field(default_factory=list)
@@ -33,7 +33,7 @@ class Commit(Fields):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """All of them."""
+        """All changed paths."""
         return (*self.added, *self.removed, *self.modified)
 
 
@@ -41,9 +41,9 @@ Commits = Annotated[list[Commit], BeforeValidator(_listed)]
 
 
 def changed_paths(commits: Iterable[Commit]) -> frozenset[str] | None:
-    """The paths that any of the commits changed; None where they are more than a receiver compares with patterns.
+    """Return the paths changed by any of the commits, or None if there are too many to match with patterns.
 
-    What changed then counts as unknown, so that a large push is published and not rejected.
+    None means that the changes are unknown, so that a large push is published instead of rejected.
     """
     paths = frozenset(path for each in commits for path in each.paths)
     lengths = [len(path) for path in paths]

@@ -1,6 +1,6 @@
-"""EventBridge by way of SQS: nothing is signed, so the queue's own policy decides who may write to it.
+"""EventBridge events from an SQS queue: they are not signed, so the queue policy decides who may send them.
 
-`soci_pipeline.aws.events` knows the payloads; here they become the receiver's events.
+`soci_pipeline.aws.events` defines the payloads; this module converts them to the receiver's events.
 """
 
 from typing import Literal
@@ -14,12 +14,12 @@ from soci_pipeline.webhook.events import Event, Ignored, ImageEvent, PushEvent, 
 from soci_pipeline.webhook.sources import Headers
 from soci_pipeline.webhook.sources.source import EventSource
 
-# SOCI artefacts of an image are pushed by digest or under fallback tags like these; they are no images.
+# The SOCI artifacts of an image are pushed by digest or under such fallback tags; they are not images.
 _FALLBACK_TAG_PREFIX = "sha256-"
 
 
 class QueueSource(EventSource):
-    """An SQS queue that EventBridge writes to; whoever else may write to it is trusted as well."""
+    """An SQS queue that EventBridge writes to; anyone else who can write to it is trusted too."""
 
     kind: Literal["sqs"]
     queue_url: HttpUrl
@@ -27,12 +27,12 @@ class QueueSource(EventSource):
     endpoint_url: HttpUrl | None = None
     wait_s: int = Field(default=20, ge=1, le=20)
 
-    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:  # noqa: ARG002 - a message has none
+    def parse(self, headers: Headers, body: bytes) -> Event | Ignored:  # noqa: ARG002 - an SQS message has no headers
         return parse(body)
 
 
 def parse(body: bytes) -> Event | Ignored:
-    """Read one message of the queue; raises `EventRefused` for one that is no event of CodeCommit or ECR."""
+    """Parse a message of the queue; raise `EventRefused` if it is not an event of CodeCommit or ECR."""
     try:
         found = parse_event(body)
     except InvalidInput as error:

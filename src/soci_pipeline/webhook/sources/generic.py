@@ -1,6 +1,6 @@
-"""A sender of one's own: signed JSON in the Standard Webhooks scheme, for which most languages have a library.
+"""Events from custom senders: signed JSON in the Standard Webhooks scheme, which has libraries in most languages.
 
-The body is one object with the fields of `PushEvent` or `ImageEvent`, ``kind`` among them; nothing else is taken.
+The body is an object with the fields of `PushEvent` or `ImageEvent`, including ``kind``; other fields are rejected.
 """
 
 from collections.abc import Mapping
@@ -37,12 +37,12 @@ class GenericSource(HttpSource):
     def verify(self, headers: Headers, body: bytes, now: float) -> bytes:
         return standard.verify(headers, body, read_keys(self.keys), now, tolerance_s=self.tolerance_s)
 
-    def parse(self, headers: Headers, body: bytes) -> Event:  # noqa: ARG002 - the body says what it is
+    def parse(self, headers: Headers, body: bytes) -> Event:  # noqa: ARG002 - the body names the kind of event
         return parse(body)
 
 
 def parse(body: bytes) -> Event:
-    """Read the event; raises `EventRefused`."""
+    """Parse the event; raise `EventRefused`."""
     try:
         return _ADAPTER.validate_json(body)
     except ValidationError as error:

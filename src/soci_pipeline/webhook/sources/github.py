@@ -1,10 +1,10 @@
 """GitHub: HMAC-SHA256 over the raw body in ``X-Hub-Signature-256`` (its docs, "Validating webhook deliveries").
 
-Gitea and Forgejo send the same headers and nearly the same push, with ``total_commits``, and without ``created`` and
+Gitea and Forgejo send the same headers and nearly the same push: with ``total_commits``, without ``created`` and
 ``forced``.
 
-Neither the event's name nor the delivery id is signed. So a body is what it looks like: the header only says which
-shape to expect, and replays are recognised by the body alone. There is no timestamp.
+Neither the event name nor the delivery ID is signed, and there is no timestamp. So the event header only selects the
+shape that the body must have, and replays are detected by the body alone.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from soci_pipeline.webhook.sources import Headers, any_equal, header
 from soci_pipeline.webhook.sources.commits import COMMITS_SCHEMA, Commits, changed_paths
 from soci_pipeline.webhook.sources.source import CommitStatus, Fields, Keys, Schema, StatusRequest, StatusSource
 
-# What GitHub lists of one push, and of one commit (its docs, "push"). A list that is as long may be cut off there, and
-# then what changed is not known. Its docs also mention 20 commits, for which older servers had no other sign either.
+# The maximum that GitHub lists for one push and for one commit (its docs, "push"). A list of that length may be
+# truncated, so the changes are unknown. Its docs also mention 20 commits; older servers do not mark such a list either.
 _MAX_COMMITS = 2048
 _MAX_COMMITS_OF_OLDER_SERVERS = 20
 _MAX_FILES = 3000
@@ -36,16 +36,16 @@ _STATES: Mapping[str, str] = {
     "COMPLETED": "success",
     "FAILED": "failure",
 }
-"""What GitHub calls the state of a run; every other one is an ``error``."""
+"""GitHub's name for the state of a run; every other state is an ``error``."""
 
 
 class GitHubSource(StatusSource):
-    """A repository's or organisation's webhook, with a secret, content type application/json."""
+    """A webhook of a repository or organisation, with a secret and content type application/json."""
 
     kind: Literal["github"]
     secrets: Keys
     forced_pushes: bool = False
-    """As for `GitLabSource`, for pushes that do not say whether they were forced: those of Gitea and Forgejo."""
+    """Like `GitLabSource.forced_pushes`, for pushes that do not say if they were forced: those of Gitea and Forgejo."""
     push_header: ClassVar[tuple[str, str]] = ("x-github-event", "push")
     body_schema: ClassVar[Schema] = {
         "type": "object",
@@ -110,12 +110,12 @@ class _Push(Fields):
 
 
 def sign(secret: bytes, body: bytes) -> str:
-    """The value of ``X-Hub-Signature-256`` for a body."""
+    """Return the value of ``X-Hub-Signature-256`` for a body."""
     return "sha256=" + hmac.digest(secret, body, hashlib.sha256).hex()
 
 
 def verify(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
-    """Check the signature; returns the body, which is all that is signed."""
+    """Verify the signature; return the body, the only signed part."""
     given = header(headers, "x-hub-signature-256").encode("latin-1", "replace")
     if not any_equal(given, [sign(secret, body).encode() for secret in secrets]):
         raise SignatureRefused("the signature is not one of the keys in use")
@@ -123,9 +123,9 @@ def verify(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
 
 
 def parse(headers: Headers, body: bytes, *, forced_pushes: bool = False) -> Event | Ignored:
-    """Read a push; every other event of GitHub is ignored by name.
+    """Parse a push; every other GitHub event is ignored by its name.
 
-    ``forced_pushes`` is what a push counts as that does not say whether it was forced.
+    ``forced_pushes`` is the default for a push that does not say whether it was forced.
     """
     name = headers.get("x-github-event", "")
     if name != "push":
@@ -147,7 +147,7 @@ def parse(headers: Headers, body: bytes, *, forced_pushes: bool = False) -> Even
 
 
 def _paths(push: _Push, *, forced: bool) -> frozenset[str] | None:
-    # A new ref lists no commits that another ref has, and a forced one only some of what differs.
+    # A new ref does not list commits that another ref has, and a forced push lists only some of the differences.
     if push.created or forced or set(push.before) == {"0"}:
         return None
     count = len(push.commits)

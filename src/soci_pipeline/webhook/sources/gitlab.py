@@ -1,8 +1,8 @@
-"""GitLab: a signing token where the hook has one, else the classic secret token.
+"""GitLab: signing tokens, or the classic secret token for a webhook without one.
 
-With a signing token (``whsec_…``) GitLab signs id, timestamp and body in the Standard Webhooks scheme. The classic
-token is sent as a plain header: it proves that the sender knows it and nothing about the body, so a hook should have a
-signing token. A source with signing tokens never falls back to the classic one.
+With a signing token (``whsec_…``) GitLab signs ID, timestamp and body in the Standard Webhooks scheme. The classic
+token is sent as a plain header: it proves that the sender knows it but does not protect the body, so prefer a signing
+token. A source with signing tokens never falls back to the classic one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,18 +28,18 @@ _STATES: Mapping[str, str] = {
     "COMPLETED": "success",
     "CANCELLED": "canceled",
 }
-"""What GitLab calls the state of a run; every other one is ``failed``."""
+"""GitLab's name for the state of a run; every other state is ``failed``."""
 _PUSHES = {"Push Hook": "push", "Tag Push Hook": "tag_push"}
 
 
 class GitLabSource(StatusSource):
-    """A project's or group's webhook: signing tokens, or the classic secret tokens; not both."""
+    """A webhook of a project or group: signing tokens or classic secret tokens, not both."""
 
     kind: Literal["gitlab"]
     signing_tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
     tokens: tuple[SecretSource, ...] = Field(default=(), max_length=2)
     forced_pushes: bool = False
-    """Whether branches may be pushed with force. GitLab does not say so, hence `paths` then matches every push."""
+    """Whether branches may be force-pushed. GitLab does not mark such pushes, so `paths` then matches every push."""
     push_header: ClassVar[tuple[str, str]] = ("x-gitlab-event", "Push Hook")
     body_schema: ClassVar[Schema] = {
         "type": "object",
@@ -115,7 +115,7 @@ class _Push(Fields):
 
 
 def verify_token(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
-    """Compare the classic token in constant time; returns the body, although nothing signs it."""
+    """Compare the classic token in constant time; return the body, although it is not signed."""
     given = header(headers, "x-gitlab-token").encode("latin-1", "replace")
     if not any_equal(given, secrets):
         raise SignatureRefused("the token is not one of those in use")
@@ -123,10 +123,10 @@ def verify_token(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> byt
 
 
 def parse(headers: Headers, body: bytes, *, forced_pushes: bool = False) -> Event | Ignored:
-    """Read a push of a branch or a tag; every other event of GitLab is ignored by name.
+    """Parse a push of a branch or tag; every other GitLab event is ignored by its name.
 
-    The commits that a forced push takes away are in no list, and it looks like any other: with ``forced_pushes`` what
-    a push changed counts as unknown.
+    The commits that a forced push removes are not listed, and it cannot be distinguished from other pushes: with
+    ``forced_pushes`` the changed paths of every push count as unknown.
     """
     kind = _PUSHES.get(headers.get("x-gitlab-event", ""))
     if kind is None:
@@ -152,10 +152,10 @@ def parse(headers: Headers, body: bytes, *, forced_pushes: bool = False) -> Even
 
 
 def _paths(push: _Push) -> frozenset[str] | None:
-    # A new ref has no `before`.
+    # A new ref has an all-zero `before`.
     if not push.commits or set(push.before) <= {"0"}:
         return None
-    # GitLab lists the newest twenty commits and says how many there were.
+    # GitLab lists only the newest 20 commits, with their total number.
     count, total = len(push.commits), push.total_commits_count
     is_whole = count >= total if total else count < _MAX_COMMITS
     return changed_paths(push.commits) if is_whole else None

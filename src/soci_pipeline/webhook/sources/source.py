@@ -1,6 +1,6 @@
-"""What every sender is to the receiver: a section of the configuration that knows how its events are verified and read.
+"""Base classes of the senders: configuration sections that verify and parse the events of one kind of sender.
 
-A new one is a module beside this with such a section, and its name in `soci_pipeline.webhook.configuration.Source`.
+To add one, write a module next to this with such a section, and add it to `soci_pipeline.webhook.configuration.Source`.
 """
 
 from abc import ABC, abstractmethod
@@ -18,23 +18,23 @@ from soci_pipeline.webhook.sources import Headers
 NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 Schema = Mapping[str, Any]
 Keys = Annotated[tuple[SecretSource, ...], Field(min_length=1, max_length=2)]
-"""One secret, or two while the sender changes from one to the other."""
+"""One secret, or two during a rotation."""
 
 
 class Section(BaseModel):
-    """A part of the configuration; refuses keys that it does not know."""
+    """A section of the configuration; rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Fields(BaseModel):
-    """A part of an event: strict in what is known, and free to hold more."""
+    """A part of an event: known fields are validated strictly, unknown ones are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 class StatusSettings(Section):
-    """How the outcome goes back to the forge: a token that may write commit statuses, and nothing else."""
+    """How outcomes are reported to the forge; the token needs permission to write commit statuses, and no other."""
 
     token: SecretSource
     api_url: HttpUrl
@@ -50,7 +50,7 @@ class StatusSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class CommitStatus:
-    """What became of a push: ``outcome`` is the type of the run's state, ``name`` tells statuses of a commit apart."""
+    """The outcome of a push: ``outcome`` is the state type of its run, ``name`` distinguishes statuses of a commit."""
 
     project: str
     commit: str
@@ -60,13 +60,13 @@ class CommitStatus:
     link: str | None
 
     def with_link(self, **fields: str) -> dict[str, str]:
-        """The fields, and ``target_url`` where there is a link."""
+        """Return the fields, with ``target_url`` if there is a link."""
         return fields if self.link is None else fields | {"target_url": self.link}
 
 
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
-    """How a forge is told of a commit's status: a POST of JSON to a path below the address of its API."""
+    """The request that sets a commit status: a POST of JSON to a path below the API's base URL."""
 
     path: str
     headers: Mapping[str, str]
@@ -76,22 +76,22 @@ class StatusRequest:
 class EventSource(Section, ABC):
     """A sender of events.
 
-    A subclass overrides ``kind`` with a `Literal`. One delivery is one event: a sender that lists several refs in one
-    has to be rejected or split.
+    A subclass overrides ``kind`` with a `Literal`. One delivery is one event: a delivery with several refs must be
+    rejected or split.
     """
 
     kind: str
     name: str = Field(pattern=NAME)
     push_header: ClassVar[tuple[str, str] | None] = None
-    """The header (lower-case) that names an event, and its value for a push; None where the body says it."""
+    """The header (lower-case) that names the event, and its value for a push; None if the body names it."""
 
     @abstractmethod
     def parse(self, headers: Headers, body: bytes) -> Event | Ignored:
-        """What a verified event says; raises `EventRefused`."""
+        """Parse a verified event; raise `EventRefused`."""
 
 
 class HttpSource(EventSource, ABC):
-    """A sender whose events come over HTTP, each with a proof that it is this sender's."""
+    """A sender that delivers events over HTTP, each with a signature or token."""
 
     body_schema: ClassVar[Schema] = {"type": "object"}
     """JSON schema of an event's body, for the OpenAPI description."""
@@ -99,26 +99,26 @@ class HttpSource(EventSource, ABC):
     @property
     @abstractmethod
     def keys(self) -> tuple[SecretSource, ...]:
-        """What proofs are made with."""
+        """The secrets that events are verified with."""
 
     @property
     @abstractmethod
     def header_schemas(self) -> Mapping[str, Schema]:
-        """JSON schemas of the headers that an event needs, by their names."""
+        """JSON schemas of the required headers, by name."""
 
     @abstractmethod
     def verify(self, headers: Headers, body: bytes, now: float) -> bytes:
-        """What a verified event is recognised by when it comes again.
+        """Verify an event; return the bytes that identify it if it is delivered again.
 
-        ``now`` is in seconds since the epoch. Raises `SignatureRefused`, and `InvalidInput` where no key can be read.
+        ``now`` is in seconds since the epoch. Raises `SignatureRefused`, and `InvalidInput` if no key can be read.
         """
 
 
 class StatusSource(HttpSource, ABC):
-    """A forge that shows what became of a push beside its commit."""
+    """A forge that shows the outcome of a push as a commit status."""
 
     status: StatusSettings | None = None
 
     @abstractmethod
     def status_request(self, status: CommitStatus, token: str) -> StatusRequest:
-        """How this forge is told; ``token`` may write commit statuses."""
+        """Build the request that sets a status; ``token`` has permission to write commit statuses."""

@@ -1,8 +1,8 @@
-"""The Standard Webhooks scheme: id, timestamp and body are signed together (its specification, "Signature scheme").
+"""The Standard Webhooks scheme: ID, timestamp and body are signed together (its specification, "Signature scheme").
 
-GitLab's signing tokens follow it, and so does the generic source here. The signed text is ``id.timestamp.body``, the
-signature ``v1,<base64 of HMAC-SHA256>``; a header may hold several, separated by spaces. A key is written
-``whsec_<base64>``; one without that prefix is taken as it is.
+GitLab's signing tokens and this project's generic source use it. The signed content is ``id.timestamp.body``, the
+signature ``v1,<base64 of HMAC-SHA256>``; a header may hold several, separated by spaces. A key is written as
+``whsec_<base64>``; a key without that prefix is used as it is.
 """
 
 import base64
@@ -18,7 +18,7 @@ from soci_pipeline.webhook.sources.source import Schema
 _PREFIX = b"whsec_"
 _MAX_SIGNATURES = 10
 TOLERANCE_S = 300.0
-"""How far the signed timestamp may be from now, where a source says nothing else."""
+"""The default tolerance between the signed timestamp and now, in seconds."""
 
 
 HEADER_SCHEMAS: dict[str, Schema] = {
@@ -30,7 +30,7 @@ HEADER_SCHEMAS: dict[str, Schema] = {
 
 
 def key_bytes(secret: bytes) -> bytes:
-    """The key of a secret as it is written; raises ValueError for a ``whsec_`` one that is not base64."""
+    """Decode a secret to its key; raise ValueError if it starts with ``whsec_`` but is not base64 after that."""
     if not secret.startswith(_PREFIX):
         return secret
     try:
@@ -40,7 +40,7 @@ def key_bytes(secret: bytes) -> bytes:
 
 
 def sign(secret: bytes, *, message_id: str, timestamp: int, body: bytes) -> str:
-    """The value of ``webhook-signature`` for a message."""
+    """Return the value of ``webhook-signature`` for a message."""
     content = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key_bytes(secret), content, hashlib.sha256)).decode()
 
@@ -48,10 +48,10 @@ def sign(secret: bytes, *, message_id: str, timestamp: int, body: bytes) -> str:
 def verify(
     headers: Headers, body: bytes, secrets: Sequence[bytes], now: float, *, tolerance_s: float = TOLERANCE_S
 ) -> bytes:
-    """Check the three headers; returns what identifies the message: its signed id and body.
+    """Verify the three headers; return the signed ID and body, which identify the message.
 
-    The timestamp is signed too and has to be within ``tolerance_s`` of ``now`` (seconds since the epoch), but a sender
-    that delivers one message again gives it a new one: so it is no part of what is returned.
+    The signed timestamp must be within ``tolerance_s`` of ``now`` (seconds since the epoch). It is not part of the
+    result, since a sender that redelivers a message gives it a new timestamp.
     """
     message_id = header(headers, "webhook-id")
     timestamp = _timestamp(header(headers, "webhook-timestamp"))
