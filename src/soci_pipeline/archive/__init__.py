@@ -1,1 +1,1 @@
-"""Image archives and folders, read and written without trusting them, and the headers of tar."""
+"""Read untrusted image archives and folders, write archives, and parse tar headers."""

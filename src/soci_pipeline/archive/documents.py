@@ -1,4 +1,4 @@
-"""The documents of an image archive: small files that are bounded and verified before anything is read out of them."""
+"""Read the JSON documents of an image archive, with a size limit and verification before parsing."""
 
 import json
 from typing import Any
@@ -13,12 +13,12 @@ from soci_pipeline.oci.media_types import OCI_INDEX
 
 
 def is_layout(archive: Archive) -> bool:
-    """Whether the archive is that of an OCI layout."""
+    """Return whether the archive contains an OCI layout."""
     return archive.size("index.json") is not None and archive.size("oci-layout") is not None
 
 
 def read_blob(archive: Archive, descriptor: Descriptor) -> bytes:
-    """A small blob, verified; raises `HostileArchive` for a large one, `DamagedContent` for a wrong one."""
+    """Read and verify a small blob; raise `HostileArchive` if it is too large, `DamagedContent` if it is wrong."""
     data = read_small(archive, blob_name(descriptor.digest))
     if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
         raise DamagedContent(f"blob {descriptor.digest} of the archive is not what its descriptor says")
@@ -26,7 +26,7 @@ def read_blob(archive: Archive, descriptor: Descriptor) -> bytes:
 
 
 def read_document(archive: Archive, descriptor: Descriptor) -> tuple[ImageManifest | ImageIndex, bytes]:
-    """A manifest or an index of the archive, and its exact bytes."""
+    """Return a manifest or an index of the archive, and its exact bytes."""
     data = read_blob(archive, descriptor)
     _decoded(data)
     try:
@@ -36,16 +36,16 @@ def read_document(archive: Archive, descriptor: Descriptor) -> tuple[ImageManife
 
 
 def blob_name(digest: Digest) -> str:
-    """Where a layout keeps a blob."""
+    """Return the path of a blob in a layout."""
     return "/".join(blob_place(digest))
 
 
 def read_index(archive: Archive) -> ImageIndex:
-    """The ``index.json`` of an OCI layout."""
+    """Read the ``index.json`` of an OCI layout."""
     fields = read_json(archive, "index.json")
     if not isinstance(fields, dict):
         raise DamagedContent("index.json of the archive is not an object")
-    # Older layouts give the file no media type, and some give it a wrong one; its place says what it is.
+    # Older layouts omit ``mediaType`` here and some have a wrong one, so ignore it.
     fields["mediaType"] = OCI_INDEX
     try:
         return parse_image_index(json.dumps(fields).encode(), media_type=OCI_INDEX)
@@ -54,12 +54,12 @@ def read_index(archive: Archive) -> ImageIndex:
 
 
 def read_json(archive: Archive, name: str) -> Any:
-    """A small JSON file of the archive."""
+    """Read a small JSON file of the archive."""
     return _decoded(read_small(archive, name))
 
 
 def read_small(archive: Archive, name: str) -> bytes:
-    """A file of the archive; raises `HostileArchive` for a large one, `DamagedContent` where it is missing."""
+    """Read a small file; raise `HostileArchive` if it is too large, `DamagedContent` if it is missing."""
     size = archive.size(name)
     if size is None:
         raise DamagedContent(f"the archive lacks {name[:200]!r}")

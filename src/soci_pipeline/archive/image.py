@@ -1,6 +1,6 @@
-"""Finding the one image that is meant in an archive: an OCI layout (image-layout.md) or a Docker archive.
+"""Find one image in an archive of an OCI layout (image-layout.md) or in a Docker archive.
 
-What `docker save` writes since release 25 is both; the OCI side is read then, since it says the digests.
+Since release 25, `docker save` writes archives that are both; then the OCI layout is read, since it has the digests.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ _CHOOSE = (
 
 @dataclass(frozen=True, slots=True)
 class FoundLayer:
-    """A layer's file in the archive; ``descriptor`` is missing where the archive states no digest."""
+    """A layer's file in the archive; ``descriptor`` is None in a Docker archive, which states no layer digests."""
 
     name: str
     media_type: str
@@ -57,7 +57,7 @@ class FoundLayer:
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """An image of the archive. ``manifest`` and its exact bytes are there for an OCI layout alone."""
+    """An image in the archive. Only an image of an OCI layout has ``manifest`` and its exact bytes."""
 
     platform: Platform
     config: bytes
@@ -70,19 +70,19 @@ class FoundImage:
 
     @property
     def shown(self) -> str:
-        """What the archive calls the image, and its digest; a Docker archive has the config's alone."""
+        """The image's names in the archive and its digest, for messages; the config's digest in a Docker archive."""
         digest = Digest.of(self.manifest_bytes or self.config)
         return f"  {' = '.join(self.names) or '(without a name)'}  {digest}"
 
 
 def find_image(archive: Archive, platform: Platform, *, ref: str | None = None) -> FoundImage:
-    """The image of that platform. Everything that is read on the way is bounded and verified.
+    """Return the image for ``platform``. All documents are read with a size limit and verified.
 
     ``ref`` chooses one of several images: by its name in ``index.json``, its digest, or its tag in a Docker archive.
 
-    Raises `PlatformMismatch` where the archive has images of other platforms only, `InvalidInput` where it has none or
-    several that fit, `HostileArchive` and `DamagedContent` for what is not sound, and for a platform that is listed and
-    was not saved.
+    Raises `PlatformMismatch` if the archive only has images for other platforms, `InvalidInput` if it has none or
+    several that match, `HostileArchive` or `DamagedContent` if it is invalid, and `DamagedContent` if the platform is
+    listed but was not saved.
     """
     if is_layout(archive):
         layout = _OciLayout(archive)
@@ -136,9 +136,9 @@ class _OciLayout:
         self._absent: list[tuple[Descriptor, Digest]] = []
 
     def check_held(self, images: Sequence[FoundImage], wanted: Platform) -> None:
-        """Raise `DamagedContent` where the image of a platform is listed and was not saved, with no other in its place.
+        """Raise `DamagedContent` if the only image for a platform is listed but was not saved.
 
-        An engine saves the index as it was pulled, and of the images only the ones it has.
+        An engine saves the image index as it was pulled, but only those images that it has.
         """
         if any(image.platform.matches(wanted) for image in images):
             return
@@ -187,7 +187,7 @@ class _OciLayout:
     ) -> Iterator[FoundImage]:
         manifest, data = read_document(self._archive, item)
         if not isinstance(manifest, ImageManifest) or manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-            return  # an artifact: a SOCI index, a signature
+            return  # an artifact, such as a SOCI index or a signature
         if self._archive.size(blob_name(manifest.config.digest)) is None:
             self._absent.append((item, manifest.config.digest))
             return

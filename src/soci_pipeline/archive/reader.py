@@ -1,4 +1,4 @@
-"""Reading the files of an image archive, a tar or an unpacked folder, without unpacking or trusting it."""
+"""Read the files of an untrusted image archive, a tar or an unpacked folder, without unpacking it."""
 
 import contextlib
 import gzip
@@ -29,10 +29,10 @@ _OTHER_COMPRESSIONS = {ZSTD_MAGIC: "zstd", b"\xfd7zX": "xz", b"BZh": "bzip2"}
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """Bounds for content that is inflated.
+    """Limits for inflated content, which reject decompression bombs.
 
-    ``inflated_bytes`` bounds a whole archive or layer. Past ``free_bytes``, more than ``ratio`` bytes out of one byte
-    in is a bomb: gzip reaches 1032, real layers stay below 20.
+    ``inflated_bytes`` limits the size of an archive or layer. Beyond ``free_bytes``, ``ratio`` limits the compression
+    ratio: gzip can reach 1032, real layers stay below 20.
     """
 
     inflated_bytes: int = 64 << 30
@@ -40,7 +40,7 @@ class ArchiveLimits:
     ratio: int = 200
 
     def check(self, consumed: int, produced: int, *, what: str) -> None:
-        """Raise `HostileArchive` where ``produced`` bytes out of ``consumed`` are too many."""
+        """Raise `HostileArchive` if inflating ``consumed`` bytes to ``produced`` bytes exceeds a limit."""
         if produced > self.inflated_bytes:
             raise HostileArchive(f"{what} inflates to more than {self.inflated_bytes} bytes")
         if produced > self.free_bytes and produced > self.ratio * consumed:
@@ -48,27 +48,27 @@ class ArchiveLimits:
 
 
 class Archive(Protocol):
-    """The files of an archive by name. Names are relative, with ``/``; links are followed within the archive."""
+    """The files of an archive by name. Names are relative and use ``/``; links are followed within the archive."""
 
     def size(self, name: str) -> int | None:
-        """The size of a file in bytes; None where there is none of that name."""
+        """Return the size of a file in bytes, or None if it does not exist."""
 
     def open(self, name: str) -> BinaryIO:
-        """A file for reading, from its start; raises `DamagedContent` where it is missing."""
+        """Open a file for reading; raise `DamagedContent` if it does not exist."""
 
 
 @contextlib.contextmanager
 def open_archive(path: Path, *, scratch: Path | None = None, limits: ArchiveLimits | None = None) -> Iterator[Archive]:
     """Open a folder, a tar or a gzipped tar.
 
-    A gzipped one is inflated into an unnamed file in ``scratch`` (default: the system's temporary folder). Raises
-    `InvalidInput` for a path that is neither, `HostileArchive` and `DamagedContent` for an archive that is refused.
+    A gzipped tar is inflated into an unnamed file in ``scratch`` (default: the system's temporary folder). Raises
+    `InvalidInput` for any other path, `HostileArchive` or `DamagedContent` for an invalid archive.
     """
     if path.is_dir():
         yield FolderArchive(path)
         return
     if path.exists() and not path.is_file():
-        # Opening a pipe would wait for its writer.
+        # Opening a named pipe would block until it has a writer.
         raise InvalidInput(f"{path} is neither a file nor a folder")
     try:
         file: BinaryIO = path.open("rb")
@@ -93,13 +93,13 @@ def open_archive(path: Path, *, scratch: Path | None = None, limits: ArchiveLimi
 
 
 class FolderArchive:
-    """An unpacked archive. A link may point anywhere within the folder, never out of it."""
+    """An unpacked archive. Links may point anywhere inside the folder; others raise `HostileArchive`."""
 
     def __init__(self, path: Path) -> None:
         self._root = path.resolve()
 
     def _find(self, name: str) -> tuple[str, ...] | None:
-        """Where a regular file lies once its links are resolved, in parts below the folder."""
+        """Resolve links and return the path of a regular file relative to the folder, as parts; None if missing."""
         try:
             path = (self._root / clean_name(name)).resolve()
             mode = path.stat().st_mode
@@ -122,12 +122,12 @@ class FolderArchive:
         parts = self._find(name)
         if parts is None:
             raise DamagedContent(f"the archive lacks {name[:200]!r}")
-        # Links were resolved above; one that has taken the place of a file since then is not followed.
+        # Links are already resolved; `open_file` rejects a link that has replaced a file since then.
         return open_file(self._root, *parts)
 
 
 class TarArchive:
-    """A tar that is read in place, through the table of its members. The file stays the caller's to close."""
+    """A tar that is read in place, by the table of its members. The caller closes the file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -145,7 +145,7 @@ class TarArchive:
 
 
 class _SpanReader(io.RawIOBase):
-    """One member's bytes, by positioned reads, so that several can be open at once."""
+    """Reads one member with `os.pread`, so that several members can be open at the same time."""
 
     def __init__(self, descriptor: int, span: Span) -> None:
         self._descriptor = descriptor

@@ -1,8 +1,8 @@
-"""Single tar headers, read as Go's archive/tar reads them, because every container runtime does.
+"""Parse single tar headers as Go's archive/tar does, which every container runtime uses.
 
-Formats: V7, ustar (POSIX.1-1988), pax (POSIX.1-2001), GNU and star. Numbers are octal, or base-256 where the first bit
-is set. A header that Go would refuse raises `BadHeader`. Only this
-module knows the fields of a header; `soci.tar.stream` unpacks plain ones by `LAYOUT` in its own loop, for speed.
+Formats: V7, ustar (POSIX.1-1988), pax (POSIX.1-2001), GNU and star. Numbers are octal, or base-256 if the first bit is
+set. A header that Go rejects raises `BadHeader`. Knowledge about the fields of a header is confined to this module;
+only `soci.tar.stream` unpacks plain headers with `LAYOUT` in its own loop, for speed.
 """
 
 import re
@@ -30,11 +30,11 @@ _MEMO_LIMIT = 1 << 16
 
 
 PaxRecords = tuple[tuple[bytes, bytes], ...]
-"""Key and value of each record, in their order in the header or sorted by key."""
+"""Key and value of each record; `parse_pax` sorts them by key."""
 
 
 class BadHeader(Exception):
-    """A header or PAX record that no reader takes; the layer's tar is damaged."""
+    """The header or PAX record is invalid, so the tar is corrupt."""
 
 
 class Header(NamedTuple):
@@ -55,7 +55,7 @@ class Header(NamedTuple):
 
 
 class NumberMemo(dict[bytes, int]):
-    """Numeric fields that were read before: most headers of a layer repeat the same few."""
+    """Cache of parsed numeric fields: most headers of a layer repeat the same few values."""
 
     def __missing__(self, field: bytes) -> int:
         if len(self) >= _MEMO_LIMIT:
@@ -65,7 +65,7 @@ class NumberMemo(dict[bytes, int]):
 
 
 class TextMemo(dict[bytes, bytes]):
-    """Owner names that were read before; one object for each saves memory too."""
+    """Cache of parsed string fields, such as owner names; sharing the objects saves memory too."""
 
     def __missing__(self, field: bytes) -> bytes:
         if len(self) >= _MEMO_LIMIT:
@@ -75,7 +75,7 @@ class TextMemo(dict[bytes, bytes]):
 
 
 class TimeMemo(dict[int, bytes]):
-    """Times in whole seconds that were written before."""
+    """Cache of formatted times without a fraction, by seconds since the epoch."""
 
     def __missing__(self, seconds: int) -> bytes:
         if len(self) >= _MEMO_LIMIT:
@@ -85,7 +85,10 @@ class TimeMemo(dict[int, bytes]):
 
 
 def number(field: bytes) -> int:
-    """A numeric field: octal text between spaces and NULs (nothing is 0), or base-256 (GNU), signed, up to 63 bits."""
+    """Parse a numeric field: octal, padded with spaces or NULs (empty is 0), or base-256 (GNU), signed, up to 63 bits.
+
+    Raises `BadHeader` for anything else.
+    """
     if field and field[0] & 0x80:
         return _base256(field)
     digits = text(field.strip(b" \0"))
@@ -107,13 +110,13 @@ def _base256(field: bytes) -> int:
 
 
 def text(field: bytes) -> bytes:
-    """A string field: everything before the first NUL."""
+    """Parse a string field: everything before the first NUL."""
     end = field.find(0)
     return field if end < 0 else field[:end]
 
 
 def rfc3339(seconds: int, nanoseconds: int) -> bytes:
-    """A time in UTC with trailing zeros of the fraction left out; as in Go, empty outside of years 0 to 9999."""
+    """Format a UTC time without trailing zeros in the fraction; as in Go, empty outside of the years 0 to 9999."""
     seconds, nanoseconds = seconds + nanoseconds // 10**9, nanoseconds % 10**9
     if not _YEAR_ZERO <= seconds < _YEAR_10000:
         return b""
@@ -124,7 +127,7 @@ def rfc3339(seconds: int, nanoseconds: int) -> bytes:
 
 
 def parse_header(block: bytes | bytearray | memoryview, at: int = 0) -> Header:
-    """Read the header block at an offset; raises `BadHeader` where its checksum or a field is wrong."""
+    """Parse the header block at an offset; raise `BadHeader` if its checksum or a field is invalid."""
     fields = LAYOUT.unpack_from(block, at)
     (name, mode, uid, gid, size, mtime, checksum, flag, link, magic, uname, gname, major, minor, prefix, trailer) = (
         fields
@@ -146,8 +149,8 @@ def parse_header(block: bytes | bytearray | memoryview, at: int = 0) -> Header:
 
 
 def _gnu_prefix(region: bytes) -> bytes:
-    # GNU keeps two times where ustar has the prefix. Go's writer once put a prefix there all the same; its reader takes
-    # the region for one where the times make no sense.
+    # GNU stores two times where ustar has the prefix. Old versions of Go's writer put a prefix there, so Go's reader
+    # treats the region as a prefix if the times are not valid numbers.
     try:
         for part in (region[:12], region[12:24]):
             if part[0]:
@@ -159,12 +162,12 @@ def _gnu_prefix(region: bytes) -> bytes:
 
 
 def check_sum(block: bytes | bytearray | memoryview, at: int, stored: bytes) -> None:
-    """Compare a header's checksum, unsigned or signed as old tars have it; raises `BadHeader`."""
+    """Verify a header's checksum, unsigned or, as in old tars, signed; raise `BadHeader` if it is wrong."""
     if stored[0] & 0x80:
         raise BadHeader("its checksum is not octal")
     expected = number(stored)
     view = memoryview(block)[at : at + BLOCK]
-    # The low half of Adler-32 is the sum of bytes modulo 65521, which 256 of them cannot reach.
+    # The low half of Adler-32 is 1 plus the sum of the bytes, modulo 65521, which the sum of 256 bytes cannot reach.
     total = (zlib.adler32(view[:256]) & 0xFFFF) + (zlib.adler32(view[256:]) & 0xFFFF) - 2
     if total - sum(stored) + 256 == expected:
         return
@@ -175,7 +178,10 @@ def check_sum(block: bytes | bytearray | memoryview, at: int, stored: bytes) -> 
 
 
 def parse_pax(data: bytes) -> PaxRecords:
-    """The records of an extended header (POSIX.1-2001, "pax Extended Header"), sorted by key; a later one wins."""
+    """Parse the records of an extended header (POSIX.1-2001, "pax Extended Header"), sorted by key.
+
+    The last record of a key wins. Raises `BadHeader` for an invalid record.
+    """
     records: dict[bytes, bytes] = {}
     position, end = 0, len(data)
     while position < end:
@@ -195,14 +201,17 @@ def parse_pax(data: bytes) -> PaxRecords:
 
 
 def pax_integer(value: bytes) -> int:
-    """A decimal number of 64 bits."""
+    """Parse a signed decimal integer of 64 bits; raise `BadHeader` if it is invalid."""
     if not _DECIMAL.match(value) or len(value) > 20 or not -_INT64_MAX - 1 <= int(value) <= _INT64_MAX:
         raise BadHeader(f"not a number in a PAX record: {value[:40]!r}")
     return int(value)
 
 
 def pax_time(value: bytes) -> bytes:
-    """A time in seconds with a fraction, as RFC 3339; digits past nanoseconds are cut off."""
+    """Convert a time in seconds with a fraction to RFC 3339; digits beyond nanoseconds are truncated.
+
+    Raises `BadHeader` if it is invalid.
+    """
     whole, _, fraction = value.partition(b".")
     seconds = pax_integer(whole)
     if not _DIGITS.match(fraction):

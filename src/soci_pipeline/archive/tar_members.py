@@ -1,8 +1,8 @@
-"""Where the files of a tar archive lie, read so that a hostile archive can do no harm.
+"""Locate the files of an untrusted tar archive.
 
-Nothing is unpacked: an archive becomes a table of names and byte ranges. Names are kept inside, links are followed
-within the table alone, and everything else that a tar can hold is refused. Follows POSIX pax (IEEE 1003.1, "pax
-Interchange Format") and GNU's long names; sparse files, devices and pipes have no place in an image archive.
+Nothing is unpacked: an archive is scanned into a table of names and byte ranges. Names and links that lead out of the
+archive are rejected, links are only followed within the table, and other entry types are rejected. Supports POSIX pax
+(IEEE 1003.1, "pax Interchange Format") and GNU's long names; image archives need no sparse files, devices or pipes.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ _REFUSED = {b"3": "character device", b"4": "block device", b"6": "pipe"}
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The bytes of one file within the archive."""
+    """The byte range of one file in the archive."""
 
     offset: int
     size: int
@@ -42,14 +42,17 @@ class Span:
 
 @dataclass(slots=True)
 class TarTable:
-    """The regular files of an archive by their cleaned names, and the links among them."""
+    """The regular files of an archive by normalised name, and the links between them."""
 
     files: dict[str, Span] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
 
     def find(self, name: str) -> Span | None:
-        """The file of that name, links followed within the archive; None where there is none."""
+        """Find a file by name, following links within the archive; return None if it does not exist.
+
+        Raises `HostileArchive` for a loop of links.
+        """
         for _ in range(_MAX_LINKS):
             if name not in self.links:
                 return self.files.get(name)
@@ -59,7 +62,7 @@ class TarTable:
 
 @dataclass(slots=True)
 class _Pending:
-    """What extension headers said about the entry that follows them."""
+    """The fields that extension headers set for the next entry."""
 
     name: bytes | None = None
     link: bytes | None = None
@@ -69,8 +72,8 @@ class _Pending:
 def read_table(archive: BinaryIO, length: int) -> TarTable:
     """Scan an archive of ``length`` bytes from its start.
 
-    Raises `HostileArchive` for names and links that lead out, duplicates, special files, oversized headers and too
-    many entries, `DamagedContent` for a truncated or broken archive.
+    Raises `HostileArchive` for names and links that lead out of the archive, duplicates, special files, oversized
+    headers and too many entries, and `DamagedContent` for a truncated or corrupt archive.
     """
     table, pending, position, members = TarTable(), _Pending(), 0, 0
     while (block := _exactly(archive, position, BLOCK)) != ZERO_BLOCK:
@@ -98,7 +101,7 @@ def read_table(archive: BinaryIO, length: int) -> TarTable:
 
 
 def is_tar(start: bytes) -> bool:
-    """Whether the first block of a file can be a tar's: no entry, or a header whose checksum is right."""
+    """Return whether the first block of a file can be a tar's: a zero block, or a header with a valid checksum."""
     if len(start) != BLOCK:
         return False
     try:
@@ -108,7 +111,10 @@ def is_tar(start: bytes) -> bool:
 
 
 def clean_name(name: str) -> str:
-    """A member's name without ``./`` and a final slash; raises `HostileArchive` for one that leads out."""
+    """Normalise a member's name: remove ``.`` components and extra slashes.
+
+    Raises `HostileArchive` for a name that is too long or leads out of the archive.
+    """
     if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
         raise HostileArchive("the archive has a name of more than 4096 bytes")
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -138,7 +144,10 @@ def _enter(table: TarTable, pending: _Pending, header: Header, span: Span) -> No
 
 
 def _link_target(name: str, target: str, what: str) -> str:
-    """Where a link leads, as a name of the archive: a symbolic one starts at its own folder, a hard one at the top."""
+    """Resolve a link's target to a name in the archive: a symbolic link is relative to its folder, a hard link is not.
+
+    Raises `HostileArchive` for a target that is too long or leads out of the archive.
+    """
     if what == "hard link":
         return clean_name(target)
     if len(target) > MAX_NAME_BYTES:
@@ -164,7 +173,7 @@ def _extend(pending: _Pending, kind: bytes, data: bytes) -> None:
     else:
         records = _pax_records(data)
         if kind == b"g":
-            # A global record would rename every entry behind it; times and comments are harmless.
+            # Such a global record would affect all following entries; times and comments are harmless.
             if records.keys() & {b"path", b"linkpath", b"size"}:
                 raise HostileArchive("the archive renames all its entries by one global header")
             return
@@ -188,7 +197,7 @@ def _header(block: bytes, position: int) -> Header:
 
 def _pax_records(data: bytes) -> dict[bytes, bytes]:
     try:
-        # Some writers fill the rest of the block with NULs and count them.
+        # Some writers pad the records with NULs and include them in the size.
         return dict(parse_pax(data.rstrip(b"\0")))
     except BadHeader as error:
         raise DamagedContent(f"an extended header of the archive is damaged: {error}") from error

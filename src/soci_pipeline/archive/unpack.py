@@ -1,4 +1,4 @@
-"""Archives of OCI layouts: unpacked blob by blob, each verified; nothing else of the archive is touched."""
+"""Unpack archives of OCI layouts blob by blob, verifying each; other files of the archive are ignored."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +16,12 @@ from soci_pipeline.progress import Advance, meter
 
 
 def unpacked(path: Path, folder: Path, *, ref: str | None = None) -> Layout:
-    """The layout in a tar (gzipped or not), unpacked into ``folder``: what its ``index.json`` leads to.
+    """Unpack the layout in a tar (gzipped or not) into ``folder``: everything reachable from its ``index.json``.
 
-    With ``ref`` only the image of that name or digest is unpacked.
+    With ``ref`` only the image with that name or digest is unpacked.
 
-    Raises `InvalidInput` for a file that is no such archive, `DamagedContent` and `HostileArchive` for one that is
-    refused.
+    Raises `InvalidInput` if the file is not an archive of a layout, `DamagedContent` or `HostileArchive` if it is
+    invalid.
     """
     with open_archive(path, scratch=folder.parent) as archive:
         if not is_layout(archive):
@@ -49,7 +49,7 @@ def _take(archive: Archive, node: Descriptor, layout: Layout, advance: Advance, 
     if layout.has(node):
         return
     if depth and archive.size(name) is None:
-        # Images that were not saved, and layers that registries do not hold. What is needed is missed later, by name.
+        # An image that was not saved, or a foreign layer. If the blob is needed, a later step reports it.
         return
     with archive.open(name) as blob:
         layout.add_chunks(_counted(iter(lambda: blob.read(CHUNK), b""), advance), node)

@@ -1,4 +1,4 @@
-"""An OCI image layout as one tar file."""
+"""Write an OCI image layout as one tar file."""
 
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,10 @@ from soci_pipeline.oci.manifest import ImageIndex
 
 
 def write_archive(layout: Layout, path: Path, *, roots: Sequence[Descriptor] | None = None) -> Path:
-    """Write what ``roots`` (default: those of the layout) reach, as far as it is there; returns ``path``.
+    """Write all existing blobs reachable from ``roots`` (default: those of the layout); return ``path``.
 
-    The same layout gives the same bytes. Raises `DiskFull`, and `DamagedContent` for a blob with another digest;
-    ``path`` is then as it was.
+    The output is reproducible. Raises `DiskFull`, and `DamagedContent` if a blob does not match its digest; ``path`` is
+    unchanged then.
     """
     tops = layout.roots() if roots is None else tuple(roots)
     part = path.with_name(f"{path.name}.part")

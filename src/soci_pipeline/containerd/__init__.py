@@ -1,1 +1,1 @@
-"""The blueprint's own toolchain: `ctr` and the `soci` command over a containerd socket."""
+"""The toolchain `containerd`: `ctr` and the `soci` command with a containerd socket, as in the reference pipeline."""

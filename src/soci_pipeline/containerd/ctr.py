@@ -1,4 +1,4 @@
-"""containerd through its own command line, in a namespace that belongs to one run and goes with it."""
+"""Run containerd's command line `ctr` in a namespace that is created for one run and removed after it."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Containerd:
-    """One namespace of a containerd. ``env`` is the environment in which ``ctr`` is found and runs."""
+    """One namespace of a containerd. ``env`` is the environment for finding and running ``ctr``."""
 
     socket: Path
     namespace: str
@@ -27,11 +27,11 @@ class Containerd:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What ``ctr`` and ``soci`` read to find the socket and the namespace."""
+        """The environment with the variables for socket and namespace that ``ctr`` and ``soci`` read."""
         return {**self.env, "CONTAINERD_ADDRESS": str(self.socket), "CONTAINERD_NAMESPACE": self.namespace}
 
     def check(self) -> None:
-        """Raise `ToolMissing` for a missing or old ctr, `EngineUnavailable` where containerd does not answer it."""
+        """Raise `ToolMissing` if ctr is missing or too old, `EngineUnavailable` if containerd does not respond."""
         printed = run(["ctr", "--version"], package=PACKAGE, env=self.environment, timeout=_SECONDS).stdout
         require_version("ctr", printed, MINIMUM_CTR, why="to import OCI archives", package=PACKAGE)
         try:
@@ -43,15 +43,15 @@ class Containerd:
             ) from error
 
     def import_archive(self, archive: Path) -> None:
-        """Import all images of an OCI archive under the names that it gives; nothing is unpacked."""
+        """Import all images of an OCI archive under the names in the archive, without unpacking them."""
         self._ctr("images", "import", "--all-platforms", "--no-unpack", str(archive), timeout=None)
 
     def push(self, reference: str) -> None:
-        """Push an image, over plain HTTP, to a registry on this machine."""
+        """Push an image over plain HTTP to a registry on this machine."""
         self._ctr("images", "push", "--plain-http", reference, timeout=None)
 
     def purge(self) -> None:
-        """Remove the namespace with everything in it; one that is not there is fine."""
+        """Remove the namespace and its content, if it exists."""
         if self.namespace not in self._listed("namespaces", "list"):
             return
         images, leases = self._listed("images", "list"), self._listed("leases", "list")
@@ -60,7 +60,7 @@ class Containerd:
         if leases:
             self._ctr("leases", "delete", "--sync", *leases)
         for blob in self._listed("content", "list"):
-            # The collector may have been quicker.
+            # containerd's garbage collector may already have removed it.
             with contextlib.suppress(ToolFailed):
                 self._ctr("content", "remove", blob)
         self._ctr("namespaces", "remove", self.namespace)
@@ -69,13 +69,13 @@ class Containerd:
         return self._ctr(*words, "--quiet").split()
 
     def _ctr(self, *words: str, timeout: float | None = _SECONDS) -> str:
-        # Not streamed: it draws progress bars.
+        # Output is not streamed to the log, because ctr draws progress bars.
         return run(["ctr", *words], package=PACKAGE, env=self.environment, timeout=timeout).stdout
 
 
 @contextlib.contextmanager
 def purged_afterwards(containerd: Containerd) -> Iterator[Containerd]:
-    """Purge the namespace when the block is left, whatever happened in it; a failing purge hides no other error."""
+    """Purge the namespace after the block, even if it raises; a failed purge only logs a warning."""
     try:
         yield containerd
     finally:
@@ -86,9 +86,9 @@ def purged_afterwards(containerd: Containerd) -> Iterator[Containerd]:
 
 
 def remove_recorded_namespace(record: str, env: Mapping[str, str] | None) -> str | None:
-    """Purge the namespace of a killed run, by its record; returns its name, None where nothing was to be purged."""
+    """Purge the namespace in the record of a killed run; return its name, or None if there was nothing to purge."""
     socket, _, name = record.strip().partition("\n")
-    # A containerd that is gone has taken its namespaces with it, or will be asked again when it is back.
+    # Without a socket, either containerd and its namespaces are gone, or a later call retries.
     if not name.startswith(PREFIX) or not Path(socket).exists():
         return None
     Containerd(Path(socket), name, dict(os.environ if env is None else env)).purge()

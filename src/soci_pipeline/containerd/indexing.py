@@ -1,7 +1,7 @@
-"""Indexing with containerd and the `soci` program, as the reference pipeline does it.
+"""Index with containerd and the `soci` program, as the reference pipeline does.
 
-Both tools push to the embedded registry on loopback, so that no credentials ever reach them; what they pushed is read
-back, and the same client as everywhere publishes it. The answer is that of the native indexer.
+Both tools push to the embedded registry on loopback, so that they never receive credentials. The pushed content is read
+back and published by the same client as with the native indexer, and the result has the same type.
 """
 
 import os
@@ -48,14 +48,14 @@ def index_with_containerd(
     socket: Path | str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Conversion:
-    """Index an image that import has made; the result is a new layout at ``destination``.
+    """Index an imported image; the result is a new layout at ``destination``.
 
-    v1 goes through containerd: ``ctr image import``, ``soci create``, then both push. v2 needs no containerd:
-    ``soci convert --standalone``. ``socket`` names containerd's, which is looked for otherwise (`find_socket`);
-    ``env`` is the environment in which the programs are found. A layer without a zTOC carries the reason.
+    v1 uses containerd: ``ctr image import``, ``soci create``, then a push by each. v2 does not need containerd:
+    ``soci convert --standalone``. ``socket`` is containerd's socket (default: `find_socket`); ``env`` is the
+    environment for finding and running the programs. The record of a layer without a zTOC contains the reason.
 
-    Raises `ToolMissing` for a missing or old program, `EngineUnavailable` where containerd does not answer, and
-    `ToolFailed`. Whatever the tools made in containerd or in soci's store is removed in any case.
+    Raises `ToolMissing` if a program is missing or too old, `EngineUnavailable` if containerd does not respond, and
+    `ToolFailed`. Everything that the tools created in containerd or in soci's store is removed, even on failure.
     """
     environment = dict(os.environ if env is None else env)
     with working_folder(destination.parent, purpose="containerd") as folder:
@@ -78,7 +78,7 @@ class _Run:
         namespace = f"{PREFIX}{uuid.uuid4().hex[:12]}"
         containerd = Containerd(find_socket(socket, env=env), namespace, env)
         containerd.check()
-        # For `reaper.reap`, in case this process is killed.
+        # `reaper.reap` reads this record to purge the namespace if this process is killed.
         (folder / CONTAINERD_RECORD).write_text(f"{containerd.socket}\n{namespace}\n")
         return cls(folder, containerd, options)
 
@@ -131,7 +131,7 @@ class _Run:
 
 
 def _fetched(client: RegistryClient, listed: Descriptor, result: Layout) -> tuple[Descriptor, ImageManifest]:
-    """Bring a SOCI index and its zTOCs from the embedded registry into the result, verified."""
+    """Download a SOCI index and its zTOCs from the embedded registry into the result, and verify them."""
     found, data = client.manifests.get(_REPOSITORY, listed.digest)
     manifest = parse_image_manifest(data, media_type=found.media_type)
     for blob in manifest.children:
@@ -141,5 +141,5 @@ def _fetched(client: RegistryClient, listed: Descriptor, result: Layout) -> tupl
 
 
 def _named(images: Sequence[SourceImage], references: Mapping[Digest, str]) -> list[Descriptor]:
-    """Each image under the name that containerd shall give it."""
+    """Return the descriptors, annotated with the names under which containerd imports the images."""
     return [image.descriptor.annotated(annotations={_NAME: references[image.descriptor.digest]}) for image in images]

@@ -1,8 +1,8 @@
-"""The `soci` program, kept from leaving anything on the machine.
+"""Run the `soci` program without leaving files on the machine.
 
-`soci create` keeps its zTOCs and its database in a fixed folder, with one lock for all. Releases that know ``--root``
-are given a folder of the run. For older ones the run's folder is mounted over the fixed one, in a mount namespace that
-only this one process sees.
+`soci create` stores its zTOCs and its database in a fixed folder with a single lock. Releases that support ``--root``
+use a folder of the run instead. For older releases the run's folder is mounted over the fixed one, in a private mount
+namespace of that process.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from soci_pipeline.tool_versions import Version, require_version
 PACKAGE = "soci-snapshotter"
 MINIMUM_SOCI = (0, 4, 0)
 MINIMUM_STANDALONE = (0, 14, 0)
-"""The first release with ``convert --standalone``."""
+"""The first release that supports ``convert --standalone``."""
 
 NOTHING_INDEXED = "no ztocs created"
-"""What `soci` says, with exit status 1, where every layer is below the limit."""
+"""Message of `soci` if every layer is smaller than the minimum; the exit status is 1."""
 
 _FIXED_STORE = Path("/var/lib/soci-snapshotter-grpc")
 _OURS = 0o710
@@ -35,7 +35,7 @@ _MOUNTED = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 
 @dataclass(frozen=True)
 class SociCommand:
-    """A `soci` whose version was checked. ``store`` is where everything goes that it keeps."""
+    """A `soci` program with a supported version. ``store`` is the folder for its files."""
 
     program: Path
     version: Version
@@ -44,7 +44,7 @@ class SociCommand:
     has_root_flag: bool
 
     def create(self, reference: str, platform: Platform, options: SociOptions) -> bool:
-        """Index an image of containerd (v1). False where no layer is large enough, which is no failure."""
+        """Index an image in containerd (v1); return False if no layer is large enough, which is not an error."""
         words = ["create", "--platform", str(platform), *_sizes(options), reference]
         try:
             output = self._with_store(words)
@@ -55,13 +55,13 @@ class SociCommand:
         return "-> ztoc" in output or NOTHING_INDEXED not in output
 
     def push(self, reference: str, platform: Platform) -> None:
-        """Push the SOCI index of an image, over plain HTTP, to a registry on this machine."""
+        """Push the SOCI index of an image over plain HTTP to a registry on this machine."""
         self._with_store(["push", "--plain-http", "--platform", str(platform), reference])
 
     def convert(self, source: Path, destination: Path, options: SociOptions) -> bool:
-        """Convert an OCI layout without containerd (v2). False, and no destination, where no layer is large enough."""
+        """Convert an OCI layout without containerd (v2); return False, without output, if no layer is large enough."""
         words = ["convert", "--standalone", "--format", "oci-dir", "--all-platforms", *_sizes(options)]
-        # zTOCs hold times in local time otherwise, and would differ from machine to machine.
+        # TZ: soci writes local times into zTOCs, so their digests would differ between machines.
         env = {**self.env, "TZ": "UTC", "TMPDIR": str(self.store)}
         try:
             run([self.program, *words, str(source), str(destination)], env=env, stream=True)
@@ -82,7 +82,7 @@ class SociCommand:
 
 
 def find_soci(env: Mapping[str, str], store: Path, *, minimum: Version = MINIMUM_SOCI) -> SociCommand:
-    """The `soci` on the PATH of ``env``; raises `ToolMissing` where there is none, or one below ``minimum``."""
+    """Find `soci` on the PATH of ``env``; raise `ToolMissing` if it is missing or older than ``minimum``."""
     program = find("soci", package=PACKAGE, env=env)
     printed = run([program, "--version"], env=env, timeout=_SECONDS).stdout
     why = "for `convert --standalone`" if minimum >= MINIMUM_STANDALONE else "to make a SOCI index"
@@ -98,10 +98,10 @@ def _sizes(options: SociOptions) -> list[str]:
 
 @contextlib.contextmanager
 def _mount_point(path: Path) -> Iterator[None]:
-    """An existing folder to mount over. One made by a run goes with the last run that uses it.
+    """Ensure that a mount point exists; the last run that uses it removes it if a run has created it.
 
-    Runs share a lock on the parent folder; removing asks for it alone, since removing a folder unmounts what others
-    have mounted over it. The mode of the folder tells that a run has made it.
+    Runs hold a shared lock on the parent folder. Removal requires an exclusive lock, because removing the folder would
+    also unmount it for other runs. A folder created by a run is recognised by its mode.
     """
     parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

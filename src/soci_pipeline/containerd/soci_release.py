@@ -1,6 +1,6 @@
-"""A release of soci for workers that have none: fetched, checked, and kept for the next run.
+"""Download a release of soci for workers without it, verify it, and cache it for later runs.
 
-The archive is compared with its sha256 before anything in it is read, and only the program is taken out of it.
+The sha256 of the archive is verified before its content is read, and only the program is extracted.
 """
 
 import os
@@ -29,7 +29,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def release_address(version: str, platform: Platform, *, base_url: str = DEFAULT_BASE_URL) -> str:
-    """Where the release of a version lies: ``BASE/vVERSION/soci-snapshotter-VERSION-linux-ARCH.tar.gz``."""
+    """Return the URL of a release: ``BASE/vVERSION/soci-snapshotter-VERSION-linux-ARCH.tar.gz``.
+
+    Raises `InvalidInput` for an invalid version or URL, or a platform other than Linux.
+    """
     match = _VERSION.match(version)
     if match is None:
         raise InvalidInput(f"not a version of soci: {version[:50]!r}", advice="Write it as 0.15.0.")
@@ -44,15 +47,16 @@ def release_address(version: str, platform: Platform, *, base_url: str = DEFAULT
 def ensure_soci(
     version: str, *, sha256: str, cache: Path, platform: Platform | None = None, base_url: str | None = None
 ) -> Path:
-    """The program `soci` of a release; fetched once into the folder ``cache``, which several processes may share.
+    """Return the program `soci` of a release, downloading it into ``cache``, which several processes may share.
 
-    ``sha256`` is the archive's, in hex. Raises `ToolMissing` where it cannot be fetched, `DamagedContent` where it is
-    another archive, `HostileArchive` where the program in it is not a plain file.
+    ``sha256`` is that of the archive, in hex. Raises `ToolMissing` if the download fails, `DamagedContent` if the
+    archive does not match or cannot be read, and `HostileArchive` if the program in it is too large or not a regular
+    file.
     """
     if not _SHA256.match(sha256):
         raise InvalidInput("the sha256 of the soci release is not 64 lower-case hex digits")
     address = release_address(version, platform or Platform.native(), base_url=base_url or DEFAULT_BASE_URL)
-    # Named by content, so that another archive of the same version is never taken for this one.
+    # The sha256 is the cache key, so that a different archive of the same version is not used.
     program = cache / f"soci-{sha256}" / _PROGRAM
     if program.is_file() and os.access(program, os.X_OK):
         return program
@@ -71,9 +75,9 @@ def ensure_soci(
 def environment_with_soci(
     env: Mapping[str, str], *, version: str | None, sha256: str | None, cache: Path, base_url: str | None = None
 ) -> dict[str, str]:
-    """An environment whose PATH has a `soci`: as it is where it has one, else with the release of ``version``.
+    """Return the environment with `soci` on the PATH, adding the release of ``version`` if `soci` is missing.
 
-    Without a version or a sha256 the environment stays as it is, and `find_soci` says later what is missing.
+    Without a version or a sha256 the environment is returned unchanged, and `find_soci` reports the missing program.
     """
     if shutil.which(_PROGRAM, path=env.get("PATH", os.defpath)) or not version or not sha256:
         return dict(env)
@@ -94,7 +98,7 @@ def _fetch(address: str, target: Path, sha256: str) -> None:
 
 
 def _unpack(archive: Path, target: Path) -> Path:
-    """Take the one program out; everything else in the archive is passed over."""
+    """Extract only the program `soci`; ignore everything else in the archive."""
     try:
         with tarfile.open(archive, "r:gz") as source:
             for member in source:

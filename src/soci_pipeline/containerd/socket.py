@@ -1,4 +1,4 @@
-"""Where containerd listens: as it is told, at its usual place, or under the Docker engine."""
+"""Find containerd's socket: as configured, at a default path, or next to the Docker engine's socket."""
 
 import os
 import socket as sockets
@@ -12,9 +12,9 @@ USUAL = (
     Path("/run/docker/containerd/containerd.sock"),
     Path("/var/run/docker/containerd/containerd.sock"),
 )
-"""containerd's own place, and the one below the Docker engine's default exec root.
+"""Default paths: containerd's own, and those below the Docker engine's default exec root.
 
-The engine, too, takes the first where there is one, and starts a containerd of its own only elsewhere.
+The engine also prefers the first if it exists, and otherwise starts its own containerd.
 """
 
 _ADVICE = "Start containerd or the Docker engine, set CONTAINERD_ADDRESS, or choose the toolchain `native`."
@@ -23,11 +23,11 @@ _ADVICE = "Start containerd or the Docker engine, set CONTAINERD_ADDRESS, or cho
 def find_socket(
     address: str | Path | None = None, *, env: Mapping[str, str] | None = None, usual: Iterable[Path] | None = None
 ) -> Path:
-    """The socket of a containerd that answers.
+    """Return the socket of a containerd that accepts connections.
 
-    Looked for in this order: ``address``, ``CONTAINERD_ADDRESS``, the ``usual`` places (`USUAL`), and below the exec
-    root of the Docker engine that ``DOCKER_HOST`` names. What is named and does not answer is an error, never passed
-    over. Raises `EngineUnavailable`.
+    Search order: ``address``, ``CONTAINERD_ADDRESS``, the ``usual`` paths (default: `USUAL`), and the exec root of the
+    Docker engine in ``DOCKER_HOST``. If ``address`` or ``CONTAINERD_ADDRESS`` is set, no other path is tried. Raises
+    `EngineUnavailable` if no connection succeeds.
     """
     env = os.environ if env is None else env
     named = str(address) if address is not None else env.get("CONTAINERD_ADDRESS")
@@ -47,7 +47,7 @@ def find_socket(
 
 
 def _beside_docker(docker_host: str) -> list[Path]:
-    """A private engine's exec root is commonly a folder ``exec`` beside its socket, or the socket's own folder."""
+    """Return likely sockets: an engine's exec root is often ``exec`` next to its socket, or the socket's folder."""
     if not docker_host.startswith("unix://"):
         return []
     folder = Path(docker_host.removeprefix("unix://")).parent

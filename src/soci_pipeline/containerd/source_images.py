@@ -1,4 +1,4 @@
-"""What an imported layout holds, as the programs of this toolchain need it, and the records of what they made."""
+"""Read the images of an imported layout for the containerd toolchain, and build the records of its results."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from soci_pipeline.soci.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image; its descriptor carries the platform that its config says."""
+    """One image; its descriptor contains the platform of its config."""
 
     descriptor: Descriptor
     manifest: ImageManifest
@@ -27,7 +27,7 @@ class SourceImage:
 
 
 def source_images(layout: Layout) -> tuple[tuple[SourceImage, ...], tuple[Descriptor, ...]]:
-    """The images of a layout, and the attestations beside them."""
+    """Return the images and the attestations of a layout; raise `InvalidInput` if it has no image."""
     root = layout.root()
     document = layout.read_document(root)
     listed = document.manifests if isinstance(document, ImageIndex) else (root,)
@@ -38,7 +38,7 @@ def source_images(layout: Layout) -> tuple[tuple[SourceImage, ...], tuple[Descri
 
 
 def images_of(layout: Layout, listed: Iterable[Descriptor]) -> tuple[SourceImage, ...]:
-    """The images among the children of an image index; what else it lists is passed over."""
+    """Return the images among the entries of an image index; ignore all other entries."""
     images: list[SourceImage] = []
     for item in listed:
         if item.media_type not in IMAGE_MANIFESTS or is_attestation(item):
@@ -51,7 +51,7 @@ def images_of(layout: Layout, listed: Iterable[Descriptor]) -> tuple[SourceImage
 
 
 def take_over(source: Layout, parts: Iterable[Descriptor], target: Layout) -> None:
-    """Bring whole graphs from one layout to another; a layer that registries do not hold may be in neither."""
+    """Copy the complete graphs below ``parts`` to ``target``; foreign layers may be missing."""
     for part in parts:
         for node in source.walk(part):
             if source.has(node) or not node.may_be_elsewhere:
@@ -59,20 +59,20 @@ def take_over(source: Layout, parts: Iterable[Descriptor], target: Layout) -> No
 
 
 def attestations_of(image: SourceImage, attestations: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-    """The attestations that name an image."""
+    """Return the attestations that refer to an image."""
     digest = str(image.descriptor.digest)
     return tuple(item for item in attestations if item.annotations.get(REFERENCE_DIGEST) == digest)
 
 
 def index_of(images: Sequence[Descriptor], others: Sequence[Descriptor]) -> ImageIndex:
-    """The image index of a result: images, then what belongs to them."""
+    """Build the image index of a result: the images, then other manifests such as attestations."""
     return ImageIndex(manifests=(*images, *others))
 
 
 def layer_records(
     layout: Layout, layers: Sequence[Descriptor], ztocs: Mapping[Digest, Digest], options: SociOptions
 ) -> tuple[LayerRecord, ...]:
-    """One record a layer of an image in ``layout``, with its zTOC or the reason for having none."""
+    """Return one record for each layer of an image in ``layout``, with its zTOC or the reason why it has none."""
     return tuple(
         LayerRecord(
             digest=layer.digest,
@@ -86,13 +86,16 @@ def layer_records(
 
 
 def ztocs_by_layer(soci_index: ImageManifest) -> dict[Digest, Digest]:
-    """The zTOC of each layer that a SOCI index names."""
+    """Return the zTOC of each layer in a SOCI index."""
     annotated = [layer for layer in soci_index.layers if IMAGE_LAYER_DIGEST in layer.annotations]
     return {Digest(layer.annotations[IMAGE_LAYER_DIGEST]): layer.digest for layer in annotated}
 
 
 def _reason(layout: Layout, layer: Descriptor, options: SociOptions) -> Reason:
-    """Why the programs left a layer out; they say so in words only, and their rules are few."""
+    """Determine why the programs skipped a layer, since they report it only in log messages.
+
+    Raises `ToolFailed` if the reason is unknown.
+    """
     reason = reason_in(layout, layer, options.min_layer_size)
     if reason is not None:
         return reason

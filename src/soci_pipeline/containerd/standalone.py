@@ -1,4 +1,4 @@
-"""v2 with the reference's own converter: ``soci convert --standalone`` on a layout, without containerd."""
+"""Index v2 with the reference's converter, ``soci convert --standalone``, which needs no containerd."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -30,9 +30,10 @@ from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOp
 def convert_standalone(
     layout: Layout, destination: Path, *, options: SociOptions, env: Mapping[str, str], folder: Path
 ) -> Conversion:
-    """Convert; the result is verified into a layout at ``destination``. ``folder`` takes what the program makes.
+    """Convert a layout and copy the verified result to a layout at ``destination``; ``folder`` is for temporary files.
 
-    The program sees the images alone: it would strip what ties attestations to them, so those follow afterwards.
+    The program receives only the images. It would remove the annotations that link attestations to them, so
+    attestations are updated and added afterwards.
     """
     images, attestations = source_images(layout)
     soci = find_soci(env, folder / "store", minimum=MINIMUM_STANDALONE)
@@ -63,7 +64,7 @@ def _images_alone(images: Sequence[SourceImage], layout: Layout, path: Path) -> 
 
 
 def _verify_into(made: Layout, result: Layout, source: Layout) -> None:
-    """Take over what was verified at import, and hash the rest, which the program has written."""
+    """Copy blobs that were verified at import, and verify those that the program has written."""
     for node in made.walk(made.root()):
         if source.has(node):
             result.take_over(source, node)
@@ -73,7 +74,7 @@ def _verify_into(made: Layout, result: Layout, source: Layout) -> None:
 
 
 def _renamed(before: Sequence[SourceImage], after: Sequence[SourceImage]) -> dict[Digest, Descriptor]:
-    """The new descriptor of each image: conversion changes no config."""
+    """Map digests of changed images to their new descriptors, matching by config, which conversion does not change."""
     configs = {image.manifest.config.digest: image.descriptor for image in after}
     found = {image.descriptor.digest: configs.get(image.manifest.config.digest) for image in before}
     return {old: new for old, new in found.items() if new is not None and new.digest != old}
@@ -86,7 +87,7 @@ def _finished(
     indexes: Sequence[Descriptor],
     options: SociOptions,
 ) -> Conversion:
-    """The records, and the image index over all: images, attestations, SOCI indexes."""
+    """Build the records, and write the image index with images, attestations and SOCI indexes."""
     records = []
     for image in images:
         soci_index = _soci_index_of(image, indexes)
@@ -106,7 +107,7 @@ def _finished(
 
 
 def _soci_index_of(image: SourceImage, indexes: Sequence[Descriptor]) -> Descriptor | None:
-    """The SOCI index that an image names; images that share every layer share its digest, so each has its own entry."""
+    """Return the entry of an image's SOCI index. Images with the same layers share its digest, but not its entry."""
     named = image.manifest.annotations.get(SOCI_INDEX_DIGEST)
     entries = [each for each in indexes if each.digest == named]
     own = [each for each in entries if each.annotations.get(IMAGE_MANIFEST_DIGEST) == image.descriptor.digest]

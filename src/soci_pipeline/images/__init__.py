@@ -1,1 +1,1 @@
-"""Images that are in a registry, read as a graph, with what is wrong with them and the zTOCs that they have."""
+"""Read images in a registry as a graph, with findings about faults and their existing zTOCs."""

@@ -1,4 +1,4 @@
-"""A blob in a registry as a file that is read once, from its beginning to its end; nothing of it is kept."""
+"""Stream a blob from a registry as a sequential file, without storing it."""
 
 import contextlib
 import io
@@ -9,9 +9,9 @@ from soci_pipeline.registry.client import RegistryClient
 
 
 class BlobReader(io.RawIOBase):
-    """Reads pieces as they come; ``also`` gets each of them first.
+    """Reads chunks from an iterator; each is passed to ``also`` first.
 
-    The stream's own check of the digest happens when its end is reached.
+    The iterator verifies the digest when it reaches the end.
     """
 
     def __init__(self, pieces: Iterator[bytes], also: Callable[[bytes], None] | None = None) -> None:
@@ -36,7 +36,7 @@ class BlobReader(io.RawIOBase):
         return size
 
     def drain(self) -> None:
-        """Read what is left, so that the digest of the whole is checked."""
+        """Read the rest of the blob, so that its digest is verified."""
         self._left = memoryview(b"")
         while self._next() is not None:
             pass
@@ -54,6 +54,6 @@ class BlobReader(io.RawIOBase):
 def open_blob(
     client: RegistryClient, repository: str, descriptor: Descriptor, *, also: Callable[[bytes], None] | None = None
 ) -> Iterator[BlobReader]:
-    """The blob, while the block runs; raises `ContentMismatch` when its end is reached and it was not that blob."""
+    """Open a blob for the duration of the block; raise `ContentMismatch` at its end if the digest does not match."""
     with client.blobs.stream(repository, descriptor) as pieces:
         yield BlobReader(pieces, also)

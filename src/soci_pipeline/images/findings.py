@@ -1,4 +1,4 @@
-"""What the gate finds: every fault with its place, instead of the first one as an exception."""
+"""Collect the findings of verification: all faults with their locations, instead of raising the first."""
 
 import contextlib
 import threading
@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict
 from soci_pipeline.errors import DamagedContent, InvalidInput, LayerNotIndexable, SociPipelineError
 from soci_pipeline.registry.errors import BlobUnknown, BrokenAnswer, ManifestUnknown
 
-# What says that the published content is wrong. Anything else (no route, no permission) says nothing of it and rises.
+# Errors that mean that the published content is wrong. Others, such as network or permission errors, are raised.
 _FAULTS = (BlobUnknown, BrokenAnswer, DamagedContent, InvalidInput, LayerNotIndexable, ManifestUnknown)
 
 
 class Finding(BaseModel):
-    """One fault: where it is (a platform, a digest, a path in a layer) and what is wrong there."""
+    """One fault: its location (a platform, a digest, a path in a layer) and its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,7 +26,7 @@ class Finding(BaseModel):
 
 
 class Findings:
-    """Gathers findings and counts what was checked, from several threads."""
+    """Collects findings and counts checks; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,18 +34,18 @@ class Findings:
         self._checked: dict[str, int] = {}
 
     def add(self, where: str, what: str) -> None:
-        """Note a fault; the same one twice counts once."""
+        """Add a fault; duplicates are ignored."""
         with self._lock:
             self._found[Finding(where=where, what=what)] = None
 
     def count(self, kind: str, number: int = 1) -> None:
-        """Note that something was checked, whatever came of it."""
+        """Count checks of a kind, whatever their result."""
         with self._lock:
             self._checked[kind] = self._checked.get(kind, 0) + number
 
     @contextlib.contextmanager
     def catching(self, where: str) -> Iterator[None]:
-        """Turn an error that speaks of the content into a finding; every other error rises."""
+        """Turn an error about the content into a finding; propagate all other errors."""
         try:
             yield
         except SociPipelineError as error:
@@ -55,12 +55,12 @@ class Findings:
 
     @property
     def found(self) -> tuple[Finding, ...]:
-        """All findings, by place."""
+        """All findings, sorted by location."""
         with self._lock:
             return tuple(sorted(self._found, key=lambda each: (each.where, each.what)))
 
     @property
     def checked(self) -> dict[str, int]:
-        """How many of each kind were checked."""
+        """The number of checks of each kind."""
         with self._lock:
             return dict(sorted(self._checked.items()))

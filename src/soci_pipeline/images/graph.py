@@ -1,6 +1,7 @@
-"""What stands under a reference in a registry: its images, each with its config, SOCI indexes and attestations.
+"""Read the images under a reference in a registry, each with its config, SOCI indexes and attestations.
 
-Reading goes on past a fault, and notes it, so that the gate can name all of them. No layer and no zTOC is read here.
+Reading continues after a fault and records it, so that verification can report all of them. Layers and zTOCs are not
+read here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +38,7 @@ _ARTIFACT_CONFIGS = frozenset({OCI_EMPTY, SOCI_INDEX_V1, SOCI_INDEX_V2})
 
 @dataclass(frozen=True, slots=True)
 class SociIndexNode:
-    """A SOCI index; ``descriptor`` is the image index's entry for v2, the referrer for v1."""
+    """A SOCI index; ``descriptor`` is the entry of the image index for v2, the referrer for v1."""
 
     descriptor: Descriptor
     manifest: ImageManifest
@@ -46,7 +47,7 @@ class SociIndexNode:
 
 @dataclass(frozen=True, slots=True)
 class ImageNode:
-    """One image; ``platform`` is its config's. ``descriptor`` is as it is listed, ``data`` the manifest's own bytes."""
+    """One image: its ``descriptor`` as listed, the manifest's bytes in ``data``, and the ``platform`` of its config."""
 
     descriptor: Descriptor
     data: bytes
@@ -58,16 +59,16 @@ class ImageNode:
 
     @property
     def where(self) -> str:
-        """The image in findings."""
+        """The location of the image in findings."""
         return f"{self.platform} {self.descriptor.digest}"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageGraph:
-    """The manifest under a reference, with its bytes, and the images that were readable.
+    """The manifest under a reference, with its bytes, and the images that could be read.
 
-    ``artifacts`` are the manifests of the index that are neither images nor SOCI indexes, by digest: attestations, and
-    what else lies next to the images.
+    ``artifacts`` are the manifests in the index that are neither images nor SOCI indexes, by digest, such as
+    attestations.
     """
 
     root: Descriptor
@@ -78,26 +79,26 @@ class ImageGraph:
 
     @property
     def index(self) -> ImageIndex | None:
-        """The image index, or None where the reference is one image."""
+        """The image index, or None if the reference is a single image."""
         return self.document if isinstance(self.document, ImageIndex) else None
 
 
 def is_soci_index(entry: Descriptor) -> bool:
-    """Whether an index's entry is a v2 SOCI index; some copying tools drop the artifact type and keep annotations."""
+    """Return whether an index entry is a v2 SOCI index; some copy tools drop the artifact type but keep annotations."""
     return entry.artifact_type == SOCI_INDEX_V2 or IMAGE_MANIFEST_DIGEST in entry.annotations
 
 
 def is_image(entry: Descriptor) -> bool:
-    """Whether an index's entry is an image for some platform."""
+    """Return whether an index entry is an image, according to its descriptor."""
     if entry.media_type not in IMAGE_MANIFESTS or entry.artifact_type or is_attestation(entry) or is_soci_index(entry):
         return False
     return entry.platform is None or not entry.platform.is_unknown
 
 
 def read_graph(client: RegistryClient, repository: str, reference: str | Digest, findings: Findings) -> ImageGraph:
-    """Read an image index, or one image, and everything small below it.
+    """Read an image index or a single image, with all documents below it but no layers or zTOCs.
 
-    Raises `ManifestUnknown` where the reference itself is not there, and `InvalidInput` where it is no image.
+    Raises `ManifestUnknown` if the reference does not exist, and `InvalidInput` if it is not an image.
     """
     root, data = client.manifests.get(repository, reference)
     document = parse(data, media_type=root.media_type)
@@ -117,12 +118,12 @@ def read_graph(client: RegistryClient, repository: str, reference: str | Digest,
 
 
 def is_artifact(manifest: ImageManifest) -> bool:
-    """Whether a manifest is something else than an image, such as a SOCI index."""
+    """Return whether a manifest is an artifact, such as a SOCI index, and not an image."""
     return bool(manifest.artifact_type) or manifest.config.media_type in _ARTIFACT_CONFIGS
 
 
 def _is_artifact_in_index(entry: Descriptor, manifest: ImageManifest) -> bool:
-    """As `is_artifact`; an entry without a platform and with a config of its own type (a Helm chart) is one too."""
+    """Like `is_artifact`, but also true for an entry without a platform and with another config type (a Helm chart)."""
     return is_artifact(manifest) or (entry.platform is None and manifest.config.media_type not in _IMAGE_CONFIGS)
 
 
@@ -137,7 +138,7 @@ class _Reader:
         self.artifacts: dict[Digest, ImageManifest] = {}
 
     def check_others(self) -> None:
-        """Read what is neither an image nor an image's SOCI index, for its digest's sake."""
+        """Read the entries that are neither images nor SOCI indexes, to verify their digests."""
         for entry in self._entries:
             if not is_image(entry) and not is_soci_index(entry):
                 with self._findings.catching(f"manifest {entry.digest}"):
@@ -148,11 +149,11 @@ class _Reader:
                         self._findings.count("nested_indexes_unread")
 
     def image(self, entry: Descriptor) -> ImageNode | None:
-        """One image of the index; None for an artifact, and, with a finding, for what cannot be read."""
+        """Read one image of the index; return None for an artifact, or with a finding if it cannot be read."""
         with self._findings.catching(f"{entry.platform or 'image'} {entry.digest}"):
             data = self._manifest(entry)
             manifest = parse_image_manifest(data, media_type=entry.media_type)
-            # The entry need not say what its manifest is.
+            # The type may only be stated in the manifest, not in the entry.
             if _is_artifact_in_index(entry, manifest):
                 self.artifacts[entry.digest] = manifest
                 return None
@@ -160,7 +161,7 @@ class _Reader:
         return None
 
     def image_of(self, entry: Descriptor, data: bytes, manifest: ImageManifest) -> ImageNode | None:
-        """As `image`, where the manifest is read already."""
+        """Like `image`, for a manifest that has already been read."""
         with self._findings.catching(f"{entry.platform or 'image'} {entry.digest} config {manifest.config.digest}"):
             config = self._client.blobs.read(self._repository, manifest.config)
             platform = platform_of_config(config)
@@ -181,7 +182,7 @@ class _Reader:
         return None
 
     def _soci_indexes(self, entry: Descriptor, manifest: ImageManifest, where: str) -> tuple[SociIndexNode, ...]:
-        """The v2 index that the manifest names, as the snapshotter finds it; else the v1 indexes that refer to it."""
+        """Return the v2 index in the manifest's annotation, as the snapshotter does, otherwise the v1 referrers."""
         named = manifest.annotations.get(SOCI_INDEX_DIGEST)
         descriptors: tuple[Descriptor, ...] = ()
         if named is None:
@@ -194,7 +195,7 @@ class _Reader:
         return tuple(each for each in found if each)
 
     def _named(self, digest: Digest, image: Digest) -> Descriptor:
-        """The entry of a SOCI index; images that share every layer share its digest, and each has its own entry."""
+        """Return an image's SOCI index entry. Images with the same layers share its digest, but not the entry."""
         listed = [each for each in self._entries if each.digest == digest and is_soci_index(each)]
         own = [each for each in listed if each.annotations.get(IMAGE_MANIFEST_DIGEST) == image]
         if listed:

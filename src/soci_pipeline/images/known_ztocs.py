@@ -1,4 +1,4 @@
-"""The zTOCs that SOCI indexes of a repository name for its layers, and the layers that cannot have one."""
+"""Collect the zTOCs in the SOCI indexes of a repository by layer, and the layers that cannot have one."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from soci_pipeline.soci.index.records import IndexVersion
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What SOCI indexes of a repository say for one span size: zTOCs by layer, and layers that cannot have one."""
+    """The zTOCs by layer in SOCI indexes of a repository for one span size, and the layers that cannot have one."""
 
     ztocs: Mapping[Digest, Descriptor]
     left_out: frozenset[Digest] = frozenset()
 
     @classmethod
     def of(cls, graph: ImageGraph, span_size: int) -> Self:
-        """What the images of a graph know, by indexes of either version."""
+        """Collect from the images of a graph, with SOCI indexes of either version."""
         ztocs: dict[Digest, Descriptor] = {}
         left_out: set[Digest] = set()
         for image in graph.images:
@@ -44,7 +44,7 @@ def _left_out(image: ImageNode, own: Mapping[Digest, Descriptor]) -> set[Digest]
 def listed(
     image: ImageNode, span_size: int, *, versions: Iterable[IndexVersion] = tuple(IndexVersion)
 ) -> dict[Digest, Descriptor]:
-    """The zTOCs of an image's layers by its own indexes of these versions, for one span size."""
+    """Return the zTOCs of an image's layers for one span size, from its SOCI indexes of the given versions."""
     layers = {str(layer.digest): layer.digest for layer in image.manifest.layers}
     wanted = set(versions)
     return {

@@ -1,4 +1,4 @@
-"""Parameters that several flows on images of a registry have."""
+"""Parameters shared by flows that work on images in a registry."""
 
 from typing import Annotated
 
@@ -17,4 +17,4 @@ ExistingReference = Annotated[ImageReference, AfterValidator(_has_a_target)]
 """An image with a tag or a digest."""
 
 EXAMPLE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web"
-"""A repository, for the examples in forms."""
+"""Example repository for forms."""

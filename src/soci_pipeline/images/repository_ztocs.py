@@ -1,9 +1,9 @@
-"""zTOCs that an image published before has already, so that unchanged layers cost nothing on a fresh worker either.
+"""Reuse zTOCs of an image published earlier, so that a worker with an empty cache need not index unchanged layers.
 
-The image under a tag of the same repository is read once, when the first layer is looked up. It is an offer, not a
-condition: a tag that is missing, an index that cannot be read or a blob that is gone only means that the zTOC is built.
-A registry that is out of reach, or refuses the login, is not passed over: the push goes to the same repository.
-What comes from here is checked by the indexer before it is used, and is not kept in the worker's own cache.
+The image under a tag of the same repository is read once, at the first cache miss. Reuse is optional: if the tag is
+missing, an index cannot be read or a blob is gone, the zTOC is built. But if the registry is unreachable or denies
+access, the error is raised, since the push to the same repository would fail too. The indexer validates reused zTOCs
+before it uses them; they are not stored in the worker's cache.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from soci_pipeline.soci.ztoc.store import ZtocStore
 
 
 class RepositoryZtocs:
-    """A `ZtocStore` that asks ``cache`` first and then the image under ``tag``; new zTOCs go to ``cache`` alone."""
+    """A `ZtocStore` that reads ``cache`` first and then the image under ``tag``; new zTOCs are stored in ``cache``."""
 
     def __init__(self, client: RegistryClient, repository: str, tag: str, *, cache: ZtocStore) -> None:
         self._client = client
@@ -35,7 +35,7 @@ class RepositoryZtocs:
         self._known: dict[int, Known] = {}
 
     def get(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str) -> bytes | None:
-        """The zTOC of a layer, None where neither the cache nor the published image has it."""
+        """Return the zTOC of a layer, or None if neither the cache nor the published image has it."""
         found = self._cache.get(layer_digest, media_type, span_size, build_tool)
         if found is not None:
             return found
@@ -49,7 +49,7 @@ class RepositoryZtocs:
         return None
 
     def put(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str, data: bytes) -> None:
-        """Keep a zTOC on this worker; the push brings it to the repository."""
+        """Store a zTOC in the worker's cache; the push uploads it to the repository."""
         self._cache.put(layer_digest, media_type, span_size, build_tool, data)
 
     def _published(self, span_size: int) -> Known:
@@ -62,10 +62,10 @@ class RepositoryZtocs:
 
 
 def known_under(client: RegistryClient, repository: str, tag: str, span_size: int, *, level: int) -> Known:
-    """What the image under a tag knows for a span size, nothing where it cannot be read; that is logged at ``level``.
+    """Return the zTOCs of the image under a tag for a span size; if that fails, log at ``level`` and return none.
 
-    Raises `RegistryUnreachable` and `AccessRefused`: whatever comes after needs the same repository, and would only
-    fail once the layers were fetched and indexed for nothing.
+    Raises `RegistryUnreachable` and `AccessRefused`: later steps need the same repository and would only fail after the
+    layers have been fetched and indexed.
     """
     with _as_an_offer(level, "nothing is reused from the tag %s of %s", tag, repository):
         return Known.of(read_graph(client, repository, tag, Findings()), span_size)

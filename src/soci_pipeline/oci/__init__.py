@@ -1,1 +1,1 @@
-"""Values of the OCI image specification and the on-disk layout. No network, no engine."""
+"""Types of the OCI image specification and the on-disk layout. Uses neither the network nor a container engine."""

@@ -1,4 +1,4 @@
-"""Writes one blob of an OCI image layout: a temporary file in the same file system, verified, then renamed."""
+"""Write one blob of an OCI image layout: to a temporary file in the same file system, verified, then renamed."""
 
 import hashlib
 import os
@@ -14,15 +14,14 @@ from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.layout_files import blob_place
 
 INCOMING = ".incoming"
-"""The folder of a layout that has the blobs which are being written."""
+"""Name of the folder in a layout that holds blobs while they are written."""
 
 
 class BlobWriter:
-    """Takes the bytes of one blob and puts it in place when the ``with`` block ends well; else nothing is left.
+    """Writer for one blob, stored when the ``with`` block succeeds and deleted when it raises.
 
-    ``expected`` and ``size`` are checked where they are given: a difference raises `DamagedContent`, and bytes past
-    ``size`` are refused at once. A full disk raises `DiskFull`. ``on_stored`` gets the digest and the status of the
-    file.
+    Raises `DamagedContent` if the content differs from ``expected`` or ``size``, at the first byte beyond ``size``, and
+    `DiskFull` on a full disk. ``on_stored`` receives the digest and the stat result of the file.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class BlobWriter:
         self.digest: Digest | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append some bytes."""
+        """Append bytes; raise `DamagedContent` if the blob becomes longer than its size."""
         self._written += len(data)
         if self._size is not None and self._written > self._size:
             raise DamagedContent(f"{self._expected or 'a blob'} is longer than the {self._size} bytes it should have")
@@ -64,7 +63,7 @@ class BlobWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # Some file systems report a write that failed as late as here.
+            # Some file systems report a failed write only on close.
             with full_disk_reported(self._layout):
                 self._file.close()
                 if kind is None:
@@ -78,7 +77,7 @@ class BlobWriter:
             raise DamagedContent(f"{self._expected or digest} has {self._written} bytes, not {self._size}")
         if self._expected is not None and digest != self._expected:
             raise DamagedContent(f"content of {self._expected} hashes to {digest}")
-        # Read-only, so that nothing writes through a hard link by mistake.
+        # Read-only, to prevent accidental writes through a hard link.
         self._path.chmod(0o444)
         self._on_stored(digest, self._path.stat())
         place = self._layout.joinpath(*blob_place(digest))
@@ -88,5 +87,5 @@ class BlobWriter:
 
     @property
     def written(self) -> int:
-        """Bytes taken so far."""
+        """Number of bytes written so far."""
         return self._written

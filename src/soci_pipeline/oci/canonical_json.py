@@ -1,8 +1,8 @@
-"""JSON exactly as Go's encoder writes it, since the digests of manifests depend on every byte.
+"""JSON exactly as Go's encoder writes it, because the digests of manifests depend on every byte.
 
-Go's ``encoding/json`` writes compactly, keeps struct order, sorts the keys of maps, and escapes ``<``, ``>``, ``&``,
-U+2028 and U+2029 (https://pkg.go.dev/encoding/json#Marshal). Half a surrogate pair, which JSON can spell and no text
-can hold, is U+FFFD to it.
+Go's ``encoding/json`` writes compact JSON, keeps struct order, sorts the keys of maps, and escapes ``<``, ``>``, ``&``,
+U+2028 and U+2029 (https://pkg.go.dev/encoding/json#Marshal). It replaces lone surrogates, which JSON can escape but
+UTF-8 cannot encode, with U+FFFD.
 """
 
 import json
@@ -22,11 +22,11 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
-    """Compact JSON without a final newline; key order is the mapping's own."""
+    """Encode as compact JSON in the mapping's key order, without a final newline."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return _HALF_PAIR.sub("\ufffd", text.translate(_TABLE)).encode()
 
 
 def sorted_map(values: Mapping[str, str]) -> dict[str, str]:
-    """A string map in the order in which Go writes it: by the keys' UTF-8 bytes."""
+    """Return a string map sorted as Go writes it: by the UTF-8 bytes of the keys."""
     return dict(sorted(values.items(), key=lambda item: item[0].encode(errors="surrogatepass")))

@@ -1,4 +1,4 @@
-"""Descriptors: what points at a blob or manifest (image-spec, descriptor.md)."""
+"""Descriptors, which refer to a blob or manifest (image-spec, descriptor.md)."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -13,7 +13,7 @@ from soci_pipeline.oci.platform import Platform
 
 
 class Descriptor(BaseModel):
-    """A media type, a digest and a size in bytes, with annotations and a platform where they are given."""
+    """A media type, a digest and a size in bytes, with optional fields such as annotations and a platform."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,7 +28,7 @@ class Descriptor(BaseModel):
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """Read a descriptor object; raises `InvalidInput` where a field is missing or of another shape."""
+        """Parse a descriptor object; raise `InvalidInput` if a field is missing or invalid."""
         if not isinstance(value, Mapping):
             raise InvalidInput(f"not a descriptor: {str(value)[:200]}")
         try:
@@ -47,7 +47,7 @@ class Descriptor(BaseModel):
             raise InvalidInput(f"not a descriptor ({error!s:.200}): {str(value)[:200]}") from error
 
     def to_json(self) -> dict[str, Any]:
-        """The object in the key order of image-spec's Go type; empty fields are left out."""
+        """Return the JSON object in the key order of image-spec's Go type, without empty fields."""
         fields: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
         if self.urls:
             fields["urls"] = list(self.urls)
@@ -62,15 +62,15 @@ class Descriptor(BaseModel):
         return fields
 
     def annotated(self, **changes: Any) -> Self:
-        """A copy with some fields replaced."""
+        """Return a copy with some fields replaced."""
         return self.model_copy(update=changes)
 
     @property
     def may_be_elsewhere(self) -> bool:
-        """Whether registries and layouts may do without it: it has addresses of its own, or is not distributed."""
+        """Whether the blob may be absent from registries and layouts: it has ``urls`` or is a foreign layer."""
         return bool(self.urls) or is_foreign_layer(self.media_type)
 
     @property
     def plain(self) -> "Descriptor":
-        """Media type, digest and size alone, as `subject` wants it."""
+        """A descriptor with only media type, digest and size, for example for `subject`."""
         return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)

@@ -1,4 +1,4 @@
-"""Content digests, as the OCI image specification writes them (descriptor.md, "Digests")."""
+"""Content digests in the format of the OCI image specification (descriptor.md, "Digests")."""
 
 import hashlib
 import re
@@ -16,10 +16,10 @@ SHA256 = "sha256"
 
 
 class Digest(str):
-    """A validated digest: sha256 or sha512 in hex. It is a string, so it serves as a key, in JSON and in paths.
+    """A validated sha256 or sha512 digest in hex. Being a string, it works as a dict key, in JSON and in paths.
 
-    Raises `InvalidInput` for anything else. What this library makes has sha256 digests, and so has everything that SOCI
-    points at; sha512 is what a registry may be asked for besides (descriptor.md, "Registered Algorithms").
+    Raises `InvalidInput` for any other string. Everything that this library writes and that SOCI refers to has sha256
+    digests; sha512 is supported for other content of a registry (descriptor.md, "Registered Algorithms").
     """
 
     __slots__ = ()
@@ -34,12 +34,12 @@ class Digest(str):
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview, algorithm: str = SHA256) -> Self:
-        """The digest of some bytes."""
+        """Return the digest of ``data``."""
         return cls(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
 
     @classmethod
     def of_stream(cls, stream: BinaryIO, algorithm: str = SHA256) -> Self:
-        """The digest of what is left in a stream, read in pieces of 1 MiB."""
+        """Return the digest of the rest of a stream, read in chunks of 1 MiB."""
         state = hashlib.new(algorithm)
         while chunk := stream.read(_CHUNK):
             state.update(chunk)
@@ -47,17 +47,17 @@ class Digest(str):
 
     @property
     def algorithm(self) -> str:
-        """The name of the algorithm, as `hashlib.new` takes it."""
+        """The name of the algorithm, as `hashlib.new` expects it."""
         return self[:6]
 
     @property
     def hex(self) -> str:
-        """The hex digits alone."""
+        """The hex digits, without the algorithm."""
         return self[7:]
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> "core_schema.CoreSchema":
-        # Here, since indexing a layer needs digests and no pydantic, whose import is half of its start.
+        # A local import: indexing a layer needs digests but not pydantic, whose import takes half of the startup time.
         from pydantic_core import core_schema
 
         def validate(value: str) -> "Digest":

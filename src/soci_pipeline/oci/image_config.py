@@ -1,4 +1,4 @@
-"""The few facts of an image config that publishing needs (image-spec, config.md): platform and diff ids."""
+"""The fields of an image config that publishing needs (image-spec, config.md): platform and diff ids."""
 
 import json
 from typing import Any
@@ -9,12 +9,12 @@ from soci_pipeline.oci.platform import Platform
 
 
 def platform_of_config(data: bytes) -> Platform:
-    """The platform that an image config names; raises `InvalidInput` where it names none."""
+    """Return the platform of an image config; raise `InvalidInput` if it has none."""
     return Platform.from_json(_fields(data))
 
 
 def diff_ids_of_config(data: bytes) -> tuple[Digest, ...]:
-    """The digests of the uncompressed layers, lowest first; raises `InvalidInput` for another shape."""
+    """Return the digests of the uncompressed layers, lowest first; raise `InvalidInput` if the list is invalid."""
     rootfs = _fields(data).get("rootfs")
     ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):

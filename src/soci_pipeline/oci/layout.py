@@ -1,11 +1,11 @@
-"""OCI image layouts on disk (image-spec, image-layout.md): blobs by digest, each verified while it is written.
+"""OCI image layouts on disk (image-spec, image-layout.md): blobs by digest, verified while they are written.
 
-A blob appears under its name only when it is whole: temp file in the same file system, verify, rename. Several
-processes may write the same layout.
+A blob gets its name only when it is complete: write a temporary file in the same file system, verify, rename. Several
+processes may write to the same layout.
 
-A layout may come from somebody else. Its files are opened without following links, and only regular files inside the
-folder are read (`layout_files`). `Layout.take_over` and `Layout.open_verified` hash a blob that this object has not
-verified yet; what was verified is remembered for as long as the file does not change.
+A layout may come from an untrusted source. Its files are opened without following links, and only regular files inside
+the folder are read (`layout_files`). `Layout.take_over` and `Layout.open_verified` hash blobs that this object has not
+verified yet; a verified blob is not hashed again until its file changes.
 """
 
 import json
@@ -51,7 +51,7 @@ class Layout:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Make an empty layout, or open the one that is there."""
+        """Create an empty layout, or open an existing one."""
         with full_disk_reported(path):
             (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         layout = cls(path)
@@ -64,7 +64,7 @@ class Layout:
     def open(cls, path: Path) -> Self:
         """Open an existing layout.
 
-        Raises `InvalidInput` where the folder is none, `HostileArchive` where ``oci-layout`` is not a regular file.
+        Raises `InvalidInput` if it is not a layout, and `HostileArchive` if ``oci-layout`` is not a regular file.
         """
         try:
             data = layout_files.read_file(path, "oci-layout", limit=_MAX_LAYOUT_FILE_BYTES)
@@ -76,32 +76,32 @@ class Layout:
         return cls(path)
 
     def blob_path(self, digest: Digest) -> Path:
-        """Where a blob lies, or would lie."""
+        """Return the path of a blob, whether or not it exists."""
         return self.path.joinpath(*layout_files.blob_place(digest))
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Whether a blob of that digest and size is there; raises `HostileArchive` for a link or a special file.
+        """Return whether the blob exists with that size; raise `HostileArchive` for a link or a special file.
 
-        The content is not read: a blob of a layout from elsewhere may still have another digest.
+        The content is not read: in a layout from an untrusted source it may have a different digest.
         """
         status = layout_files.stat_file(self.path, *layout_files.blob_place(descriptor.digest))
         return status is not None and status.st_size == descriptor.size
 
     def is_verified(self, descriptor: Descriptor) -> bool:
-        """Whether this object has hashed the blob, and its file has not changed since."""
+        """Return whether this object has verified the blob and its file has not changed since."""
         status = layout_files.stat_file(self.path, *layout_files.blob_place(descriptor.digest))
         return status is not None and self._verified.get(descriptor.digest) == layout_files.identity(status)
 
     def mark_verified(self, digest: Digest, status: os.stat_result) -> None:
-        """Remember that the whole content of the file with that status has the digest."""
+        """Record that the content of the file with this stat result matches the digest."""
         self._verified[digest] = layout_files.identity(status)
 
     def writer(self, *, expected: Digest | None = None, size: int | None = None) -> BlobWriter:
-        """A writer for one blob; see `BlobWriter`."""
+        """Return a writer for one blob; see `BlobWriter`."""
         return BlobWriter(self.path, self.mark_verified, expected=expected, size=size)
 
     def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
-        """Store some bytes and describe them by their sha256 digest."""
+        """Store bytes under their sha256 digest and return the descriptor."""
         descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
         if not self.has(descriptor):
             with self.writer(expected=descriptor.digest, size=len(data)) as blob:
@@ -109,7 +109,7 @@ class Layout:
         return descriptor
 
     def add_chunks(self, chunks: Iterable[bytes], descriptor: Descriptor) -> Descriptor:
-        """Store a blob whose descriptor is known, from a stream of pieces; skipped where it is there already."""
+        """Store a blob with a known descriptor from an iterable of chunks, unless it already exists."""
         if not self.has(descriptor):
             with self.writer(expected=descriptor.digest, size=descriptor.size) as blob:
                 for chunk in chunks:
@@ -117,20 +117,20 @@ class Layout:
         return descriptor
 
     def add_document(self, document: ImageManifest | ImageIndex) -> Descriptor:
-        """Store a manifest or an index."""
+        """Store a manifest or an index and return its descriptor."""
         return self.add_bytes(document.encode(), document.media_type)
 
     def link_from(self, source: "Layout", descriptor: Descriptor) -> None:
-        """Take a blob over from a layout that this program has written, without reading it.
+        """Hard-link a blob from a layout that this program has written, without reading it.
 
-        A hard link where both lie on one file system, else a copy, which is verified.
+        Falls back to a verified copy if linking fails, for example across file systems.
         """
         self._take(source, descriptor, verify=False)
 
     def take_over(self, source: "Layout", descriptor: Descriptor) -> None:
-        """As `link_from`, from a layout of any origin: the content is hashed unless ``source`` has verified it.
+        """Like `link_from`, but for an untrusted layout: verify the content unless ``source`` has already done so.
 
-        Raises `DamagedContent` where it does not have its digest; it is not taken over then.
+        Raises `DamagedContent`, and does not store the blob, if its content does not match its digest.
         """
         self._take(source, descriptor, verify=True)
 
@@ -143,7 +143,7 @@ class Layout:
         try:
             layout_files.link_file(source.path, layout_files.blob_place(descriptor.digest), link)
         except OSError:
-            # Another file system, one without hard links, or no such file.
+            # A different file system, one without hard links, or a missing file, which `open_blob` reports.
             with source.open_blob(descriptor) as blob:
                 self.add_chunks(iter(lambda: blob.read(1 << 20), b""), descriptor)
             return
@@ -153,7 +153,7 @@ class Layout:
             link.unlink(missing_ok=True)
 
     def _put_link(self, link: Path, source: "Layout", descriptor: Descriptor, *, verify: bool) -> None:
-        """Give a link its name; what is verified is the file that was linked, whatever ``source`` holds by now."""
+        """Verify the linked file and rename it; ``source`` is not read, since its file may have been replaced."""
         with layout_files.open_file(link.parent, link.name) as blob:
             status = os.fstat(blob.fileno())
             _check_size(descriptor, status.st_size, source.path)
@@ -168,9 +168,10 @@ class Layout:
         link.rename(place)
 
     def open_blob(self, descriptor: Descriptor) -> BinaryIO:
-        """Open a blob for reading; raises `DamagedContent` where it is missing or of another size.
+        """Open a blob for reading, without verifying its digest.
 
-        Raises `HostileArchive` where it is not a regular file inside the layout. The content is not hashed.
+        Raises `DamagedContent` if it is missing or has a different size, and `HostileArchive` if it is not a regular
+        file inside the layout.
         """
         try:
             blob = layout_files.open_file(self.path, *layout_files.blob_place(descriptor.digest))
@@ -184,7 +185,7 @@ class Layout:
         return blob
 
     def open_verified(self, descriptor: Descriptor) -> BinaryIO:
-        """As `open_blob`; reading the last bytes raises `DamagedContent` where the content has another digest."""
+        """Like `open_blob`, but reading the last bytes raises `DamagedContent` if the digest does not match."""
         blob = self.open_blob(descriptor)
         status = os.fstat(blob.fileno())
         if self._verified.get(descriptor.digest) == layout_files.identity(status):
@@ -204,7 +205,10 @@ class Layout:
         return DamagedContent(f"blob {descriptor.digest} of layout {self.path} is missing")
 
     def read(self, descriptor: Descriptor, *, limit: int = MAX_MANIFEST_BYTES) -> bytes:
-        """Read and verify a small blob; raises `DamagedContent` where it is not what its descriptor says."""
+        """Read and verify a small blob.
+
+        Raises `InvalidInput` if it is larger than ``limit``, and `DamagedContent` if it does not match its descriptor.
+        """
         if descriptor.size > limit:
             raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes exceeds the limit of {limit}")
         with self.open_blob(descriptor) as blob:
@@ -213,11 +217,11 @@ class Layout:
         return data
 
     def read_document(self, descriptor: Descriptor) -> ImageManifest | ImageIndex:
-        """Read a manifest or an index."""
+        """Read, verify and parse a manifest or an index."""
         return parse(self.read(descriptor), media_type=descriptor.media_type)
 
     def roots(self) -> tuple[Descriptor, ...]:
-        """The descriptors of ``index.json``."""
+        """Return the descriptors in ``index.json``."""
         try:
             data = layout_files.read_file(self.path, "index.json", limit=MAX_INDEX_FILE_BYTES)
         except FileNotFoundError as error:
@@ -225,28 +229,29 @@ class Layout:
         return parse_roots(data, self.path, any_algorithm=True)
 
     def root(self) -> Descriptor:
-        """The one descriptor of ``index.json``; raises `InvalidInput` where it lists none or several."""
+        """Return the only descriptor in ``index.json``; raise `InvalidInput` unless it lists exactly one."""
         roots = self.roots()
         if len(roots) != 1:
             raise InvalidInput(f"layout {self.path} lists {len(roots)} images, and exactly one was expected")
         return roots[0]
 
     def set_roots(self, roots: Iterable[Descriptor]) -> None:
-        """Replace ``index.json`` in one step."""
+        """Replace ``index.json`` atomically."""
         _replace(self.path / "index.json", ImageIndex(manifests=tuple(roots)).encode())
 
     def walk(self, root: Descriptor) -> Iterator[Descriptor]:
-        """Every descriptor of the graph below ``root``, children before parents, each digest once; ``root`` is last.
+        """Yield every descriptor of the graph below ``root``, children before parents, each digest once.
 
-        A ``subject`` is not followed: it points up. Raises `InvalidInput` for graphs deeper than 8.
+        ``root`` comes last. ``subject`` is not followed, because it refers to a parent. Raises `InvalidInput` for a
+        graph deeper than `MAX_DEPTH`.
         """
         yield from self._walk(root, set(), depth=0)
 
     def referrers(self, root: Descriptor) -> tuple[Descriptor, ...]:
-        """The manifests in this layout whose ``subject`` is part of the graph below ``root``, sorted by digest.
+        """Return the manifests in this layout whose ``subject`` is in the graph below ``root``, sorted by digest.
 
-        ``index.json`` need not list them (a v1 SOCI index of a converted image, a signature), so all small blobs that
-        may be a manifest are looked at.
+        ``index.json`` may not list them (a v1 SOCI index of a converted image, a signature), so every small blob that
+        may be a manifest is parsed.
         """
         subjects = {node.digest for node in self.walk(root)}
         found = []
@@ -257,7 +262,7 @@ class Layout:
         return tuple(found)
 
     def _sha256_blobs(self) -> list[Digest]:
-        """The digests by which blobs are named, sorted; other names in the folder are not blobs."""
+        """Return the sha256 digests of all blobs, sorted; ignore files with other names."""
         try:
             with layout_files.open_folder(self.path, "blobs", SHA256) as folder:
                 names = sorted(os.listdir(folder))  # noqa: PTH208

@@ -1,7 +1,7 @@
-"""Chooses one image where a layout or archive lists several, and lists those that cannot be told apart.
+"""Choose one image of a layout or archive that lists several, and report ambiguous ones.
 
 umoci, `skopeo copy` into one folder and `docker save a b` write such layouts. Their ``index.json`` names each image in
-an annotation (image-spec, annotations.md, ``org.opencontainers.image.ref.name``); containerd and Docker add the whole
+an annotation (image-spec, annotations.md, ``org.opencontainers.image.ref.name``); containerd and Docker add the full
 reference.
 """
 
@@ -17,20 +17,20 @@ _SHOWN = 20
 
 
 def names_of(root: Descriptor) -> tuple[str, ...]:
-    """The names that ``index.json`` gives to an image."""
+    """Return the names of an image in ``index.json``."""
     names = (root.annotations.get(REF_NAME), root.annotations.get(CONTAINERD_NAME))
     return tuple(dict.fromkeys(name for name in names if name))
 
 
 def distinct(roots: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
-    """Each digest once: an image that has two names is listed twice."""
+    """Return one descriptor for each digest: an image with two names is listed twice."""
     return tuple({root.digest: root for root in roots}.values())
 
 
 def choose_roots(roots: Sequence[Descriptor], ref: str | None, where: object) -> tuple[Descriptor, ...]:
-    """The distinct roots; with ``ref``, a name or a digest, the one that it chooses.
+    """Return the distinct roots, or only the one whose name or digest is ``ref``.
 
-    Raises `InvalidInput` where no root or more than one has that name.
+    Raises `InvalidInput` if ``ref`` matches no root or more than one.
     """
     if ref is None:
         return distinct(roots)
@@ -49,7 +49,7 @@ def choose_roots(roots: Sequence[Descriptor], ref: str | None, where: object) ->
 
 
 def listed(roots: Sequence[Descriptor]) -> str:
-    """A line for each image: its names and its digest."""
+    """Format one line for each image: its names and its digest."""
     lines = [f"  {' = '.join(names_of(root)) or '(without a name)'}  {root.digest}" for root in roots[:_SHOWN]]
     more = [f"  and {len(roots) - _SHOWN} more"] if len(roots) > _SHOWN else []
     return "\n".join([*lines, *more])
@@ -58,10 +58,10 @@ def listed(roots: Sequence[Descriptor]) -> str:
 def check_one_a_platform(
     images: Iterable[tuple[Descriptor, Platform, Digest]], names: Mapping[Digest, Descriptor], where: object
 ) -> None:
-    """Raise `InvalidInput` where two different images are of one platform; a client would get either of them.
+    """Raise `InvalidInput` if two different images have the same platform; a client could get either of them.
 
-    Each image comes with its platform and the digest of its config: manifests that share a config are one image, stored
-    in two ways. ``names`` has the roots by digest, for what they are called.
+    Each image is given with its platform and the digest of its config: manifests with the same config are the same
+    image, stored in two ways. ``names`` maps digests to roots, whose annotations name the image.
     """
     found: dict[Platform, dict[Digest, Descriptor]] = {}
     for image, platform, config in images:

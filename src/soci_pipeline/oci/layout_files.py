@@ -1,7 +1,7 @@
-"""Opens the files of a layout folder that somebody else may have written: only regular files inside the folder.
+"""Open files of an untrusted layout folder: only regular files inside the folder.
 
-Every path is opened relative to a directory descriptor and without following links, so neither a link nor a race leads
-out of the folder. The folder itself is the user's choice and may be reached through links.
+Every path is opened relative to a directory descriptor and without following links, so neither a link nor a race can
+escape the folder. The path of the folder itself is chosen by the user and may contain links.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# A pipe that takes the place of a file must not block the open.
+# O_NONBLOCK: if a file is replaced by a named pipe, opening it must not block.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -32,16 +32,16 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 _COPY = "Copy the layout with `cp -rL` if you trust what its links point to; a blob must be a regular file."
 
 Identity = tuple[int, int, int, int]
-"""Device, inode, size and modification time of a file: equal for the same unchanged file."""
+"""Device, inode, size and modification time of a file: equal as long as the file is unchanged."""
 
 
 def blob_place(digest: Digest) -> tuple[str, str, str]:
-    """Where a layout keeps a blob, in parts below its folder."""
+    """Return the path of a blob relative to its layout, as parts."""
     return "blobs", digest.algorithm, digest.hex
 
 
 def open_file(root: Path, *parts: str) -> BinaryIO:
-    """Open a regular file below ``root``; raises `FileNotFoundError`, and `HostileArchive` for any other kind."""
+    """Open a regular file below ``root``; raise `FileNotFoundError`, or `HostileArchive` for any other file type."""
     with open_folder(root, *parts[:-1]) as folder:
         _check_file(folder, root, parts)
         handle = os.open(parts[-1], _FILE, dir_fd=folder)
@@ -53,7 +53,7 @@ def open_file(root: Path, *parts: str) -> BinaryIO:
 
 
 def stat_file(root: Path, *parts: str) -> os.stat_result | None:
-    """The status of a regular file below ``root``; None where there is none, `HostileArchive` for any other kind."""
+    """Stat a regular file below ``root``; return None if it is missing, raise `HostileArchive` for other file types."""
     try:
         with open_folder(root, *parts[:-1]) as folder:
             return _check_file(folder, root, parts)
@@ -62,7 +62,7 @@ def stat_file(root: Path, *parts: str) -> os.stat_result | None:
 
 
 def read_file(root: Path, *parts: str, limit: int) -> bytes:
-    """Read a small file; raises `InvalidInput` for one of more than ``limit`` bytes."""
+    """Read a small file; raise `InvalidInput` if it is larger than ``limit`` bytes."""
     with open_file(root, *parts) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -71,7 +71,7 @@ def read_file(root: Path, *parts: str, limit: int) -> bytes:
 
 
 def link_file(root: Path, parts: Sequence[str], target: Path) -> None:
-    """Make the hard link ``target`` to a file below ``root``; a link is not followed."""
+    """Create the hard link ``target`` to a regular file below ``root``, without following links."""
     with open_folder(root, *parts[:-1]) as folder:
         _check_file(folder, root, parts)
         os.link(parts[-1], target, src_dir_fd=folder, follow_symlinks=False)
@@ -79,7 +79,7 @@ def link_file(root: Path, parts: Sequence[str], target: Path) -> None:
 
 @contextlib.contextmanager
 def open_folder(root: Path, *parts: str) -> Iterator[int]:
-    """The descriptor of a folder below ``root``; raises `HostileArchive` where a link takes its place."""
+    """Yield a file descriptor of a folder below ``root``; raise `HostileArchive` if it is a link or a file."""
     handle = os.open(root, _FOLDER)
     try:
         for depth, part in enumerate(parts, start=1):
@@ -92,7 +92,7 @@ def open_folder(root: Path, *parts: str) -> Iterator[int]:
 
 
 def identity(status: os.stat_result) -> Identity:
-    """What tells a file from another one, and from itself once it has changed."""
+    """Return the values that identify a file and change when its content changes."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -120,9 +120,9 @@ def _not_regular(root: Path, parts: Sequence[str], what: str) -> HostileArchive:
 
 
 class VerifyingReader(io.BufferedIOBase):
-    """Hashes a blob while it is read; raises `DamagedContent` instead of handing out the last bytes of a wrong one.
+    """Reader that hashes a blob, and raises `DamagedContent` instead of returning the last bytes if the digest differs.
 
-    ``on_verified`` is called once the digest is known to be right. Seeking is allowed; each byte is hashed once.
+    ``on_verified`` is called when the digest has been verified. Seeking is supported; each byte is hashed once.
     """
 
     def __init__(self, file: BinaryIO, digest: Digest, size: int, where: Path, on_verified: Callable[[], None]) -> None:
@@ -165,7 +165,7 @@ class VerifyingReader(io.BufferedIOBase):
         super().close()
 
     def _catch_up(self, start: int) -> None:
-        """Hash what was skipped by seeking forward."""
+        """Hash the bytes skipped by seeking forward."""
         while self._hashed < start:
             piece = os.pread(self._file.fileno(), min(_CHUNK, start - self._hashed), self._hashed)
             if not piece:

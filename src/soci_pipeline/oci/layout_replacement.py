@@ -1,7 +1,7 @@
-"""Puts a finished layout in the place of an earlier one, so that a complete one has that name at every moment.
+"""Replace an existing layout by a finished one, atomically if the file system supports it.
 
-Linux exchanges two names in one step (renameat2 with RENAME_EXCHANGE). Where the file system cannot, the earlier layout
-is first moved aside, into the scratch folder. `put_back` returns it from there if the process ended between the two
+Linux exchanges two names atomically (renameat2 with RENAME_EXCHANGE). If the file system does not support that, the
+earlier layout is first moved to the scratch folder. `put_back` restores it if the process ended between the two
 renames.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from soci_pipeline.oci.digest import SHA256
 
 REPLACED = "replaced"
-"""The folder in the scratch folder that takes the earlier layout where names cannot be exchanged."""
+"""Subfolder of the scratch folder for the earlier layout, used if names cannot be exchanged."""
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -27,7 +27,10 @@ _HEX = re.compile(r"[0-9a-f]+\Z")
 
 
 def put_in_place(new: Path, destination: Path, scratch: Path) -> None:
-    """Give ``new`` the name ``destination``; what had it is in ``scratch`` afterwards, which must be beside it."""
+    """Rename ``new`` to ``destination``; an existing ``destination`` takes its place in ``scratch``.
+
+    ``scratch`` is the folder that contains ``new`` and must be next to ``destination``.
+    """
     if not destination.exists():
         new.rename(destination)
     elif not exchange(new, destination):
@@ -35,9 +38,9 @@ def put_in_place(new: Path, destination: Path, scratch: Path) -> None:
 
 
 def put_back(scratch: Path, parent: Path) -> None:
-    """Return a layout that was moved aside in ``scratch`` to ``parent``.
+    """Move a layout that was set aside in ``scratch`` back to ``parent``.
 
-    Raises `FileExistsError` where its name is in use again; it stays in ``scratch`` then.
+    Raises `FileExistsError`, and leaves the layout in ``scratch``, if its name is in use again.
     """
     aside = scratch / REPLACED
     for earlier in aside.iterdir() if aside.is_dir() else ():
@@ -47,7 +50,7 @@ def put_back(scratch: Path, parent: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; False where the system or the file system cannot."""
+    """Exchange two names atomically; return False if the system or the file system does not support it."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
@@ -61,7 +64,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def foreign_entries(layout: Path) -> Iterator[str]:
-    """What a folder holds that is not part of an OCI layout, as paths relative to it."""
+    """Yield the relative paths of everything in a folder that is not part of an OCI layout."""
     for entry in _sorted(layout):
         if entry.name in _OWN_FILES:
             is_own = entry.is_file(follow_symlinks=False)
@@ -101,5 +104,5 @@ def _replace_in_two_steps(new: Path, destination: Path, scratch: Path) -> None:
     except BaseException:
         put_back(scratch, destination.parent)
         raise
-    # From here on it is not to be returned.
+    # The replacement is complete: move the earlier layout where `put_back` does not find it.
     (scratch / REPLACED).rename(new)

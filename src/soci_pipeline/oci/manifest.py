@@ -1,6 +1,6 @@
-"""Image manifests and image indexes as frozen values with a byte-exact encoding (image-spec, both documents).
+"""Image manifests and image indexes as immutable values with a byte-exact encoding (image-spec, both documents).
 
-Both parse the Docker types of the same shape. `encode` gives compact JSON in the key order of the reference
+The equivalent Docker types are parsed too. `encode` returns compact JSON in the key order of the reference
 implementations, so that equal values have equal digests.
 """
 
@@ -21,14 +21,14 @@ from soci_pipeline.oci.media_types import (
 )
 
 MAX_MANIFEST_BYTES = 4 << 20
-"""Registries take manifests up to 4 MiB (distribution-spec, "Pushing Manifests"); a larger one is refused unread."""
+"""Size limit: registries accept manifests up to 4 MiB (distribution-spec, "Pushing Manifests")."""
 
 MAX_LISTED = 1000
-"""An image has some dozens of manifests, with all its platforms. More entries than this are not followed: 4 MiB hold
-20,000, and each may lead to as many more."""
+"""Limit for the entries of an image index. An image has a few dozen manifests for all its platforms, but 4 MiB can hold
+20,000 entries, each of which may be an index with as many more."""
 
 MAX_DEPTH = 8
-"""How deep image indexes may lie in each other; one is usual, and two are seen."""
+"""Limit for nested image indexes; one level is usual, and two occur."""
 
 
 class _Document(BaseModel):
@@ -43,7 +43,7 @@ class _Document(BaseModel):
         raise AssertionError("each kind of document has its own body")
 
     def to_json(self) -> dict[str, Any]:
-        """The document as an ordered mapping."""
+        """Return the document as an ordered mapping."""
         fields: dict[str, Any] = {"schemaVersion": 2, "mediaType": self.media_type}
         if self.artifact_type:
             fields["artifactType"] = self.artifact_type
@@ -55,7 +55,7 @@ class _Document(BaseModel):
         return fields
 
     def encode(self) -> bytes:
-        """The exact bytes that are stored and hashed."""
+        """Return the exact bytes to store and hash."""
         return canonical_json.encode(self.to_json())
 
     @property
@@ -65,7 +65,7 @@ class _Document(BaseModel):
         return Descriptor(media_type=self.media_type, digest=Digest.of(data), size=len(data))
 
     def replaced(self, **changes: Any) -> Self:
-        """A copy with some fields replaced."""
+        """Return a copy with some fields replaced."""
         return self.model_copy(update=changes)
 
 
@@ -81,12 +81,12 @@ class ImageManifest(_Document):
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
-        """What has to be there before this manifest may be pushed."""
+        """The blobs that must be pushed before this manifest."""
         return (self.config, *self.layers)
 
 
 class ImageIndex(_Document):
-    """A list of manifests, one for each platform, with what belongs to them."""
+    """A list of manifests: one for each platform, and others such as SOCI indexes and attestations."""
 
     media_type: str = OCI_INDEX
     manifests: tuple[Descriptor, ...] = ()
@@ -96,11 +96,11 @@ class ImageIndex(_Document):
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
-        """What has to be there before this index may be pushed."""
+        """The manifests that must be pushed before this index."""
         return self.manifests
 
     def check_listed(self) -> None:
-        """Raise `InvalidInput` where more is listed than anybody follows (`MAX_LISTED`)."""
+        """Raise `InvalidInput` if the index has more than `MAX_LISTED` entries."""
         if len(self.manifests) > MAX_LISTED:
             raise InvalidInput(f"an image index of {len(self.manifests)} entries; at most {MAX_LISTED} are followed")
 
@@ -108,12 +108,12 @@ class ImageIndex(_Document):
 def parse(
     data: bytes, *, media_type: str | None = None, any_algorithm: bool = False, limit: int = MAX_MANIFEST_BYTES
 ) -> ImageManifest | ImageIndex:
-    """Read a manifest or an index of OCI's or Docker's type.
+    """Parse an OCI or Docker manifest or index.
 
-    ``media_type`` is what the registry or descriptor said; the document's own ``mediaType`` must agree where both are
-    given. Children have sha256 digests, since images are read and indexed by those, unless ``any_algorithm``.
+    ``media_type`` comes from the registry or the descriptor and must match the document's ``mediaType`` if it has one.
+    Children must have sha256 digests, which images are read and indexed by, unless ``any_algorithm`` is set.
 
-    Raises `InvalidInput` for anything that is not such a document or is larger than ``limit``.
+    Raises `InvalidInput` if the document is not a valid manifest or index or is larger than ``limit`` bytes.
     """
     if len(data) > limit:
         raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the limit of {limit}")
@@ -142,7 +142,7 @@ def _document(fields: dict[str, Any], kind: str) -> ImageManifest | ImageIndex:
 
 
 def parse_image_manifest(data: bytes, *, media_type: str | None = None) -> ImageManifest:
-    """As `parse`, for a place where only an image manifest is meant."""
+    """Like `parse`, but raise `InvalidInput` for an image index."""
     document = parse(data, media_type=media_type)
     if not isinstance(document, ImageManifest):
         raise InvalidInput("an image manifest was expected, and this is an image index")
@@ -152,7 +152,7 @@ def parse_image_manifest(data: bytes, *, media_type: str | None = None) -> Image
 def parse_image_index(
     data: bytes, *, media_type: str | None = None, any_algorithm: bool = False, limit: int = MAX_MANIFEST_BYTES
 ) -> ImageIndex:
-    """As `parse`, for a place where only an image index is meant."""
+    """Like `parse`, but raise `InvalidInput` for an image manifest."""
     document = parse(data, media_type=media_type, any_algorithm=any_algorithm, limit=limit)
     if not isinstance(document, ImageIndex):
         raise InvalidInput("an image index was expected, and this is an image manifest")

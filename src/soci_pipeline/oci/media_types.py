@@ -1,4 +1,4 @@
-"""Media types that this project reads or writes, and what the layer types say about compression.
+"""Media types that this project reads or writes, and the compression of each layer type.
 
 Sources: OCI image-spec (media-types.md), Docker image manifest v2.2, soci-snapshotter (docs/soci-index-manifest-v2.md).
 """
@@ -27,18 +27,18 @@ SOCI_LAYER = "application/octet-stream"
 SOCI_PREFETCH = "application/vnd.amazon.soci.prefetch.v1+json"
 
 BUILDKIT_CACHE = "application/vnd.buildkit.cacheconfig.v0"
-"""The config of a build cache, in an image manifest or, as older releases wrote it, in an index."""
+"""The config of a build cache, in an image manifest or, as written by older releases, in an index."""
 
 IN_TOTO = "application/vnd.in-toto+json"
 
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 IMAGE_INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
-# A registry is always asked for all four: ECR answers "not found" for a type that was not accepted.
+# Requests always accept all four types: ECR answers "not found" for a manifest whose type is not accepted.
 MANIFESTS = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 
 
 class Compression(StrEnum):
-    """How a layer's tar is stored, going by its media type alone."""
+    """Compression of a layer, according to its media type."""
 
     GZIP = "gzip"
     NONE = "none"
@@ -47,9 +47,9 @@ class Compression(StrEnum):
 
 
 GZIP_MAGIC = b"\x1f\x8b"
-"""What a gzip stream begins with (RFC 1952, section 2.3.1)."""
+"""The first bytes of a gzip stream (RFC 1952, section 2.3.1)."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-"""What a zstd frame begins with (RFC 8878, section 3.1.1)."""
+"""The first bytes of a zstd frame (RFC 8878, section 3.1.1)."""
 
 
 _COMPRESSIONS = {
@@ -63,10 +63,10 @@ _COMPRESSIONS = {
 
 
 def layer_compression(media_type: str) -> Compression:
-    """The compression that a layer's media type promises; ``UNKNOWN`` for foreign and other types."""
+    """Return the compression that a layer's media type states; ``UNKNOWN`` for foreign and other types."""
     return _COMPRESSIONS.get(media_type, Compression.UNKNOWN)
 
 
 def is_foreign_layer(media_type: str) -> bool:
-    """Whether the layer is one that registries do not hold (non-distributable, Windows base layers)."""
+    """Return whether registries do not store such a layer (non-distributable layers, Windows base layers)."""
     return media_type == DOCKER_FOREIGN_LAYER_GZIP or ".nondistributable." in media_type

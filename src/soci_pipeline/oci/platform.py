@@ -1,4 +1,4 @@
-"""Platforms: the ``os/architecture[/variant]`` of an image, and when two of them mean the same machine."""
+"""Platforms: the ``os/architecture[/variant]`` of an image, with normalisation and matching."""
 
 import platform as host
 import re
@@ -14,7 +14,7 @@ from soci_pipeline.oci.text_schema import text_schema
 
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 _ARCHITECTURE_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
-# containerd's platforms package treats these variants as the plain architecture.
+# containerd's platforms package treats these variants as the architecture without a variant.
 _DEFAULT_VARIANTS = {("arm64", "v8"), ("arm64", "8"), ("arm64", "v8.0"), ("amd64", "v1"), ("arm", "v7"), ("arm", "7")}
 _KNOWN_ARCHITECTURES = frozenset(
     {"amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64le", "mips64", "unknown"}
@@ -23,9 +23,9 @@ _KNOWN_ARCHITECTURES = frozenset(
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
-    """A platform as an image config or an image index names it (image-spec, image-index.md, ``platform``).
+    """The platform of an image config or an entry of an image index (image-spec, image-index.md, ``platform``).
 
-    ``str()`` gives ``os/architecture[/variant]``, and `parse` takes that back.
+    ``str()`` returns ``os/architecture[/variant]``, which `parse` accepts.
     """
 
     os: str
@@ -36,7 +36,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``linux/arm64`` or ``linux/arm/v7``; raises `InvalidInput` for an unknown shape or architecture."""
+        """Parse ``linux/arm64`` or ``linux/arm/v7``; raise `InvalidInput` for another format or architecture."""
         parts = text.strip().lower().split("/")
         advice = "Write it as os/architecture, for example linux/amd64 or linux/arm64."
         if len(parts) not in (2, 3) or not all(_PART.match(part) for part in parts):
@@ -48,12 +48,12 @@ class Platform:
 
     @classmethod
     def native(cls) -> Self:
-        """The platform of the machine that this runs on."""
+        """Return the platform of this machine."""
         return cls.parse(f"{host.system().lower()}/{host.machine().lower()}")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read the ``platform`` of a descriptor, or the same fields of an image config."""
+        """Parse the ``platform`` of a descriptor, or the same fields of an image config; raise `InvalidInput`."""
         try:
             return cls(
                 os=_text(value["os"]),
@@ -66,7 +66,7 @@ class Platform:
             raise InvalidInput(f"not a platform object: {str(value)[:200]}") from error
 
     def to_json(self) -> dict[str, Any]:
-        """The object of a descriptor, in the key order of the reference implementations."""
+        """Return the ``platform`` object of a descriptor, in the key order of the reference implementations."""
         fields: dict[str, Any] = {"architecture": self.architecture, "os": self.os}
         if self.os_version:
             fields["os.version"] = self.os_version
@@ -77,25 +77,25 @@ class Platform:
         return fields
 
     def normalised(self) -> "Platform":
-        """The same platform with aliases resolved and a default variant left out: arm64/v8 is arm64."""
+        """Return the platform with aliases resolved and without a default variant: arm64/v8 becomes arm64."""
         named, variant = self.architecture.lower(), self.variant.lower()
         architecture = _ARCHITECTURE_ALIASES.get(named, named)
         variant = "" if (architecture, variant) in _DEFAULT_VARIANTS else variant
         return replace(self, os=self.os.lower(), architecture=architecture, variant=variant)
 
     def matches(self, other: "Platform") -> bool:
-        """Whether both name the same machine once normalised; OS version and features are not compared."""
+        """Return whether both are equal after normalisation; OS version and features are not compared."""
         mine, theirs = self.normalised(), other.normalised()
         return (mine.os, mine.architecture, mine.variant) == (theirs.os, theirs.architecture, theirs.variant)
 
     @property
     def is_unknown(self) -> bool:
-        """Whether this is ``unknown/unknown``, which BuildKit gives to attestation manifests."""
+        """Whether this is ``unknown/unknown``, which BuildKit sets for attestation manifests."""
         return self.os == "unknown" and self.architecture == "unknown"
 
     @property
     def slug(self) -> str:
-        """The platform in names of pools, folders and tags: ``linux-arm64``."""
+        """The platform for names of pools, folders and tags: ``linux-arm64``."""
         return str(self).replace("/", "-")
 
     def __str__(self) -> str:

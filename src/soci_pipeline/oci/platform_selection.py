@@ -1,7 +1,7 @@
-"""The platforms that a layout really holds, and an image index without the others.
+"""Find the platforms that are complete in a layout, and remove others from its image index.
 
-`docker save --platform`, `skopeo copy` without ``--all`` and `ctr image export` leave an index that lists platforms
-whose manifests or layers were not saved. A registry rejects it (distribution-spec, "Pushing Manifests").
+`docker save --platform`, `skopeo copy` without ``--all`` and `ctr image export` write an index that lists platforms
+whose manifests or layers were not saved. Registries reject it (distribution-spec, "Pushing Manifests").
 """
 
 import contextlib
@@ -27,9 +27,9 @@ _SAVE_AGAIN = "Save the image again with all its platforms"
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """An image that an image index lists; ``missing`` is the first blob of it that the layout does not hold.
+    """An image in an image index; ``missing`` is its first blob that is not in the layout.
 
-    ``platform`` is None where only a missing blob could say it.
+    ``platform`` is None if it can only be read from a missing blob.
     """
 
     descriptor: Descriptor
@@ -38,11 +38,11 @@ class ListedImage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be pushed."""
+        """Whether all blobs are in the layout, so that it can be pushed."""
         return self.missing is None
 
     def matches(self, platforms: Iterable[Platform]) -> bool:
-        """Whether it is of one of the platforms."""
+        """Return whether the image is for one of the platforms."""
         return self.platform is not None and any(self.platform.matches(platform) for platform in platforms)
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class ListedImage:
 
 
 class SelectedLayout(Layout):
-    """A layout with other roots, and with image indexes that are kept in memory; the folder is not changed."""
+    """A layout with different roots and image indexes, which are kept in memory; the folder is not changed."""
 
     def __init__(self, layout: Layout, roots: Sequence[Descriptor], indexes: Iterable[ImageIndex]) -> None:
         super().__init__(layout.path)
@@ -72,12 +72,12 @@ class SelectedLayout(Layout):
 def select_platforms(
     layout: Layout, roots: Sequence[Descriptor], platforms: Sequence[Platform], *, drop_complete: bool = True
 ) -> Layout:
-    """The layout with only the images of some platforms below its roots, and with what belongs to them.
+    """Return the layout with only the images for ``platforms`` and the manifests that refer to them.
 
-    Other images go with their attestations, SOCI indexes and whatever else refers to them; without ``drop_complete``
-    they go only where they are incomplete. An index that loses nothing keeps its digest.
+    Other images are removed with their attestations, SOCI indexes and other manifests that refer to them; without
+    ``drop_complete`` only incomplete images are removed. An index that loses no entry keeps its digest.
 
-    Raises `InvalidInput` where nothing of a platform is listed, `DamagedContent` where no image of it is complete.
+    Raises `InvalidInput` if no image for a platform is listed, and `DamagedContent` if no such image is complete.
     """
     scan = _scanned(layout, roots)
     for platform in platforms:
@@ -92,7 +92,7 @@ def select_platforms(
 
 
 def check_complete(layout: Layout, roots: Sequence[Descriptor]) -> None:
-    """Raise `DamagedContent` where an image index lists an image that the layout does not hold as a whole.
+    """Raise `DamagedContent` if an image index lists an image with blobs missing from the layout.
 
     The error names the platforms that are complete.
     """
@@ -103,16 +103,16 @@ def check_complete(layout: Layout, roots: Sequence[Descriptor]) -> None:
 
 
 def incomplete_platforms(layout: Layout, roots: Sequence[Descriptor]) -> tuple[ListedImage, ...]:
-    """The images below some roots that the layout does not hold as a whole."""
+    """Return the images below ``roots`` with blobs missing from the layout."""
     return tuple(_scanned(layout, roots).incomplete())
 
 
 @dataclass(slots=True)
 class _Scan:
-    """What lies below the roots of a layout.
+    """The manifests and indexes below the roots of a layout.
 
-    ``gone`` are the digests that are dropped, ``losing`` the image indexes above them. ``rewritten`` has what is left
-    of those, by their old digests; None where that is nothing.
+    ``gone`` holds the digests that are removed, ``losing`` the image indexes that contain them. ``rewritten`` maps the
+    old digests of those indexes to the new ones, or to None if they become empty.
     """
 
     layout: Layout
@@ -161,7 +161,7 @@ def _look_at(scan: _Scan, item: Descriptor, *, depth: int) -> None:
 
 
 def _image(layout: Layout, item: Descriptor) -> ListedImage | None:
-    """The image that a descriptor stands for; None for attestations, SOCI indexes and other artifacts."""
+    """Return the image of a descriptor; None for attestations, SOCI indexes and other artifacts."""
     if item.media_type not in IMAGE_MANIFESTS | IMAGE_INDEXES or item.artifact_type or is_attestation(item):
         return None
     if any(key in item.annotations for key in _BELONGS_TO) or (item.platform and item.platform.is_unknown):
@@ -177,7 +177,7 @@ def _image(layout: Layout, item: Descriptor) -> ListedImage | None:
     missing = next((child.digest for child in parts), None)
     platform = item.platform
     if platform is None and layout.has(manifest.config):
-        # The config of a signature may name a platform of empty words, or none.
+        # The config of a signature may have no platform, or one with empty strings.
         with contextlib.suppress(InvalidInput):
             platform = platform_of_config(layout.read(manifest.config))
         if platform is None or not platform.os or not platform.architecture:
@@ -209,7 +209,7 @@ def _incomplete(scan: _Scan, images: Sequence[ListedImage]) -> DamagedContent:
 
 
 def _drop_what_belongs_to_dropped(scan: _Scan) -> None:
-    """Attestations, SOCI indexes and signatures of what is dropped or rewritten, and what refers to those in turn."""
+    """Remove attestations, SOCI indexes and signatures of removed or rewritten manifests, transitively."""
     before = -1
     while before != len(scan.gone):
         before = len(scan.gone)
@@ -243,7 +243,7 @@ def _is_lost(layout: Layout, item: Descriptor, lost: set[Digest]) -> bool:
 
 
 def _kept(scan: _Scan, item: Descriptor) -> Descriptor | None:
-    """The descriptor of what is left of an entry; None where that is nothing."""
+    """Return the descriptor of an entry after removal; None if nothing is left of it."""
     if item.digest in scan.gone:
         return None
     if item.digest not in scan.losing:
@@ -252,7 +252,7 @@ def _kept(scan: _Scan, item: Descriptor) -> Descriptor | None:
         index = scan.indexes[item.digest]
         children = tuple(after for child in index.manifests if (after := _kept(scan, child)) is not None)
         left = index.replaced(manifests=children)
-        # Thousands may list the same index: it is encoded once.
+        # Thousands of entries may refer to the same index, so encode it only once.
         scan.rewritten[item.digest] = (left.descriptor, left) if children else None
     reduced = scan.rewritten[item.digest]
     if reduced is None:

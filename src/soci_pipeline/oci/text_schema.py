@@ -1,4 +1,4 @@
-"""The pydantic schema of a value that travels as text: what its ``str()`` gives, its parser takes back."""
+"""The pydantic schema of a value that is serialised with ``str()`` and parsed back from that string."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,9 @@ from soci_pipeline.errors import InvalidInput
 
 
 def text_schema(kind: type[Any], parse: Callable[[str], Any]) -> core_schema.CoreSchema:
-    """Takes an instance of ``kind`` or a text that ``parse`` reads, and writes ``str()`` of it.
+    """Return a schema that accepts an instance of ``kind`` or a string for ``parse``, and serialises with ``str()``.
 
-    What ``parse`` refuses with `InvalidInput` is a validation error of the model.
+    An `InvalidInput` raised by ``parse`` becomes a validation error of the model.
     """
 
     def validate(value: str) -> Any:

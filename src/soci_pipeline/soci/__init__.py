@@ -1,1 +1,1 @@
-"""The native SOCI indexer: tar contents, gzip checkpoints, zTOCs, SOCI indexes v1 and v2."""
+"""The native SOCI indexer: tar entries, gzip checkpoints, zTOCs, SOCI indexes v1 and v2."""

@@ -1,18 +1,18 @@
-"""What a layer may ask of this machine. Layers come from other people: every bound here is a setting."""
+"""Resource limits for indexing a layer, since layers are untrusted input."""
 
 from dataclasses import dataclass
 
 SPECIAL_ENTRY_BYTES = 1 << 20
-"""For PAX records or a GNU long name of one entry; Go's archive/tar, which all container runtimes use, has it too."""
+"""Limit for the PAX records or a GNU long name of one entry, as in Go's archive/tar, which container runtimes use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds in bytes; a layer that exceeds one raises `soci_pipeline.errors.HostileArchive`.
+    """Limits in bytes; a layer that exceeds one raises `soci_pipeline.errors.HostileArchive`.
 
-    ``uncompressed`` bounds a decompression bomb in time (memory is flat in any case). ``ztoc`` bounds what has to be
-    kept in memory: the table of contents and 32 KiB for each checkpoint, of which a crafted gzip stream can demand one
-    every five bytes. Below it a zTOC may be larger than its layer: headers of empty files compress a thousand times.
+    ``uncompressed`` limits the time that a decompression bomb can take (memory use is constant in any case). ``ztoc``
+    limits memory: the table of contents and 32 KiB for each checkpoint; a crafted gzip stream can require a checkpoint
+    every five bytes. A zTOC may still be larger than its layer, since headers of empty files compress 1000:1.
     """
 
     uncompressed: int = 256 << 30

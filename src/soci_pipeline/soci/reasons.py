@@ -1,4 +1,4 @@
-"""Why a sound layer has no zTOC. Apart from the records, so that indexing needs no pydantic."""
+"""Reasons why a valid layer has no zTOC. Separate from `records`, so that indexing does not import pydantic."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Reason(StrEnum):
-    """Why a sound layer has no zTOC."""
+    """Reason why a valid layer has no zTOC."""
 
     TOO_SMALL = "too-small"
     ZSTD = "zstd"
@@ -32,22 +32,22 @@ WHY: Mapping[Reason, str] = {
     ),
     Reason.FOREIGN: "is kept by another server than this registry, or is of a type that SOCI does not know",
 }
-"""What each reason means to whoever built the image."""
+"""What each reason means for the author of the image."""
 
 
 def why_not(reason: Reason) -> str:
-    """A reason, with what it means."""
+    """Format a reason with its explanation."""
     return f"{reason.value}: {WHY[reason]}"
 
 
 def explained(reasons: Iterable[Reason | None]) -> list[str]:
-    """A line for each reason that there is, in their own order."""
+    """Format one line for each distinct reason, in the order of `Reason`."""
     found = set(reasons)
     return [why_not(reason) for reason in Reason if reason in found]
 
 
 def reason_by_type(media_type: str) -> Reason | None:
-    """What a layer's media type alone says against a zTOC; None where it says nothing."""
+    """Return why a layer of this media type cannot have a zTOC; None if it can."""
     compression = layer_compression(media_type)
     if compression is Compression.ZSTD:
         return Reason.ZSTD
@@ -55,11 +55,11 @@ def reason_by_type(media_type: str) -> Reason | None:
 
 
 def reason_by_descriptor(layer: "Descriptor", min_layer_size: int, *, is_here: bool = False) -> Reason | None:
-    """Why a layer gets no zTOC by what its descriptor says; None where only its bytes can say more.
+    """Return why a layer gets no zTOC according to its descriptor; None if that depends on its content.
 
-    A layer with addresses of its own may be nowhere else; they do not matter where it ``is_here`` for certain, as with
-    the reference. ``min_layer_size`` is in bytes of the stored layer, and comes last: what is wrong with the type stays
-    wrong with another size.
+    A layer with ``urls`` may only be available there, which does not matter if it ``is_here``, as in the reference.
+    ``min_layer_size`` is in bytes of the stored layer. Size is checked last, since the other reasons do not depend on
+    that setting.
     """
     reason = reason_by_type(layer.media_type)
     if reason is None and layer.urls and not is_here:

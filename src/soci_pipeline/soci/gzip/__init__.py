@@ -1,1 +1,1 @@
-"""A compressed layer: inflated, cut into spans, with the checkpoints at which reading can begin."""
+"""Compressed layers: inflate, split into spans, and record the checkpoints where reading can start."""

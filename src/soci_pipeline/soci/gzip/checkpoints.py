@@ -1,8 +1,8 @@
-"""Places in a layer where reading can begin, and their stored form inside a zTOC.
+"""Positions in a layer where reading can start, and their serialised form in a zTOC.
 
-gzip: a checkpoint is the end of a deflate block with all that inflating needs to go on from there (zlib's zran example
-describes the idea). Uncompressed: a multiple of the span size. The stored forms are the reference's (soci-snapshotter,
-package ztoc/compression): packed little-endian records for gzip, a small flatbuffer for plain tar.
+gzip: a checkpoint is the end of a deflate block with the state that is needed to resume inflating there (see zlib's
+example zran). Uncompressed: every multiple of the span size. The serialised forms are those of the reference
+(soci-snapshotter, package ztoc/compression): packed little-endian records for gzip, a small flatbuffer for plain tar.
 """
 
 import struct
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 WINDOW: Final = 1 << 15
-"""Bytes of earlier output that deflate may refer to (RFC 1951, section 3.2.5)."""
+"""Number of bytes of earlier output that deflate may refer to (RFC 1951, section 3.2.5)."""
 
 HEAD: Final = struct.Struct("<iq")
 RECORD: Final = struct.Struct("<qqB")
 
 
 class Checkpoint(NamedTuple):
-    """One place to begin: offsets in bytes in the gzip file and in the tar, and the state there.
+    """One position to resume from: byte offsets in the gzip file and in the tar, and the inflate state there.
 
-    ``bits`` (0 to 7) is how many high bits of the byte before ``compressed`` belong to this span too. ``window`` is the
-    32 KiB of output before ``uncompressed``, zeros where there is less.
+    ``bits`` (0 to 7) is the number of high bits of the byte before ``compressed`` that belong to this span. ``window``
+    is the 32 KiB of output before ``uncompressed``, padded with zeros at the start.
     """
 
     compressed: int
@@ -31,19 +31,19 @@ class Checkpoint(NamedTuple):
 
     @property
     def first_byte(self) -> int:
-        """Where the span's compressed bytes begin; neighbours share a byte where bits are left over."""
+        """Offset of the span's first compressed byte; adjacent spans share a byte if ``bits`` is not 0."""
         return self.compressed - (1 if self.bits else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class GzipCheckpoints:
-    """All checkpoints of a gzip layer, ascending."""
+    """All checkpoints of a gzip layer, in ascending order."""
 
     span_size: int
     points: Sequence[Checkpoint]
 
     def parts(self) -> list[bytes]:
-        """The stored form in pieces, so that the windows need not be copied together."""
+        """Return the serialised form in parts, which avoids copying the windows."""
         parts = [HEAD.pack(len(self.points), self.span_size)]
         for point in self.points:
             parts += (RECORD.pack(point.compressed, point.uncompressed, point.bits), point.window)
@@ -52,7 +52,7 @@ class GzipCheckpoints:
 
 @dataclass(frozen=True, slots=True)
 class TarSpans:
-    """The spans of an uncompressed layer: every ``span_size`` bytes of a file of ``size`` bytes."""
+    """The spans of an uncompressed layer: a file of ``size`` bytes, split every ``span_size`` bytes."""
 
     span_size: int
     size: int

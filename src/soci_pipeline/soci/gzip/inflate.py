@@ -1,9 +1,9 @@
-"""Inflating through the C interface of zlib-ng or zlib, with what Python's own `zlib` leaves out.
+"""Inflate through the C interface of zlib-ng or zlib, including functions that Python's `zlib` module does not expose.
 
-Checkpoints need a stop at the end of each deflate block (``Z_BLOCK``), the bits that are left over there, and a way to
-go on from such a place (``inflatePrime``, ``inflateSetDictionary``); see zlib.h. Nothing is compiled: the functions are
-called in the shared object that the `zlib-ng` wheel brings, or in the system's libz. A call releases the interpreter's
-lock for its whole length.
+Checkpoints require stopping at the end of each deflate block (``Z_BLOCK``), reading the number of unused bits there,
+and resuming from such a position (``inflatePrime``, ``inflateSetDictionary``); see zlib.h. Nothing is compiled: the
+functions are called through ctypes in the shared object of the `zlib-ng` wheel or in the system's libz. Each call
+releases the GIL until it returns.
 """
 
 import ctypes
@@ -24,13 +24,13 @@ BUFFER_ERROR: Final = -5
 
 RAW: Final = -15
 GZIP: Final = 31
-"""Window bits: a bare deflate stream, and one with gzip's header and trailer."""
+"""Window bits: a raw deflate stream (`RAW`), and one with gzip header and trailer (`GZIP`)."""
 
-# Beside the usual name: an interpreter that has zlib linked into itself.
+# None is the process itself: the interpreter may be linked with zlib statically.
 _ZLIB_NAMES: Final = ("libz.so.1", "libz.so", None)
 
 ENGINE_VARIABLE = "SOCI_PIPELINE_ZLIB"
-"""Set to ``zlib`` or ``zlib-ng`` to choose the engine; unset takes the fastest that is there."""
+"""Environment variable: ``zlib`` or ``zlib-ng`` selects the engine; by default the fastest available one is used."""
 
 
 class _ZlibStream(ctypes.Structure):
@@ -53,7 +53,7 @@ class _ZlibStream(ctypes.Structure):
 
 
 class _ZlibNgStream(ctypes.Structure):
-    # zlib-ng's own interface: totals are size_t, and adler is 32 bits wide, which moves the end of the structure.
+    # zlib-ng's native interface: totals are size_t, and adler is 32 bits wide, so the structure ends differently.
     _fields_: ClassVar[Any] = [
         ("next_in", ctypes.c_void_p),
         ("avail_in", ctypes.c_uint32),
@@ -74,7 +74,7 @@ class _ZlibNgStream(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded library: its name for people, the layout of its stream, and its functions."""
+    """A loaded library: its display name with version, the structure of its stream, and its functions."""
 
     name: str
     stream_type: type[ctypes.Structure]
@@ -87,15 +87,15 @@ class Engine:
 
     @property
     def is_fast(self) -> bool:
-        """Whether this is zlib-ng, for which the speed goals hold."""
+        """Whether this is zlib-ng, which the speed goals assume."""
         return self.name.startswith("zlib-ng")
 
 
 @functools.cache
 def engine() -> Engine:
-    """The engine of this machine: zlib-ng where its wheel is installed, else the system's zlib.
+    """Load the engine: zlib-ng if its wheel is installed, otherwise the system's zlib.
 
-    Raises `ToolMissing` where there is neither. ``SOCI_PIPELINE_ZLIB`` chooses one.
+    ``SOCI_PIPELINE_ZLIB`` selects one of them. Raises `ToolMissing` if it, or both, cannot be loaded.
     """
     wanted = os.environ.get(ENGINE_VARIABLE, "")
     loaders = {"zlib-ng": _load_zlib_ng, "zlib": _load_zlib}
@@ -121,7 +121,7 @@ def _load_zlib_ng() -> Engine | None:
         init = _function(library, "zng_inflateInit2", ctypes.c_int, ctypes.c_void_p, ctypes.c_int32)
         return _engine(library, f"zlib-ng {version().decode()}", "zng_", _ZlibNgStream, init)
     except (OSError, AttributeError):
-        # A wheel for another interpreter, or one that keeps its symbols to itself: the system's zlib does it too.
+        # The wheel is for a different interpreter or does not export its symbols; fall back to the system's zlib.
         return None
 
 
@@ -171,13 +171,13 @@ def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> 
 
 
 class Buffer:
-    """A bytearray at a fixed address, for C to read from or write into."""
+    """A bytearray at a fixed address that C code can read and write."""
 
     __slots__ = ("_pin", "address", "data", "view")
 
     def __init__(self, size: int) -> None:
         self.data = bytearray(size)
-        # The exported view keeps the bytearray from moving for as long as this object lives.
+        # The exported buffer prevents the bytearray from being resized while this object exists.
         self._pin = (ctypes.c_char * size).from_buffer(self.data)
         self.address = ctypes.addressof(self._pin)
         self.view = memoryview(self.data)
@@ -187,9 +187,9 @@ class Buffer:
 
 
 class Inflater:
-    """One inflate stream; a context manager, since its state lives outside Python's memory.
+    """One inflate stream; a context manager, which frees the state that the C library allocates.
 
-    The caller sets input with `give`, room for output with `take`, and calls `run`; both move on by what was used.
+    Set the input with `give` and the output buffer with `take`, then call `run`, which advances both.
     """
 
     __slots__ = ("_address", "_engine", "_stream")
@@ -202,44 +202,44 @@ class Inflater:
             raise MemoryError("inflateInit2 failed")
 
     def give(self, address: int, size: int) -> None:
-        """Set the input: ``size`` bytes from ``address`` on."""
+        """Set the input: ``size`` bytes at ``address``."""
         self._stream.next_in, self._stream.avail_in = address, size
 
     def take(self, address: int, size: int) -> None:
-        """Set the room for output: ``size`` bytes from ``address`` on."""
+        """Set the output buffer: ``size`` bytes at ``address``."""
         self._stream.next_out, self._stream.avail_out = address, size
 
     def run(self, flush: int) -> int:
-        """Inflate until the input is used up, the room is full, or ``flush`` says to stop; returns zlib's status."""
+        """Inflate until the input is consumed, the output buffer is full or ``flush`` applies; return zlib's status."""
         return int(self._engine.inflate(self._address, flush))
 
     @property
     def input_left(self) -> int:
-        """Bytes of the input that are not yet used."""
+        """Number of input bytes not yet consumed."""
         return int(self._stream.avail_in)
 
     @property
     def room_left(self) -> int:
-        """Bytes of the room that are not yet filled."""
+        """Number of free bytes in the output buffer."""
         return int(self._stream.avail_out)
 
     @property
     def data_type(self) -> int:
-        """Bits left over in the last byte (0 to 7), plus 64 in the last block, plus 128 at the end of a block."""
+        """Unused bits in the last byte (0 to 7), plus 64 in the last block, plus 128 at the end of a block."""
         return int(self._stream.data_type)
 
     @property
     def message(self) -> str:
-        """What the library said about the last error."""
+        """The library's message for the last error."""
         text = self._stream.msg
         return text.decode("ascii", "replace") if text else "no message"
 
     def reset(self, window_bits: int) -> None:
-        """Begin a new stream with the next byte of the input."""
+        """Start a new stream at the next input byte."""
         self._engine.reset(self._address, window_bits)
 
     def resume(self, window: bytes, bits: int, value: int) -> None:
-        """Put a raw stream into the state of a checkpoint: the output before it, and the bits of a shared byte."""
+        """Restore the state of a checkpoint in a raw stream: the window, and ``bits`` bits of a shared byte."""
         if bits:
             self._engine.prime(self._address, bits, value)
         self._engine.set_dictionary(self._address, window, len(window))

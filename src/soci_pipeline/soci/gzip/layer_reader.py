@@ -1,8 +1,8 @@
-"""Reads a layer once, from front to back, and says what is found on the way.
+"""Read a layer once, sequentially, as a stream of events.
 
-A reader yields pieces of the file, pieces of the tar inside it, and the places where a span begins. It stops at the end
-of a deflate block only where a checkpoint may be due: until then inflate runs undisturbed, which is what makes it fast.
-Memory is a few buffers, whatever the layer's size.
+The events are chunks of the file, chunks of the tar inside it, and the checkpoints where spans start. For speed,
+inflating stops at the end of a deflate block only if a checkpoint may be due. Memory use is a few buffers, independent
+of the layer's size.
 """
 
 from collections.abc import Iterator
@@ -29,26 +29,26 @@ _COMPRESS_AGAIN: Final = (
 
 
 class Damaged(Exception):
-    """The bytes are no sound layer; the message says what is wrong with them."""
+    """The layer is corrupt; the message says how."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """A buffer of a ring, and the work that still looks at it."""
+    """A buffer of a ring, and the pending work that still reads it."""
 
     buffer: Buffer
     busy: "Future[None] | None" = None
 
 
 class Ring:
-    """Buffers that are used in turn; one is used again when the work on it has ended."""
+    """Buffers that are used in turn; each is reused when the work on it has finished."""
 
     def __init__(self) -> None:
         self._slots = [Slot(Buffer(_BUFFER_BYTES)) for _ in range(_BUFFERS)]
         self._turn = 0
 
     def next(self) -> Slot:
-        """The next free buffer. Work that failed on it raises its error here."""
+        """Wait for the next buffer and return it; raise the error of the work on it if that failed."""
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % _BUFFERS
         if slot.busy is not None:
@@ -59,7 +59,7 @@ class Ring:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The next bytes of the file: ``start`` to ``end`` in a buffer."""
+    """The next bytes of the file, from ``start`` to ``end`` in a buffer."""
 
     slot: Slot
     start: int
@@ -68,7 +68,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The next ``size`` bytes of the tar, from the beginning of a buffer on."""
+    """The next ``size`` bytes of the tar, from the start of a buffer."""
 
     slot: Slot
     size: int
@@ -78,7 +78,7 @@ Event = Stored | Content | Checkpoint
 
 
 def read_plain(source: BinaryIO) -> Iterator[Event]:
-    """An uncompressed layer: each piece is both file and tar."""
+    """Read an uncompressed layer; each chunk is yielded both as `Stored` and as `Content`."""
     ring = Ring()
     while True:
         slot = ring.next()
@@ -90,9 +90,10 @@ def read_plain(source: BinaryIO) -> Iterator[Event]:
 
 
 def read_gzip(source: BinaryIO, span_size: int, limits: Limits) -> Iterator[Event]:
-    """A gzip layer of one or several members.
+    """Read a gzip layer of one or more members.
 
-    Raises `Damaged`, `HostileArchive` past a limit, and `LayerNotIndexable` for bytes after the last member.
+    Raises `Damaged` for a corrupt layer, `HostileArchive` if it exceeds a limit, and `LayerNotIndexable` for bytes
+    after the last member.
     """
     with Inflater(GZIP) as inflater:
         yield from _GzipReader(source, span_size, limits, inflater).events()
@@ -154,10 +155,10 @@ class _GzipReader:
         yield Content(out, self.filled)
 
     def _step(self, out: Slot) -> tuple[bool, bool, bool]:
-        """Inflate once: whether the member ended, whether a checkpoint is due here, whether nothing was written."""
+        """Inflate once; return whether the member ended, whether a checkpoint is due, whether nothing was written."""
         room = _BUFFER_BYTES - self.filled
         until_due = self.last + self.span_size - self.total_out
-        # A checkpoint needs more than a span since the last one, or that there is no output at all yet.
+        # A checkpoint is due when more than a span was written since the last one, or nothing at all so far.
         flush = BLOCK if until_due <= 0 or self.total_out == 0 else NO_FLUSH
         if flush == NO_FLUSH:
             room = min(room, until_due)
@@ -212,7 +213,7 @@ class _GzipReader:
 
 
 def _fill(source: BinaryIO, buffer: Buffer) -> int:
-    """Read until the buffer is full or the source ends; returns how many bytes came."""
+    """Read until the buffer is full or the source ends; return the number of bytes read."""
     size = 0
     while size < len(buffer):
         data = source.read(len(buffer) - size) if not hasattr(source, "readinto") else None

@@ -1,4 +1,4 @@
-"""The digest of each span, taken while the layer goes by."""
+"""The digest of each span, computed while the layer is read."""
 
 import hashlib
 from typing import Protocol
@@ -7,17 +7,17 @@ from soci_pipeline.soci.gzip.checkpoints import Checkpoint
 
 
 class SpanDigests(Protocol):
-    """Takes a layer's stored bytes in order."""
+    """Hashes the stored bytes of a layer, given in order."""
 
     def update(self, view: memoryview) -> None:
-        """Take the next bytes of the file."""
+        """Hash the next bytes of the file."""
 
     def finish(self) -> list[bytes]:
-        """The texts ``sha256:…``, one a span."""
+        """Return one string ``sha256:…`` for each span."""
 
 
 class GzipSpanDigests:
-    """Spans that begin at checkpoints; what lies before the first one is the gzip header and in no span."""
+    """Digests of spans that start at checkpoints; the gzip header before the first one is in no span."""
 
     def __init__(self) -> None:
         self._digests: list[bytes] = []
@@ -26,28 +26,28 @@ class GzipSpanDigests:
         self._last = b""
 
     def update(self, view: memoryview) -> None:
-        """Take the next bytes of the file."""
+        """Hash the next bytes of the file."""
         if view:
             self._last = bytes(view[-1:])
             if self._begun:
                 self._current.update(view)
 
     def cut(self, point: Checkpoint) -> None:
-        """A span begins behind the bytes taken so far, or with the last of them where bits are left over in it."""
+        """Start a new span after the bytes so far, or with the last of them if the spans share it."""
         if self._begun:
             self._digests.append(_text(self._current.hexdigest()))
         self._current = hashlib.sha256(self._last if point.bits else b"")
         self._begun = True
 
     def finish(self) -> list[bytes]:
-        """The texts ``sha256:…``, one a span."""
+        """Return one string ``sha256:…`` for each span."""
         if self._begun:
             self._digests.append(_text(self._current.hexdigest()))
         return self._digests
 
 
 class TarSpanDigests:
-    """Spans of equal size; the last may be shorter."""
+    """Digests of spans of equal size; the last may be shorter."""
 
     def __init__(self, span_size: int) -> None:
         self._span_size = span_size
@@ -56,7 +56,7 @@ class TarSpanDigests:
         self._room = span_size
 
     def update(self, view: memoryview) -> None:
-        """Take the next bytes of the file."""
+        """Hash the next bytes of the file."""
         while len(view) > self._room or (view and self._room == 0):
             self._current.update(view[: self._room])
             view = view[self._room :]
@@ -66,7 +66,7 @@ class TarSpanDigests:
         self._room -= len(view)
 
     def finish(self) -> list[bytes]:
-        """The texts ``sha256:…``, one a span; an empty file has one."""
+        """Return one string ``sha256:…`` for each span; an empty file has one span."""
         if self._room < self._span_size or not self._digests:
             self._digests.append(_text(self._current.hexdigest()))
         return self._digests

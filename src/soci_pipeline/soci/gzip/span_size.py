@@ -1,6 +1,6 @@
-"""How many bytes of the inflated layer lie between two checkpoints."""
+"""Span sizes: the number of bytes of the inflated layer between two checkpoints."""
 
 DEFAULT_SPAN_SIZE = 4 << 20
-"""The reference's."""
+"""The default of the reference (soci-snapshotter)."""
 LARGEST_SPAN_SIZE = 1 << 40
-"""A span is read whole to reach its last byte; whoever wants larger ones wants no index."""
+"""Upper limit. Reading the last byte of a span requires the whole span, so larger spans would be useless."""

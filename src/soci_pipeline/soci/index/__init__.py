@@ -1,1 +1,1 @@
-"""SOCI indexes of images: which layers get a zTOC, the index itself, and the converted image."""
+"""SOCI indexes of images: select and index layers, build the index, and convert the image."""

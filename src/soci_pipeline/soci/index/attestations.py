@@ -1,10 +1,11 @@
-"""Attestations that follow their image when indexing gives it a new digest.
+"""Update attestations when indexing gives their image a new digest.
 
-BuildKit hangs them into the image index as manifests of platform unknown/unknown, annotated with the digest of their
-image (BuildKit, docs/attestations/attestation-storage.md). Newer versions write them as OCI artifacts, whose `subject`
-is the image manifest; it follows the image, or the image would have no referrers. The in-toto statements inside name
-that digest as `subject` too; verifiers reject one that names another. Unsigned statements are rewritten. A signed one
-cannot be, and stays as it is: it speaks of the image before it was indexed, which has the same layers and config.
+BuildKit adds attestations to the image index as manifests of platform unknown/unknown, annotated with the digest of
+their image (BuildKit, docs/attestations/attestation-storage.md). Newer versions write them as OCI artifacts, whose
+`subject` is the image manifest; it is updated, so that the image keeps its referrers. The in-toto statements inside
+contain the digest as `subject` too, and verifiers reject a statement with a different digest. Unsigned statements are
+rewritten. Signed statements cannot be rewritten and stay unchanged: they attest the image before indexing, which has
+the same layers and config.
 """
 
 import json
@@ -20,13 +21,13 @@ from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageManifest
 from soci_pipeline.oci.media_types import IMAGE_MANIFESTS, IN_TOTO
 
 _MOST_STATEMENT_BYTES: Final = 16 * MAX_MANIFEST_BYTES
-"""An SBOM of a large image has tens of megabytes; a larger statement is left as it is."""
+"""Limit for statements that are rewritten. The SBOM of a large image has tens of megabytes."""
 
 
 def follow_all(
     entries: Sequence[Descriptor], renamed: Mapping[Digest, Descriptor], source: Layout, target: Layout
 ) -> tuple[Descriptor, ...]:
-    """Each entry as `follow` returns it; what refers to a changed entry, as its signature does, follows that one."""
+    """Apply `follow` to each entry, and to entries that refer to a changed entry, such as its signature."""
     known, followed = dict(renamed), list(entries)
     for position in _referred_first(entries, source):
         after = follow(entries[position], known, source, target)
@@ -36,19 +37,19 @@ def follow_all(
 
 
 def _referred_first(entries: Sequence[Descriptor], source: Layout) -> Iterator[int]:
-    """The positions of the entries, each after those of the entries that it refers to."""
+    """Yield the positions of the entries in topological order: each after the entries that it refers to."""
     refers = [_referred(entry, source) for entry in entries]
     pending = list(range(len(entries)))
     while pending:
         waiting = {str(entries[position].digest) for position in pending}
         ready = [position for position in pending if waiting.isdisjoint(refers[position])]
-        # Annotations may name each other in a circle; then any order will do.
+        # Annotations may form a cycle; then the order does not matter.
         yield from ready or pending
         pending = [position for position in pending if position not in ready] if ready else []
 
 
 def _referred(entry: Descriptor, source: Layout) -> set[str]:
-    """The digests of the other manifests that an entry refers to, by its annotation or its manifest's `subject`."""
+    """Return the digests of other manifests that an entry refers to by annotation or `subject`."""
     found = {entry.annotations.get(REFERENCE_DIGEST, "")}
     if entry.media_type in IMAGE_MANIFESTS and source.has(entry):
         subject = source.read_document(entry).subject
@@ -57,10 +58,10 @@ def _referred(entry: Descriptor, source: Layout) -> set[str]:
 
 
 def follow(descriptor: Descriptor, renamed: Mapping[Digest, Descriptor], source: Layout, target: Layout) -> Descriptor:
-    """The descriptor of an attestation, or of another artifact, after its image got a new descriptor.
+    """Return the descriptor of an attestation or another artifact, updated if its image is in ``renamed``.
 
-    The image is the one that the descriptor's annotation or the manifest's `subject` names. What had to be rewritten is
-    stored in ``target``; the rest of its graph is for the caller to take over.
+    The image is identified by the descriptor's annotation or the manifest's `subject`. Rewritten documents are stored
+    in ``target``; copying the rest of the graph is up to the caller.
     """
     annotated = _annotated(descriptor, renamed)
     if annotated is descriptor and (descriptor.media_type not in IMAGE_MANIFESTS or not source.has(descriptor)):
@@ -83,7 +84,7 @@ def follow(descriptor: Descriptor, renamed: Mapping[Digest, Descriptor], source:
 
 
 def _annotated(descriptor: Descriptor, renamed: Mapping[Digest, Descriptor]) -> Descriptor:
-    """The same descriptor where its annotation names no image that was renamed."""
+    """Return the descriptor, with its annotation updated if that names a renamed image."""
     named = descriptor.annotations.get(REFERENCE_DIGEST, "")
     new = next((after for before, after in renamed.items() if before == named and before != after.digest), None)
     if new is None:
@@ -92,17 +93,17 @@ def _annotated(descriptor: Descriptor, renamed: Mapping[Digest, Descriptor]) -> 
 
 
 def _followed(subject: Descriptor | None, renamed: Mapping[Digest, Descriptor]) -> Descriptor | None:
-    """The same subject where it is nothing that was renamed."""
+    """Return the new descriptor of the subject if it was renamed, otherwise the subject itself."""
     new = None if subject is None else renamed.get(subject.digest)
     return subject if subject is None or new is None or new.digest == subject.digest else new.plain
 
 
 def _statement(layer: Descriptor, renamed: Mapping[Digest, Descriptor], source: Layout, target: Layout) -> Descriptor:
-    """An unsigned in-toto statement with its subjects renamed; anything else as it is."""
+    """Rewrite the subjects of an unsigned in-toto statement; return any other layer unchanged."""
     if layer.media_type != IN_TOTO or layer.size > _MOST_STATEMENT_BYTES:
         return layer
     document = _object(source.read(layer, limit=_MOST_STATEMENT_BYTES))
-    # A signed statement is an envelope of another shape (DSSE: payload, payloadType, signatures).
+    # A signed statement is wrapped in an envelope (DSSE: payload, payloadType, signatures).
     if document is None or not str(document.get("_type", "")).startswith("https://in-toto.io/Statement/"):
         return layer
     if "signatures" in document or not _rename(document.get("subject"), renamed):
@@ -122,7 +123,7 @@ def _rename(subjects: Any, renamed: Mapping[Digest, Descriptor]) -> bool:
 
 
 def _config(config: Descriptor, changed: Mapping[Digest, Digest], source: Layout, target: Layout) -> Descriptor:
-    """The config of an attestation manifest names its statements as diff ids."""
+    """Update the config of an attestation manifest, which lists the digests of its statements as diff ids."""
     if config.size > MAX_MANIFEST_BYTES:
         return config
     document = _object(source.read(config))

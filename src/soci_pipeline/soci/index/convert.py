@@ -1,10 +1,10 @@
-"""Turns an image into one that loads lazily: an OCI layout in, an OCI layout out.
+"""Convert an image for lazy loading, from one OCI layout to another.
 
-v2 puts the SOCI index's digest into the image manifest, so the image gets a new digest; the image index lists both, and
-attestations follow. v1 leaves every image as it is; its SOCI indexes refer to the images. Layers are never changed.
+v2 adds the SOCI index's digest to the image manifest, so the image gets a new digest; the image index lists both, and
+attestations are updated. v1 leaves the images unchanged; its SOCI indexes refer to them. Layers are never changed.
 
-Four steps, each a function of what the step before it returned: read the source, plan which layers to index and how,
-make what is new (`new_images`), and release: bring over what stays, and list the result.
+Each of the four steps takes the result of the previous one: read the source, plan which layers to index and how, write
+the new documents (`new_images`), and release: copy what is unchanged and write ``index.json``.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from soci_pipeline.soci.ztoc.store import ZtocStore
 
 @dataclass(frozen=True)
 class Conversion:
-    """The result: ``root`` is the image index in ``layout``; one record for each image that was looked at."""
+    """The result: ``root`` is the image index in ``layout``; ``images`` has one record for each chosen image."""
 
     layout: Layout
     root: Descriptor
@@ -60,19 +60,19 @@ def convert(
     ztocs: ZtocStore | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Conversion:
-    """Index the images of a layout; ``platforms`` chooses some of them, None takes all.
+    """Index the images of a layout for ``platforms`` (default: all).
 
-    Where some are chosen, the others stay in the image index as they are; those that the source does not hold as a
-    whole are left out with what belongs to them, and with ``drop_others`` so are all of them.
+    Images for other platforms stay in the image index unchanged. They are removed, together with the manifests that
+    refer to them, if the source does not contain all their blobs or if ``drop_others`` is set.
 
-    The source's ``index.json`` may list an image index or images; the result's lists an image index alone. Where it
-    lists images that are no part of one, ``ref`` chooses by name or digest. Where nothing can be indexed the images
-    stay as they are. ``build_tool`` goes into zTOCs and SOCI indexes, and so into their digests. ``jobs`` layers are
-    indexed at a time. ``prefetch_files`` are paths in the image; of each, the topmost copy is prefetched.
+    The source's ``index.json`` may list one image index or several images; the result's lists one image index. ``ref``
+    chooses one of several unrelated images by name or digest. If no layer can be indexed, the images stay unchanged.
+    ``build_tool`` is written into zTOCs and SOCI indexes, so it affects their digests. ``jobs`` is the number of layers
+    indexed in parallel. ``prefetch_files`` are paths in the image; the topmost copy of each is prefetched.
 
-    Raises `InvalidInput` for a source without images, with two different ones of one platform or without a chosen one,
-    `DamagedContent` for a damaged layer, `HostileArchive` for one past ``limits`` or a source with links; a destination
-    that was not there before is not there then either.
+    Raises `InvalidInput` for a source without images, with two different images for one platform or without an image
+    for a chosen one, `DamagedContent` for a corrupt layer, and `HostileArchive` for a layer that exceeds ``limits`` or
+    a source with links. On failure, a destination that did not exist before is removed.
     """
     chosen, name = _selected(source, platforms, ref, drop_others=drop_others)
     plan = ConversionPlan(
@@ -97,7 +97,7 @@ def convert(
 def _selected(
     source: Layout, platforms: Sequence[Platform] | None, ref: str | None, *, drop_others: bool
 ) -> tuple[Layout, str | None]:
-    """The source without the platforms that are left out, and what still chooses an image of it."""
+    """Return the source without excluded platforms, and the ``ref`` that still has to be applied to it."""
     roots = choose_roots(source.roots(), ref, f"layout {source.path}")
     if (inner := _unwrapped(source, roots)) != roots:
         source, roots, ref = SelectedLayout(source, inner, ()), inner, None
@@ -116,7 +116,7 @@ def _selected(
 
 
 def _unwrapped(source: Layout, roots: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-    """The image index in an index that lists nothing else, as `ctr image import --index-name` makes one."""
+    """Unwrap an index that lists only one image index, as written by `ctr image import --index-name`."""
     for _ in range(MAX_DEPTH):
         if len(roots) != 1 or roots[0].media_type not in IMAGE_INDEXES or not source.has(roots[0]):
             break
@@ -129,7 +129,7 @@ def _unwrapped(source: Layout, roots: Sequence[Descriptor]) -> tuple[Descriptor,
 
 @contextlib.contextmanager
 def _new_layout(destination: Path) -> Iterator[Layout]:
-    """A layout to fill; removed again when the block fails, unless something was there before."""
+    """Create the destination layout; remove it if the block raises, unless it existed before."""
     fresh = not destination.exists()
     try:
         yield Layout.create(destination)
@@ -140,7 +140,7 @@ def _new_layout(destination: Path) -> Iterator[Layout]:
 
 
 def _release(plan: ConversionPlan, made: Made, target: Layout) -> Conversion:
-    """Bring over what the result refers to, and list it; nothing is listed before it is whole."""
+    """Copy what the result refers to, then write ``index.json``, so that it never lists incomplete images."""
     for path in dict.fromkeys(plan.recipe.prefetch_files):
         if path not in made.prefetched:
             logger().warning("%s will not be prefetched: the indexed layers have no regular file there", path)
@@ -150,7 +150,7 @@ def _release(plan: ConversionPlan, made: Made, target: Layout) -> Conversion:
 
 
 def _take_over(source: SourceLayout, target: Layout, roots: Sequence[Descriptor]) -> None:
-    """Bring what the result refers to and was not made anew; foreign layers and images not saved may be nowhere."""
+    """Copy unchanged blobs that the result refers to; foreign layers and unsaved images may be missing."""
     pending = list(roots)
     seen: set[Digest] = set()
     while pending:

@@ -1,8 +1,8 @@
-"""SOCI index manifests, v1 and v2: which zTOC belongs to which layer of one image.
+"""SOCI index manifests, v1 and v2, which map the layers of one image to zTOCs.
 
-Both are OCI image manifests whose config media type says what they are (soci-snapshotter, its document
-soci-index-manifest-v2). v1 names its image as `subject`; v2 does not, and is found by an annotation of the image
-manifest.
+Both are OCI image manifests, identified by their config media type (soci-snapshotter,
+docs/soci-index-manifest-v2.md). v1 refers to its image as `subject`; v2 does not, and is found by an annotation of the
+image manifest.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ CONFIG: Final = b"{}"
 CONFIG_TYPES: Final = {IndexVersion.V1: SOCI_INDEX_V1, IndexVersion.V2: SOCI_INDEX_V2}
 
 SpanRange = tuple[int, int]
-"""First and last span, both included."""
+"""First and last span, both inclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedLayer:
-    """One layer with its zTOC, or with the reason for having none.
+    """One layer with its zTOC, or with the reason why it has none.
 
-    ``prefetch`` are spans to fetch first. ``toc`` is the decoded zTOC, where it is kept.
+    ``prefetch`` are the spans to prefetch. ``toc`` is the decoded zTOC, if it is kept.
     """
 
     layer: Descriptor
@@ -48,7 +48,7 @@ class IndexedLayer:
 
     @property
     def record(self) -> LayerRecord:
-        """What travels to other machines."""
+        """The serialisable record of this layer."""
         return LayerRecord(
             digest=self.layer.digest,
             size=self.layer.size,
@@ -59,7 +59,7 @@ class IndexedLayer:
 
 
 def prefetch_document(spans: Sequence[SpanRange]) -> bytes:
-    """The list of spans that the snapshotter fetches at once; experimental in the reference."""
+    """Encode the list of spans that the snapshotter prefetches; experimental in the reference."""
     ranges = [{"start_span": first, "end_span": last} for first, last in spans]
     return canonical_json.encode({"version": "1.0", "prefetch_spans": ranges})
 
@@ -73,9 +73,9 @@ def soci_index(
     disable_xattrs: bool = False,
     subject: Descriptor | None = None,
 ) -> ImageManifest:
-    """The SOCI index of an image: the zTOCs in the order of its layers, then what is to be prefetched.
+    """Build the SOCI index of an image: the zTOCs in the order of its layers, then the prefetch documents.
 
-    ``disable_xattrs`` marks the layers that have no extended attributes. ``subject`` is the image manifest, for v1.
+    ``disable_xattrs`` annotates layers that do not need extended attributes. ``subject`` is the image manifest, for v1.
     """
     indexed = [layer for layer in layers if layer.ztoc is not None]
     ztocs = [_ztoc(layer, layer.ztoc, span_size, disable_xattrs=disable_xattrs) for layer in indexed if layer.ztoc]

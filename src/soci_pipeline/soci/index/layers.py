@@ -1,4 +1,4 @@
-"""Indexes the layers of images: each once, the largest first, several at a time; known zTOCs are used again."""
+"""Index the layers of images: each layer once, largest first, several in parallel, reusing cached zTOCs."""
 
 import os
 from collections.abc import Iterable
@@ -27,9 +27,9 @@ LayerKey = tuple[Digest, str]
 
 @dataclass(frozen=True)
 class LayerIndexer:
-    """How layers of ``source`` are indexed; zTOCs are written into ``target``. Sizes are in bytes.
+    """Indexes layers of ``source`` and writes zTOCs to ``target``. Sizes are in bytes.
 
-    ``keep_tocs`` leaves the decoded zTOCs in the answers; they take much memory.
+    ``keep_tocs`` keeps the decoded zTOCs in the results, which takes a lot of memory.
     """
 
     source: Layout
@@ -42,10 +42,10 @@ class LayerIndexer:
     limits: Limits = DEFAULT_LIMITS
 
     def index(self, layers: Iterable[Descriptor], *, jobs: int) -> dict[LayerKey, IndexedLayer]:
-        """Index each distinct layer, ``jobs`` at a time.
+        """Index each distinct layer, ``jobs`` in parallel.
 
-        Raises `DamagedContent` for a damaged layer and `HostileArchive` past a limit; a sound layer that cannot be
-        indexed has its reason in the answer.
+        The result of a valid layer that cannot be indexed contains the reason. Raises `DamagedContent` for a corrupt
+        layer and `HostileArchive` for one that exceeds a limit.
         """
         if jobs < 1:
             raise InvalidInput(f"{jobs} layers at a time cannot be meant")
@@ -75,12 +75,12 @@ class LayerIndexer:
             advance(size)
 
         found = self.index_layer(layer, on_bytes=count)
-        # What was known or left out was not read, and is dealt with all the same.
+        # Cached and skipped layers were not read; count them as done anyway.
         advance(layer.size - read)
         return found
 
     def index_layer(self, layer: Descriptor, *, on_bytes: Advance | None = None) -> IndexedLayer:
-        """Index one layer: its zTOC is in ``target`` afterwards, or the answer says why there is none."""
+        """Index one layer and write its zTOC to ``target``, or return the reason why it has none."""
         reason = reason_in(self.source, layer, self.min_layer_size)
         if reason is not None:
             return IndexedLayer(layer, reason=reason)
@@ -95,7 +95,7 @@ class LayerIndexer:
         return replace(indexed, toc=decode(data) if toc is None else toc) if self.keep_tocs else indexed
 
     def _ztoc_of(self, layer: Descriptor, on_bytes: Advance | None) -> tuple[bytes, Ztoc | None, bool]:
-        """The bytes of a layer's zTOC, its decoded form where that is at hand, and whether xattrs are needed."""
+        """Return the bytes of a layer's zTOC, its decoded form if available, and whether xattrs are needed."""
         key = (layer.digest, layer.media_type, self.span_size, self.build_tool)
         known = self.ztocs.get(*key) if self.ztocs is not None else None
         toc = None if known is None else self._checked(known, layer)
@@ -118,7 +118,10 @@ class LayerIndexer:
         return built.data, None, built.needs_xattrs
 
     def _checked(self, data: bytes, layer: Descriptor) -> Ztoc | None:
-        """A zTOC that was made before, if a sample of the layer is as it says; the gate's mode `all` reads the rest."""
+        """Decode a cached zTOC and check it against a sample of the layer; return None if they do not match.
+
+        Verification in mode `all` reads the rest of the layer.
+        """
         try:
             toc = decode(data)
             made_for = (toc.compressed_size, toc.span_size, toc.build_tool, toc.compression)
@@ -138,10 +141,10 @@ def _read_range(blob: BinaryIO, start: int, end: int) -> bytes:
 
 
 def reason_in(layout: Layout, layer: Descriptor, min_layer_size: int) -> Reason | None:
-    """As `reason_by_descriptor`, for a layer that may be in ``layout``."""
+    """Like `reason_by_descriptor`, for a layer that may be in ``layout``."""
     return reason_by_descriptor(layer, min_layer_size, is_here=layout.has(layer))
 
 
 def layer_key(layer: Descriptor) -> LayerKey:
-    """What two mentions of one layer have in common."""
+    """Return the key that identifies a layer, whatever its annotations are."""
     return layer.digest, layer.media_type

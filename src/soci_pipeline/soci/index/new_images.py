@@ -1,6 +1,6 @@
-"""What a conversion makes of images: SOCI indexes, manifests that name them, and the image index that lists all.
+"""Write the new documents of a conversion: SOCI indexes, image manifests that refer to them, and the image index.
 
-Every step returns a frozen record, and only `make` and what it calls write into the target layout.
+Every step returns an immutable record. Only `make` and the functions that it calls write to the target layout.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ from soci_pipeline.soci.index.source_images import SourceImage, SourceLayout, in
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What decides the bytes of the new documents, besides the source."""
+    """Everything except the source that determines the bytes of the new documents."""
 
     options: SociOptions
     build_tool: str
@@ -40,20 +40,20 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """What is converted, and how."""
+    """The source of a conversion and its options."""
 
     source: SourceLayout
     recipe: Recipe
 
     @property
     def layers(self) -> list[Descriptor]:
-        """The layers to index."""
+        """The layers of all chosen images, which are indexed."""
         return [layer for image in self.source.images if image.chosen for layer in image.manifest.layers]
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What is new in the target: the image index, a record of each chosen image, and the files to prefetch in them."""
+    """The result: the image index, a record of each chosen image, and the paths that will be prefetched."""
 
     root: Descriptor
     images: tuple[PlatformImage, ...]
@@ -62,7 +62,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """A chosen image with its indexed layers, and its SOCI index; None where none of the layers has a zTOC."""
+    """The indexed layers of a chosen image, and its SOCI index, which is None if no layer has a zTOC."""
 
     layers: tuple[IndexedLayer, ...]
     document: ImageManifest | None
@@ -71,14 +71,14 @@ class _Indexed:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The new descriptors of an image and of its SOCI index."""
+    """The new descriptors of an image and its SOCI index."""
 
     manifest: Descriptor
     soci_index: Descriptor | None
 
 
 def make(plan: ConversionPlan, layers: Mapping[LayerKey, IndexedLayer], target: Layout) -> Made:
-    """Write the SOCI indexes of the chosen images, and what changes with them."""
+    """Write the SOCI indexes of the chosen images and all documents that change because of them."""
     source, recipe = plan.source, plan.recipe
     chosen = in_order_of_choice(source.images)
     indexed = {image.descriptor.digest: _index(recipe, image, layers) for image in chosen}
@@ -100,14 +100,14 @@ def make(plan: ConversionPlan, layers: Mapping[LayerKey, IndexedLayer], target: 
 
 
 def _index(recipe: Recipe, image: SourceImage, found: Mapping[LayerKey, IndexedLayer]) -> _Indexed:
-    """The SOCI index of one image; nothing is written."""
-    # The same content may be listed under descriptors that differ; the manifest's own go into the record.
+    """Build the SOCI index of one image without writing anything."""
+    # Descriptors of the same layer may differ between images; use those of this manifest for the record.
     layers = tuple(replace(found[layer_key(layer)], layer=layer) for layer in image.manifest.layers)
     if not any(layer.ztoc for layer in layers):
         return _Indexed(layers, None, frozenset())
     files = frozenset[str]()
     if recipe.prefetch_files:
-        # A layer may be the topmost of a path in one image only.
+        # Which layer has the topmost copy of a path depends on the image.
         prefetch = prefetch_spans([layer.toc for layer in layers], recipe.prefetch_files)
         layers = tuple(replace(layer, prefetch=each) for layer, each in zip(layers, prefetch.spans, strict=True))
         files = prefetch.files
@@ -124,7 +124,7 @@ def _index(recipe: Recipe, image: SourceImage, found: Mapping[LayerKey, IndexedL
 
 
 def _write_blobs(recipe: Recipe, indexed: _Indexed, target: Layout) -> None:
-    """What a SOCI index refers to besides its zTOCs, which are there already."""
+    """Write the blobs that a SOCI index refers to, except for its zTOCs, which already exist."""
     if indexed.document is None:
         return
     target.add_bytes(CONFIG, CONFIG_TYPES[recipe.options.version])
@@ -144,7 +144,7 @@ def _write_v1(image: SourceImage, indexed: Mapping[Digest, _Indexed], target: La
 def _write_v2(
     source: SourceLayout, indexed: Mapping[Digest, _Indexed], target: Layout
 ) -> tuple[ImageIndex, dict[Digest, _Written]]:
-    """The new image index, and what was written for each image by its digest in the source."""
+    """Return the new image index, and the new descriptors of each image by its digest in the source."""
     documents = {digest: each.document for digest, each in indexed.items() if each.document is not None}
     written = {
         image.descriptor.digest: _rewrite(
@@ -157,10 +157,10 @@ def _write_v2(
 
 
 def _rewrite(image: SourceImage, document: ImageManifest | None, target: Layout, *, indexed: bool) -> _Written:
-    """Write an image and its SOCI index.
+    """Write an image manifest and its SOCI index.
 
-    Once an index is made, every image is written anew with OCI's types, as the reference does it, so that no registry
-    sees both kinds in one index; an image that is already in that form keeps its digest.
+    If any image is indexed, all manifests are rewritten with OCI media types, as in the reference, so that an image
+    index never mixes Docker and OCI types; a manifest that is already in that form keeps its digest.
     """
     manifest, old = image.manifest, image.descriptor
     annotations = dict(manifest.annotations)
@@ -190,7 +190,7 @@ def _rewrite(image: SourceImage, document: ImageManifest | None, target: Layout,
 
 
 def _children(source: SourceLayout, written: Mapping[Digest, _Written], target: Layout) -> tuple[Descriptor, ...]:
-    """What the new image index lists: SOCI indexes take the place of earlier ones of their image, or come last."""
+    """Return the entries of the new image index; a SOCI index replaces the earlier one of its image or comes last."""
     index = source.index
     renamed = {before: each.manifest for before, each in written.items() if before != each.manifest.digest}
     pending = {image.descriptor.digest: image for image in in_order_of_choice(source.images)}
@@ -212,7 +212,7 @@ def _children(source: SourceLayout, written: Mapping[Digest, _Written], target: 
 
 
 def _image_of_soci_index(child: Descriptor, images: Iterable[SourceImage], listed: set[str]) -> SourceImage | None:
-    """The image whose earlier SOCI index this is: the one that it names, else one of its platform if that is gone."""
+    """Return the image that an earlier SOCI index belongs to: the one it names or, if missing, one of its platform."""
     if child.artifact_type != SOCI_INDEX_V2:
         return None
     named, platform = child.annotations.get(IMAGE_MANIFEST_DIGEST), child.platform
@@ -222,7 +222,7 @@ def _image_of_soci_index(child: Descriptor, images: Iterable[SourceImage], liste
 
 
 def _renamed(child: Descriptor, renamed: Mapping[Digest, Descriptor]) -> Descriptor:
-    """A child that is kept; the SOCI index of an image that was only written anew has to name its new digest."""
+    """Return an entry that is kept; a SOCI index whose image was rewritten gets the image's new digest."""
     named = child.annotations.get(IMAGE_MANIFEST_DIGEST)
     new = next((str(after.digest) for before, after in renamed.items() if before == named), None)
     return child if new is None else child.annotated(annotations=child.annotations | {IMAGE_MANIFEST_DIGEST: new})
@@ -247,7 +247,7 @@ def _record(
 
 
 def _root(source: SourceLayout, index: ImageIndex, target: Layout) -> Descriptor:
-    """The image index, stored; the source's own bytes where nothing in it has changed."""
+    """Store the image index; if nothing in it has changed, return the source's descriptor, which keeps its bytes."""
     if source.root is not None and index == source.index:
         return source.root
     return target.add_document(index.replaced(media_type=OCI_INDEX))

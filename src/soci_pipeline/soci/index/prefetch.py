@@ -1,7 +1,8 @@
-"""Which spans a runtime fetches before a container starts: those of some files, each as a container sees it.
+"""Find the spans to prefetch before a container starts: those of given files, as a container sees them.
 
-A file counts in the topmost indexed layer that holds its path, as in the reference. Layers without a zTOC do not count:
-they are pulled whole. A file that an indexed layer above deletes or replaces with something else is not prefetched.
+As in the reference, a file is taken from the topmost indexed layer that contains its path. Layers without a zTOC are
+ignored, because they are pulled whole. A file that a higher indexed layer deletes or replaces with another type of file
+is not prefetched.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,18 +17,18 @@ from soci_pipeline.soci.ztoc.codec import Ztoc
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """The spans to fetch by layer, from the lowest layer to the topmost; ``files`` are the paths that were found."""
+    """The spans to prefetch for each layer, from the lowest to the topmost; ``files`` are the paths that were found."""
 
     spans: tuple[tuple[SpanRange, ...], ...]
     files: frozenset[str]
 
 
 def prefetch_spans(layers: Sequence[Ztoc | None], paths: Iterable[str]) -> Prefetch:
-    """The spans that hold the regular files at some paths, ascending and without overlap in each layer.
+    """Return the spans that contain the regular files at ``paths``, ascending and without overlap in each layer.
 
-    ``layers`` are those of one image from the lowest to the topmost, None where one has no zTOC. A path may begin with
-    ``/`` or ``./``. It stands for what a container sees there: the last file of that name, or the one that a hard link
-    was made to. A symbolic link at its end is not followed.
+    ``layers`` are those of one image from the lowest to the topmost, with None for a layer without a zTOC. A path may
+    begin with ``/`` or ``./``. It is resolved as in a container: the last file of that name wins, hard links are
+    followed, and a symbolic link in the last component is not.
     """
     tree = LayerTree(())
     layer_of: dict[int, int] = {}

@@ -1,6 +1,6 @@
-"""What indexing says of an image, for people and other machines: digests and reasons, never blobs.
+"""Records of an indexed image, for users and other machines: digests and reasons, but no blobs.
 
-All records are frozen and go through JSON.
+All records are immutable and can be serialised as JSON.
 """
 
 from enum import StrEnum
@@ -17,7 +17,7 @@ from soci_pipeline.validation import Parameters
 
 
 class IndexVersion(StrEnum):
-    """v1: a referrer of each image manifest. v2: an entry of the image index, named by the manifest's annotation."""
+    """v1: a referrer of the image manifest. v2: an entry of the image index, found by the manifest's annotation."""
 
     V1 = "v1"
     V2 = "v2"
@@ -28,9 +28,9 @@ class Record(BaseModel):
 
 
 class SociOptions(Parameters):
-    """How layers are indexed; the defaults are the reference's.
+    """Options for indexing layers; the defaults of the sizes are those of the reference.
 
-    ``span_size`` is in bytes of the uncompressed layer, ``min_layer_size`` in bytes of the layer as it is stored.
+    ``span_size`` is in bytes of the uncompressed layer, ``min_layer_size`` in bytes of the stored layer.
     """
 
     version: IndexVersion = Field(
@@ -57,7 +57,7 @@ class SociOptions(Parameters):
 
 
 class LayerRecord(Record):
-    """One layer of an image: its zTOC, or the reason why there is none."""
+    """One layer of an image: its zTOC, or the reason why it has none."""
 
     digest: Digest
     size: int
@@ -67,10 +67,10 @@ class LayerRecord(Record):
 
 
 class PlatformImage(Record):
-    """What one branch has published, by digest.
+    """The image that one branch has published, by digest.
 
-    ``manifest`` and ``soci_index`` are descriptors as the joined index will list them (platform and annotations
-    included); for v1 the SOCI index is a referrer and not listed. ``timings`` are seconds by step.
+    ``manifest`` and ``soci_index`` are the descriptors for the joined image index, with platform and annotations; a v1
+    SOCI index is a referrer and not listed there. ``timings`` are in seconds, by step.
     """
 
     platform: Platform
@@ -84,7 +84,7 @@ class PlatformImage(Record):
     bytes_skipped: int = 0
 
     def digests(self) -> dict[str, Any]:
-        """Platform, manifest and SOCI index (None where there is none), as the answers in JSON give them."""
+        """Return the platform and the digests of manifest and SOCI index (None without one), for JSON output."""
         return {
             "platform": str(self.platform),
             "manifest": str(self.manifest.digest),
@@ -92,6 +92,6 @@ class PlatformImage(Record):
         }
 
     def summary(self) -> dict[str, Any]:
-        """The digests, and each layer's digest, size, zTOC and reason."""
+        """Return the digests, and the digest, size, zTOC and reason of each layer."""
         layers = [layer.model_dump(mode="json", exclude={"media_type"}) for layer in self.layers]
         return self.digests() | {"layers": layers}

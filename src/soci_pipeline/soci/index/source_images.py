@@ -1,6 +1,6 @@
-"""The images of a layout as one image index, and which of them are to be indexed.
+"""Read the images of a layout as one image index, and select the images to index.
 
-Tools write ``index.json`` in three shapes: it lists an image index, one image, or several images at once (as
+Tools write ``index.json`` in three forms: it lists one image index, one image, or several images (as
 go-containerregistry does). The result is the same.
 """
 
@@ -22,9 +22,9 @@ from soci_pipeline.oci.platform import Platform
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One image of the source; ``chosen`` is the platform as it was asked for, None where it was not.
+    """One image of the source; ``chosen`` is the platform as requested, None if the image is not indexed.
 
-    ``turn`` is the place of the platform among those that were asked for.
+    ``turn`` is the position of the platform in the request.
     """
 
     descriptor: Descriptor
@@ -38,7 +38,7 @@ class SourceImage:
 class SourceLayout:
     """A layout as one image index, and the images in it.
 
-    ``root`` is that image index where ``index.json`` lists it alone, None where it is not stored like this.
+    ``root`` is the descriptor of that image index if it is stored and the only one in ``index.json``, otherwise None.
     """
 
     layout: Layout
@@ -48,10 +48,10 @@ class SourceLayout:
 
 
 def read_layout(layout: Layout, platforms: Sequence[Platform] | None, *, ref: str | None = None) -> SourceLayout:
-    """Read a layout; without ``platforms`` all of its images are chosen.
+    """Read a layout and choose the images for ``platforms`` (default: all).
 
-    ``ref`` chooses one image of several in ``index.json``, by its name or digest. Raises `InvalidInput` for a source
-    without images, with two different ones of one platform, or without one of a platform that was asked for.
+    ``ref`` chooses one of several images in ``index.json`` by name or digest. Raises `InvalidInput` for a source
+    without images, with two different images for one platform, or without an image for a requested platform.
     """
     roots = choose_roots(layout.roots(), ref, f"layout {layout.path}")
     index = _index(layout, roots)
@@ -65,14 +65,14 @@ def read_layout(layout: Layout, platforms: Sequence[Platform] | None, *, ref: st
 
 
 def in_order_of_choice(images: Sequence[SourceImage]) -> list[SourceImage]:
-    """The chosen images, in the order in which their platforms were asked for."""
+    """Return the chosen images in the order of the requested platforms."""
     return sorted((image for image in images if image.chosen), key=lambda image: image.turn)
 
 
 def check_images(source: Layout, root: Descriptor) -> None:
-    """Raise `InvalidInput` where an image index lists two different images of one platform.
+    """Raise `InvalidInput` if an image index lists two different images for one platform.
 
-    What has no readable platform, such as a signature, is not an image that a client would choose.
+    Manifests without a readable platform, such as signatures, are ignored, since clients do not choose them.
     """
     if root.media_type not in IMAGE_INDEXES:
         return
@@ -80,7 +80,7 @@ def check_images(source: Layout, root: Descriptor) -> None:
 
 
 def _nested_images(source: Layout, index: ImageIndex) -> list[SourceImage]:
-    """The readable images of the image indexes that an image index lists; clients choose among these too."""
+    """Return the readable images of nested image indexes, which clients choose from too."""
     images: list[SourceImage] = []
     seen: set[Digest] = set()
     pending = list(index.manifests)
@@ -98,7 +98,7 @@ def _nested_images(source: Layout, index: ImageIndex) -> list[SourceImage]:
 
 
 def _check_platforms(source: Layout, images: Iterable[SourceImage], names: Mapping[Digest, Descriptor]) -> None:
-    # The config of a signature may name a platform of empty words.
+    # The config of a signature may have a platform with empty strings.
     named = (image for image in images if image.platform.os and image.platform.architecture)
     found = ((image.descriptor, image.platform, image.manifest.config.digest) for image in named)
     check_one_a_platform(found, names, f"layout {source.path}")
@@ -116,7 +116,7 @@ def _index(source: Layout, roots: Sequence[Descriptor]) -> ImageIndex:
 
 
 def _listed(source: Layout, root: Descriptor) -> Descriptor:
-    """An image that ``index.json`` lists itself, as an image index would list it."""
+    """Return the descriptor of an image in ``index.json`` in the form that an image index would list it."""
     if not source.has(root):
         return root.annotated(annotations={})
     document = source.read_document(root)
@@ -126,12 +126,12 @@ def _listed(source: Layout, root: Descriptor) -> Descriptor:
         return root
     platform = platform_of_config(source.read(document.config))
     spelled = root.platform if root.platform and root.platform.matches(platform) else _as_containerd_writes(platform)
-    # Annotations of the layout's own entry are names of the image on this machine.
+    # Annotations in ``index.json`` are local names of the image.
     return root.annotated(annotations={}, platform=spelled)
 
 
 def _image(source: Layout, child: Descriptor) -> SourceImage | None:
-    """An image of an image index; None for what is none: attestations, SOCI indexes, and images that were not saved."""
+    """Return the image of an entry; None for attestations, SOCI indexes, other artifacts and images not saved."""
     if child.media_type not in IMAGE_MANIFESTS or child.artifact_type or is_attestation(child):
         return None
     if not source.has(child) or (child.platform is not None and child.platform.is_unknown):
@@ -159,13 +159,13 @@ def _choose(images: Sequence[SourceImage], platforms: Sequence[Platform] | None)
 
 
 def _as_containerd_writes(platform: Platform) -> Platform:
-    """As containerd's package platforms normalises a config's: arm64/v8 without its variant, arm/v7 with it."""
+    """Normalise the platform of a config as containerd's platforms package does: arm64 without v8, arm with v7."""
     plain = platform.normalised()
     return replace(plain, variant="v7") if plain.architecture == "arm" and not plain.variant else plain
 
 
 def _as_selected(platform: Platform) -> Platform:
-    """As that package reads an argument: the usual variant of an ARM machine is there where it was written."""
+    """Normalise a requested platform as that package does: keep the default variant of ARM only if it was given."""
     plain = platform.normalised()
     usual = {"arm": "v7", "arm64": "v8"}.get(plain.architecture, "") if platform.variant else ""
     return replace(plain, variant=plain.variant or usual)

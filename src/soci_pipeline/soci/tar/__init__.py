@@ -1,1 +1,1 @@
-"""The files of a layer: the stream of tar entries, and the tree that they make."""
+"""The files of a layer: the stream of tar entries, and the resulting file tree."""

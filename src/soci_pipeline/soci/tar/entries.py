@@ -1,7 +1,7 @@
-"""The table of contents of a layer: one record for every tar header, in tar order, nothing normalised.
+"""The table of contents of a layer: one entry for every tar header, in tar order, without normalisation.
 
-The snapshotter parses the tar header again before it serves a file and wants the same bytes, so names stay as they
-are, duplicates stay, and PAX records are kept raw.
+Before it serves a file, the snapshotter parses the tar header again and requires the same bytes. So names are
+unchanged, duplicates are kept, and PAX records are raw.
 """
 
 from typing import Final, NamedTuple
@@ -24,10 +24,11 @@ OPAQUE_WHITEOUT: Final = b".wh..wh..opq"
 
 
 class Entry(NamedTuple):
-    """One tar entry as the zTOC has it; strings are raw bytes.
+    """One tar entry as stored in a zTOC; strings are raw bytes.
 
-    ``offset`` and ``size`` are bytes in the uncompressed tar, ``offset`` that of the first data byte. ``uid`` and
-    ``gid`` are 32 bits wide. ``mod_time`` is RFC 3339 in UTC, empty for a year past 9999. ``pax`` is sorted by key.
+    ``offset`` is that of the first data byte in the uncompressed tar; ``offset`` and ``size`` are in bytes. ``uid`` and
+    ``gid`` are 32 bits wide. ``mod_time`` is RFC 3339 in UTC, empty outside of the years 0 to 9999. ``pax`` is sorted
+    by key.
     """
 
     name: bytes
@@ -47,7 +48,7 @@ class Entry(NamedTuple):
 
     @property
     def needs_xattrs(self) -> bool:
-        """Whether a runtime has to look at extended attributes for this entry; opaque directories become one."""
+        """Whether a runtime needs extended attributes for this entry; overlayfs stores opaque directories as one."""
         if self.name.endswith(OPAQUE_WHITEOUT):
             return True
         return bool(self.pax) and any(key.startswith(XATTR_PREFIX) for key, _ in self.pax)

@@ -1,8 +1,7 @@
-"""The tar inside a layer, read piece by piece while it is being inflated.
+"""Parse the tar inside a layer incrementally while it is inflated.
 
-`TarScanner.feed` takes any pieces of the stream, in order; data of files is skipped, headers become entries. What
-cannot be indexed is remembered as the reason, and the rest of the stream is then no longer looked at; what is damaged
-raises `BadHeader`.
+`TarScanner.feed` accepts chunks of any size, in order; it skips file data and turns headers into entries. If the layer
+cannot be indexed, the scanner stores the reason and ignores the rest of the stream. Corrupt headers raise `BadHeader`.
 """
 
 import zlib
@@ -41,33 +40,33 @@ _KINDS: Final = {
 }
 _SPECIAL = frozenset({b"x", b"L", b"K"})
 _UINT32 = 0xFFFFFFFF
-_ENTRY_COST = 300  # bytes of a zTOC for an entry with a short name, and about what is kept in memory for it
-_RECORD_COST = 160  # bytes of memory for a PAX record beside its text; a zTOC needs a fifth of that
-_VAIN_COST = 32  # for a byte of PAX records that later ones replace: five of them are read in the time of an entry
-_RECORD_FRAME = 10  # bytes of a PAX record beside its key and value
+_ENTRY_COST = 300  # bytes of a zTOC for an entry with a short name, and about as much memory
+_RECORD_COST = 160  # bytes of memory for a PAX record in addition to its key and value; a zTOC needs a fifth of that
+_VAIN_COST = 32  # per byte of PAX records that later ones replace: parsing five such bytes takes as long as an entry
+_RECORD_FRAME = 10  # bytes of a PAX record in addition to its key and value
 _NO_PAX: PaxRecords = ()
 
 
 class OversizedHeader(Exception):
-    """PAX records or a long name past the bound that every reader has."""
+    """PAX records or a long name larger than `SPECIAL_ENTRY_BYTES`."""
 
 
 class TarScanner:
-    """Collects the entries of one tar stream; `finish` says where the archive ended."""
+    """Collects the entries of one tar stream; `finish` returns the size of the archive."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.refusal: LayerNotIndexable | None = None
         self._extra_cost = 0
-        self._position = 0  # of the stream, behind what was fed so far
-        self._next = 0  # where the next header or special data begins
-        self._data_end = 0  # the end of the last file's data, before its padding
+        self._position = 0  # stream offset after the bytes fed so far
+        self._next = 0  # stream offset of the next header or special data
+        self._data_end = 0  # end of the last file's data, before its padding
         self._carry = b""
         self._zero_blocks = 0
         self._archive_size: int | None = None
-        self._special = b""  # the type flag of the special entry whose data comes next
+        self._special = b""  # type flag of the special entry whose data comes next
         self._special_size = 0
-        self._in_a_row = 0  # special entries since the last one that they were for
+        self._in_a_row = 0  # consecutive special entries, since the last normal entry
         self._pax = _NO_PAX
         self._long_name = b""
         self._long_link = b""
@@ -77,15 +76,15 @@ class TarScanner:
 
     @property
     def cost(self) -> int:
-        """About how many bytes of a zTOC the entries take so far.
+        """Estimated size in bytes of the entries in the zTOC so far.
 
-        What is read in vain counts as if it came to something, or a small bomb would be read for hours: records that
-        others replace, and more special entries in a row than there are kinds of them.
+        Input that produces no output is counted too, because otherwise a small bomb could keep the scanner busy for
+        hours: PAX records that later ones replace, and more consecutive special entries than there are types.
         """
         return _ENTRY_COST * len(self.entries) + self._extra_cost
 
     def feed(self, piece: bytearray | bytes, size: int) -> None:
-        """Take the first ``size`` bytes of a piece; raises `BadHeader`, `OversizedHeader`."""
+        """Parse the first ``size`` bytes of the next chunk; raise `BadHeader` or `OversizedHeader`."""
         start, self._position = self._position, self._position + size
         if self._is_done():
             return
@@ -107,18 +106,18 @@ class TarScanner:
         return self._archive_size is not None or self.refusal is not None
 
     def finish(self) -> int:
-        """The stream is at its end: the size of the archive up to and with its trailer, in bytes.
+        """Return the size of the archive in bytes, including its trailer, at the end of the stream.
 
-        Raises `BadHeader` where the stream ends inside an entry.
+        Raises `BadHeader` if the stream ends inside an entry.
         """
         if self._special or self._carry or self._position < self._data_end:
             raise BadHeader("the tar ends in the middle of an entry")
         return self._position if self._archive_size is None else self._archive_size
 
     def _read_plain_headers(self, piece: bytearray | bytes, start: int, size: int) -> None:
-        """Read headers for as long as they are plain ustar ones, which nearly all are; leave others to `_read_header`.
+        """Parse consecutive plain ustar headers, which nearly all headers are; pass others to `_read_header`.
 
-        One loop without calls of its own, since an interpreter's time per entry is what an indexer in Python pays.
+        A single loop with inlined code, because the interpreter's time per entry dominates the cost of indexing.
         """
         unpack, kind_of, numbers, texts, times = LAYOUT.unpack_from, _KINDS.get, self._numbers, self._texts, self._times
         adler, new, add, no_pax, view = zlib.adler32, tuple.__new__, self.entries.append, _NO_PAX, memoryview(piece)
@@ -167,7 +166,7 @@ class TarScanner:
             view.release()
 
     def _read_header(self, piece: bytearray | bytes, at: int) -> None:
-        """Read one header of any kind, at ``at`` in the piece, which is ``self._next`` in the stream."""
+        """Parse one header of any type at offset ``at`` of the chunk, which is ``self._next`` in the stream."""
         block = bytes(piece[at : at + BLOCK])
         self._next += BLOCK
         if block == ZERO_BLOCK:
@@ -238,7 +237,7 @@ class TarScanner:
         name, link, uname, gname = header.name, header.link, header.uname, header.gname
         uid, gid, size, mod_time = header.uid, header.gid, header.size, self._times[header.mtime]
         for key, value in pax:
-            # An empty value keeps what the header says, as Go's reader does.
+            # An empty value does not override the header, as in Go's reader.
             match key if value else b"":
                 case b"path":
                     name = value
@@ -268,7 +267,7 @@ class TarScanner:
         # fmt: on
 
     def _refuse(self, reason: Reason, detail: str) -> None:
-        # The rest of the stream is still inflated: damage further on is an error, and outweighs the reason.
+        # The rest of the stream is still inflated and verified: corruption takes precedence over this reason.
         self.refusal = LayerNotIndexable(reason, detail)
         self._data_end = 0
         self.entries.clear()

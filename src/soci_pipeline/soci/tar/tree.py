@@ -1,9 +1,9 @@
-"""The files of one layer as a container sees them once all its entries are unpacked in their order.
+"""The files of a layer as a container sees them after all entries have been unpacked in order.
 
-A name may come several times; the last entry counts. A hard link is another name of the file that its target is at that
-moment, and stays so when the target's own name is given to another file later. Folders that are reached through
-symbolic links of the same layer are followed, inside the layer's root. containerd (`archive.Apply`) and Docker do the
-same. `LayerTree.put_above` adds further layers, from the lowest to the topmost.
+A name may occur several times; the last entry wins. A hard link refers to the file that its target is at that moment,
+even if a later entry replaces the target. Symbolic links to folders of the same layer are followed inside the layer's
+root. containerd (`archive.Apply`) and Docker do the same. `LayerTree.put_above` adds further layers, from the lowest to
+the topmost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,35 +14,35 @@ from soci_pipeline.soci.tar import entries as kinds
 from soci_pipeline.soci.tar.entries import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, Entry
 
 _MOST_LINKS: Final = 40
-_MOST_STEPS: Final = 4096  # folders on the way to one entry, those behind links included
+_MOST_STEPS: Final = 4096  # path components for one entry, including those of symbolic links
 
 
 @dataclass(slots=True)
 class Folder:
-    """A directory by the names in it; its own entry does not matter here."""
+    """A directory: its children by name. Its own tar entry is not needed."""
 
     children: "dict[bytes, Folder | Entry]" = field(default_factory=dict)
 
 
 Node = Folder | Entry
-"""A hard link is the entry of its file; an entry of kind hard link is one whose target was not there before it."""
+"""A hard link is represented by the entry of its target; an entry of kind `HARDLINK` has no target in the layer."""
 
 
 class LayerTree:
-    """The tree that the entries of a layer unpack to."""
+    """The file tree after unpacking the entries of a layer."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._root = Folder()
-        # The folders of entries so far: most entries lie in the folder of the one before.
+        # Cache of parent folders by path: most entries are in the same folder as the previous one.
         self._known: dict[bytes, Folder] = {}
         for entry in entries:
             self._add(entry)
 
     def put_above(self, layer: "LayerTree") -> None:
-        """Lay the tree of a further layer over this one, as an overlay file system does.
+        """Merge the tree of the next layer over this one, as an overlay file system does.
 
-        Whiteouts hide what lower layers have, wherever they stand in their own layer (image-spec, layer.md). A folder
-        takes the place of a symbolic link below it; the link is not followed.
+        Whiteouts hide files of lower layers, regardless of their position in their own layer (image-spec, layer.md). A
+        folder replaces a symbolic link in a lower layer; the link is not followed.
         """
         self._known.clear()
         pending = [(self._root, layer._root)]
@@ -53,7 +53,7 @@ class LayerTree:
                 if name.startswith(WHITEOUT_PREFIX):
                     continue
                 if isinstance(node, Entry):
-                    # A hard link that is left is one to a file of a lower layer.
+                    # A hard link without a target in its own layer refers to a file in a lower layer.
                     lower.children[name] = self._linked(node) if node.kind == kinds.HARDLINK else node
                     continue
                 below = lower.children.get(name)
@@ -62,7 +62,7 @@ class LayerTree:
                 pending.append((below, node))
 
     def find(self, path: bytes) -> Node | None:
-        """What a path leads to; a symbolic link at its end is not followed. None where there is nothing."""
+        """Return the node at a path, or None; a symbolic link in the last component is not followed."""
         parts = cleaned(path)
         if not parts:
             return self._root
@@ -72,13 +72,13 @@ class LayerTree:
     def _add(self, entry: Entry) -> None:
         parts = cleaned(entry.name)
         folder = self._folder_of(parts)
-        # Below a regular file, or behind a circle of links, nothing can be unpacked.
+        # The parent is a regular file or a loop of links, so the entry cannot be unpacked.
         if folder is None:
             return
         name = parts[-1]
         if entry.kind == kinds.DIRECTORY and isinstance(folder.children.get(name), Folder):
             return
-        # What had the name goes first: a link to itself has no target any more.
+        # Remove an existing node first, so that a hard link to its own name has no target.
         earlier = folder.children.pop(name, None)
         if isinstance(earlier, Folder) or (earlier is not None and earlier.kind == kinds.SYMLINK):
             self._known.clear()
@@ -101,7 +101,7 @@ class LayerTree:
         return target if isinstance(target, Entry) else entry
 
     def _walk(self, parts: Sequence[bytes], *, make: bool) -> Folder | None:
-        """The folder that a path leads to, its symbolic links followed; folders that are missing may be made."""
+        """Return the folder at a path, following symbolic links; create missing folders if ``make`` is set."""
         pending = list(reversed(parts))
         path, links, steps = [self._root], 0, len(pending)
         while pending:
@@ -137,7 +137,7 @@ def _hide(lower: Folder, upper: Folder) -> None:
 
 
 def cleaned(path: bytes) -> list[bytes]:
-    """The parts of a path without empty ones and ``.``; ``..`` takes one away, and never leads above the root."""
+    """Split a path into components without ``.`` and empty ones; resolve ``..`` without leaving the root."""
     kept: list[bytes] = []
     for part in _parts(path):
         if part != b"..":

@@ -1,1 +1,1 @@
-"""zTOCs: built, written, read, kept, and files taken out of a layer by them."""
+"""zTOCs: build, encode, decode and cache them, and extract files from a layer with them."""

@@ -1,6 +1,6 @@
-"""Builds the zTOC of one layer in a single pass: inflate once, read the tar as it comes out, hash the spans.
+"""Build the zTOC of one layer in a single pass: inflate once, parse the tar while inflating, hash the spans.
 
-One thread reads and inflates, another parses headers and hashes; both spend their time outside the interpreter's lock.
+One thread reads and inflates, another parses headers and hashes; inflating and hashing release the GIL.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _SPAN_COST = 80  # bytes of a zTOC for each span's digest
 
 @dataclass(frozen=True, slots=True)
 class BuiltZtoc:
-    """A zTOC and what is worth knowing about it. ``needs_xattrs``: a runtime must look at extended attributes."""
+    """A zTOC with metadata. ``needs_xattrs``: whether a runtime needs extended attributes. Sizes are in bytes."""
 
     data: bytes
     digest: Digest
@@ -62,13 +62,14 @@ def build_ztoc(
     limits: Limits = DEFAULT_LIMITS,
     on_bytes: Callable[[int], None] | None = None,
 ) -> BuiltZtoc:
-    """Build the zTOC of a layer; ``media_type`` alone says how it is compressed.
+    """Build the zTOC of a layer, whose compression is determined by ``media_type``.
 
-    ``span_size`` is in bytes of the uncompressed tar. ``layer_digest`` and ``layer_size`` are checked in the same pass.
-    ``on_bytes`` is called with the bytes of the layer as they are read, from another thread.
-    Raises `LayerNotIndexable` with a `Reason`, `DamagedContent` for a layer that is truncated, has a wrong checksum or
-    no readable tar, `HostileArchive` past a limit; the two latter name the layer's digest where it is known or can be
-    found out.
+    ``span_size`` is in bytes of the uncompressed tar. ``layer_digest`` and ``layer_size`` are verified in the same
+    pass. ``on_bytes`` is called from another thread with the number of bytes read.
+
+    Raises `LayerNotIndexable` with a `Reason`, `DamagedContent` for a layer that is truncated or has a wrong checksum
+    or an invalid tar, and `HostileArchive` if a limit is exceeded. The latter two name the layer's digest if it is
+    known or can be computed. Raises `InvalidInput` for an invalid span size.
     """
     if not 1 <= span_size < 1 << 63:
         raise InvalidInput(f"a span of {span_size} bytes; it must be at least 1 and fit into 63 bits")
@@ -120,7 +121,7 @@ class _Pass:
         gzip = self.compression is Compression.GZIP
         events = read_gzip(source, self.span_size, self.limits) if gzip else read_plain(source)
         with _worker() as submit:
-            # A slot keeps its latest work only; every piece of work is asked whether it failed.
+            # A slot refers only to its latest work, so check the result of every future here.
             pending: deque[Future[None]] = deque()
             try:
                 for event in events:
@@ -130,13 +131,13 @@ class _Pass:
                     while pending and pending[0].done():
                         pending.popleft().result()
             except LayerNotIndexable:
-                # Damage that was handed over already outweighs a reason, however fast the thread is.
+                # Corruption in chunks already submitted takes precedence over the reason, regardless of timing.
                 _wait_for(pending)
                 raise
             _wait_for(pending)
 
     def _take_unless_failed(self, event: Event) -> None:
-        """What is handed over before a failure is noticed is not taken any more: a bound would not hold otherwise."""
+        """Process an event unless an earlier one failed, since otherwise events in the queue could exceed a limit."""
         if self._failed:
             return
         self._failed = True
@@ -166,7 +167,7 @@ class _Pass:
         self.bound(self.scanner.cost + spans)
 
     def bound(self, size: int) -> None:
-        """Raise `HostileArchive` where a zTOC of ``size`` bytes is too large; what it will be is estimated at first."""
+        """Raise `HostileArchive` if a zTOC of ``size`` bytes is too large; during the pass ``size`` is an estimate."""
         if size > self.limits.ztoc:
             raise HostileArchive(f"its zTOC would be larger than the {self.limits.ztoc} bytes that are allowed")
 
@@ -233,7 +234,7 @@ def _opened(source: BinaryIO | Path) -> Iterator[BinaryIO]:
 
 
 def _digest_of(source: BinaryIO) -> str:
-    """The layer's digest for an error, where the source can be read a second time."""
+    """Return the layer's digest for an error message, if the source can be read again."""
     try:
         source.seek(0)
         return Digest.of_stream(source)

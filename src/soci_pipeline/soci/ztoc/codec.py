@@ -1,7 +1,7 @@
-"""zTOCs as values: decoded from bytes that may be hostile, and encoded again.
+"""Decode zTOCs from untrusted bytes, and encode them.
 
-A decoded zTOC is consistent in itself: spans, digests and checkpoints fit each other, entries ascend without overlap.
-Whether it fits a layer, only the layer can say; see `extract` and `ztoc`.
+A decoded zTOC is consistent: spans, digests and checkpoints match each other, entries are ascending and do not overlap.
+Whether it matches a layer can only be checked with the layer; see `extract` and `sample`.
 """
 
 from bisect import bisect_right
@@ -28,12 +28,12 @@ _GZIP = 1
 
 
 class InvalidZtoc(InvalidFlatbuffer):
-    """Bytes that are no zTOC, or one that contradicts itself."""
+    """The bytes are not a valid zTOC, or the zTOC is inconsistent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ztoc:
-    """One layer's table of contents and the places where reading it can begin; sizes and offsets are in bytes."""
+    """The table of contents of one layer and its checkpoints; sizes and offsets are in bytes."""
 
     build_tool: str
     compressed_size: int
@@ -44,26 +44,26 @@ class Ztoc:
 
     @property
     def compression(self) -> Compression:
-        """How the layer is stored."""
+        """The compression of the layer."""
         return Compression.GZIP if isinstance(self.checkpoints, GzipCheckpoints) else Compression.NONE
 
     @property
     def span_size(self) -> int:
-        """The span size that it was built with."""
+        """The span size that the zTOC was built with."""
         return self.checkpoints.span_size
 
     @property
     def spans(self) -> int:
-        """How many spans there are."""
+        """The number of spans."""
         return len(self.span_digests)
 
     @property
     def needs_xattrs(self) -> bool:
-        """Whether a runtime has to look at extended attributes in this layer."""
+        """Whether a runtime needs extended attributes for this layer."""
         return any(entry.needs_xattrs for entry in self.entries)
 
     def stored_range(self, span: int) -> tuple[int, int]:
-        """First byte and end of a span in the layer's file. Neighbours may share a byte."""
+        """Return start and end (exclusive) of a span in the layer's file. Adjacent spans may share a byte."""
         if isinstance(self.checkpoints, TarSpans):
             start = span * self.span_size
             return start, min(start + self.span_size, self.compressed_size)
@@ -72,7 +72,7 @@ class Ztoc:
         return points[span].first_byte, end
 
     def content_range(self, span: int) -> tuple[int, int]:
-        """First byte and end of a span in the tar. The last ends with the archive; padding behind it is not counted."""
+        """Return start and end (exclusive) of a span in the tar; for gzip, without padding after the archive."""
         if isinstance(self.checkpoints, TarSpans):
             return self.stored_range(span)
         points = self.checkpoints.points
@@ -81,7 +81,7 @@ class Ztoc:
         return start, end
 
     def spans_of(self, start: int, end: int) -> range:
-        """The spans that hold the bytes ``start`` to ``end`` of the tar; none for no bytes."""
+        """Return the spans that contain the bytes ``start`` to ``end`` (exclusive) of the tar."""
         if end <= start:
             return range(0)
         return range(self._span_at(start), self._span_at(end - 1) + 1)
@@ -93,7 +93,7 @@ class Ztoc:
 
 
 def encode(ztoc: Ztoc) -> bytes:
-    """The bytes of a zTOC, as `build_ztoc` writes them."""
+    """Encode a zTOC, with the same bytes as `build_ztoc`."""
     return write_ztoc(
         list(ztoc.entries),
         ztoc.checkpoints,
@@ -105,7 +105,7 @@ def encode(ztoc: Ztoc) -> bytes:
 
 
 def decode(data: bytes) -> Ztoc:
-    """Read a zTOC; raises `InvalidZtoc` for anything that is none or contradicts itself."""
+    """Decode a zTOC; raise `InvalidZtoc` if it is invalid or inconsistent."""
     try:
         return _decode(FlatbufferReader(data))
     except InvalidZtoc:
@@ -144,7 +144,7 @@ def _decode(reader: FlatbufferReader) -> Ztoc:
 
 def _decode_info(reader: FlatbufferReader, at: int, compressed: int) -> tuple[Checkpoints, tuple[Digest, ...]]:
     slots = reader.table(at)
-    # 1 is gzip and the schema's default, which the reference leaves out.
+    # 1 is gzip. It is the schema's default, so the reference omits it.
     algorithm = reader.number(at, slots, 0, "b") or _GZIP
     last = reader.number(at, slots, 1, "i")
     digests = tuple(Digest(digest.decode()) for digest in reader.strings(at, slots, 2))

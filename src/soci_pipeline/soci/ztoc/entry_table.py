@@ -1,9 +1,9 @@
-"""Reads the entries of a zTOC: one loop, since it is paid for every file of every layer whose zTOC is used again.
+"""Decode the entries of a zTOC in one loop, since it runs for every file of every layer whose zTOC is reused.
 
-The tables of one writer share a few vtables. What a vtable says is worked out once, as a layout that takes all numbers
-and references of a table in one step. The loop takes what such tables hold, adds up what it has read, and stops at
-anything out of the ordinary; then all is read again, slot by slot, by the reader that knows every form and names what
-is wrong.
+The tables of one writer share a few vtables. Each vtable is decoded once, into a layout that unpacks all numbers and
+references of a table in one step. The fast loop handles such tables, counts the bytes it has read, and stops at
+anything unusual. Then all entries are read again slot by slot, by a reader that handles every valid form and reports
+the error.
 """
 
 import contextlib
@@ -17,36 +17,37 @@ from soci_pipeline.soci.tar import entries as kinds
 from soci_pipeline.soci.tar.entries import Entry
 from soci_pipeline.soci.ztoc.flatbuffer_reader import FlatbufferReader, InvalidFlatbuffer
 
-# The fields of FileMetadata by slot; O is a reference.
+# The struct format of each slot of FileMetadata; O is a reference.
 _FORMS: Final = "OOqqOqIIOOOqqO"
 _REFERENCES: Final = tuple(slot for slot, form in enumerate(_FORMS) if form == "O")
 _I32: Final = struct.Struct("<i").unpack_from
 _U32: Final = struct.Struct("<I").unpack_from
-_LEAST_BYTES: Final = 20  # of a table that is an entry: its vtable's place, a name, a type, an offset
-_MOST_LAYOUTS: Final = 1 << 8  # a writer has a few dozen
+_LEAST_BYTES: Final = 20  # minimum size of an entry's table: vtable offset, name, type, data offset
+_MOST_LAYOUTS: Final = 1 << 8  # a writer needs a few dozen
 
 
 class _OutOfTheOrdinary(Exception):
-    """A buffer that the quick loop does not read; whether it is wrong is not said."""
+    """The fast loop cannot read the buffer, which may still be valid."""
 
 
 class _Layout(NamedTuple):
-    """How to take a table's fields in the order of their slots, and how far behind it each reference lies."""
+    """How to unpack a table's fields in slot order, and the offset of each reference field within the table."""
 
     fields: Callable[[bytes, int], tuple[Any, ...]]
     distances: tuple[int, ...]
 
 
 def read_entries(reader: FlatbufferReader, places: Sequence[int], uncompressed: int) -> tuple[Entry, ...]:
-    """The entries of the tables at ``places``, in order and without overlap in a tar of ``uncompressed`` bytes.
+    """Decode the entries of the tables at ``places``.
 
-    Raises `InvalidFlatbuffer` for anything else.
+    Raises `InvalidFlatbuffer` if an entry is invalid, or if entries are out of order, overlap or exceed a tar of
+    ``uncompressed`` bytes.
     """
     reader.spend(_LEAST_BYTES * len(places))
-    # Without an except clause, which would keep what the first reading has made alive during the second.
+    # Not an except clause, which would keep the objects of the first attempt alive during the second.
     with contextlib.suppress(_OutOfTheOrdinary, struct.error):
         return tuple(_read_ordinary(reader, places, uncompressed))
-    # What the first reading has used up of what may be read does not count.
+    # A new reader, since the first attempt has used part of the budget.
     again = FlatbufferReader(reader.data)
     again.spend(_LEAST_BYTES * len(places))
     found, floor = [], BLOCK
@@ -58,7 +59,7 @@ def read_entries(reader: FlatbufferReader, places: Sequence[int], uncompressed: 
 
 
 def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed: int) -> list[Entry]:
-    """What `read_entries` answers, where every table has a layout, every string is within, and none is read twice."""
+    """Decode entries whose tables all have a layout and whose strings together are not larger than the buffer."""
     found: list[Entry] = []
     add, make = found.append, tuple.__new__
     layouts: dict[int, _Layout] = {}
@@ -76,7 +77,7 @@ def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed
             layout = layouts[vtable] = _layout(reader.table(at))
         fields, (name_at, kind_at, link_at, uname_at, gname_at, time_at, pax_at) = layout
         name, kind, offset, size, link, mode, uid, gid, uname, gname, time, major, minor, pax = fields(data, at)
-        # Where each string begins, behind its length, and where it ends.
+        # The start of each string, after its length, and its end.
         name += at + name_at + 4
         kind += at + kind_at + 4
         link += at + link_at + 4
@@ -92,7 +93,7 @@ def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed
         time_end = time + _U32(data, time - 4)[0]
         spent += name_end - name + kind_end - kind + link_end - link
         spent += uname_end - uname + gname_end - gname + time_end - time
-        # A NUL ends each string.
+        # Each string is followed by a NUL.
         if spent > length or max(name_end, kind_end, link_end, uname_end, gname_end, time_end) >= length:
             raise _OutOfTheOrdinary
         kind_said = data[kind:kind_end]
@@ -126,7 +127,7 @@ def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed
 
 
 def _layout(slots: tuple[int, ...]) -> _Layout:
-    """Raises for a table that no writer makes: without some reference, or with fields that lie in one another."""
+    """Build the layout of a vtable; raise `_OutOfTheOrdinary` if a reference is missing or fields overlap."""
     slots = slots[: len(_FORMS)]
     if len(slots) < len(_FORMS) or not all(slots[slot] for slot in _REFERENCES):
         raise _OutOfTheOrdinary
@@ -139,20 +140,20 @@ def _layout(slots: tuple[int, ...]) -> _Layout:
         form += f"{place - end}x{code}"
         end = place + struct.calcsize(f"<{code}")
     taken = [slot for _, slot in present]
-    # A number that is left out is 0, which comes behind those that are there.
+    # An omitted number is 0: it is taken from the 0 appended after the unpacked values.
     order = itemgetter(*(taken.index(slot) if slot in taken else len(taken) for slot in range(len(_FORMS))))
     unpack = struct.Struct(form).unpack_from
     return _Layout(lambda data, at: order((*unpack(data, at), 0)), tuple(slots[slot] for slot in _REFERENCES))
 
 
 def _end_of(entry: Entry, floor: int, uncompressed: int) -> int:
-    """Where the data of the next entry can begin at the earliest; raises for an entry that cannot be."""
+    """Return the lowest possible data offset of the next entry; raise `InvalidFlatbuffer` for an invalid entry."""
     size = entry.size
     if entry.kind not in kinds.KINDS:
         raise InvalidFlatbuffer(f"an entry of the unknown type {entry.kind[:20]!r}")
     if size < 0 or (size and entry.kind != kinds.REGULAR):
         raise InvalidFlatbuffer(f"a {entry.kind.decode()} of {size} bytes")
-    # Each entry has a header of its own before its data; this also refuses two entries at one place.
+    # Each entry has a header before its data, so this also rejects two entries at the same offset.
     if entry.offset < floor or entry.offset + size > uncompressed:
         raise InvalidFlatbuffer("its entries overlap or lie outside of the archive")
     return entry.offset + -(-size // BLOCK) * BLOCK + BLOCK

@@ -1,4 +1,4 @@
-"""Reads parts of a layer through its zTOC alone, as the snapshotter does: some spans, never the whole layer."""
+"""Read parts of a layer by means of its zTOC, as the snapshotter does: single spans instead of the whole layer."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -13,17 +13,17 @@ from soci_pipeline.soci.tar.tree import Folder, LayerTree
 from soci_pipeline.soci.ztoc.codec import InvalidZtoc, Ztoc
 
 ReadRange = Callable[[int, int], bytes]
-"""Reads the bytes ``start`` to ``end`` (exclusive) of a layer's file."""
+"""Function that reads the bytes ``start`` to ``end`` (exclusive) of a layer's file."""
 
 _TRAILER: Final = 8
-_MOST_OUT_OF_ONE: Final = 1032  # deflate's best: 258 bytes for two bits (RFC 1951)
+_MOST_OUT_OF_ONE: Final = 1032  # maximum ratio of deflate: 258 bytes for two bits (RFC 1951)
 
 
 def read_span(ztoc: Ztoc, span: int, compressed: bytes) -> bytes:
-    """The part of the tar that a span holds, from the span's bytes as `Ztoc.stored_range` names them.
+    """Return the part of the tar in a span, given the bytes of `Ztoc.stored_range`.
 
-    Raises `DamagedContent` where they are not the bytes that the zTOC has the digest of, or do not inflate to what it
-    says; `InvalidInput` for a span that is not there.
+    Raises `DamagedContent` if the bytes do not match the digest in the zTOC or do not inflate to the expected size, and
+    `InvalidInput` if the span does not exist.
     """
     if not 0 <= span < ztoc.spans:
         raise InvalidInput(f"there is no span {span}; the zTOC has {ztoc.spans}")
@@ -38,7 +38,7 @@ def read_span(ztoc: Ztoc, span: int, compressed: bytes) -> bytes:
 
 
 def _inflated(point: Checkpoint, compressed: bytes, size: int, span: int) -> bytes:
-    """Inflate ``size`` bytes from a checkpoint on, over the ends of gzip members."""
+    """Inflate ``size`` bytes from a checkpoint, across the boundaries of gzip members."""
     if size == 0:
         return b""
     source, target = Buffer(len(compressed)), Buffer(size)
@@ -69,7 +69,7 @@ def _inflated(point: Checkpoint, compressed: bytes, size: int, span: int) -> byt
 
 
 def file_chunks(ztoc: Ztoc, entry: Entry, read_range: ReadRange) -> Iterator[bytes]:
-    """The content of a regular file, span by span; only the spans that hold it are read."""
+    """Yield the content of a regular file, span by span; only the spans that contain it are read."""
     end = entry.offset + entry.size
     for span in ztoc.spans_of(entry.offset, end):
         content = read_span(ztoc, span, read_range(*ztoc.stored_range(span)))
@@ -78,14 +78,14 @@ def file_chunks(ztoc: Ztoc, entry: Entry, read_range: ReadRange) -> Iterator[byt
 
 
 def file_bytes(ztoc: Ztoc, entry: Entry, read_range: ReadRange) -> bytes:
-    """The content of a regular file, in memory."""
+    """Return the content of a regular file."""
     return b"".join(file_chunks(ztoc, entry, read_range))
 
 
 def find_file(ztoc: Ztoc, path: str) -> Entry:
-    """The regular file of a path as a container sees this layer (see `layer_tree`); hard links are followed.
+    """Return the regular file at a path as a container sees this layer (see `LayerTree`); follow hard links.
 
-    Raises `InvalidInput` where there is none, or where the path is something else.
+    Raises `InvalidInput` if the path does not exist or is not a regular file.
     """
     found = LayerTree(ztoc.entries).find(path.encode(errors="surrogateescape"))
     if found is None:

@@ -1,9 +1,9 @@
-"""Reads flatbuffers that may be hostile: every position is checked, and no content is counted twice.
+"""Read flatbuffers from untrusted input: check every position, and limit the total amount of decoded content.
 
-Offsets in a flatbuffer may point anywhere, so a small buffer can describe much content by pointing at the same bytes
-again and again, or by objects that lie in one another. Strings are therefore read once a place, and all objects
-together may not take more bytes than the buffer has. Of a vtable only the slots that a zTOC knows are read: one may
-claim 32,000, and every table may have another.
+Offsets in a flatbuffer may point anywhere, so a small buffer can describe a lot of content by referring to the same
+bytes repeatedly or by overlapping objects. Therefore strings are decoded once per position, and all objects together
+may not be larger than the buffer. Only the vtable slots that a zTOC uses are read, because a vtable can claim up to
+32,000 slots, and every table can have its own.
 """
 
 import struct
@@ -15,16 +15,16 @@ _U16: Final = struct.Struct("<H").unpack_from
 _U32: Final = struct.Struct("<I").unpack_from
 _I32: Final = struct.Struct("<i").unpack_from
 _NUMBERS: Final = {form: struct.Struct(f"<{form}") for form in "bBiIqQ"}
-_MOST_SLOTS: Final = 14  # those of FileMetadata, which has the most
-_MOST_KEPT: Final = 1 << 12  # a writer shares a few dozen vtables
+_MOST_SLOTS: Final = 14  # FileMetadata has the most slots
+_MOST_KEPT: Final = 1 << 12  # limit for cached vtables; a writer shares a few dozen
 
 
 class InvalidFlatbuffer(DamagedContent):
-    """Bytes that are no buffer of the expected form."""
+    """The bytes are not a valid flatbuffer of the expected type."""
 
 
 class FlatbufferReader:
-    """One buffer. Positions are bytes from its start; every method raises `InvalidFlatbuffer`."""
+    """Reader for one buffer. Positions are byte offsets from its start; every method raises `InvalidFlatbuffer`."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -33,11 +33,11 @@ class FlatbufferReader:
         self._vtables: dict[int, tuple[int, ...]] = {}
 
     def root(self) -> int:
-        """The position of the root table."""
+        """Return the position of the root table."""
         return self._u32(0)
 
     def table(self, at: int) -> tuple[int, ...]:
-        """For each slot of the table, how far behind ``at`` its value lies; 0 where it is left out."""
+        """Return the offset of each slot's value relative to ``at``; 0 if the slot is omitted."""
         self.inside(at, 4)
         vtable = at - _I32(self.data, at)[0]
         known = self._vtables.get(vtable)
@@ -54,7 +54,7 @@ class FlatbufferReader:
         return known
 
     def number(self, at: int, slots: tuple[int, ...], slot: int, form: str) -> int:
-        """The number in a slot, 0 where it is left out; ``form`` is that of `struct`."""
+        """Return the number in a slot, or 0 if it is omitted; ``form`` is a `struct` format character."""
         if slot >= len(slots) or not slots[slot]:
             return 0
         layout = _NUMBERS[form]
@@ -62,43 +62,43 @@ class FlatbufferReader:
         return int(layout.unpack_from(self.data, at + slots[slot])[0])
 
     def reference(self, at: int, slots: tuple[int, ...], slot: int) -> int:
-        """The position that a slot refers to, 0 where it is left out."""
+        """Return the position that a slot refers to, or 0 if it is omitted."""
         if slot >= len(slots) or not slots[slot]:
             return 0
         return self._followed(at + slots[slot])
 
     def string(self, at: int, slots: tuple[int, ...], slot: int) -> bytes:
-        """The bytes of a string, empty where it is left out."""
+        """Return the bytes of the string in a slot; empty if it is omitted."""
         place = self.reference(at, slots, slot)
         return self.string_at(place) if place else b""
 
     def strings(self, at: int, slots: tuple[int, ...], slot: int) -> list[bytes]:
-        """A vector of strings."""
+        """Return the vector of strings in a slot."""
         places = self.references(at, slots, slot)
         found = [self.string_at(place) for place in places]
-        # What is named again counts again: whoever makes something of each would make it as often.
+        # Repeated strings count each time, since callers create an object for each of them.
         self.spend(sum(map(len, found)) - sum(len(self.string_at(place)) for place in set(places)))
         return found
 
     def references(self, at: int, slots: tuple[int, ...], slot: int) -> list[int]:
-        """The positions that a vector of references leads to."""
+        """Return the positions in the vector of references in a slot."""
         place = self.reference(at, slots, slot)
         return self.references_at(place) if place else []
 
     def references_at(self, place: int) -> list[int]:
-        """The positions that the vector of references at ``place`` leads to."""
+        """Return the positions in the vector of references at ``place``."""
         count = self._u32(place)
         if not count:
             return []
         self.inside(place + 4, 4 * count)
-        # What has been read is not read again for another table.
+        # Count the vector, since many tables may refer to the same one.
         self.spend(4 * count)
         first = place + 4
         values = struct.unpack_from(f"<{count}I", self.data, first)
         return [first + 4 * index + value for index, value in enumerate(values)]
 
     def byte_vector(self, at: int, slots: tuple[int, ...], slot: int) -> memoryview:
-        """A vector of bytes, not copied."""
+        """Return the vector of bytes in a slot, without copying it."""
         place = self.reference(at, slots, slot)
         if not place:
             return memoryview(b"")
@@ -107,16 +107,16 @@ class FlatbufferReader:
         return memoryview(self.data)[place + 4 : place + 4 + size]
 
     def string_at(self, place: int) -> bytes:
-        """The bytes of the string at ``place``."""
+        """Return the bytes of the string at ``place``."""
         known = self._strings.get(place)
         if known is not None:
             return known
-        # The checks are written out, since a zTOC has six strings for each entry; the calls only say what is wrong.
+        # Checks are inlined for speed, since a zTOC has six strings per entry; the calls only raise the error.
         data, first = self.data, place + 4
         if place < 0 or first > len(data):
             self.inside(place, 4)
         end = first + _U32(data, place)[0]
-        # A NUL ends each string.
+        # Each string is followed by a NUL.
         if end >= len(data):
             self.inside(end, 1)
         self._budget -= end - place
@@ -126,7 +126,7 @@ class FlatbufferReader:
         return known
 
     def inside(self, at: int, size: int) -> None:
-        """Raise unless ``size`` bytes from ``at`` on are in the buffer."""
+        """Raise unless the ``size`` bytes at ``at`` are in the buffer."""
         if at < 0 or at + size > len(self.data):
             raise InvalidFlatbuffer(f"it refers to byte {at + size}, and has {len(self.data)}")
 
@@ -138,7 +138,7 @@ class FlatbufferReader:
         return int(_U32(self.data, at)[0])
 
     def spend(self, size: int) -> None:
-        """Take note of ``size`` bytes that were read; raises where more were read than there are."""
+        """Subtract ``size`` bytes from the budget; raise if more was read than the buffer contains."""
         self._budget -= size
         if self._budget < 0:
             raise InvalidFlatbuffer("it describes more content than it holds")

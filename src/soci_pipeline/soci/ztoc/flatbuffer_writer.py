@@ -1,8 +1,8 @@
-"""Flatbuffers, written from the back to the front exactly as the reference's library does.
+"""Write flatbuffers from back to front, exactly as the reference's library does.
 
-The format leaves much to the writer (order, sharing of vtables, padding); digests need one answer, which is that of
-the Go implementation: every object is put before those written earlier, alignment counts from the end, a vtable is
-shared with an equal earlier one (https://flatbuffers.dev/internals/). Offsets here are bytes from the end.
+The format leaves choices to the writer (order, sharing of vtables, padding), but digests require identical bytes. This
+writer follows the Go implementation: every object is placed before those written earlier, alignment is relative to the
+end, and an equal earlier vtable is shared (https://flatbuffers.dev/internals/). Offsets are in bytes from the end.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import Final
 from soci_pipeline.errors import HostileArchive
 
 MAX_BYTES: Final = (1 << 31) - 1
-"""Offsets are 32 bits wide and signed ones point back; a larger buffer cannot be read."""
+"""Maximum size of a buffer: some offsets are signed 32-bit integers."""
 
 _U32 = struct.Struct("<I")
 _PADS: Final = tuple(bytes(4 - rest) for rest in range(4))
@@ -23,13 +23,13 @@ Field = tuple[int, str, int]
 
 
 def string(data: bytes) -> bytes:
-    """A string as it lies in the buffer: its length, its bytes, a NUL, and padding to four bytes."""
+    """Encode a string as in the buffer: its length, its bytes, a NUL, and padding to four bytes."""
     size = len(data)
     return b"%b%b%b" % (_U32.pack(size), data, _PADS[size & 3])
 
 
 class FlatbufferWriter:
-    """Holds the pieces of a buffer, the last in the buffer first; `finish` puts them together."""
+    """Collects the pieces of a buffer in reverse order; `finish` joins them."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -38,24 +38,24 @@ class FlatbufferWriter:
         self.alignment = 1
 
     def put(self, data: bytes) -> int:
-        """Place bytes before all others; returns their offset."""
+        """Prepend bytes and return their offset."""
         self.pieces.append(data)
         self.offset += len(data)
         return self.offset
 
     def align(self, size: int, following: int = 0) -> None:
-        """Pad so that after ``following`` more bytes the offset is a multiple of ``size``."""
+        """Add padding so that after ``following`` more bytes the offset is a multiple of ``size``."""
         self.alignment = max(self.alignment, size)
         if padding := -(self.offset + following) % size:
             self.put(bytes(padding))
 
     def string(self, data: bytes) -> int:
-        """A string; returns its offset."""
+        """Write a string and return its offset."""
         self.align(4, len(data) + 1)
         return self.put(b"%b%b\0" % (_U32.pack(len(data)), data))
 
     def byte_vector(self, parts: Sequence[bytes]) -> int:
-        """A vector of bytes, given in parts that are not copied together."""
+        """Write a vector of bytes, given in parts to avoid copying, and return its offset."""
         size = sum(map(len, parts))
         self.align(4, size)
         for part in reversed(parts):
@@ -63,7 +63,7 @@ class FlatbufferWriter:
         return self.put(_U32.pack(size))
 
     def offset_vector(self, offsets: Sequence[int]) -> int:
-        """A vector of references to objects that were written before; element 0 is the first given."""
+        """Write a vector of references to objects written earlier, in the given order, and return its offset."""
         count = len(offsets)
         self.align(4)
         end = self.offset + 4 * count
@@ -72,7 +72,7 @@ class FlatbufferWriter:
         return self.put(_U32.pack(count))
 
     def table(self, fields: Iterable[Field]) -> int:
-        """A table whose fields are added in the given order; a value of 0 is left out, as every default is 0."""
+        """Write a table with fields in the given order, omit values of 0, the default, and return its offset."""
         end = self.offset
         places: dict[int, int] = {}
         for slot, form, value in fields:
@@ -90,7 +90,7 @@ class FlatbufferWriter:
         return start
 
     def place_start(self, slots: tuple[int, ...], size: int) -> None:
-        """Place a table's first four bytes, which point at its vtable, and the vtable itself where it is a new one."""
+        """Write a table's first four bytes, which refer to its vtable, and the vtable itself unless it is shared."""
         start = self.offset + 4
         shared = self.vtables.get(slots)
         if shared is not None:
@@ -101,7 +101,7 @@ class FlatbufferWriter:
         self.vtables[slots] = self.put(vtable)
 
     def finish(self, root: int) -> bytes:
-        """The whole buffer; the pieces are given up while it is put together, so that memory is not needed twice."""
+        """Return the complete buffer; release the pieces while joining them, to avoid doubling the memory use."""
         self.align(self.alignment, 4)
         self.put(_U32.pack(self.offset + 4 - root))
         if self.offset > MAX_BYTES:

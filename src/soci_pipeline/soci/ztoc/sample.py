@@ -1,4 +1,4 @@
-"""A few spans of a layer, held against its zTOC: their digests, that they inflate, and the tar headers in them."""
+"""Compare a few spans of a layer with its zTOC: their digests, their inflated size, and the tar headers in them."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,15 @@ from soci_pipeline.soci.ztoc.codec import Ztoc
 from soci_pipeline.soci.ztoc.extract import ReadRange, read_span
 
 MOST_IN_MEMORY: Final = 64 << 20
-"""A sample holds a span whole, as stored and as tar. One gzip block may make a span as large as its layer."""
+"""Limit in bytes: a sampled span is in memory, both compressed and inflated. One gzip block can make a span as large as
+its layer."""
 
 
 def check_sample(ztoc: Ztoc, digest: Digest, read_range: ReadRange) -> None:
-    """Raise `DamagedContent` where a sample of the layer is not as the zTOC of that digest says, or is too large."""
+    """Raise `DamagedContent` if a sample of the layer does not match the zTOC or is too large.
+
+    ``digest`` is the zTOC's and selects the sample.
+    """
     for span in sample_spans(ztoc, digest):
         if is_too_large(ztoc, span):
             raise DamagedContent(f"span {span} is too large for a sample")
@@ -30,7 +34,7 @@ def check_sample(ztoc: Ztoc, digest: Digest, read_range: ReadRange) -> None:
 
 
 def _check_windows(ztoc: Ztoc, span: int, content: bytes) -> None:
-    """What later spans may refer to has to be what was in the tar; a false window would show in a file's content."""
+    """Check the windows of a span and the next one, since a wrong window would corrupt the content of files."""
     if not isinstance(ztoc.checkpoints, GzipCheckpoints):
         return
     points = ztoc.checkpoints.points
@@ -41,15 +45,15 @@ def _check_windows(ztoc: Ztoc, span: int, content: bytes) -> None:
 
 
 def is_too_large(ztoc: Ztoc, span: int) -> bool:
-    """Whether a span takes more than `MOST_IN_MEMORY` bytes to be read."""
+    """Return whether reading a span takes more than `MOST_IN_MEMORY` bytes."""
     ends = ztoc.stored_range(span), ztoc.content_range(span)
     return sum(end - start for start, end in ends) > MOST_IN_MEMORY
 
 
 def sample_spans(ztoc: Ztoc, digest: Digest) -> list[int]:
-    """The first span, the last, one with a tar header in the middle of the layer, and one by lot.
+    """Choose the first and last span, those with a tar header in the middle of the layer, and a pseudo-random one.
 
-    The lot is drawn by the zTOC's digest, so that a run that is repeated reads the same bytes.
+    The pseudo-random choice depends on the zTOC's digest, so that repeated runs read the same bytes.
     """
     chosen = {0, ztoc.spans - 1, int(digest.hex[:12], 16) % ztoc.spans}
     if ztoc.entries:
@@ -59,7 +63,7 @@ def sample_spans(ztoc: Ztoc, digest: Digest) -> list[int]:
 
 
 def header_start(entries: Sequence[Entry], number: int) -> int:
-    """Where the first header block of an entry begins: behind the data of the entry before it."""
+    """Return the offset of an entry's first header block, which follows the data of the previous entry."""
     if number == 0:
         return 0
     before = entries[number - 1]
@@ -67,9 +71,9 @@ def header_start(entries: Sequence[Entry], number: int) -> int:
 
 
 def headers_in_span(entries: Sequence[Entry], start: int, end: int) -> tuple[int, int, int]:
-    """The entries whose headers lie whole between two offsets of the tar.
+    """Find the entries whose headers are completely between two offsets of the tar.
 
-    Answers with the first, one past the last, and where the first's header begins; twice the same number for none.
+    Returns the first entry, the last entry plus one, and the offset of the first header; (0, 0, ``start``) for none.
     """
     first = bisect_left(range(len(entries)), start, key=lambda number: header_start(entries, number))
     last = bisect_right(entries, end, key=lambda entry: entry.offset)
@@ -77,9 +81,9 @@ def headers_in_span(entries: Sequence[Entry], start: int, end: int) -> tuple[int
 
 
 def header_differences(ztoc: Ztoc, start: int, content: bytes) -> Iterator[str]:
-    """Parse the tar headers that lie whole in a piece of the tar, as the snapshotter does before it serves a file.
+    """Parse the complete tar headers in a part of the tar, as the snapshotter does before it serves a file.
 
-    One line for every entry that differs; an entry without a header is the last one that is looked at.
+    Yields one line for every entry that differs, and stops after an entry without a header.
     """
     first, last, header = headers_in_span(ztoc.entries, start, start + len(content))
     if first == last:
@@ -102,7 +106,7 @@ def header_differences(ztoc: Ztoc, start: int, content: bytes) -> Iterator[str]:
 
 
 def entry_differences(pushed: Entry, real: Entry) -> list[str]:
-    """The fields in which two entries differ."""
+    """Describe the fields in which two entries differ; equal times in different time zones do not count."""
     return [
         f"{field} {shown(theirs)}, in the layer {shown(ours)}"
         for field, theirs, ours in zip(Entry._fields, pushed, real, strict=True)
@@ -120,6 +124,6 @@ def _same_moment(one: object, other: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value for people to read; names may be any bytes, and of any length."""
+    """Format a value for a message, escaped and shortened, since names may be arbitrary bytes of any length."""
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
     return repr(text[:200])

@@ -1,7 +1,7 @@
-"""Where zTOCs are looked up before they are built: each is a function of what `ZtocKey` names.
+"""Caches of zTOCs, which are looked up before building: a zTOC depends only on the fields of `ZtocKey`.
 
-A store may lose anything at any time. What it gives is checked by the one who asked (`layers`), so a store cannot make
-an index wrong, only slow.
+A store may lose any zTOC at any time. The caller (`layers`) validates what it returns, so a faulty store can make
+indexing slow but not wrong.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from soci_pipeline.oci.digest import Digest
 DEFAULT_CACHE_BYTES: Final = 2 << 30
 _CHECKSUM: Final = hashlib.sha256().digest_size
 _INCOMING: Final = ".incoming."
-_FORM: Final = "1"  # part of each name; a new number leaves the files of older versions to be pruned
+_FORM: Final = "1"  # format version in each cache key; after a change, old files are eventually pruned
 
 
 class ZtocKey(NamedTuple):
-    """All that a zTOC's bytes depend on."""
+    """Cache key: everything that the bytes of a zTOC depend on."""
 
     layer_digest: Digest
     media_type: str
@@ -32,28 +32,28 @@ class ZtocKey(NamedTuple):
 
 
 class ZtocStore(Protocol):
-    """Keeps zTOCs; called from several threads."""
+    """A cache of zTOCs, called from several threads."""
 
     def get(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str) -> bytes | None:
-        """The zTOC of a layer, None where it is not known."""
+        """Return the zTOC of a layer, or None if it is not in the store."""
 
     def put(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str, data: bytes) -> None:
-        """Keep a zTOC."""
+        """Store a zTOC."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheFolder:
-    """A folder of zTOCs that several processes may use at once; the least recently used go when it is full.
+    """A cache folder of zTOCs, which several processes may share; evicts the least recently used when it is full.
 
-    ``max_bytes`` bounds the folder. A file appears whole or not at all, and its own checksum tells a damaged one. A
-    folder that cannot be written is no failure: the zTOC was built all the same.
+    ``max_bytes`` limits the size of the folder. Files are written atomically and contain a checksum, which detects
+    corruption. Errors while writing only log a warning, since the zTOC has already been built.
     """
 
     path: Path
     max_bytes: int = DEFAULT_CACHE_BYTES
 
     def get(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str) -> bytes | None:
-        """The zTOC of a layer, None where it is not there or damaged."""
+        """Return the zTOC of a layer, or None if it is missing or corrupt."""
         path = self._place(ZtocKey(layer_digest, media_type, span_size, build_tool))
         try:
             stored = path.read_bytes()
@@ -68,7 +68,7 @@ class CacheFolder:
         return data
 
     def put(self, layer_digest: Digest, media_type: str, span_size: int, build_tool: str, data: bytes) -> None:
-        """Keep a zTOC, and make room for it."""
+        """Store a zTOC, then prune the cache."""
         if len(data) + _CHECKSUM > self.max_bytes:
             return
         path = self._place(ZtocKey(layer_digest, media_type, span_size, build_tool))
@@ -96,17 +96,17 @@ class CacheFolder:
             raise
 
     def _incoming(self) -> tuple[int, str]:
-        """A new file with a lock that lasts as long as this process, by which others tell it from a killed one's."""
+        """Create a temporary file and lock it; a file without a lock was left behind by a killed process."""
         while True:
             handle, name = tempfile.mkstemp(dir=self.path, prefix=_INCOMING)
             fcntl.flock(handle, fcntl.LOCK_EX)
             if os.fstat(handle).st_nlink:
                 return handle, name
-            # Somebody took it for an abandoned one before it was locked.
+            # Another process removed it as abandoned before it was locked.
             os.close(handle)
 
     def _prune(self) -> None:
-        """Delete the least recently used files until the rest fits; other processes may be doing the same."""
+        """Delete the least recently used files until the rest fits; other processes may prune concurrently."""
         found: list[tuple[float, int, Path]] = []
         for path in self.path.iterdir():
             with contextlib.suppress(OSError):
@@ -125,7 +125,7 @@ class CacheFolder:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove a half-written file unless its writer lives, which then holds the lock on it."""
+    """Remove an incomplete file unless its writer is still running and holds the lock."""
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

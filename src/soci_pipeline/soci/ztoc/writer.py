@@ -1,8 +1,8 @@
-"""Writes zTOCs, byte for byte as the reference does.
+"""Encode zTOCs byte for byte as the reference does.
 
-Entries are written from the last to the first, straight into the form that `FlatbufferWriter.table` would give: the
-shape of a `FileMetadata` table depends only on which of its numbers are zero and on the alignment, so each shape is
-laid out once and then filled by one `struct` call.
+Entries are written from last to first, directly in the form that `FlatbufferWriter.table` would produce. The shape of a
+`FileMetadata` table depends only on which of its numbers are zero and on the alignment, so each shape is computed once
+and then filled by one `struct` call.
 """
 
 import struct
@@ -19,7 +19,7 @@ VERSION: Final = b"0.9"
 UNCOMPRESSED: Final = 2
 TAR_ZINFO_VERSION: Final = 2
 
-# The slots of FileMetadata with the width of each value; the names are those of Entry.
+# The slots of FileMetadata with the struct format of each value; the names are mostly those of Entry.
 _SLOTS: Final = (
     ("name", "O"), ("kind", "O"), ("offset", "q"), ("size", "q"), ("link", "O"), ("mode", "q"), ("uid", "I"),
     ("gid", "I"), ("uname", "O"), ("gname", "O"), ("mod_time", "O"), ("devmajor", "q"), ("devminor", "q"),
@@ -43,9 +43,9 @@ def write_ztoc(
     compressed_size: int,
     uncompressed_size: int,
 ) -> bytes:
-    """The bytes of a zTOC; ``entries`` is emptied on the way, so that memory is not needed twice.
+    """Encode a zTOC; ``entries`` is emptied in the process, to avoid doubling the memory use.
 
-    ``span_digests`` are the texts ``sha256:…``; sizes are in bytes.
+    ``span_digests`` are strings ``sha256:…``; sizes are in bytes.
     """
     writer = FlatbufferWriter()
     version = writer.string(VERSION)
@@ -84,7 +84,7 @@ def _tar_zinfo(spans: TarSpans) -> bytes:
 
 
 class _Shape(NamedTuple):
-    """A laid out FileMetadata table: how to fill it, its size, its vtable's slots, and where its references lie."""
+    """The shape of a FileMetadata table: how to fill it, its size, its vtable's slots, and its reference offsets."""
 
     pack: Callable[..., bytes]
     size: int
@@ -99,7 +99,7 @@ class _Shape(NamedTuple):
 
 
 def _shape(present: int, phase: int) -> _Shape:
-    """Lay out a table whose end is at ``phase`` modulo 8 and which has the numbers of the bit set ``present``."""
+    """Compute the shape of a table that ends at ``phase`` modulo 8 and has the numbers in the bit set ``present``."""
     offset = phase
     places: dict[str, int] = {}
     forms: list[str] = []
@@ -141,7 +141,7 @@ def _put_entries(
     shapes: dict[int, _Shape],
     strings: dict[bytes, bytes],
 ) -> None:
-    """Place a batch of entries, the last first; one loop, since this is paid for every entry."""
+    """Write a batch of entries, last first, in a single loop for speed."""
     joined: list[bytes] = []
     base = writer.offset
     known, learn, vtable_of = strings.get, strings.setdefault, writer.vtables.get
@@ -190,7 +190,7 @@ def _put_entries(
 
 
 def _xattrs(writer: FlatbufferWriter, pax: PaxRecords, offset: int) -> bytes:
-    """The PAX records of an entry and the vector of them, to lie before what ends at ``offset``."""
+    """Encode the PAX records of an entry and their vector, to be placed before the object at ``offset``."""
     parts: list[bytes] = []
     starts: list[int] = []
     for key, value in pax:
