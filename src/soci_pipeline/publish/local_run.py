@@ -30,7 +30,7 @@ from soci_pipeline.publish.build_cache import CacheMode
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.local_branch import retried
 from soci_pipeline.publish.records import PublicationResult, PublishedImage
-from soci_pipeline.publish.registries import connect
+from soci_pipeline.publish.registries import check_answers, connect
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.secret_places import credentials_from, read_here
 from soci_pipeline.publish.steps import (
@@ -205,7 +205,8 @@ def _tags(
 
 
 def target_of(ready: Prepared, client: RegistryClient, settings: Settings) -> Target:
-    """The target, checked: the registry accepts a push, and the tags may move."""
+    """Check that the registry answers, accepts a push, and lets the tags move; return the target."""
+    check_answers(ready.request.image, settings)
     return checked_target(
         ready.request.image,
         ready.names,

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.settings import Settings
 from soci_pipeline.verification.verify import verify
+from tests.support.faults import Fault, Kind
 from tests.support.git_repositories import Repository, repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
 from tests.support.programs import write_program
+from tests.support.registries import registry
 from tests.support.tars import noise
 
 REPOSITORY = "demo/site"
@@ -338,16 +340,33 @@ def test_a_dry_run_reports_a_conflict_of_tags_and_a_missing_file(publisher: Publ
     assert publisher.run(source.path, "--dry-run", "--tag", "latest", "--ref", older)[0] == ExitCode.TAG_CONFLICT
 
 
-def test_a_dry_run_of_a_registry_that_does_not_answer_fails(
-    publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]])
+def test_a_registry_that_does_not_answer_is_reported_quickly_and_before_the_build(
+    mode: list[str], publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
-    monkeypatch.setattr("soci_pipeline.publish.local_branch._StepAttempts.attempts", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    status = main(["publish", str(source.path), f"127.0.0.1:{port}/demo", *prebuilt, "--dry-run", "--json"])
+    begun = time.monotonic()
+    status = main(["publish", str(source.path), f"127.0.0.1:{port}/demo", *prebuilt, "--json", *mode])
+    assert time.monotonic() - begun < 5
     assert status == ExitCode.REGISTRY_UNREACHABLE
-    assert f"127.0.0.1:{port}" in json.loads(capsys.readouterr().out)["reason"]
+    answer = json.loads(capsys.readouterr().out)
+    assert f"no registry answers at 127.0.0.1:{port}" in answer["reason"]
+    assert f"Start a registry on 127.0.0.1:{port}" in answer["advice"]
+    assert "building" not in publisher.log.text
+
+
+def test_a_push_is_retried_where_the_registry_fails_for_a_while_after_the_check(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    # The second session is the first layer's: the check of the target opens the first one.
+    fault = Fault("POST", "/blobs/uploads/", nth=2, times=2, kind=Kind.RESET)
+    with registry(tmp_path / "failing", faults=[fault]) as client:
+        there = replace(publisher, client=client)
+        status, answer, log = there.run(source.path, "--tag", "v1", "--platform", "linux/amd64")
+    assert (status, answer["tags"]) == (ExitCode.OK, ["v1"])
+    assert "trying again" in log
 
 
 def test_output_leaves_the_joined_image_as_a_layout_and_contacts_no_registry(
