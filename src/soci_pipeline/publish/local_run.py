@@ -153,15 +153,17 @@ def _buildable(
     if possible is None or not missing:
         return request, {}
     names = ", ".join(str(each) for each in sorted(possible) if each.architecture != "amd64" or not each.variant)
-    reason = f"the engine of this machine runs programs of {names or 'no platform'} alone"
+    named = settings.build.buildx_builder
+    reason = f"{f'the builder {named}' if named else 'this machine'} builds {names or 'no platform'} only"
     shown = ", ".join(map(str, missing))
     if all_platforms and request.builder is not BuilderName.DOCKER:
-        logger().warning("%s: %s, so a RUN step for it fails. %s", shown, reason, HELP)
+        # Not a warning: a build without RUN steps succeeds, and --quiet shows warnings.
+        logger().info("RUN steps for %s need an emulator: %s", shown, HELP)
         return request, {}
     left = tuple(platform for platform in request.platforms if platform in possible)
     if all_platforms or not left:
-        raise EngineUnavailable(f"--platform {shown}: {reason}", advice=HELP)
-    logger().warning("%s is not built: %s. %s", shown, reason, HELP)
+        raise EngineUnavailable(f"--platform {shown}: {reason}", advice=f"Choose one of {names}; or {HELP}.")
+    logger().info("%s is not built, since %s; to add it, %s", shown, reason, HELP)
     return request.model_copy(update={"platforms": left}), {str(platform): reason for platform in missing}
 
 

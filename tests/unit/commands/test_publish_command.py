@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 import pytest
 
 from soci_pipeline.cli import main
-from soci_pipeline.errors import ExitCode
+from soci_pipeline.errors import EngineUnavailable, ExitCode
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.build_cache import CacheMode
 from soci_pipeline.publish.dry_run import plan_here
 from soci_pipeline.publish.join import join
@@ -480,9 +483,61 @@ def test_a_default_platform_that_the_builder_lacks_is_left_out_and_one_that_was_
     )
     plan = plan_here(request, settings, all_platforms=chosen)
     assert set(plan.builders) == ({"linux/amd64", "linux/arm64"} if chosen else {"linux/amd64"})
-    assert dict(plan.not_built) == (
-        {} if chosen else {"linux/arm64": "the engine of this machine runs programs of linux/amd64 alone"}
+    assert dict(plan.not_built) == ({} if chosen else {"linux/arm64": "the builder farm builds linux/amd64 only"})
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_platform_without_an_emulator_takes_one_short_line_with_the_next_step_and_none_with_quiet(
+    chosen: bool,
+    client: RegistryClient,
+    source: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_program(tmp_path / "bin", "docker", "echo 'Platforms: linux/amd64'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    monkeypatch.setenv("SOCI_PIPELINE_BUILD_BUILDX_BUILDER", "farm")
+    platforms = ("--platform", "linux/amd64", "--platform", "linux/arm64") if chosen else ()
+    command = [sys.executable, "-m", "soci_pipeline", "publish", str(source.path), f"{client.registry}/demo"]
+    shown: dict[str, list[str]] = {}
+    for loudness in ("--quiet", "--verbose"):
+        done = subprocess.run(
+            [*command, "--dry-run", loudness, *platforms], capture_output=True, text=True, timeout=60, check=True
+        )
+        shown[loudness] = [line for line in done.stderr.splitlines() if "linux/arm64" in line]
+    assert shown["--quiet"] == []
+    (line,) = shown["--verbose"]
+    assert line.startswith(
+        "RUN steps for linux/arm64 need an emulator" if chosen else "linux/arm64 is not built, since"
     )
+    assert "install qemu-user-static, or set SOCI_PIPELINE_BUILD_BUILDX_BUILDER" in line
+    assert len(line) < 180
+
+
+def test_the_answer_to_an_unknown_platform_lists_what_this_machine_can_build(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["publish", str(tmp_path), "127.0.0.1:9/demo/site", "--json"]
+    assert main([*command, "--platform", "linux/arm65"]) == ExitCode.INVALID_INPUT
+    advice = json.loads(capsys.readouterr().out)["advice"]
+    assert advice.startswith("This machine can build ")
+    assert str(Platform.native()) in advice
+
+
+def test_a_platform_that_the_builder_cannot_build_is_answered_with_those_that_it_can(
+    client: RegistryClient, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(tmp_path / "bin", "docker", "echo 'Platforms: linux/amd64'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    settings = Settings.from_environment(dict(os.environ) | {"SOCI_PIPELINE_BUILD_BUILDX_BUILDER": "farm"})
+    request = PublishRequest.check(
+        {"image": f"{client.registry}/demo", "source": str(source.path), "platforms": ["linux/s390x"]}
+    )
+    with pytest.raises(EngineUnavailable, match="linux/s390x: the builder farm builds linux/amd64 only") as caught:
+        plan_here(request, settings, all_platforms=False)
+    assert str(caught.value.advice).startswith("Choose one of linux/amd64; or install qemu-user-static")
 
 
 def test_parameters_may_come_from_a_pipe_which_can_be_read_once(
