@@ -22,7 +22,6 @@ from soci_pipeline.git.source import ResolvedSource, resolve
 from soci_pipeline.log import logger
 from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.oci.annotations import CREATED
-from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish import local_branch
 from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.branch import Branch
@@ -40,6 +39,7 @@ from soci_pipeline.publish.steps import (
     push_joined,
     same_image,
     sign_where_configured,
+    verified,
 )
 from soci_pipeline.publish.tag_names import TagNames, names_commit
 from soci_pipeline.publish.tags import IsAncestor
@@ -50,7 +50,7 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.verification.mode import VerifyMode
-from soci_pipeline.verification.verify import VerificationReport, verify
+from soci_pipeline.verification.verify import VerificationReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +265,11 @@ def _release(
     """Join the images, verify the result, and move the tags."""
     request = ready.request
     index = retried(lambda: push_joined(target, ready.annotations, images, request.platforms))
-    logger().info("joined %d platforms as %s@%s", len(images), target.image, index.digest)
     if request.unless_same_as and (same := same_image(target, request.unless_same_as, index, images)):
         return same, None
     report = None
     if request.verify is not VerifyMode.OFF:
-        report = retried(lambda: _verified(target, index, request))
+        report = retried(lambda: verified(target.client, target.image, index.digest, request.verify, request.platforms))
     if ready.commit is not None:
         parameters = request.statement_parameters()
         retried(lambda: attest_commit(target, ready.source, index, images, parameters=parameters))
@@ -278,11 +277,3 @@ def _release(
     moved = retried(lambda: target.move_tags(index, images, confirm=lambda: None))
     published = published_image(target, index, images, moved, verified=report is not None)
     return published, report
-
-
-def _verified(target: Target, index: Descriptor, request: PublishRequest) -> VerificationReport:
-    repository = target.image.repository
-    report = verify(target.client, repository, index.digest, mode=request.verify, platforms=request.platforms)
-    report.raise_for_findings(f"{target.image.name} at {index.digest}")
-    logger().info("verified: %s", report.checked_in_words())
-    return report

@@ -317,10 +317,28 @@ def test_the_table_has_digests_tags_verification_sizes_and_times(
         "tags:",
         "verified:",
         "uploaded:",
-        "time:",
+        "duration:",
         "not indexed: too-small",
+        "layers smaller than the minimum size (10 MiB by default) are not indexed",
+        "publish with `--soci min_layer_size=0`",
     ):
         assert expected in shown
+
+
+def test_the_log_counts_one_platform_as_one_and_names_why_layers_are_not_indexed(
+    publisher: Publisher, source: Repository
+) -> None:
+    _, _, log = publisher.run(source.path, "--tag", "v1", "--platform", "linux/amd64")
+    assert "joined 1 platform as" in log
+    assert "0 of 1 layer indexed (v2); not indexed: 1 too-small" in log
+
+
+def test_the_table_of_an_image_with_an_indexed_layer_does_not_advise_a_smaller_minimum(
+    publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
+    assert main(["publish", str(source.path), publisher.image, *prebuilt, "--soci", "min_layer_size=0"]) == ExitCode.OK
+    assert "min_layer_size" not in capsys.readouterr().out
 
 
 def test_a_dry_run_says_what_would_move_and_changes_nothing(publisher: Publisher, source: Repository) -> None:
