@@ -18,7 +18,5 @@ from tasks.run_log import run_log
 @task(name="join", task_run_name="join", **STEP)
 def join(target: Target, source: Source, images: Sequence[PlatformImage], platforms: Sequence[Platform]) -> Descriptor:
     """Every digest of the branches is read back from the registry first; what does not fit refuses the join."""
-    with run_log() as log:
-        found = push_joined(target, index_annotations(source.commit), images, platforms)
-        log.info("joined %d platforms as %s@%s", len(images), target.image, found.digest)
-        return found
+    with run_log():
+        return push_joined(target, index_annotations(source.commit), images, platforms)

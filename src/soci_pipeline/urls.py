@@ -40,6 +40,15 @@ def over_tls(url: httpx.URL, server: httpx.URL) -> httpx.URL:
     return url
 
 
+def host_and_port(url: str) -> str:
+    """``host:port`` of an http or https URL, with the default port where it has none; empty for any other text."""
+    parsed = address(url)
+    if parsed is None or not parsed.raw_host:
+        return ""
+    host = parsed.raw_host.decode("ascii")
+    return f"{f'[{host}]' if ':' in host else host}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}"
+
+
 def redacted(url: str) -> str:
     """Remove user, query and fragment from a URL: they may contain tokens and signatures."""
     if "://" not in url:

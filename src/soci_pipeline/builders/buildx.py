@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from soci_pipeline.builders.builder import BuilderName
+from soci_pipeline.builders.engine_client import engine_unavailable
 from soci_pipeline.builders.errors import BuilderUnavailable, build_failure
 from soci_pipeline.builders.request import BuildRequest
-from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
+from soci_pipeline.errors import InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.log import logger
 from soci_pipeline.machine.programs import find, run
 from soci_pipeline.machine.working_folder import BUILDER_RECORD, PREFIX
@@ -110,13 +111,11 @@ class BuildxBuilder:
             text = run(["docker", "info", "--format", "{{json .}}"], env=self._env, timeout=_ANSWER_SECONDS).stdout
             facts = json.loads(text)
         except (ToolFailed, ValueError) as error:
-            raise EngineUnavailable(f"the Docker engine does not answer: {error}") from error
+            raise engine_unavailable(self._env, str(error)) from error
         if not isinstance(facts, dict) or not facts.get("ServerVersion"):
             # If it cannot connect, the client prints its own half and exits with success.
             errors = facts.get("ServerErrors") if isinstance(facts, dict) else None
-            raise EngineUnavailable(
-                f"the Docker engine does not answer: {'; '.join(map(str, errors or ['no reason']))}"
-            )
+            raise engine_unavailable(self._env, "; ".join(map(str, errors or ["no reason"])))
         return facts
 
     def _check_named_builder(self, name: str) -> None:

@@ -22,6 +22,7 @@ from soci_pipeline.builders.buildx import has_containerd_store
 from soci_pipeline.builders.engine_client import engine_client
 from soci_pipeline.builders.errors import NotSupportedByBuilder, build_failure
 from soci_pipeline.builders.request import BuildRequest
+from soci_pipeline.builders.step_lines import CLASSIC_STEP
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.log import logger
@@ -158,6 +159,9 @@ def _follow(events: Iterable[dict[str, Any]], request: BuildRequest) -> None:
         # The error is the last event; the response is still read to its end, which releases the connection.
         error = error or event.get("error")
         text = str(event.get("stream") or "")
+        if CLASSIC_STEP.match(text):
+            # Only the step that fails is part of the error.
+            lines.clear()
         if text.strip():
             lines.append(text)
             logger().info("%s", text.rstrip())

@@ -11,6 +11,7 @@ from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
 from soci_pipeline.errors import EngineUnavailable
+from soci_pipeline.urls import redacted
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _KNOCK_SECONDS = 60.0
@@ -20,6 +21,17 @@ _INFORMATION_SECONDS = 10
 def docker_host(env: Mapping[str, str]) -> str:
     """Return the engine's URL in an environment: ``DOCKER_HOST``, else the default socket."""
     return env.get("DOCKER_HOST") or DEFAULT_HOST
+
+
+def engine_unavailable(env: Mapping[str, str], detail: str = "") -> EngineUnavailable:
+    """Return the error for an engine that does not answer, with the socket or URL that was tried and its origin."""
+    is_set = bool(env.get("DOCKER_HOST"))
+    origin = "from DOCKER_HOST" if is_set else "DOCKER_HOST is not set"
+    advice = "Start the engine, or correct DOCKER_HOST." if is_set else "Start the engine, or set DOCKER_HOST to it."
+    return EngineUnavailable(
+        f"no Docker engine answers at {redacted(docker_host(env))} ({origin})" + (f": {detail}" if detail else ""),
+        advice=f"{advice} The builder `prebuilt` needs no engine.",
+    )
 
 
 @contextmanager
@@ -35,7 +47,7 @@ def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.AP
         settings = kwargs_from_env(environment={**env, "DOCKER_HOST": host})
         client = docker.APIClient(version="auto", timeout=timeout, **settings)
     except (DockerException, requests.RequestException, OSError) as error:
-        raise EngineUnavailable(f"the Docker engine does not answer: {error}") from error
+        raise engine_unavailable(env, str(error)) from error
     try:
         yield client
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from soci_pipeline.builders.builder import BuilderName
 from soci_pipeline.builders.buildx import has_containerd_store
-from soci_pipeline.builders.engine_client import docker_host, engine_information
+from soci_pipeline.builders.engine_client import docker_host, engine_information, engine_unavailable
 from soci_pipeline.errors import EngineUnavailable, InvalidInput, ToolFailed, ToolMissing
 from soci_pipeline.machine.emulation import MACHINES, can_run
 from soci_pipeline.machine.programs import run
@@ -15,10 +15,8 @@ from soci_pipeline.oci.platform import Platform
 _LINE = re.compile(r"^Platforms:\s+(.+)$", re.MULTILINE)
 _ANSWER_SECONDS = 60.0
 
-HELP = (
-    "Register an emulator for it with the kernel (package qemu-user-static, flag F of binfmt), or name a builder that "
-    "has it in SOCI_PIPELINE_BUILD_BUILDX_BUILDER (`docker buildx ls` lists them)."
-)
+HELP = "install qemu-user-static, or set SOCI_PIPELINE_BUILD_BUILDX_BUILDER to a builder that has it"
+"""How to make one more platform buildable, as a part of a sentence."""
 
 
 def buildable(
@@ -33,16 +31,16 @@ def buildable(
     environment = os.environ if env is None else env
     information = engine_information(environment)
     if information is None and buildx_builder is None:
-        raise EngineUnavailable(f"no Docker engine answers at {docker_host(environment)}")
+        raise engine_unavailable(environment)
     if builder is not BuilderName.DOCKER:
         listed = _of_buildx(buildx_builder, environment)
         if buildx_builder is not None:
             return listed
         if listed:
-            return listed | _of_this_machine() if _is_here(environment) else listed
+            return listed | platforms_of_this_machine() if _is_here(environment) else listed
     if information is not None and has_containerd_store(information):
         return frozenset({Platform.parse(f"{information['OSType']}/{information['Architecture']}").normalised()})
-    return _of_this_machine()
+    return platforms_of_this_machine()
 
 
 def _of_buildx(name: str | None, env: Mapping[str, str]) -> frozenset[Platform]:
@@ -66,8 +64,8 @@ def _of_buildx(name: str | None, env: Mapping[str, str]) -> frozenset[Platform]:
     return frozenset(found)
 
 
-def _of_this_machine() -> frozenset[Platform]:
-    """Return the machine's own platform and those that the kernel emulates."""
+def platforms_of_this_machine() -> frozenset[Platform]:
+    """Return this machine's own platform and those that its kernel emulates."""
     native = Platform.native().normalised()
     return frozenset({native, *(Platform("linux", each) for each in MACHINES if can_run(each))})
 

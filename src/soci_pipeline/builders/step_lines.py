@@ -1,7 +1,8 @@
 """Shorten a build's output for people: one line for each step, everything else only with ``--verbose``.
 
-BuildKit prints many lines for each step (``#7 [builder 2/4] RUN make``, ``#7 0.51 …``, ``#7 DONE 4.2s``). Errors and
-lines that are not BuildKit's are shown unchanged; a build error includes its last lines anyway.
+BuildKit prints many lines for each step (``#7 [builder 2/4] RUN make``, ``#7 0.51 …``, ``#7 DONE 4.2s``), the classic
+builder some (``Step 2/4 : RUN make``, `` ---> 0123``). Output of other programs is shown unchanged. Nothing is shown from the
+first error on, because the build's error repeats its last lines.
 """
 
 import logging
@@ -14,6 +15,10 @@ from soci_pipeline.log import Logger
 _WORK = re.compile(r"#(?P<work>\d{1,6}) (?P<said>.*)", re.DOTALL)
 _STEP = re.compile(r"\[[^\]]{0,200}?\d{1,4}/\d{1,4}\](?= )")
 _OVER = re.compile(r"DONE (?P<seconds>\d{1,9}\.\d)s")
+CLASSIC_STEP = re.compile(r"Step \d{1,4}/\d{1,4} : ")
+"""The first line of a step of the classic builder."""
+# A step of BuildKit; buildx itself; and the place in the Dockerfile, which comes before buildx's own line.
+_FAILURE = re.compile(r"#\d{1,6} ERROR|ERROR: |\S*Dockerfile\S*:\d{1,6}\Z")
 _LONG_SECONDS = 10.0
 
 
@@ -22,11 +27,21 @@ class StepLines:
 
     def __init__(self) -> None:
         self._steps: dict[str, str] = {}
+        self._is_classic = False
+        self._has_failed = False
 
     def shown(self, line: str) -> str | None:
         """Return the line to show; None if it is a detail."""
+        self._has_failed = self._has_failed or _FAILURE.match(line) is not None
+        if self._has_failed:
+            return None
+        if CLASSIC_STEP.match(line):
+            self._is_classic = True
+            return line
         work = _WORK.match(line)
-        if work is None or work["said"].startswith(("ERROR", "WARN")):
+        if work is None:
+            return None if self._is_classic else line
+        if work["said"].startswith("WARN"):
             return line
         number, said = work["work"], work["said"]
         if (step := _STEP.match(said)) and number not in self._steps:

@@ -4,7 +4,7 @@ A list is given by repeating its option (``--tag``, ``--platform``), a mapping o
 ``NAME=VALUE``. ``--params FILE`` has parameters by their names, as JSON or YAML; an option overrides the file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args
@@ -14,10 +14,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from soci_pipeline.builders.platforms import HELP, platforms_of_this_machine
 from soci_pipeline.commands.command import FILE_PATH, Arguments, together
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.secret_places import is_place_of_this_machine
+from soci_pipeline.settings import Settings
 from soci_pipeline.strict_yaml import parse_text
 from soci_pipeline.text import did_you_mean
 from soci_pipeline.validation import Problem, problems_of
@@ -126,16 +128,26 @@ def request_of(arguments: Arguments, *, source: str, kind: type[PublishRequest] 
         telling = [problem for problem in problems if problem.kind != "is_instance_of"] or problems
         lines = [_line(problem, values, given, arguments.params) for problem in telling]
         # Not as a cause: pydantic's words quote the value, which may be a secret.
-        raise InvalidInput("; ".join(dict.fromkeys(lines)), advice=_advice(values, kind)) from None
+        raise InvalidInput("; ".join(dict.fromkeys(lines)), advice=_advice(values, kind, telling)) from None
 
 
-def _advice(values: Mapping[str, Any], kind: type[PublishRequest]) -> str:
+def _advice(values: Mapping[str, Any], kind: type[PublishRequest], problems: Sequence[Problem]) -> str:
     secrets = values.get("build_secrets")
     places = [values.get("source_credentials"), *(secrets.values() if isinstance(secrets, Mapping) else ())]
     ours = any(isinstance(place, str) and is_place_of_this_machine(place) for place in places)
     if ours and not kind.secrets_of_this_machine:
         return "file:PATH and env:NAME are read on this machine, which needs --local; through Prefect, name a block."
+    if all(problem.place[:1] == ("platforms",) for problem in problems) and kind.secrets_of_this_machine:
+        return _platform_advice()
     return "`soci-pipeline publish --help` shows what each option takes."
+
+
+def _platform_advice() -> str:
+    named = Settings.from_environment().build.buildx_builder
+    if named:
+        return f"`docker buildx inspect {named}` lists the platforms that the builder {named} can build."
+    own = sorted(platforms_of_this_machine())
+    return f"This machine can build {', '.join(map(str, own))}; to add another platform, {HELP}."
 
 
 def _given(arguments: Arguments) -> dict[str, Any]:

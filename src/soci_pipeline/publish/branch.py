@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,6 +42,7 @@ from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.convert import Conversion, convert
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 from soci_pipeline.soci.ztoc.store import CacheFolder, ZtocStore
+from soci_pipeline.text import counted
 
 if TYPE_CHECKING:
     import boto3
@@ -294,4 +296,9 @@ def describe(image: PlatformImage) -> str:
     """One line for the log."""
     indexed = sum(1 for layer in image.layers if layer.ztoc)
     kind = "v1, a referrer" if image.soci_version is IndexVersion.V1 else "v2"
-    return f"{image.platform} {image.manifest.digest}: {indexed} of {len(image.layers)} layers indexed ({kind})"
+    reasons = Counter(layer.reason.value for layer in image.layers if layer.reason)
+    rest = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+    return (
+        f"{image.platform} {image.manifest.digest}: {indexed} of {counted(len(image.layers), 'layer')} indexed ({kind})"
+        + (f"; not indexed: {rest}" if rest else "")
+    )

@@ -22,7 +22,6 @@ from soci_pipeline.git.source import ResolvedSource, resolve
 from soci_pipeline.log import logger
 from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.oci.annotations import CREATED
-from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.publish import local_branch
 from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.branch import Branch
@@ -30,7 +29,7 @@ from soci_pipeline.publish.build_cache import CacheMode
 from soci_pipeline.publish.left_overs import REMOVERS
 from soci_pipeline.publish.local_branch import retried
 from soci_pipeline.publish.records import PublicationResult, PublishedImage
-from soci_pipeline.publish.registries import connect
+from soci_pipeline.publish.registries import check_answers, connect
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.secret_places import credentials_from, read_here
 from soci_pipeline.publish.steps import (
@@ -40,6 +39,7 @@ from soci_pipeline.publish.steps import (
     push_joined,
     same_image,
     sign_where_configured,
+    verified,
 )
 from soci_pipeline.publish.tag_names import TagNames, names_commit
 from soci_pipeline.publish.tags import IsAncestor
@@ -50,7 +50,7 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.verification.mode import VerifyMode
-from soci_pipeline.verification.verify import VerificationReport, verify
+from soci_pipeline.verification.verify import VerificationReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +153,17 @@ def _buildable(
     if possible is None or not missing:
         return request, {}
     names = ", ".join(str(each) for each in sorted(possible) if each.architecture != "amd64" or not each.variant)
-    reason = f"the engine of this machine runs programs of {names or 'no platform'} alone"
+    named = settings.build.buildx_builder
+    reason = f"{f'the builder {named}' if named else 'this machine'} builds {names or 'no platform'} only"
     shown = ", ".join(map(str, missing))
     if all_platforms and request.builder is not BuilderName.DOCKER:
-        logger().warning("%s: %s, so a RUN step for it fails. %s", shown, reason, HELP)
+        # Not a warning: a build without RUN steps succeeds, and --quiet shows warnings.
+        logger().info("RUN steps for %s need an emulator: %s", shown, HELP)
         return request, {}
     left = tuple(platform for platform in request.platforms if platform in possible)
     if all_platforms or not left:
-        raise EngineUnavailable(f"--platform {shown}: {reason}", advice=HELP)
-    logger().warning("%s is not built: %s. %s", shown, reason, HELP)
+        raise EngineUnavailable(f"--platform {shown}: {reason}", advice=f"Choose one of {names}; or {HELP}.")
+    logger().info("%s is not built, since %s; to add it, %s", shown, reason, HELP)
     return request.model_copy(update={"platforms": left}), {str(platform): reason for platform in missing}
 
 
@@ -205,7 +207,8 @@ def _tags(
 
 
 def target_of(ready: Prepared, client: RegistryClient, settings: Settings) -> Target:
-    """The target, checked: the registry accepts a push, and the tags may move."""
+    """Check that the registry answers, accepts a push, and lets the tags move; return the target."""
+    check_answers(ready.request.image, settings)
     return checked_target(
         ready.request.image,
         ready.names,
@@ -262,12 +265,11 @@ def _release(
     """Join the images, verify the result, and move the tags."""
     request = ready.request
     index = retried(lambda: push_joined(target, ready.annotations, images, request.platforms))
-    logger().info("joined %d platforms as %s@%s", len(images), target.image, index.digest)
     if request.unless_same_as and (same := same_image(target, request.unless_same_as, index, images)):
         return same, None
     report = None
     if request.verify is not VerifyMode.OFF:
-        report = retried(lambda: _verified(target, index, request))
+        report = retried(lambda: verified(target.client, target.image, index.digest, request.verify, request.platforms))
     if ready.commit is not None:
         parameters = request.statement_parameters()
         retried(lambda: attest_commit(target, ready.source, index, images, parameters=parameters))
@@ -275,11 +277,3 @@ def _release(
     moved = retried(lambda: target.move_tags(index, images, confirm=lambda: None))
     published = published_image(target, index, images, moved, verified=report is not None)
     return published, report
-
-
-def _verified(target: Target, index: Descriptor, request: PublishRequest) -> VerificationReport:
-    repository = target.image.repository
-    report = verify(target.client, repository, index.digest, mode=request.verify, platforms=request.platforms)
-    report.raise_for_findings(f"{target.image.name} at {index.digest}")
-    logger().info("verified: %s", report.checked_in_words())
-    return report

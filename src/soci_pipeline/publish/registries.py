@@ -13,14 +13,20 @@ from soci_pipeline.log import logger
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.connection import is_plain
-from soci_pipeline.registry.errors import AccessRefused
-from soci_pipeline.registry.reference import ImageReference
+from soci_pipeline.registry.errors import AccessRefused, RegistryError, RegistryUnreachable
+from soci_pipeline.registry.reference import ImageReference, is_local_registry
 from soci_pipeline.registry.settings import ClientSettings
 from soci_pipeline.registry.tag_mutability import MutabilityMode, TagMutability
 from soci_pipeline.settings import EcrSettings, Settings
+from soci_pipeline.urls import host_and_port
 
 if TYPE_CHECKING:
     import boto3
+
+
+_QUICK = ClientSettings(
+    attempts=2, backoff_base=0.5, backoff_cap=0.5, connect_timeout=3.0, read_timeout=10.0, deadline=20.0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,33 @@ def _new_repository(wanted: EcrSettings) -> NewRepository:
         kms_key=wanted.kms_key,
         expiring=ExpiringTags(wanted.expiring_tags, wanted.expire_after_days) if wanted.expiring_tags else None,
     )
+
+
+def check_answers(image: ImageReference, settings: Settings) -> None:
+    """Check that a registry answers, with one short retry; raises `RegistryUnreachable` with its host and port.
+
+    No credentials are sent. A registry that answers with an error passes: `check_push` retries and reports that.
+    """
+    way = connection_to(image, settings)
+    with RegistryClient(image.registry, plain_http=way.plain_http, ca_file=way.ca_file, settings=_QUICK) as client:
+        try:
+            client.ping()
+        except RegistryUnreachable as error:
+            place = host_and_port(error.url)
+            raise RegistryUnreachable(
+                f"no registry answers at {place}: {error.reason}", url=error.url, advice=_next_step(error)
+            ) from error
+        except RegistryError as error:
+            logger().debug("%s answers: %s", image.registry, error.reason)
+
+
+def _next_step(error: RegistryUnreachable) -> str | None:
+    if error.advice != RegistryUnreachable.default_advice:
+        return error.advice
+    place = host_and_port(error.url)
+    if is_local_registry(place):
+        return f"Start a registry on {place} (`soci-pipeline registry serve` starts one), or correct IMAGE."
+    return f"Check the host and port of IMAGE, and that this machine can connect to {place}."
 
 
 def check_push(client: RegistryClient, repository: str) -> None:

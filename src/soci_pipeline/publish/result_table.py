@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.records import PublicationResult
 from soci_pipeline.soci.index.records import PlatformImage
-from soci_pipeline.soci.reasons import explained
+from soci_pipeline.soci.reasons import Reason, explained
 from soci_pipeline.text import sized
 
 
@@ -24,8 +24,21 @@ def result_lines(result: PublicationResult) -> list[str]:
         f"{_name(result)} {_headline(result)}",
         "",
         *digest_lines(result.index, result.platforms),
+        *_minimum_lines(result.platforms),
         "",
         *(f"  {name + ':':<14}{value}" for name, value in _facts(result)),
+    ]
+
+
+def _minimum_lines(images: Sequence[PlatformImage]) -> list[str]:
+    """Say why nothing is indexed where every layer could be, and which option indexes it."""
+    layers = [layer for image in images for layer in image.layers]
+    if any(layer.ztoc for layer in layers) or all(layer.reason is not Reason.TOO_SMALL for layer in layers):
+        return []
+    return [
+        "",
+        "  No layer is indexed: layers smaller than the minimum size (10 MiB by default) are not indexed.",
+        "  To index them too, publish with `--soci min_layer_size=0`.",
     ]
 
 
@@ -54,7 +67,7 @@ def _facts(result: PublicationResult) -> list[tuple[str, str]]:
     facts += [(str(image.platform), _times(image)) for image in result.platforms if image.timings]
     if result.run_url is not None:
         facts.append(("flow run", result.run_url))
-    return [*facts, ("time", f"{result.seconds:.1f} s")]
+    return [*facts, ("duration", f"{result.seconds:.1f} s")]
 
 
 def _of_the_registry(result: PublicationResult) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from soci_pipeline._version import __version__
 from soci_pipeline.git.source import ResolvedSource
 from soci_pipeline.log import logger
 from soci_pipeline.oci.descriptor import Descriptor
+from soci_pipeline.oci.digest import Digest
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
@@ -23,6 +24,9 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
+from soci_pipeline.text import counted
+from soci_pipeline.verification.mode import VerifyMode
+from soci_pipeline.verification.verify import VerificationReport, verify
 
 if TYPE_CHECKING:
     import boto3
@@ -62,7 +66,28 @@ def push_joined(
     index = join(images, annotations=annotations, read=reader(client, repository), platforms=platforms)
     found = index.descriptor
     client.manifests.put(repository, found.digest, index.encode(), index.media_type)
+    logger().info("joined %s as %s@%s", counted(len(images), "platform"), target.image, found.digest)
     return found
+
+
+def verified(
+    client: RegistryClient,
+    image: ImageReference,
+    reference: str | Digest,
+    mode: VerifyMode,
+    platforms: Sequence[Platform] | None = None,
+    *,
+    show: Callable[[VerificationReport], None] = lambda _report: None,
+) -> VerificationReport:
+    """Verify what the repository has under ``reference``; ``show`` receives the report even if it has findings.
+
+    Raises `VerificationFailed` with every finding.
+    """
+    report = verify(client, image.repository, reference, mode=mode, platforms=platforms)
+    show(report)
+    report.raise_for_findings(f"{image.name} at {reference}")
+    logger().info("verified: %s", report.checked_in_words())
+    return report
 
 
 def same_image(target: Target, tag: str, index: Descriptor, images: Sequence[PlatformImage]) -> PublishedImage | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from soci_pipeline.builders.engine_client import DEFAULT_HOST, docker_host, engine_client
+from soci_pipeline.builders.engine_client import DEFAULT_HOST, docker_host, engine_client, engine_unavailable
 from soci_pipeline.errors import EngineUnavailable
 
 
@@ -20,10 +20,28 @@ def test_docker_host_names_the_engine_and_else_it_is_at_the_usual_socket(env: di
     assert docker_host(env) == host
 
 
+@pytest.mark.parametrize(
+    ("env", "place", "advice"),
+    [
+        ({}, f"{DEFAULT_HOST} (DOCKER_HOST is not set)", "Start the engine, or set DOCKER_HOST to it."),
+        ({"DOCKER_HOST": "tcp://me:secret@a:1"}, "tcp://a:1 (from DOCKER_HOST)", "or correct DOCKER_HOST"),
+    ],
+)
+def test_an_engine_that_does_not_answer_is_named_by_what_was_tried_and_where_it_comes_from(
+    env: dict[str, str], place: str, advice: str
+) -> None:
+    error = engine_unavailable(env, "refused")
+    assert error.reason == f"no Docker engine answers at {place}: refused"
+    assert advice in str(error.advice)
+
+
 def test_where_no_engine_answers_no_socket_is_left_open(tmp_path: Path) -> None:
     before = _open_files()
     with (
-        pytest.raises(EngineUnavailable, match=r"the Docker engine does not answer: .*No such file"),
+        pytest.raises(
+            EngineUnavailable,
+            match=r"engine answers at unix://\S+/none\.sock \(from DOCKER_HOST\): .*No such file",
+        ),
         engine_client({"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}, timeout=5),
     ):
         pytest.fail("nobody is there")

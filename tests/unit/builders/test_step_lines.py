@@ -35,9 +35,57 @@ def test_each_step_has_a_line_and_a_long_one_its_time() -> None:
     ]
 
 
-@pytest.mark.parametrize("line", ["#7 ERROR: exit code: 1", "#7 WARN: old syntax", "Step 1/2 : FROM scratch", "", "#x"])
-def test_errors_and_the_lines_of_other_programs_stay(line: str) -> None:
+@pytest.mark.parametrize("line", ["#7 WARN: old syntax", "Step 1/2 : FROM scratch", "", "#x", "127.0.0.1:5000"])
+def test_warnings_and_the_lines_of_other_programs_stay(line: str) -> None:
     assert StepLines().shown(line) == line
+
+
+BUILDX_FAILED = """
+#7 [2/2] RUN make
+#8 [other 2/2] RUN true
+#7 0.512 cc: no such file
+#7 ERROR: process "/bin/sh -c make" did not complete successfully: exit code: 1
+#8 CANCELED
+------
+ > [2/2] RUN make:
+0.512 cc: no such file
+------
+Dockerfile:2
+--------------------
+   2 | >>> RUN make
+--------------------
+ERROR: failed to build: failed to solve: process "/bin/sh -c make" did not complete successfully: exit code: 1
+"""
+DOCKERFILE_INVALID = """
+#1 DONE 0.0s
+Dockerfile:1
+--------------------
+   1 | >>> FROMM scratch
+--------------------
+ERROR: failed to build: failed to solve: dockerfile parse error on line 1: unknown instruction: FROMM
+"""
+CLASSIC_FAILED = """
+Step 1/2 : FROM scratch
+ ---> 0123
+Step 2/2 : RUN make
+ ---> Running in 4567
+cc: no such file
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (BUILDX_FAILED, ["  [2/2] RUN make", "  [other 2/2] RUN true"]),
+        (DOCKERFILE_INVALID, []),
+        (CLASSIC_FAILED, ["Step 1/2 : FROM scratch", "Step 2/2 : RUN make"]),
+    ],
+    ids=["a step fails", "invalid Dockerfile", "classic builder"],
+)
+def test_what_the_error_of_a_failed_build_repeats_is_not_shown_before(output: str, expected: list[str]) -> None:
+    lines = StepLines()
+    shown = [found for line in output.strip("\n").splitlines() if (found := lines.shown(line)) is not None]
+    assert shown == expected
 
 
 def test_details_are_logged_for_verbose_alone(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,16 +3,19 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from soci_pipeline.cli import main
-from soci_pipeline.errors import ExitCode
+from soci_pipeline.errors import EngineUnavailable, ExitCode
 from soci_pipeline.oci.layout import Layout
+from soci_pipeline.oci.platform import Platform
 from soci_pipeline.publish.build_cache import CacheMode
 from soci_pipeline.publish.dry_run import plan_here
 from soci_pipeline.publish.join import join
@@ -21,9 +24,11 @@ from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.settings import Settings
 from soci_pipeline.verification.verify import verify
+from tests.support.faults import Fault, Kind
 from tests.support.git_repositories import Repository, repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
 from tests.support.programs import write_program
+from tests.support.registries import registry
 from tests.support.tars import noise
 
 REPOSITORY = "demo/site"
@@ -315,10 +320,28 @@ def test_the_table_has_digests_tags_verification_sizes_and_times(
         "tags:",
         "verified:",
         "uploaded:",
-        "time:",
+        "duration:",
         "not indexed: too-small",
+        "layers smaller than the minimum size (10 MiB by default) are not indexed",
+        "publish with `--soci min_layer_size=0`",
     ):
         assert expected in shown
+
+
+def test_the_log_counts_one_platform_as_one_and_names_why_layers_are_not_indexed(
+    publisher: Publisher, source: Repository
+) -> None:
+    _, _, log = publisher.run(source.path, "--tag", "v1", "--platform", "linux/amd64")
+    assert "joined 1 platform as" in log
+    assert "0 of 1 layer indexed (v2); not indexed: 1 too-small" in log
+
+
+def test_the_table_of_an_image_with_an_indexed_layer_does_not_advise_a_smaller_minimum(
+    publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
+    assert main(["publish", str(source.path), publisher.image, *prebuilt, "--soci", "min_layer_size=0"]) == ExitCode.OK
+    assert "min_layer_size" not in capsys.readouterr().out
 
 
 def test_a_dry_run_says_what_would_move_and_changes_nothing(publisher: Publisher, source: Repository) -> None:
@@ -341,16 +364,33 @@ def test_a_dry_run_reports_a_conflict_of_tags_and_a_missing_file(publisher: Publ
     assert publisher.run(source.path, "--dry-run", "--tag", "latest", "--ref", older)[0] == ExitCode.TAG_CONFLICT
 
 
-def test_a_dry_run_of_a_registry_that_does_not_answer_fails(
-    publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]])
+def test_a_registry_that_does_not_answer_is_reported_quickly_and_before_the_build(
+    mode: list[str], publisher: Publisher, source: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
-    monkeypatch.setattr("soci_pipeline.publish.local_branch._StepAttempts.attempts", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    status = main(["publish", str(source.path), f"127.0.0.1:{port}/demo", *prebuilt, "--dry-run", "--json"])
+    begun = time.monotonic()
+    status = main(["publish", str(source.path), f"127.0.0.1:{port}/demo", *prebuilt, "--json", *mode])
+    assert time.monotonic() - begun < 5
     assert status == ExitCode.REGISTRY_UNREACHABLE
-    assert f"127.0.0.1:{port}" in json.loads(capsys.readouterr().out)["reason"]
+    answer = json.loads(capsys.readouterr().out)
+    assert f"no registry answers at 127.0.0.1:{port}" in answer["reason"]
+    assert f"Start a registry on 127.0.0.1:{port}" in answer["advice"]
+    assert "building" not in publisher.log.text
+
+
+def test_a_push_is_retried_where_the_registry_fails_for_a_while_after_the_check(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    # The second session is the first layer's: the check of the target opens the first one.
+    fault = Fault("POST", "/blobs/uploads/", nth=2, times=2, kind=Kind.RESET)
+    with registry(tmp_path / "failing", faults=[fault]) as client:
+        there = replace(publisher, client=client)
+        status, answer, log = there.run(source.path, "--tag", "v1", "--platform", "linux/amd64")
+    assert (status, answer["tags"]) == (ExitCode.OK, ["v1"])
+    assert "trying again" in log
 
 
 def test_output_leaves_the_joined_image_as_a_layout_and_contacts_no_registry(
@@ -464,9 +504,61 @@ def test_a_default_platform_that_the_builder_lacks_is_left_out_and_one_that_was_
     )
     plan = plan_here(request, settings, all_platforms=chosen)
     assert set(plan.builders) == ({"linux/amd64", "linux/arm64"} if chosen else {"linux/amd64"})
-    assert dict(plan.not_built) == (
-        {} if chosen else {"linux/arm64": "the engine of this machine runs programs of linux/amd64 alone"}
+    assert dict(plan.not_built) == ({} if chosen else {"linux/arm64": "the builder farm builds linux/amd64 only"})
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_platform_without_an_emulator_takes_one_short_line_with_the_next_step_and_none_with_quiet(
+    chosen: bool,
+    client: RegistryClient,
+    source: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_program(tmp_path / "bin", "docker", "echo 'Platforms: linux/amd64'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    monkeypatch.setenv("SOCI_PIPELINE_BUILD_BUILDX_BUILDER", "farm")
+    platforms = ("--platform", "linux/amd64", "--platform", "linux/arm64") if chosen else ()
+    command = [sys.executable, "-m", "soci_pipeline", "publish", str(source.path), f"{client.registry}/demo"]
+    shown: dict[str, list[str]] = {}
+    for loudness in ("--quiet", "--verbose"):
+        done = subprocess.run(
+            [*command, "--dry-run", loudness, *platforms], capture_output=True, text=True, timeout=60, check=True
+        )
+        shown[loudness] = [line for line in done.stderr.splitlines() if "linux/arm64" in line]
+    assert shown["--quiet"] == []
+    (line,) = shown["--verbose"]
+    assert line.startswith(
+        "RUN steps for linux/arm64 need an emulator" if chosen else "linux/arm64 is not built, since"
     )
+    assert "install qemu-user-static, or set SOCI_PIPELINE_BUILD_BUILDX_BUILDER" in line
+    assert len(line) < 180
+
+
+def test_the_answer_to_an_unknown_platform_lists_what_this_machine_can_build(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["publish", str(tmp_path), "127.0.0.1:9/demo/site", "--json"]
+    assert main([*command, "--platform", "linux/arm65"]) == ExitCode.INVALID_INPUT
+    advice = json.loads(capsys.readouterr().out)["advice"]
+    assert advice.startswith("This machine can build ")
+    assert str(Platform.native()) in advice
+
+
+def test_a_platform_that_the_builder_cannot_build_is_answered_with_those_that_it_can(
+    client: RegistryClient, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(tmp_path / "bin", "docker", "echo 'Platforms: linux/amd64'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    settings = Settings.from_environment(dict(os.environ) | {"SOCI_PIPELINE_BUILD_BUILDX_BUILDER": "farm"})
+    request = PublishRequest.check(
+        {"image": f"{client.registry}/demo", "source": str(source.path), "platforms": ["linux/s390x"]}
+    )
+    with pytest.raises(EngineUnavailable, match="linux/s390x: the builder farm builds linux/amd64 only") as caught:
+        plan_here(request, settings, all_platforms=False)
+    assert str(caught.value.advice).startswith("Choose one of linux/amd64; or install qemu-user-static")
 
 
 def test_parameters_may_come_from_a_pipe_which_can_be_read_once(

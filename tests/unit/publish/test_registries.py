@@ -1,12 +1,14 @@
 """What is known of a registry before a build: that it answers, that it takes pushes, and how it is spoken to."""
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from soci_pipeline.errors import CredentialsRefused
 from soci_pipeline.publish import registries
-from soci_pipeline.publish.registries import check_push, connect, connection_to, prepare
+from soci_pipeline.publish.registries import check_answers, check_push, connect, connection_to, prepare
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import RegistryUnreachable
 from soci_pipeline.registry.reference import ImageReference
@@ -15,6 +17,7 @@ from soci_pipeline.registry.tag_mutability import TagMutability
 from soci_pipeline.settings import RegistrySettings, Settings
 from tests.support.certificates import certificate
 from tests.support.deviations import RejectsThePing
+from tests.support.faults import Fault, Kind
 from tests.support.registries import CREDENTIALS, LOGIN, QUICK, REPOSITORY, registry
 from tests.support.strange import strange
 
@@ -37,6 +40,40 @@ def test_a_registry_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatc
     image = ImageReference.parse("127.0.0.1:1/team/app")
     with connect(image, Settings()) as client, pytest.raises(RegistryUnreachable, match=r"127\.0\.0\.1:1"):
         check_push(client, image.repository)
+
+
+def test_a_closed_port_is_reported_after_one_short_retry_with_the_next_step(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    begun = time.monotonic()
+    with pytest.raises(RegistryUnreachable, match=f"no registry answers at 127.0.0.1:{port}: ") as caught:
+        check_answers(ImageReference.parse(f"127.0.0.1:{port}/team/app"), Settings())
+    assert time.monotonic() - begun < 3
+    assert sum(message.startswith("trying again") for message in caplog.messages) <= 1
+    assert f"Start a registry on 127.0.0.1:{port}" in str(caught.value.advice)
+    # A caller that retries what is temporary does not start again.
+    assert not caught.value.temporary
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("GET", r"/v2/\Z", kind=Kind.RESET), Fault("GET", r"/v2/\Z", times=9), Fault("GET", r"/v2/\Z", status=401)],
+    ids=["reset once", "status 503", "status 401"],
+)
+def test_a_registry_that_answers_with_an_error_or_at_the_second_attempt_is_left_to_the_patient_check(
+    fault: Fault, tmp_path: Path
+) -> None:
+    with registry(tmp_path, faults=[fault]) as client:
+        check_answers(ImageReference.parse(f"{client.registry}/{REPOSITORY}"), Settings())
+
+
+def test_a_registry_on_loopback_that_expects_tls_is_reported_with_the_advice_for_that(tmp_path: Path) -> None:
+    with (
+        strange(RejectsThePing().answer, tls=certificate(tmp_path, "127.0.0.1")) as address,
+        pytest.raises(RegistryUnreachable, match=f"no registry answers at {address}") as caught,
+    ):
+        check_answers(ImageReference.parse(f"{address}/team/app"), Settings())
+    assert caught.value.advice == RegistryUnreachable.plain_advice
 
 
 def test_registries_other_than_ecr_let_every_tag_move() -> None:
