@@ -1,8 +1,8 @@
 """Shorten a build's output for people: one line for each step, everything else only with ``--verbose``.
 
 BuildKit prints many lines for each step (``#7 [builder 2/4] RUN make``, ``#7 0.51 …``, ``#7 DONE 4.2s``), the classic
-builder some (``Step 2/4 : RUN make``, `` ---> 0123``). Output of other programs is shown unchanged. Nothing is shown from the
-first error on, because the build's error repeats its last lines.
+builder some (``Step 2/4 : RUN make``, `` ---> 0123``). Output of other programs is shown unchanged. Nothing is shown
+from the first error on, because the build's error repeats its last lines.
 """
 
 import logging
