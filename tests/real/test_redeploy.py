@@ -100,7 +100,9 @@ def test_a_repeated_deployment_loses_nothing_of_a_publications_file(
         assert main(["setup", "--publications", str(file)]) == ExitCode.OK
         return capsys.readouterr().out.splitlines()
 
-    assert applied("main") == [f"{name}: made"]
+    made, advice = applied("main")
+    assert made == f"{name}: made"
+    assert "next: start one with `prefect deployment run" in advice
     change(server, name, parameters=deployment(server, name)["parameters"] | {"verify": "all"}, paused=True)
     before = deployment(server, name)
 

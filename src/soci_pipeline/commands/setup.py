@@ -120,9 +120,13 @@ def _publications(arguments: Arguments) -> CommandResult:
         planned = read_plan(api, project, file, remove=arguments.remove, prefer=prefer)
         if not arguments.dry_run:
             apply(api, planned)
-    stopped = any(each.action is Action.STOP for each in planned.deployments)
-    after = [_ADVICE] if stopped else [] if arguments.dry_run else [_STARTED]
-    text = [*lines(planned, dry_run=arguments.dry_run), *after]
+    actions = {each.action for each in planned.deployments}
+    stopped = Action.STOP in actions
+    text = lines(planned, dry_run=arguments.dry_run)
+    if stopped:
+        text = [*text, _ADVICE]
+    elif Action.MAKE in actions and not arguments.dry_run:
+        text = [*text, _STARTED]
     return CommandResult(
         json=report(planned, dry_run=arguments.dry_run),
         text="\n".join(text),
