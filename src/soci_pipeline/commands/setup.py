@@ -122,11 +122,11 @@ def _publications(arguments: Arguments) -> CommandResult:
             apply(api, planned)
     actions = {each.action for each in planned.deployments}
     stopped = Action.STOP in actions
-    text = lines(planned, dry_run=arguments.dry_run)
+    text = list(lines(planned, dry_run=arguments.dry_run))
     if stopped:
-        text = [*text, _ADVICE]
+        text.append(_ADVICE)
     elif Action.MAKE in actions and not arguments.dry_run:
-        text = [*text, _STARTED]
+        text.append(_STARTED)
     return CommandResult(
         json=report(planned, dry_run=arguments.dry_run),
         text="\n".join(text),
