@@ -1,5 +1,6 @@
 """Errors of builds, most of them raised before a build starts."""
 
+import re
 from typing import ClassVar
 
 from soci_pipeline.errors import BuildFailed, DiskFull, EngineUnavailable, InvalidInput
@@ -43,8 +44,16 @@ class BuilderUnavailable(EngineUnavailable):
     )
 
 
+# A line of BuildKit's progress. It repeats the last lines of a step that failed, without this beginning.
+_PROGRESS = re.compile(r"#\d{1,6} (?P<said>.*)")
+
+
 def build_failure(platform: Platform, output: str) -> BuildFailed | DiskFull:
-    """Return the error for a failed build, from the last lines of its output."""
+    """Return the error for a build that failed, with each of the last lines of its output once."""
+    lines = output.splitlines(keepends=True)
+    texts = {line.strip() for line in lines}
+    progress = ((line, _PROGRESS.match(line)) for line in lines)
+    output = "".join(line for line, found in progress if found is None or found["said"].strip() not in texts)
     if "no space left on device" in output:
         return DiskFull(f"no space left on a disk that the build for {platform} needs\n{output}")
     return BuildFailed(f"the build for {platform} failed\n{output}")

@@ -344,6 +344,47 @@ def test_the_table_of_an_image_with_an_indexed_layer_does_not_advise_a_smaller_m
     assert "min_layer_size" not in capsys.readouterr().out
 
 
+_FAILING_BUILDX = """
+case "$2" in
+version) echo "github.com/docker/buildx v0.13.1" ;;
+inspect) echo "Platforms: linux/amd64" ;;
+build)
+  cat >&2 <<'END'
+#7 [2/2] RUN make
+#7 0.512 cc: no such file
+#7 ERROR: process "/bin/sh -c make" did not complete successfully: exit code: 1
+------
+ > [2/2] RUN make:
+0.512 cc: no such file
+------
+Dockerfile:2
+--------------------
+   2 | >>> RUN make
+--------------------
+ERROR: failed to build: failed to solve: process "/bin/sh -c make" did not complete successfully: exit code: 1
+END
+  exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("loudness", [[], ["--quiet"]])
+def test_the_log_of_a_build_that_fails_is_on_the_terminal_once(
+    loudness: list[str], client: RegistryClient, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(tmp_path / "bin", "docker", _FAILING_BUILDX)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOCI_PIPELINE_WORK_FOLDER", str(tmp_path / "work"))
+    monkeypatch.setenv("SOCI_PIPELINE_BUILD_BUILDX_BUILDER", "farm")
+    command = [sys.executable, "-m", "soci_pipeline", "publish", str(source.path), f"{client.registry}/demo"]
+    options = ("--platform", "linux/amd64", "--builder", "buildx", *loudness)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == ExitCode.BUILD_FAILED
+    for line in ("cc: no such file", "#7 ERROR: process", "Dockerfile:2", "ERROR: failed to build"):
+        assert done.stderr.count(line) == 1, done.stderr
+    assert done.stderr.count("  [2/2] RUN make\n") == (0 if loudness else 1)
+
+
 def test_a_dry_run_says_what_would_move_and_changes_nothing(publisher: Publisher, source: Repository) -> None:
     _, published, _ = publisher.run(source.path, "--tag", "latest")
     commit = source.commit({"a": "b"}, at=1_700_000_100)
