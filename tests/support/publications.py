@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,11 @@ def processes(wanted: Callable[[Sequence[str], Mapping[str, str]], bool]) -> tup
     return tuple(found)
 
 
+def _started(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot: process ids wrap around and do not say it."""
+    return int((_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+
+
 def processes_of_run(run_id: str) -> tuple[int, ...]:
     """Return the process of a flow run and its descendants."""
     return processes(
@@ -125,12 +130,11 @@ def sleeping(seconds: int) -> tuple[int, ...]:
 
 
 def kill(pids: Sequence[int]) -> None:
-    """Kill processes with SIGKILL."""
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    """Kill processes with SIGKILL, all at once: they are stopped first, so that none sees another one die."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def kill_machine(worker: StartedWorker) -> None:
@@ -183,7 +187,7 @@ def kill_server(stack: Stack) -> tuple[list[str], dict[str, str]]:
     found = processes(serves)
     assert found
     # The oldest process is the one that a user would start again.
-    oldest = min(found)
+    oldest = min(found, key=_started)
     argv, environment = _words(_PROC / str(oldest) / "cmdline"), _words(_PROC / str(oldest) / "environ")
     kill(found)
     return argv, dict(word.partition("=")[::2] for word in environment)
