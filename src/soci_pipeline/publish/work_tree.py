@@ -8,7 +8,6 @@ folder, made of the files as `git add` would take them. The folder itself and it
 import contextlib
 import os
 import posixpath
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ from soci_pipeline.publish.request import PublishRequest
 _BRANCH = "refs/heads/snapshot"
 _WHO = ("-c", "user.name=soci-pipeline", "-c", "user.email=snapshot@invalid", "-c", "commit.gpgsign=false")
 _SHOWN = 10
-# git opens these files of every folder, and would wait for a writer of one that is a pipe.
-_READ_BY_GIT = frozenset({".gitignore", ".gitattributes"})
 # The mode of a commit of another repository in a tree.
 _REPOSITORY = "160000 "
 
@@ -71,7 +68,6 @@ def read_work_tree(path: Path) -> WorkTree:
     folder = path.resolve()
     with Git.session() as git:
         top = _top(git, folder)
-        _check_files_of_git(folder, top or folder)
         if top is None:
             return WorkTree(folder, None, "", None, ())
         below = folder.relative_to(top).as_posix()
@@ -113,11 +109,6 @@ def _top(git: Git, folder: Path) -> Path | None:
         if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
             # A repository of another user, or a damaged one.
             raise
-        if _is_bare(git, folder):
-            raise InvalidInput(
-                f"SOURCE {str(folder)!r} is a bare git repository, which has no files",
-                advice="Clone it, and give the folder of the clone.",
-            ) from None
         return None
     top = Path(found).resolve() if found else None
     if top is not None and not (folder.is_relative_to(top) and (top / ".git").exists()):
@@ -126,32 +117,6 @@ def _top(git: Git, folder: Path) -> Path | None:
             advice="Run `git config --unset core.worktree` there, or copy the files without .git.",
         )
     return top
-
-
-def _is_bare(git: Git, folder: Path) -> bool:
-    try:
-        return git.run("-C", str(folder), "rev-parse", "--is-bare-repository").strip() == "true"
-    except SourceError:
-        # It is in no repository.
-        return False
-
-
-def _check_files_of_git(folder: Path, top: Path) -> None:
-    """Raise `InvalidInput` for a pipe, socket or device in the place of a file that git reads."""
-    above = [parent for parent in folder.parents if parent.is_relative_to(top)]
-    for parent in (*above, *_folders_with_files_of_git(folder)):
-        for name in _READ_BY_GIT:
-            path = parent / name
-            with contextlib.suppress(FileNotFoundError):
-                if not (stat.S_ISREG(mode := path.lstat().st_mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
-                    raise InvalidInput(f"{path} is not a regular file", advice="Remove it, or replace it with a file.")
-
-
-def _folders_with_files_of_git(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name != ".git"]
-        if not _READ_BY_GIT.isdisjoint(files):
-            yield Path(parent)
 
 
 def _changes(git: Git, folder: Path) -> Iterator[str]:

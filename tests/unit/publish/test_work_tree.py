@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -192,21 +191,3 @@ def test_repositories_in_the_folder_are_named_since_their_files_are_left_out(
     (tmp_path / "plain" / "file").write_text("x")
     assert set(_snapshot(tmp_path / "plain", tmp_path)[0]) == {"file"}
     assert "git repositories of their own: 'inner'" in caplog.text
-
-
-@pytest.mark.parametrize("place", [".gitignore", "app/.gitignore", "app/deep/.gitattributes"])
-def test_a_pipe_in_the_place_of_a_file_that_git_reads_is_an_error_and_not_waited_for(
-    source: Repository, place: str
-) -> None:
-    pipe = source.path / place
-    pipe.parent.mkdir(parents=True, exist_ok=True)
-    pipe.unlink(missing_ok=True)
-    os.mkfifo(pipe)
-    with pytest.raises(InvalidInput, match=f"{place} is not a regular file"):
-        read_work_tree(pipe.parent)
-
-
-def test_a_bare_repository_is_rejected_because_it_has_no_files(source: Repository, tmp_path: Path) -> None:
-    subprocess.run(["git", "clone", "--quiet", "--bare", str(source.path), str(tmp_path / "bare.git")], check=True)
-    with pytest.raises(InvalidInput, match="is a bare git repository, which has no files"):
-        read_work_tree(tmp_path / "bare.git")
