@@ -471,6 +471,11 @@ def test_output_needs_no_tag_of_an_uncommitted_folder(publisher: Publisher, sour
         (["--remote"], "--remote needs a Prefect server"),
         (["--detach"], "--detach has no effect from this machine"),
         (["--output", "."], "--output . exists and is not empty"),
+        (["--output", ".."], "--output .. exists and is not empty"),
+        (["--output", "../loop/new"], "--output ../loop/new: ../loop does not exist"),
+        (["--output", "site/new"], "--output site/new is inside SOURCE"),
+        (["--output", "../link/new"], "--output ../link/new is inside SOURCE"),
+        (["--output", "../none/new"], "--output ../none/new: ../none does not exist"),
         (["--output", "new", "--dry-run"], "--output and --dry-run exclude each other"),
     ],
 )
@@ -478,9 +483,13 @@ def test_options_that_would_do_nothing_or_contradict_each_other_are_rejected(
     options: list[str], reason: str, publisher: Publisher, source: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(source.path)
-    status, answer, _ = publisher.run(".", *options)
+    (source.path.parent / "link").symlink_to(source.path)
+    (source.path.parent / "loop").symlink_to("loop")
+    status, answer, log = publisher.run(".", *options)
     assert status == ExitCode.INVALID_INPUT
     assert reason in answer["reason"]
+    assert "building" not in log
+    assert source.git("status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(
