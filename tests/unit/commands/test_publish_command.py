@@ -681,7 +681,7 @@ def test_a_tag_that_somebody_moves_meanwhile_to_a_newer_commit_is_a_conflict_and
     assert publisher.digest("latest") == theirs[1]["index"]
 
 
-def _killed(command: list[str | Path], when: Callable[[], bool]) -> None:
+def _killed(command: list[str], when: Callable[[], bool]) -> None:
     """Start a command, and kill it with SIGKILL once ``when`` holds."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         for _ in range(600):
@@ -702,7 +702,7 @@ def test_a_publication_that_is_killed_while_it_builds_leaves_nothing_that_the_ne
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with monkeypatch.context() as environment:
         environment.setenv("SOCI_PIPELINE_BUILD_BUILDX_BUILDER", "farm")
-        command = [sys.executable, "-m", "soci_pipeline", "publish", source.path, publisher.image]
+        command = [sys.executable, "-m", "soci_pipeline", "publish", str(source.path), publisher.image]
         _killed([*command, "--tag", "v1", "--platform", "linux/amd64"], started.exists)
     assert publisher.digest("v1") is None
     assert len(list(runs.iterdir())) == 1
@@ -721,7 +721,7 @@ def test_a_publication_that_is_killed_while_it_pushes_has_moved_no_tag_and_can_b
     with registry(tmp_path / "slow", faults=plan) as client:
         there = replace(publisher, client=client)
         prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
-        command = [sys.executable, "-m", "soci_pipeline", "publish", source.path, there.image, *prebuilt]
+        command = [sys.executable, "-m", "soci_pipeline", "publish", str(source.path), there.image, *prebuilt]
         _killed([*command, "--tag", "v1"], lambda: bool(plan.struck))
         assert there.digest("v1") is None
         assert there.run(source.path, "--tag", "v1")[0] == ExitCode.OK
