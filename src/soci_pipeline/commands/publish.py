@@ -99,7 +99,7 @@ def run(arguments: Arguments) -> CommandResult:
     place = _place(arguments, source, environment)
     kind = PublishRequest if place.remote else LocalPublishRequest
     request = request_of(arguments, source=source, kind=kind)
-    _check_modes(arguments, place)
+    _check_modes(arguments, place, source)
     if not place.remote:
         check_local(request)
         place.announce(environment)
@@ -181,7 +181,7 @@ def _place(arguments: Arguments, source: str, environment: Mapping[str, str]) ->
     return Place(remote=False, why="SOURCE is a URL, and no Prefect server is configured")
 
 
-def _check_modes(arguments: Arguments, place: Place) -> None:
+def _check_modes(arguments: Arguments, place: Place, source: str) -> None:
     """Raise `InvalidInput` for an option that would do nothing."""
     if arguments.detach and (not place.remote or arguments.dry_run):
         where = "with --dry-run" if arguments.dry_run else f"from this machine ({place.why})"
@@ -192,7 +192,7 @@ def _check_modes(arguments: Arguments, place: Place) -> None:
         raise InvalidInput("--output needs a publication from this machine", advice="Add --local.")
     if arguments.dry_run:
         raise InvalidInput("--output and --dry-run exclude each other", advice="Give one of them.")
-    check_output(arguments.output)
+    check_output(arguments.output, source)
 
 
 def _source(text: str) -> str:

@@ -56,6 +56,9 @@ def understood(error: ToolFailed, bound_to: Origin | None) -> SourceError:
         return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
     if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):
         return SourceError(f"there is no such git repository\n{error.reason}", advice="Check the address in `source`.")
+    if "can only add regular files" in said:
+        advice = "Replace the FIFO, socket or device that it names by a regular file."
+        return SourceError(f"a tracked file is not a regular file any more\n{error.reason}", advice=advice)
     return SourceError(error.reason, advice="Try `git ls-remote` with the address in `source` on that machine.")
 
 

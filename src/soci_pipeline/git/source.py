@@ -21,6 +21,7 @@ from soci_pipeline.git.errors import no_such_ref
 from soci_pipeline.git.files import Files
 from soci_pipeline.git.program import Git, remote
 from soci_pipeline.git.sign_in import GitCredentials
+from soci_pipeline.git.special_files import check_special_files
 from soci_pipeline.log import logger
 
 LATEST = 253_402_300_799
@@ -188,6 +189,8 @@ def _name_uncommitted(url: str) -> None:
     path = Path(url.removeprefix("file://"))
     if not path.is_absolute() or not path.is_dir():
         return
+    if (path / ".git").exists():
+        check_special_files(path)
     # A bare repository has no work tree.
     with Git.session() as git, contextlib.suppress(SourceError):
         git.name_uncommitted(path)

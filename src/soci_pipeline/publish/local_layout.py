@@ -24,21 +24,36 @@ from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.text import counted
 
 
-def check_output(folder: Path) -> None:
-    """Raise `InvalidInput` unless the folder can be made: it must not exist, or be empty."""
+def check_output(folder: Path, source: str) -> None:
+    """Raise `InvalidInput` unless the folder is empty or can be made, and lies outside of a folder as ``source``."""
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise _exists(folder)
     if not folder.absolute().parent.is_dir():
         raise InvalidInput(f"--output {folder}: {folder.parent} does not exist", advice="Make it first.")
+    written = folder if folder.is_dir() else folder.absolute().parent
+    if not os.access(written, os.W_OK | os.X_OK):
+        raise InvalidInput(f"--output {folder}: no permission to write to {written}", advice="Name another folder.")
+    _check_outside(folder, source)
+
+
+def _check_outside(folder: Path, source: str) -> None:
+    if not source.startswith("/"):
+        return
+    top = Path(source).resolve()
+    if folder.resolve().is_relative_to(top):
+        raise InvalidInput(
+            f"--output {folder} is inside SOURCE {top}: the next publication would contain it",
+            advice=f"Name a folder outside of SOURCE, for example {top.parent / f'{top.name}-image'}.",
+        )
 
 
 def _exists(folder: Path) -> InvalidInput:
     return InvalidInput(f"--output {folder} exists and is not empty", advice="Name a folder that does not exist.")
 
 
-def _claim(folder: Path) -> None:
+def _claim(folder: Path, source: str) -> None:
     """Take the folder for this run; raises `InvalidInput` where something has come into it while images were built."""
-    check_output(folder)
+    check_output(folder, source)
     with full_disk_reported(folder):
         folder.mkdir(exist_ok=True)
         try:
@@ -56,14 +71,14 @@ def publish_to_folder(
     No registry is contacted, except for a prebuilt image that is in one. Raises as `publish_here`.
     """
     begun = time.monotonic()
-    check_output(output)
+    check_output(output, request.source)
     with prepared(request, settings, all_platforms=all_platforms, needs_tags=False) as (ready, folder):
         layout = Layout.create(folder / "joined")
         images = tuple(_add(layout, work, ready) for work in branches(ready, folder, settings))
         index = join(images, annotations=ready.annotations, read=layout.read, platforms=ready.request.platforms)
         root = layout.add_document(index)
         layout.set_roots([_named(root, ready)])
-        _claim(output)
+        _claim(output, request.source)
         try:
             _write(layout, root, output)
         except BaseException:

@@ -15,6 +15,7 @@ from pathlib import Path
 from soci_pipeline.errors import InvalidInput, SourceError
 from soci_pipeline.git.program import Git
 from soci_pipeline.git.source import LATEST, ResolvedSource, commit_time, resolve
+from soci_pipeline.git.special_files import check_special_files, special_kind
 from soci_pipeline.log import logger
 from soci_pipeline.publish.request import PublishRequest
 
@@ -66,6 +67,7 @@ def read_work_tree(path: Path) -> WorkTree:
             f"SOURCE {str(path)!r} {what}", advice="Give a folder of this machine, or the URL of a git repository."
         )
     folder = path.resolve()
+    check_special_files(folder)
     with Git.session() as git:
         top = _top(git, folder)
         if top is None:
@@ -83,10 +85,11 @@ def check_folder(tree: WorkTree, request: PublishRequest) -> None:
     """Raise `InvalidInput` for what the folder already shows: a missing build file, or no git tag for ``{version}``."""
     for name in request.builder.needs:
         path = request.context if name == "context" else request.dockerfile_in_source
-        if not (tree.folder / path).exists():
+        reason = _why_unusable(tree.folder, path, is_folder=name == "context")
+        if reason is not None:
             raise InvalidInput(
-                f"--{name} {getattr(request, name)!r}: {tree.folder} has no {path}",
-                advice="--context is a folder of SOURCE, and --dockerfile starts at the context.",
+                f"--{name} {getattr(request, name)!r}: {reason}",
+                advice="--context is a folder of SOURCE, and --dockerfile is a file below the context.",
             )
     templates = [tag for tag in request.tags if "{version}" in tag]
     if tree.is_clean and templates and not _git_tags(tree):
@@ -95,6 +98,16 @@ def check_folder(tree: WorkTree, request: PublishRequest) -> None:
             "has none",
             advice="Tag the commit (`git tag v1.2.0`), or use {short_sha} instead.",
         )
+
+
+def _why_unusable(folder: Path, name: str, *, is_folder: bool) -> str | None:
+    path = folder / name
+    if not path.exists():
+        return f"{folder} has no {name}"
+    if path.is_dir() if is_folder else path.is_file():
+        return None
+    kind = special_kind(path) or ("a folder" if path.is_dir() else "a file")
+    return f"{path} is {kind}, not a {'folder' if is_folder else 'regular file'}"
 
 
 def _git_tags(tree: WorkTree) -> list[str]:
@@ -106,6 +119,12 @@ def _top(git: Git, folder: Path) -> Path | None:
     try:
         found = git.run("-C", str(folder), "rev-parse", "--show-toplevel").removesuffix("\n")
     except SourceError:
+        bare = next(filter(_is_git_folder, (folder, *folder.parents)), None)
+        if bare is not None:
+            raise InvalidInput(
+                f"SOURCE {str(folder)!r} is a bare git repository, or inside of one: it has no work tree to publish",
+                advice=f"Clone it and give the clone, or give its URL: `file://{bare}`.",
+            ) from None
         if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
             # A repository of another user, or a damaged one.
             raise
@@ -117,6 +136,11 @@ def _top(git: Git, folder: Path) -> Path | None:
             advice="Run `git config --unset core.worktree` there, or copy the files without .git.",
         )
     return top
+
+
+def _is_git_folder(folder: Path) -> bool:
+    """Whether a folder holds the data of a repository itself, by the entries that git requires there."""
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
 
 
 def _changes(git: Git, folder: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from soci_pipeline.publish.dry_run import plan_here
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.local_run import prepared
 from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.steps import push_joined
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.settings import Settings
 from soci_pipeline.verification.verify import verify
-from tests.support.faults import Fault, Kind
+from tests.support.faults import Fault, FaultPlan, Kind
 from tests.support.git_repositories import Repository, repository
 from tests.support.images import AMD64, ARM64, gzip_layer, image_layout
 from tests.support.programs import write_program
@@ -472,6 +474,11 @@ def test_output_needs_no_tag_of_an_uncommitted_folder(publisher: Publisher, sour
         (["--remote"], "--remote needs a Prefect server"),
         (["--detach"], "--detach has no effect from this machine"),
         (["--output", "."], "--output . exists and is not empty"),
+        (["--output", ".."], "--output .. exists and is not empty"),
+        (["--output", "../loop/new"], "--output ../loop/new: ../loop does not exist"),
+        (["--output", "site/new"], "--output site/new is inside SOURCE"),
+        (["--output", "../link/new"], "--output ../link/new is inside SOURCE"),
+        (["--output", "../none/new"], "--output ../none/new: ../none does not exist"),
         (["--output", "new", "--dry-run"], "--output and --dry-run exclude each other"),
     ],
 )
@@ -479,9 +486,13 @@ def test_options_that_would_do_nothing_or_contradict_each_other_are_rejected(
     options: list[str], reason: str, publisher: Publisher, source: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(source.path)
-    status, answer, _ = publisher.run(".", *options)
+    (source.path.parent / "link").symlink_to(source.path)
+    (source.path.parent / "loop").symlink_to("loop")
+    status, answer, log = publisher.run(".", *options)
     assert status == ExitCode.INVALID_INPUT
     assert reason in answer["reason"]
+    assert "building" not in log
+    assert source.git("status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(
@@ -650,6 +661,75 @@ def test_an_output_that_is_a_link_to_nowhere_is_rejected(
     status, answer, _ = publisher.run(source.path, "--output", str(tmp_path / "link"))
     assert (status, (tmp_path / "nowhere").exists()) == (ExitCode.INVALID_INPUT, False)
     assert "--output" in answer["reason"]
+
+
+def test_a_tag_that_somebody_moves_meanwhile_to_a_newer_commit_is_a_conflict_and_stays(
+    publisher: Publisher, source: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = source.git("rev-parse", "HEAD")
+    source.commit({"a": "b"}, at=1_700_000_100)
+    theirs: list[dict[str, Any]] = []
+
+    def joined_late(*arguments: Any, **named: Any) -> Any:
+        if not theirs:
+            theirs.append({})
+            theirs.append(publisher.run(source.path, "--tag", "latest")[1])
+        return push_joined(*arguments, **named)
+
+    monkeypatch.setattr("soci_pipeline.publish.local_run.push_joined", joined_late)
+    status, answer, _ = publisher.run(source.path, "--tag", "latest", "--ref", older)
+    assert status == ExitCode.TAG_CONFLICT
+    assert "latest" in answer["reason"]
+    assert "newer" in answer["reason"]
+    assert publisher.digest("latest") == theirs[1]["index"]
+
+
+def _killed(command: list[str], when: Callable[[], bool]) -> None:
+    """Start a command, and kill it with SIGKILL once ``when`` holds."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            if when() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        assert process.poll() is None, "the publication ended before it could be killed"
+        process.kill()
+
+
+def test_a_publication_that_is_killed_while_it_builds_leaves_nothing_that_the_next_one_does_not_remove(
+    publisher: Publisher, source: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, runs = tmp_path / "started", tmp_path / "work" / "runs"
+    building = f"echo $$ > {started}.new; mv {started}.new {started}; exec sleep 300"
+    choose = f'case "$2" in version) echo v0.13.1 ;; inspect) echo "Platforms: linux/amd64" ;; *) {building} ;; esac'
+    write_program(tmp_path / "bin", "docker", choose)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with monkeypatch.context() as environment:
+        environment.setenv("SOCI_PIPELINE_BUILD_BUILDX_BUILDER", "farm")
+        command = [sys.executable, "-m", "soci_pipeline", "publish", str(source.path), publisher.image]
+        _killed([*command, "--tag", "v1", "--platform", "linux/amd64"], started.exists)
+    assert publisher.digest("v1") is None
+    assert len(list(runs.iterdir())) == 1
+    assert publisher.run(source.path, "--tag", "v1")[0] == ExitCode.OK
+    assert list(runs.iterdir()) == []
+    # A process that has ended and was not waited for yet has no command line any more.
+    command_line = Path("/proc", started.read_text().strip(), "cmdline")
+    assert not command_line.exists() or b"sleep" not in command_line.read_bytes()
+
+
+def test_a_publication_that_is_killed_while_it_pushes_has_moved_no_tag_and_can_be_repeated(
+    publisher: Publisher, source: Repository, tmp_path: Path
+) -> None:
+    runs = tmp_path / "work" / "runs"
+    plan = FaultPlan([Fault("PUT", "/manifests/", kind=Kind.DELAY, seconds=2.0)])
+    with registry(tmp_path / "slow", faults=plan) as client:
+        there = replace(publisher, client=client)
+        prebuilt = ("--builder", "prebuilt", "--prebuilt", f"{publisher.images}/{{platform}}")
+        command = [sys.executable, "-m", "soci_pipeline", "publish", str(source.path), there.image, *prebuilt]
+        _killed([*command, "--tag", "v1"], lambda: bool(plan.struck))
+        assert there.digest("v1") is None
+        assert there.run(source.path, "--tag", "v1")[0] == ExitCode.OK
+        assert verify(client, REPOSITORY, "v1").ok
+    assert list(runs.iterdir()) == []
 
 
 def test_files_that_are_in_no_commit_have_no_build_cache(

@@ -2,13 +2,15 @@
 
 import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
 from soci_pipeline.errors import InvalidInput, SourceError
 from soci_pipeline.git.source import check_out, resolve
-from soci_pipeline.publish.work_tree import read_work_tree, snapshot_of
+from soci_pipeline.publish.request import PublishRequest
+from soci_pipeline.publish.work_tree import check_folder, read_work_tree, snapshot_of
 from tests.support.git_repositories import MOMENT, Repository, repository
 
 
@@ -191,3 +193,85 @@ def test_repositories_in_the_folder_are_named_since_their_files_are_left_out(
     (tmp_path / "plain" / "file").write_text("x")
     assert set(_snapshot(tmp_path / "plain", tmp_path)[0]) == {"file"}
     assert "git repositories of their own: 'inner'" in caplog.text
+
+
+def _make_special(path: Path, kind: str) -> None:
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    else:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(os.path.relpath(path))
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a socket"])
+@pytest.mark.parametrize(
+    "name",
+    [".gitignore", "app/.gitattributes", "app/deep/.gitignore", "app/.dockerignore", "app/Dockerfile.dockerignore"],
+)
+@pytest.mark.timeout(20)
+def test_a_special_file_that_git_or_a_builder_would_open_is_rejected(name: str, kind: str, source: Repository) -> None:
+    path = source.path / name
+    _make_special(path, kind)
+    with pytest.raises(InvalidInput, match=re.escape(f"{path} is {kind}, not a regular file")):
+        read_work_tree(source.path / "app")
+
+
+@pytest.mark.parametrize("name", ["HEAD", "config", "info/exclude", "refs/heads/other", "objects/info/alternates"])
+@pytest.mark.timeout(20)
+def test_a_fifo_in_the_repository_is_rejected(name: str, source: Repository) -> None:
+    _make_special(source.path / ".git" / name, "a FIFO")
+    with pytest.raises(InvalidInput, match="is a FIFO, not a regular file"):
+        read_work_tree(source.path / "app")
+    with pytest.raises(InvalidInput, match="is a FIFO, not a regular file"):
+        resolve(f"file://{source.path}")
+
+
+@pytest.mark.timeout(20)
+def test_special_files_that_nothing_opens_are_left_out(source: Repository, tmp_path: Path) -> None:
+    _make_special(source.path / ".git" / "fsmonitor--daemon.ipc", "a socket")
+    _make_special(source.path / "app" / "pipe", "a FIFO")
+    (source.path / "app" / "new.txt").write_text("new")
+    assert "pipe" not in _snapshot(source.path / "app", tmp_path)[0]
+
+
+@pytest.mark.timeout(20)
+def test_a_tracked_file_that_became_a_fifo_is_named(source: Repository, tmp_path: Path) -> None:
+    _make_special(source.path / "app" / "kept.log", "a FIFO")
+    with pytest.raises(SourceError, match=r"(?s)a tracked file is not a regular file any more.*kept\.log"):
+        _snapshot(source.path / "app", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"dockerfile": "pipe"}, "pipe is a FIFO, not a regular file"),
+        ({"dockerfile": "zero"}, "zero is a character device, not a regular file"),
+        ({"dockerfile": "folder"}, "folder is a folder, not a regular file"),
+        ({"context": "Dockerfile"}, "Dockerfile is a file, not a folder"),
+        ({"dockerfile": "none"}, "has no none"),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_a_dockerfile_that_is_not_a_file_is_rejected_before_the_build(
+    options: dict[str, str], reason: str, source: Repository
+) -> None:
+    app = source.path / "app"
+    os.mkfifo(app / "pipe")
+    (app / "zero").symlink_to("/dev/zero")
+    (app / "folder").mkdir()
+    request = PublishRequest.check({"source": str(app), "image": "127.0.0.1:9/a", **options})
+    with pytest.raises(InvalidInput, match=reason):
+        check_folder(read_work_tree(app), request)
+
+
+@pytest.mark.parametrize("folder", ["bare.git", "bare.git/refs", "source/.git"])
+def test_a_repository_without_a_work_tree_is_rejected_with_its_url(
+    folder: str, source: Repository, tmp_path: Path
+) -> None:
+    source.git("clone", "--quiet", "--bare", str(source.path), str(tmp_path / "bare.git"))
+    with pytest.raises(InvalidInput, match="is a bare git repository, or inside of one") as caught:
+        read_work_tree(tmp_path / folder)
+    repository_of = tmp_path / folder.removesuffix("/refs")
+    assert f"`file://{repository_of}`" in str(caught.value.advice)
