@@ -10,7 +10,8 @@ import requests
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
-from soci_pipeline.errors import EngineUnavailable
+from soci_pipeline.errors import EngineUnavailable, StackError
+from soci_pipeline.project import project_folder
 from soci_pipeline.urls import redacted
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -30,8 +31,19 @@ def engine_unavailable(env: Mapping[str, str], detail: str = "") -> EngineUnavai
     advice = "Start the engine, or correct DOCKER_HOST." if is_set else "Start the engine, or set DOCKER_HOST to it."
     return EngineUnavailable(
         f"no Docker engine answers at {redacted(docker_host(env))} ({origin})" + (f": {detail}" if detail else ""),
-        advice=f"{advice} The builder `prebuilt` needs no engine.",
+        advice=f"{advice}{_private_engine_advice(env)} The builder `prebuilt` needs no engine.",
     )
+
+
+def _private_engine_advice(env: Mapping[str, str]) -> str:
+    """Return how to start a private engine from a checkout; empty outside of one, where the command does not exist."""
+    try:
+        folder = project_folder(env)
+    except StackError:
+        return ""
+    if not (folder / "local_stack" / "engine_command.py").is_file():
+        return ""
+    return f" Root on Debian or Ubuntu can run a private one: `python -m local_stack engine` in {folder}."
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from soci_pipeline.text import sized
 
 def digest_lines(index: Digest, images: Sequence[PlatformImage]) -> list[str]:
     """The digests of the image index, of each platform's image and SOCI index, and of its layers with their state."""
-    lines = [f"  {'image index':<14}{index}"]
+    lines = [f"  {'image index':<13} {index}"]
     for image in images:
         lines += _platform_lines(image)
     why = explained(layer.reason for image in images for layer in image.layers)
@@ -26,7 +26,7 @@ def result_lines(result: PublicationResult) -> list[str]:
         *digest_lines(result.index, result.platforms),
         *_minimum_lines(result.platforms),
         "",
-        *(f"  {name + ':':<14}{value}" for name, value in _facts(result)),
+        *(f"  {name + ':':<13} {value}" for name, value in _facts(result)),
     ]
 
 
@@ -85,10 +85,10 @@ def _times(image: PlatformImage) -> str:
 
 
 def _platform_lines(image: PlatformImage) -> list[str]:
-    lines = [f"  {image.platform!s:<14}{image.manifest.digest}"]
+    lines = [f"  {image.platform!s:<13} {image.manifest.digest}"]
     if image.soci_index is not None:
-        lines.append(f"  {'  SOCI index':<14}{image.soci_index.digest}")
+        lines.append(f"  {'  SOCI index':<13} {image.soci_index.digest}")
     for layer in image.layers:
         state = "indexed" if layer.ztoc else f"not indexed: {layer.reason.value if layer.reason else 'unknown'}"
-        lines.append(f"  {'  layer':<14}{layer.digest}  {sized(layer.size):>10}  {state}")
+        lines.append(f"  {'  layer':<13} {layer.digest}  {sized(layer.size):>10}  {state}")
     return lines

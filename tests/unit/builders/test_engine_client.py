@@ -6,6 +6,7 @@ import pytest
 
 from soci_pipeline.builders.engine_client import DEFAULT_HOST, docker_host, engine_client, engine_unavailable
 from soci_pipeline.errors import EngineUnavailable
+from soci_pipeline.project import HOME, project_folder
 
 
 def _open_files() -> int:
@@ -33,6 +34,20 @@ def test_an_engine_that_does_not_answer_is_named_by_what_was_tried_and_where_it_
     error = engine_unavailable(env, "refused")
     assert error.reason == f"no Docker engine answers at {place}: refused"
     assert advice in str(error.advice)
+
+
+@pytest.mark.parametrize("host", [{}, {"DOCKER_HOST": "tcp://a:1"}])
+def test_the_next_step_names_the_command_for_a_private_engine_only_in_a_checkout_that_has_it(
+    host: dict[str, str], tmp_path: Path
+) -> None:
+    checkout = project_folder()
+    advice = str(engine_unavailable({**host, HOME: str(checkout)}).advice)
+    assert f"`python -m local_stack engine` in {checkout}." in advice
+
+    assert "local_stack" not in str(engine_unavailable({**host, HOME: str(tmp_path)}).advice)
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "prefect.yaml").touch()
+    assert "local_stack" not in str(engine_unavailable({**host, HOME: str(tmp_path)}).advice)
 
 
 def test_where_no_engine_answers_no_socket_is_left_open(tmp_path: Path) -> None:
