@@ -1,9 +1,13 @@
 """URLs that a server gives (locations, following pages, realms), and URLs as they may be shown. Any text may come."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 LOGIN_IN_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 """A URL with a user and a password."""
@@ -14,6 +18,9 @@ _LAST_PORT = 65_535
 def address(text: str, *, base: httpx.URL | None = None) -> httpx.URL | None:
     """Parse a text as a URL relative to ``base``; return None if it is not one that a connection can be made to."""
     try:
+        # Only here: commands that check their parameters need no HTTP, whose import takes a tenth of a second.
+        import httpx
+
         url = httpx.URL(text) if base is None else base.join(text)
         # A host is decoded only when it is read, and not every one can be, nor can every one be looked up.
         escaped = "%" in url.host
