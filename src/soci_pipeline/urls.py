@@ -1,9 +1,13 @@
 """Validate URLs from a server (locations, pagination links, realms), and make URLs safe to show. Input is untrusted."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 LOGIN_IN_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 """A URL with a user and a password."""
@@ -14,6 +18,9 @@ _LAST_PORT = 65_535
 def address(text: str, *, base: httpx.URL | None = None) -> httpx.URL | None:
     """Parse `text` as a URL relative to ``base``; return None if no connection could be made to it."""
     try:
+        # Only here: commands that check their parameters need no HTTP, whose import takes a tenth of a second.
+        import httpx
+
         url = httpx.URL(text) if base is None else base.join(text)
         # A host is decoded only on access; decoding or IDNA encoding may fail.
         escaped = "%" in url.host

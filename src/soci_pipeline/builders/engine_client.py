@@ -1,18 +1,18 @@
 """A connection to the Docker engine's API, through the Docker SDK."""
 
+from __future__ import annotations
+
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-import docker
-import requests
-from docker.errors import DockerException
-from docker.utils import kwargs_from_env
+from typing import TYPE_CHECKING, Any
 
 from soci_pipeline.errors import EngineUnavailable, StackError
 from soci_pipeline.project import project_folder
 from soci_pipeline.urls import redacted
+
+if TYPE_CHECKING:
+    import docker
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _KNOCK_SECONDS = 60.0
@@ -53,6 +53,12 @@ def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.AP
     Raises `EngineUnavailable` if no engine answers.
     """
     try:
+        # Only here: commands that check their parameters need no engine, and the import takes a fifth of a second.
+        import docker
+        import requests
+        from docker.errors import DockerException
+        from docker.utils import kwargs_from_env
+
         host = docker_host(env)
         _knock(host, min(timeout, _KNOCK_SECONDS))
         # The credentials file is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
@@ -69,6 +75,8 @@ def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.AP
 def engine_information(env: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the engine's ``docker info``; None if no engine answers."""
     try:
+        from docker.errors import DockerException
+
         with engine_client(env, timeout=_INFORMATION_SECONDS) as client:
             information: dict[str, Any] = client.info()
     except (EngineUnavailable, DockerException, OSError):

@@ -28,9 +28,7 @@ deployment; 23 it took too long; 130 interrupted. A failed flow run with one cau
 """
 
 import os
-import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,26 +37,13 @@ import click
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.commands.command import FILE_PATH, Arguments, command, together
 from soci_pipeline.commands.publish_options import parameter_options, request_of
-from soci_pipeline.commands.signals import ending_on_signals
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.address import CONTROL, check_url
 from soci_pipeline.log import logger
-from soci_pipeline.prefect_rest.access import run_page
-from soci_pipeline.prefect_rest.client import PrefectApi
-from soci_pipeline.prefect_rest.profiles import active_profile, check_access
-from soci_pipeline.publish.dry_run import Plan, plan_here
-from soci_pipeline.publish.local_layout import check_output, publish_to_folder
-from soci_pipeline.publish.local_run import check_local, publish_here
-from soci_pipeline.publish.records import PublicationResult
+from soci_pipeline.publish.output_folder import check_output
 from soci_pipeline.publish.request import LocalPublishRequest, PublishRequest
-from soci_pipeline.publish.result_table import result_lines
 from soci_pipeline.registry.reference import ImageReference
-from soci_pipeline.remote_publish.follow import follow
-from soci_pipeline.remote_publish.start import plan_remote, ready_parts, remote_request, start
-from soci_pipeline.settings import Settings
 from soci_pipeline.urls import redacted
-
-_PATIENCE_S = 60.0
 
 _modes = together(
     click.option("--local", is_flag=True, help="publish from this machine, whatever SOURCE is"),
@@ -95,69 +80,28 @@ class Place(NamedTuple):
 def run(arguments: Arguments) -> CommandResult:
     source = _source(arguments.source)
     _check_image(arguments.image)
-    environment = active_profile(os.environ) | dict(os.environ)
+    environment = _environment(arguments, source)
     place = _place(arguments, source, environment)
     kind = PublishRequest if place.remote else LocalPublishRequest
     request = request_of(arguments, source=source, kind=kind)
     _check_modes(arguments, place, source)
+    # Imported once the parameters are known to be valid: HTTP, engines and indexing take a second on a busy machine.
     if not place.remote:
-        check_local(request)
-        place.announce(environment)
-        return _here(arguments, request)
-    check_access(environment)
-    place.announce(environment)
-    return _through_prefect(arguments, remote_request(request), environment)
+        from soci_pipeline.commands.publish_here import publish_from_here
+
+        return publish_from_here(arguments, request, announce=lambda: place.announce(environment))
+    from soci_pipeline.commands.publish_remote import publish_through_prefect
+
+    return publish_through_prefect(arguments, request, environment, announce=lambda: place.announce(environment))
 
 
-def _here(arguments: Arguments, request: PublishRequest) -> CommandResult:
-    settings, chosen = Settings.from_environment(), "platforms" in request.model_fields_set
-    with ending_on_signals():
-        if arguments.dry_run:
-            return _planned(plan_here(request, settings, all_platforms=chosen))
-        if arguments.output is not None:
-            return _published(publish_to_folder(request, settings, arguments.output, all_platforms=chosen))
-        return _published(publish_here(request, settings, all_platforms=chosen))
+def _environment(arguments: Arguments, source: str) -> dict[str, str]:
+    """Return the variables, with those of Prefect's active profile unless a folder is published from here."""
+    if source.startswith("/") and not arguments.remote:
+        return dict(os.environ)
+    from soci_pipeline.prefect_rest.profiles import active_profile
 
-
-def _through_prefect(arguments: Arguments, request: PublishRequest, environment: Mapping[str, str]) -> CommandResult:
-    page = partial(run_page, environment)
-    with PrefectApi.from_environment(environment, patience_s=_PATIENCE_S) as api:
-        if arguments.dry_run:
-            return _planned(plan_remote(api, request, Settings.from_environment()))
-        ready_parts(api, request)
-        run = start(api, request)
-        if arguments.detach:
-            return CommandResult({"run": run, "run_url": page(run)}, f"started {page(run)}")
-        logger().info("started %s", page(run))
-        try:
-            with ending_on_signals():
-                return _published(follow(api, run, page))
-        except KeyboardInterrupt:
-            _leave(api, run, page(run))
-            raise
-
-
-def _leave(api: PrefectApi, run: str, url: str) -> None:
-    """Cancel the run where somebody at the terminal says so; else it goes on."""
-    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
-        print("Cancel the publication? It goes on otherwise. [y/N] ", end="", file=sys.stderr, flush=True)
-        try:
-            answer = sys.stdin.readline()
-        except KeyboardInterrupt:
-            answer = ""
-        if answer.strip().lower() in ("y", "yes"):
-            api.cancel(run)
-            logger().warning("cancelling %s", url)
-            return
-    logger().warning("the publication goes on: %s", url)
-
-
-def _published(result: PublicationResult) -> CommandResult:
-    return CommandResult(json=result.as_json(), text="\n".join(result_lines(result)))
-
-
-def _planned(plan: Plan) -> CommandResult:
-    return CommandResult(json=plan.as_json(), text="\n".join(plan.lines()))
+    return active_profile(os.environ) | dict(os.environ)
 
 
 def _place(arguments: Arguments, source: str, environment: Mapping[str, str]) -> Place:

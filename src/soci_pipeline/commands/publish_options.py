@@ -14,7 +14,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from soci_pipeline.builders.platforms import HELP, platforms_of_this_machine
 from soci_pipeline.commands.command import FILE_PATH, Arguments, together
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.request import PublishRequest
@@ -143,6 +142,8 @@ def _advice(values: Mapping[str, Any], kind: type[PublishRequest], problems: Seq
 
 
 def _platform_advice() -> str:
+    from soci_pipeline.builders.platforms import HELP, platforms_of_this_machine
+
     named = Settings.from_environment().build.buildx_builder
     if named:
         return f"`docker buildx inspect {named}` lists the platforms that the builder {named} can build."

@@ -34,7 +34,7 @@ def check_special_files(folder: Path) -> None:
     for path, kind in _found(folder):
         if kind is not None:
             raise InvalidInput(
-                f"SOURCE: {path} is {kind}, not a regular file", advice="Remove it, or replace it by a regular file."
+                f"SOURCE: {path} is not a regular file, but {kind}", advice="Remove it, or replace it with a file."
             )
 
 

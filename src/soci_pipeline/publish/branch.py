@@ -20,8 +20,6 @@ from soci_pipeline.builders.builder import Connect, choose
 from soci_pipeline.builders.import_image import import_image
 from soci_pipeline.builders.prebuilt import image_name
 from soci_pipeline.builders.request import BuildRequest, fill
-from soci_pipeline.containerd.indexing import index_with_containerd
-from soci_pipeline.containerd.soci_release import environment_with_soci
 from soci_pipeline.errors import SociPipelineError
 from soci_pipeline.git import source
 from soci_pipeline.git.sign_in import GitCredentials
@@ -194,6 +192,9 @@ def index(branch: Branch, layout: Layout, client: RegistryClient | None = None) 
     asked, settings = branch.request, branch.settings
     with branch.timed("index"):
         if asked.toolchain is ToolchainName.CONTAINERD:
+            # The import takes a tenth of a second, and a publication may end before it needs this.
+            from soci_pipeline.containerd.indexing import index_with_containerd
+
             return index_with_containerd(
                 layout,
                 branch.fresh("indexed"),
@@ -209,6 +210,8 @@ def index(branch: Branch, layout: Layout, client: RegistryClient | None = None) 
 
 def _with_soci(settings: Settings) -> dict[str, str]:
     """The environment of the indexing tools: where no soci is here, with the pinned release that the settings name."""
+    from soci_pipeline.containerd.soci_release import environment_with_soci
+
     wanted = settings.containerd
     return environment_with_soci(
         os.environ,

@@ -1,11 +1,9 @@
 """A publication that stops before the push: the joined, indexed image as an OCI layout in a folder."""
 
-import os
 import shutil
 import time
 from pathlib import Path
 
-from soci_pipeline.errors import InvalidInput
 from soci_pipeline.full_disk import full_disk_reported
 from soci_pipeline.log import logger
 from soci_pipeline.oci.annotations import REF_NAME
@@ -17,38 +15,12 @@ from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.join import join
 from soci_pipeline.publish.local_branch import imported_image, indexed_image
 from soci_pipeline.publish.local_run import Prepared, branches, prepared, with_reasons
+from soci_pipeline.publish.output_folder import check_output, output_exists
 from soci_pipeline.publish.records import PublicationResult, PublishedImage
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.text import counted
-
-
-def check_output(folder: Path, source: str) -> None:
-    """Raise `InvalidInput` unless the folder is empty or can be made, and lies outside of a folder as ``source``."""
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise _exists(folder)
-    if not folder.absolute().parent.is_dir():
-        raise InvalidInput(f"--output {folder}: {folder.parent} does not exist", advice="Make it first.")
-    written = folder if folder.is_dir() else folder.absolute().parent
-    if not os.access(written, os.W_OK | os.X_OK):
-        raise InvalidInput(f"--output {folder}: no permission to write to {written}", advice="Name another folder.")
-    _check_outside(folder, source)
-
-
-def _check_outside(folder: Path, source: str) -> None:
-    if not source.startswith("/"):
-        return
-    top = Path(source).resolve()
-    if folder.resolve().is_relative_to(top):
-        raise InvalidInput(
-            f"--output {folder} is inside SOURCE {top}: the next publication would contain it",
-            advice=f"Name a folder outside of SOURCE, for example {top.parent / f'{top.name}-image'}.",
-        )
-
-
-def _exists(folder: Path) -> InvalidInput:
-    return InvalidInput(f"--output {folder} exists and is not empty", advice="Name a folder that does not exist.")
 
 
 def _claim(folder: Path, source: str) -> None:
@@ -60,7 +32,7 @@ def _claim(folder: Path, source: str) -> None:
             # What another run makes first as well: only one of them can.
             (folder / "blobs").mkdir()
         except FileExistsError as error:
-            raise _exists(folder) from error
+            raise output_exists(folder) from error
 
 
 def publish_to_folder(

@@ -121,9 +121,10 @@ def _top(git: Git, folder: Path) -> Path | None:
     except SourceError:
         bare = next(filter(_is_git_folder, (folder, *folder.parents)), None)
         if bare is not None:
+            what = "a bare git repository" if bare == folder else f"inside of {bare}, a bare git repository"
             raise InvalidInput(
-                f"SOURCE {str(folder)!r} is a bare git repository, or inside of one: it has no work tree to publish",
-                advice=f"Clone it and give the clone, or give its URL: `file://{bare}`.",
+                f"SOURCE {str(folder)!r} is {what}, which has no files",
+                advice=f"Clone it and give the folder of the clone, or give its URL: `file://{bare}`.",
             ) from None
         if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
             # A repository of another user, or a damaged one.

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,24 @@ def test_repositories_in_the_folder_are_named_since_their_files_are_left_out(
     assert "git repositories of their own: 'inner'" in caplog.text
 
 
+@pytest.mark.parametrize("place", [".gitignore", "app/.gitignore", "app/deep/.gitattributes"])
+def test_a_pipe_in_the_place_of_a_file_that_git_reads_is_an_error_and_not_waited_for(
+    source: Repository, place: str
+) -> None:
+    pipe = source.path / place
+    pipe.parent.mkdir(parents=True, exist_ok=True)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidInput, match=f"{place} is not a regular file"):
+        read_work_tree(pipe.parent)
+
+
+def test_a_bare_repository_is_rejected_because_it_has_no_files(source: Repository, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(source.path), str(tmp_path / "bare.git")], check=True)
+    with pytest.raises(InvalidInput, match="is a bare git repository, which has no files"):
+        read_work_tree(tmp_path / "bare.git")
+
+
 def _make_special(path: Path, kind: str) -> None:
     path.unlink(missing_ok=True)
     path.parent.mkdir(exist_ok=True)
@@ -214,7 +233,7 @@ def _make_special(path: Path, kind: str) -> None:
 def test_a_special_file_that_git_or_a_builder_would_open_is_rejected(name: str, kind: str, source: Repository) -> None:
     path = source.path / name
     _make_special(path, kind)
-    with pytest.raises(InvalidInput, match=re.escape(f"{path} is {kind}, not a regular file")):
+    with pytest.raises(InvalidInput, match=re.escape(f"{path} is not a regular file, but {kind}")):
         read_work_tree(source.path / "app")
 
 
@@ -222,9 +241,9 @@ def test_a_special_file_that_git_or_a_builder_would_open_is_rejected(name: str, 
 @pytest.mark.timeout(20)
 def test_a_fifo_in_the_repository_is_rejected(name: str, source: Repository) -> None:
     _make_special(source.path / ".git" / name, "a FIFO")
-    with pytest.raises(InvalidInput, match="is a FIFO, not a regular file"):
+    with pytest.raises(InvalidInput, match="is not a regular file, but a FIFO"):
         read_work_tree(source.path / "app")
-    with pytest.raises(InvalidInput, match="is a FIFO, not a regular file"):
+    with pytest.raises(InvalidInput, match="is not a regular file, but a FIFO"):
         resolve(f"file://{source.path}")
 
 
@@ -271,7 +290,7 @@ def test_a_repository_without_a_work_tree_is_rejected_with_its_url(
     folder: str, source: Repository, tmp_path: Path
 ) -> None:
     source.git("clone", "--quiet", "--bare", str(source.path), str(tmp_path / "bare.git"))
-    with pytest.raises(InvalidInput, match="is a bare git repository, or inside of one") as caught:
+    with pytest.raises(InvalidInput, match="a bare git repository, which has no files") as caught:
         read_work_tree(tmp_path / folder)
     repository_of = tmp_path / folder.removesuffix("/refs")
     assert f"`file://{repository_of}`" in str(caught.value.advice)
