@@ -17,10 +17,10 @@ _LAST_PORT = 65_535
 
 def address(text: str, *, base: httpx.URL | None = None) -> httpx.URL | None:
     """Parse `text` as a URL relative to ``base``; return None if no connection could be made to it."""
-    try:
-        # Only here: commands that check their parameters need no HTTP, whose import takes a tenth of a second.
-        import httpx
+    # Only here: commands that check their parameters need no HTTP, whose import takes a tenth of a second.
+    import httpx
 
+    try:
         url = httpx.URL(text) if base is None else base.join(text)
         # A host is decoded only on access; decoding or IDNA encoding may fail.
         escaped = "%" in url.host

@@ -52,13 +52,13 @@ def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.AP
 
     Raises `EngineUnavailable` if no engine answers.
     """
-    try:
-        # Only here: commands that check their parameters need no engine, and the import takes a fifth of a second.
-        import docker
-        import requests
-        from docker.errors import DockerException
-        from docker.utils import kwargs_from_env
+    # Only here: commands that check their parameters need no engine, and the import takes a fifth of a second.
+    import docker
+    import requests
+    from docker.errors import DockerException
+    from docker.utils import kwargs_from_env
 
+    try:
         host = docker_host(env)
         _knock(host, min(timeout, _KNOCK_SECONDS))
         # The credentials file is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
@@ -74,9 +74,9 @@ def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.AP
 
 def engine_information(env: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the engine's ``docker info``; None if no engine answers."""
-    try:
-        from docker.errors import DockerException
+    from docker.errors import DockerException
 
+    try:
         with engine_client(env, timeout=_INFORMATION_SECONDS) as client:
             information: dict[str, Any] = client.info()
     except (EngineUnavailable, DockerException, OSError):
