@@ -17,7 +17,7 @@ import pytest
 
 from local_stack.prefect_server import PrefectServer
 from soci_pipeline.cli import main
-from soci_pipeline.commands import publish as publish_command
+from soci_pipeline.commands import publish_remote
 from soci_pipeline.errors import ExitCode
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
@@ -212,7 +212,7 @@ def test_an_interrupt_elsewhere_than_in_a_terminal_leaves_the_run(
         raise KeyboardInterrupt
 
     # A signal of the test's own would reach the test runner.
-    monkeypatch.setattr(publish_command, "follow", interrupted)
+    monkeypatch.setattr(publish_remote, "follow", interrupted)
     status, _, log = server.command()
     run = server.newest_run(control)
     assert status == 130
