@@ -71,9 +71,10 @@ def test_a_build_that_fails_says_why_and_publishes_nothing(
     (source / "Dockerfile").write_text("FROM scratch\nCOPY no-such-file /\n")
     env = {**engine.env, "SOCI_PIPELINE_WORK_FOLDER": str(tmp_path / "work")}
     image = f"{embedded_registry}/demo/broken"
-    status, answer, _ = _publish(env, source, image, "--tag", "dev", "--platform", str(NATIVE))
+    status, answer, log = _publish(env, source, image, "--tag", "dev", "--platform", str(NATIVE))
     assert status == 14
     assert "no-such-file" in answer["reason"]
+    assert log.count("ERROR: failed to solve") == 1, log
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can isolate workers")
