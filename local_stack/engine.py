@@ -131,9 +131,7 @@ def _command(folder: Path, runtime: Path, traces: Footprint) -> list[str]:
 def _mounts(traces: Footprint) -> list[str]:
     """Return commands that mount empty file systems over the folders that must not be shared with another engine."""
     for path in _HIDDEN_FOLDERS:
-        if not path.is_dir():
-            traces.record_empty_folder(path)
-            path.mkdir(parents=True)
+        traces.hold_mount_point(path)
     return [f"mount -t tmpfs -o mode=0711 tmpfs {path}" for path in _HIDDEN_FOLDERS]
 
 

@@ -7,6 +7,7 @@ next one in the same folder does.
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from local_stack.cgroups import remove_cgroups, unmount
 from local_stack.folder_lock import folder_lock
+from local_stack.mount_points import hold, remove_if_unused
 from soci_pipeline.log import logger
 from soci_pipeline.machine.emulation import mounted_filesystems
 from soci_pipeline.machine.marked_processes import Mark
@@ -32,6 +34,7 @@ class Footprint:
         self.folder = folder
         self.mark = mark
         self._records = records
+        self._held: list[int] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -46,9 +49,10 @@ class Footprint:
         """Remove a folder with its content at the end."""
         self._record("folder", folder)
 
-    def record_empty_folder(self, folder: Path) -> None:
-        """Remove a folder at the end if it is empty then."""
-        self._record("empty-folder", folder)
+    def hold_mount_point(self, folder: Path) -> None:
+        """Create a folder to mount on if it is missing; the last stack that holds it removes it at its end."""
+        self._record("mount-point", folder)
+        self._held.append(hold(folder))
 
     def record_binfmt(self, entry: Path) -> None:
         """Unregister an entry of binfmt_misc at the end."""
@@ -61,6 +65,8 @@ class Footprint:
     def undo(self) -> None:
         """End every marked process and undo everything recorded; log what cannot be undone."""
         _end_marked(self.mark)
+        while self._held:
+            os.close(self._held.pop())
         while self._records:
             kind, target = self._records[-1]
             _UNDO[kind](Path(target))
@@ -120,11 +126,6 @@ def _remove(folder: Path) -> None:
         logger().warning("%s cannot be removed", folder)
 
 
-def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
 def _unregister(entry: Path) -> None:
     if entry.exists():
         entry.write_text("-1")
@@ -133,7 +134,7 @@ def _unregister(entry: Path) -> None:
 _UNDO: dict[str, Callable[[Path], None]] = {
     "mount": unmount,
     "folder": _remove,
-    "empty-folder": _remove_empty,
+    "mount-point": remove_if_unused,
     "binfmt": _unregister,
     "cgroup": remove_cgroups,
 }

@@ -120,9 +120,7 @@ def _script(folder: Path, runtime: Path, traces: Footprint, *, snapshotter: bool
     """Return the script of the namespaces' first process; as a shell it also reaps what the shims leave behind."""
     lines = ["set -e", *cgroup_mounts()]
     for name, hidden in _HIDDEN.items():
-        if not hidden.is_dir():
-            traces.record_empty_folder(hidden)
-            hidden.mkdir(parents=True)
+        traces.hold_mount_point(hidden)
         (folder / name).mkdir(exist_ok=True)
         lines.append(shlex.join(["mount", "--bind", str(folder / name), str(hidden)]))
     hosts = folder / "hosts"

@@ -45,21 +45,37 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: p
 def test_folders_are_removed_in_the_reverse_order(tmp_path: Path) -> None:
     outer, inner = tmp_path / "outer", tmp_path / "outer" / "inner"
     with footprint(tmp_path / "stack") as traces:
-        traces.record_empty_folder(outer)
-        outer.mkdir()
+        traces.hold_mount_point(outer)
         traces.record_folder(inner)
         inner.mkdir()
         (inner / "file").write_text("x")
     assert not outer.exists()
 
 
-def test_a_folder_that_is_not_empty_at_the_end_is_kept_where_only_an_empty_one_may_go(tmp_path: Path) -> None:
+def test_a_mount_point_that_is_not_empty_at_the_end_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     with footprint(tmp_path / "stack") as traces:
-        traces.record_empty_folder(folder)
-        folder.mkdir()
+        traces.hold_mount_point(folder)
         (folder / "somebody-elses").write_text("x")
     assert folder.exists()
+
+
+def test_an_empty_folder_of_the_machine_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "of the machine"
+    folder.mkdir()
+    with footprint(tmp_path / "stack") as traces:
+        traces.hold_mount_point(folder)
+    assert folder.exists()
+
+
+def test_the_last_of_several_stacks_removes_their_mount_point(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    with footprint(tmp_path / "second") as second:
+        with footprint(tmp_path / "first") as first:
+            first.hold_mount_point(folder)
+            second.hold_mount_point(folder)
+        assert folder.exists()
+    assert not folder.exists()
 
 
 def test_what_a_killed_stack_left_is_taken_away_by_the_next_start(tmp_path: Path) -> None:
