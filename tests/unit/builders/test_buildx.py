@@ -16,6 +16,7 @@ from soci_pipeline.machine.working_folder import BUILDER_RECORD, PREFIX
 from soci_pipeline.tool_versions import ToolTooOld
 from tests.support.fake_programs import Programs
 from tests.support.images import ARM64
+from tests.support.processes import is_alive
 
 CONTAINERD = '{"ServerVersion":"26.1.5","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}'
 CLASSIC = '{"ServerVersion":"26.1.5","DriverStatus":[["Backing Filesystem","extfs"]]}'
@@ -209,7 +210,7 @@ def test_a_cancelled_run_ends_the_build_and_removes_its_builder(
         child.send_signal(number)
         child.wait(20)
         pid = int(pid_file.read_text())
-        wait_for(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid))
+        wait_for(lambda: not is_alive(pid))
     finally:
         child.kill()
         child.wait()
@@ -221,13 +222,6 @@ def wait_for(condition: Any, seconds: float = 15) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
-
-
-def is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 EXPORT_FAILED = """

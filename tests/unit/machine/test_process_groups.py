@@ -16,6 +16,7 @@ import pytest
 from soci_pipeline.errors import ToolFailed
 from soci_pipeline.machine import parent_death, programs
 from soci_pipeline.machine.programs import run
+from tests.support.processes import is_alive
 from tests.support.programs import write_program
 
 WITHOUT_SETPRIV = """
@@ -85,13 +86,6 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
-
-
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_during_the_start_ends_the_program_and_its_handler_runs_once(
     fake: Path, way: str, number: signal.Signals
@@ -102,7 +96,7 @@ def test_a_signal_during_the_start_ends_the_program_and_its_handler_runs_once(
         [sys.executable, "-c", way + HANDLING], check=False, timeout=60, stdout=subprocess.PIPE, text=True
     )
     assert (done.returncode, done.stdout) == (3, f"{number.name} True\n")
-    _wait_for(lambda: _ended(int(pid_file.read_text())))
+    _wait_for(lambda: not is_alive(int(pid_file.read_text())))
 
 
 def test_a_program_ends_with_a_process_that_is_killed(fake: Path, way: str) -> None:
@@ -112,7 +106,7 @@ def test_a_program_ends_with_a_process_that_is_killed(fake: Path, way: str) -> N
     with subprocess.Popen([sys.executable, "-c", script]) as waiting:
         _wait_for(lambda: pid_file.exists() and pid_file.read_text().strip() != "")
         waiting.kill()
-    _wait_for(lambda: _ended(int(pid_file.read_text())))
+    _wait_for(lambda: not is_alive(int(pid_file.read_text())))
 
 
 @pytest.mark.usefixtures("way")

@@ -18,6 +18,7 @@ from soci_pipeline.machine import programs
 from soci_pipeline.machine.program_output import concealing
 from soci_pipeline.machine.programs import TooManyProcesses, run
 from tests.support.logs import logging_to
+from tests.support.processes import is_alive
 
 
 @pytest.fixture
@@ -53,20 +54,12 @@ def _logging(first_takes: float = 0) -> Iterator[list[str]]:
         yield lines.seen
 
 
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 def _has_ended(pid: int) -> bool:
     """Signals to a group arrive one by one: a grandchild may still be on its way out when its parent was waited for."""
     deadline = time.monotonic() + 10
-    while _alive(pid) and time.monotonic() < deadline:
+    while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return not _alive(pid)
+    return not is_alive(pid)
 
 
 def _open_files() -> int:
@@ -151,8 +144,8 @@ def test_all_of_a_program_in_the_background_has_ended_when_the_block_is_left(fak
         while len(pids) < 40:
             time.sleep(0.01)
             pids = [int(line) for line in pidfile.read_text().split()] if pidfile.exists() else []
-        assert all(_alive(pid) for pid in pids)
-    assert not any(_alive(pid) for pid in pids)
+        assert all(is_alive(pid) for pid in pids)
+    assert not any(is_alive(pid) for pid in pids)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -201,7 +194,7 @@ def test_a_daemon_that_keeps_the_output_open_lives_on_and_holds_nothing_up(fake:
     threads, files = threading.active_count(), _open_files()
     answer = programs.run(["connect"])
     assert (answer.stdout, answer.stderr_tail) == ("hi\n", "err\n")
-    assert _alive(int(daemon.read_text()))
+    assert is_alive(int(daemon.read_text()))
     assert (threading.active_count(), _open_files()) == (threads, files)
 
 
@@ -284,7 +277,7 @@ def test_a_program_ends_when_the_process_that_waits_for_it_is_killed(fake: Path)
     waiting.kill()
     waiting.wait()
     deadline = time.monotonic() + 10
-    while _alive(int(pidfile.read_text())):
+    while is_alive(int(pidfile.read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

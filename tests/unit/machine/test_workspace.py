@@ -12,6 +12,7 @@ import pytest
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.machine.workspace import RUN_VARIABLE, reap, workspace
 from soci_pipeline.publish.left_overs import REMOVERS
+from tests.support.processes import is_alive
 
 # A run as a worker would have it: a folder with a file in it, and a program that was started from it.
 RUN = """
@@ -33,15 +34,6 @@ def _start(root: Path) -> tuple[subprocess.Popen[str], Path, int]:
     assert run.stdout is not None
     folder, child = run.stdout.readline().split()
     return run, Path(folder), int(child)
-
-
-def _alive(pid: int) -> bool:
-    """Not by its environment, which is empty for a moment while it becomes another program."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")
 
 
 def test_a_run_has_an_empty_private_folder_that_its_programs_know_and_that_is_removed(tmp_path: Path) -> None:
@@ -66,10 +58,10 @@ def test_what_a_killed_run_left_goes_at_the_next_start_with_its_programs(tmp_pat
     run.send_signal(signal.SIGKILL)
     run.communicate()
     assert folder.exists()
-    assert _alive(child)
+    assert is_alive(child)
     with workspace(tmp_path, "next", REMOVERS):
         assert not folder.exists()
-        assert not _alive(child)
+        assert not is_alive(child)
 
 
 def test_temporary_files_of_a_run_and_of_its_programs_lie_in_its_folder(
@@ -91,7 +83,7 @@ def test_a_living_run_keeps_its_folder_and_its_programs(tmp_path: Path) -> None:
     try:
         assert reap(tmp_path, REMOVERS) == ()
         assert (folder / "built").exists()
-        assert _alive(child)
+        assert is_alive(child)
     finally:
         os.kill(child, signal.SIGKILL)
         run.kill()
@@ -104,7 +96,7 @@ def test_a_killed_run_that_is_not_collected_yet_counts_as_gone(tmp_path: Path) -
     # A zombie holds no lock; nobody has waited for it.
     time.sleep(0.3)
     assert reap(tmp_path, REMOVERS) == (folder,)
-    assert not _alive(child)
+    assert not is_alive(child)
     run.communicate()
 
 
