@@ -24,6 +24,12 @@ import pytest
 from prefect import flow
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    LogFilter,
+    LogFilterTimestamp,
+)
 from prefect.logging.handlers import APILogWorker
 from pydantic import SecretStr
 
@@ -131,21 +137,28 @@ class Scene:
 
     def publish(self, **more: Any) -> Any:
         """Publish, and gather everything that somebody else may read."""
-        with get_client(sync_client=True) as client:
-            before = {run.id for run in client.read_flow_runs()}
+        started = datetime.now(UTC)
         state = publication(self.parameters | more, return_state=True)
         APILogWorker.drain_all(timeout=60)
-        self._gather(before, state)
+        self._gather(started, state)
         return state
 
-    def _gather(self, before: set[Any], state: Any) -> None:
+    def _gather(self, started: datetime, state: Any) -> None:
+        """Read what the server has since then: an earlier test may have shown a secret on purpose."""
         with get_client(sync_client=True) as client:
-            runs = [run for run in client.read_flow_runs() if run.id not in before]
-            assert len(runs) >= 1
-            self.places["flow runs"] = "\n".join(run.model_dump_json() for run in runs)
-            self.places["task runs"] = "\n".join(run.model_dump_json() for run in client.read_task_runs())
-            self.places["artifacts"] = "\n".join(each.model_dump_json() for each in client.read_artifacts())
-            pages = [client.read_logs(limit=200, offset=200 * page) for page in range(50)]
+            begun = FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(after_=started))
+            self.places["flow runs"] = "\n".join(
+                run.model_dump_json() for run in client.read_flow_runs(flow_run_filter=begun)
+            )
+            self.places["task runs"] = "\n".join(
+                run.model_dump_json() for run in client.read_task_runs(flow_run_filter=begun)
+            )
+            self.places["artifacts"] = "\n".join(
+                each.model_dump_json() for each in client.read_artifacts(flow_run_filter=begun)
+            )
+            written = LogFilter(timestamp=LogFilterTimestamp(after_=started))
+            pages = [client.read_logs(written, limit=200, offset=200 * page) for page in range(50)]
+            assert not pages[-1], "there are more log lines than were read"
         self.places["run logs"] = "\n".join(line.message for page in pages for line in page)
         self.places["python logs"] = self.log.getvalue()
         failure = state.result(raise_on_failure=False) if not state.is_completed() else None
