@@ -53,7 +53,15 @@ $(VENV)/installed-%: requirements/%.txt pyproject.toml $(UV) | $(VENV)/bin/pytho
 install: $(VENV)/installed-runtime ## Put the command at .venv/bin/soci-pipeline
 	@echo 'installed: .venv/bin/soci-pipeline'
 
-development: $(VENV)/installed-runtime $(VENV)/installed-development
+# A separate environment: the AWS CLI of the tests requires a docutils that is too old for Sphinx.
+SITE := .cache/site
+$(SITE)/installed: requirements/docs.txt $(UV) | prerequisites
+	@echo '==> installing what requirements/docs.txt pins into $(SITE)'
+	@$(PYTHON) -m venv --without-pip $(SITE)
+	@$(UV) pip install --quiet --compile-bytecode --python $(SITE) --require-hashes -r requirements/docs.txt
+	@touch $@
+
+development: $(VENV)/installed-runtime $(VENV)/installed-development $(SITE)/installed
 
 demo: $(VENV)/installed-runtime ## Publish an example for two platforms with a local stack, and show it
 	@$(VENV)/bin/python -m local_stack demo $(DEMO_ARGS)
@@ -88,21 +96,32 @@ image: ## Build the worker image for this machine with its Docker engine
 screenshots: development ## Take the README's pictures of Prefect's UI again
 	@$(PYTEST) tests/real/test_ui.py --screenshots docs/images $(TEST_ARGS)
 
-check: development ## Formatting, lint and types
+# Programs write these and compare them with what they would write now.
+GENERATED := docs/benchmarks.md docs/parameters.md docs/settings.md docs/troubleshooting.md
+DOCUMENTS = git ls-files -z --cached --others --exclude-standard -- '*.md' $(GENERATED:%=':!%')
+
+check: development ## Formatting, lint, types and prose
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
+	@set -o pipefail; $(DOCUMENTS) | xargs -0 $(VENV)/bin/mdformat --check
+	@$(VENV)/bin/python -m tests.prose
 
-format: development ## Let ruff rewrite the sources
+format: development ## Let ruff rewrite the sources, and mdformat the documents
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
+	@set -o pipefail; $(DOCUMENTS) | xargs -0 $(VENV)/bin/mdformat
 
 coverage: development ## How many lines of each module its tier's tests reach; at least 90 %
 	@$(VENV)/bin/python -m tests.module_coverage $(TIERS)
 
-docs: development ## Render the public names of the library into build-output/reference
-	@$(VENV)/bin/python -W error -m pdoc --output-directory build-output/reference soci_pipeline
-	@echo 'written: build-output/reference/soci_pipeline.html'
+DOCS_SOURCES := $(CURDIR)
+DOCS_OUTPUT := build-output/site
+docs: $(SITE)/installed ## Build the documentation site into build-output/site; a warning is an error
+	@rm -rf $(DOCS_OUTPUT)
+	@$(SITE)/bin/python -m sphinx -E -W -q -c $(DOCS_SOURCES)/docs -d $(DOCS_OUTPUT)/.doctrees $(DOCS_SOURCES) $(DOCS_OUTPUT)
+	@rm -r $(DOCS_OUTPUT)/.doctrees $(DOCS_OUTPUT)/.buildinfo
+	@echo 'written: $(DOCS_OUTPUT)/index.html'
 
 bench: development ## Measure against ctr, oras and soci in one run; writes docs/benchmarks.md
 	@$(VENV)/bin/python -m benchmarks $(BENCH_ARGS)
@@ -128,8 +147,9 @@ COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-e
 lock: $(UV) ## Resolve the pins in requirements/ again
 	@$(COMPILE) pyproject.toml --all-extras --group build -o requirements/runtime.txt
 	@$(COMPILE) pyproject.toml --extra webhook --group build -c requirements/runtime.txt -o requirements/command.txt
-	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench --group docs \
+	@$(COMPILE) pyproject.toml --all-extras --group build --group test --group check --group bench \
 		-c requirements/runtime.txt -o requirements/development.txt
+	@$(COMPILE) pyproject.toml --group docs -c requirements/runtime.txt -o requirements/docs.txt
 	@$(COMPILE) --group mutation -o requirements/mutation.txt
 	@$(COMPILE) --group docker-worker -c requirements/runtime.txt -o requirements/docker-worker.txt
 	@$(UV) --version | sed -E 's/^uv ([^ ]+).*/uv==\1/' | $(COMPILE) - -o requirements/uv.txt

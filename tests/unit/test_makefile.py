@@ -1,12 +1,16 @@
-"""`make` on a machine that lacks something: it names the package before anything is done."""
+"""`make` on a machine that lacks something: it names the package before anything is complete."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.support.documentation import documents
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _MAKE = shutil.which("make")
@@ -94,3 +98,18 @@ def test_the_worker_image_is_built_for_this_machine_and_given_a_name(tmp_path: P
     file = "deployments/worker-image/Dockerfile"
     words = (tmp_path / "called").read_text().split()
     assert words == ["buildx", "build", "--load", "--file", file, "--tag", "soci-pipeline/worker:local", "."]
+
+
+@pytest.mark.parametrize("target", ["check", "format"])
+def test_every_document_is_formatted_but_those_that_a_program_writes(target: str) -> None:
+    """By make as by the hook of a commit."""
+    command = [str(_MAKE), "-n", "-C", str(REPOSITORY), target]
+    plan = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    (listing,) = re.findall(r"(git ls-files .*?) \| xargs .*mdformat", plan)
+    listed = subprocess.run(listing, shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    everything = {path.relative_to(REPOSITORY).as_posix() for path in documents()}
+    generated = everything - set(listed.split("\0"))
+    assert "docs/benchmarks.md" in generated
+    (repository,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    (hook,) = [each for each in repository["hooks"] if each["id"] == "documents"]
+    assert generated == {name for name in everything if re.search(hook["exclude"], name)}
