@@ -27,7 +27,7 @@ from tests.support.queued import tiny_images
 ROUNDS = 5
 GOAL_SECONDS = 15
 _LOOK_SECONDS = 0.2
-_PATIENCE_SECONDS = 300
+_TIMEOUT_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _figure(courses: list[_Course]) -> Figure:
         f"all: {times}; the run begins after {median('began'):.1f} s, its branches after "
         f"{median('branches_began'):.1f} s, they end after {median('branches_ended'):.1f} s"
     )
-    return Figure("orchestration, from trigger to tag", tagged, GOAL_SECONDS, "the bound", "s", 1.0, note)
+    return Figure("orchestration, from trigger to tag", tagged, GOAL_SECONDS, "the limit", "s", 1.0, note)
 
 
 def _publish(stack: Stack, repository: str, asked: Mapping[str, Any]) -> _Course:
@@ -98,8 +98,8 @@ def _check(api: PrefectApi, run: str, started: float) -> None:
     state = api.state(run)
     if state.is_final and not state.is_completed:
         raise BranchFailed(f"the flow run ended as {state.kind}: {state.message}")
-    if time.monotonic() - started > _PATIENCE_SECONDS:
-        raise TimeoutError(f"no tag after {_PATIENCE_SECONDS} s; the run is {state.kind}")
+    if time.monotonic() - started > _TIMEOUT_SECONDS:
+        raise TimeoutError(f"no tag after {_TIMEOUT_SECONDS} s; the run is {state.kind}")
 
 
 def _times(stack: Stack, run: str, since: float) -> tuple[float, float]:

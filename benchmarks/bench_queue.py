@@ -39,7 +39,7 @@ def queue(bench: Workbench) -> Iterator[Row]:
         everything, anyhow = queued.cpu[part], idle[part] * queued.wall
         note = f"{ended}; {everything:.0f} s in all, {anyhow:.0f} s of them with nothing queued"
         cost = (everything - anyhow) / count
-        yield Figure(f"a publication's CPU time, {part}", cost, bound, "the bound", "s", 1.0, note)
+        yield Figure(f"a publication's CPU time, {part}", cost, bound, "the limit", "s", 1.0, note)
 
 
 PARTS: Parts = {"many publications queued at once": queue}

@@ -76,7 +76,7 @@ def memory(bench: Workbench) -> Iterator[Row]:
     usage = _native(bench.folder, layer, name)()
     note = f"{layer.described}; {usage.wall_s:.1f} s of wall, {usage.cpu_s:.1f} s of CPU"
     what = f"zTOC of a layer of {layer.layer.size / 1e9:.2f} GB, {name}, peak memory"
-    yield Figure(what, usage.peak_bytes / 2**20, MEMORY_GOAL / 2**20, "the bound", "MiB", 1.0, note)
+    yield Figure(what, usage.peak_bytes / 2**20, MEMORY_GOAL / 2**20, "the limit", "MiB", 1.0, note)
 
 
 PARTS: Parts = {"zTOC, CPU and wall time": compare, "zTOC, peak memory": memory}

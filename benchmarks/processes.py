@@ -10,7 +10,7 @@ from pathlib import Path
 from soci_pipeline.machine.programs import run
 
 LAUNCH = Path(__file__).with_name("launch.py")
-_PATIENCE_SECONDS = 900
+_TIMEOUT_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Runs:
 def measured(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Usage:
     """Run a program once and measure the whole process, including its start; raise `ToolFailed`."""
     launcher = [sys.executable, "-I", "-S", str(LAUNCH), *argv]
-    return Usage(**json.loads(run(launcher, env=env, cwd=cwd, timeout=_PATIENCE_SECONDS).stdout))
+    return Usage(**json.loads(run(launcher, env=env, cwd=cwd, timeout=_TIMEOUT_SECONDS).stdout))
 
 
 def own_command(*arguments: str) -> list[str]:

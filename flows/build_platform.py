@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 
 from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.publish.branch import Branch
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from soci_pipeline.publish.request import BranchRequest
 from soci_pipeline.settings import Settings
 from soci_pipeline.soci.index.records import PlatformImage

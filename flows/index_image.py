@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from soci_pipeline.machine.workspace import workspace
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.reindex.index import IndexedImage
 from soci_pipeline.reindex.parameters import IndexParameters
@@ -49,7 +49,7 @@ def index_image(request: IndexParameters) -> IndexedImage:
         if found.dry_run:
             show_indexing_plan(image, found)
             return found
-        log.info("%s is %s at %s", image, "indexed" if found.changed else "as it was", found.index)
+        log.info("%s is %s at %s", image, "indexed" if found.changed else "unchanged", found.index)
         indexed = PublishedImage(
             reference=found.reference,
             index=found.index,

@@ -32,6 +32,6 @@ def prune_repository(request: PruneParameters) -> Pruned:
             dry_run=request.dry_run,
             aws=aws,
         )
-        log.info("%d %s, %d stay", len(done.deleted), "would go" if done.dry_run else "are gone", len(done.kept))
+        log.info("%d %s, %d kept", len(done.deleted), "would go" if done.dry_run else "are gone", len(done.kept))
         show_retention(image, done)
         return done

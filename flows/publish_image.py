@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 
 from soci_pipeline.machine.workspace import workspace
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from soci_pipeline.publish.records import PublicationResult, PublishedImage
 from soci_pipeline.publish.release import identity
 from soci_pipeline.publish.request import BranchRequest, PublishRequest
@@ -49,7 +49,7 @@ FLOWS_VERSION = identity(Path(__file__).resolve().parents[1])
 
 
 def _cancel_branches(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - a hook
-    cancel_children(flow_run.id, f"the publication that asked for it is {state.type.value.lower()}")
+    cancel_children(flow_run.id, f"the publication that started it is {state.type.value.lower()}")
 
 
 @flow(
@@ -68,18 +68,18 @@ def publish_image(request: PublishRequest) -> PublishedImage:
     name = f"publish-{flow_run.get_id()}"
     with run_log(), workspace(settings.work.folder, name, REMOVERS), connected(request.image, settings) as client:
         pools = pools_of({platform: deployment_of(platform) for platform in request.platforms})
-        patience = settings.publish.worker_wait if request.worker_wait is None else request.worker_wait
+        timeout = settings.publish.worker_wait if request.worker_wait is None else request.worker_wait
         commit = resolve_source(request.source, request.ref, request.required_files, request.source_credentials)
         source = Source(commit, request.source_credentials)
         names = request.tag_names(source.commit, datetime.now(UTC).date())
         target = check_target(request.image, names, source, client, settings, force=request.force_tags)
         if settings.publish.supersede:
             cancel_older(target.image, UUID(flow_run.get_id()))
-        wait_for_workers(pools, patience)
+        wait_for_workers(pools, timeout)
         begin = partial(_begin, {each: request.branch(each, source.commit) for each in request.platforms})
         started = tuple(begin(platform) for platform in request.platforms)
         deadline = begun + settings.publish.deadline
-        completed = wait(started, settings.publish, Watch(pools, patience), again=begin, deadline=deadline)
+        completed = wait(started, settings.publish, Watch(pools, timeout), again=begin, deadline=deadline)
         images = tuple(read_record(branch.run_id, branch.platform) for branch in completed)
         index = join(target, source, images, request.platforms)
         if request.unless_same_as and (same := find_same(target, request.unless_same_as, index, images)):

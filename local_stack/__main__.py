@@ -14,7 +14,7 @@ GROUP = LazyGroup(
     "local_stack",
     {
         "demo": ("demo:run", "publish an example for two platforms in a local stack"),
-        "engine": ("engine_command:run", "run a private Docker engine until Ctrl-C, where the machine has none"),
+        "engine": ("engine_command:run", "run a private Docker engine until Ctrl-C, if the machine has none"),
     },
     help="Run the project's services on this machine.",
 )

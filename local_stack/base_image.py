@@ -46,7 +46,7 @@ def debian_base_image(toolchain: Toolchain, platforms: Sequence[Platform]) -> La
     """
     release = Release.of_this_machine()
     if release.distribution != "debian":
-        raise ToolMissing("base images are made from Debian's packages, on Debian only")
+        raise ToolMissing("base images can only be built on Debian, from its packages")
     key = hashlib.sha256(repr((_RECIPE, release, PACKAGES, [str(item) for item in platforms])).encode()).hexdigest()
     place = toolchain.folder / "images" / f"python-{release.codename}-{key[:12]}"
     with folder_lock(place.parent):
@@ -61,7 +61,7 @@ def _make(folder: Path, toolchain: Toolchain, release: Release, platforms: Seque
     layout = Layout.create(folder)
     images = []
     for platform in platforms:
-        logger().info("making the base image for %s from Debian packages", platform)
+        logger().info("building the base image for %s from Debian packages", platform)
         archive = PackageArchive(toolchain.folder / "apt", architecture=debian_architecture(platform), release=release)
         images.append(image_of_packages(layout, archive.closure(PACKAGES), platform))
     layout.set_roots([layout.add_document(ImageIndex(manifests=tuple(images)))])
@@ -116,7 +116,7 @@ def package_members(package: Path) -> Iterator[Member]:
 def _data_of(file: BinaryIO, package: Path) -> BinaryIO:
     """Return the member ``data.tar.*`` of a package, which is an ar archive (deb(5))."""
     if file.read(8) != b"!<arch>\n":
-        raise DamagedContent(f"{package.name} is no Debian package")
+        raise DamagedContent(f"{package.name} is not a Debian package")
     while len(header := file.read(60)) == 60:
         size = int(header[48:58])
         if header.startswith(b"data.tar"):

@@ -32,7 +32,7 @@ def emulation(wanted: Platform, traces: Footprint, *, toolchain: Toolchain | Non
         return
     program = _PROGRAMS.get(wanted.architecture)
     if program is None:
-        raise ToolMissing(f"no emulator is known for {wanted}")
+        raise ToolMissing(f"there is no emulator for {wanted}")
     tools = toolchain or Toolchain()
     tools.ensure(["qemu-user-static"])
     if not (kernel.FOLDER / "register").exists():

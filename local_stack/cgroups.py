@@ -17,7 +17,7 @@ _ROOT = Path("/sys/fs/cgroup")
 def cgroup_mounts() -> list[str]:
     """Return shell commands that mount the cgroup hierarchies unless mounted; a bare root has neither them nor sysfs.
 
-    They are meant for the engine's own mount namespace.
+    They are for the engine's own mount namespace.
     """
     if any(kind in {"cgroup", "cgroup2"} for _, kind in mounted_filesystems()):
         return []
@@ -43,7 +43,7 @@ def remove_cgroups(name: Path) -> None:
     try:
         run(in_own_mounts([*mounts, removal], root=root) if mounts else ["sh", "-c", removal], timeout=90)
     except ToolFailed:
-        logger().warning("the control group %s cannot be removed; something still runs in it", name)
+        logger().warning("cannot remove the control group %s; a process is still running in it", name)
     finally:
         unmount(root)
         root.rmdir()

@@ -60,7 +60,7 @@ class Release:
         distribution, codename = fields.get("ID", ""), fields.get("VERSION_CODENAME", "")
         if distribution not in _KEYRINGS or not codename or not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
             raise ToolMissing(
-                f"packages are fetched on Debian and Ubuntu only, and this is {fields.get('PRETTY_NAME', 'neither')}",
+                f"packages can only be downloaded on Debian and Ubuntu, not on {fields.get('PRETTY_NAME', 'neither')}",
                 advice="Install the tools with the machine's own package manager, or run this on Debian or Ubuntu.",
             )
         return cls(distribution, codename)
@@ -76,7 +76,7 @@ class Release:
     def _unstable(self) -> str:
         if self.distribution not in _UNSTABLE:
             raise ToolMissing(
-                f"packages of a release in development are fetched on Debian only, not {self.distribution}"
+                f"packages of a release in development can only be downloaded on Debian, not on {self.distribution}"
             )
         return _UNSTABLE[self.distribution]
 
@@ -135,7 +135,9 @@ class PackageArchive:
             self._apt_get(words, cwd=cwd)
         except ToolFailed as error:
             # A mirror drops old versions that an outdated list still names.
-            logger().info("fetching packages failed; trying again with fresh lists (%s)", error.reason.splitlines()[-1])
+            logger().info(
+                "downloading packages failed; trying again with new package lists (%s)", error.reason.splitlines()[-1]
+            )
             self._refresh(again=True)
             self._apt_get(words, cwd=cwd)
 
@@ -223,7 +225,7 @@ def debian_architecture(platform: Platform) -> str:
     """Return Debian's name of a platform; raise `InvalidInput` for an unsupported one."""
     name = _ARCHITECTURES.get(platform.architecture)
     if platform.os != "linux" or name is None:
-        raise InvalidInput(f"no packages are fetched for {platform}", advice="Use linux/amd64 or linux/arm64.")
+        raise InvalidInput(f"there are no packages for {platform}", advice="Use linux/amd64 or linux/arm64.")
     return name
 
 

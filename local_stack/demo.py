@@ -41,20 +41,28 @@ _DATABASES = ("sqlite", "postgres")
 
 @command(__doc__)
 @click.option(
-    "--builder", type=click.Choice([each.value for each in BuilderName]), default="auto", help="what builds the images"
+    "--builder",
+    type=click.Choice([each.value for each in BuilderName]),
+    default="auto",
+    help="the tool that builds the images",
 )
-@click.option("--toolchain", type=click.Choice(_TOOLCHAINS), default="native", help="what indexes them")
+@click.option("--toolchain", type=click.Choice(_TOOLCHAINS), default="native", help="the tool that indexes them")
 @click.option(
     "--database",
     type=click.Choice(_DATABASES),
     default="sqlite",
-    help="what the Prefect server keeps its state in; postgres comes from Debian's package",
+    help="the database of the Prefect server; postgres is installed from Debian's package",
 )
 @click.option("--keep", is_flag=True, help="keep the stack running until Ctrl-C, with its data")
 def run(arguments: Arguments) -> CommandResult:
     started = time.monotonic()
     folder = project_folder() / ".local" / "demo"
-    with _alone_in(folder), _removed(folder, keep=arguments.keep), ending_on_signals(), contextlib.ExitStack() as stack:
+    with (
+        _demo_lock(folder),
+        _removed(folder, keep=arguments.keep),
+        ending_on_signals(),
+        contextlib.ExitStack() as stack,
+    ):
         engine, missing = _engine(arguments.builder, folder, stack)
         options = DemonstrationOptions(
             folder=folder,
@@ -65,9 +73,9 @@ def run(arguments: Arguments) -> CommandResult:
             database=arguments.database,
         )
         if options.builder == "docker" and engine is not None and engine.containerd_image_store:
-            options = _for_this_machine_alone(options)
+            options = _only_native_platform(options)
         if options.toolchain == "containerd" and engine is None:
-            raise InvalidInput("the toolchain containerd needs an engine, and there is none", advice=missing)
+            raise InvalidInput("the toolchain containerd requires an engine, but there is none", advice=missing)
         result = stack.enter_context(demonstrate(options))
         elapsed = time.monotonic() - started
         answer = CommandResult(as_json(result, elapsed), as_text(result, elapsed, still_up=arguments.keep))
@@ -77,26 +85,26 @@ def run(arguments: Arguments) -> CommandResult:
         with contextlib.suppress(Ended):
             answer.show(as_json=arguments.json)
             logger().info("the stack stays up until Ctrl-C; Prefect's UI: %s", result.ui)
-            logger().info("to speak to its API from another terminal: export PREFECT_API_URL=%s/api", result.ui)
+            logger().info("to use its API from another terminal: export PREFECT_API_URL=%s/api", result.ui)
             signal.pause()
-    logger().info("its data stay in %s until the next demo", folder)
+    logger().info("its data stays in %s until the next demo", folder)
     return CommandResult(json=None)
 
 
 def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[Engine | None, str | None]:
     """Return the engine, or the reason why there is none; raise if the requested builder needs one."""
     if builder == "prebuilt":
-        return None, "the builder `prebuilt` was asked for"
+        return None, "the builder `prebuilt` was requested"
     try:
         return stack.enter_context(running_engine(folder / "engine", toolchain=Toolchain())), None
     except (ToolMissing, EngineUnavailable) as error:
         if builder != "auto":
             raise
-        logger().warning("nothing can be built here: %s", error.reason)
+        logger().warning("nothing can be built on this machine: %s", error.reason)
         return None, error.reason
 
 
-def _for_this_machine_alone(options: DemonstrationOptions) -> DemonstrationOptions:
+def _only_native_platform(options: DemonstrationOptions) -> DemonstrationOptions:
     """Limit the platforms to this machine's: on the containerd image store, the classic builder supports no others."""
     native = Platform.native().normalised()
     reason = f"on this engine the builder `docker` builds for {native} alone; `buildx` builds for both platforms"
@@ -105,14 +113,15 @@ def _for_this_machine_alone(options: DemonstrationOptions) -> DemonstrationOptio
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _demo_lock(folder: Path) -> Iterator[None]:
     """Lock the folder; raise `StackError` if another demo holds it, possibly for hours."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(folder_lock(folder, wait=False))
         except BlockingIOError as error:
             raise StackError(
-                f"another demo is at work in {folder}", advice="Let it end, or end it with Ctrl-C in its terminal."
+                f"another demo is running in {folder}",
+                advice="Wait until it finishes, or stop it with Ctrl-C in its terminal.",
             ) from error
         yield
 

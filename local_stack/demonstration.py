@@ -109,7 +109,7 @@ def _source(stack: Stack) -> Served:
     try:
         return stack.git.serve(project, "source", used=str(EXAMPLE))
     except SourceError:
-        logger().info("this is no git work tree; publishing its files as they are")
+        logger().info("this is not a git work tree; publishing its files as they are")
         return stack.git.serve_snapshot(project, "source", message="The example")
 
 

@@ -36,7 +36,7 @@ def as_text(result: Demonstration, seconds: float, *, still_up: bool = False) ->
         "",
         f"  tags:     {', '.join(publication.tags)}",
         *(_to_try(result) if still_up else []),
-        f"  time:     {seconds:.0f} s, of which publishing took {publication.seconds:.0f} s",
+        f"  time:     {seconds:.0f} s, {publication.seconds:.0f} s of it for publishing",
     ]
     if result.page is not None:
         lines.append(f"  run:      the image answered: {_headline(result.page)}")
@@ -46,8 +46,8 @@ def as_text(result: Demonstration, seconds: float, *, still_up: bool = False) ->
         lines += [
             "",
             f"Nothing was built: {result.not_built}.",
-            "The images were put together from wheels of each architecture; they were indexed, pushed, joined and",
-            "verified like any other, and not run: they hold no interpreter.",
+            "The images were assembled from wheels of each architecture; they were indexed, pushed, joined and",
+            "verified like any other, but not run: they contain no interpreter.",
         ]
     return "\n".join(lines)
 

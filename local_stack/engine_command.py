@@ -32,7 +32,7 @@ _VARIABLES = ("DOCKER_HOST", "DOCKER_CONFIG", "CONTAINERD_ADDRESS", "LD_LIBRARY_
 
 
 @command(__doc__)
-@click.option("--folder", type=FILE_PATH, metavar="FOLDER", help="where its data are  [default: .local/engine]")
+@click.option("--folder", type=FILE_PATH, metavar="FOLDER", help="its data folder  [default: .local/engine]")
 def run(arguments: Arguments) -> CommandResult:
     folder = (arguments.folder or project_folder() / ".local" / "engine").absolute()
     tools = Toolchain()

@@ -108,7 +108,7 @@ def marked_processes(mark: str) -> Iterator[int]:
 def _end_marked(mark: str) -> None:
     left = Mark(VARIABLE, mark).end(grace=_GRACE_SECONDS)
     if left:
-        logger().warning("processes %s of the stack do not end, though they were killed", ", ".join(map(str, left)))
+        logger().warning("processes %s of the stack are still running after SIGKILL", ", ".join(map(str, left)))
 
 
 def _remove(folder: Path) -> None:
@@ -123,7 +123,7 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.02)
     if folder.exists():
-        logger().warning("%s cannot be removed", folder)
+        logger().warning("cannot remove %s", folder)
 
 
 def _unregister(entry: Path) -> None:

@@ -41,7 +41,7 @@ class GitServer:
         no commit.
         """
         if not self._succeeds("-C", str(work_tree), "rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
-            raise SourceError(f"{work_tree} is no git work tree with a commit", advice="Commit the source first.")
+            raise SourceError(f"{work_tree} is not a git work tree with a commit", advice="Commit the source first.")
         Git(self.env).name_uncommitted(work_tree, used)
         commit = self._git("-C", str(work_tree), "rev-parse", "HEAD").strip()
         bare = self._bare(name, commit)
@@ -81,7 +81,7 @@ class GitServer:
     def _bare(self, name: str, commit: str = "") -> Path:
         """Create an empty repository with object names as long as ``commit``."""
         if not name.replace("-", "").isalnum():
-            raise InvalidInput(f"not a name for a served repository: {name!r}")
+            raise InvalidInput(f"not a valid name for a served repository: {name!r}")
         bare = self.folder / "repositories" / f"{name}.git"
         shutil.rmtree(bare, ignore_errors=True)
         self._git("init", "--quiet", "--bare", *init_options(commit), str(bare), extra=ISOLATED)

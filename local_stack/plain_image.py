@@ -48,7 +48,7 @@ def add_layer(layout: Layout, members: Iterable[Member], *, created_by: str) -> 
                 archive.addfile(header, io.BytesIO(content) if header.isreg() else None)
         blob.write(packer.flush())
     if blob.digest is None:
-        raise DamagedContent("a layer was left unfinished")
+        raise DamagedContent("a layer was not finished")
     descriptor = Descriptor(media_type=OCI_LAYER_GZIP, digest=blob.digest, size=blob.written)
     return PlainLayer(descriptor, f"sha256:{digest.hexdigest()}", created_by)
 

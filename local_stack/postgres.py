@@ -69,9 +69,9 @@ def postgres(
         data = _initialised([*as_user, str(programs["initdb"])], private, environment)
     except ToolFailed as error:
         raise StackError(
-            f"PostgreSQL cannot be started here: {error.reason}",
-            advice=f"Under root it runs as {_USER}, who must be able to enter the folder of the toolchain and that of "
-            "temporary files; SOCI_PIPELINE_TOOLCHAIN and TMPDIR name others.",
+            f"cannot start PostgreSQL: {error.reason}",
+            advice=f"Under root it runs as {_USER}, who must have access to the toolchain folder and the temporary "
+            "folder; set SOCI_PIPELINE_TOOLCHAIN and TMPDIR to other folders.",
         ) from error
     options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     argv = [*as_user, str(programs["postgres"]), "-D", str(data), "-k", str(private), *options]

@@ -44,7 +44,7 @@ def prebuilt_archives(
     tools = toolchain or Toolchain()
     for platform in platforms:
         wheels = _wheels(tools, platform)
-        logger().info("putting an image for %s together from %s", platform, ", ".join(path.name for path in wheels))
+        logger().info("assembling an image for %s from %s", platform, ", ".join(path.name for path in wheels))
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             layout = _image(Path(scratch) / "layout", wheels, application, platform)
             write_archive(layout, folder / f"{platform.slug}.tar")
@@ -73,7 +73,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def _wheels(tools: Toolchain, platform: Platform) -> list[Path]:
     wanted = _WHEEL_PLATFORMS.get(platform.architecture)
     if platform.os != "linux" or wanted is None:
-        raise InvalidInput(f"no wheels are fetched for {platform}", advice="Use linux/amd64 or linux/arm64.")
+        raise InvalidInput(f"there are no wheels for {platform}", advice="Use linux/amd64 or linux/arm64.")
     place = tools.folder / "wheels" / f"{PACKAGE.replace('==', '-')}-{wanted}"
     with folder_lock(place.parent):
         if not place.is_dir():

@@ -19,7 +19,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.soci.index.records import PlatformImage
 
 _LOOK_SECONDS = 1.0
-_PATIENCE_SECONDS = 3600.0
+_TIMEOUT_SECONDS = 3600.0
 # Prefect's messages for every task and process, and BuildKit's for every moment of a download.
 _DULL = re.compile(
     r"Finished in state Completed|Worker '|Running \d+ deployment pull|(Executing d|D)eployment step|All dep"
@@ -50,14 +50,14 @@ def publish(stack: Stack, repository: str, parameters: Mapping[str, Any]) -> Pub
     with PrefectApi(stack.prefect_api_url) as api:
         run = api.create_run(PUBLISH, {"image": image} | dict(parameters))
         logger().info("publishing %s as flow run %s", image, run)
-        _follow(api, run, started + _PATIENCE_SECONDS)
+        _follow(api, run, started + _TIMEOUT_SECONDS)
         records = _records(api, run)
     with RegistryClient(stack.registry) as client:
         tags = client.tags.list(repository)
         found = {tag: client.manifests.head(repository, tag) for tag in tags}
     digests = {descriptor.digest for descriptor in found.values() if descriptor is not None}
     if len(digests) != 1:
-        raise StackError(f"the run completed, and {image} has {len(digests)} tagged images where one was expected")
+        raise StackError(f"the run completed, and {image} has {len(digests)} tagged images instead of one")
     index = digests.pop()
     return Publication(
         reference=f"{image}:{tags[0]}",
@@ -83,7 +83,7 @@ def _follow(api: PrefectApi, run: str, deadline: float) -> None:
         if state.is_final:
             raise BranchFailed(f"the flow run ended as {state.kind}: {state.message}", advice="Its log is above.")
         if time.monotonic() > deadline:
-            raise DeadlineExceeded(f"the flow run did not end within {_PATIENCE_SECONDS:g} s")
+            raise DeadlineExceeded(f"the flow run did not finish within {_TIMEOUT_SECONDS:g} s")
         time.sleep(_LOOK_SECONDS)
 
 
@@ -100,5 +100,5 @@ def _records(api: PrefectApi, run: str) -> tuple[PlatformImage, ...]:
     try:
         records = [PlatformImage.model_validate_json(text) for text in api.records(api.children(run))]
     except ValidationError as error:
-        raise StackError(f"a branch's record cannot be read: {error!s:.500}") from error
+        raise StackError(f"cannot read the record of a branch: {error!s:.500}") from error
     return tuple(sorted(records, key=lambda record: str(record.platform)))

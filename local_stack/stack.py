@@ -174,7 +174,7 @@ def deploy(server: PrefectServer, project: Path, *, worker_python: bool = True) 
 
     The deployments do not say where the flows come from: each worker has that in its environment.
     """
-    logger().info("making the work pools and deploying the flows")
+    logger().info("creating the work pools and deploying the flows")
     try:
         with PrefectApi.from_environment(server.env) as api:
             python = sys.executable if worker_python else None

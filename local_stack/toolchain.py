@@ -197,11 +197,11 @@ class Toolchain:
             # On systems other than Debian, an installed tool is good enough.
             if name not in SECOND_RELEASES and all(shutil.which(Path(file).name) for file in tool.files):
                 return
-            raise ToolMissing(f"{name} is not here: {error.reason}", advice=error.advice) from error
+            raise ToolMissing(f"{name} is not installed: {error.reason}", advice=error.advice) from error
         links = self.folder_of(name)
         links.mkdir(exist_ok=True)
         for program in _programs(unpacked, tool):
-            self._bring_libraries(program)
+            self._fetch_missing_libraries(program)
             _link(links / program.name, program)
 
     def _package(self, name: str, tool: Tool) -> str:
@@ -209,7 +209,7 @@ class Toolchain:
             return tool.package
         codename = self._archive.release.codename_of(tool.suite)
         if codename not in tool.package:
-            raise ToolMissing(f"which package of {codename} brings {name} is not known here")
+            raise ToolMissing(f"the package of {codename} that provides {name} is unknown")
         return tool.package[codename]
 
     def _unpacked(self, package: str, suite: Suite) -> Path:
@@ -226,7 +226,7 @@ class Toolchain:
             (Path(scratch) / "tree").rename(place)
         return place
 
-    def _bring_libraries(self, program: Path) -> None:
+    def _fetch_missing_libraries(self, program: Path) -> None:
         """Fetch libraries that the machine lacks from its own release."""
         # Bounded: a fetched library may need another one.
         for _ in _LIBRARIES:
@@ -234,12 +234,12 @@ class Toolchain:
             if not lacking:
                 return
             for library in lacking:
-                self._bring_library(library, program)
+                self._fetch_library(library, program)
 
-    def _bring_library(self, library: str, program: Path) -> None:
+    def _fetch_library(self, library: str, program: Path) -> None:
         package = _package_of_library(library)
         if package is None:
-            raise ToolMissing(f"{program.name} needs the library {library}, which this machine lacks")
+            raise ToolMissing(f"{program.name} requires the library {library}, which is not on this machine")
         unpacked = self._unpacked(package, Suite.OWN)
         libraries = self.folder / "lib"
         libraries.mkdir(exist_ok=True)
@@ -260,7 +260,7 @@ def _programs(unpacked: Path, tool: Tool) -> list[Path]:
     found = {pattern: sorted(unpacked.glob(pattern)) for pattern in tool.files}
     for pattern, paths in found.items():
         if len(paths) != 1:
-            raise ToolMissing(f"the package in {unpacked} has {len(paths)} files {pattern} where one was expected")
+            raise ToolMissing(f"the package in {unpacked} has {len(paths)} files {pattern} instead of one")
     return [path for paths in found.values() for path in paths]
 
 

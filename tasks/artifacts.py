@@ -15,7 +15,7 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.index.records import PlatformImage
 from soci_pipeline.text import sized
 from soci_pipeline.verification.verify import VerificationReport
-from tasks.outage import ERRORS, patiently
+from tasks.outage import ERRORS, retry_during_outage
 from tasks.reports import indexing_plan, retention, verification
 from tasks.summary import Shown, branch_page, indexed, pulled, summary
 from tasks.ui_links import artifact_page, artifacts_page
@@ -40,9 +40,9 @@ def make_artifact(make: Callable[..., Any], **fields: Any) -> None:
     The log contains the URL of a Markdown page: nothing else in Prefect's UI links to the page of all artifacts.
     """
     try:
-        made = patiently(lambda: make(**fields))
+        made = retry_during_outage(lambda: make(**fields))
     except (*ERRORS, PrefectRefused, PrefectUnavailable) as error:
-        logger().warning("the artifact %s could not be made (%s)", fields["key"], type(error).__name__)
+        logger().warning("cannot create the artifact %s (%s)", fields["key"], type(error).__name__)
         return
     if "markdown" in fields and (page := artifact_page(made)):
         logger().info("artifact %s: %s (all artifacts: %s)", fields["key"], page, artifacts_page())
@@ -95,7 +95,7 @@ def show_retention(image: ImageReference, done: "Pruned") -> None:
         create_markdown_artifact,
         markdown=retention(image, done),
         key=key_of("retention", image),
-        description=f"{image.name}: {len(done.deleted)} {verb}, {len(done.kept)} stay",
+        description=f"{image.name}: {len(done.deleted)} {verb}, {len(done.kept)} kept",
     )
 
 

@@ -11,7 +11,7 @@ from soci_pipeline.publish.registries import connect
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.settings import Settings
-from tasks.outage import patiently
+from tasks.outage import retry_during_outage
 
 if TYPE_CHECKING:
     import boto3
@@ -22,7 +22,8 @@ def session_of(block: Block, place: str) -> "boto3.Session":
     make = getattr(block, "get_boto3_session", None)
     if make is None:
         raise InvalidInput(
-            f"the block {place} holds no AWS credentials", advice="Name one of the type AwsCredentials (prefect-aws)."
+            f"the block {place} does not contain AWS credentials",
+            advice="Use a block of the type AwsCredentials (prefect-aws).",
         )
     with opening():
         made: boto3.Session = make()
@@ -41,11 +42,12 @@ def load_block(place: str) -> Block:
     Raises `InvalidInput` if it does not exist or its content does not match its type.
     """
     try:
-        block: Block = patiently(lambda: Block.load(place, _sync=True))  # type: ignore[call-arg, assignment]
+        block: Block = retry_during_outage(lambda: Block.load(place, _sync=True))  # type: ignore[call-arg, assignment]
     except (ValueError, RuntimeError) as error:
         if isinstance(error.__cause__, ObjectNotFound):
             raise InvalidInput(
-                f"there is no block {place}", advice="Make it in the Prefect UI, or with `prefect block create`."
+                f"the block {place} does not exist",
+                advice="Create it in the Prefect UI, or with `prefect block create`.",
             ) from error
         # Without a cause: pydantic's message quotes the block's content.
         raise InvalidInput(

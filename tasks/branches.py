@@ -35,9 +35,9 @@ from soci_pipeline.publish.run_names import abbreviated
 from soci_pipeline.settings import PublishSettings
 from tasks.clock import Clock
 from tasks.failures import BranchesFailed, FailedBranch
-from tasks.outage import ERRORS, Outage, patiently
+from tasks.outage import ERRORS, Outage, retry_during_outage
 from tasks.ui_links import run_page
-from tasks.workers import Watch, lack_of
+from tasks.workers import Watch, find_missing_requirement
 
 _MOST_ATTEMPTS = 100
 _UNFINISHED = [kind for kind in StateType if kind not in TERMINAL_STATES]
@@ -66,14 +66,16 @@ def start(request: BranchRequest, *, parent: str, flows_version: str) -> Started
     branch = request.model_dump(mode="json")
     key = f"{parent}-{platform}"
     with get_client(sync_client=True) as client:
-        attempts = patiently(lambda: _attempts(client, key))
+        attempts = retry_during_outage(lambda: _attempts(client, key))
         for _, run in sorted(attempts.items(), reverse=True):
-            if _may_be_taken_over(run, branch):
-                logger().info("%s goes on as flow run %s, which was started before", platform, run.id)
+            if _is_reusable(run, branch):
+                logger().info("%s continues as flow run %s, which was started earlier", platform, run.id)
                 return Started(platform, run.id)
-            patiently(partial(cancel, client, run.id, "the publication was tried again, and started another branch"))
+            retry_during_outage(
+                partial(cancel, client, run.id, "the publication was retried and started another branch")
+            )
     number = max(attempts, default=0) + 1
-    made = patiently(
+    made = retry_during_outage(
         lambda: run_deployment(
             deployment_of(platform),
             parameters={"branch": branch},
@@ -104,12 +106,12 @@ def _attempts(client: SyncPrefectClient, key: str) -> dict[int, FlowRun]:
     if _MOST_ATTEMPTS in attempts:
         raise BranchFailed(
             f"the flow run {attempts[_MOST_ATTEMPTS].name!r} was attempt {_MOST_ATTEMPTS}, which is the limit",
-            advice="Start the publication anew instead of retrying it.",
+            advice="Start a new publication instead of retrying this one.",
         )
     return attempts
 
 
-def _may_be_taken_over(run: FlowRun, branch: Mapping[str, Any]) -> bool:
+def _is_reusable(run: FlowRun, branch: Mapping[str, Any]) -> bool:
     if run.parameters.get("branch") != branch or run.state is None:
         return False
     return run.state.is_completed() or not (run.state.is_final() or run.state.is_cancelling())
@@ -133,7 +135,7 @@ class _Waiting:
     def complete(self, run_id: UUID) -> None:
         platform = self.left.pop(run_id)
         self.completed[platform] = Started(platform, run_id)
-        logger().info("%s is done", platform)
+        logger().info("%s is complete", platform)
 
     def crash(self, run_id: UUID, reason: str) -> None:
         """Restart a branch after its machine was lost; a second crash is a failure."""
@@ -141,7 +143,7 @@ class _Waiting:
         if platform in self.crashes:
             self.fail(run_id, reason)
             return
-        logger().warning("%s is started once more: %s", platform, reason)
+        logger().warning("starting %s once more: %s", platform, reason)
         started = self.again(platform)
         self.crashes[platform] = reason
         del self.left[run_id]
@@ -150,7 +152,7 @@ class _Waiting:
     def fail(self, run_id: UUID, reason: str) -> None:
         platform = self.left.pop(run_id)
         if platform in self.crashes:
-            reason = f"{reason}\n  It had been started once more, after: {self.crashes[platform]}"
+            reason = f"{reason}\n  It had already been restarted once, after: {self.crashes[platform]}"
         self.failures.setdefault(platform, FailedBranch(platform, reason, run_id))
         # Only this link: the error that ends the publication contains the reason.
         logger().warning("%s failed; its flow run has the log: %s", platform, run_page(run_id) or run_id)
@@ -177,7 +179,7 @@ def wait(
     with get_client(sync_client=True) as client:
         while waiting.left:
             try:
-                _look(client, waiting, clock())
+                _poll(client, waiting, clock())
                 _give_up(client, waiting, settings, watch, deadline=deadline, now=clock())
                 outage.over()
                 pause = settings.poll
@@ -190,7 +192,7 @@ def wait(
     return tuple(waiting.completed[branch.platform] for branch in started)
 
 
-def _look(client: SyncPrefectClient, waiting: _Waiting, now: float) -> None:
+def _poll(client: SyncPrefectClient, waiting: _Waiting, now: float) -> None:
     """Remove branches that have ended, and note which wait for a worker or for their first line."""
     asked = set(waiting.left)
     runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(asked))))
@@ -226,13 +228,15 @@ def _give_up(
     hopeless: dict[UUID, str] = {}
     idle = {waiting.left[run_id]: run_id for run_id in waiting.idle if run_id in waiting.left}
     taken = {waiting.left[run_id]: run_id for run_id in waiting.pending_since if run_id in waiting.left}
-    for platform, lack in watch.abandoned(partial(lack_of, client), list(idle), list(taken)).items():
-        hopeless[(idle | taken)[platform]] = f"NoWorker: {lack.reason}. {lack.advice}"
+    for platform, missing_requirement in watch.abandoned(
+        partial(find_missing_requirement, client), list(idle), list(taken)
+    ).items():
+        hopeless[(idle | taken)[platform]] = f"NoWorker: {missing_requirement.reason}. {missing_requirement.advice}"
     for run_id, since in waiting.pending_since.items():
         if run_id in waiting.left and now - since > settings.start_timeout:
-            hopeless[run_id] = f"a worker took it and did not start it within {settings.start_timeout:g} s"
+            hopeless[run_id] = f"a worker accepted it but did not start it within {settings.start_timeout:g} s"
     if now > deadline:
-        hopeless |= dict.fromkeys(waiting.left, f"it was not done within the deadline of {settings.deadline:g} s")
+        hopeless |= dict.fromkeys(waiting.left, f"it did not finish within the deadline of {settings.deadline:g} s")
     for run_id, reason in hopeless.items():
         cancel(client, run_id, reason)
         waiting.fail(run_id, reason)
@@ -259,7 +263,7 @@ def cancel(client: SyncPrefectClient, run_id: UUID, reason: str) -> None:
 
 def cancel_children(parent: UUID, reason: str) -> int:
     """Cancel the unfinished runs that a publication has started; return their number."""
-    return patiently(lambda: _cancel_children(parent, reason))
+    return retry_during_outage(lambda: _cancel_children(parent, reason))
 
 
 def _cancel_children(parent: UUID, reason: str) -> int:

@@ -151,12 +151,14 @@ def _cause(error: Exception) -> str:
     if isinstance(error, SociPipelineError):
         return f"{type(error).__name__}: {error.reason}"
     # The message of an unexpected error may contain anything; it is in the log.
-    return f"{type(error).__name__}, which is not expected here: a defect, or something that the pipeline does not know"
+    return (
+        f"{type(error).__name__}, which is unexpected here: a defect, or a situation that the pipeline does not support"
+    )
 
 
 def _advice(error: Exception) -> str:
     if isinstance(error, SociPipelineError):
-        return error.advice or "Fix the cause, then publish again; what is in the registry already is reused."
+        return error.advice or "Fix the cause, then publish again; content that is already in the registry is reused."
     return "Read the traceback in the log of this run, and report it with that log."
 
 

@@ -20,7 +20,7 @@ from soci_pipeline.verification.mode import VerifyMode
 from tasks.aws import ecr_session
 from tasks.policies import STEP
 from tasks.run_log import run_log
-from tasks.tags import alone, check_own_state
+from tasks.tags import check_own_state, tag_lock
 
 
 @task(name="index existing", task_run_name="index existing", **STEP)
@@ -34,9 +34,9 @@ def index_existing(
     soci: SociOptions | None = None,
     verify: VerifyMode = VerifyMode.SAMPLE,
     folder: Path | None = None,
-    limit: Callable[[ImageReference], AbstractContextManager[None]] = alone,
+    limit: Callable[[ImageReference], AbstractContextManager[None]] = tag_lock,
 ) -> IndexedImage:
-    """What came of it; an image that is indexed with these settings is left alone.
+    """The result; an image that is already indexed with these settings is not changed.
 
     The tag moves under the limit that publications of the image hold too.
     """
@@ -52,5 +52,5 @@ def index_existing(
         )
         ztocs = CacheFolder(settings.work.ztoc_cache)
         return index_image(
-            client, reference, chosen, ztocs=ztocs, alone=partial(limit, reference), confirm=check_own_state
+            client, reference, chosen, ztocs=ztocs, tag_lock=partial(limit, reference), confirm=check_own_state
         )

@@ -64,13 +64,15 @@ class Outage:
         self._since = now if self._since is None else self._since
         if now + wait - self._since > self._seconds:
             if isinstance(error, JSONDecodeError):
-                raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
+                raise PrefectUnavailable(
+                    "Prefect did not return valid JSON; another program may be listening there"
+                ) from error
             raise error
-        logger().warning("the Prefect server does not answer (%s); still waiting", type(error).__name__)
+        logger().warning("the Prefect server does not answer (%s); waiting", type(error).__name__)
         return wait
 
 
-def patiently(call: Callable[[], T], *, seconds: float = OUTAGE_SECONDS) -> T:
+def retry_during_outage(call: Callable[[], T], *, seconds: float = OUTAGE_SECONDS) -> T:
     """Retry an idempotent call of Prefect's client while the server is unavailable.
 
     Raises `PrefectRefused` for a 401 or 403; after ``seconds`` the last error, or `PrefectUnavailable` if it is a

@@ -43,7 +43,7 @@ class Progress:
         except ERRORS as error:
             # Progress is optional: an unavailable server must not fail a build.
             self._quiet_until = now + _QUIET_SECONDS
-            logger().debug("progress could not be shown (%s)", type(error).__name__)
+            logger().debug("cannot show progress (%s)", type(error).__name__)
 
     def _show(self, percent: float) -> None:
         if self._artifact is None:

@@ -18,13 +18,13 @@ from soci_pipeline.retention.prune_plan import KeepRules
 from soci_pipeline.retention.repository_use import in_use_by_ecs
 from tasks.policies import STEP
 from tasks.run_log import run_log
-from tasks.tags import alone, check_own_state
+from tasks.tags import check_own_state, tag_lock
 
 if TYPE_CHECKING:
     import boto3
 
 
-@task(name="look at ECS", task_run_name="look at ECS", **STEP)
+@task(name="read ECS usage", task_run_name="read ECS usage", **STEP)
 def in_use(
     client: RegistryClient, repository: ImageReference, clusters: Sequence[str], aws: "boto3.Session | None" = None
 ) -> frozenset[Digest]:
@@ -45,7 +45,7 @@ def prune(
     aws: "boto3.Session | None" = None,
 ) -> Pruned:
     """Delete what no rule keeps; raises `RepositoryChanged` where a tag moved in between, and then nothing went."""
-    with run_log() as log, alone(repository):
+    with run_log() as log, tag_lock(repository):
         done = prune_repository(
             client,
             repository,

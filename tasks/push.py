@@ -24,7 +24,7 @@ def upload_layers(
         progress = Progress(f"Upload of {work.request.platform}")
         done = branch.upload_layers(work, layout, client, stop, progress.report)
         blobs = counted(done.blobs_sent, "blob")
-        log.info("uploaded %s in %s; %s were there", sized(done.sent), blobs, sized(done.skipped))
+        log.info("uploaded %s in %s; %s already there", sized(done.sent), blobs, sized(done.skipped))
         return done
 
 

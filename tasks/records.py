@@ -15,7 +15,7 @@ from soci_pipeline.prefect_rest.runs import RECORD, RESULT
 from soci_pipeline.publish.records import PublicationResult
 from soci_pipeline.soci.index.records import PlatformImage
 from tasks.artifacts import make_artifact
-from tasks.outage import patiently
+from tasks.outage import retry_during_outage
 
 
 def write_record(image: PlatformImage) -> None:
@@ -28,7 +28,7 @@ def write_record(image: PlatformImage) -> None:
     )
     with get_client(sync_client=True) as client:
         # A duplicate, created if the first response was lost, is identical.
-        patiently(lambda: client.create_artifact(artifact))
+        retry_during_outage(lambda: client.create_artifact(artifact))
 
 
 def _store(*, key: str, **fields: Any) -> None:  # noqa: ARG001 - a key would be shared by all runs
@@ -51,7 +51,7 @@ def write_result(result: PublicationResult) -> None:
 def read_record(run_id: UUID, platform: Platform) -> PlatformImage:
     """Return the record of a completed branch; raise `BranchFailed` if there is none that can be parsed."""
     with get_client(sync_client=True) as client:
-        found = patiently(
+        found = retry_during_outage(
             lambda: client.read_artifacts(
                 artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=[RECORD])),
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),

@@ -21,10 +21,10 @@ _MOST_ROWS = 200
 
 def verification(image: ImageReference, target: str | Digest, report: VerificationReport) -> str:
     """Return all findings, what was read, and what lazy loading saves."""
-    said = "as it should be" if report.ok else f"**not as it should be**: {counted(len(report.findings), 'finding')}"
+    said = "verified" if report.ok else f"**not verified**: {counted(len(report.findings), 'finding')}"
     rows = [
         ["Image&nbsp;index", code(report.index) if report.index else "could not be read"],
-        ["Checked", text(report.checked_in_words())],
+        ["Checked", text(report.checked_summary())],
     ]
     lines = [f"## {text(image.repository)}", "", f"{code(target)} is {said}.", ""]
     if report.findings:
@@ -36,9 +36,9 @@ def verification(image: ImageReference, target: str | Digest, report: Verificati
 def retention(image: ImageReference, done: "Pruned") -> str:
     """Return what is deleted and what is kept, each with its reason."""
     verb = "would go" if done.dry_run else "gone"
-    lines = [f"## {text(image.repository)}", "", f"**{len(done.deleted)} {verb}**, {len(done.kept)} stay."]
+    lines = [f"## {text(image.repository)}", "", f"**{len(done.deleted)} {verb}**, {len(done.kept)} kept."]
     if done.dry_run:
-        lines += ["", "A dry run: nothing was deleted. Run it again with *Dry run* switched off."]
+        lines += ["", "A dry run: nothing was deleted. Run it again with *Dry run* turned off."]
     for title, names in ((verb.capitalize(), done.deleted), ("Stay", done.kept)):
         rows = [[code(name), text(done.reasons[name])] for name in names]
         lines += ["", f"### {title}", "", *(_long_table(["Tag or digest", "Why"], rows) if rows else ["nothing"])]
@@ -57,7 +57,7 @@ def indexing_plan(image: ImageReference, found: "IndexedImage") -> str:
             f"## {text(image.repository)}",
             "",
             f"A dry run: {sized(found.bytes_to_fetch)} of layers would be fetched and indexed, and "
-            f"{sized(found.lazy_layer_bytes)} need not be there before the mount. Nothing was written.",
+            f"{sized(found.lazy_layer_bytes)} are not needed before the mount. Nothing was written.",
             "",
             *table(
                 ["Platform", "Layers that keep their zTOC"], [[text(e.platform), indexed(e)] for e in found.platforms]

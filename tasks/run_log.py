@@ -68,7 +68,7 @@ def _without_quotes(text: str) -> str:
     return text.translate(_QUOTES)
 
 
-def _says_it_once(record: logging.LogRecord) -> bool:
+def _deduplicate_error(record: logging.LogRecord) -> bool:
     """Whether to keep a line of Prefect's; the first one about an expected error gets its text, not a traceback."""
     if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
         return True
@@ -88,4 +88,4 @@ def _says_it_once(record: logging.LogRecord) -> bool:
 
 
 for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-    logging.getLogger(_name).addFilter(_says_it_once)
+    logging.getLogger(_name).addFilter(_deduplicate_error)

@@ -10,14 +10,14 @@ from soci_pipeline.publish.records import PublishedImage
 from soci_pipeline.publish.web_page import web_page
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, PlatformImage
-from soci_pipeline.soci.reasons import why_not
+from soci_pipeline.soci.reasons import explained_reason
 from soci_pipeline.text import sized
 from soci_pipeline.verification.lazy_bytes import PlatformCost
 from soci_pipeline.verification.verify import VerificationReport
 from tasks.markdown import code, link, table, text
 
 _MOST_LAYERS = 100
-_AFTER_THE_MOUNT = "What the container reads when it starts is fetched from then on, and is not counted here."
+_AFTER_THE_MOUNT = "What the container reads after the mount is fetched on demand and is not counted here."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def branch_page(image: ImageReference, branch: PlatformImage) -> str:
     rows = [
         ["Manifest", _digest(image, branch.manifest.digest)],
         ["SOCI&nbsp;index", _soci_index(image, branch)],
-        ["Uploaded", f"{sized(branch.bytes_uploaded)}; {sized(branch.bytes_skipped)} there already"],
+        ["Uploaded", f"{sized(branch.bytes_uploaded)}; {sized(branch.bytes_skipped)} already there"],
         [
             "Times",
             ", ".join(f"{text(step)} {seconds:.1f} s" for step, seconds in branch.timings.items()) or "not known",
@@ -96,8 +96,10 @@ def _headline(shown: Shown) -> str:
     if not whole:
         return f"**{done}, and ready for lazy loading** on {_and(lazy)}."
     if not lazy:
-        return f"**{done} without a SOCI index**: no layer qualified, so it is pulled whole. The reasons are below."
-    return f"**{done}**: lazy loading on {_and(lazy)}; {_and(whole)} has no layer that qualified, and is pulled whole."
+        return (
+            f"**{done} without a SOCI index**: no layer qualified, so the image is pulled whole. The reasons are below."
+        )
+    return f"**{done}**: lazy loading on {_and(lazy)}; {_and(whole)} has no layer that qualified and is pulled whole."
 
 
 def _facts(shown: Shown) -> list[str]:
@@ -111,9 +113,9 @@ def _facts(shown: Shown) -> list[str]:
         ref = "" if source.ref == source.commit else f" ({text(source.ref)})"
         rows.append(["Commit", code(source.commit) + ref])
     if report is not None:
-        rows.append(["Verified", f"yes: {text(report.checked_in_words())}"])
+        rows.append(["Verified", f"yes: {text(report.checked_summary())}"])
     else:
-        rows.append(["Verified", "yes" if published.verified else "no, it was not asked for"])
+        rows.append(["Verified", "yes" if published.verified else "no, not requested"])
     rows.append(["Time", f"{shown.seconds:.1f} s"])
     return table(["Image", code(shown.image.name)], rows)
 
@@ -126,7 +128,7 @@ def saved(report: VerificationReport | None) -> list[str]:
     lines = ["### What lazy loading saves", ""]
     if not costs:
         amount = f"{sized(report.lazy_bytes)} of {sized(report.total_bytes)}"
-        return [*lines, f"{amount} must be there before the image can be mounted. {_AFTER_THE_MOUNT}", ""]
+        return [*lines, f"{amount} is needed before the image can be mounted. {_AFTER_THE_MOUNT}", ""]
     rows = [[text(c.platform), sized(c.lazy_bytes), sized(c.total_bytes), _share(c)] for c in costs]
     return [
         *lines,
@@ -185,7 +187,12 @@ def layers_by_reason(layers: Sequence[tuple[Platform, LayerRecord]]) -> list[str
             for platform, layer in layers
             if layer.reason is reason
         ]
-        lines += [why_not(reason) if reason else "not known", "", *table(["Platform", "Size", "Layer"], rows), ""]
+        lines += [
+            explained_reason(reason) if reason else "not known",
+            "",
+            *table(["Platform", "Size", "Layer"], rows),
+            "",
+        ]
     return lines
 
 

@@ -17,7 +17,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.log import logger
 from soci_pipeline.registry.reference import ImageReference
 from tasks.branches import cancel
-from tasks.outage import patiently
+from tasks.outage import retry_during_outage
 
 _NOT_STARTED = [StateType.SCHEDULED, StateType.PENDING]
 _IDENTITY = ("image", "ref", "source", "platforms", "tags")
@@ -25,7 +25,7 @@ _IDENTITY = ("image", "ref", "source", "platforms", "tags")
 
 def cancel_older(image: ImageReference, run_id: UUID) -> tuple[UUID, ...]:
     """Cancel waiting runs of the same deployment that are due before this one and would publish the same tags."""
-    return patiently(lambda: _cancel_older(image, run_id))
+    return retry_during_outage(lambda: _cancel_older(image, run_id))
 
 
 def _cancel_older(image: ImageReference, run_id: UUID) -> tuple[UUID, ...]:

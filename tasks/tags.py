@@ -24,7 +24,7 @@ from soci_pipeline.publish.tags import TagRecord
 from soci_pipeline.publish.target import Target
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.soci.index.records import PlatformImage
-from tasks.outage import ERRORS, patiently
+from tasks.outage import ERRORS, retry_during_outage
 from tasks.policies import STEP
 from tasks.run_log import run_log
 
@@ -39,20 +39,20 @@ def limit_of(image: ImageReference) -> str:
 
 
 @contextlib.contextmanager
-def alone(image: ImageReference) -> Iterator[None]:
+def tag_lock(image: ImageReference) -> Iterator[None]:
     """Lock the image's tags against other publications; raise `DeadlineExceeded` after a quarter of an hour.
 
     Raises `StackError` if the server no longer counts this run as running.
     """
     name, done = limit_of(image), False
-    patiently(lambda: _make_limit(name))
+    retry_during_outage(lambda: _make_limit(name))
     try:
         with contextlib.ExitStack() as stack:
             try:
-                patiently(lambda: _enter(stack, name))
+                retry_during_outage(lambda: _enter(stack, name))
             except TimeoutError as error:
                 raise DeadlineExceeded(
-                    f"other publications of {image} held its tags for {_WAIT_SECONDS:g} s", temporary=True
+                    f"other publications of {image} locked its tags for {_WAIT_SECONDS:g} s", temporary=True
                 ) from error
             check_own_state()
             yield
@@ -61,7 +61,7 @@ def alone(image: ImageReference) -> Iterator[None]:
         if not done:
             raise
         # The work is done, and the limit is released when its lease expires.
-        logger().warning("the limit %s could not be released (%s)", name, type(error).__name__)
+        logger().warning("cannot release the limit %s (%s)", name, type(error).__name__)
 
 
 def _enter(stack: contextlib.ExitStack, name: str) -> None:
@@ -88,7 +88,7 @@ def check_own_state() -> None:
         return
     with get_client(sync_client=True) as client:
         try:
-            found = patiently(lambda: client.read_flow_run(UUID(run_id)))
+            found = retry_during_outage(lambda: client.read_flow_run(UUID(run_id)))
         except ObjectNotFound as error:
             raise _stopped("was deleted") from error
     if found.state is None or not found.state.is_running():
@@ -99,8 +99,8 @@ def check_own_state() -> None:
 
 def _stopped(what: str) -> StackError:
     return StackError(
-        f"stopped before any tag was changed: on the Prefect server this run {what}",
-        advice="Publish again; what was uploaded is used again. See the run's own page for who ended it.",
+        f"stopped before any tag moved: on the Prefect server, this run {what}",
+        advice="Publish again; uploaded content is reused. The page of this run shows who ended it.",
     )
 
 
@@ -117,5 +117,5 @@ def _make_limit(name: str) -> None:
 @task(name="tag", task_run_name="tag", **STEP)
 def tag(target: Target, index: Descriptor, images: Sequence[PlatformImage]) -> tuple[TagRecord, ...]:
     """Point the tags at the joined index, and each platform's own tags at its image where they are asked for."""
-    with run_log(), alone(target.image):
+    with run_log(), tag_lock(target.image):
         return target.move_tags(index, images, confirm=check_own_state)

@@ -37,5 +37,5 @@ def check_target(
             aws=ecr_session(settings),
             force=force,
         )
-        log.info("%s takes pushes; the tags will be %s", image, ", ".join(names.tags))
+        log.info("%s accepts pushes; the tags will be %s", image, ", ".join(names.tags))
         return target

@@ -13,20 +13,20 @@ from soci_pipeline.errors import InvalidInput, NoWorker
 from soci_pipeline.log import logger
 from soci_pipeline.oci.platform import Platform
 from tasks.clock import Clock
-from tasks.outage import patiently
+from tasks.outage import retry_during_outage
 
 _LOOK_SECONDS = 2.0
 _LATE_BEAT_SECONDS = 30.0  # a live worker may look dead for one heartbeat
 
 
-class Lack(NamedTuple):
+class MissingRequirement(NamedTuple):
     """Why no worker would take a run from a pool, and how to fix it."""
 
     reason: str
     advice: str
 
 
-Look = Callable[[str], Lack | None]
+Look = Callable[[str], MissingRequirement | None]
 """Checks what a pool lacks now; returns None if a worker polls it."""
 
 
@@ -36,11 +36,11 @@ def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
     with get_client(sync_client=True) as client:
         for platform, name in deployments.items():
             try:
-                pool = patiently(partial(client.read_deployment_by_name, name)).work_pool_name
+                pool = retry_during_outage(partial(client.read_deployment_by_name, name)).work_pool_name
             except ObjectNotFound as error:
                 raise InvalidInput(
-                    f"there is no deployment {name}, so nothing builds for {platform}",
-                    advice="Add it to prefect.yaml and run `prefect deploy --all`, or leave the platform out.",
+                    f"the deployment {name} does not exist, so no worker can build for {platform}",
+                    advice="Add it to prefect.yaml and run `prefect deploy --all`, or omit the platform.",
                 ) from error
             if pool is None:
                 raise InvalidInput(f"the deployment {name} has no work pool", advice="Deploy it again.")
@@ -48,17 +48,19 @@ def pools_of(deployments: Mapping[Platform, str]) -> dict[Platform, str]:
     return pools
 
 
-def lack_of(client: SyncPrefectClient, pool: str) -> Lack | None:
+def find_missing_requirement(client: SyncPrefectClient, pool: str) -> MissingRequirement | None:
     """Return why no worker would take a run from a pool now, or None if a worker polls it."""
     try:
         if client.read_work_pool(pool).is_paused:
-            return Lack(f"the work pool {pool} is paused", f"Resume it with `prefect work-pool resume {pool}`.")
+            return MissingRequirement(
+                f"the work pool {pool} is paused", f"Resume it with `prefect work-pool resume {pool}`."
+            )
     except ObjectNotFound:
-        return Lack(f"there is no work pool {pool}", "Make it with `soci-pipeline setup`.")
+        return MissingRequirement(f"missing work pool: {pool}", "Create it with `soci-pipeline setup`.")
     online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
     if not client.read_workers_for_work_pool(pool, worker_filter=online):
         advice = f"Start one with `prefect worker start --pool {pool}` on a machine of that platform."
-        return Lack(f"no worker polls the work pool {pool}", advice)
+        return MissingRequirement(f"no worker polls the work pool {pool}", advice)
     return None
 
 
@@ -67,26 +69,36 @@ def wait_for_workers(pools: Mapping[Platform, str], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     with get_client(sync_client=True) as client:
         while True:
-            missing = patiently(partial(_missing, client, pools))
+            missing = retry_during_outage(partial(_missing, client, pools))
             if not missing:
                 return
             if time.monotonic() >= deadline:
                 raise _no_worker(pools, missing, seconds)
-            logger().info("waiting for workers: %s", "; ".join(lack.reason for lack in missing.values()))
+            logger().info(
+                "waiting for workers: %s",
+                "; ".join(missing_requirement.reason for missing_requirement in missing.values()),
+            )
             time.sleep(min(_LOOK_SECONDS, max(0.1, deadline - time.monotonic())))
 
 
-def _missing(client: SyncPrefectClient, pools: Mapping[Platform, str]) -> dict[str, Lack]:
-    return {pool: lack for pool in set(pools.values()) if (lack := lack_of(client, pool))}
+def _missing(client: SyncPrefectClient, pools: Mapping[Platform, str]) -> dict[str, MissingRequirement]:
+    return {
+        pool: missing_requirement
+        for pool in set(pools.values())
+        if (missing_requirement := find_missing_requirement(client, pool))
+    }
 
 
-def _no_worker(pools: Mapping[Platform, str], missing: Mapping[str, Lack], seconds: float) -> NoWorker:
+def _no_worker(pools: Mapping[Platform, str], missing: Mapping[str, MissingRequirement], seconds: float) -> NoWorker:
     lines = []
-    for pool, lack in sorted(missing.items()):
+    for pool, missing_requirement in sorted(missing.items()):
         platforms = ", ".join(str(platform) for platform, name in pools.items() if name == pool)
-        lines.append(f"{platforms}: {lack.reason}" + (f", and none came within {seconds:g} s" if seconds else ""))
+        lines.append(
+            f"{platforms}: {missing_requirement.reason}"
+            + (f", and none came online within {seconds:g} s" if seconds else "")
+        )
     return NoWorker(
-        "; ".join(lines), advice=f"{missing[min(missing)].advice} `worker_wait` is how long one is waited for."
+        "; ".join(lines), advice=f"{missing[min(missing)].advice} `worker_wait` sets how long to wait for one."
     )
 
 
@@ -96,16 +108,16 @@ class Watch:
     This also detects a branch whose worker died between taking and starting it, which never sends a heartbeat.
     """
 
-    def __init__(self, pools: Mapping[Platform, str], patience: float, *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, pools: Mapping[Platform, str], timeout: float, *, clock: Clock = time.monotonic) -> None:
         self._pools = pools
-        self._patience = patience
+        self._timeout = timeout
         self._clock = clock
         self._alone_since: dict[str, float] = {}
         self._next = 0.0
 
     def abandoned(
         self, look: Look, waiting: Sequence[Platform], taken: Sequence[Platform] = ()
-    ) -> dict[Platform, Lack]:
+    ) -> dict[Platform, MissingRequirement]:
         """Return the platforms whose pool has had no worker for too long, and why.
 
         Platforms in ``waiting`` get the configured timeout; those in ``taken``, whose branch a worker has taken but not
@@ -116,13 +128,13 @@ class Watch:
             return {}
         self._next = now + _LOOK_SECONDS
         found = {}
-        patience = dict.fromkeys(waiting, self._patience) | dict.fromkeys(taken, _LATE_BEAT_SECONDS)
-        for platform, seconds in patience.items():
+        timeout = dict.fromkeys(waiting, self._timeout) | dict.fromkeys(taken, _LATE_BEAT_SECONDS)
+        for platform, seconds in timeout.items():
             pool = self._pools[platform]
-            lack = look(pool)
-            if lack is None:
+            missing_requirement = look(pool)
+            if missing_requirement is None:
                 self._alone_since.pop(pool, None)
             elif now - self._alone_since.setdefault(pool, now) >= seconds:
-                gone = ", since the one that took it is gone" if platform in taken else ""
-                found[platform] = lack._replace(reason=lack.reason + gone)
+                gone = ", because the one that accepted it is gone" if platform in taken else ""
+                found[platform] = missing_requirement._replace(reason=missing_requirement.reason + gone)
         return found

@@ -21,7 +21,7 @@ def entry() -> NoReturn:
         signal.signal(signal.SIGINT, _end)
     from soci_pipeline import cli
 
-    cli.entry(imported=_raise_from_now_on)
+    cli.entry(imported=_raise_on_interrupt)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:  # pragma: no cover - `os._exit` leaves nothing measured
@@ -31,7 +31,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:  # pragma: no cover - 
     os._exit(_INTERRUPTED)
 
 
-def _raise_from_now_on() -> None:
+def _raise_on_interrupt() -> None:
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -15,28 +15,29 @@ from typing import NoReturn
 import click
 
 from soci_pipeline._version import __version__
-from soci_pipeline.commands import drop_output, write_out
+from soci_pipeline.commands import discard_output, write_out
 from soci_pipeline.commands.command import COMPLETION_VARIABLE, Call, LazyGroup
 from soci_pipeline.errors import DiskFull, ExitCode, InvalidInput, SociPipelineError
 from soci_pipeline.full_disk import FULL
 from soci_pipeline.text import for_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("doctor:run", "say what this machine can do, and what to do about each lack"),
-    "setup": ("setup:run", "make work pools, limits, automations and blocks in Prefect"),
+    "doctor": ("doctor:run", "show what this machine can do, and how to fix what is missing"),
+    "setup": ("setup:run", "create work pools, limits, automations and blocks in Prefect"),
     "publish": ("publish:run", "build, index, push, join, verify and tag an image"),
     "convert": ("convert:run", "index every layer of an OCI layout or archive that qualifies"),
     "index": ("index:run", "index an image that is already in a registry"),
     "push": ("push:run", "push an OCI layout to a registry"),
     "join": ("join:run", "join images of several platforms into one image index"),
-    "inspect": ("inspect:run", "show what a reference consists of"),
-    "verify": ("verify:run", "read through the SOCI indexes of a published image"),
-    "prune": ("prune:run", "delete what no kept tag needs from a repository"),
+    "inspect": ("inspect:run", "show the parts of an image"),
+    "verify": ("verify:run", "verify a published image through its SOCI indexes"),
+    "prune": ("prune:run", "delete everything from a repository that no kept tag needs"),
     "ztoc": ("ztoc:run", "write the zTOC of one layer"),
-    "ztoc-info": ("ztoc_info:run", "show what a zTOC says"),
-    "ztoc-get-file": ("ztoc_get_file:run", "read one file of a layer through its zTOC alone"),
+    "ztoc-info": ("ztoc_info:run", "show the contents of a zTOC"),
+    "ztoc-get-file": ("ztoc_get_file:run", "extract one file of a layer using only its zTOC"),
     "registry": ("registry:run", "serve a folder as an OCI registry"),
-    "webhook": ("webhook:webhook", "receive signed events and start publications"),
+    "webhook": ("webhook:webhook", "receive signed webhook events and start publications"),
+    "explain": ("explain:run", "explain an error and what to do about it"),
     "completion": ("completion:run", "print the completion script of a shell"),
 }
 """Every command: its location below `soci_pipeline.commands` as ``module:attribute``, and its line in the overview."""
@@ -132,7 +133,7 @@ def entry(*, imported: Callable[[], None] = lambda: None) -> NoReturn:
         status = _report(error, _PROGRAM, path=None, as_json=False)
     except BrokenPipeError:
         # The reader has closed the pipe.
-        drop_output()
+        discard_output()
         status = 128 + signal.SIGPIPE
     if status == _INTERRUPTED:
         # Python would exit by the signal if it arrived while `exec` ran source code (as data classes do).
@@ -167,16 +168,17 @@ def _answer(call: Call, program: str, *, shown: AbstractContextManager[None]) ->
 def _about_a_file(error: OSError) -> SociPipelineError:
     """Return the error for an operating system error about a file that the user named, or one below it."""
     kind = DiskFull if error.errno in FULL else InvalidInput
-    return kind(f"{error.filename}: {error.strerror}", advice="Check the path, and who may read and write there.")
+    return kind(f"{error.filename}: {error.strerror}", advice="Check the path and its permissions.")
 
 
 def _report(error: SociPipelineError, program: str, *, path: str | None, as_json: bool) -> int:
     advice = error.advice
     if advice is None and path is not None and isinstance(error, InvalidInput):
-        advice = f"`{path} --help` shows what it takes."
+        advice = f"`{path} --help` shows its arguments."
     if as_json:
         _print_failure(type(error).__name__, "\n".join([error.reason, *error.links]), advice, error.exit_code)
-    said = [f"{program}: {error.reason}", *([f"  next: {advice}"] if advice else []), *error.links]
+    explained = f"  more: {_PROGRAM} explain {type(error).__name__}"
+    said = [f"{program}: {error.reason}", *([f"  next: {advice}"] if advice else []), *error.links, explained]
     print(for_terminal("\n".join(said)), file=sys.stderr)
     return error.exit_code
 
@@ -185,7 +187,7 @@ def _report_usage(error: click.UsageError, *, as_json: bool) -> int:
     """Show a usage error in click's own words, which refer to the help."""
     if as_json and not isinstance(error, click.exceptions.NoArgsIsHelpError):
         path = error.ctx.command_path if error.ctx is not None else _PROGRAM
-        _print_failure("UsageError", error.format_message(), f"`{path} --help` shows what it takes.", ExitCode.USAGE)
+        _print_failure("UsageError", error.format_message(), f"`{path} --help` shows its arguments.", ExitCode.USAGE)
     error.show(sys.stderr)
     return ExitCode.USAGE
 

@@ -92,7 +92,7 @@ class DamagedContent(SociPipelineError):
     """Bytes do not match their digest, size or checksum."""
 
     exit_code = ExitCode.DAMAGED_CONTENT
-    default_advice = "Fetch or build it again; if it repeats, the copy at its source is damaged."
+    default_advice = "Download or build it again; if the error persists, the copy at its source is damaged."
 
 
 class HostileArchive(SociPipelineError):
@@ -141,7 +141,7 @@ class BuildFailed(SociPipelineError):
     """The build itself failed; the reason holds the last lines of its output."""
 
     exit_code = ExitCode.BUILD_FAILED
-    default_advice = "Read the build's log above the error, and correct the Dockerfile or what it copies."
+    default_advice = "Read the build log above, and correct the Dockerfile or the files that it copies."
 
 
 class PlatformMismatch(SociPipelineError):

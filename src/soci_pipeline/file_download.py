@@ -23,7 +23,7 @@ def check_address(text: str) -> None:
     """Raise `InvalidInput` if ``text`` is not an http(s) URL."""
     url = urls.address(text)
     if url is None or url.scheme not in ("http", "https") or not url.host:
-        raise InvalidInput(f"not an address: {redacted(text)[:200]!r}", advice="It is written https://host/path.")
+        raise InvalidInput(f"not a valid URL: {redacted(text)[:200]!r}", advice="The format is https://host/path.")
 
 
 def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) -> None:
@@ -39,7 +39,7 @@ def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) 
     try:
         found = _written(address, shown, target, limit)
         if sha256 is not None and found != sha256:
-            raise DamagedContent(f"{shown} hashes to sha256:{found}, not to sha256:{sha256}")
+            raise DamagedContent(f"{shown} has the digest sha256:{found}, not sha256:{sha256}")
         whole = True
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
@@ -47,7 +47,7 @@ def fetch(address: str, target: Path, *, limit: int, sha256: str | None = None) 
         # Without a cause: httpx's message contains the full URL and the one it was redirected to.
         raise NotFetched(f"{shown} answered with status {status}", temporary=temporary) from None
     except httpx.HTTPError as error:
-        raise NotFetched(f"{shown} cannot be fetched: {error}", temporary=not isinstance(error, BadRedirect)) from error
+        raise NotFetched(f"cannot download {shown}: {error}", temporary=not isinstance(error, BadRedirect)) from error
     except OSError as error:
         if error.errno in FULL:
             raise DiskFull(f"{shown} cannot be written to {target.parent}: {error.strerror}") from error

@@ -32,5 +32,5 @@ def write_all(file: FileIO, data: bytes | bytearray | memoryview) -> None:
     while view:
         taken = file.write(view)
         if not taken:
-            raise OSError(errno.EIO, "the file took no bytes", str(file.name))
+            raise OSError(errno.EIO, "nothing could be written to the file", str(file.name))
         view = view[taken:]

@@ -54,7 +54,7 @@ class _LaterTls(httpx.BaseTransport):
         try:
             return self._make_context()
         except OSError as error:
-            reason = f"the trusted certificates of this machine cannot be read: {error.strerror}"
+            reason = f"cannot read this machine's trusted certificates: {error.strerror}"
             raise httpx.ConnectError(reason, request=request) from error
 
     def close(self) -> None:
@@ -83,8 +83,9 @@ class HttpClient(httpx.Client):
         except (httpx.InvalidURL, ImportError, ValueError) as error:
             # Without a cause: a proxy's URL may contain a password.
             raise InvalidInput(
-                f"the proxy of the environment cannot be used ({type(error).__name__})",
-                advice="Set HTTP_PROXY, HTTPS_PROXY and ALL_PROXY as in http://proxy.example.com:3128, or unset them.",
+                f"the proxy in the environment is not valid ({type(error).__name__})",
+                advice="Set HTTP_PROXY, HTTPS_PROXY and ALL_PROXY to URLs like http://proxy.example.com:3128, or "
+                "unset them.",
             ) from None
 
     def build_request(self, *arguments: Any, **options: Any) -> httpx.Request:

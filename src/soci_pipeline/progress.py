@@ -30,7 +30,7 @@ def meter(step: str, total: int | None = None) -> Iterator[Advance]:
     """Measure a step with a name for people (``push``, ``index``) and ``total`` bytes."""
     display = DISPLAY.get()
     if display is None:
-        yield _nobody_looks
+        yield _discard_progress
         return
     with display.meter(step, total) as advance:
         yield advance
@@ -60,5 +60,5 @@ class MeasuredReader:
         return piece
 
 
-def _nobody_looks(_: int) -> None:
+def _discard_progress(_: int) -> None:
     pass

@@ -21,7 +21,7 @@ def project_folder(environment: Mapping[str, str] | None = None) -> Path:
         if (folder / "prefect.yaml").is_file() and (folder / "flows").is_dir():
             return folder
     raise StackError(
-        f"no clone of the project: {', '.join(map(str, choices))}",
-        advice=f"Run this from a clone of the project, or set {HOME} to one. A worker can get it from git as well: "
+        f"not a clone of the project: {', '.join(map(str, choices))}",
+        advice=f"Run this from a clone of the project, or set {HOME} to one. A worker can also fetch it from git: "
         "SOCI_PIPELINE_REPOSITORY and SOCI_PIPELINE_COMMIT.",
     )

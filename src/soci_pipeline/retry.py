@@ -74,9 +74,9 @@ class Deadline:
     def check(self) -> None:
         """Raise `DeadlineExceeded` after the deadline, `Stopped` if the work was cancelled."""
         if self._stop.is_set():
-            raise Stopped("the operation was given up, since another part of the same work failed")
+            raise Stopped("the operation was cancelled, because another part of the same work failed")
         if self.left <= 0:
-            raise DeadlineExceeded(f"the operation did not end within {self._seconds:g} s", temporary=True)
+            raise DeadlineExceeded(f"the operation did not finish within {self._seconds:g} s", temporary=True)
 
     def wait(self, seconds: float, *, instead: SociPipelineError) -> None:
         """Sleep; raise ``instead`` if the deadline would pass before the end, `Stopped` if cancelled."""
@@ -135,12 +135,14 @@ def with_retries(
             failures.wait(error)
 
 
-def while_unavailable(work: Callable[[], _Result], kind: type[SociPipelineError], *, patience_s: float) -> _Result:
-    """Retry while the work fails with an error of this kind, for at most ``patience_s`` seconds.
+def retry_while_unavailable(
+    work: Callable[[], _Result], kind: type[SociPipelineError], *, deadline_s: float
+) -> _Result:
+    """Retry while the work fails with an error of this kind, for at most ``deadline_s`` seconds.
 
     Waits as long as the server asks, at least a second; raises the error if that would be too long.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + deadline_s
     while True:
         try:
             return work()
@@ -161,7 +163,7 @@ def _pause(error: SociPipelineError, settings: Attempts, attempt: int) -> float:
     return pause
 
 
-class _Told:
+class _ServerDelay:
     """Recently logged causes: many blobs may fail for one cause, which is logged only once for a while."""
 
     def __init__(self) -> None:
@@ -178,4 +180,4 @@ class _Told:
             return logging.DEBUG if self._last.setdefault(cause, now) < now else logging.INFO
 
 
-_TOLD = _Told()
+_TOLD = _ServerDelay()

@@ -43,7 +43,7 @@ class WorkSettings(_Section):
     """Where a worker keeps its working files."""
 
     folder: Path = Field(default_factory=_default_folder)
-    """Each run has a folder below it, removed when it ends; leftovers of a killed run are removed at the next start."""
+    """Each run has a folder below it for its blobs, removed at its end; the next run removes what a killed one left."""
     cache: Path | None = None
     """The cache of zTOCs of known layers; ``ztocs`` below `folder` by default."""
     jobs: int = Field(default=2, ge=1, le=64)
@@ -66,9 +66,11 @@ class RegistrySettings(_Section):
     create_repository: bool = False
     """Create a missing repository first, if the registry supports it (ECR)."""
     part_size: int | None = Field(default=None, ge=1 << 20)
-    """Blobs larger than this many bytes (also ``4MiB``) are uploaded in parts of at most this size.
+    """Blobs larger than this are uploaded in parts of at most this size: bytes, or a size like ``4MiB``.
 
-    256 MiB by default, 5 to 10 MiB for ECR.
+    Set it if a registry or the proxy in front of it limits the size of a request; ECR always gets 5 to 10 MiB. Without
+    it, a rejected part costs at most a quarter of one blob, and the rest is uploaded in one request, or in parts of 4
+    or 1 MiB.
     """
 
     @field_validator("part_size", mode="before")
@@ -82,22 +84,27 @@ class EcrSettings(_Section):
     """Access to ECR, and the options of repositories created because of `RegistrySettings.create_repository`."""
 
     credentials_block: str | None = None
-    """A Prefect block of type AwsCredentials, such as ``aws-credentials/publisher``; boto3's own chain by default."""
+    """A Prefect block of type AwsCredentials, such as ``aws-credentials/publisher``.
+
+    A publication from your own machine ignores it with a warning.
+    """
     mutable_tags: tuple[str, ...] = ()
     """Patterns of tags that may move, at most five; others are immutable. ``*`` alone makes all tags mutable."""
     scan_on_push: bool = True
+    """Whether ECR scans each pushed image."""
     kms_key: str | None = None
-    """The ARN of a key, or ``aws/ecr`` for the account's own; AES-256 by default."""
+    """The key that encrypts the repository: an ARN, or ``aws/ecr`` for the account's own."""
     expiring_tags: tuple[str, ...] = ()
     """Patterns of short-lived tags, which a lifecycle policy removes."""
     expire_after_days: int = Field(default=14, ge=1)
+    """The days after which it removes them."""
 
 
 class BuildSettings(_Section):
     """Options shared by all builds on this worker."""
 
     buildx_builder: str | None = None
-    """An existing builder, possibly remote; by default the engine's own, or one created for the run."""
+    """An existing buildx builder, possibly remote."""
     network: str | None = None
     """The network of RUN steps, for example ``host``."""
 
@@ -106,26 +113,26 @@ class ContainerdSettings(_Section):
     """Options of the toolchain ``containerd``; `CONTAINERD_ADDRESS` is read as well, as ctr does."""
 
     address: Path | None = None
-    """containerd's socket; by default the one used by the Docker engine is searched for."""
+    """containerd's socket; ``CONTAINERD_ADDRESS`` without the prefix is read as well."""
     soci_version: str | None = None
-    """The release of soci to download if a worker has none."""
+    """The release of soci to download if a worker has none; requires ``soci_sha256``."""
     soci_base_url: str | None = None
-    """The URL from which releases are downloaded."""
+    """A mirror of soci's releases; the archive is checked before it is unpacked."""
     soci_sha256: str | None = None
-    """The sha256 of the release's archive for this worker's architecture."""
+    """The SHA-256 of the release's archive for this worker's architecture."""
 
 
 class PublishSettings(_Section):
     """Options of the control flow. Times are in seconds."""
 
     worker_wait: float = Field(default=0, ge=0)
-    """How long to wait for a platform's worker before the run fails."""
+    """How many seconds a platform may be without a worker before the run fails."""
     start_timeout: float = Field(default=600, gt=0)
-    """How long a branch may take from being claimed by a worker until its first line runs."""
+    """The seconds from a worker accepting a branch until its first line runs."""
     deadline: float = Field(default=6 * 3600, gt=0)
-    """The limit for the whole run; unfinished branches are cancelled then."""
+    """The seconds for the whole run; unfinished branches are then cancelled."""
     poll: float = Field(default=1.0, gt=0, le=60)
-    """The interval at which the states of branches are polled."""
+    """The seconds between two polls of the states of branches."""
     supersede: bool = True
     """Whether a newer run for the same image and ref cancels older ones that have not started yet."""
     signing_key: str | None = None
@@ -171,7 +178,7 @@ class Settings(_Section):
             if not field or not text:
                 continue
             if section not in sections:
-                raise _no_such(variable)
+                raise _unknown_setting(variable)
             sections[section][field] = _value(section, field, text)
         address = given.get("CONTAINERD_ADDRESS")
         if address:
@@ -183,7 +190,7 @@ class Settings(_Section):
             fault = problems_of(error)[0]
             variable = PREFIX + "_".join(str(part) for part in fault.place[:2]).upper()
             if fault.kind == "extra_forbidden":
-                raise _no_such(variable) from None
+                raise _unknown_setting(variable) from None
             raise InvalidInput(
                 f"setting {variable}: {fault.text}", advice="Correct it, or unset it: all settings have defaults."
             ) from None
@@ -197,17 +204,17 @@ def _value(section: str, field: str, text: str) -> str | list[str]:
     return text
 
 
-def _no_such(variable: str) -> InvalidInput:
+def _unknown_setting(variable: str) -> InvalidInput:
     """Return the error for an unknown variable, with the closest known one, or all if none is close."""
     if variable in _REMOVED:
         return InvalidInput(f"the setting {variable} was removed", advice=_REMOVED[variable])
     known = {name.removeprefix(PREFIX): name for name in _variables()}
     advice = did_you_mean(variable.removeprefix(PREFIX), known) or _known()
-    return InvalidInput(f"there is no setting {variable}", advice=advice)
+    return InvalidInput(f"unknown setting {variable}", advice=advice)
 
 
 def _known() -> str:
-    return f"Settings are {', '.join(sorted(_variables()))}."
+    return f"The settings are {', '.join(sorted(_variables()))}."
 
 
 def _variables() -> list[str]:

@@ -42,7 +42,7 @@ class StrictLoader(yaml.SafeLoader):
             if not isinstance(key, Hashable):
                 continue
             if key in seen:
-                problem = f"the key {key!r} is given twice"
+                problem = f"duplicate key {key!r}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
@@ -64,9 +64,9 @@ class StrictLoader(yaml.SafeLoader):
         where = f"{index.value[:_LONGEST_VALUE]}: " if isinstance(index, yaml.ScalarNode) else ""
         if node.tag.endswith(":timestamp"):
             shown = str(node.value)[:_LONGEST_VALUE]
-            return f"{where}{shown} is {kind}, which JSON does not have; write it as a string: '{shown}'"
+            return f"{where}{shown} is {kind}, which JSON does not support; write it as a string: '{shown}'"
         # Binary data may be a secret, so it is not repeated.
-        return f"{where}the value is {kind} (!!{node.tag.rpartition(':')[2]}), which JSON does not have"
+        return f"{where}the value is {kind} (!!{node.tag.rpartition(':')[2]}), which JSON does not support"
 
 
 StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF"))
@@ -79,7 +79,7 @@ class _WithoutAliases(StrictLoader):
         """Compose a node; raises `yaml.MarkedYAMLError` for an alias."""
         if self.check_event(yaml.AliasEvent):
             event: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]
-            problem = f"the alias *{event.anchor} is not supported; write the value out, or use `defaults`"
+            problem = f"the alias *{event.anchor} is not supported; repeat the value, or use `defaults`"
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)  # type: ignore[arg-type]
         return super().compose_node(parent, index)
 
@@ -128,7 +128,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for number, name in enumerate(names) if name in names[:number])
-        raise yaml.composer.ComposerError(None, None, f"the key {twice!r} is given twice")
+        raise yaml.composer.ComposerError(None, None, f"duplicate key {twice!r}")
     return found
 
 

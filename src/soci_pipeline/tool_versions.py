@@ -25,8 +25,8 @@ def require_version(program: str, printed: str, minimum: Version, *, why: str, p
     wanted = ".".join(map(str, minimum))
     advice = f"Install {program} {wanted} or newer (package {package})."
     if version is None:
-        raise ToolTooOld(f"{program} does not tell its version: {printed.strip()[:200]!r}", advice=advice)
+        raise ToolTooOld(f"{program} does not print a version: {printed.strip()[:200]!r}", advice=advice)
     if version < minimum:
         there = ".".join(map(str, version))
-        raise ToolTooOld(f"{program} is {there}, and {wanted} is needed {why}", advice=advice)
+        raise ToolTooOld(f"{program} is {there}, but {wanted} is required {why}", advice=advice)
     return version

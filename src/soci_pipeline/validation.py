@@ -25,7 +25,7 @@ class Problem:
     text: str
 
 
-def problems_of(error: ValidationError, *, unknown: str = "there is no such field") -> list[Problem]:
+def problems_of(error: ValidationError, *, unknown: str = "unknown field") -> list[Problem]:
     """Return all problems, in pydantic's order; ``unknown`` is the message for a key that the model does not have."""
     found = error.errors(include_url=False, include_input=False)
     return [Problem(each["type"], each["loc"], _text(each, unknown)[:_LONGEST_TEXT]) for each in found]
@@ -64,12 +64,12 @@ class Parameters(BaseModel):
         try:
             return cls.model_validate(dict(parameters))
         except ValidationError as error:
-            found = problems_of(error, unknown="there is no such parameter")
+            found = problems_of(error, unknown="no such parameter")
             # In a union of instance and string, the error about the string is more useful.
             telling = [problem for problem in found if problem.kind != "is_instance_of"] or found
             raise InvalidInput(
                 in_one_line(replace(problem, place=_shown(problem.place)) for problem in telling),
-                advice="Correct the parameters: the form in Prefect's UI says what each takes.",
+                advice="Correct the parameters; the form in Prefect's UI describes each of them.",
             ) from None
 
 
@@ -80,15 +80,15 @@ def _text(found: Mapping[str, Any], unknown: str) -> str:
         case "extra_forbidden":
             return unknown
         case "int_parsing" | "int_from_float":
-            return "is no whole number"
+            return "must be an integer"
         case "float_parsing":
-            return "is no number"
+            return "must be a number"
         case "bool_parsing" | "bool_type":
-            return "is neither true nor false"
+            return "must be true or false"
         case "json_invalid":
-            return "it is not JSON"
+            return "it is not valid JSON"
         case "union_tag_not_found":
-            return f"it has no field {_name(found)}"
+            return f"missing field {_name(found)}"
         case "union_tag_invalid":
             return (
                 f"its {_name(found)} is not {found['ctx']['expected_tags'].replace(chr(39), '').replace(', ', ' or ')}"

@@ -28,7 +28,7 @@ def test_a_kept_demo_answers_while_its_stack_is_up_and_says_what_it_could_not_bu
             published, _ = registry.manifests.get(reference.repository, reference.tag or "")
             second = subprocess.run(DEMO, check=False, capture_output=True, text=True, timeout=60)
             assert second.returncode == ExitCode.STACK
-            assert "another demo is at work" in second.stderr
+            assert "another demo is running" in second.stderr
             assert registry.manifests.get(reference.repository, reference.tag or "")[0] == published
         mark = mark_of(FOLDER / "stack")
         demo.send_signal(signal.SIGINT)

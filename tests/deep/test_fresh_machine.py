@@ -102,7 +102,7 @@ def test_the_units_take_a_publication_to_its_tag_under_systemd(booted_machine: M
     machine.run(f"export {API}; .venv/bin/soci-pipeline setup && .venv/bin/prefect --no-prompt deploy --all", cwd=HOME)
     (machine.root / "root" / "worker.env").write_text(f"{API}\n")
     machine.run("groupadd docker")
-    machine.run(documented("docs/operations.md", "systemctl enable --now soci-worker@soci-amd64").script(), cwd="/root")
+    machine.run(documented("docs/workers.md", "systemctl enable --now soci-worker@soci-amd64").script(), cwd="/root")
     machine.run("systemctl enable --now soci-worker@soci-arm64 soci-worker@soci-control")
     published = machine.run(f"{API} .venv/bin/python -m tests.support.published_here /srv/here", cwd=HOME, timeout=300)
     outcome = json.loads(published.stdout)

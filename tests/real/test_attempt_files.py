@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from prefect import flow
 from soci_pipeline.machine.workspace import workspace
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 
 @flow(name="holds")
 def holds(root: str, seconds: int) -> None:

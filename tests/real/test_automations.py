@@ -129,7 +129,7 @@ def test_an_automation_that_an_earlier_version_installed_is_limited_too_and_stay
     (automation,) = installed(server, "crash silent runs")
     expected = automation["trigger"]["match_related"]
     changed(server, automation, match_related={}, enabled=False)
-    assert setup(server)["crash silent runs"] == "brought up to date"
+    assert setup(server)["crash silent runs"] == "updated"
     (automation,) = installed(server, "crash silent runs")
     assert automation["trigger"]["match_related"] == expected
     assert automation["enabled"] is False
@@ -143,7 +143,7 @@ def test_types_of_blocks_that_are_there_are_left_as_they_are(server: PrefectServ
     with PrefectApi(server.api_url) as api:
         known = api.ask("GET", "/block_types/slug/aws-secret")["id"]
         api.ask("PATCH", f"/block_types/{known}", {"description": "an older description"})
-        assert setup(server, kind="blocks")["aws-secret"] == "brought up to date"
+        assert setup(server, kind="blocks")["aws-secret"] == "updated"
         api.ask("DELETE", f"/block_types/{known}")
         assert setup(server, kind="blocks") == {"aws-credentials": "unchanged", "aws-secret": "registered"}
 
@@ -178,7 +178,7 @@ def test_a_publication_that_fails_or_crashes_is_told_of_once_and_nothing_else_is
     (automation,) = installed(server, "notify failed publications")
     expected = automation["trigger"]["match_related"]
     changed(server, automation, match_related={"prefect.resource.name": "publish-image"})
-    assert setup(server)["notify failed publications"] == "brought up to date"
+    assert setup(server)["notify failed publications"] == "updated"
     (again,) = installed(server, "notify failed publications")
     assert again["trigger"]["match_related"] == expected
     assert again["actions"] == automation["actions"]

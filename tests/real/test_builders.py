@@ -29,7 +29,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex
 from soci_pipeline.oci.media_types import OCI_LAYER_GZIP, OCI_MANIFEST
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from tests.support.archives import oci_archive

@@ -33,7 +33,7 @@ from soci_pipeline.oci.layout import Layout
 from soci_pipeline.oci.manifest import ImageIndex, ImageManifest
 from soci_pipeline.oci.media_types import SOCI_INDEX_V1
 from soci_pipeline.oci.platform import Platform
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.push import push_graph
 from soci_pipeline.soci.index.records import IndexVersion, SociOptions

@@ -110,7 +110,7 @@ def test_a_repeated_deployment_loses_nothing_of_a_publications_file(
 
     assert deployment(server, name) == before
     assert applied("main") == [f"{name}: unchanged", '  parameters.verify: kept "all" of the server']
-    assert applied("release")[:2] == [f"{name}: brought up to date", '  parameters.ref: "main" -> "release"']
+    assert applied("release")[:2] == [f"{name}: updated", '  parameters.ref: "main" -> "release"']
     found = deployment(server, name)
     assert found["parameters"] == SET | {"ref": "release", "verify": "all"}
     assert (found["paused"], schedules(found)) == (True, [("17 3 * * *", "UTC", True)])

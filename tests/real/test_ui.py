@@ -224,7 +224,7 @@ def test_a_publication_is_started_from_the_form(
     image = f"{stack.registry}/shop/from-the-form"
     page.get_by_label("Image", exact=True).fill(image)
     page.get_by_label("Source", exact=True).fill(published.parameters["source"])
-    expect(page.get_by_text("Where to: registry/repository, without a tag.")).to_be_visible()
+    expect(page.get_by_text("The target: registry/repository, without a tag.")).to_be_visible()
     picture("form", 1000)
     page.get_by_label("Prebuilt image (Optional)").fill(published.parameters["prebuilt"])
     page.get_by_role("button", name="Select Builder").click()

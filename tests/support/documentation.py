@@ -19,8 +19,8 @@ SHELL_LANGUAGES = frozenset({"console", "sh", "bash", "shell"})
 # By document and heading: sections whose commands `tests/service/aws/test_operations_page.py` runs in order. It has the
 # reasons for the few that it omits.
 SECTIONS_RUN_IN_ORDER = (
-    ("docs/operations.md", "From an empty AWS account to the first tag"),
-    ("docs/operations.md", "Running it on AWS"),
+    ("docs/aws-from-an-empty-account.md", "From an empty AWS account to the first tag"),
+    ("docs/aws-from-an-empty-account.md", "Running it on AWS"),
 )
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<language>[\w-]*)[^\n]*$")

@@ -17,7 +17,7 @@ from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.collect import reader
 from soci_pipeline.publish.join import join
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from soci_pipeline.publish.provenance import Origin, attach
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.tags import move_tags

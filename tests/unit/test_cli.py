@@ -107,7 +107,10 @@ def test_an_error_says_what_happened_and_what_to_do_next(
 ) -> None:
     probe(_raising(InvalidInput("the moon is full", advice="Wait two weeks.")))
     assert main(["probe", "yes"]) == ExitCode.INVALID_INPUT
-    assert capsys.readouterr() == ("", "soci-pipeline: the moon is full\n  next: Wait two weeks.\n")
+    assert capsys.readouterr() == (
+        "",
+        "soci-pipeline: the moon is full\n  next: Wait two weeks.\n  more: soci-pipeline explain InvalidInput\n",
+    )
 
 
 def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +135,7 @@ def test_with_json_an_error_is_one_object_too(probe: Callable[..., None], capsys
         (["verify", "x:1", "--plainhttp"], "No such option '--plainhttp'", "Did you mean '--plain-http'?"),
         (["verify", "x:1", "--plain"], "No such option '--plain'", "Did you mean '--plain-http'?"),
         (["webhook", "serve", "--conf", "x"], "No such option '--conf'", "Did you mean one of: '--config', '--json'?"),
-        (["prune", "x", "--keep-latest", "two"], "'--keep-latest': 'two'", "is not a whole number of 0 or more"),
+        (["prune", "x", "--keep-latest", "two"], "'--keep-latest': 'two'", "must be an integer of at least 0"),
         (["prune", "x", "--keep-latest", "two"], "'--keep-latest': 'two'", "'soci-pipeline prune --help'"),
         (["index", "x:1", "--suffix"], "Option '--suffix' requires an argument", "'soci-pipeline index --help'"),
         (
@@ -183,7 +186,7 @@ def test_a_wrong_call_says_what_is_wrong_and_what_to_do_next(
     answer = json.loads(capsys.readouterr().out)
     assert what in answer["reason"]
     assert answer["error"] == "UsageError"
-    assert answer["advice"] == f"`{hinted[1]} --help` shows what it takes."
+    assert answer["advice"] == f"`{hinted[1]} --help` shows its arguments."
     assert answer["exit_code"] == ExitCode.USAGE
 
 
@@ -198,7 +201,9 @@ def test_bad_input_without_advice_of_its_own_leads_to_the_help(
 ) -> None:
     probe(_raising(InvalidInput("the moon is full")))
     assert main(["probe", "yes"]) == ExitCode.INVALID_INPUT
-    assert capsys.readouterr().err.endswith("next: `soci-pipeline probe --help` shows what it takes.\n")
+    assert capsys.readouterr().err.endswith(
+        "next: `soci-pipeline probe --help` shows its arguments.\n  more: soci-pipeline explain InvalidInput\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -362,14 +367,14 @@ def test_every_command_takes_json_verbose_and_quiet(name: str, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("name", "row"),
     [
-        ("ztoc", "--span-size BYTES of the inflated layer, between two checkpoints [default: 4194304]"),
-        ("ztoc", "--output FILE where the zTOC goes [required]"),
+        ("ztoc", "--span-size BYTES of uncompressed layer between two checkpoints [default: 4194304]"),
+        ("ztoc", "--output FILE the file for the zTOC [required]"),
         ("convert", "--index-version [v1|v2] of the SOCI index [default: v2]"),
         ("index", "--verify [sample|all|off]"),
-        ("registry", "--port PORT the port; 0 takes a free one [default: 5000]"),
+        ("registry", "--port PORT the port; 0 chooses a free one [default: 5000]"),
         ("join", "DIGEST... an image of the same repository, as `push` and `inspect` show it"),
-        ("index", "--dry-run fetch and write nothing; say what would be done --"),
-        ("prune", "--keep PATTERN tags to keep, with * and ?; can be repeated --"),
+        ("index", "--dry-run fetch and write nothing; show what would be done --"),
+        ("prune", "--keep PATTERN tags to keep, with * and ?; may be repeated --"),
     ],
 )
 def test_the_help_of_a_command_shows_values_choices_and_defaults(

@@ -106,10 +106,12 @@ def _links(document: Path) -> list[str]:
 def _broken(document: Path, link: str) -> str | None:
     parts = urllib.parse.urlsplit(link)
     if parts.scheme:
-        return None if parts.scheme in {"http", "https", "mailto"} and (parts.netloc or parts.path) else "no address"
+        return (
+            None if parts.scheme in {"http", "https", "mailto"} and (parts.netloc or parts.path) else "not a valid URL"
+        )
     target = (document.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else document
     if not target.is_relative_to(REPOSITORY):
-        return "leads out of the repository"
+        return "points outside of the repository"
     if not target.exists():
         return "there is no such file"
     if parts.fragment and target.suffix == ".md" and parts.fragment not in _anchors(target):
@@ -153,12 +155,12 @@ def test_the_link_check_finds_what_is_broken() -> None:
     assert _broken(readme, "https://www.prefect.io") is None
     assert _broken(readme, "docs/glossary.md#no-such-heading") == "glossary.md has no heading for #no-such-heading"
     assert _broken(readme, "docs/nowhere.md") == "there is no such file"
-    assert _broken(readme, "../elsewhere.md") == "leads out of the repository"
-    assert _broken(readme, "javascript:") == "no address"
+    assert _broken(readme, "../elsewhere.md") == "points outside of the repository"
+    assert _broken(readme, "javascript:") == "not a valid URL"
 
 
 def test_shell_blocks_are_found_in_the_documents() -> None:
     """The check above would pass if the reader of blocks found nothing."""
-    assert {block.document for block in shell_blocks()} >= {"README.md", "docs/operations.md"}
+    assert {block.document for block in shell_blocks()} >= {"README.md", "docs/workers.md"}
     assert {(block.document, block.section) for block in shell_blocks()} >= set(SECTIONS_RUN_IN_ORDER)
     assert all(block.language in SHELL_LANGUAGES for block in shell_blocks())

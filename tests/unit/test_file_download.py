@@ -90,10 +90,10 @@ def test_a_full_disk_is_named(server: FileServer, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_address_is_refused_before_anything_is_sent(address: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="not an address") as caught:
+    with pytest.raises(InvalidInput, match="not a valid URL:") as caught:
         check_address(address)
     assert "hush" not in str(caught.value)
-    with pytest.raises(InvalidInput, match="not an address"):
+    with pytest.raises(InvalidInput, match="not a valid URL:"):
         fetch(address, tmp_path / "file", limit=100)
 
 

@@ -67,7 +67,7 @@ ANSWERS = {
     "a header without a name": b"HTTP/1.1 200 OK\r\n: x\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
     "a length that is not a number": b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabc",
-    "a body that is cut off": b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n{}",
+    "a body that is truncated": b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n{}",
     "chunks that are not chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "a status that is not one": b"HTTP/1.1 99999 OK\r\n\r\n",
     "nothing": b"",
@@ -114,7 +114,7 @@ def _referrers(address: str, _: Path) -> object:
 
 
 def _prefect(address: str, _: Path) -> object:
-    with PrefectApi(f"http://{address}/api", patience_s=0) as api:
+    with PrefectApi(f"http://{address}/api", deadline_s=0) as api:
         return api.create_run("flow/deployment", {})
 
 
@@ -207,7 +207,7 @@ def test_a_host_that_no_connection_can_be_made_to_is_an_error_of_the_http_librar
 @pytest.mark.parametrize("proxy", ["ftp://user:do-not-show@127.0.0.1", "socks9://x"])
 def test_a_proxy_that_cannot_be_used_is_named_without_its_url(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(InvalidInput, match="the proxy of the environment cannot be used") as caught:
+    with pytest.raises(InvalidInput, match="the proxy in the environment is not valid") as caught:
         HttpClient()
     assert "HTTPS_PROXY" in str(caught.value.advice)
     assert "do-not-show" not in "".join(traceback.format_exception(caught.value))
@@ -284,7 +284,7 @@ def test_trusted_certificates_that_cannot_be_read_fail_the_first_request_over_tl
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
     with HttpClient() as client:
-        with pytest.raises(httpx.ConnectError, match=r"certificates of this machine cannot be read: No such file"):
+        with pytest.raises(httpx.ConnectError, match=r"cannot read this machine's trusted certificates: No such file"):
             client.get("https://127.0.0.1:9/")
         with pytest.raises(httpx.ConnectError, match="refused"):
             client.get("http://127.0.0.1:9/")

@@ -30,7 +30,7 @@ def test_a_named_folder_is_absolute_in_the_answer(checkout: Path) -> None:
 
 
 def test_a_named_folder_that_is_none_is_not_passed_over(checkout: Path) -> None:
-    with pytest.raises(StackError, match="no clone of the project") as caught:
+    with pytest.raises(StackError, match="not a clone of the project") as caught:
         project_folder({HOME: str(checkout / "flows")})
     assert str(checkout / "flows") in caught.value.reason
     assert HOME in str(caught.value.advice)

@@ -21,6 +21,7 @@ FACADE = "import soci_pipeline"
 
 ALLOWED: dict[str, set[str]] = {
     GROUND: set(),
+    "troubleshooting": set(),
     "oci": {GROUND},
     "archive": {GROUND, "oci"},
     "machine": {GROUND},
@@ -84,6 +85,7 @@ ALLOWED: dict[str, set[str]] = {
     "remote_publish": {GROUND, "oci", "publish", "prefect_rest"},
     "commands": {
         GROUND,
+        "troubleshooting",
         "oci",
         "archive",
         "machine",

@@ -81,21 +81,21 @@ def test_a_wrong_or_unknown_setting_is_named_by_its_variable(variable: str, valu
 def test_a_wrong_value_is_said_in_plain_words_without_all_the_names_there_are() -> None:
     with pytest.raises(InvalidInput) as caught:
         Settings.from_environment({"SOCI_PIPELINE_WORK_JOBS": "many"})
-    assert caught.value.reason == "setting SOCI_PIPELINE_WORK_JOBS: is no whole number"
+    assert caught.value.reason == "setting SOCI_PIPELINE_WORK_JOBS: must be an integer"
     assert caught.value.advice == "Correct it, or unset it: all settings have defaults."
 
 
 def test_a_mistyped_setting_comes_with_the_one_that_was_meant() -> None:
     with pytest.raises(InvalidInput) as caught:
         Settings.from_environment({"SOCI_PIPELINE_REGISTRY_USERNAM": "bob"})
-    assert caught.value.reason == "there is no setting SOCI_PIPELINE_REGISTRY_USERNAM"
+    assert caught.value.reason == "unknown setting SOCI_PIPELINE_REGISTRY_USERNAM"
     assert caught.value.advice == "Did you mean `SOCI_PIPELINE_REGISTRY_USERNAME`?"
 
 
 def test_a_setting_of_a_mistyped_section_is_refused_and_no_variable_of_one_word_is() -> None:
     with pytest.raises(InvalidInput) as caught:
         Settings.from_environment({"SOCI_PIPELINE_REGISTY_PLAIN_HTTP": "registry.example.com"})
-    assert caught.value.reason == "there is no setting SOCI_PIPELINE_REGISTY_PLAIN_HTTP"
+    assert caught.value.reason == "unknown setting SOCI_PIPELINE_REGISTY_PLAIN_HTTP"
     assert caught.value.advice == "Did you mean `SOCI_PIPELINE_REGISTRY_PLAIN_HTTP`?"
     assert Settings.from_environment({"SOCI_PIPELINE_HOME": "/srv/project"}) == Settings.from_environment({})
 

@@ -21,7 +21,7 @@ def read_blob(archive: Archive, descriptor: Descriptor) -> bytes:
     """Read and verify a small blob; raise `HostileArchive` if it is too large, `DamagedContent` if it is wrong."""
     data = read_small(archive, blob_name(descriptor.digest))
     if len(data) != descriptor.size or Digest.of(data) != descriptor.digest:
-        raise DamagedContent(f"blob {descriptor.digest} of the archive is not what its descriptor says")
+        raise DamagedContent(f"blob {descriptor.digest} of the archive does not match its descriptor")
     return data
 
 
@@ -62,9 +62,9 @@ def read_small(archive: Archive, name: str) -> bytes:
     """Read a small file; raise `HostileArchive` if it is too large, `DamagedContent` if it is missing."""
     size = archive.size(name)
     if size is None:
-        raise DamagedContent(f"the archive lacks {name[:200]!r}")
+        raise DamagedContent(f"the archive does not contain {name[:200]!r}")
     if size > MAX_MANIFEST_BYTES:
-        raise HostileArchive(f"{name[:200]!r} of the archive has {size} bytes; {MAX_MANIFEST_BYTES} is the bound")
+        raise HostileArchive(f"{name[:200]!r} of the archive has {size} bytes; {MAX_MANIFEST_BYTES} is the limit")
     with archive.open(name) as file:
         return file.read(MAX_MANIFEST_BYTES)
 
@@ -73,9 +73,9 @@ def _decoded(data: bytes) -> Any:
     try:
         return json.loads(data)
     except RecursionError as error:
-        raise HostileArchive("a document of the archive is nested too deep") from error
+        raise HostileArchive("a document of the archive is nested too deeply") from error
     except ValueError as error:
-        raise DamagedContent(f"a document of the archive is not JSON: {error!s:.200}") from error
+        raise DamagedContent(f"a document of the archive is not valid JSON: {error!s:.200}") from error
 
 
 def _unusable(error: InvalidInput) -> DamagedContent:

@@ -41,8 +41,8 @@ _MAX_DEPTH = 4
 _MAX_DOCUMENTS = 1000
 _SHOWN = 20
 _CHOOSE = (
-    "Choose one by its name: --ref NAME of `soci-pipeline convert`, or #ref=NAME at the end of `prebuilt`. Or give an "
-    "archive with one image a platform."
+    "Choose one by name: --ref NAME of `soci-pipeline convert`, or #ref=NAME at the end of `prebuilt`. Or use an "
+    "archive with one image per platform."
 )
 
 
@@ -92,27 +92,27 @@ def find_image(archive: Archive, platform: Platform, *, ref: str | None = None) 
     if archive.size("manifest.json") is not None:
         return _chosen(_of_name(list(_docker_images(archive)), ref), platform)
     raise InvalidInput(
-        "the archive holds no image: neither index.json with oci-layout nor manifest.json is in it",
-        advice="Give an OCI archive, an OCI layout or what `docker save` writes.",
+        "the archive contains no image: it has neither oci-layout with index.json nor manifest.json",
+        advice="Use an OCI archive, an OCI layout or the output of `docker save`.",
     )
 
 
 def _chosen(images: Sequence[FoundImage], platform: Platform) -> FoundImage:
     if not images:
-        raise InvalidInput("the archive holds no image")
-    fitting = [image for image in images if image.platform.matches(platform)]
-    if not fitting:
+        raise InvalidInput("the archive contains no image")
+    matching = [image for image in images if image.platform.matches(platform)]
+    if not matching:
         there = ", ".join(sorted({str(image.platform) for image in images}))
         raise PlatformMismatch(
-            f"{platform} was asked for, and the archive holds {there}",
-            advice="Build for that platform, or name one archive a platform with {platform} in the address.",
+            f"{platform} was requested, but the archive contains {there}",
+            advice="Build for that platform, or name one archive per platform, with {platform} in the path or URL.",
         )
-    different = list({Digest.of(image.config): image for image in reversed(fitting)}.values())[::-1]
+    different = list({Digest.of(image.config): image for image in reversed(matching)}.values())[::-1]
     if len(different) > 1:
         raise InvalidInput(
             f"the archive holds {len(different)} images for {platform}:\n{_listed(different)}", advice=_CHOOSE
         )
-    return fitting[0]
+    return matching[0]
 
 
 def _of_name(images: list[FoundImage], ref: str | None) -> list[FoundImage]:
@@ -148,8 +148,8 @@ class _OciLayout:
         if absent:
             held = ", ".join(dict.fromkeys(str(image.platform) for image in images)) or "no image"
             raise DamagedContent(
-                f"{wanted} was asked for; the archive lists it and lacks its blob {absent[0]}",
-                advice=f"The archive holds {held}. Save the image again with {wanted}, or leave that platform out.",
+                f"{wanted} was requested; the archive lists it, but its blob is missing: {absent[0]}",
+                advice=f"The archive contains {held}. Save the image again with {wanted}, or leave that platform out.",
             )
 
     def images(self, ref: str | None) -> Iterator[FoundImage]:
@@ -194,7 +194,7 @@ class _OciLayout:
         config = read_blob(self._archive, manifest.config)
         platform, diff_ids = _facts(config, len(manifest.layers))
         if item.platform is not None and not item.platform.is_unknown and not item.platform.matches(platform):
-            raise PlatformMismatch(f"the archive calls an image {item.platform} whose config says {platform}")
+            raise PlatformMismatch(f"the archive lists an image as {item.platform} but its config says {platform}")
         yield FoundImage(
             platform=platform,
             config=config,

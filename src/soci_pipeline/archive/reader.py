@@ -44,7 +44,9 @@ class ArchiveLimits:
         if produced > self.inflated_bytes:
             raise HostileArchive(f"{what} inflates to more than {self.inflated_bytes} bytes")
         if produced > self.free_bytes and produced > self.ratio * consumed:
-            raise HostileArchive(f"{what} inflates more than {self.ratio} times, as only a bomb does")
+            raise HostileArchive(
+                f"{what} inflates to more than {self.ratio} times its size, as only a decompression bomb does"
+            )
 
 
 class Archive(Protocol):
@@ -79,12 +81,12 @@ def open_archive(path: Path, *, scratch: Path | None = None, limits: ArchiveLimi
         start = file.read(4)
         for magic, name in _OTHER_COMPRESSIONS.items():
             if start.startswith(magic):
-                raise InvalidInput(f"{path} is compressed with {name}", advice="Give it as a plain or gzipped tar.")
+                raise InvalidInput(f"{path} is compressed with {name}", advice="Use a plain or gzipped tar.")
         if start.startswith(GZIP_MAGIC):
             file = stack.enter_context(_inflated(file, scratch, limits or ArchiveLimits()))
         file.seek(0)
         if not is_tar(file.read(BLOCK)):
-            raise InvalidInput(f"{path} is no tar archive", advice="Give an image as a folder, or as a tar of one.")
+            raise InvalidInput(f"{path} is not a tar archive", advice="Use an OCI layout as a folder or a tar archive.")
         try:
             archive = TarArchive(file)
         except (DamagedContent, HostileArchive) as error:
@@ -108,7 +110,7 @@ class FolderArchive:
         except (OSError, RuntimeError) as error:
             raise HostileArchive(f"the entry {name[:200]!r} of the archive cannot be followed: {error}") from error
         if not path.is_relative_to(self._root):
-            raise HostileArchive(f"the archive has a link that leads out of it: {name[:200]!r}")
+            raise HostileArchive(f"the archive contains a link that points outside of it: {name[:200]!r}")
         if not stat.S_ISREG(mode):
             return None
         return path.relative_to(self._root).parts
@@ -121,7 +123,7 @@ class FolderArchive:
     def open(self, name: str) -> BinaryIO:
         parts = self._find(name)
         if parts is None:
-            raise DamagedContent(f"the archive lacks {name[:200]!r}")
+            raise DamagedContent(f"the archive does not contain {name[:200]!r}")
         # Links are already resolved; `open_file` rejects a link that has replaced a file since then.
         return open_file(self._root, *parts)
 
@@ -140,7 +142,7 @@ class TarArchive:
     def open(self, name: str) -> BinaryIO:
         span = self._table.find(clean_name(name))
         if span is None:
-            raise DamagedContent(f"the archive lacks {name[:200]!r}")
+            raise DamagedContent(f"the archive does not contain {name[:200]!r}")
         return cast("BinaryIO", io.BufferedReader(_SpanReader(self._file.fileno(), span), CHUNK))
 
 

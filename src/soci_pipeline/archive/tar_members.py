@@ -57,7 +57,7 @@ class TarTable:
             if name not in self.links:
                 return self.files.get(name)
             name = self.links[name]
-        raise HostileArchive(f"links of the archive lead in a circle at {name[:200]!r}")
+        raise HostileArchive(f"links of the archive form a loop at {name[:200]!r}")
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ def read_table(archive: BinaryIO, length: int) -> TarTable:
         data, size = position + BLOCK, header.size
         if header.flag in _EXTENSIONS:
             if size > MAX_EXTENSION_BYTES:
-                raise HostileArchive(f"an extension header of {size} bytes exceeds the bound of {MAX_EXTENSION_BYTES}")
+                raise HostileArchive(f"an extension header of {size} bytes exceeds the limit of {MAX_EXTENSION_BYTES}")
             _extend(pending, header.flag, _exactly(archive, data, size))
         else:
             size = size if pending.size is None else pending.size
@@ -116,10 +116,10 @@ def clean_name(name: str) -> str:
     Raises `HostileArchive` for a name that is too long or leads out of the archive.
     """
     if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
-        raise HostileArchive("the archive has a name of more than 4096 bytes")
+        raise HostileArchive("the archive contains a name of more than 4096 bytes")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
-        raise HostileArchive(f"the archive has an entry that leads out of it: {name[:200]!r}")
+        raise HostileArchive(f"the archive contains an entry that points outside of it: {name[:200]!r}")
     return "/".join(parts)
 
 
@@ -132,7 +132,7 @@ def _enter(table: TarTable, pending: _Pending, header: Header, span: Span) -> No
             raise HostileArchive(f"the archive has both a folder and a file {name[:200]!r}")
         return
     if not name or name in table.files or name in table.links or name in table.folders:
-        raise HostileArchive(f"the archive has two entries of one name: {name[:200]!r}")
+        raise HostileArchive(f"the archive contains two entries with the same name: {name[:200]!r}")
     if kind in _REGULAR:
         table.files[name] = span
     elif kind in _LINKS:
@@ -153,12 +153,12 @@ def _link_target(name: str, target: str, what: str) -> str:
     if len(target) > MAX_NAME_BYTES:
         raise HostileArchive(f"the archive has a {what} to a name of more than {MAX_NAME_BYTES} bytes: {name[:200]!r}")
     if target.startswith("/") or "\0" in target or "\\" in target:
-        raise HostileArchive(f"the archive has a {what} that leads out of it: {name[:200]!r}")
+        raise HostileArchive(f"the archive has a {what} that points outside of it: {name[:200]!r}")
     parts = name.split("/")[:-1]
     for part in target.split("/"):
         if part == "..":
             if not parts:
-                raise HostileArchive(f"the archive has a {what} that leads out of it: {name[:200]!r}")
+                raise HostileArchive(f"the archive has a {what} that points outside of it: {name[:200]!r}")
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
@@ -175,7 +175,7 @@ def _extend(pending: _Pending, kind: bytes, data: bytes) -> None:
         if kind == b"g":
             # Such a global record would affect all following entries; times and comments are harmless.
             if records.keys() & {b"path", b"linkpath", b"size"}:
-                raise HostileArchive("the archive renames all its entries by one global header")
+                raise HostileArchive("the archive renames all its entries through one global header")
             return
         if any(key.startswith(b"GNU.sparse.") for key in records):
             raise HostileArchive("the archive has a sparse file, which no image archive needs")

@@ -26,7 +26,7 @@ def unpacked(path: Path, folder: Path, *, ref: str | None = None) -> Layout:
     with open_archive(path, scratch=folder.parent) as archive:
         if not is_layout(archive):
             raise InvalidInput(
-                f"{path} is no archive of an OCI layout",
+                f"{path} is not an archive of an OCI layout",
                 advice="It needs oci-layout and index.json; `docker buildx build --output type=oci` writes one.",
             )
         size = archive.size("index.json") or 0

@@ -33,7 +33,10 @@ _UNKNOWN = frozenset(
 )
 # AWS names the denied action. It may differ from the called one, such as a KMS action for an encrypted resource.
 _DENIED_ACTION = re.compile(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z0-9]+)")
-_RENEW = "Renew them: sign in again (aws sso login, a new assumed role), or restart what hands them to this machine."
+_RENEW = (
+    "Renew them: sign in again (aws sso login, a new assumed role), or restart the service that provides them to this "
+    "machine."
+)
 _TEMPORARY = frozenset(
     {
         "InternalError",
@@ -115,7 +118,7 @@ def _exceptions() -> ModuleType:
         from botocore import exceptions
     except ImportError as error:
         raise ToolMissing(
-            "boto3 is not installed, and AWS cannot be spoken to without it",
+            "boto3 is not installed; it is required for AWS",
             advice="Install the extra: pip install 'soci-pipeline[aws]'.",
         ) from error
     return exceptions
@@ -132,7 +135,7 @@ def config(*, read_timeout_s: float = 30.0) -> "Config":
     attempts = os.environ.get("AWS_MAX_ATTEMPTS") or "5"
     if not re.fullmatch(r"[1-9][0-9]{0,3}", attempts):
         raise InvalidInput(
-            f"AWS_MAX_ATTEMPTS is {attempts[:40]!r}, and no number of attempts",
+            f"AWS_MAX_ATTEMPTS must be a positive integer, not {attempts[:40]!r}",
             advice="Set it to 1 or more, or unset it.",
         )
     return Config(
@@ -153,7 +156,7 @@ def calling(action: str, *, on: str, region: str | None = None) -> AbstractConte
     return _translated(action, on, region)
 
 
-def trying(action: str, *, on: str, region: str | None = None) -> AbstractContextManager[None]:
+def aws_call(action: str, *, on: str, region: str | None = None) -> AbstractContextManager[None]:
     """Like `calling`, for an action taken from a list (`ecr_actions`) instead of a literal in the code."""
     return _translated(action, on, region)
 
@@ -169,10 +172,10 @@ def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
         raise _refusal(error.response, action, on) from error
     except ResponseParserError as error:
         # `from None`: its message is the whole response, such as the error page of a proxy.
-        raise AwsUnreachable(f"{action} on {on}: the answer is not one of AWS ({type(error).__name__})") from None
+        raise AwsUnreachable(f"{action} on {on}: the response is not valid for AWS ({type(error).__name__})") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise CredentialsRefused(
-            f"no AWS credentials to call {action} on {on}",
+            f"no AWS credentials found for {action} on {on}",
             advice="Give the worker a role, or set AWS_PROFILE or the AWS_* variables.",
         ) from error
     except (
@@ -182,7 +185,7 @@ def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
         exceptions.MetadataRetrievalError,
     ) as error:
         raise CredentialsRefused(
-            f"the AWS credentials to call {action} on {on} cannot be had ({type(error).__name__})", advice=_RENEW
+            f"cannot get the AWS credentials for {action} on {on} ({type(error).__name__})", advice=_RENEW
         ) from error
     except exceptions.InvalidConfigError as error:
         # boto3 resolves a profile's source profile only when credentials are needed.
@@ -193,15 +196,15 @@ def _translated(action: str, on: str, region: str | None) -> Iterator[None]:
         raise InvalidInput(f"{action} on {on}: {error}") from error
     except (exceptions.NoRegionError, exceptions.InvalidRegionError) as error:
         raise InvalidInput(
-            f"no AWS region, or none that can be meant, to call {action}",
+            f"no valid AWS region is set for {action}",
             advice="Set AWS_REGION, or a region in the AWS profile.",
         ) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
         service = action.partition(":")[0]
         if region is not None and not _is_known(service, region):
             raise InvalidInput(
-                f"nothing answers for {service} in the region {region}, and boto3 knows no such service there",
-                advice="Correct the region in the reference or address.",
+                f"{service} does not answer in the region {region}, and boto3 does not know it there",
+                advice="Correct the region in the reference or URL.",
             ) from error
         raise AwsUnreachable(f"{action} on {on}: no answer ({type(error).__name__})") from error
 
@@ -221,8 +224,9 @@ def _refusal(response: object, action: str, on: str) -> SociPipelineError:
         return CredentialsRefused(f"the AWS credentials to call {action} on {on} have expired ({code})", advice=_RENEW)
     if code in _UNKNOWN:
         return CredentialsRefused(
-            f"AWS does not know the credentials that called {action} on {on} ({code})",
-            advice="Correct them, and the clock of the machine; a region that has to be enabled first refuses so too.",
+            f"AWS does not recognise the credentials used for {action} on {on} ({code})",
+            advice="Correct them and the clock of the machine; a region that is not enabled for the account "
+            "gives the same error.",
         )
     if code in _DENIED:
         found = _DENIED_ACTION.search(message)

@@ -68,7 +68,7 @@ class CodeCommitSource:
             frozen = keys.get_frozen_credentials() if keys is not None else None
         if frozen is None or frozen.access_key is None:
             raise CredentialsRefused(
-                f"no AWS credentials to call codecommit:GitPull on {self.url}",
+                f"no AWS credentials found for codecommit:GitPull on {self.url}",
                 advice="Give the worker a role, or name an AwsCredentials block in `source_credentials`.",
             )
         user = frozen.access_key if frozen.token is None else f"{frozen.access_key}%{frozen.token}"

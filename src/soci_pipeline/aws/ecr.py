@@ -61,8 +61,12 @@ class EcrRegistry:
         partition = partition_of(region)
         expected = partition.dns_suffix if found["region"] else partition.dual_stack_suffix
         if found["suffix"] != expected:
-            advice = f"Registries there end in {expected}." if expected else "Registries there have no such address."
-            raise InvalidInput(f"the region {region} is not under {found['suffix']}: {host}", advice=advice)
+            advice = (
+                f"Registries there end in {expected}."
+                if expected
+                else "There are no private registries in that partition."
+            )
+            raise InvalidInput(f"the region {region} does not belong to {found['suffix']}: {host}", advice=advice)
         return cls(host, region, found["account"])
 
 
@@ -84,7 +88,7 @@ def _statement(service: str, names: Sequence[str]) -> str:
     actions = ", ".join(f"{service}:{name}" for name in names)
     return (
         f"Add an IAM statement to the role's policy that allows {actions} on the repository's ARN; "
-        "a repository of another account needs it in its own policy too."
+        "a repository of another account also needs it in its own policy."
     )
 
 
@@ -139,7 +143,7 @@ class EcrCredentials:
             user, _, password = base64.b64decode(answer["authorizationToken"], validate=True).decode().partition(":")
             expires_at = answer["expiresAt"].timestamp()
         except (KeyError, AttributeError, binascii.Error, UnicodeDecodeError) as error:
-            raise CredentialsRefused(f"ECR's token for {place.host} is not one") from error
+            raise CredentialsRefused(f"ECR returned an invalid token for {place.host}") from error
         # A token that is already expired is used once and not cached (clocks differ; emulators issue such tokens).
         return _Token(Credentials(username=user, password=SecretStr(password)), expires_at)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from soci_pipeline.aws.client import AwsDenied, AwsRefused, AwsUnreachable, calling, config, session, trying
+from soci_pipeline.aws.client import AwsDenied, AwsRefused, AwsUnreachable, aws_call, calling, config, session
 from soci_pipeline.aws.ecr import EcrRegistry
 from soci_pipeline.aws.identity import Identity
 from soci_pipeline.aws.partition import partition_of
@@ -51,7 +51,7 @@ def find_access(
 
 def _harmless(client: "ECRClient", account: str, name: str) -> Mapping[str, Callable[[], object]]:
     """Return a call for each action that only reads, or that refers to something nonexistent."""
-    nobodys = str(Digest.of(uuid.uuid4().bytes))
+    missing_digest = str(Digest.of(uuid.uuid4().bytes))
     upload = str(uuid.uuid4())
     return {
         "GetAuthorizationToken": client.get_authorization_token,
@@ -60,13 +60,13 @@ def _harmless(client: "ECRClient", account: str, name: str) -> Mapping[str, Call
         "DescribeImages": lambda: client.describe_images(registryId=account, repositoryName=name, maxResults=1),
         "ListImages": lambda: client.list_images(registryId=account, repositoryName=name, maxResults=1),
         "BatchGetImage": lambda: client.batch_get_image(
-            registryId=account, repositoryName=name, imageIds=[{"imageDigest": nobodys}]
+            registryId=account, repositoryName=name, imageIds=[{"imageDigest": missing_digest}]
         ),
         "BatchCheckLayerAvailability": lambda: client.batch_check_layer_availability(
-            registryId=account, repositoryName=name, layerDigests=[nobodys]
+            registryId=account, repositoryName=name, layerDigests=[missing_digest]
         ),
         "GetDownloadUrlForLayer": lambda: client.get_download_url_for_layer(
-            registryId=account, repositoryName=name, layerDigest=nobodys
+            registryId=account, repositoryName=name, layerDigest=missing_digest
         ),
         "UploadLayerPart": lambda: client.upload_layer_part(
             registryId=account,
@@ -77,17 +77,17 @@ def _harmless(client: "ECRClient", account: str, name: str) -> Mapping[str, Call
             layerPartBlob=b"0",
         ),
         "CompleteLayerUpload": lambda: client.complete_layer_upload(
-            registryId=account, repositoryName=name, uploadId=upload, layerDigests=[nobodys]
+            registryId=account, repositoryName=name, uploadId=upload, layerDigests=[missing_digest]
         ),
         "BatchDeleteImage": lambda: client.batch_delete_image(
-            registryId=account, repositoryName=name, imageIds=[{"imageDigest": nobodys}]
+            registryId=account, repositoryName=name, imageIds=[{"imageDigest": missing_digest}]
         ),
     }
 
 
 def _is_allowed(action: str, call: Callable[[], object], place: EcrRegistry) -> bool | None:
     try:
-        with trying(f"ecr:{action}", on=place.host, region=place.region):
+        with aws_call(f"ecr:{action}", on=place.host, region=place.region):
             call()
     except AwsRefused as error:
         # A temporary error, or a code that is only a 5xx status, means that the service failed: unknown.

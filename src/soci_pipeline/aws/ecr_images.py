@@ -48,7 +48,7 @@ class EcrImages:
                 digest = failure.get("imageId", {}).get("imageDigest")
                 if failure.get("failureCode") != "ImageReferencedByManifestList" or digest is None:
                     raise _refusal(repository, failure)
-                stayed[Digest(digest)] = "an index that has no tag lists it; consider untagged manifests too"
+                stayed[Digest(digest)] = "an untagged index lists it; include untagged manifests"
         return stayed
 
     def delete_tag(self, repository: str, tag: str) -> None:
@@ -59,7 +59,7 @@ class EcrImages:
             )
         if any(set(image.get("imageTags", ())) <= {tag} for image in answer["imageDetails"]):
             raise RegistryError(
-                f"{tag} is the last tag of its image in {repository}, and ECR would delete that with it",
+                f"{tag} is the last tag of its image in {repository}, and ECR would delete the image along with it",
                 code="UNSUPPORTED",
                 status=405,
             )
@@ -91,7 +91,7 @@ class EcrImages:
 def _refusal(repository: str, failure: "ImageFailureTypeDef") -> RegistryError:
     which = failure.get("imageId", {})
     return RegistryError(
-        f"ECR does not delete {which.get('imageDigest') or which.get('imageTag')} of {repository}: "
+        f"ECR did not delete {which.get('imageDigest') or which.get('imageTag')} of {repository}: "
         f"{failure.get('failureReason', '')[:300]}",
         code=str(failure.get("failureCode")),
     )

@@ -86,7 +86,7 @@ def _by_region(clusters: Sequence[str], image: ImageReference) -> dict[str | Non
         arn = _ARN.match(cluster)
         if arn is None and cluster != EVERY_CLUSTER and not _NAME.match(cluster):
             raise InvalidInput(
-                f"{cluster[:100]!r} is not an ECS cluster", advice="Give its name or ARN, or * for every one."
+                f"{cluster[:100]!r} is not an ECS cluster", advice="Use its name or ARN, or * for all clusters."
             )
         found.setdefault(arn["region"] if arn else own, []).append(cluster)
     return found
@@ -107,8 +107,8 @@ def _active(client: "ECSClient", names: Sequence[str]) -> list[str]:
         missing += [c["clusterArn"] for c in answer["clusters"] if c.get("status") == "INACTIVE"]
         if missing:
             raise InvalidInput(
-                f"there is no ECS cluster {', '.join(missing)}",
-                advice="Nothing was deleted. Correct the name or the region, or leave the cluster out.",
+                f"ECS cluster not found: {', '.join(missing)}",
+                advice="Nothing was deleted. Correct the name or the region, or omit the cluster.",
             )
     return found
 

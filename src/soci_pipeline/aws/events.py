@@ -108,6 +108,6 @@ def parse_event(document: bytes | str | Mapping[str, Any]) -> CodeCommitEvent | 
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
         raise InvalidInput(
-            f"not an event of CodeCommit or ECR: {in_one_line(problems_of(error)[:_SHOWN], whole='event')}",
-            advice="The queue takes `CodeCommit Repository State Change` and `ECR Image Action` (PUSH) events only.",
+            f"not a CodeCommit or ECR event: {in_one_line(problems_of(error)[:_SHOWN], whole='event')}",
+            advice="The queue accepts only `CodeCommit Repository State Change` and `ECR Image Action` (PUSH) events.",
         ) from error

@@ -24,11 +24,12 @@ class ExpiringTags:
     def __post_init__(self) -> None:
         if not self.patterns or any(not each.strip("*") for each in self.patterns):
             raise InvalidInput(
-                f"not patterns of tags that expire: {', '.join(self.patterns) or 'none'}",
-                advice="Name what is short-lived, for example pr-*; a pattern for all would empty the repository.",
+                f"not valid patterns for expiring tags: {', '.join(self.patterns) or 'none'}",
+                advice="Name short-lived tags, for example pr-*; a pattern that matches everything would empty the "
+                "repository.",
             )
         if self.days < 1:
-            raise InvalidInput(f"tags cannot expire after {self.days} days", advice="Give a day or more.")
+            raise InvalidInput(f"tags cannot expire after {self.days} days", advice="Use at least 1 day.")
 
 
 def lifecycle_policy(tags: ExpiringTags) -> str:
@@ -51,7 +52,7 @@ def lifecycle_policy(tags: ExpiringTags) -> str:
     return json.dumps({"rules": rules}, separators=(",", ":"))
 
 
-def rules_that_take_parts(policy: str) -> list[str]:
+def rules_for_untagged(policy: str) -> list[str]:
     """Return a description of each rule that selects untagged images; empty if there is none.
 
     Raises `InvalidInput` if this is not a lifecycle policy.
@@ -60,5 +61,5 @@ def rules_that_take_parts(policy: str) -> list[str]:
         rules: list[dict[str, Any]] = json.loads(policy)["rules"]
         statuses = [(rule["rulePriority"], rule["selection"]["tagStatus"]) for rule in rules]
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInput("not a lifecycle policy of ECR", advice="It is JSON with rules.") from error
+        raise InvalidInput("not a valid ECR lifecycle policy", advice="It must be JSON with `rules`.") from error
     return [f"rule {number} ({status})" for number, status in statuses if status in ("untagged", "any")]

@@ -40,7 +40,7 @@ def partition_of(region: str) -> Partition:
     """Return the partition of a region; raise `InvalidInput` if it is not a region."""
     found = next((each for each in PARTITIONS if each.regions.fullmatch(region)), None)
     if found is None:
-        raise InvalidInput(f"not a region of AWS: {region[:60]!r}", advice="It is written like eu-west-1.")
+        raise InvalidInput(f"not an AWS region: {region[:60]!r}", advice="A region looks like eu-west-1.")
     return found
 
 

@@ -71,13 +71,15 @@ def ensure_repository(
     if found is None and create is None:
         raise InvalidInput(
             f"the repository {repository!r} does not exist in {registry}",
-            advice="Make it with the project's CloudFormation templates, or let the pipeline make it "
+            advice="Create it with the project's CloudFormation templates, or let the pipeline create it "
             "(SOCI_PIPELINE_REGISTRY_CREATE_REPOSITORY=true).",
         )
     made = calls.create(create) if found is None and create is not None else None
     fields = made or found or calls.describe()
     if fields is None:
-        raise InvalidInput(f"the repository {repository!r} of {registry} was removed meanwhile", advice="Try again.")
+        raise InvalidInput(
+            f"the repository {repository!r} of {registry} was deleted in the meantime", advice="Try again."
+        )
     lifecycle = calls.lifecycle()
     if lifecycle is None and create is not None and create.expiring is not None:
         lifecycle = calls.expire(create.expiring)
@@ -162,7 +164,7 @@ def private_registry(registry: str) -> EcrRegistry:
     if place is None or place.account is None:
         raise InvalidInput(
             f"{registry!r} is not a private ECR registry",
-            advice="It is written <account>.dkr.ecr.<region>.amazonaws.com.",
+            advice="The format is <account>.dkr.ecr.<region>.amazonaws.com.",
         )
     return place
 

@@ -23,8 +23,8 @@ def read_secret(arn: str, *, endpoint_url: str | None = None) -> bytes:
     found = _ARN.match(arn)
     if found is None:
         raise InvalidInput(
-            f"not the ARN of a secret: {arn[:120]!r}",
-            advice="It is written arn:aws:secretsmanager:<region>:<account>:secret:<name>.",
+            f"not a valid secret ARN: {arn[:120]!r}",
+            advice="The format is arn:aws:secretsmanager:<region>:<account>:secret:<name>.",
         )
     try:
         with calling("secretsmanager:GetSecretValue", on=arn):
@@ -34,7 +34,7 @@ def read_secret(arn: str, *, endpoint_url: str | None = None) -> bytes:
             answer = client.get_secret_value(SecretId=arn)
     except AwsRefused as error:
         if error.code == "ResourceNotFoundException":
-            raise InvalidInput(f"there is no secret {arn}", advice="Check the ARN and its region.") from error
+            raise InvalidInput(f"secret not found: {arn}", advice="Check the ARN and its region.") from error
         raise
     text = answer.get("SecretString")
     return text.encode() if text is not None else bytes(answer["SecretBinary"])

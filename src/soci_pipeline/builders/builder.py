@@ -115,7 +115,7 @@ def _automatic(request: BuildRequest, env: Mapping[str, str], connect: Connect |
         except SociPipelineError as error:
             refusals.append(f"{name}: {error.reason}")
     if not usable:
-        raise EngineUnavailable("no builder can be used here\n" + "\n".join(refusals))
+        raise EngineUnavailable("no builder works here\n" + "\n".join(refusals))
     if usable[0].name is not BuilderName.BUILDX:
         logger().warning("the builder `auto` uses %s: %s", usable[0].name, "; ".join(refusals))
     return usable[0] if len(usable) == 1 else FirstThatWorks(usable)

@@ -102,7 +102,7 @@ class BuildxBuilder:
             return run(["docker", "buildx", "version"], env=self._env, timeout=_ANSWER_SECONDS).stdout
         except ToolFailed as error:
             raise ToolMissing(
-                "docker has no buildx plugin that works",
+                "docker has no working buildx plugin",
                 advice="Install the package docker-buildx (docker-buildx-plugin from Docker's own repository).",
             ) from error
 
@@ -123,8 +123,8 @@ class BuildxBuilder:
             run(["docker", "buildx", "inspect", name], env=self._env, timeout=_ANSWER_SECONDS)
         except ToolFailed as error:
             raise InvalidInput(
-                f"there is no buildx builder {name!r}, or it does not answer: {error.reason}",
-                advice="`docker buildx ls` lists the builders; `buildx_builder` names one of them.",
+                f"the buildx builder {name!r} does not exist or does not answer: {error.reason}",
+                advice="Run `docker buildx ls` to list the builders, and set `buildx_builder` to one of them.",
             ) from error
 
 
@@ -134,7 +134,7 @@ def failed_cache_export(output: str) -> str | None:
         return None
     # The export is the last step, so the last error is its own.
     errors = _STEP_ERROR.findall(output)
-    return str(errors[-1]) if errors else "BuildKit does not say why"
+    return str(errors[-1]) if errors else "BuildKit gives no reason"
 
 
 def exports_oci(engine: Mapping[str, object]) -> bool:
@@ -194,13 +194,13 @@ def temporary_builder(folder: Path, *, env: Mapping[str, str], network: str | No
     if network == "host":
         # Build steps may use the host's network only if the builder's daemon allows it.
         options += ["--buildkitd-flags", "--allow-insecure-entitlement network.host"]
-    logger().info("making the builder %s, since the engine's own cannot export OCI archives", name)
+    logger().info("creating the builder %s, because the engine's own cannot export OCI archives", name)
     try:
         try:
             create = ["docker", "buildx", "create", "--name", name, "--driver", "docker-container", *options]
             run([*create, "--bootstrap"], package=_CLI, env=env, stream=True)
         except ToolFailed as error:
-            raise BuilderUnavailable(f"a builder in a container could not be started: {error.reason}") from error
+            raise BuilderUnavailable(f"cannot start a builder in a container: {error.reason}") from error
         yield name
     finally:
         remove_builder(name, env=env)

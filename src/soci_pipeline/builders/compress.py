@@ -73,7 +73,7 @@ def inflated_digest(source: BinaryIO, *, limits: ArchiveLimits, what: str) -> Di
             if state.eof and (data or (data := source.read(CHUNK))):
                 state = inflate.decompressobj(31)
     except inflate.error as error:
-        raise DamagedContent(f"{what} is not a sound gzip stream: {error}") from error
+        raise DamagedContent(f"{what} is not a valid gzip stream: {error}") from error
     if not state.eof:
-        raise DamagedContent(f"{what} is cut off")
+        raise DamagedContent(f"{what} is truncated")
     return Digest(f"sha256:{content.hexdigest()}")

@@ -60,7 +60,7 @@ class DockerBuilder:
         }
         for what, value in unsupported.items():
             if value:
-                raise NotSupportedByBuilder(f"the builder `docker` does not know {what}")
+                raise NotSupportedByBuilder(f"the builder `docker` does not support {what}")
         _refuse_ignore_file(request)
         _check_common_ignore_file(request.context_folder() / ".dockerignore")
         with self._client() as client:
@@ -114,7 +114,7 @@ def _check_common_ignore_file(path: Path) -> None:
         raise InvalidInput(f"{path.name} cannot be read: {error}", advice="Write it as UTF-8 text.") from error
     if text.startswith("\ufeff"):
         raise NotSupportedByBuilder(
-            f"{path.name} begins with a byte order mark, which the builder `docker` takes for a part of the first "
+            f"{path.name} starts with a byte order mark, which the builder `docker` treats as part of the first "
             "pattern: files that it excludes could get into the image",
             advice="Save the file without a byte order mark, or choose the builder `buildx`.",
         )
@@ -127,9 +127,9 @@ def _refuse_foreign(own: Platform, platform: Platform) -> None:
     """
     if not own.matches(platform):
         raise NotSupportedByBuilder(
-            f"the builder `docker` on an engine with the containerd image store builds for {own} alone, "
-            f"and {platform} was asked for",
-            advice="Choose the builder `buildx`, or build on a worker of that platform.",
+            f"the builder `docker` on an engine with the containerd image store builds only for {own}, but "
+            f"{platform} was requested",
+            advice="Choose the builder `buildx`, or build on a worker with that platform.",
         )
 
 
@@ -184,4 +184,4 @@ def _remove(client: docker.APIClient, tag: str) -> None:
     except ImageNotFound:
         pass
     except (APIError, requests.RequestException) as error:
-        logger().warning("the image %s could not be removed from the engine: %s", tag, error)
+        logger().warning("cannot remove the image %s from the engine: %s", tag, error)

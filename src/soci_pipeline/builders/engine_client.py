@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import docker
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
-_KNOCK_SECONDS = 60.0
+_REACHABLE_SECONDS = 60.0
 _INFORMATION_SECONDS = 10
 
 
@@ -28,7 +28,7 @@ def engine_unavailable(env: Mapping[str, str], detail: str = "") -> EngineUnavai
     """Return the error for an engine that does not answer, with the socket or URL that was tried and its origin."""
     is_set = bool(env.get("DOCKER_HOST"))
     origin = "from DOCKER_HOST" if is_set else "DOCKER_HOST is not set"
-    advice = "Start the engine, or correct DOCKER_HOST." if is_set else "Start the engine, or set DOCKER_HOST to it."
+    advice = "Start the engine, or correct DOCKER_HOST." if is_set else "Start the engine, or set DOCKER_HOST."
     return EngineUnavailable(
         f"no Docker engine answers at {redacted(docker_host(env))} ({origin})" + (f": {detail}" if detail else ""),
         advice=f"{advice}{_private_engine_advice(env)} The builder `prebuilt` needs no engine.",
@@ -60,7 +60,7 @@ def engine_client(env: Mapping[str, str], *, timeout: int) -> Iterator[docker.AP
 
     try:
         host = docker_host(env)
-        _knock(host, min(timeout, _KNOCK_SECONDS))
+        _check_reachable(host, min(timeout, _REACHABLE_SECONDS))
         # The credentials file is docker's own; the SDK reads it from DOCKER_CONFIG or the home folder.
         settings = kwargs_from_env(environment={**env, "DOCKER_HOST": host})
         client = docker.APIClient(version="auto", timeout=timeout, **settings)
@@ -84,7 +84,7 @@ def engine_information(env: Mapping[str, str]) -> dict[str, Any] | None:
     return information
 
 
-def _knock(host: str, seconds: float) -> None:
+def _check_reachable(host: str, seconds: float) -> None:
     """Connect to a local engine's socket first: the SDK leaves its own socket open if the connection fails."""
     if host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:

@@ -10,16 +10,14 @@ from soci_pipeline.oci.platform import Platform
 class OutsideSource(InvalidInput):
     """A path in the request leaves the source tree by ``..``, as an absolute path or through a symbolic link."""
 
-    default_advice: ClassVar[str | None] = (
-        "Name a path inside the source; nothing outside of it is ever sent to a build."
-    )
+    default_advice: ClassVar[str | None] = "Use a path inside the source; nothing outside it is ever sent to a build."
 
 
 class DockerfileMissing(InvalidInput):
     """The Dockerfile named in the request does not exist."""
 
     default_advice: ClassVar[str | None] = (
-        "`dockerfile` is relative to `context`, and both lie in the commit that is built."
+        "`dockerfile` is relative to `context`, and both must be in the commit that is built."
     )
 
 
@@ -39,7 +37,7 @@ class BuilderUnavailable(EngineUnavailable):
     """The engine answers, but cannot provide a BuildKit builder that exports OCI archives."""
 
     default_advice = (
-        "The engine must be able to pull BuildKit's image; or switch its containerd image store on, name an existing "
+        "The engine must be able to pull BuildKit's image; or enable its containerd image store, name an existing "
         "builder in `buildx_builder`, or choose the builder `docker`."
     )
 
@@ -55,5 +53,5 @@ def build_failure(platform: Platform, output: str) -> BuildFailed | DiskFull:
     progress = ((line, _PROGRESS.match(line)) for line in lines)
     output = "".join(line for line, found in progress if found is None or found["said"].strip() not in texts)
     if "no space left on device" in output:
-        return DiskFull(f"no space left on a disk that the build for {platform} needs\n{output}")
+        return DiskFull(f"no space left on a disk that the build for {platform} uses\n{output}")
     return BuildFailed(f"the build for {platform} failed\n{output}")

@@ -114,11 +114,11 @@ class _Import:
 
     def _layer(self, layer: FoundLayer, diff_id: Digest) -> Descriptor:
         if layer.name not in self.done:
-            self.done[layer.name] = self._taken(layer, diff_id)
+            self.done[layer.name] = self._existing_layer(layer, diff_id)
         taken = self.done[layer.name]
         return taken if layer.descriptor is None else layer.descriptor.annotated(**_identity(taken))
 
-    def _taken(self, layer: FoundLayer, diff_id: Digest) -> Descriptor:
+    def _existing_layer(self, layer: FoundLayer, diff_id: Digest) -> Descriptor:
         media_type = _OCI_LAYERS.get(layer.media_type, layer.media_type)
         size = self.archive.size(layer.name)
         if layer.descriptor is not None:
@@ -161,7 +161,7 @@ class _Import:
             blobs += read_document(self.archive, item)[0].children
         missing = [blob.digest for blob in blobs if self.archive.size(blob_name(blob.digest)) is None]
         if missing:
-            logger().warning("attestation %s is left out: the archive lacks blob %s", item.digest, missing[0])
+            logger().warning("attestation %s is skipped: the archive does not contain blob %s", item.digest, missing[0])
         return not missing
 
     def _take_attestation(self, item: Descriptor) -> None:
@@ -184,11 +184,11 @@ def _written(digest: Digest | None, size: int, media_type: str) -> Descriptor:
 
 def _check_size(descriptor: Descriptor, size: int | None) -> None:
     if size is None:
-        raise DamagedContent(f"the archive lacks blob {descriptor.digest}")
+        raise DamagedContent(f"the archive does not contain blob {descriptor.digest}")
     if size != descriptor.size:
         raise DamagedContent(f"blob {descriptor.digest} of the archive has {size} bytes, not {descriptor.size}")
 
 
 def _check_diff_id(actual: Digest, stated: Digest, layer: FoundLayer) -> None:
     if actual != stated:
-        raise DamagedContent(f"layer {layer.name} holds {actual}, and the image config says {stated}")
+        raise DamagedContent(f"layer {layer.name} has the digest {actual}, but the image config says {stated}")

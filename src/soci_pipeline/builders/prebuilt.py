@@ -93,8 +93,8 @@ def image_name(prebuilt: str | None) -> str | None:
 def _place(request: BuildRequest) -> str:
     if not request.prebuilt:
         raise InvalidInput(
-            "the builder `prebuilt` was chosen, and the request names no archive",
-            advice="Give `prebuilt` a path or address; {platform} in it stands for linux-amd64 and so on.",
+            "the builder `prebuilt` requires the parameter `prebuilt`, which is not set",
+            advice="Set `prebuilt` to a path or URL; {platform} in it is replaced by linux-amd64 and so on.",
         )
     place = request.filled(request.prebuilt)
     return place if _is_address(place) else _LOCAL_FRAGMENT.sub("", place)
@@ -116,8 +116,8 @@ def _fragment(address: str) -> dict[str, str]:
         key, _, value = part.partition("=")
         if key in found or not (_SHA256.match(value) if key == "sha256" else key == "ref" and value):
             raise InvalidInput(
-                f"the fragment of {redacted(address)!r} is neither sha256= and 64 lower-case hex digits nor ref= and a "
-                "name"
+                f"the fragment of {redacted(address)!r} must be sha256= with 64 lower-case hex digits, or ref= with "
+                "a name"
             )
         found[key] = value
     return found

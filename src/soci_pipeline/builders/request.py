@@ -19,14 +19,14 @@ _SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 def _named_arguments(values: dict[str, str]) -> dict[str, str]:
     for name in values:
         if not _ARGUMENT.match(name):
-            raise ValueError(f"not the name of a build argument: {name[:100]!r}")
+            raise ValueError(f"not a valid name for a build argument: {name[:100]!r}")
     return values
 
 
 def _named_secrets(values: dict[str, Path]) -> dict[str, Path]:
     for name in values:
         if not _SECRET.match(name):
-            raise ValueError(f"not the name of a build secret: {name[:100]!r}")
+            raise ValueError(f"not a valid name for a build secret: {name[:100]!r}")
     return values
 
 
@@ -89,9 +89,9 @@ class BuildRequest(BaseModel):
         if not os.path.lexists(beside_link) or beside_link.resolve() == used.resolve():
             return used if os.path.lexists(used) else None
         raise InvalidInput(
-            f"{beside_link.name!r} would not be read, since the Dockerfile {self.dockerfile!r} is a link to "
+            f"{beside_link.name!r} would be ignored, because the Dockerfile {self.dockerfile!r} is a link to "
             f"{resolved.name!r}",
-            advice=f"Put it beside that file as {used.name!r}, or replace the link with the Dockerfile itself.",
+            advice=f"Move it next to that file as {used.name!r}, or replace the link with the Dockerfile itself.",
         )
 
     def check(self) -> None:
@@ -132,5 +132,5 @@ def inside(source: Path, path: str, *, what: str) -> Path:
     except (OSError, RuntimeError) as error:
         raise InvalidInput(f"{what} {path[:200]!r} cannot be followed: {error}") from error
     if not resolved.is_relative_to(root):
-        raise OutsideSource(f"{what} {path!r} leads out of the source")
+        raise OutsideSource(f"{what} {path!r} points outside of the source")
     return resolved

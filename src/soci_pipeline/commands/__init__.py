@@ -1,7 +1,7 @@
-"""One module a command of `soci-pipeline`; `soci_pipeline.cli` lists them.
+"""The commands of `soci-pipeline`, one module for each; `soci_pipeline.cli` lists them.
 
-A module has a function that takes `command.Arguments` and returns a `CommandResult`, made a command by the decorator
-`command.command`. Only the module of the chosen command is imported.
+A module has a function that takes `command.Arguments` and returns a `CommandResult`; the decorator `command.command`
+turns it into a command. Only the module of the chosen command is imported.
 """
 
 import json
@@ -18,9 +18,9 @@ from soci_pipeline.text import for_terminal
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command answers: a JSON object for programs, a text for people, and the exit status.
+    """The result of a command: a JSON object for programs, text for people, and the exit status.
 
-    ``json`` is None where the answer has been shown already.
+    ``json`` is None if the result has already been shown.
     """
 
     json: Mapping[str, Any] | None = field(default_factory=dict)
@@ -28,7 +28,7 @@ class CommandResult:
     exit_code: ExitCode = ExitCode.OK
 
     def show(self, *, as_json: bool) -> None:
-        """Print it on standard output, at once."""
+        """Print it to standard output immediately."""
         if self.json is None:
             return
         shown = json.dumps(self.json, indent=2) if as_json else for_terminal(self.text)
@@ -37,28 +37,28 @@ class CommandResult:
 
 
 def write_out(data: bytes) -> None:
-    """Write to standard output, at once; raises `DiskFull` or `InvalidInput` where it takes no more.
+    """Write to standard output immediately; raise `DiskFull` or `InvalidInput` if writing fails.
 
-    A reader that has gone away is a `BrokenPipeError`, as ever.
+    `BrokenPipeError` is raised if the reader has gone away.
     """
     if sys.stdout is None:
-        # Python has none where it was closed before the program began (``>&-``).
+        # Python has no standard output if it was closed before the program started (``>&-``).
         return
     try:
         sys.stdout.flush()
         view = memoryview(data)
-        # With PYTHONUNBUFFERED this writes to the file itself, which may take a part of it and say nothing.
+        # With PYTHONUNBUFFERED this writes directly to the file, which may silently accept only a part.
         while view:
             view = view[sys.stdout.buffer.write(view) :]
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        drop_output()
+        discard_output()
         kind = DiskFull if error.errno in FULL else InvalidInput
-        raise kind(f"standard output cannot be written: {error.strerror}", advice="Send it elsewhere.") from error
+        raise kind(f"standard output cannot be written: {error.strerror}", advice="Redirect it elsewhere.") from error
 
 
-def drop_output() -> None:
-    """Send to nowhere what standard output still holds: Python would complain of it once more when it ends."""
+def discard_output() -> None:
+    """Discard what standard output still buffers: Python would report the same error again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What the commands of `soci-pipeline` are made of: a click command with the common switches, and groups of commands.
+"""Building blocks of the commands: a click command with the common switches, and groups of commands.
 
 Parsing runs nothing. A command that click invokes returns a `Call`, which `soci_pipeline.cli` runs.
 """
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 SWITCHES: Final[Mapping[str, str]] = {
     "json": "print one JSON object instead of text",
-    "verbose": "log every program that is run and every request",
-    "quiet": "show no progress, and log warnings alone",
+    "verbose": "log every program run and every request",
+    "quiet": "show no progress, and log only warnings",
 }
 """The switches of every command, with their help."""
 
 COMPLETION_VARIABLE: Final = "_SOCI_PIPELINE_COMPLETE"
-"""The environment variable in which a completion script asks the program, as in ``bash_complete``."""
+"""The environment variable through which a completion script calls the program, as in ``bash_complete``."""
 
 FILE_PATH: Final = click.Path(path_type=Path, readable=False)
-"""A path as it is written; the command itself checks what it leads to."""
+"""A path exactly as the user wrote it; the command itself checks the target."""
 
 _SETTINGS: Final[Mapping[str, Any]] = {
     "help_option_names": ["-h", "--help"],
@@ -53,21 +53,21 @@ class Call:
 
 
 class _WithSwitches(click.Command):
-    """Has the switches of every command, and prints its help through `write_out`, which reports a full disk."""
+    """A command with the common switches, whose help is printed by `write_out`, which reports a full disk."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.params += [click.Option([f"--{name}"], is_flag=True, help=text) for name, text in SWITCHES.items()]
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """The help option, with a callback of our own."""
+        """Return the help option with our own callback."""
         option = super().get_help_option(ctx)
         if option is not None:
             option.callback = _print_help
         return option
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Let every error name this command's help: click leaves that out of some errors about options."""
+        """Add this command's help to every error: click omits it from some errors about options."""
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -91,7 +91,7 @@ class Command(_WithSwitches):
         return extra
 
     def _check_values(self, ctx: click.Context, args: list[str]) -> None:
-        """Reject an option in the place of another one's value: click takes ``--output --json`` for a file's name."""
+        """Reject an option in place of another option's value: click reads ``--output --json`` as a file name."""
         options = {name: each for each in self.params if isinstance(each, click.Option) for name in each.opts}
         before_hyphens = itertools.takewhile(lambda word: word != "--", args)
         for word, following in itertools.pairwise(before_hyphens):
@@ -100,21 +100,22 @@ class Command(_WithSwitches):
                 raise click.BadOptionUsage(word, f"Option {word!r} requires an argument, not {following!r}.", ctx)
 
     def invoke(self, ctx: click.Context) -> Call:
-        """Return the call; nothing runs yet."""
+        """Return the call without running it."""
         assert self.callback is not None  # noqa: S101
         return Call(ctx.command_path, self.callback, Arguments(**ctx.params | _switches(ctx)))
 
 
 class CommandGroup(_WithSwitches, click.Group):
-    """Commands below a command; the switches may stand before and behind the name of each."""
+    """A group of commands; the switches are allowed before and after the name of each."""
 
     command_class = Command
 
 
 class LazyGroup(CommandGroup):
-    """Imports only the module of the command that is run.
+    """A group that imports only the module of the command that runs.
 
-    The table has for each name where its command is, as ``module:attribute`` below ``package``, and one line of help.
+    The table maps each name to the location of its command, as ``module:attribute`` below ``package``, and to one line
+    of help.
     """
 
     def __init__(self, name: str, package: str, table: Mapping[str, tuple[str, str]], **settings: Any) -> None:
@@ -124,7 +125,7 @@ class LazyGroup(CommandGroup):
         self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """The names, in the table's order."""
+        """Return the names in the order of the table."""
         return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -138,7 +139,7 @@ class LazyGroup(CommandGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; the suggestions for an unknown name are from the table, and options like --version."""
+        """Find the command; suggest names from the table, and options like --version, for an unknown one."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
@@ -151,7 +152,7 @@ class LazyGroup(CommandGroup):
             formatter.write_dl([(name, text) for name, (_, text) in self._table.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """Offer the commands without importing them, and the options."""
+        """Complete the names of commands without importing them, and the options."""
         from click.shell_completion import CompletionItem
 
         rows = ((name, text) for name, (_, text) in self._table.items() if name.startswith(incomplete))
@@ -162,17 +163,17 @@ class LazyGroup(CommandGroup):
 
 
 def command(text: str | None) -> Callable[[Callable[[Arguments], CommandResult]], Command]:
-    """Make a command of the function; ``text`` is its help."""
+    """Turn the function into a command; ``text`` is its help."""
     return click.command(cls=Command, help=help_text(text))
 
 
 def help_text(docstring: str | None) -> str:
-    """A module's docstring for click, which joins the lines of a paragraph: indented ones stay as they are."""
+    """Convert a module's docstring for click, which joins the lines of a paragraph; indented lines are kept."""
     return (docstring or "").replace("\n\n  ", "\n\n\b\n  ")
 
 
-def together(*decorators: Callable[[Any], Any]) -> Callable[[_Decorated], _Decorated]:
-    """One decorator for options that several commands have; they keep their order."""
+def combine(*decorators: Callable[[Any], Any]) -> Callable[[_Decorated], _Decorated]:
+    """Combine several options into one decorator, in their order."""
 
     def add(function: _Decorated) -> _Decorated:
         for decorator in reversed(decorators):
@@ -189,7 +190,7 @@ def _print_help(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def _switches(ctx: click.Context) -> dict[str, bool]:
-    """A switch counts wherever it stands: behind the command, or before it."""
+    """Return whether a switch was set, before or after the command's name."""
     chain = [ctx]
     while (parent := chain[-1].parent) is not None:
         chain.append(parent)

@@ -1,13 +1,14 @@
-"""Index every layer that qualifies: an OCI layout or archive in, an OCI layout out.
+"""Index every layer that qualifies of an OCI layout or archive, and write an OCI layout.
 
-The flags are those of `soci convert`. All platforms are indexed unless --platform chooses some; then those that SOURCE
-lists and does not hold as a whole are left out, with --drop-others all others. SOURCE must not hold
-two different images of one platform; --ref chooses one. A layer that cannot be indexed is left out with its reason; an
-image without any is written as it is. Of a file to prefetch the topmost indexed layer that has it counts.
+The flags are those of `soci convert`. All platforms are indexed unless --platform selects some. With --platform,
+platforms that SOURCE lists but does not contain completely are dropped; with --drop-others, all other platforms are. If
+SOURCE contains two different images for one platform, --ref selects one. A layer that cannot be indexed is skipped with
+its reason; an image without indexed layers is written unchanged. If several layers contain a file to prefetch, the
+topmost indexed layer is used.
 
 Exit statuses: 0 written; 3 SOURCE, --platform, --ref or the list of files is not valid, or DESTINATION exists; 4
-nothing was indexed and --require-index was given; 5 a blob is damaged; 6 a layer exceeds a limit, the archive is
-hostile, or a link or special file takes the place of a blob.
+nothing was indexed and --require-index is set; 5 a blob is damaged; 6 a layer exceeds a limit, the archive is hostile,
+or a link or special file is in place of a blob.
 """
 
 import contextlib
@@ -38,8 +39,8 @@ from soci_pipeline.text import sized
 _Value = TypeVar("_Value")
 
 
-def _one_of_both(context: click.Context, option: click.Parameter, value: _Value) -> _Value:
-    """Reject ``--platform`` beside ``--all-platforms``, in whichever order they are given."""
+def _mutually_exclusive(context: click.Context, option: click.Parameter, value: _Value) -> _Value:
+    """Reject ``--platform`` together with ``--all-platforms``, in either order."""
     other = {"platform": "all_platforms", "all_platforms": "platform"}[option.name or ""]
     if value and context.params.get(other):
         raise click.UsageError("--platform and --all-platforms cannot be used together", context)
@@ -51,31 +52,39 @@ def _one_of_both(context: click.Context, option: click.Parameter, value: _Value)
 @click.argument("destination", type=FILE_PATH, metavar="DESTINATION", help="the folder of the new OCI layout")
 @soci_options.options
 @click.option(
-    "--platform", multiple=True, metavar="OS/ARCH", callback=_one_of_both, help="index this platform; may be repeated"
+    "--platform",
+    multiple=True,
+    metavar="OS/ARCH",
+    callback=_mutually_exclusive,
+    help="index this platform; may be repeated",
 )
-@click.option("--all-platforms", is_flag=True, callback=_one_of_both, help="index all platforms, which is the default")
+@click.option(
+    "--all-platforms", is_flag=True, callback=_mutually_exclusive, help="index all platforms, which is the default"
+)
 @click.option(
     "--drop-others",
     is_flag=True,
-    help="with --platform, leave the other platforms out of the result instead of keeping them as they are",
+    help="with --platform, drop the other platforms from the result instead of keeping them unchanged",
 )
 @click.option(
-    "--ref", metavar="NAME", help="of several images in SOURCE take this one, by its name in index.json or its digest"
+    "--ref",
+    metavar="NAME",
+    help="if SOURCE contains several images, use this one: its name in index.json, or its digest",
 )
 @click.option(
     "--optimizations", multiple=True, type=click.Choice(["xattr"]), help="mark layers without extended attributes"
 )
 @prefetch_files.options
-@click.option("--build-tool", default=BUILD_TOOL, metavar="ID", help="what the zTOCs name as their maker")
+@click.option("--build-tool", default=BUILD_TOOL, metavar="ID", help="the build tool that the zTOCs name")
 @click.option(
     "--index-version",
     type=click.Choice([version.value for version in IndexVersion]),
     default=IndexVersion.V2.value,
     help="of the SOCI index",
 )
-@click.option("--jobs", type=whole(least=1), default=2, metavar="N", help="layers at a time")
-@click.option("--cache", type=FILE_PATH, metavar="FOLDER", help="look zTOCs up here, and keep new ones")
-@click.option("--require-index", is_flag=True, help="fail where no layer could be indexed")
+@click.option("--jobs", type=whole(least=1), default=2, metavar="N", help="number of layers indexed in parallel")
+@click.option("--cache", type=FILE_PATH, metavar="FOLDER", help="read zTOCs from this cache folder, and store new ones")
+@click.option("--require-index", is_flag=True, help="fail if no layer can be indexed")
 @click.option(
     "--force", is_flag=True, help="replace DESTINATION, which must be empty or an OCI layout and nothing else"
 )
@@ -85,10 +94,10 @@ def run(arguments: Arguments) -> CommandResult:
     options = soci_options.options_of(arguments, version=arguments.index_version)
     platforms = platforms_of(arguments.platform) or None
     if arguments.drop_others and platforms is None:
-        raise InvalidInput("--drop-others needs --platform", advice="Name the platforms to keep with --platform.")
+        raise InvalidInput("--drop-others requires --platform", advice="Name the platforms to keep with --platform.")
     prefetch = prefetch_files.prefetch_files_of(arguments)
     check_destination(arguments.source, arguments.destination, cache=arguments.cache, force=arguments.force)
-    # Where the name is a link, the folder that it leads to is replaced, not the link.
+    # If the name is a link, replace the folder that it points to, not the link.
     destination: Path = arguments.destination.resolve()
     with (
         ending_on_signals(),
@@ -114,8 +123,8 @@ def run(arguments: Arguments) -> CommandResult:
     failed = arguments.require_index and not indexed
     if failed:
         logger().error(
-            "no layer was indexed, which --require-index asks for; %s is the image as it was\n"
-            "next: do as the reasons say, or lower --min-layer-size, and replace it with --force",
+            "no layer was indexed, but --require-index is set; %s is the unchanged image\n"
+            "next: fix the reasons above or lower --min-layer-size, and run again with --force",
             destination,
         )
     return CommandResult(
@@ -124,7 +133,7 @@ def run(arguments: Arguments) -> CommandResult:
 
 
 def describe(result: Conversion) -> dict[str, object]:
-    """The JSON answer: the image index, and per platform its manifest, SOCI index and layers with their reasons."""
+    """Return the JSON result: the image index, and each platform's manifest, SOCI index and layers with reasons."""
     return {"index": str(result.root.digest), "platforms": [image.summary() for image in result.images]}
 
 
@@ -139,13 +148,13 @@ def _source(path: Path, scratch: Path, ref: str | None) -> Iterator[Layout]:
 
 
 def _no_source(path: Path) -> InvalidInput:
-    """What the user had in mind, where it shows: an address, or an image that is in a registry."""
-    advice = "Give a folder with an OCI layout, or a tar of one."
+    """Suggest what the user probably intended: a URL, or an image in a registry."""
+    advice = "Use a folder or a tar archive with an OCI layout."
     host = path.parts[0].removesuffix(":") if len(path.parts) > 1 else ""
     if host in {"http", "https", "docker", "oci"}:
-        advice = "Fetch it first: this command reads files alone."
+        advice = "Download it first: this command only reads files."
     elif "." in host.strip(".") or ":" in host:
-        advice = f"An image that is in a registry is indexed there: `soci-pipeline index {path}`."
+        advice = f"To index an image in a registry, run `soci-pipeline index {path}`."
     return InvalidInput(f"there is no {as_address(path)}", advice=advice)
 
 

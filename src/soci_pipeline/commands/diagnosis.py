@@ -1,4 +1,4 @@
-"""What this machine can do: one check after the other, none of which changes anything or needs the others."""
+"""Checks of this machine, one after the other; none changes anything or depends on another."""
 
 import contextlib
 import importlib.metadata
@@ -29,7 +29,7 @@ _MINIMUM_FREE_BYTES = 5 << 30
 _SECONDS = 30.0
 _LOG_IN = (
     "Run `docker login`, or set SOCI_PIPELINE_REGISTRY, SOCI_PIPELINE_REGISTRY_USERNAME and "
-    "SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and public registries need none."
+    "SOCI_PIPELINE_REGISTRY_PASSWORD; the demo and public registries do not need a login."
 )
 _USES = {
     "index": (),
@@ -38,18 +38,18 @@ _USES = {
     "log in to registries": ("registry credentials",),
     "run the flows": ("prefect", "prefect API"),
 }
-"""What needs more than the essential, and which checks."""
+"""The uses that require more than the essential checks, with those checks."""
 _START_ENGINE = (
-    "Install Docker, or start it; without an engine only the builder `prebuilt` works. The demo "
+    "Install or start Docker; without an engine only the builder `prebuilt` works. The demo "
     "in a clone of the project starts a private engine if root runs it on Debian or Ubuntu."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. ``essential`` ones are needed for anything at all; the others widen what can be done.
+    """One finding. ``essential`` ones are required for everything; the others extend what the machine can do.
 
-    A lack of one that ``narrows`` takes nothing away, since there is another way: it narrows the choice among them.
+    A missing requirement that ``has_alternative`` only reduces the choice, because there is an alternative.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Check:
     detail: str
     advice: str | None = None
     essential: bool = False
-    narrows: bool = False
+    has_alternative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
     name: str
-    look: Callable[[Mapping[str, str]], str]
-    """Returns what was found; a `SociPipelineError` is a lack."""
+    run: Callable[[Mapping[str, str]], str]
+    """A check returns its finding; a `SociPipelineError` means that the requirement is missing."""
     advice: str | None = None
     essential: bool = False
-    narrows: bool = False
+    has_alternative: bool = False
 
 
 def diagnose() -> Iterator[Check]:
@@ -76,27 +76,27 @@ def diagnose() -> Iterator[Check]:
     for probe in (*_PROBES, *(_AWS_PROBES if aws_is_likely(env) else ())):
         ok, advice = True, None
         try:
-            detail = probe.look(env)
+            detail = probe.run(env)
         except SociPipelineError as error:
             ok, detail, advice = False, error.reason.splitlines()[0], probe.advice or error.advice
-        yield Check(probe.name, ok, detail, advice, probe.essential, probe.narrows)
+        yield Check(probe.name, ok, detail, advice, probe.essential, probe.has_alternative)
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """What these findings let the machine do, and what not, in one line."""
+    """Summarise in one line what this machine can and cannot do."""
     lacks = {each.name for each in checks if not each.ok}
     essential = [each.name for each in checks if each.essential and not each.ok]
     if essential:
-        return f"this machine cannot publish anything as it is (lacking: {', '.join(essential)})"
+        return f"this machine cannot publish anything (missing: {', '.join(essential)})"
     wanting = {use: [name for name in needs if name in lacks] for use, needs in _USES.items()}
     able = [use for use, lacking in wanting.items() if not lacking]
-    unable = [f"{use} (lacking: {', '.join(lacking)})" for use, lacking in wanting.items() if lacking]
+    unable = [f"{use} (missing: {', '.join(lacking)})" for use, lacking in wanting.items() if lacking]
     can = f"this machine can {', '.join(able[:-1])} and {able[-1]}"
     return f"{can}; it cannot {', '.join(unable)}" if unable else can
 
 
 def _python(_: Mapping[str, str]) -> str:
-    # An older one could not have installed this.
+    # An older Python could not have installed this.
     return f"Python {'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}"
 
 
@@ -104,25 +104,25 @@ def _buildx(env: Mapping[str, str]) -> str:
     try:
         version = _version_of("docker", "buildx", "version", package="docker-cli")(env)
     except ToolFailed as error:
-        raise ToolMissing("docker has no buildx plugin that works") from error
+        raise ToolMissing("docker has no working buildx plugin") from error
     return f"{version}, a plugin of {find('docker', env=env)}"
 
 
 def _version_of(*argv: str, package: str) -> Callable[[Mapping[str, str]], str]:
-    def look(env: Mapping[str, str]) -> str:
+    def version(env: Mapping[str, str]) -> str:
         said = run(argv, package=package, env=env, timeout=_SECONDS)
         return (said.stdout.strip() or said.stderr_tail.strip()).splitlines()[0]
 
-    return look
+    return version
 
 
 def _program(name: str, *, package: str) -> Callable[[Mapping[str, str]], str]:
     version = _version_of(name, "--version", package=package)
 
-    def look(env: Mapping[str, str]) -> str:
+    def version_and_place(env: Mapping[str, str]) -> str:
         return f"{version(env)}, {find(name, env=env)}"
 
-    return look
+    return version_and_place
 
 
 def _docker_engine(env: Mapping[str, str]) -> str:
@@ -145,7 +145,7 @@ def _containerd_socket(env: Mapping[str, str]) -> str:
 def _zlib_ng(_: Mapping[str, str]) -> str:
     engine = inflate.engine()
     if not engine.is_fast:
-        raise ToolMissing(f"indexing uses {engine.name}, which takes about twice the time")
+        raise ToolMissing(f"indexing uses {engine.name}, which takes about twice as long")
     return engine.name
 
 
@@ -158,19 +158,19 @@ def _disk_space(_: Mapping[str, str]) -> str:
 
 
 def _written_folders() -> list[Path]:
-    """Where temporary files and blobs go, each disk once."""
+    """Return the folders of temporary files and blobs, each disk once."""
     folders = [Path(os.environ.get("TMPDIR") or "/tmp")]  # noqa: S108 - only measured
-    # What is wrong with a setting is told by the check of them.
+    # The check of the settings reports invalid settings.
     with contextlib.suppress(InvalidInput):
         work = Settings.from_environment().work.folder.absolute()
-        # A Path raises where it may not look; what cannot be seen has the disk of what is above it.
+        # A Path raises without permission; a folder that is not visible is on the disk of its closest visible parent.
         folders.append(next(each for each in (work, *work.parents) if os.path.exists(each)))  # noqa: PTH110
     return list({folder.stat().st_dev: folder for folder in reversed(folders)}.values())[::-1]
 
 
 def _root(_: Mapping[str, str]) -> str:
     if os.geteuid() != 0:
-        raise ToolMissing("running as an ordinary user")
+        raise ToolMissing("running as a regular user")
     return "running as root"
 
 
@@ -186,9 +186,9 @@ def _registry_credentials(_: Mapping[str, str]) -> str:
     if Environment().credentials_for(os.environ.get(Environment.PREFIX, "")) is not None:
         return "in the environment"
     if not path.exists() and aws_is_likely(os.environ):
-        return "none stored; ECR takes the token of this machine's AWS credentials"
+        return "none stored; ECR uses a token from this machine's AWS credentials"
     if not path.exists():
-        raise ToolMissing(f"no {path}, and none in the environment", advice=_LOG_IN)
+        raise ToolMissing(f"no {path}, and none in the environment variables", advice=_LOG_IN)
     DockerConfig(path).check()
     return f"Docker's configuration {path}"
 
@@ -196,11 +196,11 @@ def _registry_credentials(_: Mapping[str, str]) -> str:
 def _settings(_: Mapping[str, str]) -> str:
     settings = Settings.from_environment()
     given = sum(len(getattr(settings, section).model_fields_set) for section in Settings.model_fields)
-    return f"{counted(given, 'setting')} in the environment" if given else "all as they are by default"
+    return f"{counted(given, 'setting')} in the environment" if given else "all have their defaults"
 
 
 def _prefect(_: Mapping[str, str]) -> str:
-    # Not imported: that takes two seconds, and the library works without it.
+    # Not imported, since that takes two seconds and the library works without it.
     try:
         return f"Prefect {importlib.metadata.version('prefect')}"
     except importlib.metadata.PackageNotFoundError:
@@ -222,40 +222,41 @@ _PROBES = (
         "Free space, or point TMPDIR and SOCI_PIPELINE_WORK_FOLDER at a larger disk.",
         essential=True,
     ),
-    _Probe("root", _root, "Only a private engine and the toolchain `containerd` need root.", narrows=True),
+    _Probe("root", _root, "Only a private engine and the toolchain `containerd` require root.", has_alternative=True),
     _Probe("docker engine", _docker_engine),
     _Probe(
         "buildx",
         _buildx,
         "Install the package docker-buildx; without it the builder `docker` is used.",
-        narrows=True,
+        has_alternative=True,
     ),
     _Probe(
         "containerd socket",
         _containerd_socket,
-        "Needed by the toolchain `containerd` alone; `native` does without.",
-        narrows=True,
+        "Required only by the toolchain `containerd`; `native` does not need it.",
+        has_alternative=True,
     ),
     _Probe(
         "ctr",
         _program("ctr", package="containerd"),
-        "Install the package containerd; the toolchain `containerd` alone needs it.",
-        narrows=True,
+        "Install the package containerd; only the toolchain `containerd` requires it.",
+        has_alternative=True,
     ),
     _Probe(
         "soci",
         _program("soci", package="soci-snapshotter"),
         "Install soci-snapshotter, or set SOCI_PIPELINE_CONTAINERD_SOCI_VERSION and "
-        "SOCI_PIPELINE_CONTAINERD_SOCI_SHA256 to have a release fetched; the toolchain `containerd` alone needs it.",
-        narrows=True,
+        "SOCI_PIPELINE_CONTAINERD_SOCI_SHA256 to have a release downloaded; only the toolchain `containerd` requires "
+        "it.",
+        has_alternative=True,
     ),
-    _Probe("zlib-ng", _zlib_ng, "Install the Python package zlib-ng.", narrows=True),
+    _Probe("zlib-ng", _zlib_ng, "Install the Python package zlib-ng.", has_alternative=True),
     _Probe(
         "emulation",
         _emulation,
-        "Needed for RUN steps of a foreign architecture alone: install qemu-user-static, or use workers of each "
+        "Required only for RUN steps of a foreign architecture: install qemu-user-static, or use workers of each "
         "architecture.",
-        narrows=True,
+        has_alternative=True,
     ),
     _Probe("settings", _settings, essential=True),
     _Probe("registry credentials", _registry_credentials),
@@ -264,7 +265,7 @@ _PROBES = (
 )
 
 _AWS_PROBES = (
-    _Probe("AWS account", lambda _: check_account().detail, narrows=True),
-    _Probe("ECR", lambda _: check_ecr().detail, narrows=True),
+    _Probe("AWS account", lambda _: check_account().detail, has_alternative=True),
+    _Probe("ECR", lambda _: check_ecr().detail, has_alternative=True),
 )
-"""For machines that seem to have AWS credentials."""
+"""Checks for machines that appear to have AWS credentials."""

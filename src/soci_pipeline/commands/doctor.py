@@ -1,18 +1,18 @@
-"""Say what this machine can do, or what it can do with one image, and what to do about each lack. Nothing is changed.
+"""Show what this machine can do, or what it can do with one image, and how to fix what is missing. Nothing is changed.
 
-Without IMAGE, each check of the machine is marked: `ok`; `LACKING`, without which nothing can be published; `no`, which
-takes away what the last line says (no engine: nothing can be built here, but prebuilt images can be published); `-`, a
-lack that there is another way around. Only `LACKING` is a failure. With AWS credentials, account, role and region are
-shown.
+Without IMAGE, each check of the machine has a mark: `ok`; `LACKING`, which prevents every publication; `no`, which
+prevents what the last line says (without an engine nothing can be built here, but prebuilt images can be published);
+`-`, missing but there is an alternative. Only `LACKING` is a failure. With AWS credentials, account, role and region
+are shown.
 
-With IMAGE (registry/repository, or with a tag): name, connection and TLS, login, pull, push, tags and deletion, and for
-ECR the account, the role and the actions that it lacks. Each is `ok`, `warn` or `fail`, with the cause and the next
-step. To see whether it may push, it opens an upload and cancels it, for which some registries create an empty
-repository where there is none; to see whether it may delete, it deletes what does not exist.
+With IMAGE (registry/repository, with or without a tag): name, connection and TLS, login, pull, push, tags and deletion,
+and for ECR the account, the role and its missing actions. Each is `ok`, `warn` or `fail`, with the cause and the next
+step. To check push, it opens an upload and cancels it; some registries then create an empty repository. To check
+deletion, it deletes something that does not exist.
 
-Exit statuses: 0 everything essential is there; 7 something essential is lacking (Python, git, disk space, settings that
-can be read). With IMAGE the status of the first check that failed: 3 not an image reference, or no such repository;
-10 to 12 the registry refused, is out of reach, or wants other credentials or permissions.
+Exit statuses: 0 all essential requirements are met; 7 an essential requirement is missing (Python, git, disk space,
+valid settings). With IMAGE, the status of the first failed check: 3 not an image reference, or no such repository; 10
+to 12 the registry rejects the request, does not answer, or requires other credentials or permissions.
 """
 
 import click
@@ -28,7 +28,7 @@ from soci_pipeline.registry.reference import ImageReference
 
 
 @command(__doc__)
-@click.argument("image", metavar="[IMAGE]", required=False, help="where images are published, with or without a tag")
+@click.argument("image", metavar="[IMAGE]", required=False, help="a repository for images, with or without a tag")
 @registry_options
 def run(arguments: Arguments) -> CommandResult:
     return _machine() if arguments.image is None else _target(arguments, reference_of(arguments.image))
@@ -72,7 +72,7 @@ def _machine() -> CommandResult:
 def _mark(check: Check) -> str:
     if check.ok:
         return "ok"
-    return "LACKING" if check.essential else "-" if check.narrows else "no"
+    return "LACKING" if check.essential else "-" if check.has_alternative else "no"
 
 
 def _marked(mark: str, name: str, detail: str, advice: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What AWS says about a target on ECR; boto3 is imported by the first call."""
+"""Checks of a target on ECR; the first call imports boto3."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from soci_pipeline.aws.ecr_access import Access, find_access
 from soci_pipeline.aws.identity import Identity, caller
 from soci_pipeline.aws.partition import partition_of
 from soci_pipeline.aws.repository import ensure_repository
-from soci_pipeline.commands.finding import Mark, Said
+from soci_pipeline.commands.finding import CheckResult, Mark
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.registry.tag_mutability import MutabilityMode, TagMutability
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     import boto3
 
 
-_CONTROL = "Only the machine that runs publish-image needs it."
+_CONTROL = "Only the machine that runs publish-image requires it."
 
 
 def describe_caller(found: Identity) -> str:
-    """Account, role and region in one line."""
+    """Format account, role and region in one line."""
     who = f"role {found.role}" if found.role else found.arn
     return f"account {found.account}, {who}, region {found.region}"
 
 
-def check_account() -> Said:
-    """Account, role and region of this machine's own credentials."""
-    return Said(describe_caller(caller()))
+def check_account() -> CheckResult:
+    """Return account, role and region of this machine's credentials."""
+    return CheckResult(describe_caller(caller()))
 
 
-def check_ecr() -> Said:
-    """Whether ECR answers in this machine's region."""
+def check_ecr() -> CheckResult:
+    """Check whether ECR answers in this machine's region."""
     aws = session()
     found = caller(aws)
     EcrCredentials(aws).credentials_for(
         f"{found.account}.dkr.ecr.{found.region}.{partition_of(found.region).dns_suffix}"
     )
-    return Said(f"answers in {found.region}; `soci-pipeline doctor IMAGE` shows which permissions are missing")
+    return CheckResult(f"answers in {found.region}; `soci-pipeline doctor IMAGE` shows which permissions are missing")
 
 
 class EcrTarget:
-    """The checks of one repository of a private ECR registry; what one has found, the next ones use."""
+    """The checks of one repository of a private ECR registry; later checks use the results of earlier ones."""
 
     def __init__(self, place: EcrRegistry, image: ImageReference, settings: Settings) -> None:
         self._place = place
@@ -53,64 +53,72 @@ class EcrTarget:
         self._may_create = settings.registry.create_repository
         self._mutability: TagMutability | None = None
 
-    def check_account(self) -> Said:
-        """Who calls, and whether the registry is the caller's own."""
+    def check_account(self) -> CheckResult:
+        """Check the caller's identity, and whether the registry belongs to the caller's account."""
         detail = describe_caller(self._caller)
         if self._caller.account == self._place.account:
-            return Said(detail)
-        advice = "Its repository policy must let this account in."
-        return Said(f"{detail}; the registry belongs to account {self._place.account}", advice, Mark.WARN)
+            return CheckResult(detail)
+        advice = "Its repository policy must allow this account."
+        return CheckResult(f"{detail}; the registry belongs to account {self._place.account}", advice, Mark.WARN)
 
-    def check_token(self) -> Said:
-        """Whether ECR gives a login token."""
+    def check_token(self) -> CheckResult:
+        """Check whether ECR returns a login token."""
         EcrCredentials(self._session).credentials_for(self._place.host)
-        return Said(f"ECR answers in {self._place.region} and gives a login token")
+        return CheckResult(f"ECR answers in {self._place.region} and gives a login token")
 
-    def check_repository(self) -> Said:
-        """Whether the repository exists, with the rule of its tags."""
+    def check_repository(self) -> CheckResult:
+        """Check whether the repository exists, and read its tag mutability."""
         try:
             found = ensure_repository(self._place.host, self._image.repository, aws=self._session)
         except AwsDenied as error:
-            return Said(error.reason, f"{error.advice} {_CONTROL}", Mark.WARN)
+            return CheckResult(error.reason, f"{error.advice} {_CONTROL}", Mark.WARN)
         except InvalidInput as error:
             if not self._may_create or "does not exist" not in error.reason:
                 raise
-            return Said(f"{self._image.repository} does not exist; the first publication creates it", None, Mark.WARN)
+            return CheckResult(
+                f"{self._image.repository} does not exist; the first publication creates it", None, Mark.WARN
+            )
         self._mutability = found.mutability
-        return Said(found.arn)
+        return CheckResult(found.arn)
 
-    def check_tags(self) -> Said:
-        """Whether tags may move."""
+    def check_tags(self) -> CheckResult:
+        """Check whether tags can move."""
         rule, tag = self._mutability, self._image.tag
         if rule is None:
-            return Said("not known: the repository could not be looked at")
+            return CheckResult("unknown: cannot read the repository")
         text = rule.mode.value + (f", except {', '.join(rule.filters)}" if rule.filters else "")
         if tag and not rule.allows_moving(tag):
-            return Said(f"{text}: {tag} cannot move", "Publish under a new tag, such as {short_sha}.", Mark.WARN)
+            return CheckResult(
+                f"{text}: {tag} cannot move", "Use a new tag for each publication, such as {short_sha}.", Mark.WARN
+            )
         if rule.mode is MutabilityMode.IMMUTABLE:
-            return Said(f"{text}: use tags that name a commit or version, such as {{short_sha}}")
-        return Said(text)
+            return CheckResult(f"{text}: use tags that name a commit or version, such as {{short_sha}}")
+        return CheckResult(text)
 
-    def check_deletion(self) -> Said:
-        """Whether `prune` may look and delete."""
+    def check_deletion(self) -> CheckResult:
+        """Check whether `prune` can list and delete."""
         missing = [name for name in self._access.missing if name in ecr_actions.PRUNE]
         if not missing:
-            return Said("prune may list and delete images")
-        return Said(f"prune lacks {_names(missing)}", _advice(missing) + " Publishing does not need it.", Mark.WARN)
+            return CheckResult("prune can list and delete images")
+        return CheckResult(
+            f"prune lacks permission for {_names(missing)}",
+            _advice(missing) + " Publishing does not require it.",
+            Mark.WARN,
+        )
 
-    def check_actions(self) -> Said:
-        """Which actions the caller lacks for publishing."""
+    def check_actions(self) -> CheckResult:
+        """Check which actions for publishing the caller lacks."""
         needed = (*ecr_actions.LOGIN, *ecr_actions.PULL, *ecr_actions.PUSH)
         missing = [name for name in self._access.missing if name in needed]
         if missing:
-            return Said(f"missing: {_names(missing)}", _advice(missing), Mark.FAIL)
+            return CheckResult(f"missing: {_names(missing)}", _advice(missing), Mark.FAIL)
         missing = [name for name in self._access.missing if name in (*ecr_actions.CHECK, *ecr_actions.CREATE)]
         if missing:
-            return Said(f"missing: {_names(missing)}", f"{_advice(missing)} {_CONTROL}", Mark.WARN)
+            return CheckResult(f"missing: {_names(missing)}", f"{_advice(missing)} {_CONTROL}", Mark.WARN)
         tried = f"{len(self._access.allowed)} actions are allowed"
         if not self._access.unknown:
-            return Said(tried)
-        return Said(f"{tried}; {_names(self._access.unknown)} cannot be tried without writing")
+            return CheckResult(tried)
+        return CheckResult(f"{tried}; {_names(self._access.unknown)} cannot be checked without writing")
 
     @cached_property
     def _session(self) -> "boto3.Session":

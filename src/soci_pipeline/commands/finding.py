@@ -1,4 +1,4 @@
-"""What a check of a target says."""
+"""The findings of checks of a target."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from soci_pipeline.errors import ExitCode
 
 
 class Mark(StrEnum):
-    """Whether a publication works there: it does, it does with less than could be, it does not."""
+    """Whether a publication works there: yes, yes with limits, or no."""
 
     OK = "ok"
     WARN = "warn"
@@ -16,8 +16,8 @@ class Mark(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """The answer of a check that did not fail with an error."""
+class CheckResult:
+    """The result of a check that raised no error."""
 
     detail: str
     advice: str | None = None
@@ -26,7 +26,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the answer; ``exit_code`` is the status of the command if this is the first that failed."""
+    """One line of the result; ``exit_code`` is the exit status of the command if this is the first failed check."""
 
     name: str
     mark: Mark
@@ -37,8 +37,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A check by name; without one that ``blocks``, those after it make no sense."""
+    """A named check; if one that ``blocks`` fails, the checks after it are skipped."""
 
     name: str
-    look: Callable[[], Said]
+    look: Callable[[], CheckResult]
     blocks: bool = False

@@ -1,12 +1,12 @@
-"""Index an image that is in a registry already, for all its platforms, without pulling it to this machine.
+"""Index an image that is already in a registry, for all its platforms, without pulling it to this machine.
 
-Only layers that qualify and have no known zTOC are fetched; they are indexed as they stream by and not kept. The result
-is verified, and then the tag moves to it; with --suffix the tag stays, and <tag><suffix> is written. An image that is
-indexed with these settings is left alone. --dry-run says what would be fetched and saved.
+Only layers that qualify and have no known zTOC are downloaded; they are indexed while streaming and not stored. The
+result is verified, and then the tag moves to it; with --suffix the tag stays, and <tag><suffix> is written. An image
+that is already indexed with these settings is not changed. --dry-run shows what would be downloaded and saved.
 
-Exit statuses: 0 indexed, or nothing to do; 3 a reference that is no image, or an image with parts missing; 5 a damaged
-layer; 10 to 12 the registry refused, is out of reach, or wants other credentials; 17 the result was not readable, the
-tag stayed; 18 the tag may not move, or moved meanwhile.
+Exit statuses: 0 indexed, or nothing to do; 3 not a reference to an image, or an incomplete image; 5 a damaged layer; 10
+to 12 the registry rejects the request, does not answer, or requires other credentials; 17 the result failed
+verification, and the tag did not move; 18 the tag must not move, or moved in the meantime.
 """
 
 from typing import Any
@@ -36,17 +36,17 @@ from soci_pipeline.verification.mode import VerifyMode
     metavar="S",
     help="write <tag><S> instead of moving the tag, as in --suffix=-soci",
 )
-@click.option("--dry-run", is_flag=True, help="fetch and write nothing; say what would be done")
+@click.option("--dry-run", is_flag=True, help="fetch and write nothing; show what would be done")
 @soci_options.options
-@click.option("--reuse-from", metavar="TAG", help="use the zTOCs of this tag's layers again")
+@click.option("--reuse-from", metavar="TAG", help="reuse the zTOCs of this tag's layers")
 @click.option(
     "--verify",
     type=click.Choice([mode.value for mode in VerifyMode]),
     default=VerifyMode.SAMPLE.value,
-    help="what is read through before the tag moves: some spans of each layer, everything, or nothing",
+    help="what to read back before the tag moves: some spans of each layer, everything, or nothing",
 )
-@click.option("--jobs", type=whole(least=1), default=1, metavar="N", help="layers indexed at once")
-@click.option("--no-cache", is_flag=True, help="do not look for zTOCs in this machine's cache")
+@click.option("--jobs", type=whole(least=1), default=1, metavar="N", help="number of layers indexed in parallel")
+@click.option("--no-cache", is_flag=True, help="do not use the zTOC cache of this machine")
 @registry_options
 def run(arguments: Arguments) -> CommandResult:
     reference, _ = image_of(arguments.reference)
@@ -81,7 +81,7 @@ def _json(found: IndexedImage) -> dict[str, Any]:
 
 
 def _text(found: IndexedImage) -> str:
-    """What was or would be done, and each layer that gets no zTOC with its reason."""
+    """Describe what was or would be done, and list each layer without a zTOC with its reason."""
     left_out = (
         f"  {image.platform} layer {layer.digest} ({sized(layer.size)}): not indexed: {layer.reason}"
         for image in found.platforms
@@ -94,20 +94,20 @@ def _text(found: IndexedImage) -> str:
 
 def _headline(found: IndexedImage) -> str:
     if found.up_to_date and found.lazy_layer_bytes:
-        return f"{found.reference} is indexed with these settings already, nothing to do: {found.index}"
+        return f"{found.reference} is already indexed with these settings; nothing to do: {found.index}"
     if found.dry_run and not found.lazy_layer_bytes:
-        return f"{found.reference}: no layer would get a zTOC: none qualifies, for example by --min-layer-size"
+        return f"{found.reference}: no layer would get a zTOC: none qualifies, for example because of --min-layer-size"
     if found.dry_run and not found.bytes_to_fetch:
         return (
-            f"{found.reference}: no layer would be fetched, since their zTOCs are known; "
-            f"{sized(found.lazy_layer_bytes)} of them need not be there before the mount"
+            f"{found.reference}: no layer would be fetched, because their zTOCs are known; "
+            f"{sized(found.lazy_layer_bytes)} of them are not needed before the mount"
         )
     if found.dry_run:
         return (
             f"{found.reference}: {sized(found.bytes_to_fetch)} of layers would be fetched; "
-            f"{sized(found.lazy_layer_bytes)} of them would not have to be there before the mount"
+            f"{sized(found.lazy_layer_bytes)} of them would not be needed before the mount"
         )
     if not found.changed:
-        return f"{found.reference} stays as it is, since no layer gets a zTOC that it lacks: {found.index}"
+        return f"{found.reference} is unchanged, because no layer needs a new zTOC: {found.index}"
     tags = ", ".join(record.tag for record in found.tags) or "no tag"
     return f"{found.reference}: indexed as {found.index} ({tags}), {sized(found.bytes_fetched)} fetched"

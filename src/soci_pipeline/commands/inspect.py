@@ -1,10 +1,10 @@
-"""Show what a reference consists of: its images by platform, their layers with zTOCs, and what refers to them.
+"""Show the parts of an image: its platforms, their layers with zTOCs, and its referrers.
 
-Only manifests and configs are fetched. Faults that are found on the way are listed and change nothing else; `verify`
-judges them.
+Only manifests and configs are downloaded. Errors found on the way are listed and do not change the exit status; use
+`verify` to check an image.
 
-Exit statuses: 0 shown; 3 no reference, or no image under it; 10 to 12 the registry refused (or has nothing under the
-reference), is out of reach, or wants other credentials.
+Exit statuses: 0 shown; 3 the reference is not valid, or has no image; 10 to 12 the registry rejects the request (or has
+nothing under the reference), does not answer, or requires other credentials.
 """
 
 from collections.abc import Iterator, Mapping

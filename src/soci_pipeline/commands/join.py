@@ -1,13 +1,13 @@
 """Join images that are in a registry, one for each platform, into one OCI image index.
 
-Each DIGEST is an image manifest, or the image index of one platform's branch; its SOCI index and attestations come with
-it. The index is put there by digest, and under the tag where REFERENCE has one. Joining the same images again writes
-the same bytes, in whatever order they are given. A platform that the tag had and loses is named; with --json in
-"platforms_lost", which is null where the tag's old image cannot be read.
+Each DIGEST is an image manifest, or the image index of one platform's branch; its SOCI index and attestations are
+included. The index is pushed by digest, and tagged if REFERENCE has a tag. Joining the same images again writes the
+same bytes, in any order. A platform that the tag had and loses is named; with --json it is in "platforms_lost", which
+is null if the tag's old image cannot be read.
 
-Exit statuses: 0 joined; 3 a reference, digest or platform that cannot be meant; 10 to 12 the registry refused, is out
-of reach, or wants other credentials; 16 the images do not fit together, every reason is named and nothing was
-published; 18 the tag may not move.
+Exit statuses: 0 joined; 3 an invalid reference, digest or platform; 10 to 12 the registry rejects the request, does not
+answer, or requires other credentials; 16 the images cannot be joined: every reason is named and nothing was published;
+18 the tag must not move.
 """
 
 import re
@@ -35,7 +35,7 @@ _HEX_OF_A_DIGEST = re.compile(r"([0-9a-fA-F]{64}|[0-9a-fA-F]{128})\Z")
 
 
 @command(__doc__)
-@click.argument("reference", metavar="REFERENCE", help="the repository, with a tag if the index shall have one")
+@click.argument("reference", metavar="REFERENCE", help="the repository, with a tag for the index if you want one")
 @click.argument(
     "digests",
     nargs=-1,
@@ -44,18 +44,21 @@ _HEX_OF_A_DIGEST = re.compile(r"([0-9a-fA-F]{64}|[0-9a-fA-F]{128})\Z")
     help="an image of the same repository, as `push` and `inspect` show it",
 )
 @click.option(
-    "--platform", multiple=True, metavar="P", help="a platform that must be there, and no other; can be repeated"
+    "--platform",
+    multiple=True,
+    metavar="P",
+    help="a platform that must be included; no others are allowed; may be repeated",
 )
-@click.option("--annotation", multiple=True, metavar="KEY=VALUE", help="of the index; can be repeated")
+@click.option("--annotation", multiple=True, metavar="KEY=VALUE", help="annotation of the index; may be repeated")
 @registry_options
 def run(arguments: Arguments) -> CommandResult:
     reference = reference_of(arguments.reference)
     if reference.digest is not None:
-        raise InvalidInput("the index gets its own digest", advice="Give a repository, with a tag or without.")
+        raise InvalidInput("the digest of the index is computed", advice="Use a repository, with or without a tag.")
     digests = [_digest(text, reference) for text in arguments.digests]
     twice = sorted({digest for digest in digests if digests.count(digest) > 1})
     if twice:
-        raise InvalidInput(f"{twice[0]} is given more than once", advice="Give one digest for each platform.")
+        raise InvalidInput(f"{twice[0]} is given more than once", advice="Use one digest per platform.")
     platforms = [Platform.parse(text) for text in arguments.platform] or None
     annotations = dict(_annotation(text) for text in arguments.annotation)
     with client_for(arguments, reference) as client:
@@ -65,7 +68,7 @@ def run(arguments: Arguments) -> CommandResult:
         uploaded = _put(client, reference, index)
     lost = None if before is None else _lost(before, [image.platform for image in images])
     for platform in lost or ():
-        logger().warning("%s was under the tag %s before, and is not any more", platform, reference.tag)
+        logger().warning("%s was under the tag %s before and no longer is", platform, reference.tag)
     size = index.descriptor.size
     images = tuple(sorted(images, key=lambda image: image.platform))
     answer = {
@@ -81,9 +84,9 @@ def run(arguments: Arguments) -> CommandResult:
 
 
 def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> tuple[Platform, ...] | None:
-    """The platforms of the tag's image now; none where the tag is new or has no image, None where it cannot be read.
+    """Return the platforms of the tag's current image: none for a new tag, None if they cannot be read.
 
-    What is wrong with the old image is no reason not to replace it.
+    Errors in the old image do not prevent its replacement.
     """
     try:
         if reference.tag is None or client.manifests.head(reference.repository, reference.tag) is None:
@@ -94,18 +97,18 @@ def _platforms_under_tag(client: RegistryClient, reference: ImageReference) -> t
                 return ()
             return (platform_of_config(client.blobs.read(reference.repository, document.config)),)
     except SociPipelineError as error:
-        logger().warning("which platforms the tag %s had cannot be read: %s", reference.tag, error.reason)
+        logger().warning("cannot read which platforms the tag %s had: %s", reference.tag, error.reason)
         return None
     return tuple(entry.platform for entry in document.manifests if entry.platform is not None and is_image(entry))
 
 
 def _lost(before: Iterable[Platform], now: Sequence[Platform]) -> list[str]:
-    """Those that no image has now, each once."""
+    """Return the platforms that no image has any more, without duplicates."""
     return list(dict.fromkeys(str(each) for each in before if not any(each.matches(platform) for platform in now)))
 
 
 def _put(client: RegistryClient, reference: ImageReference, index: ImageIndex) -> int:
-    """The index by digest, then the tag; returns the bytes that were sent."""
+    """Push the index by digest, then move the tag; return the number of bytes sent."""
     descriptor = index.descriptor
     sent = 0
     if client.manifests.head(reference.repository, descriptor.digest) is None:
@@ -123,8 +126,8 @@ def _digest(text: str, reference: ImageReference) -> Digest:
         if not is_tag(text) or _HEX_OF_A_DIGEST.match(text):
             raise
         raise InvalidInput(
-            f"not a digest: {text!r}",
-            advice=f"{error.advice} Where it is a tag, `soci-pipeline inspect {reference.with_tag(text)}` shows its "
+            f"not a valid digest: {text!r}",
+            advice=f"{error.advice} If it is a tag, `soci-pipeline inspect {reference.with_tag(text)}` shows its "
             "images' digests.",
         ) from error
 

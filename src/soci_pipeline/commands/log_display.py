@@ -1,4 +1,4 @@
-"""Where a command's log goes: to standard error, as plain lines."""
+"""The log of a command: plain lines on standard error."""
 
 import logging
 import sys
@@ -8,14 +8,14 @@ from soci_pipeline.text import for_terminal
 
 
 class _Plain(logging.Formatter):
-    """The message alone; what a server, a build or a file name puts into it changes no terminal."""
+    """Format only the message; escape what a server, build or file name could use to control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return for_terminal(super().format(record))
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the time, since bars put themselves before it while they are drawn."""
+    """Write to the current standard error, because progress bars replace it while they are drawn."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -27,7 +27,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 def log_to_stderr(*, verbose: bool, quiet: bool) -> None:
-    """Show the library's log; ``verbose`` adds every request, ``quiet`` leaves warnings alone."""
+    """Show the library's log; ``verbose`` adds every request, ``quiet`` shows only warnings."""
     logging.basicConfig(level=logging.WARNING, handlers=[_StandardError()])
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     logging.getLogger("soci_pipeline").setLevel(level)

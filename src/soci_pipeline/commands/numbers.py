@@ -1,7 +1,7 @@
-"""Numbers on the command line: how options take them.
+"""Number types for options on the command line.
 
-What `whole`, `size` and `quantity` return is the ``type`` of an option: an invalid value is then a usage error that
-names its option.
+`whole`, `size` and `quantity` return the ``type`` of an option; an invalid value is then a usage error that names the
+option.
 """
 
 import math
@@ -18,7 +18,7 @@ _SIZE = re.compile(r"([0-9]{1,18})(|KiB|MiB|GiB)\Z")
 
 
 class _Number(click.ParamType[_Value]):
-    """What ``take`` makes of a word on the command line; a default is a number already."""
+    """A click type that calls ``take`` for a word on the command line; a default is already a number."""
 
     def __init__(self, name: str, take: Callable[[str], _Value]) -> None:
         self.name = name
@@ -30,23 +30,23 @@ class _Number(click.ParamType[_Value]):
         param: click.Parameter | None,  # noqa: ARG002
         ctx: click.Context | None,  # noqa: ARG002
     ) -> _Value:
-        """Take a word; raises `click.BadParameter`, to which click adds the option's name."""
+        """Parse a word; raise `click.BadParameter`, to which click adds the option's name."""
         return self._take(value) if isinstance(value, str) else value
 
 
 def whole(*, least: int) -> click.ParamType[int]:
-    """Takes a whole number of at least ``least``."""
+    """Accept an integer of at least ``least``."""
 
     def take(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < least:
-            raise click.BadParameter(f"{text[:_SHOWN]!r} is not a whole number of {least} or more")
+            raise click.BadParameter(f"{text[:_SHOWN]!r} must be an integer of at least {least}")
         return int(text)
 
     return _Number("number", take)
 
 
 def size(*, least: int, most: int | None = None) -> click.ParamType[int]:
-    """Takes a number of bytes, also as ``4MiB``; at least ``least`` of them, and ``most`` at most."""
+    """Accept a number of bytes, or a size like ``4MiB``, from ``least`` to ``most``."""
     bound = f"of {least} or more bytes" if most is None else f"from {least} to {most:,} bytes"
 
     def take(text: str) -> int:
@@ -60,7 +60,7 @@ def size(*, least: int, most: int | None = None) -> click.ParamType[int]:
 
 
 def quantity(what: str, *, least: float, most: float) -> click.ParamType[float]:
-    """Takes a number of ``what`` (seconds, days) in a range, both ends included."""
+    """Accept a number of ``what`` (seconds, days) in an inclusive range."""
 
     def take(text: str) -> float:
         try:

@@ -1,4 +1,4 @@
-"""The options that name the files to prefetch: one by one, or as the JSON list that `soci convert` reads."""
+"""The options for files to prefetch: single paths, or the JSON list that `soci convert` reads."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from soci_pipeline.commands.command import Arguments, together
+from soci_pipeline.commands.command import Arguments, combine
 from soci_pipeline.errors import InvalidInput
 
 MAX_FILE_BYTES: Final = 16 << 20
@@ -19,24 +19,24 @@ _ADVICE: Final = 'The file must hold a JSON array of paths, such as ["/usr/bin/a
 _SHOWN: Final = 60
 
 
-options = together(
+options = combine(
     click.option(
         "--prefetch-file",
         multiple=True,
         metavar="PATH",
-        help="fetch this file of the image first; may be repeated, or a list with commas",
+        help="fetch this file of the image first; may be repeated, or a comma-separated list",
     ),
     click.option(
         "--prefetch-files-json",
         metavar="FILE",
-        help="fetch the files first that a JSON array in FILE names; - is standard input",
+        help="fetch the files listed in FILE first, a JSON array; - is standard input",
     ),
 )
 """``--prefetch-file`` and ``--prefetch-files-json``."""
 
 
 def prefetch_files_of(arguments: Arguments) -> tuple[str, ...]:
-    """The paths that the options name, without spaces around them and without empty ones.
+    """Return the paths of the options, stripped and without empty ones.
 
     Raises `InvalidInput` for a file that cannot be read or is not such a list.
     """
@@ -74,9 +74,11 @@ def _content(source: str, where: str) -> bytes:
             with Path(source).open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
-        # ValueError: a NUL in the name, or a standard input that is closed.
+        # ValueError: a NUL in the name, or a closed standard input.
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise InvalidInput(f"{where} cannot be read: {reason}", advice="Check the file's name and rights.") from error
+        raise InvalidInput(
+            f"{where} cannot be read: {reason}", advice="Check the file's name and permissions."
+        ) from error
     if len(data) > MAX_FILE_BYTES:
         raise InvalidInput(f"{where} is larger than {MAX_FILE_BYTES >> 20} MiB, which is the limit")
     return data

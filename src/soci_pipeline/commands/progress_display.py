@@ -1,7 +1,7 @@
-"""What a command shows of its progress on standard error: bars in a terminal, a line now and then elsewhere.
+"""The progress of a command on standard error: bars in a terminal, occasional lines elsewhere.
 
-Bars are drawn by rich, which also leaves colours out where NO_COLOR is set. ``CI``, ``TERM=dumb`` or a standard error
-that is no terminal get lines. rich is imported when the first bar is drawn, so that quick commands stay quick.
+rich draws the bars and omits colours if NO_COLOR is set. With ``CI``, ``TERM=dumb`` or a standard error that is not a
+terminal, lines are printed. rich is imported when the first bar is drawn, so that quick commands stay quick.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
 LINE_SECONDS = 5.0
-"""A line each this often at most: a log that is kept should stay readable."""
+"""The shortest interval between two lines, in seconds: a stored log should stay readable."""
 
 
 @contextlib.contextmanager
 def progress_shown(*, quiet: bool = False) -> Iterator[None]:
-    """Show what the block measures, in the way that suits standard error and the environment."""
+    """Show the progress of the block in the form that suits standard error and the environment."""
     if quiet:
         with shown_by(None):
             yield
@@ -37,15 +37,15 @@ def progress_shown(*, quiet: bool = False) -> Iterator[None]:
 
 
 def draws_bars(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether bars can be drawn on ``stream``, and somebody is there to look at them."""
+    """Whether ``stream`` can show bars to a person."""
     watched = environment.get("CI", "").lower() in {"", "0", "false"}
     return watched and environment.get("TERM", "dumb") != "dumb" and stream.isatty()
 
 
 class BarDisplay:
-    """A bar for each step, with its bytes, its rate and the time that is left.
+    """A bar for each step, with its bytes, rate and remaining time.
 
-    A bar stays where it was drawn once no other is running any more, so that what comes later stands below it.
+    A bar stays where it was drawn once no other bar is active, so that later output is printed below it.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class BarDisplay:
 
     @contextlib.contextmanager
     def meter(self, step: str, total: int | None) -> Iterator[Advance]:
-        """Draw a bar while the block runs."""
+        """Draw a bar for the duration of the block."""
         with self._lock:
             progress = self._started()
             self._running += 1
@@ -70,7 +70,7 @@ class BarDisplay:
                     self.close()
 
     def close(self) -> None:
-        """Leave the bars as they are."""
+        """Stop drawing and leave the bars as they are."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -80,7 +80,7 @@ class BarDisplay:
             from rich.console import Console
             from rich.progress import Progress
 
-            # What is printed above the bars is not broken into lines: people copy commands and references.
+            # Output above the bars is not wrapped, because people copy commands and references.
             console = Console(stderr=True, soft_wrap=True)
             self._progress = Progress(*_columns(), console=console)
             self._progress.start()
@@ -92,7 +92,7 @@ def _columns() -> "list[ProgressColumn]":
     from rich.text import Text
 
     class RateColumn(ProgressColumn):
-        """As rich's own, which knows powers of 1000 alone."""
+        """Like rich's own column, which only supports powers of 1000."""
 
         def render(self, task: Task) -> Text:
             rate = task.finished_speed or task.speed
@@ -103,7 +103,7 @@ def _columns() -> "list[ProgressColumn]":
 
 
 class LineDisplay:
-    """Plain lines on standard error: how far a step has come, every five seconds; nothing of steps that are quicker."""
+    """Plain lines on standard error: the progress of a step every five seconds; nothing for faster steps."""
 
     def __init__(self, *, seconds: float = LINE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -111,7 +111,7 @@ class LineDisplay:
 
     @contextlib.contextmanager
     def meter(self, step: str, total: int | None) -> Iterator[Advance]:
-        """Print lines while the block runs."""
+        """Print lines for the duration of the block."""
         began = due = self._clock()
         due += self._seconds
         done = 0

@@ -1,19 +1,15 @@
-"""Delete what no kept tag needs from a repository: tags, images, SOCI indexes, attestations and referrers.
+"""Delete everything from a repository that no kept tag needs: tags, images, SOCI indexes, attestations and referrers.
 
-Without a rule nothing is done. A tag is kept where any one rule says so; with it stays all that it needs, and all that
-refers to that. --dry-run shows the plan. Images go before their parts, so that no tag is ever left with a part missing;
-layers and zTOCs are blobs, which the registry itself removes once no manifest names them.
+At least one rule is required. A tag is kept if any rule matches; everything that it needs, and everything that refers
+to that, is kept with it. --dry-run shows the plan. Images are deleted before their parts, so that no tag ever has
+missing parts; layers and zTOCs are blobs, which the registry removes once no manifest refers to them. For build caches
+(the parameter `cache: registry` of a publication), only --keep and --cache-days apply. On ECR, ECR's own API deletes.
+--in-use-ecs also keeps what ECS runs or would start; if a cluster cannot be read, nothing is deleted. Do not run it
+during a publication of the same image: content that the publication found in the registry could be deleted.
 
-Build caches (the parameter `cache: registry` of a publication) are judged by --keep and --cache-days alone.
-
-In ECR it deletes through ECR's own API. --in-use-ecs also keeps what ECS runs or would start, and a cluster that cannot
-be read stops it before anything is deleted.
-
-Do not run it while a publication of the same image runs: what that one found already pushed could be deleted.
-
-Exit statuses: 0 done, or planned; 3 no rule, one that cannot be meant, or rules that keep nothing; 10 to 12 the
-registry refused (deletion may be switched off), is out of reach, or wants other credentials; 18 tags changed after the
-plan was made, and nothing was deleted.
+Exit statuses: 0 done, or planned; 3 no rule, an invalid one, or rules that keep nothing; 10 to 12 the registry rejects
+the request (deletion may be disabled), does not answer, or requires other credentials; 18 tags changed after the plan
+was made, and nothing was deleted.
 """
 
 from collections.abc import Iterable
@@ -38,7 +34,7 @@ _DAYS = quantity("days", least=0.001, most=MOST_DAYS)
 
 @command(__doc__)
 @click.argument("repository", metavar="REPOSITORY", help="the repository, without a tag")
-@click.option("--keep", multiple=True, metavar="PATTERN", help="tags to keep, with * and ?; can be repeated")
+@click.option("--keep", multiple=True, metavar="PATTERN", help="tags to keep, with * and ?; may be repeated")
 @click.option("--keep-latest", type=whole(least=0), default=0, metavar="N", help="keep the N newest images")
 @click.option("--keep-days", type=_DAYS, metavar="DAYS", help="keep images created in the last DAYS days")
 @click.option(
@@ -58,19 +54,19 @@ _DAYS = quantity("days", least=0.001, most=MOST_DAYS)
     "--consider",
     type=FILE_PATH,
     metavar="FILE",
-    help="look at these untagged digests too, for example what a run that was cut short has left",
+    help="also consider these untagged digests, for example those that an interrupted run left behind",
 )
 @click.option(
     "--in-use-ecs",
     multiple=True,
     metavar="CLUSTER",
-    help="keep what services and tasks of this ECS cluster use (a name, an ARN, or * for all); can be repeated",
+    help="keep images used by services and tasks of this ECS cluster (a name, an ARN, or * for all); may be repeated",
 )
 @click.option(
     "--untagged-days",
     type=_DAYS,
     metavar="DAYS",
-    help="ECR: look at manifests without a tag too, if they were pushed more than DAYS days ago",
+    help="ECR: also consider untagged manifests that were pushed more than DAYS days ago",
 )
 @click.option("--dry-run", is_flag=True, help="show the plan and delete nothing")
 @registry_options
@@ -114,7 +110,7 @@ def _text(done: Pruned) -> str:
     verb = "would go" if done.dry_run else "gone"
     lines = [f"kept      {name}  ({done.reasons[name]})" for name in done.kept]
     lines += [f"{verb:<9} {name}  ({done.reasons[name]})" for name in done.deleted]
-    # A digest has a colon, and no tag has one.
+    # A digest contains a colon, a tag does not.
     manifests = sum(":" in name for name in done.deleted)
     tags = len(done.deleted) - manifests
     lines.append(f"{counted(tags, 'tag')} and {counted(manifests, 'manifest')} {verb}")
@@ -124,6 +120,6 @@ def _text(done: Pruned) -> str:
 
 def _about_undated(tags: int) -> str:
     return (
-        f"kept though the rules by age (--keep-latest, --keep-days) cannot judge them: {counted(tags, 'tag')}, of "
-        "whose images nothing says when they were created; to have some go, name what stays with --keep instead"
+        f"kept because the rules by age (--keep-latest, --keep-days) do not apply: {counted(tags, 'tag')}, whose "
+        "images have no creation time; to delete some, list the tags to keep with --keep instead"
     )

@@ -1,4 +1,4 @@
-"""The answers of `publish`: a plan or a result, as JSON and as a table."""
+"""The output of `publish`: a plan or a result, as JSON and as a table."""
 
 from soci_pipeline.commands import CommandResult
 from soci_pipeline.publish.dry_run import Plan

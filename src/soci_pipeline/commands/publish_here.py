@@ -1,4 +1,4 @@
-"""`publish` from this machine: the plan, the layout or the publication, once the parameters are valid."""
+"""`publish` from this machine: a plan, a layout or a publication, once the parameters are validated."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from soci_pipeline.settings import Settings
 
 
 def publish_from_here(arguments: Arguments, request: PublishRequest, *, announce: Callable[[], None]) -> CommandResult:
-    """Publish, plan or leave a layout, as the options say; ``announce`` logs the first line."""
+    """Publish, plan or write a layout, depending on the options; ``announce`` logs the first line."""
     check_local(request)
     announce()
     settings, chosen = Settings.from_environment(), "platforms" in request.model_fields_set

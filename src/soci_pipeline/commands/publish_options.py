@@ -1,7 +1,7 @@
-"""The parameters of a publication as options, made from the model: names, help, defaults, and the checks.
+"""The parameters of a publication as options, generated from the model: names, help, defaults and checks.
 
 A list is given by repeating its option (``--tag``, ``--platform``), a mapping or a group of parameters by repeating
-``NAME=VALUE``. ``--params FILE`` has parameters by their names, as JSON or YAML; an option overrides the file.
+``NAME=VALUE``. ``--params FILE`` contains parameters by name, as JSON or YAML; an option overrides the file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from soci_pipeline.commands.command import FILE_PATH, Arguments, together
+from soci_pipeline.commands.command import FILE_PATH, Arguments, combine
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.secret_places import is_place_of_this_machine
@@ -25,12 +25,12 @@ from soci_pipeline.validation import Problem, problems_of
 
 _ARGUMENTS = ("source", "image")
 _SINGULAR = {"tags": "tag", "platforms": "platform"}
-# What stands here may be a secret that was given in the wrong place.
+# The value may be a secret that was given in the wrong place.
 _NOT_REPEATED = frozenset({"build_args", "build_secrets", "source_credentials"})
 _SECRET_PLACES = frozenset({"build_secrets", "source_credentials"})
 _SHOWN = 100
 _MAX_BYTES = 1 << 20
-# Both are required, and neither is shown.
+# Both are required and not shown.
 _DEFAULTS = PublishRequest.model_construct(image=None, source=None).model_dump(mode="json", exclude=set(_ARGUMENTS))  # type: ignore[arg-type]
 
 
@@ -55,13 +55,13 @@ class _NameValue(click.ParamType[tuple[str, str]]):
 
 
 def option_of(name: str) -> str:
-    """The option of a parameter, as ``--build-args``; of an argument its name in the help."""
+    """The option of a parameter, such as ``--build-args``; for an argument, its name in the help."""
     return name.upper() if name in _ARGUMENTS else f"--{_SINGULAR.get(name, name).replace('_', '-')}"
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
     kind: Any = next((each for each in get_args(field.annotation) if each is not type(None)), field.annotation)
-    # click shows its own default, so the model's is in the text.
+    # click shows its own default, so the text contains the model's default.
     settings: dict[str, Any] = {"default": None, "help": _help(name, field)}
     words = [name, option_of(name)]
     if field.annotation is bool:
@@ -98,22 +98,22 @@ def _help(name: str, field: FieldInfo) -> str:
     return f"{text}{many}" + (f"  [default: {default}]" if known else "")
 
 
-parameter_options = together(
+parameter_options = combine(
     *(_option(name, field) for name, field in PublishRequest.model_fields.items() if name not in _ARGUMENTS),
     click.option(
         "--params",
         type=FILE_PATH,
         metavar="FILE",
-        help="parameters by their names, as JSON or YAML; options override them",
+        help="a file of parameters by name, as JSON or YAML; options override it",
     ),
 )
-"""An option for each parameter but source and image, and ``--params``."""
+"""Add an option for each parameter except source and image, and ``--params``."""
 
 
 def request_of(arguments: Arguments, *, source: str, kind: type[PublishRequest] = PublishRequest) -> PublishRequest:
-    """The checked parameters; raises `InvalidInput` that names each option, its value and what is allowed."""
+    """Return the validated parameters; raise `InvalidInput` that names each option, its value and what is allowed."""
     from_file = {} if arguments.params is None else _read(arguments.params)
-    given = _given(arguments)
+    given = _set_options(arguments)
     values: dict[str, Any] = dict(from_file)
     for name, value in given.items():
         held = values.get(name)
@@ -122,11 +122,11 @@ def request_of(arguments: Arguments, *, source: str, kind: type[PublishRequest] 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = problems_of(error, unknown="there is no such parameter")
-        # A text is read where it is no instance, so what is wrong with the text says more.
+        problems = problems_of(error, unknown="no such parameter")
+        # A string is parsed only if it is not already an instance, so the parse error is more specific.
         telling = [problem for problem in problems if problem.kind != "is_instance_of"] or problems
         lines = [_line(problem, values, given, arguments.params) for problem in telling]
-        # Not as a cause: pydantic's words quote the value, which may be a secret.
+        # Without a cause: pydantic's message quotes the value, which may be a secret.
         raise InvalidInput("; ".join(dict.fromkeys(lines)), advice=_advice(values, kind, telling)) from None
 
 
@@ -135,10 +135,10 @@ def _advice(values: Mapping[str, Any], kind: type[PublishRequest], problems: Seq
     places = [values.get("source_credentials"), *(secrets.values() if isinstance(secrets, Mapping) else ())]
     ours = any(isinstance(place, str) and is_place_of_this_machine(place) for place in places)
     if ours and not kind.secrets_of_this_machine:
-        return "file:PATH and env:NAME are read on this machine, which needs --local; through Prefect, name a block."
+        return "file:PATH and env:NAME require --local, because this machine reads them; with Prefect, use a block."
     if all(problem.place[:1] == ("platforms",) for problem in problems) and kind.secrets_of_this_machine:
         return _platform_advice()
-    return "`soci-pipeline publish --help` shows what each option takes."
+    return "`soci-pipeline publish --help` describes each option."
 
 
 def _platform_advice() -> str:
@@ -151,8 +151,8 @@ def _platform_advice() -> str:
     return f"This machine can build {', '.join(map(str, own))}; to add another platform, {HELP}."
 
 
-def _given(arguments: Arguments) -> dict[str, Any]:
-    """The parameters that options give."""
+def _set_options(arguments: Arguments) -> dict[str, Any]:
+    """Return the parameters that were set by options."""
     found: dict[str, Any] = {}
     for name, field in PublishRequest.model_fields.items():
         value = None if name in _ARGUMENTS else getattr(arguments, name)
@@ -165,14 +165,14 @@ def _given(arguments: Arguments) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The parameters of a file; raises `InvalidInput` that names it."""
+    """Return the parameters in a file; raise `InvalidInput` that names it."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise InvalidInput(f"--params {path}: {error.strerror}", advice="Name a file with parameters.") from error
+        raise InvalidInput(f"--params {path}: {error.strerror}", advice="Use a file with parameters.") from error
     if len(data) > _MAX_BYTES:
-        raise InvalidInput(f"--params {path} is larger than {_MAX_BYTES >> 20} MiB", advice="Name another file.")
+        raise InvalidInput(f"--params {path} is larger than {_MAX_BYTES >> 20} MiB", advice="Use another file.")
     try:
         document = parse_text(data.decode())
     except (ValueError, yaml.YAMLError) as error:
@@ -180,17 +180,17 @@ def _read(path: Path) -> dict[str, Any]:
             f"--params {path} is not valid JSON or YAML{_where(error)}", advice="Correct the file."
         ) from error
     if not isinstance(document, dict):
-        raise InvalidInput(f"--params {path} must hold parameters by their names", advice="For example `tags: [v1]`.")
+        raise InvalidInput(f"--params {path} must contain parameters by name", advice="For example `tags: [v1]`.")
     for name in document:
         if name not in PublishRequest.model_fields:
             known = {each: each for each in PublishRequest.model_fields}
-            advice = did_you_mean(str(name), known) or f"Parameters are {', '.join(known)}."
+            advice = did_you_mean(str(name), known) or f"The parameters are {', '.join(known)}."
             raise InvalidInput(f"--params {path}: there is no parameter {str(name)[:_SHOWN]!r}", advice=advice)
     return document
 
 
 def _where(error: ValueError | yaml.YAMLError) -> str:
-    """The line and the fault; not what else an error says, since it may quote a value that is a secret."""
+    """Return the line and the error, without the rest of the message, which may quote a secret value."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return ""
     line = "" if error.problem_mark is None else f" (line {error.problem_mark.line + 1})"
@@ -198,7 +198,7 @@ def _where(error: ValueError | yaml.YAMLError) -> str:
 
 
 def _line(problem: Problem, values: Mapping[str, Any], given: Mapping[str, Any], file: Path | None) -> str:
-    """One problem: the option or the place in the file, the value where it holds no secret, and what is wrong."""
+    """Describe one problem: the option or the place in the file, the value unless it may be a secret, and the error."""
     if not problem.place:
         return problem.text
     name = str(problem.place[0])

@@ -1,4 +1,4 @@
-"""`publish` through Prefect: look up what is needed, start the flow run, and follow it."""
+"""`publish` through Prefect: check the requirements, start the flow run, and follow it."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def publish_through_prefect(
 
 def _started(arguments: Arguments, request: PublishRequest, environment: Mapping[str, str]) -> CommandResult:
     page = partial(run_page, environment)
-    with PrefectApi.from_environment(environment, patience_s=_TIMEOUT_S) as api:
+    with PrefectApi.from_environment(environment, deadline_s=_TIMEOUT_S) as api:
         if arguments.dry_run:
             return planned(plan_remote(api, request, Settings.from_environment()))
         ready_parts(api, request)
@@ -48,9 +48,9 @@ def _started(arguments: Arguments, request: PublishRequest, environment: Mapping
 
 
 def _leave(api: PrefectApi, run: str, url: str) -> None:
-    """Cancel the run if the user at the terminal says so; otherwise it continues."""
+    """Cancel the run if the user at the terminal confirms it; otherwise it continues."""
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
-        print("Cancel the publication? It goes on otherwise. [y/N] ", end="", file=sys.stderr, flush=True)
+        print("Cancel the publication? Otherwise it continues. [y/N] ", end="", file=sys.stderr, flush=True)
         try:
             answer = sys.stdin.readline()
         except KeyboardInterrupt:
@@ -59,4 +59,4 @@ def _leave(api: PrefectApi, run: str, url: str) -> None:
             api.cancel(run)
             logger().warning("cancelling %s", url)
             return
-    logger().warning("the publication goes on: %s", url)
+    logger().warning("the publication continues: %s", url)

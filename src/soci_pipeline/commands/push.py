@@ -1,18 +1,19 @@
-"""Push an OCI layout to a registry, from the largest blob to the tag.
+"""Push an OCI layout to a registry: the largest blobs first, the tag last.
 
-LAYOUT's index.json lists one image or image index, or several of which --ref chooses one. It goes by digest, with what
-refers to it in the layout (a v1 SOCI index, for one); where REFERENCE has a tag, that is pointed at it when everything
-else is there. What the registry has already is not sent again. Credentials: SOCI_PIPELINE_REGISTRY_USERNAME and
-SOCI_PIPELINE_REGISTRY_PASSWORD for the registry in SOCI_PIPELINE_REGISTRY, or from the Docker
-configuration.
+The index.json of LAYOUT lists one image or image index, or several of which --ref selects one. It is pushed by digest,
+together with what refers to it in the layout (such as a v1 SOCI index); if REFERENCE has a tag, the tag moves when
+everything else is there. Content that the registry already has is not sent again. Credentials:
+SOCI_PIPELINE_REGISTRY_USERNAME and SOCI_PIPELINE_REGISTRY_PASSWORD for the registry in SOCI_PIPELINE_REGISTRY, or
+Docker's configuration.
 
-With --platform only the images of these platforms go, under a new image index without the others, their attestations
-and SOCI indexes. An index that lists a platform which was not saved can be pushed in no other way. LAYOUT is not
-changed.
+With --platform, only the images for these platforms are pushed, under a new image index without the others, their
+attestations and SOCI indexes. An index that lists a platform which was not saved can only be pushed this way. LAYOUT is
+not changed.
 
-Exit statuses: 0 pushed; 3 no layout or no reference, several images and no --ref, or no image of a platform; 5 the
-layout is damaged, or lists a platform that it does not hold; 6 a link or special file takes the place of a blob; 10 to
-12 the registry refused, is out of reach, or wants other credentials; 18 the tag may not move; 23 it took too long.
+Exit statuses: 0 pushed; 3 the layout or reference is not valid, several images without --ref, or no image for a
+platform; 5 the layout is damaged, or lists a platform that it does not contain; 6 a link or special file is in place of
+a blob; 10 to 12 the registry rejects the request, does not answer, or requires other credentials; 18 the tag must not
+move; 23 a deadline was exceeded.
 """
 
 import click
@@ -35,10 +36,12 @@ from soci_pipeline.text import sized
 
 @command(__doc__)
 @click.argument("layout", type=FILE_PATH, metavar="LAYOUT", help="the folder of an OCI image layout")
-@click.argument("reference", metavar="REFERENCE", help="the repository, with a tag where one shall point at it")
-@click.option("--jobs", type=whole(least=1), default=4, metavar="N", help="blobs that go up at once")
+@click.argument("reference", metavar="REFERENCE", help="the repository, with a tag if one is to be moved")
+@click.option("--jobs", type=whole(least=1), default=4, metavar="N", help="number of blobs uploaded in parallel")
 @click.option(
-    "--ref", metavar="NAME", help="of several images in LAYOUT take this one, by its name in index.json or its digest"
+    "--ref",
+    metavar="NAME",
+    help="if LAYOUT contains several images, use this one: its name in index.json, or its digest",
 )
 @click.option("--platform", multiple=True, metavar="OS/ARCH", help="push only this platform; may be repeated")
 @registry_options
@@ -46,7 +49,7 @@ def run(arguments: Arguments) -> CommandResult:
     reference = reference_of(arguments.reference)
     layout, root = _source(arguments)
     if reference.digest not in (None, root.digest):
-        raise InvalidInput(f"the layout holds {root.digest}, and {reference.digest} was to be pushed")
+        raise InvalidInput(f"the layout contains {root.digest}, but the reference names {reference.digest}")
     with client_for(arguments, reference) as client:
         report = push_graph(
             layout,
@@ -66,12 +69,12 @@ def run(arguments: Arguments) -> CommandResult:
         "bytes_skipped": report.bytes_skipped,
     }
     tagged = f", tagged {reference.tag}" if reference.tag else ""
-    moved = f"{sized(report.bytes_uploaded)} uploaded, {sized(report.bytes_skipped)} were there"
+    moved = f"{sized(report.bytes_uploaded)} uploaded, {sized(report.bytes_skipped)} already there"
     return CommandResult(json=answer, text=f"{answer['reference']}{tagged}  {moved}")
 
 
 def _source(arguments: Arguments) -> tuple[Layout, Descriptor]:
-    """The layout and its root to push; everything that would be sent is there."""
+    """Return the layout and the root to push; everything that would be sent exists."""
     layout = Layout.open(arguments.layout)
     roots = choose_roots(layout.roots(), arguments.ref, f"layout {layout.path}")
     if platforms := platforms_of(arguments.platform):
@@ -79,7 +82,7 @@ def _source(arguments: Arguments) -> tuple[Layout, Descriptor]:
         roots = layout.roots()
     if len(roots) > 1:
         raise InvalidInput(
-            f"layout {layout.path} lists {len(roots)} images, and a push takes one:\n{listed(roots)}",
+            f"layout {layout.path} lists {len(roots)} images, but a push takes one:\n{listed(roots)}",
             advice="Choose one with --ref NAME, or by its digest.",
         )
     root = roots[0] if roots else layout.root()

@@ -1,11 +1,11 @@
-"""The options by which a command reaches a registry, and the client that they make."""
+"""The options for access to a registry, and the client that they configure."""
 
 import os
 from collections.abc import Sequence
 
 import click
 
-from soci_pipeline.commands.command import FILE_PATH, Arguments, together
+from soci_pipeline.commands.command import FILE_PATH, Arguments, combine
 from soci_pipeline.errors import InvalidInput, SociPipelineError
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.publish.registries import connect
@@ -15,22 +15,26 @@ from soci_pipeline.settings import Settings
 
 _MOST_TAGS = 10
 
-registry_options = together(
+registry_options = combine(
     click.option(
-        "--plain-http", is_flag=True, help="speak to the registry without TLS (loopback ones are, without --ca-file)"
+        "--plain-http",
+        is_flag=True,
+        help="use plain HTTP for the registry (the default on loopback, unless --ca-file is set)",
     ),
-    click.option("--ca-file", type=FILE_PATH, metavar="PEM", help="trust these certificates besides the system's"),
+    click.option(
+        "--ca-file", type=FILE_PATH, metavar="PEM", help="trust these certificates in addition to the system's"
+    ),
 )
 """``--plain-http`` and ``--ca-file``."""
 
 
 def client_for(arguments: Arguments, reference: ImageReference) -> RegistryClient:
-    """A client with the machine's credentials and settings; the options count for more. The caller closes it."""
+    """Return a client with the machine's credentials and settings, which the options override. The caller closes it."""
     return connect(reference, settings_for(arguments, reference))
 
 
 def settings_for(arguments: Arguments, reference: ImageReference) -> Settings:
-    """The machine's settings, in which the options of `registry_options` count for more."""
+    """Return the machine's settings, overridden by the options of `registry_options`."""
     settings = Settings.from_environment()
     registry = settings.registry
     if arguments.plain_http:
@@ -41,7 +45,7 @@ def settings_for(arguments: Arguments, reference: ImageReference) -> Settings:
 
 
 def reference_of(text: str) -> ImageReference:
-    """What was given as REFERENCE; raises `InvalidInput` where it is none, with advice of its own for a path."""
+    """Parse REFERENCE; raise `InvalidInput` if it is not valid, with specific advice for a path."""
     try:
         return ImageReference.parse(text)
     except InvalidInput as error:
@@ -51,18 +55,20 @@ def reference_of(text: str) -> ImageReference:
 
 
 def image_in_registry(arguments: Arguments, text: str) -> tuple[ImageReference, str | Digest]:
-    """As `image_of`; for a repository without a tag or digest, the advice lists the repository's tags."""
+    """Like `image_of`; for a repository without a tag or digest, the advice lists the repository's tags."""
     reference = reference_of(text)
-    # Without a registry in the text the name may be a misspelled path, which is no reason to contact Docker Hub.
+    # Without a registry in the text, the name may be a misspelled path; do not contact Docker Hub for it.
     if reference.target is not None or _is_here(text) or not text.startswith(f"{reference.registry}/"):
         return image_of(text)
     with client_for(arguments, reference) as client:
         try:
             tags = client.tags.list(reference.repository)
         except SociPipelineError:
-            # The tags are a help alone: what is wrong is the reference.
+            # The tags are only a hint: the error is about the reference.
             return image_of(text)
-    raise InvalidInput(f"{reference} has no tag or digest and names no image", advice=_tags_advice(reference, tags))
+    raise InvalidInput(
+        f"{reference} has no tag or digest, so it does not identify an image", advice=_tags_advice(reference, tags)
+    )
 
 
 def _tags_advice(reference: ImageReference, tags: Sequence[str]) -> str:
@@ -73,31 +79,33 @@ def _tags_advice(reference: ImageReference, tags: Sequence[str]) -> str:
 
 
 def image_of(text: str) -> tuple[ImageReference, str | Digest]:
-    """A reference that names an image, and its tag or digest; raises `InvalidInput` as `reference_of` does."""
+    """Return a reference with a tag or digest; raise `InvalidInput` as `reference_of` does."""
     reference = reference_of(text)
     if reference.target is not None:
         return reference, reference.target
     if _is_here(text):
         raise _on_this_machine(text)
-    raise InvalidInput(f"{reference} names no image", advice="Add a tag or a digest: name:tag or name@sha256:….")
+    raise InvalidInput(
+        f"{reference} does not identify an image", advice="Add a tag or a digest: name:tag or name@sha256:…."
+    )
 
 
 def _is_here(path: str) -> bool:
-    # A Path raises where it may not look.
+    # A Path raises without permission.
     return os.path.exists(path)  # noqa: PTH110
 
 
 def _on_this_machine(path: str) -> InvalidInput:
-    made = "" if os.path.isdir(path) else "`soci-pipeline convert` makes an OCI layout of an archive, and "  # noqa: PTH112
+    made = "" if os.path.isdir(path) else "`soci-pipeline convert` turns an archive into an OCI layout, and "  # noqa: PTH112
     return InvalidInput(
-        f"{path!r} is on this machine, and what is in a registry is wanted",
-        advice=f"{made}`soci-pipeline push LAYOUT REFERENCE` puts one into a registry.",
+        f"{path!r} is on this machine, but an image in a registry is required",
+        advice=f"{made}`soci-pipeline push LAYOUT REFERENCE` pushes it to a registry.",
     )
 
 
 def repository_of(text: str) -> ImageReference:
-    """A reference that must be a repository alone; raises `InvalidInput`."""
+    """Return a reference that is only a repository; raise `InvalidInput` otherwise."""
     reference = reference_of(text)
     if reference.target is not None:
-        raise InvalidInput(f"a repository is wanted, and {reference} is one image of it", advice="Leave the tag out.")
+        raise InvalidInput(f"a repository is required, but {reference} names one of its images", advice="Omit the tag.")
     return reference

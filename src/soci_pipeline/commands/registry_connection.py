@@ -1,4 +1,4 @@
-"""The way to a registry, layer by layer: its name, the port, TLS."""
+"""The connection to a registry, layer by layer: name, port, TLS."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from soci_pipeline.commands.finding import Mark, Said
+from soci_pipeline.commands.finding import CheckResult, Mark
 from soci_pipeline.registry.connection import tls_context
 from soci_pipeline.registry.errors import RegistryUnreachable
 from soci_pipeline.registry.reference import is_local_registry
@@ -22,7 +22,7 @@ _PORTS = {"https": 443, "http": 80}
 
 
 def proxy_of(url: httpx.URL) -> str | None:
-    """The proxy of the environment for a URL, without its login; None where requests go straight there."""
+    """Return the environment's proxy for a URL, without its login; None if requests are sent directly."""
     if is_local_registry(_host(url)) or proxy_bypass(_host(url)):
         return None
     proxies = getproxies()
@@ -30,10 +30,10 @@ def proxy_of(url: httpx.URL) -> str | None:
     return redacted(found) if found else None
 
 
-def check_name(url: httpx.URL) -> Said:
-    """Resolve the host's name; raises `RegistryUnreachable`."""
+def check_name(url: httpx.URL) -> CheckResult:
+    """Resolve the host name; raise `RegistryUnreachable` if that fails."""
     if proxy := proxy_of(url):
-        return Said(f"left to the proxy {proxy}")
+        return CheckResult(f"left to the proxy {proxy}")
     try:
         found = socket.getaddrinfo(_host(url), _port(url), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -43,13 +43,13 @@ def check_name(url: httpx.URL) -> Said:
             url=str(url),
             advice="Check the spelling of the registry's host and this machine's DNS.",
         ) from error
-    return Said(", ".join(dict.fromkeys(str(place[4][0]) for place in found)))
+    return CheckResult(", ".join(dict.fromkeys(str(place[4][0]) for place in found)))
 
 
-def check_connection(url: httpx.URL, ca_file: Path | None) -> Said:
-    """Connect, and check the certificate where the registry is spoken to with TLS; raises `RegistryUnreachable`."""
+def check_connection(url: httpx.URL, ca_file: Path | None) -> CheckResult:
+    """Connect, and check the certificate if the registry uses TLS; raise `RegistryUnreachable` if that fails."""
     if proxy := proxy_of(url):
-        return Said(f"goes through the proxy {proxy}; the next check shows whether it works")
+        return CheckResult(f"goes through the proxy {proxy}; the next check shows whether it works")
     with _connected(url) as plain:
         if url.scheme == "http":
             return _plain(url)
@@ -58,7 +58,7 @@ def check_connection(url: httpx.URL, ca_file: Path | None) -> Said:
 
 
 def _host(url: httpx.URL) -> str:
-    # Not `url.host`, which decodes the names of IDNA and raises for one that stands for nothing.
+    # Not `url.host`, which decodes IDNA names and raises for an invalid one.
     return url.raw_host.decode("ascii")
 
 
@@ -71,11 +71,11 @@ def _connected(url: httpx.URL) -> Iterator[socket.socket]:
     try:
         connection = socket.create_connection((_host(url), _port(url)), timeout=_SECONDS)
     except OSError as error:
-        cause = error.strerror or "no answer in time"
+        cause = error.strerror or "no answer before the timeout"
         raise RegistryUnreachable(
             f"nothing answers at {_host(url)} port {_port(url)}: {cause}",
             url=str(url),
-            advice="Check the port, that the registry runs, and firewalls and security groups on the way.",
+            advice="Check the port, that the registry is running, and the firewalls and security groups in between.",
         ) from error
     with connection:
         yield connection
@@ -103,25 +103,25 @@ def _certificate_advice(error: ssl.SSLCertVerificationError) -> str:
     if "expired" in message or "not yet valid" in message:
         return "Renew the registry's certificate, or correct this machine's clock."
     if "mismatch" in message or "not valid for" in message:
-        return "Use the name that the certificate is for."
+        return "Use the name in the certificate."
     return RegistryUnreachable.tls_advice
 
 
-def _certificate(secure: ssl.SSLSocket) -> Said:
+def _certificate(secure: ssl.SSLSocket) -> CheckResult:
     certificate = secure.getpeercert() or {}
     until = str(certificate.get("notAfter", ""))
     detail = f"{secure.version()}, certificate valid until {until}"
     left = ssl.cert_time_to_seconds(until) - time.time() if until else _EXPIRES_SOON
     if left < _EXPIRES_SOON:
-        return Said(detail, "Renew the registry's certificate before then.", Mark.WARN)
-    return Said(detail)
+        return CheckResult(detail, "Renew the registry's certificate before then.", Mark.WARN)
+    return CheckResult(detail)
 
 
-def _plain(url: httpx.URL) -> Said:
+def _plain(url: httpx.URL) -> CheckResult:
     if is_local_registry(_host(url)):
-        return Said("plain HTTP on this machine")
-    return Said(
+        return CheckResult("plain HTTP on this machine")
+    return CheckResult(
         "plain HTTP: logins and images cross the network unencrypted",
-        "Give the registry a certificate, and leave --plain-http (SOCI_PIPELINE_REGISTRY_PLAIN_HTTP) out.",
+        "Set up a certificate for the registry, and omit --plain-http (SOCI_PIPELINE_REGISTRY_PLAIN_HTTP).",
         Mark.WARN,
     )

@@ -1,16 +1,14 @@
-"""Make in Prefect what the deployments need: work pools, automations and block types. Can be run again.
+"""Create in Prefect what the deployments need: work pools, automations and block types. It can be run again.
 
-Talks to the server that PREFECT_API_URL or the active Prefect profile names; run it from a checkout of the project.
-Afterwards `prefect --no-prompt deploy --all` deploys the flows.
+It uses the server in PREFECT_API_URL or the active Prefect profile; run it from a checkout of the project. Then deploy
+the flows with `prefect --no-prompt deploy --all`. With --worker-python, flow runs start seconds sooner, because Prefect
+does not start a process that searches for Python first. With --publications, it creates or updates one deployment for
+each publication in a file instead, and keeps changes from Prefect's UI where the file did not change. The documentation
+describes the file.
 
-With --worker-python flow runs begin seconds sooner: Prefect need not start a process that looks for the Python first.
-
-With --publications it makes or updates one deployment for each publication of a file instead, and keeps what was
-changed in Prefect's UI where the file did not change. The documentation describes the file.
-
-Exit statuses: 0 everything is there; 3 a path, a file, a block or an address of Prefect that is not valid; 8 Prefect
-refused something; 12 it wants a login, or another one; 22 it does not answer, or this is no checkout of the project; 25
-a publication was changed in the file and on the server, and was left as it is.
+Exit statuses: 0 everything is set up; 3 a path, file, block or URL of Prefect is not valid; 8 Prefect rejected a
+change; 12 it requires a login, or another one; 22 it does not answer, or this is not a checkout of the project; 25 a
+publication was changed both in the file and on the server, and was not updated.
 """
 
 import os
@@ -29,15 +27,15 @@ from soci_pipeline.prefect_setup.pools import NO_PYTHON
 from soci_pipeline.prefect_setup.three_way import OnConflict
 from soci_pipeline.project import project_folder
 
-_PATIENCE_S = 60.0
-_ADVICE = "  next: make the file and the server agree, or choose a side: `--on-conflict file` or `--on-conflict server`"
+_TIMEOUT_S = 60.0
+_ADVICE = "  next: make the file and the server agree, or choose one: `--on-conflict file` or `--on-conflict server`"
 _NEXT = (
-    "  next: make the deployments with `prefect --no-prompt deploy --all`, then start a worker for each pool: "
+    "  next: create the deployments with `prefect --no-prompt deploy --all`, then start a worker for each pool: "
     "`prefect worker start --pool soci-control`, and on a machine of each architecture `--pool soci-amd64` or "
     "`--pool soci-arm64`"
 )
 _STARTED = (
-    "  next: start one with `prefect deployment run publish-image/NAME`; its work pool needs a worker: "
+    "  next: start one with `prefect deployment run publish-image/NAME`; its work pool requires a worker: "
     "`prefect worker start --pool POOL`"
 )
 _LABELS = {
@@ -54,23 +52,25 @@ _LABELS = {
 @click.option(
     "--notify-block",
     metavar="TYPE/NAME",
-    help="tell this notification block (for example slack-webhook/releases) when a publication fails",
+    help="send failed publications to this notification block (for example slack-webhook/releases)",
 )
 @click.option(
     "--worker-python",
     metavar="PATH",
-    help="the project's Python, where it has the same path on every worker (.venv/bin/python of the clone); "
-    "`none` lets each worker look for its own again",
+    help="the project's Python, if its path is the same on every worker (.venv/bin/python of the clone); `none` lets "
+    "each worker find its own",
 )
-@click.option("--publications", type=FILE_PATH, metavar="FILE", help="make the deployments of this file (YAML) instead")
+@click.option(
+    "--publications", type=FILE_PATH, metavar="FILE", help="create the deployments in this file (YAML) instead"
+)
 @click.option("--check", is_flag=True, help="with --publications: check the file only, without a Prefect server")
-@click.option("--dry-run", is_flag=True, help="with --publications: say what would change, and change nothing")
-@click.option("--remove", is_flag=True, help="with --publications: delete its deployments that left the file")
+@click.option("--dry-run", is_flag=True, help="with --publications: show what would change, and change nothing")
+@click.option("--remove", is_flag=True, help="with --publications: delete deployments that are no longer in the file")
 @click.option(
     "--on-conflict",
     type=click.Choice([str(each) for each in OnConflict]),
-    help="with --publications: which side wins where both changed a value; by default (stop) such a deployment stays "
-    "as it is, and the status is 25",
+    help="with --publications: which side wins if both changed a value; by default (stop) such "
+    "a deployment is not changed and the exit status is 25",
 )
 def run(arguments: Arguments) -> CommandResult:
     if arguments.publications is not None:
@@ -95,7 +95,7 @@ def run(arguments: Arguments) -> CommandResult:
 def _prefect() -> PrefectApi:
     environment = active_profile(os.environ) | dict(os.environ)
     check_access(environment)
-    return PrefectApi.from_environment(environment, patience_s=_PATIENCE_S)
+    return PrefectApi.from_environment(environment, deadline_s=_TIMEOUT_S)
 
 
 def _publications(arguments: Arguments) -> CommandResult:
@@ -150,20 +150,18 @@ def _block(name: str | None) -> str | None:
     kind, _, own = name.partition("/")
     if not kind or not own or "/" in own:
         raise InvalidInput(
-            f"--notify-block {name!r} is not of the form TYPE/NAME",
-            advice="Give type and name, as in slack-webhook/releases; `prefect block ls` lists the blocks.",
+            f"--notify-block {name!r} must have the form TYPE/NAME",
+            advice="Use type and name, for example slack-webhook/releases; `prefect block ls` lists the blocks.",
         )
     return name
 
 
 def _absolute(path: str | None) -> str | None:
-    # It need not be on this machine; a relative one would be looked for in each run's own folder.
+    # It need not exist on this machine; a relative path would be resolved in each run's own folder.
     if not path or path == NO_PYTHON:
         return path or None
     if not Path(path).is_absolute():
-        raise InvalidInput(
-            f"--worker-python {path} is not absolute", advice="Give the path that it has on the workers."
-        )
+        raise InvalidInput(f"--worker-python {path} is not an absolute path", advice="Use its path on the workers.")
     if not os.access(path, os.X_OK):
-        logger().warning("%s cannot be run on this machine; where a worker lacks it too, its runs crash", path)
+        logger().warning("%s cannot run on this machine; on a worker without it, runs crash", path)
     return path

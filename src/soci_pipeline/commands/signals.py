@@ -1,4 +1,4 @@
-"""What a command does when it is asked to end while it holds things that have to be stopped."""
+"""Signal handling of a command that must stop other things before it ends."""
 
 import contextlib
 import signal
@@ -8,14 +8,14 @@ from types import FrameType
 
 
 class Ended(BaseException):
-    """A signal asked for the end."""
+    """A signal requested the end of the command."""
 
 
 @contextlib.contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that everything is stopped.
+    """Let SIGTERM and SIGHUP end the block like Ctrl-C, so that everything is stopped.
 
-    Outside of the main thread, which alone receives signals, this does nothing.
+    Outside the main thread, which alone receives signals, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -27,7 +27,7 @@ def ending_on_signals() -> Iterator[None]:
         raise Ended
 
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # nohup has SIGHUP ignored, and a shell SIGINT of what it starts in the background.
+    # nohup ignores SIGHUP, and a shell ignores SIGINT for background processes.
     numbers = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
     earlier = {number: signal.signal(number, end) for number in numbers}
     try:

@@ -1,6 +1,6 @@
-"""What one target lets this machine do: one check after the other, none of which leaves anything behind.
+"""Checks of one target from this machine, one after the other; none leaves anything behind.
 
-A check that fails and without which the others make no sense (no such host, no login) ends the list.
+A failed check without which the others make no sense (unknown host, no login) ends the list.
 """
 
 import os
@@ -10,7 +10,7 @@ import httpx
 
 from soci_pipeline.aws.ecr import EcrRegistry
 from soci_pipeline.commands.ecr_diagnosis import EcrTarget
-from soci_pipeline.commands.finding import Finding, Mark, Said, Step
+from soci_pipeline.commands.finding import CheckResult, Finding, Mark, Step
 from soci_pipeline.commands.registry_connection import check_connection, check_name
 from soci_pipeline.errors import CredentialsRefused, ExitCode, SociPipelineError
 from soci_pipeline.oci.digest import Digest
@@ -23,16 +23,16 @@ from soci_pipeline.settings import Settings
 from soci_pipeline.text import counted
 
 LIMITS = ClientSettings(attempts=2, deadline=30.0, backoff_cap=2.0, read_timeout=20.0, settle_time=0)
-"""For the client of these checks: a person waits for the answer."""
-_NO_REPOSITORY = "The first push creates it, where the registry does that; else create it there."
+"""Timeouts for the client of these checks: a person is waiting."""
+_NO_REPOSITORY = "The first push creates it if the registry supports that; otherwise create it there."
 _ROLE = (
-    "Check the permissions of the role that this machine has (AWS_PROFILE, the instance or the task); ECR takes its "
-    "token, and no stored login."
+    "Check the permissions of this machine's role (AWS_PROFILE, the instance or the task); ECR uses its token, not a "
+    "stored login."
 )
 
 
 class Target:
-    """One repository, and a tag or digest in it, as this machine reaches it."""
+    """One repository, optionally with a tag or digest, as this machine reaches it."""
 
     def __init__(self, image: ImageReference, settings: Settings, client: RegistryClient) -> None:
         self._image = image
@@ -44,7 +44,7 @@ class Target:
         self._ecr = None if place is None or place.account is None else EcrTarget(place, image, settings)
 
     def steps(self) -> Sequence[Step]:
-        """The checks in their order."""
+        """Return the checks in their order."""
         url, ca_file = self._client.url, self._settings.registry.ca_file
         way = (
             Step("name", lambda: check_name(url), blocks=True),
@@ -67,7 +67,7 @@ class Target:
         )
 
     def findings(self) -> Iterator[Finding]:
-        """Run the checks; ends with the first that fails and blocks the others."""
+        """Run the checks; stop after the first failed one that blocks the others."""
         for step in self.steps():
             finding = self._run(step)
             yield finding
@@ -83,56 +83,60 @@ class Target:
         return Finding(step.name, said.mark, said.detail, said.advice, code)
 
     def _advice(self, error: SociPipelineError) -> str | None:
-        # The default advice is for registries of all kinds, and its first word is `docker login`.
+        # The default advice is for all registries and starts with `docker login`.
         is_general = isinstance(error, CredentialsRefused) and error.advice == CredentialsRefused.default_advice
         return _ROLE if self._is_ecr and is_general else error.advice
 
-    def _check_login(self) -> Said:
+    def _check_login(self) -> CheckResult:
         provider = connection_to(self._image, self._settings).credentials
         login = provider.credentials_for(self._image.registry) if provider is not None else None
         try:
             self._client.ping()
         except AccessRefused as error:
-            # A login may be for one repository alone; the next checks show whether it suffices.
+            # A login may be limited to one repository; the next checks show whether it is enough.
             if error.status != httpx.codes.FORBIDDEN:
                 raise
-        return Said(
+        return CheckResult(
             "the registry answers, with the login of this machine" if login else "the registry answers; no login"
         )
 
-    def _check_pull(self) -> Said:
+    def _check_pull(self) -> CheckResult:
         repository, target = self._image.repository, self._image.target
         try:
             if target is None:
-                return Said(f"allowed: {repository} has {counted(len(self._client.tags.list(repository)), 'tag')}")
+                return CheckResult(
+                    f"allowed: {repository} has {counted(len(self._client.tags.list(repository)), 'tag')}"
+                )
             found = self._client.manifests.head(repository, target)
         except ManifestUnknown:
             self._is_new = True
-            return Said(f"there is no repository {repository} yet", _NO_REPOSITORY, Mark.WARN)
+            return CheckResult(f"the repository {repository} does not exist yet", _NO_REPOSITORY, Mark.WARN)
         if found is None:
-            return Said(f"{repository} has no {target} yet")
-        return Said(f"allowed: {target} is {found.digest}")
+            return CheckResult(f"{repository} has no {target} yet")
+        return CheckResult(f"allowed: {target} is {found.digest}")
 
-    def _check_push(self) -> Said:
-        is_cancelled = self._client.blobs.try_upload(self._image.repository)
+    def _check_push(self) -> CheckResult:
+        is_cancelled = self._client.blobs.probe_upload(self._image.repository)
         made = (
             "; a registry that creates repositories with the first upload keeps the empty one" if self._is_new else ""
         )
         if is_cancelled:
-            return Said(f"allowed: an upload was opened and cancelled{made}")
-        return Said(f"allowed: an upload was opened; the registry does not cancel it, so it expires by itself{made}")
+            return CheckResult(f"allowed: an upload was opened and cancelled{made}")
+        return CheckResult(
+            f"allowed: an upload was opened; the registry does not cancel it, so it expires by itself{made}"
+        )
 
-    def _check_tags(self) -> Said:
-        return Said("taken to be movable: registries other than ECR have no rule that can be read")
+    def _check_tags(self) -> CheckResult:
+        return CheckResult("assumed to be mutable: only ECR has a rule that can be read")
 
-    def _check_deletion(self) -> Said:
+    def _check_deletion(self) -> CheckResult:
         try:
             self._client.manifests.delete(self._image.repository, Digest.of(os.urandom(32)))
         except ManifestUnknown:
-            return Said("allowed, as far as a manifest that does not exist can show")
+            return CheckResult("allowed, as far as a test with a missing manifest shows")
         except AccessRefused as error:
-            return Said(error.reason, f"{self._advice(error)} Only prune needs it.", Mark.WARN)
+            return CheckResult(error.reason, f"{self._advice(error)} Only prune requires it.", Mark.WARN)
         except RegistryError as error:
-            advice = "Switch deletion on in the registry if prune is to be used there; publishing does not need it."
-            return Said(f"the registry deletes nothing: {error.reason}", advice, Mark.WARN)
-        return Said("allowed")
+            advice = "Enable deletion in the registry if you want to use prune; publishing does not require it."
+            return CheckResult(f"the registry does not allow deletion: {error.reason}", advice, Mark.WARN)
+        return CheckResult("allowed")

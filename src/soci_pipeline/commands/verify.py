@@ -1,11 +1,11 @@
-"""Read a published image through its SOCI indexes, and name everything that is not as it should be.
+"""Read a published image through its SOCI indexes, and list everything that is wrong.
 
 Without --all: every manifest, config, annotation and zTOC, and some spans of each indexed layer. With --all: every byte
-of every layer, against its zTOC, checkpoints and diff id. Also answers how many bytes a machine has to fetch before the
-container can start, lazily and with a full pull.
+of every layer, compared with its zTOC, checkpoints and diff id. It also shows how many bytes a machine must download
+before the container can start, lazily and with a full pull.
 
-Exit statuses: 0 all is well; 3 a reference that is no image; 10 to 12 the registry refused, is out of reach, or wants
-other credentials; 17 something is wrong, and every fault is named.
+Exit statuses: 0 OK: verified; 3 not a reference to an image; 10 to 12 the registry rejects the request, does not
+answer, or requires other credentials; 17 something is wrong, and every fault is listed.
 """
 
 import click
@@ -25,9 +25,9 @@ from soci_pipeline.verification.verify import VerificationReport, verify
 
 @command(__doc__)
 @click.argument("reference", metavar="REFERENCE", help="an image index or image, by tag or digest")
-@click.option("--all", is_flag=True, help="read every layer whole, not only some spans")
-@click.option("--platform", multiple=True, metavar="P", help="a platform that has to be there; can be repeated")
-@click.option("--jobs", type=whole(least=1), default=2, metavar="N", help="layers read at once")
+@click.option("--all", is_flag=True, help="read every layer completely, not only some spans")
+@click.option("--platform", multiple=True, metavar="P", help="a platform that must be present; may be repeated")
+@click.option("--jobs", type=whole(least=1), default=2, metavar="N", help="number of layers read in parallel")
 @registry_options
 def run(arguments: Arguments) -> CommandResult:
     reference, target = image_in_registry(arguments, arguments.reference)
@@ -49,9 +49,9 @@ def run(arguments: Arguments) -> CommandResult:
 
 
 def _text(reference: ImageReference, report: VerificationReport) -> str:
-    lines = [f"{reference}: {'all is well' if report.ok else counted(len(report.findings), 'fault')}"]
+    lines = [f"{reference}: {'OK: verified' if report.ok else counted(len(report.findings), 'fault')}"]
     lines += [f"  - {finding}" for finding in report.findings]
-    lines.append(f"checked: {report.checked_in_words()}")
+    lines.append(f"checked: {report.checked_summary()}")
     lines += [f"{each.platform}: {_before_start(each)}" for each in report.platforms]
     return "\n".join(lines)
 
@@ -59,7 +59,7 @@ def _text(reference: ImageReference, report: VerificationReport) -> str:
 def _before_start(platform: PlatformCost) -> str:
     lazy, whole = sized(platform.lazy_bytes), sized(platform.total_bytes)
     if platform.lazy_bytes == platform.total_bytes:
-        return f"no layer is indexed; all {whole} are fetched before a start"
+        return f"no layer is indexed; all {whole} are downloaded before the start"
     if platform.lazy_bytes > platform.total_bytes:
         return f"{lazy} to fetch before a lazy start, {whole} without: the index is larger than what it saves"
     return f"{lazy} to fetch before a lazy start, {whole} without"

@@ -1,15 +1,15 @@
-"""Receive signed events and start publications in Prefect.
+"""Receive signed webhook events and start publications in Prefect.
 
   webhook serve --config FILE     run the receiver until it is stopped; its log is JSON lines on standard error
-  webhook check FILE EVENT        say what the configuration FILE makes of an event (a JSON body in the file EVENT)
+  webhook check FILE EVENT        show what the configuration FILE does with an event (a JSON body in the file EVENT)
 
-`check` verifies no signature, needs no secret and sends nothing. Secrets are named in FILE (variables or files) and
-never given as arguments. The page Triggers of the project's documentation describes the file.
+`check` verifies no signature, needs no secret and sends nothing. FILE contains the names of secrets (variables or
+files); secrets are never arguments. The page Triggers of the documentation describes the file.
 
-Exit statuses: 0 fine (check: at least one rule fits); 3 the configuration or the event is not valid; 7 boto3 is missing
-for a queue; 12 (serve) the AWS profile for a queue is not there; 21 the outbox cannot be written; 22 (serve) the
-address cannot be listened on, or another receiver works with the outbox; 24 (check) a valid event that starts nothing;
-130 or 143 (serve) a signal ended it, after what it had in hand was done.
+Exit statuses: 0 success (check: at least one rule matches); 3 the configuration or the event is not valid; 7 boto3 is
+missing for a queue; 12 (serve) the AWS profile for a queue does not exist; 21 the outbox cannot be written; 22 (serve)
+it cannot listen on the address, or another receiver uses the outbox; 24 (check) a valid event that starts nothing; 130
+or 143 (serve) stopped by a signal, after work in progress was finished.
 """
 
 import sys
@@ -39,10 +39,10 @@ def _serve(arguments: Arguments) -> CommandResult:
     return CommandResult()
 
 
-@webhook.command("check", help="say what a configuration makes of an event", epilog=_EXIT_STATUSES)
+@webhook.command("check", help="show what a configuration does with an event", epilog=_EXIT_STATUSES)
 @click.argument("config", type=FILE_PATH, metavar="FILE", help="the configuration (YAML)")
 @click.argument("event", type=FILE_PATH, metavar="EVENT", help="the body of an event (JSON)")
-@click.option("--source", metavar="SOURCE", help="the source that sends it (default: the only one there is)")
+@click.option("--source", metavar="SOURCE", help="the source that sends it (default: the only one)")
 @click.option("--event-header", metavar="EVENT_HEADER", help="the sender's event header (default: a push)")
 def _check(arguments: Arguments) -> CommandResult:
     from soci_pipeline.webhook.errors import EventRefused
@@ -59,7 +59,7 @@ def _check(arguments: Arguments) -> CommandResult:
     try:
         event = source.parse({name: arguments.event_header or default}, body)
     except EventRefused as error:
-        advice = error.advice or f"The file holds the body as the source {source.name} ({source.kind}) sends it."
+        advice = error.advice or f"The file must contain the body as the source {source.name} ({source.kind}) sends it."
         raise EventRefused(f"{arguments.event}: {error.reason}", advice=advice) from error
     if isinstance(event, Ignored):
         return _nothing({"source": source.name, "ignored": event.reason, "runs": [], "skipped": {}}, event.reason)
@@ -74,7 +74,7 @@ def _check(arguments: Arguments) -> CommandResult:
     }
     reasons = [f"{rule}: {each.detail}" for rule, each in made.mismatches.items()]
     if not made.runs:
-        return _nothing(answer, f"no rule fits ({'; '.join(reasons)})")
+        return _nothing(answer, f"no rule matches ({'; '.join(reasons)})")
     lines = [f"{each.rule} -> {each.deployment}" for each in made.runs]
     for each in made.runs:
         lines += [f"  {key}: {value!r}" for key, value in each.parameters.items()]
@@ -92,5 +92,7 @@ def _source(configuration: Configuration, name: str | None) -> Source:
     found = configuration.source(name or "")
     if found is None:
         known = ", ".join(each.name for each in configuration.sources)
-        raise InvalidInput(f"no source {name!r}" if name else "several sources", advice=f"--source is one of {known}.")
+        raise InvalidInput(
+            f"no source {name!r}" if name else "several sources", advice=f"Set --source to one of {known}."
+        )
     return found

@@ -1,9 +1,10 @@
-"""Read one file of a layer through its zTOC alone: only the spans that hold the file are read and inflated.
+"""Read one file of a layer using only its zTOC: only the spans that contain the file are read and decompressed.
 
-The last entry of a path counts. A hard link is the file that its target was when the link was made, as in a container.
-Without --output the content goes to standard output.
+The last entry of a path is used. A hard link is read as the file that its target was when the link was created, as in a
+container. Without --output, the content is written to standard output.
 
-Exit statuses: 0 read; 3 no such file, or no regular one, or a layer of another size; 5 the zTOC or a span is damaged.
+Exit statuses: 0 read; 3 the file does not exist or is not a regular file, or the layer has a different size; 5 the zTOC
+or a span is damaged.
 """
 
 import os
@@ -23,11 +24,11 @@ from soci_pipeline.soci.ztoc.extract import file_chunks, find_file
 @click.argument("ztoc", type=FILE_PATH, metavar="ZTOC", help="the zTOC of the layer")
 @click.argument("layer", type=FILE_PATH, metavar="LAYER", help="the layer's file")
 @click.argument("path", metavar="PATH", help="the file's path in the image")
-@click.option("--output", type=FILE_PATH, metavar="FILE", help="where the content goes; needed with --json")
+@click.option("--output", type=FILE_PATH, metavar="FILE", help="the file for the content; required with --json")
 def run(arguments: Arguments) -> CommandResult:
     """Find the file and write its content."""
     if arguments.json and arguments.output is None:
-        raise InvalidInput("--json needs --output, since standard output can carry only one of them")
+        raise InvalidInput("--json requires --output, because both would go to standard output")
     if arguments.output is not None:
         check_output(arguments.output, arguments.ztoc, arguments.layer)
     ztoc = read_ztoc(arguments.ztoc)
@@ -38,14 +39,14 @@ def run(arguments: Arguments) -> CommandResult:
     except OSError as error:
         raise InvalidInput(
             f"{arguments.layer} cannot be read: {error.strerror}",
-            advice="Give the layer's file; the order is ZTOC LAYER PATH.",
+            advice="Use the layer's file; the order is ZTOC LAYER PATH.",
         ) from error
     with layer:
         size = os.fstat(layer.fileno()).st_size
         if size != ztoc.compressed_size:
             raise InvalidInput(
-                f"{arguments.layer} has {size} bytes, and the zTOC is of a layer of {ztoc.compressed_size}",
-                advice="Give the layer that the zTOC was made of; the order is ZTOC LAYER PATH.",
+                f"{arguments.layer} has {size} bytes, but the zTOC belongs to a layer of {ztoc.compressed_size}",
+                advice="Use the layer that the zTOC belongs to; the order is ZTOC LAYER PATH.",
             )
 
         def read_range(start: int, end: int) -> bytes:

@@ -1,6 +1,6 @@
-"""Show what a zTOC says: sizes, spans, and the table of contents.
+"""Show the contents of a zTOC: sizes, spans, and the table of contents.
 
-Exit statuses: 0 shown; 3 no such file, or a layer in place of its zTOC; 5 the file is no zTOC.
+Exit statuses: 0 shown; 3 the file does not exist, or is a layer instead of a zTOC; 5 the file is not a valid zTOC.
 """
 
 from pathlib import Path
@@ -37,17 +37,20 @@ def run(arguments: Arguments) -> CommandResult:
 
 
 def read_ztoc(path: Path) -> Ztoc:
-    """The zTOC in a file that the user named; raises `InvalidInput`, and `InvalidZtoc` with the file's name."""
+    """Read the zTOC in a file that the user named.
+
+    Raises `InvalidInput`, and `InvalidZtoc` with the file's name.
+    """
     try:
         data = path.read_bytes()
         if data.startswith(GZIP_MAGIC):
             raise InvalidInput(
-                f"{path} is gzipped, which no zTOC is", advice="`soci-pipeline ztoc` makes one of a layer."
+                f"{path} is gzipped, so it is not a zTOC", advice="`soci-pipeline ztoc` creates one from a layer."
             )
         return decode(data)
     except IsADirectoryError as error:
         raise InvalidInput(
-            f"{path} is a folder", advice="Name one zTOC: in an OCI layout it lies in blobs/sha256 under its digest."
+            f"{path} is a folder", advice="Use one zTOC file; in an OCI layout it is in blobs/sha256 under its digest."
         ) from error
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error

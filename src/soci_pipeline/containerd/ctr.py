@@ -39,7 +39,7 @@ class Containerd:
         except ToolFailed as error:
             raise EngineUnavailable(
                 f"containerd does not answer at {self.socket}: {error.reason}",
-                advice="Its socket usually needs root; or choose the toolchain `native`.",
+                advice="Its socket usually requires root; run as root, or choose the toolchain `native`.",
             ) from error
 
     def import_archive(self, archive: Path) -> None:
@@ -82,7 +82,7 @@ def purged_afterwards(containerd: Containerd) -> Iterator[Containerd]:
         try:
             containerd.purge()
         except ToolFailed as error:
-            logger().warning("namespace %s could not be removed: %s", containerd.namespace, error.reason)
+            logger().warning("cannot remove the namespace %s: %s", containerd.namespace, error.reason)
 
 
 def remove_recorded_namespace(record: str, env: Mapping[str, str] | None) -> str | None:

@@ -112,12 +112,12 @@ class _Run:
     def _record(self, client: RegistryClient, image: SourceImage, result: Layout, *, indexed: bool) -> PlatformImage:
         digest = image.descriptor.digest
         if client.manifests.head(_REPOSITORY, digest) is None:
-            raise ToolFailed(f"ctr did not push the image {digest} that it was given")
+            raise ToolFailed(f"ctr did not push the image {digest}")
         soci_index, ztocs = None, {}
         if indexed:
             listed = client.referrers.list(_REPOSITORY, digest, SOCI_INDEX_V1)
             if len(listed) != 1:
-                raise ToolFailed(f"soci pushed {len(listed)} indexes for {digest}, and one was expected")
+                raise ToolFailed(f"soci pushed {len(listed)} indexes for {digest} instead of one")
             fetched, manifest = _fetched(client, listed[0], result)
             soci_index = fetched.annotated(artifact_type=SOCI_INDEX_V1, platform=image.platform)
             ztocs = ztocs_by_layer(manifest)

@@ -85,7 +85,7 @@ def find_soci(env: Mapping[str, str], store: Path, *, minimum: Version = MINIMUM
     """Find `soci` on the PATH of ``env``; raise `ToolMissing` if it is missing or older than ``minimum``."""
     program = find("soci", package=PACKAGE, env=env)
     printed = run([program, "--version"], env=env, timeout=_SECONDS).stdout
-    why = "for `convert --standalone`" if minimum >= MINIMUM_STANDALONE else "to make a SOCI index"
+    why = "for `convert --standalone`" if minimum >= MINIMUM_STANDALONE else "to create a SOCI index"
     version = require_version("soci", printed, minimum, why=why, package=PACKAGE)
     store.mkdir(parents=True, exist_ok=True)
     help_text = run([program, "--help"], env=env, timeout=_SECONDS).stdout

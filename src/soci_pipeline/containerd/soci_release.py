@@ -35,9 +35,9 @@ def release_address(version: str, platform: Platform, *, base_url: str = DEFAULT
     """
     match = _VERSION.match(version)
     if match is None:
-        raise InvalidInput(f"not a version of soci: {version[:50]!r}", advice="Write it as 0.15.0.")
+        raise InvalidInput(f"not a soci version: {version[:50]!r}", advice="Use the form 0.15.0.")
     if platform.os != "linux":
-        raise InvalidInput(f"soci is released for linux, not for {platform}")
+        raise InvalidInput(f"soci is released only for linux, not for {platform}")
     check_address(base_url)
     plain = match[1]
     name = f"soci-snapshotter-{plain}-linux-{platform.normalised().architecture}.tar.gz"
@@ -54,7 +54,7 @@ def ensure_soci(
     file.
     """
     if not _SHA256.match(sha256):
-        raise InvalidInput("the sha256 of the soci release is not 64 lower-case hex digits")
+        raise InvalidInput("the SHA-256 of the soci release must be 64 lower-case hex digits")
     address = release_address(version, platform or Platform.native(), base_url=base_url or DEFAULT_BASE_URL)
     # The sha256 is the cache key, so that a different archive of the same version is not used.
     program = cache / f"soci-{sha256}" / _PROGRAM
@@ -92,7 +92,7 @@ def _fetch(address: str, target: Path, sha256: str) -> None:
     except NotFetched as error:
         raise ToolMissing(
             f"soci is missing: {error.reason}",
-            advice="Check the version, the base address and the network, or install the package soci-snapshotter.",
+            advice="Check the version, the base URL and the network, or install the package soci-snapshotter.",
             temporary=error.temporary,
         ) from error
 
@@ -106,7 +106,7 @@ def _unpack(archive: Path, target: Path) -> Path:
                     continue
                 content = source.extractfile(member) if member.isreg() else None
                 if content is None or member.size > MAX_PROGRAM_BYTES:
-                    raise HostileArchive("`soci` in the release's archive is not a plain file of a sensible size")
+                    raise HostileArchive("`soci` in the release's archive is not a regular file of a plausible size")
                 with target.open("wb") as file:
                     while chunk := content.read(_CHUNK):
                         file.write(chunk)
@@ -114,4 +114,4 @@ def _unpack(archive: Path, target: Path) -> Path:
                 return target
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DamagedContent(f"the archive of the soci release cannot be read: {error}") from error
-    raise DamagedContent("the archive of the soci release holds no program `soci`")
+    raise DamagedContent("the archive of the soci release does not contain the program `soci`")

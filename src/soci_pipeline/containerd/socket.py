@@ -37,7 +37,7 @@ def find_socket(
         if reason is not None:
             raise EngineUnavailable(f"containerd does not answer at {path}: {reason}", advice=_ADVICE)
         return path
-    tried = [*(USUAL if usual is None else usual), *_beside_docker(env.get("DOCKER_HOST", ""))]
+    tried = [*(USUAL if usual is None else usual), *_sockets_near_docker(env.get("DOCKER_HOST", ""))]
     refusals = [(path, _refusal(path)) for path in tried]
     for path, reason in refusals:
         if reason is None:
@@ -46,7 +46,7 @@ def find_socket(
     raise EngineUnavailable(f"no containerd answers: {places}", advice=_ADVICE)
 
 
-def _beside_docker(docker_host: str) -> list[Path]:
+def _sockets_near_docker(docker_host: str) -> list[Path]:
     """Return likely sockets: an engine's exec root is often ``exec`` next to its socket, or the socket's folder."""
     if not docker_host.startswith("unix://"):
         return []

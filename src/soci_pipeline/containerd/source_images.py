@@ -33,7 +33,7 @@ def source_images(layout: Layout) -> tuple[tuple[SourceImage, ...], tuple[Descri
     listed = document.manifests if isinstance(document, ImageIndex) else (root,)
     images = images_of(layout, listed)
     if not images:
-        raise InvalidInput(f"the layout {layout.path} holds no image")
+        raise InvalidInput(f"the layout {layout.path} contains no image")
     return images, tuple(item for item in listed if is_attestation(item))
 
 
@@ -54,7 +54,7 @@ def take_over(source: Layout, parts: Iterable[Descriptor], target: Layout) -> No
     """Copy the complete graphs below ``parts`` to ``target``; foreign layers may be missing."""
     for part in parts:
         for node in source.walk(part):
-            if source.has(node) or not node.may_be_elsewhere:
+            if source.has(node) or not node.may_be_foreign:
                 target.take_over(source, node)
 
 
@@ -100,6 +100,6 @@ def _reason(layout: Layout, layer: Descriptor, options: SociOptions) -> Reason:
     if reason is not None:
         return reason
     raise ToolFailed(
-        f"soci left layer {layer.digest} without a zTOC for a reason that is not known",
+        f"soci left layer {layer.digest} without a zTOC for an unknown reason",
         advice="Choose the toolchain `native`, which records a reason for each layer.",
     )

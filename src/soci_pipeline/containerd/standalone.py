@@ -37,7 +37,7 @@ def convert_standalone(
     """
     images, attestations = source_images(layout)
     soci = find_soci(env, folder / "store", minimum=MINIMUM_STANDALONE)
-    source = _images_alone(images, layout, folder / "source")
+    source = _copy_without_attestations(images, layout, folder / "source")
     result = Layout.create(destination)
     take_over(layout, attestations, result)
     if not soci.convert(source.path, folder / "converted", options):
@@ -47,7 +47,7 @@ def convert_standalone(
     _verify_into(made, result, source)
     document = result.read_document(made.root())
     if not isinstance(document, ImageIndex):
-        raise DamagedContent("`soci convert` left no image index")
+        raise DamagedContent("`soci convert` wrote no image index")
     indexes = [item for item in document.manifests if item.artifact_type == SOCI_INDEX_V2]
     converted = images_of(result, document.manifests)
     renamed = _renamed(images, converted)
@@ -55,7 +55,7 @@ def convert_standalone(
     return _finished(result, converted, followed, indexes, options)
 
 
-def _images_alone(images: Sequence[SourceImage], layout: Layout, path: Path) -> Layout:
+def _copy_without_attestations(images: Sequence[SourceImage], layout: Layout, path: Path) -> Layout:
     source = Layout.create(path)
     descriptors = [image.descriptor for image in images]
     take_over(layout, descriptors, source)
@@ -68,7 +68,7 @@ def _verify_into(made: Layout, result: Layout, source: Layout) -> None:
     for node in made.walk(made.root()):
         if source.has(node):
             result.take_over(source, node)
-        elif made.has(node) or not node.may_be_elsewhere:
+        elif made.has(node) or not node.may_be_foreign:
             with made.open_blob(node) as blob:
                 result.add_chunks(iter(partial(blob.read, 1 << 20), b""), node)
 

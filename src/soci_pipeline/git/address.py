@@ -38,7 +38,7 @@ _SCHEMES_WITHOUT_HOST = frozenset(
 )
 # What `git check-ref-format` forbids, and a leading dash.
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$|/\.|\.lock/|^@$")
-_ADVICE = "Give an https, ssh or git address, or the absolute path of a git work tree; credentials belong in a block."
+_ADVICE = "Use an https, ssh or git URL, or the absolute path of a git work tree; credentials belong in a block."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def origin_of(url: str) -> Origin | None:
     except ValueError:
         host, port = None, None
     if host is None or scheme not in DEFAULT_PORTS:
-        raise InvalidInput("not a git address", advice=_ADVICE)
+        raise InvalidInput("not a valid git URL", advice=_ADVICE)
     return Origin(scheme, f"[{host}]" if ":" in host else host, DEFAULT_PORTS[scheme] if port is None else port)
 
 
@@ -90,7 +90,7 @@ def check_url(url: str) -> str:
     """
     text = url.strip()
     if not text or CONTROL.search(text) or text.startswith("-") or len(text) > 2000:
-        raise _not_an_address(text)
+        raise _invalid_url(text)
     if CodeCommitSource.parse(text) is not None:
         return text
     if "::" in text.partition("://")[0].partition("/")[0]:
@@ -105,7 +105,7 @@ def check_url(url: str) -> str:
 def _check_scp(text: str) -> str:
     user, _, host = text.partition(":")[0].rpartition("@")
     if not _SCP.match(text) or (not user and host.lower() in _SCHEMES_WITHOUT_HOST):
-        raise _not_an_address(text)
+        raise _invalid_url(text)
     return _check_remote(text, host)
 
 
@@ -116,18 +116,18 @@ def _check_scheme(text: str) -> str:
         user = parts.username or ""
         password, name, _ = parts.password, parts.hostname or "", parts.port
     except ValueError:
-        raise InvalidInput("not a git address", advice=_ADVICE) from None
+        raise InvalidInput("not a valid git URL", advice=_ADVICE) from None
     if parts.scheme not in ("https", "http", "ssh", "git", "file"):
         raise InvalidInput(f"git over {parts.scheme[:30]!r} is not allowed", advice=_ADVICE)
     # The message omits the URL because it contains a secret.
     if password is not None or (user and parts.scheme in ("https", "http", "git")):
-        raise InvalidInput(f"the git address of {host} holds credentials", advice=_ADVICE)
+        raise InvalidInput(f"the git URL of {host} contains credentials", advice=_ADVICE)
     if parts.scheme == "file":
         if parts.netloc or not parts.path.startswith("/"):
-            raise _not_an_address(text)
+            raise _invalid_url(text)
         return text
     if not _HOST.match(host) or user.startswith("-") or parts.path in ("", "/") or parts.path.startswith("/-"):
-        raise _not_an_address(text)
+        raise _invalid_url(text)
     return _check_remote(text, name)
 
 
@@ -136,17 +136,17 @@ def _check_remote(text: str, host: str) -> str:
     if _UNSAFE.search(text) or not text.isprintable() or _QUOTES.search(decoded) or CONTROL.search(decoded):
         # The query string may contain a token.
         shown = redacted(text)[:200]
-        raise InvalidInput(f"the git address has characters that are not allowed: {shown!r}", advice=_ADVICE)
+        raise InvalidInput(f"the git URL contains characters that are not allowed: {shown!r}", advice=_ADVICE)
     if ".." in re.split("[/:]", decoded):
-        raise InvalidInput(f"'..' is not allowed in a git address: {text[:200]!r}", advice=_ADVICE)
+        raise InvalidInput(f"'..' is not allowed in a git URL: {text[:200]!r}", advice=_ADVICE)
     if is_forbidden(host):
-        reason = f"the git address names a link-local, multicast or metadata host: {text[:200]!r}"
+        reason = f"the git URL names a link-local, multicast or metadata host: {text[:200]!r}"
         raise InvalidInput(reason, advice=_ADVICE)
     return text
 
 
-def _not_an_address(text: str) -> InvalidInput:
-    return InvalidInput(f"not a git address: {text[:200]!r}", advice=_ADVICE)
+def _invalid_url(text: str) -> InvalidInput:
+    return InvalidInput(f"not a valid git URL: {text[:200]!r}", advice=_ADVICE)
 
 
 def check_ref(ref: str) -> str:
@@ -155,7 +155,7 @@ def check_ref(ref: str) -> str:
     # The server may store each part as a folder or file name.
     longest = max(len(part.encode("utf-8", "replace")) for part in text.split("/"))
     if not text or len(text) > MAX_REF_LENGTH or longest > _MAX_REF_PART or _BAD_REF.search(text):
-        raise InvalidInput(f"not a branch, tag or commit: {ref[:200]!r}", advice="Give its name, without options.")
+        raise InvalidInput(f"not a branch, tag or commit: {ref[:200]!r}", advice="Use its name, without options.")
     return text
 
 
@@ -164,7 +164,7 @@ def is_on_this_machine(url: str) -> bool:
     return url.startswith(("/", "file://"))
 
 
-def spellings(scheme: str, host: str) -> list[str]:
+def url_variants(scheme: str, host: str) -> list[str]:
     """Return the ways in which a prompt may spell this host and port."""
     default = f":{DEFAULT_PORTS[scheme]}"
     bare = host.removesuffix(default)

@@ -4,7 +4,7 @@ import re
 from http import HTTPStatus
 
 from soci_pipeline.errors import TEMPORARY_STATUSES, SourceError, ToolFailed
-from soci_pipeline.git.address import Origin, spellings
+from soci_pipeline.git.address import Origin, url_variants
 from soci_pipeline.machine.programs import TooManyProcesses
 
 # How git repeats a server's status code, and curl a proxy's. A bare number could be part of a URL or a commit id.
@@ -29,10 +29,10 @@ class UnsupportedServer(SourceError):
 
 def no_such_ref(ref: str, url: str) -> SourceError:
     """Return the error for a ref that does not exist in the repository."""
-    return SourceError(f"no branch, tag or commit {ref} in {url}", advice="Push it first, or correct `ref`.")
+    return SourceError(f"{url} has no branch, tag or commit {ref}", advice="Push it first, or correct `ref`.")
 
 
-def understood(error: ToolFailed, bound_to: Origin | None) -> SourceError:
+def source_error(error: ToolFailed, bound_to: Origin | None) -> SourceError:
     if isinstance(error, TooManyProcesses):
         return UnsupportedServer(error.reason)
     said = error.reason.lower()
@@ -49,17 +49,17 @@ def understood(error: ToolFailed, bound_to: Origin | None) -> SourceError:
             f"{other} requires a login, but the credentials are only for {bound_to}\n{error.reason}", advice=advice
         )
     if status == HTTPStatus.FORBIDDEN or any(mark in said for mark in _REFUSALS):
-        advice = "Name a block with credentials in `source_credentials`, or give the worker's user access."
-        return SourceRefused(f"the git server refused the credentials\n{error.reason}", advice=advice)
+        advice = "Set `source_credentials` to a block with credentials, or give the worker's user access."
+        return SourceRefused(f"the git server rejected the credentials\n{error.reason}", advice=advice)
     if status in TEMPORARY_STATUSES or any(mark in said for mark in _SILENCE):
-        advice = "Check the address, and that the machine that builds can reach it."
+        advice = "Check the URL, and that the machine that builds can reach it."
         return SourceError(f"the git server does not answer\n{error.reason}", advice=advice, temporary=True)
     if any(mark in said for mark in ("not found", "does not exist", "not appear to be a git repository")):
-        return SourceError(f"there is no such git repository\n{error.reason}", advice="Check the address in `source`.")
+        return SourceError(f"the git repository does not exist\n{error.reason}", advice="Check the URL in `source`.")
     if "can only add regular files" in said:
-        advice = "Replace the FIFO, socket or device that it names by a regular file."
-        return SourceError(f"a tracked file is not a regular file any more\n{error.reason}", advice=advice)
-    return SourceError(error.reason, advice="Try `git ls-remote` with the address in `source` on that machine.")
+        advice = "Replace the FIFO, socket or device with a regular file."
+        return SourceError(f"a tracked file is no longer a regular file\n{error.reason}", advice=advice)
+    return SourceError(error.reason, advice="Run `git ls-remote` with the URL in `source` on that machine.")
 
 
 def _other_server(said: str, bound_to: Origin | None) -> str | None:
@@ -69,5 +69,5 @@ def _other_server(said: str, bound_to: Origin | None) -> str | None:
         return None
     scheme, _, rest = prompt[1].partition("://")
     host = rest.rpartition("@")[2]
-    known = (each.lower() for each in spellings(bound_to.scheme, f"{bound_to.host}:{bound_to.port}"))
+    known = (each.lower() for each in url_variants(bound_to.scheme, f"{bound_to.host}:{bound_to.port}"))
     return None if scheme == bound_to.scheme and host in known else f"{scheme}://{host}"

@@ -10,8 +10,10 @@ from soci_pipeline.git.program import Git
 _LINK = "120000"
 # Linux follows as many.
 _MAX_LINKS = 40
-_ADVICE = "Check `context`, which starts at the top of the repository, and `dockerfile`, at the context."
-_OUTSIDE = "Everything that a build reads must be inside the repository: copy it there, or remove the link."
+_ADVICE = (
+    "Check `context`, which is relative to the top of the repository, and `dockerfile`, which is relative to `context`."
+)
+_OUTSIDE = "Everything that a build reads must be in the repository: copy it there, or remove the link."
 
 
 class Files:
@@ -79,6 +81,6 @@ class Files:
 
     def _outside(self, path: str) -> SourceError:
         return SourceError(
-            f"{path} of commit {self._commit[:12]} of {self._url} leads out of the repository, or in a circle",
+            f"{path} of commit {self._commit[:12]} of {self._url} points outside of the repository, or forms a loop",
             advice=_OUTSIDE,
         )

@@ -55,7 +55,7 @@ def fill_in(git: Git, data: Path, tree: Path, url: str, commit: str) -> None:
         names = ", ".join(str(path.relative_to(tree)) for path in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         logger().warning(
-            "the source has files in Git LFS that were not fetched, so the build gets their pointers: %s%s (%s)",
+            "the source has Git LFS files that were not fetched, so the build gets their pointers: %s%s (%s)",
             names,
             more,
             reason or "the server does not have them",
@@ -77,7 +77,7 @@ def _fetch(git: Git, data: Path, tree: Path, url: str, commit: str) -> str | Non
     if not git.succeeds("lfs", "version"):
         return "git-lfs is not installed on this worker"
     if url.startswith("git://"):
-        return "the git protocol does not have Git LFS: use https or ssh"
+        return "the git protocol does not support Git LFS: use https or ssh"
     refused = _refused_endpoint(git, tree, url)
     if refused is not None:
         return refused
@@ -89,7 +89,7 @@ def _fetch(git: Git, data: Path, tree: Path, url: str, commit: str) -> str | Non
     except SourceError as error:
         if error.temporary or any(mark in error.reason.lower() for mark in _TEMPORARY):
             raise SourceError(
-                f"the files in Git LFS cannot be fetched\n{error.reason}", advice=error.advice, temporary=True
+                f"cannot fetch the Git LFS files\n{error.reason}", advice=error.advice, temporary=True
             ) from error
         return error.reason
     return None
@@ -113,7 +113,7 @@ def _refused_endpoint(git: Git, tree: Path, url: str) -> str | None:
         except InvalidInput as error:
             return f"{key} of .lfsconfig: {error.reason}"
         if origin is None or (origin.scheme not in ("http", "https") and origin != origin_of(url)):
-            return f"{key} of .lfsconfig names a server that is not that of the source: {named[:200]!r}"
+            return f"{key} of .lfsconfig names a different server from the source: {named[:200]!r}"
     return None
 
 

@@ -24,8 +24,8 @@ from soci_pipeline.aws.codecommit import CodeCommitSource
 from soci_pipeline.errors import SourceError, ToolFailed
 from soci_pipeline.git.address import Origin, is_on_this_machine
 from soci_pipeline.git.config import ANY_OWNER, ISOLATED, OPTIONS, filters, init_options, quoted, without_own_filters
-from soci_pipeline.git.errors import SourceRefused, UnsupportedServer, no_such_ref, understood
-from soci_pipeline.git.sign_in import Access, GitCredentials, takes, write_private
+from soci_pipeline.git.errors import SourceRefused, UnsupportedServer, no_such_ref, source_error
+from soci_pipeline.git.sign_in import Access, GitCredentials, accepts, write_private
 from soci_pipeline.log import logger
 from soci_pipeline.machine import programs
 
@@ -122,7 +122,7 @@ class Git:
         With credentials, a rewrite to another transport or to a URL that contains a password is ignored.
         """
         rewritten = self._rewritten(url)
-        return rewritten if credentials is None or takes(rewritten, credentials) else url
+        return rewritten if credentials is None or accepts(rewritten, credentials) else url
 
     def _rewritten(self, url: str) -> str:
         """Return the URL after git's rewriting."""
@@ -147,7 +147,7 @@ class Git:
                 max_processes=_MAX_PROCESSES,
             ).stdout
         except ToolFailed as error:
-            raise understood(error, self._bound_to) from error
+            raise source_error(error, self._bound_to) from error
 
     def run_here(self, *arguments: str) -> str:
         """Run a command that contacts no server, without the user's configuration; return its standard output."""
@@ -224,7 +224,7 @@ class Git:
             )
             # Only the smart protocol uses packets, so git traces none for dumb HTTP.
             if self._remote.startswith(("http://", "https://")) and not packets.exists():
-                raise UnsupportedServer(f"{url} is a plain web server: git's dumb HTTP protocol is not supported")
+                raise UnsupportedServer(f"{url} is a plain web server; git's dumb HTTP protocol is not supported")
         return listing
 
     def fetch(self, folder: Path, url: str, commit: str, *, blobs: bool) -> None:
@@ -244,7 +244,7 @@ class Git:
         except SourceError as error:
             if error.temporary or isinstance(error, SourceRefused | UnsupportedServer):
                 raise
-            logger().debug("the server gives no single commit; fetching all branches and tags")
+            logger().debug("the server does not serve single commits; fetching all branches and tags")
             # The failed fetch left a promisor remote in the repository, from which git would fetch objects one by one.
             shutil.rmtree(folder)
             self._init(folder, commit)

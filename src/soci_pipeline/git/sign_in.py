@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from soci_pipeline.git.address import DEFAULT_PORTS, Origin, origin_of, spellings
+from soci_pipeline.git.address import DEFAULT_PORTS, Origin, origin_of, url_variants
 from soci_pipeline.git.config import quoted
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _password_configuration(url: str, username: str) -> str:
     return "".join((*names, *headers))
 
 
-def takes(url: str, credentials: GitCredentials) -> bool:
+def accepts(url: str, credentials: GitCredentials) -> bool:
     """Whether the credentials can be used for a URL: it needs none, or their kind fits and it contains no password."""
     origin = origin_of(url)
     if origin is None or origin.scheme == "git":
@@ -118,9 +118,9 @@ def _askpass(folder: Path, scheme: str, host: str, usernames: Collection[str]) -
 
     Source: git's credential.c. Its newer releases encode the user and the host in a prompt.
     """
-    places = [f"{scheme}://{each}" for each in spellings(scheme, host)]
+    places = [f"{scheme}://{each}" for each in url_variants(scheme, host)]
     users = sorted({each for name in usernames for each in (name, quote(name, safe=""))})
-    named = [f"{scheme}://{user}@{each}" for user in users for each in spellings(scheme, host)]
+    named = [f"{scheme}://{user}@{each}" for user in users for each in url_variants(scheme, host)]
     return "\n".join(
         (
             "#!/bin/sh",
@@ -135,7 +135,7 @@ def _askpass(folder: Path, scheme: str, host: str, usernames: Collection[str]) -
 
 def _credential_helper(folder: Path, scheme: str, host: str) -> str:
     """Return a credential helper that knows one server, compared in full. Source: git's gitcredentials(7)."""
-    places = " | ".join(shlex.quote(f"{scheme}://{each}") for each in spellings(scheme, host))
+    places = " | ".join(shlex.quote(f"{scheme}://{each}") for each in url_variants(scheme, host))
     username, password = (shlex.quote(str(folder / name)) for name in ("username", "password"))
     return "\n".join(
         (

@@ -102,7 +102,7 @@ def commit_time(git: Git, repository: Path, commit: str) -> int:
     if not text.isdecimal() or int(text[:20]) > LATEST:
         raise SourceError(
             f"commit {commit[:12]} has no valid date: {text[:40]!r}",
-            advice="Commit again: the date of the commit becomes the date of the image.",
+            advice="Create the commit again; its date becomes the date of the image.",
         )
     return int(text)
 
@@ -139,14 +139,14 @@ def _choose(refs: Mapping[str, str], ref: str | None, url: str) -> tuple[str, st
     """Return the full name of the ref and its commit; the commit is None for an abbreviated id."""
     if ref is None:
         if "HEAD" not in refs:
-            raise SourceError(f"{url} has no default branch", advice="Give the branch, tag or commit as `ref`.")
+            raise SourceError(f"{url} has no default branch", advice="Set `ref` to a branch, tag or commit.")
         return refs.get("ref: HEAD", refs["HEAD"]), refs["HEAD"]
     names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
     # An annotated tag is a separate object; its commit is listed under the name with ^{}.
     found = {name: refs.get(f"{name}^{{}}", refs[name]) for name in names if name in refs}
     if len(set(found.values())) > 1:
-        advice = f"Write {names[0]} or {names[1]}."
-        raise SourceError(f"{ref} is a branch and a tag of {url}, of different commits", advice=advice)
+        advice = f"Use {names[0]} or {names[1]}."
+        raise SourceError(f"{ref} is both a branch and a tag of {url}, with different commits", advice=advice)
     if found:
         return next(iter(found.items()))
     # Ids in a SHA-256 repository are longer, so 40 digits are an abbreviated id there.

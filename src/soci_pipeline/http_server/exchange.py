@@ -21,7 +21,7 @@ class Carrier(Protocol):
     """The interface of the connection that an exchange uses."""
 
     @property
-    def ends_soon(self) -> bool: ...
+    def will_close(self) -> bool: ...
 
     async def writable(self) -> None: ...
     def write(self, data: bytes) -> None: ...
@@ -154,7 +154,7 @@ class Exchange:
             return b""
         start, self._start = self._start, None
         # A client still waiting for 100 Continue may skip the body, which would make what follows ambiguous: close.
-        ends = self._carrier.ends_soon or self._conn.they_are_waiting_for_100_continue
+        ends = self._carrier.will_close or self._conn.they_are_waiting_for_100_continue
         close: Headers = [(b"connection", b"close")] if ends else []
         headers = [(b"date", _DATE.value()), *start.get("headers", ()), *close]
         status: int = start["status"]

@@ -69,7 +69,7 @@ class HttpConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
         self._turn: asyncio.Handle | None = None  # will parse the rest of the received data
-        self.ends_soon = False
+        self.will_close = False
         self.task: asyncio.Task[None] | None = None
         """The task that runs the application for the current request."""
 
@@ -78,7 +78,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a slot in the connection table, and wait for the first request."""
         if not isinstance(transport, asyncio.Transport):
-            raise TypeError("HTTP needs a stream")
+            raise TypeError("HTTP requires a stream")
         self.transport = transport
         self._track(self, True)
         peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
@@ -153,7 +153,7 @@ class HttpConnection(asyncio.Protocol):
         self._exchange = self.task = None
         if self._place is not None:
             self._place.idle()
-        if self.ends_soon or self._conn.our_state is not h11.DONE:
+        if self.will_close or self._conn.our_state is not h11.DONE:
             self.close()
             return
         self._resume_reading()
@@ -176,7 +176,7 @@ class HttpConnection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Close now, or after the request in progress."""
-        self.ends_soon = True
+        self.will_close = True
         if self._exchange is None:
             self.close()
 
@@ -304,9 +304,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _watch_reader(self) -> None:
         self._unread = self.transport.get_write_buffer_size()
-        self._read_timer = self._loop.call_later(self._limits.read_s, self._look_at_reader)
+        self._read_timer = self._loop.call_later(self._limits.read_s, self._check_unread)
 
-    def _look_at_reader(self) -> None:
+    def _check_unread(self) -> None:
         if self.transport.get_write_buffer_size() > self._unread - _READ_BYTES:
             self.transport.abort()
         else:

@@ -23,7 +23,7 @@ _BACKLOG = 256
 _LAST_PORT = 65_535
 _NO_FILES_PAUSE_S = 1.0
 _START_S = 20.0
-_TLS_PARTS_MISSING = "TLS needs a certificate and its key, and one of them is missing"
+_TLS_PARTS_MISSING = "TLS requires a certificate and its key, but one of them is missing"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -32,12 +32,14 @@ def listen(host: str, port: int) -> socket.socket:
     Raises `StackError` if the address is in use or not one of this machine, `InvalidInput` for an invalid port.
     """
     if not 0 <= port <= _LAST_PORT:
-        raise InvalidInput(f"{port} is no port", advice=f"A port is a number up to {_LAST_PORT}; 0 finds a free one.")
+        raise InvalidInput(
+            f"{port} is not a valid port", advice=f"A port is a number up to {_LAST_PORT}; 0 chooses a free one."
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        advice = "Take an address of this machine (`--host`), and a port that is free (`--port`): 0 finds one."
+        advice = "Use an address of this machine (`--host`) and a free port (`--port`); 0 chooses one."
         raise StackError(f"cannot listen on {host}:{port}: {error.strerror}", advice=advice) from error
 
 
@@ -51,7 +53,7 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:
-        reason = error.strerror or "they do not belong together, or are not PEM"
+        reason = error.strerror or "they do not match, or are not PEM"
         raise InvalidInput(f"cannot load the TLS certificate {certificate} with the key {key}: {reason}") from error
     return context
 
@@ -115,12 +117,12 @@ class HttpServer:
         # The loop may not have started yet (`_serve` checks then) or may be closed already.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._look_at_stops)
+                self._loop.call_soon_threadsafe(self._check_stop_requests)
 
     async def _serve(self, on_ready: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
-        self._look_at_stops()
+        self._check_stop_requests()
         if self._threads is not None:
             self._loop.set_default_executor(ThreadPoolExecutor(self._threads, thread_name_prefix="http"))
         self._listener.setblocking(False)
@@ -131,7 +133,7 @@ class HttpServer:
         self._listener.close()
         await self._end()
 
-    def _look_at_stops(self) -> None:
+    def _check_stop_requests(self) -> None:
         if self._stops > 0:
             self._stopping.set()
         if self._stops > 1:
@@ -143,7 +145,7 @@ class HttpServer:
             arriving.cancel()
         for connection in tuple(self._open):
             connection.stop()
-        self._leave_early()
+        self._stop_if_idle()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._grace_s)
         tasks = [each.task for each in self._open if each.task is not None]
@@ -155,7 +157,7 @@ class HttpServer:
         # The aborted connections are closed in the next iteration of the loop.
         await asyncio.sleep(0)
 
-    def _leave_early(self) -> None:
+    def _stop_if_idle(self) -> None:
         if self._stopping.is_set() and not self._open:
             self._hurry.set()
 
@@ -187,7 +189,7 @@ class HttpServer:
     def _arrive(self, connection: socket.socket, host: str) -> None:
         place = None
         if self._tls is not None:
-            place = self._handshakes.admit(peer_of(host), lambda: _shut(connection))
+            place = self._handshakes.admit(peer_of(host), lambda: _shut_down(connection))
             if place is None:
                 connection.close()
                 return
@@ -229,10 +231,10 @@ class HttpServer:
             self._open.add(connection)
             return
         self._open.discard(connection)
-        self._leave_early()
+        self._stop_if_idle()
 
 
-def _shut(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     """Shut a connection down; the event loop notices and closes it."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

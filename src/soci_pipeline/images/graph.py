@@ -211,10 +211,12 @@ class _Reader:
 
     def _manifest(self, entry: Descriptor) -> bytes:
         if entry.media_type not in IMAGE_MANIFESTS | IMAGE_INDEXES:
-            raise InvalidInput(f"{entry.digest} has the media type {entry.media_type[:100]}, which is no manifest's")
+            raise InvalidInput(
+                f"{entry.digest} has the media type {entry.media_type[:100]}, which is not a manifest media type"
+            )
         served, data = self._client.manifests.get(self._repository, entry.digest)
         self._findings.count("manifests")
         if served.size != entry.size:
-            raise InvalidInput(f"{entry.digest} has {served.size} bytes, and its descriptor says {entry.size}")
+            raise InvalidInput(f"{entry.digest} has {served.size} bytes, but its descriptor says {entry.size}")
         parse(data, media_type=entry.media_type)
         return data

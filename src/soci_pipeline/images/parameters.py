@@ -9,7 +9,7 @@ from soci_pipeline.registry.reference import ImageReference
 
 def _has_a_target(reference: ImageReference) -> ImageReference:
     if reference.target is None:
-        raise ValueError(f"{reference} has neither tag nor digest; write it as registry/repository:tag")
+        raise ValueError(f"{reference} has neither a tag nor a digest; use registry/repository:tag")
     return reference
 
 

@@ -42,9 +42,9 @@ class RepositoryZtocs:
         ztoc = self._published(span_size).ztocs.get(layer_digest)
         if ztoc is None:
             return None
-        with _as_an_offer(logging.INFO, "the zTOC %s of layer %s is built again", ztoc.digest, layer_digest):
+        with _log_failures(logging.INFO, "building the zTOC %s of layer %s again", ztoc.digest, layer_digest):
             data = self._client.blobs.read(self._repository, ztoc, limit=DEFAULT_LIMITS.ztoc)
-            logger().info("layer %s: zTOC %s is taken from the tag %s", layer_digest, ztoc.digest, self._tag)
+            logger().info("layer %s: reusing the zTOC %s of the tag %s", layer_digest, ztoc.digest, self._tag)
             return data
         return None
 
@@ -55,25 +55,25 @@ class RepositoryZtocs:
     def _published(self, span_size: int) -> Known:
         with self._lock:
             if span_size not in self._known:
-                self._known[span_size] = known_under(
+                self._known[span_size] = ztocs_of_tag(
                     self._client, self._repository, self._tag, span_size, level=logging.INFO
                 )
             return self._known[span_size]
 
 
-def known_under(client: RegistryClient, repository: str, tag: str, span_size: int, *, level: int) -> Known:
+def ztocs_of_tag(client: RegistryClient, repository: str, tag: str, span_size: int, *, level: int) -> Known:
     """Return the zTOCs of the image under a tag for a span size; if that fails, log at ``level`` and return none.
 
     Raises `RegistryUnreachable` and `AccessRefused`: later steps need the same repository and would only fail after the
     layers have been fetched and indexed.
     """
-    with _as_an_offer(level, "nothing is reused from the tag %s of %s", tag, repository):
+    with _log_failures(level, "nothing is reused from the tag %s of %s", tag, repository):
         return Known.of(read_graph(client, repository, tag, Findings()), span_size)
     return Known({})
 
 
 @contextlib.contextmanager
-def _as_an_offer(level: int, what: str, *names: str) -> Iterator[None]:
+def _log_failures(level: int, what: str, *names: str) -> Iterator[None]:
     try:
         yield
     except (RegistryUnreachable, AccessRefused):

@@ -49,7 +49,7 @@ def is_secret(name: str, value: str = "") -> bool:
     return not name.startswith("PREFECT_API_") and LOGIN_IN_URL.search(value) is not None
 
 
-def tidy(temporary: Path, environment: Mapping[str, str] | None = None) -> tuple[Path, ...]:
+def clean_attempt_files(temporary: Path, environment: Mapping[str, str] | None = None) -> tuple[Path, ...]:
     """Strip secrets from the current run's file and remove what killed workers left; return the removed folders."""
     run_id = (os.environ if environment is None else environment).get(RUN_ID, "")
     worker_started = _start_time(os.getppid())
@@ -60,7 +60,7 @@ def tidy(temporary: Path, environment: Mapping[str, str] | None = None) -> tuple
             _strip(folder / _MANIFEST)
         elif worker_started is not None and _is_left(folder, owner, worker_started):
             shutil.rmtree(folder, ignore_errors=True)
-            logger().info("removed %s, left by a worker that was killed", folder)
+            logger().info("removed %s, left over from a killed worker", folder)
             removed.append(folder)
     return tuple(removed)
 

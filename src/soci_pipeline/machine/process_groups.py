@@ -18,7 +18,7 @@ from soci_pipeline.machine.held_signals import HeldSignals
 
 # A program for another machine, or a script whose interpreter is missing or not executable.
 _NOT_A_PROGRAM = frozenset({errno.ENOEXEC, errno.ENOENT, errno.EACCES})
-_OTHER_MACHINE = "Install it for this machine's architecture, with the interpreter that its first line names."
+_OTHER_MACHINE = "Install it for this machine's architecture, including the interpreter in its first line."
 _GRACE_SECONDS = 10.0
 _KILLED_SECONDS = 1.0
 _LOOK_SECONDS = 0.005

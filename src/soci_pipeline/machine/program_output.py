@@ -41,7 +41,7 @@ def concealing(secrets: Iterable[bytes]) -> Iterator[None]:
         _SECRETS.reset(token)
 
 
-def left_until(deadline: float | None) -> float | None:
+def seconds_until(deadline: float | None) -> float | None:
     """Return the seconds until a time of the monotonic clock, at least 0; None for no deadline."""
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
@@ -55,7 +55,7 @@ class Collector:
         self.limit = limit
         self.is_full = False
 
-    def takes(self, raw: bytes) -> bool:
+    def accepts(self, raw: bytes) -> bool:
         """Count the bytes read, and return whether they are within the limit."""
         self._received += len(raw)
         if self.limit is not None and self._received > self.limit:
@@ -131,7 +131,7 @@ def reading(pipe: IO[bytes] | None, collector: Collector, report: Callable[[str]
         # With a limit, no more than that is read of a line; a line that is cut is discarded, so no secret is split.
         at_once = -1 if collector.limit is None else collector.limit + 1
         while raw := source.readline(at_once):
-            if not collector.takes(raw):
+            if not collector.accepts(raw):
                 continue
             line = raw.decode(errors="replace")
             for secret in secrets:
@@ -153,4 +153,4 @@ def reading(pipe: IO[bytes] | None, collector: Collector, report: Callable[[str]
 def await_last_words(readers: Iterable[threading.Thread], deadline: float | None) -> None:
     until = time.monotonic() + _LAST_WORDS_SECONDS
     for reader in readers:
-        reader.join(left_until(until if deadline is None else min(until, deadline)))
+        reader.join(seconds_until(until if deadline is None else min(until, deadline)))

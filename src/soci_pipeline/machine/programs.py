@@ -31,7 +31,7 @@ from soci_pipeline.errors import DeadlineExceeded, ToolFailed, ToolMissing
 from soci_pipeline.log import logger
 from soci_pipeline.machine.parent_death import not_executed
 from soci_pipeline.machine.process_groups import cannot_be_started, members, signal_group, started
-from soci_pipeline.machine.program_output import Collector, await_last_words, left_until, reading, reporter
+from soci_pipeline.machine.program_output import Collector, await_last_words, reading, reporter, seconds_until
 
 SECRET_VARIABLES = (
     "SOCI_PIPELINE_REGISTRY_USERNAME",
@@ -55,7 +55,7 @@ _COUNT_SECONDS = 0.5
 class TooManyProcesses(ToolFailed):
     """A program started more processes than allowed; all of them were killed."""
 
-    default_advice = "If the program really needs so many processes, report it; otherwise look for what it repeats."
+    default_advice = "If the program really needs that many processes, report it; otherwise find out what it repeats."
 
 
 class TooMuchOutput(ToolFailed):
@@ -125,7 +125,7 @@ def run(
             _feed(child, stdin, deadline)
             _wait(child, name, deadline, max_processes, (output, tail))
         except TimeoutError as error:
-            raise DeadlineExceeded(f"{name} did not end within {timeout:g} s and was stopped") from error
+            raise DeadlineExceeded(f"{name} did not finish within {timeout:g} s and was stopped") from error
         await_last_words(readers, deadline)
     _check_amount(name, (output, tail))
     if (reason := not_executed(str(program), child.returncode, tail.text())) is not None:
@@ -171,7 +171,7 @@ def _wait(
 ) -> None:
     """Wait for a program to end; raise `TimeoutError` at the deadline, `TooManyProcesses` or `TooMuchOutput`."""
     while True:
-        left = left_until(deadline)
+        left = seconds_until(deadline)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_COUNT_SECONDS if left is None else min(left, _COUNT_SECONDS))
             return
@@ -180,7 +180,7 @@ def _wait(
             # No SIGTERM first: more processes would be started in the meantime.
             signal_group(child.pid, signal.SIGKILL)
             raise TooManyProcesses(f"{name} started more than {max_processes} processes and was killed")
-        if left_until(deadline) == 0:
+        if seconds_until(deadline) == 0:
             raise TimeoutError
 
 
@@ -195,7 +195,7 @@ def _feed(child: subprocess.Popen[bytes], data: bytes | None, deadline: float | 
         poller.register(pipe, select.POLLOUT)
         rest = memoryview(data or b"")
         while rest:
-            left = left_until(deadline)
+            left = seconds_until(deadline)
             if not poller.poll(None if left is None else left * 1000):
                 raise TimeoutError
             rest = rest[os.write(pipe.fileno(), rest) :]

@@ -45,11 +45,11 @@ def reap(folder: Path, removers: Mapping[str, Remover], *, env: Mapping[str, str
                     found = (remove(record, env) for record in _records(path, name))
                     removed[name] += [each for each in found if each is not None]
             except SociPipelineError as error:
-                logger().warning("what the ended run of %s made could not be removed: %s", path, error.reason)
+                logger().warning("cannot remove what the run of %s left behind: %s", path, error.reason)
                 continue
             shutil.rmtree(path, ignore_errors=True)
             folders.append(path)
-            logger().info("removed %s, left by a run that was killed", path)
+            logger().info("removed %s, left over from a killed run", path)
     return Reaped(tuple(folders), {name: tuple(names) for name, names in removed.items()})
 
 

@@ -36,11 +36,11 @@ def workspace(root: Path, name: str, removers: Mapping[str, Remover]) -> Iterato
     for a name that cannot be part of a folder's name.
     """
     if not _NAME.match(name):
-        raise InvalidInput(f"not a name for a run's folder: {name[:100]!r}")
+        raise InvalidInput(f"not a valid name for a run's folder: {name[:100]!r}")
     runs = _private(root)
     reap(root, removers)
     # Before the run has its own temporary folder, because this uses the worker's.
-    attempt_files.tidy(Path(tempfile.gettempdir()))
+    attempt_files.clean_attempt_files(Path(tempfile.gettempdir()))
     with working_folder(runs, purpose=name) as folder:
         temporary = folder / "tmp"
         temporary.mkdir(mode=0o700)
@@ -91,7 +91,7 @@ def _end_processes(folder: Path) -> None:
     found = [process.pid for process in mark.processes() if process.pid not in spared]
     if not found:
         return
-    logger().info("ending processes %s of a run that was killed", ", ".join(map(str, found)))
+    logger().info("ending processes %s of a killed run", ", ".join(map(str, found)))
     left = mark.end(grace=_GRACE_SECONDS, spared=spared)
     if left:
-        logger().warning("processes %s do not end, though they were killed", ", ".join(map(str, left)))
+        logger().warning("processes %s are still running after SIGKILL", ", ".join(map(str, left)))

@@ -51,7 +51,7 @@ class BlobWriter:
         """Append bytes; raise `DamagedContent` if the blob becomes longer than its size."""
         self._written += len(data)
         if self._size is not None and self._written > self._size:
-            raise DamagedContent(f"{self._expected or 'a blob'} is longer than the {self._size} bytes it should have")
+            raise DamagedContent(f"{self._expected or 'a blob'} is longer than the expected {self._size} bytes")
         self._hash.update(data)
         with full_disk_reported(self._layout):
             write_all(self._file, data)
@@ -76,7 +76,7 @@ class BlobWriter:
         if self._size is not None and self._written != self._size:
             raise DamagedContent(f"{self._expected or digest} has {self._written} bytes, not {self._size}")
         if self._expected is not None and digest != self._expected:
-            raise DamagedContent(f"content of {self._expected} hashes to {digest}")
+            raise DamagedContent(f"content of {self._expected} has the digest {digest}")
         # Read-only, to prevent accidental writes through a hard link.
         self._path.chmod(0o444)
         self._on_stored(digest, self._path.stat())

@@ -30,7 +30,7 @@ class Descriptor(BaseModel):
     def from_json(cls, value: Any) -> Self:
         """Parse a descriptor object; raise `InvalidInput` if a field is missing or invalid."""
         if not isinstance(value, Mapping):
-            raise InvalidInput(f"not a descriptor: {str(value)[:200]}")
+            raise InvalidInput(f"not a valid descriptor: {str(value)[:200]}")
         try:
             platform = value.get("platform")
             return cls(
@@ -44,7 +44,7 @@ class Descriptor(BaseModel):
                 data=value.get("data") or "",
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidInput(f"not a descriptor ({error!s:.200}): {str(value)[:200]}") from error
+            raise InvalidInput(f"not a valid descriptor ({error!s:.200}): {str(value)[:200]}") from error
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object in the key order of image-spec's Go type, without empty fields."""
@@ -66,7 +66,7 @@ class Descriptor(BaseModel):
         return self.model_copy(update=changes)
 
     @property
-    def may_be_elsewhere(self) -> bool:
+    def may_be_foreign(self) -> bool:
         """Whether the blob may be absent from registries and layouts: it has ``urls`` or is a foreign layer."""
         return bool(self.urls) or is_foreign_layer(self.media_type)
 

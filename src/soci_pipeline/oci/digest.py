@@ -27,8 +27,8 @@ class Digest(str):
     def __new__(cls, value: str) -> Self:
         if not _DIGEST.match(value):
             raise InvalidInput(
-                f"not a digest: {value[:100]!r}",
-                advice="Write it as sha256: and 64 lower-case hex digits.",
+                f"not a valid digest: {value[:100]!r}",
+                advice="Use sha256: followed by 64 lower-case hex digits.",
             )
         return super().__new__(cls, value)
 

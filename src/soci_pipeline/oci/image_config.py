@@ -26,7 +26,7 @@ def _fields(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the image config is not JSON: {error!s:.200}") from error
+        raise InvalidInput(f"the image config is not valid JSON: {error!s:.200}") from error
     if not isinstance(fields, dict):
         raise InvalidInput("the image config is not a JSON object")
     return fields

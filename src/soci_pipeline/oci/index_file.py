@@ -16,7 +16,7 @@ def parse_roots(data: bytes, where: Path, *, any_algorithm: bool = False) -> tup
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"index.json of {where} is not JSON") from error
+        raise InvalidInput(f"index.json of {where} is not valid JSON") from error
     if not isinstance(fields, dict):
         raise InvalidInput(f"index.json of {where} is not a JSON object")
     # Older layouts have no ``mediaType`` here; `parse_image_index` infers the type from the fields.

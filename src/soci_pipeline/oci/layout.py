@@ -37,8 +37,8 @@ LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_LAYOUT_FILE_BYTES = 1 << 16
 _MAKE_ONE = (
-    "Name the folder of an OCI layout: `docker buildx build --output type=oci,tar=false,dest=FOLDER` makes one, and so "
-    "does `soci-pipeline convert` of an archive."
+    "Use the folder of an OCI layout: `docker buildx build --output type=oci,tar=false,dest=FOLDER` creates one, and "
+    "`soci-pipeline convert` creates one from an archive."
 )
 
 
@@ -70,9 +70,9 @@ class Layout:
             data = layout_files.read_file(path, "oci-layout", limit=_MAX_LAYOUT_FILE_BYTES)
             version = json.loads(data).get("imageLayoutVersion")
         except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise _no_layout(path) from error
+            raise _not_a_layout(path) from error
         if version != "1.0.0":
-            raise InvalidInput(f"{path} is an OCI image layout of version {version!r}; 1.0.0 is the one that is known")
+            raise InvalidInput(f"{path} is an OCI image layout of version {version!r}; only 1.0.0 is supported")
         return cls(path)
 
     def blob_path(self, digest: Digest) -> Path:
@@ -232,7 +232,7 @@ class Layout:
         """Return the only descriptor in ``index.json``; raise `InvalidInput` unless it lists exactly one."""
         roots = self.roots()
         if len(roots) != 1:
-            raise InvalidInput(f"layout {self.path} lists {len(roots)} images, and exactly one was expected")
+            raise InvalidInput(f"layout {self.path} lists {len(roots)} images instead of exactly one")
         return roots[0]
 
     def set_roots(self, roots: Iterable[Descriptor]) -> None:
@@ -294,12 +294,12 @@ class Layout:
         yield node
 
 
-def _no_layout(path: Path) -> InvalidInput:
+def _not_a_layout(path: Path) -> InvalidInput:
     if not path.exists():
-        return InvalidInput(f"there is nothing at {path}", advice=_MAKE_ONE)
-    advice = "It needs the files oci-layout and index.json and the folder blobs."
+        return InvalidInput(f"{path} does not exist", advice=_MAKE_ONE)
+    advice = "It must contain the files oci-layout and index.json and the folder blobs."
     if path.is_file():
-        advice = "It is a file, and a folder is wanted: `soci-pipeline convert` makes one of an archive."
+        advice = "It is a file, but a folder is required: `soci-pipeline convert` creates one from an archive."
     return InvalidInput(f"{path} is not an OCI image layout", advice=advice)
 
 
@@ -310,7 +310,7 @@ def _check_size(descriptor: Descriptor, size: int, where: Path) -> None:
 
 def _check_digest(descriptor: Descriptor, found: Digest, where: Path) -> None:
     if found != descriptor.digest:
-        raise DamagedContent(f"content of {descriptor.digest} in layout {where} hashes to {found}")
+        raise DamagedContent(f"content of {descriptor.digest} in layout {where} has the digest {found}")
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -181,5 +181,5 @@ class VerifyingReader(io.BufferedIOBase):
     def _check(self) -> None:
         found = f"{self._expected.algorithm}:{self._hash.hexdigest()}"
         if found != self._expected:
-            raise DamagedContent(f"content of {self._expected} in layout {self._where} hashes to {found}")
+            raise DamagedContent(f"content of {self._expected} in layout {self._where} has the digest {found}")
         self._on_verified()

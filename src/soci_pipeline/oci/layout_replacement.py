@@ -1,7 +1,7 @@
 """Replace an existing layout by a finished one, atomically if the file system supports it.
 
 Linux exchanges two names atomically (renameat2 with RENAME_EXCHANGE). If the file system does not support that, the
-earlier layout is first moved to the scratch folder. `put_back` restores it if the process ended between the two
+earlier layout is first moved to the scratch folder. `restore` restores it if the process ended between the two
 renames.
 """
 
@@ -37,7 +37,7 @@ def put_in_place(new: Path, destination: Path, scratch: Path) -> None:
         _replace_in_two_steps(new, destination, scratch)
 
 
-def put_back(scratch: Path, parent: Path) -> None:
+def restore(scratch: Path, parent: Path) -> None:
     """Move a layout that was set aside in ``scratch`` back to ``parent``.
 
     Raises `FileExistsError`, and leaves the layout in ``scratch``, if its name is in use again.
@@ -102,7 +102,7 @@ def _replace_in_two_steps(new: Path, destination: Path, scratch: Path) -> None:
         destination.rename(scratch / REPLACED / destination.name)
         new.rename(destination)
     except BaseException:
-        put_back(scratch, destination.parent)
+        restore(scratch, destination.parent)
         raise
-    # The replacement is complete: move the earlier layout where `put_back` does not find it.
+    # The replacement is complete: move the earlier layout where `restore` does not find it.
     (scratch / REPLACED).rename(new)

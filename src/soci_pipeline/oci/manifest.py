@@ -102,7 +102,7 @@ class ImageIndex(_Document):
     def check_listed(self) -> None:
         """Raise `InvalidInput` if the index has more than `MAX_LISTED` entries."""
         if len(self.manifests) > MAX_LISTED:
-            raise InvalidInput(f"an image index of {len(self.manifests)} entries; at most {MAX_LISTED} are followed")
+            raise InvalidInput(f"an image index of {len(self.manifests)} entries; at most {MAX_LISTED} are allowed")
 
 
 def parse(
@@ -125,7 +125,7 @@ def parse(
         raise InvalidInput(f"not a manifest of type {kind}: {error!s:.300}") from error
     other = next((child.digest for child in document.children if child.digest.algorithm != SHA256), None)
     if other is not None and not any_algorithm:
-        raise InvalidInput(f"a manifest that refers to {other[:40]}: images are read by sha256 digests alone")
+        raise InvalidInput(f"a manifest that refers to {other[:40]}: only sha256 digests are supported")
     return document
 
 
@@ -145,7 +145,7 @@ def parse_image_manifest(data: bytes, *, media_type: str | None = None) -> Image
     """Like `parse`, but raise `InvalidInput` for an image index."""
     document = parse(data, media_type=media_type)
     if not isinstance(document, ImageManifest):
-        raise InvalidInput("an image manifest was expected, and this is an image index")
+        raise InvalidInput("expected an image manifest, not an image index")
     return document
 
 
@@ -155,7 +155,7 @@ def parse_image_index(
     """Like `parse`, but raise `InvalidInput` for an image manifest."""
     document = parse(data, media_type=media_type, any_algorithm=any_algorithm, limit=limit)
     if not isinstance(document, ImageIndex):
-        raise InvalidInput("an image index was expected, and this is an image manifest")
+        raise InvalidInput("expected an image index, not an image manifest")
     return document
 
 
@@ -163,7 +163,7 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"not JSON: {error!s:.200}") from error
+        raise InvalidInput(f"not valid JSON: {error!s:.200}") from error
     if not isinstance(fields, dict) or fields.get("schemaVersion") != 2:
         raise InvalidInput("not an image manifest or index of schema version 2")
     return fields
@@ -173,9 +173,9 @@ def _kind(fields: dict[str, Any], media_type: str | None) -> str:
     own = fields.get("mediaType") or None
     given = media_type.split(";")[0].strip() if media_type else None
     if own and given and own != given:
-        raise InvalidInput(f"a manifest that calls itself {str(own)[:100]} was served as {given[:100]}")
+        raise InvalidInput(f"a manifest with the media type {str(own)[:100]} was served as {given[:100]}")
     if "manifests" in fields and ("layers" in fields or "config" in fields):
-        raise InvalidInput("a document that is both an image manifest and an image index is refused (CVE-2021-41190)")
+        raise InvalidInput("a document must not be both an image manifest and an image index (CVE-2021-41190)")
     kind = own or given or (OCI_INDEX if "manifests" in fields else OCI_MANIFEST)
     if not isinstance(kind, str) or kind not in IMAGE_INDEXES | IMAGE_MANIFESTS:
         raise InvalidInput(f"not a manifest media type: {str(kind)[:100]}")

@@ -38,9 +38,9 @@ class Platform:
     def parse(cls, text: str) -> Self:
         """Parse ``linux/arm64`` or ``linux/arm/v7``; raise `InvalidInput` for another format or architecture."""
         parts = text.strip().lower().split("/")
-        advice = "Write it as os/architecture, for example linux/amd64 or linux/arm64."
+        advice = "Use os/architecture, for example linux/amd64 or linux/arm64."
         if len(parts) not in (2, 3) or not all(_PART.match(part) for part in parts):
-            raise InvalidInput(f"not a platform: {text[:100]!r}", advice=advice)
+            raise InvalidInput(f"not a valid platform: {text[:100]!r}", advice=advice)
         architecture = _ARCHITECTURE_ALIASES.get(parts[1], parts[1])
         if architecture not in _KNOWN_ARCHITECTURES:
             raise InvalidInput(f"unknown architecture {parts[1]!r} in platform {text!r}", advice=advice)
@@ -63,7 +63,7 @@ class Platform:
                 os_features=_texts(value.get("os.features") or ()),
             )
         except (KeyError, TypeError) as error:
-            raise InvalidInput(f"not a platform object: {str(value)[:200]}") from error
+            raise InvalidInput(f"not a valid platform object: {str(value)[:200]}") from error
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``platform`` object of a descriptor, in the key order of the reference implementations."""
@@ -114,7 +114,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"expected text, got {type(value).__name__}")
+        raise TypeError(f"expected a string, got {type(value).__name__}")
     if not value.isprintable():
-        raise TypeError("expected printable text")
+        raise TypeError("expected a printable string")
     return value

@@ -85,8 +85,8 @@ def select_platforms(
     for image in scan.images.values():
         if not image.is_complete or (drop_complete and not image.matches(platforms)):
             scan.gone.add(image.descriptor.digest)
-            logger().info("%s is left out", image)
-    _drop_what_belongs_to_dropped(scan)
+            logger().info("%s is skipped", image)
+    _drop_dependents(scan)
     kept = [after for root in roots if (after := _kept(scan, root)) is not None]
     return SelectedLayout(layout, kept, (each[1] for each in scan.rewritten.values() if each is not None))
 
@@ -134,11 +134,11 @@ class _Scan:
 def _scanned(layout: Layout, roots: Sequence[Descriptor]) -> _Scan:
     scan = _Scan(layout)
     for root in roots:
-        _look_at(scan, root, depth=0)
+        _scan_descriptor(scan, root, depth=0)
     return scan
 
 
-def _look_at(scan: _Scan, item: Descriptor, *, depth: int) -> None:
+def _scan_descriptor(scan: _Scan, item: Descriptor, *, depth: int) -> None:
     if item.digest in scan.images or item.digest in scan.others or item.digest in scan.indexes:
         return
     if depth > MAX_DEPTH:
@@ -151,7 +151,7 @@ def _look_at(scan: _Scan, item: Descriptor, *, depth: int) -> None:
             index.check_listed()
             scan.indexes[item.digest] = index
             for child in index.manifests:
-                _look_at(scan, child, depth=depth + 1)
+                _scan_descriptor(scan, child, depth=depth + 1)
             return
     image = _image(scan.layout, item)
     if image is None:
@@ -173,7 +173,7 @@ def _image(layout: Layout, item: Descriptor) -> ListedImage | None:
         return None
     if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
         return None
-    parts = (child for child in manifest.children if not layout.has(child) and not child.may_be_elsewhere)
+    parts = (child for child in manifest.children if not layout.has(child) and not child.may_be_foreign)
     missing = next((child.digest for child in parts), None)
     platform = item.platform
     if platform is None and layout.has(manifest.config):
@@ -195,20 +195,18 @@ def _check_platform(scan: _Scan, platform: Platform) -> None:
 
 
 def _incomplete(scan: _Scan, images: Sequence[ListedImage]) -> DamagedContent:
-    lines = [f"  {image}: blob {image.missing} is missing or cut off" for image in images]
+    lines = [f"  {image}: blob {image.missing} is missing or truncated" for image in images]
     complete = scan.complete_platforms()
     advice = f"No platform is complete. {_SAVE_AGAIN}."
     if complete:
         options = " ".join(f"--platform {platform}" for platform in complete)
-        advice = (
-            f"Complete: {', '.join(map(str, complete))}. Take these alone with {options}. Or: {_SAVE_AGAIN.lower()}."
-        )
+        advice = f"Complete: {', '.join(map(str, complete))}. Use only these with {options}. Or: {_SAVE_AGAIN.lower()}."
     return DamagedContent(
-        f"layout {scan.layout.path} lists platforms that it does not hold:\n" + "\n".join(lines), advice=advice
+        f"layout {scan.layout.path} lists platforms that it does not contain:\n" + "\n".join(lines), advice=advice
     )
 
 
-def _drop_what_belongs_to_dropped(scan: _Scan) -> None:
+def _drop_dependents(scan: _Scan) -> None:
     """Remove attestations, SOCI indexes and signatures of removed or rewritten manifests, transitively."""
     before = -1
     while before != len(scan.gone):
@@ -236,7 +234,7 @@ def _is_lost(layout: Layout, item: Descriptor, lost: set[Digest]) -> bool:
     if item.media_type not in IMAGE_MANIFESTS:
         return False
     if not layout.has(item):
-        logger().warning("%s belongs to the image and is not in layout %s: it is left out", item.digest, layout.path)
+        logger().warning("%s belongs to the image but is not in layout %s; it is skipped", item.digest, layout.path)
         return True
     subject = layout.read_document(item).subject
     return subject is not None and subject.digest in lost

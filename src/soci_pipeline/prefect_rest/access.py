@@ -11,7 +11,7 @@ import httpx
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.urls import redacted
 
-_LIKE = "Set PREFECT_API_URL as in http://127.0.0.1:4200/api (a port is a number), or unset it."
+_LIKE = "Set PREFECT_API_URL to a URL like http://127.0.0.1:4200/api, or unset it."
 _CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/(?P<account>[^/]+)/workspaces/(?P<workspace>[^/]+)\Z")
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 
@@ -33,11 +33,11 @@ def basic(auth: bytes) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(auth).decode()}
 
 
-def no_url() -> InvalidInput:
+def missing_url() -> InvalidInput:
     """Return the error for commands that need Prefect if PREFECT_API_URL is not set."""
     return InvalidInput(
         "PREFECT_API_URL is not set",
-        advice="Set it to the address of the Prefect API, with /api at its end, as in http://127.0.0.1:4200/api.",
+        advice="Set it to the URL of the Prefect API, which ends with /api, for example http://127.0.0.1:4200/api.",
     )
 
 
@@ -48,9 +48,9 @@ def checked_url(url: str) -> str:
         # Accessing the port validates it, and encoding the host validates that it can be resolved.
         _ = parts.port, httpx.URL(url).raw_host.decode("ascii").encode("idna")
     except (httpx.InvalidURL, ValueError) as error:
-        raise InvalidInput("PREFECT_API_URL is no address", advice=_LIKE) from error
+        raise InvalidInput("PREFECT_API_URL is not a valid URL", advice=_LIKE) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidInput("PREFECT_API_URL is no address that begins with http:// or https://", advice=_LIKE)
+        raise InvalidInput("PREFECT_API_URL must start with http:// or https://", advice=_LIKE)
     return url.rstrip("/")
 
 
@@ -69,7 +69,7 @@ def verification_of(url: str, environment: Mapping[str, str]) -> ssl.SSLContext 
     except (OSError, ValueError) as error:
         raise InvalidInput(
             f"the certificates for Prefect in {file!r} cannot be read: {getattr(error, 'strerror', error)}",
-            advice="Have PREFECT_API_SSL_CERT_FILE (or SSL_CERT_FILE) name a file of certificates (PEM), or unset it.",
+            advice="Set PREFECT_API_SSL_CERT_FILE (or SSL_CERT_FILE) to a file of certificates (PEM), or unset it.",
         ) from error
 
 

@@ -12,27 +12,29 @@ import httpx
 from soci_pipeline.errors import TEMPORARY_STATUSES, InvalidInput
 from soci_pipeline.hosts import is_loopback
 from soci_pipeline.http_client import BadRedirect, HttpClient, text_of
-from soci_pipeline.prefect_rest.access import checked_url, login_of, no_url, verification_of
+from soci_pipeline.prefect_rest.access import checked_url, login_of, missing_url, verification_of
 from soci_pipeline.prefect_rest.errors import ADVICE, PrefectRefused, PrefectUnavailable
-from soci_pipeline.retry import retry_after_s, while_unavailable
+from soci_pipeline.retry import retry_after_s, retry_while_unavailable
 
 # Rejections of the request itself are permanent; those by the server, authentication or a proxy may be temporary.
 _LASTING = frozenset({400, 409, 413, 414, 422})
-_MOVED = "Give Prefect's own address, with /api at its end: no redirect is followed, since credentials would go along."
+_MOVED = (
+    "Use Prefect's own URL, which ends with /api; redirects are not followed, because credentials would be sent along."
+)
 
 Authorization = Callable[[], Mapping[str, str]]
 """Returns the headers that authenticate a call; called for every request, so a rotated secret takes effect at once. May
 raise `InvalidInput` if there is currently no secret."""
 
 
-def _nobody() -> Mapping[str, str]:
+def _no_credentials() -> Mapping[str, str]:
     return {}
 
 
 class Connection:
     """A client of one server or Cloud workspace; ``api_url`` ends in ``/api``. Thread-safe, a context manager.
 
-    Calls that fail temporarily are retried for ``patience_s`` seconds, then `PrefectUnavailable` is raised. All other
+    Calls that fail temporarily are retried for ``deadline_s`` seconds, then `PrefectUnavailable` is raised. All other
     failures raise `PrefectRefused`. The variables in ``environment``, or of this process if None, determine how the
     server's certificate is verified. Raises `InvalidInput` for an invalid URL or an unreadable certificate file.
     """
@@ -41,13 +43,13 @@ class Connection:
         self,
         api_url: str,
         *,
-        authorization: Authorization = _nobody,
+        authorization: Authorization = _no_credentials,
         timeout_s: float = 30,
-        patience_s: float = 120,
+        deadline_s: float = 120,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._authorization = authorization
-        self._patience_s = patience_s
+        self._deadline_s = deadline_s
         self._csrf: dict[str, str] = {}
         url = checked_url(api_url)
         self._client = HttpClient(
@@ -61,7 +63,7 @@ class Connection:
 
     @classmethod
     def from_environment(
-        cls, environment: Mapping[str, str] | None = None, *, timeout_s: float = 30, patience_s: float = 120
+        cls, environment: Mapping[str, str] | None = None, *, timeout_s: float = 30, deadline_s: float = 120
     ) -> Self:
         """Create a client of the server at ``PREFECT_API_URL``, with the credentials that Prefect itself would use.
 
@@ -70,12 +72,12 @@ class Connection:
         given = os.environ if environment is None else environment
         url = given.get("PREFECT_API_URL", "")
         if not url:
-            raise no_url()
+            raise missing_url()
         return cls(
             url,
             authorization=lambda: login_of(given),
             timeout_s=timeout_s,
-            patience_s=patience_s,
+            deadline_s=deadline_s,
             environment=given,
         )
 
@@ -91,8 +93,8 @@ class Connection:
 
     def ask(self, method: str, path: str, body: Any = None, *, missing: Any = None) -> Any:
         """Make an idempotent call with retries; return ``missing`` instead of failing on a 404, unless it is None."""
-        return while_unavailable(
-            lambda: self._once(method, path, body, missing), PrefectUnavailable, patience_s=self._patience_s
+        return retry_while_unavailable(
+            lambda: self._once(method, path, body, missing), PrefectUnavailable, deadline_s=self._deadline_s
         )
 
     def create(self, path: str, body: Mapping[str, Any], exists: Callable[[], bool]) -> None:
@@ -108,13 +110,13 @@ class Connection:
             if attempts == 1 or not exists():
                 self._once("POST", path, body, None)
 
-        while_unavailable(attempt, PrefectUnavailable, patience_s=self._patience_s)
+        retry_while_unavailable(attempt, PrefectUnavailable, deadline_s=self._deadline_s)
 
     def list_of(self, path: str, query: Mapping[str, Any], *, missing: Any = None) -> list[Any]:
         """Query a filter endpoint and return its list; raise `PrefectRefused` if the answer is not a list."""
         answer = self.ask("POST", path, query, missing=missing)
         if not isinstance(answer, list):
-            raise PrefectRefused("Prefect's answer to a filter is not a list")
+            raise PrefectRefused("Prefect did not return a list for a filter")
         return answer
 
     def _once(self, method: str, path: str, body: Any, missing: Any) -> Any:
@@ -157,7 +159,7 @@ class Connection:
         client = str(uuid.uuid4())
         answer = self._once("GET", f"/csrf-token?client={client}", None, None)
         if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
-            raise PrefectUnavailable("Prefect's answer has no CSRF token; something else may listen there")
+            raise PrefectUnavailable("Prefect returned no CSRF token; another program may be listening there")
         return {"Prefect-Csrf-Token": answer["token"], "Prefect-Csrf-Client": client}
 
     def _credentials(self) -> dict[str, str]:
@@ -170,7 +172,9 @@ class Connection:
             ) from error
         except UnicodeEncodeError:
             # `from None`: its message quotes the credentials.
-            raise PrefectRefused("the credentials for Prefect: no header can carry them", advice=ADVICE[401]) from None
+            raise PrefectRefused(
+                "the credentials for Prefect contain characters that are not allowed in a header", advice=ADVICE[401]
+            ) from None
         return headers
 
 
@@ -181,7 +185,7 @@ def _content(response: httpx.Response) -> Any:
     try:
         return json.loads(response.content)
     except (ValueError, RecursionError) as error:
-        raise PrefectUnavailable("Prefect's answer is not JSON; something else may listen there") from error
+        raise PrefectUnavailable("Prefect did not return valid JSON; another program may be listening there") from error
 
 
 def _lacks_csrf_token(response: httpx.Response) -> bool:

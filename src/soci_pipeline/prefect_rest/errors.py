@@ -7,7 +7,7 @@ from soci_pipeline.errors import StackError
 
 ADVICE = {
     401: "Check the credentials for Prefect: those of the receiver, PREFECT_API_AUTH_STRING or PREFECT_API_KEY.",
-    403: "The credentials need the right to create and read runs.",
+    403: "The credentials must have permission to create and read runs.",
     404: "Deploy it: `prefect --no-prompt deploy --all` from the project's folder.",
 }
 """The advice for each status of a response."""
@@ -19,7 +19,7 @@ class PrefectUnavailable(StackError):
     ``retry_after`` is the delay in seconds from its Retry-After header.
     """
 
-    default_advice = "Start the Prefect server, or wait: the same call may succeed later."
+    default_advice = "Start the Prefect server, or try again later."
 
     def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
         super().__init__(reason, temporary=True)
@@ -50,4 +50,6 @@ def expected_shape() -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise PrefectUnavailable("Prefect's answer has an unknown shape; something else may listen there") from error
+        raise PrefectUnavailable(
+            "Prefect returned an unexpected document; another program may be listening there"
+        ) from error

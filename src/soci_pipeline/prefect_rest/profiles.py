@@ -15,8 +15,8 @@ from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from soci_pipeline.urls import redacted
 
 _START = (
-    "Start the server (`prefect server start`); `prefect server status --wait` returns when it answers, which is later "
-    "than its banner. Or set PREFECT_API_URL to the one that is meant."
+    "Start the server (`prefect server start`); `prefect server status --wait` waits until it is ready. Or correct "
+    "PREFECT_API_URL."
 )
 _REFUSALS = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
 
@@ -51,7 +51,7 @@ def check_access(given: Mapping[str, str]) -> None:
     `StackError` if no Prefect server answers; `CredentialsRefused` if credentials are missing or rejected.
     """
     url = given.get("PREFECT_API_URL", "")
-    with PrefectApi.from_environment(given, timeout_s=5, patience_s=0) as api:
+    with PrefectApi.from_environment(given, timeout_s=5, deadline_s=0) as api:
         _check_path(url, given)
         shown = redacted(url)
         try:
@@ -61,18 +61,18 @@ def check_access(given: Mapping[str, str]) -> None:
         except PrefectRefused as error:
             if error.status in _REFUSALS:
                 raise _login_refused(shown, given=bool(login_of(given))) from error
-            raise StackError(f"what answers at {shown} is no Prefect server: {error.reason}", advice=_START) from error
+            raise StackError(f"the server at {shown} is not a Prefect server: {error.reason}", advice=_START) from error
 
 
 def _login_refused(shown: str, *, given: bool) -> CredentialsRefused:
     if given:
         return CredentialsRefused(
-            f"the Prefect server at {shown} does not take the login",
-            advice="Correct PREFECT_API_AUTH_STRING (user:password), which comes first, or PREFECT_API_KEY.",
+            f"the Prefect server at {shown} rejects the login",
+            advice="Correct PREFECT_API_AUTH_STRING (user:password), which takes precedence, or PREFECT_API_KEY.",
         )
     return CredentialsRefused(
-        f"the Prefect server at {shown} wants a login, and there is none",
-        advice="Set PREFECT_API_AUTH_STRING to its user:password, or PREFECT_API_KEY for Prefect Cloud.",
+        f"the Prefect server at {shown} requires a login, but none is set",
+        advice="Set PREFECT_API_AUTH_STRING to user:password, or PREFECT_API_KEY for Prefect Cloud.",
     )
 
 
@@ -83,8 +83,8 @@ def _check_path(url: str, given: Mapping[str, str]) -> None:
         return
     shown = redacted(base)
     raise InvalidInput(
-        f"a Prefect server answers at {shown}, and its API at {shown}/api",
-        advice=f"Give Prefect's own address, with /api at its end: set PREFECT_API_URL to {shown}/api.",
+        f"a Prefect server answers at {shown}, but its API is at {shown}/api",
+        advice=f"Set PREFECT_API_URL to {shown}/api.",
     )
 
 

@@ -132,8 +132,8 @@ class FlowRuns(Connection):
             if new is None or error.status != HTTPStatus.NOT_FOUND:
                 raise
             raise PrefectRefused(
-                f"there is no deployment {deployment}; it is named {new} now",
-                advice=f"Put {new} in its place, in the rule or script that starts it.",
+                f"the deployment {deployment} does not exist; it is now named {new}",
+                advice=f"Use {new} in the rule or script that starts it.",
                 temporary=True,
                 status=error.status,
             ) from error
@@ -216,4 +216,4 @@ def _id(document: Any) -> str:
     try:
         return str(uuid.UUID(document["id"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PrefectUnavailable("Prefect's answer has no id; something else may listen there") from error
+        raise PrefectUnavailable("Prefect returned no id; another program may be listening there") from error

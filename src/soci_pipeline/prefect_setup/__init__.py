@@ -1,1 +1,1 @@
-"""What `soci-pipeline setup` makes on a Prefect server for the deployments: work pools, automations and block types."""
+"""What `soci-pipeline setup` creates on a Prefect server: work pools, automations and block types."""

@@ -1,4 +1,4 @@
-"""The automations: missing ones are made, outdated ones are replaced; whether one is switched on stays."""
+"""The automations: missing ones are created, outdated ones replaced; the operator decides which are enabled."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,7 +15,7 @@ _COMPARED = ("description", "trigger", "actions")
 def automation_steps(
     api: PrefectApi, declared: Sequence[DeclaredAutomation], *, notify_block: str | None = None
 ) -> list[Step]:
-    """What is to be done for each automation; the one that notifies needs the id of a block."""
+    """Return the steps for each automation; the one that notifies requires the id of a block."""
     return [_step(api, automation, notify_block) for automation in declared]
 
 
@@ -23,32 +23,32 @@ def _step(api: PrefectApi, automation: DeclaredAutomation, notify_block: str | N
     existing = api.automations(automation.name)
     fields = automation.fields
     if automation.notifies:
-        # Without a new block, one that is installed keeps its own.
+        # Without a new block, an installed automation keeps its own.
         block = notify_block or _notified(existing)
         if block is None:
-            return Step((Note(_KIND, automation.name, "left out: no --notify-block"),))
+            return Step((Note(_KIND, automation.name, "skipped: no --notify-block"),))
         first, *others = fields["actions"]
         fields = fields | {"actions": [first | {"block_document_id": block}, *others]}
     if not existing:
         return Step((Note(_KIND, automation.name, "made"),), (partial(api.create_automation, fields),))
-    # Each one is updated: Prefect allows several of one name, and each of them acts.
+    # Each one is updated: Prefect allows several with the same name, and each is active.
     outdated = [each for each in existing if not is_current(each, fields)]
-    # Whether it is switched on is the operator's choice.
+    # The operator decides whether it is enabled.
     changes = [
         partial(api.update_automation, str(each["id"]), fields | {"enabled": each["enabled"]}) for each in outdated
     ]
-    return Step((Note(_KIND, automation.name, "brought up to date" if outdated else "unchanged"),), tuple(changes))
+    return Step((Note(_KIND, automation.name, "updated" if outdated else "unchanged"),), tuple(changes))
 
 
 def _notified(existing: Sequence[Mapping[str, Any]]) -> str | None:
-    """The notification block of an automation that is installed already."""
+    """Return the notification block of an installed automation."""
     actions = [action for each in existing for action in each["actions"]]
     blocks = [str(action["block_document_id"]) for action in actions if action["type"] == "send-notification"]
     return next(iter(blocks), None)
 
 
 def is_current(existing: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:
-    """Whether an automation of the server does what is declared; what only the server has, as ids, does not count."""
+    """Whether an automation on the server equals the declared one, ignoring the server's own fields such as ids."""
     return all(_has(existing.get(name), declared[name]) for name in _COMPARED if name in declared)
 
 

@@ -1,4 +1,4 @@
-"""The types of the blocks that hold AWS credentials and secrets, so that Prefect's UI offers them."""
+"""The types of the blocks for AWS credentials and secrets, so that Prefect's UI offers them."""
 
 import html
 import importlib.metadata
@@ -34,15 +34,15 @@ def installed_block_types(deployments: Path) -> tuple[dict[str, Any], ...]:
         return tuple(runpy.run_path(str(deployments / "block_types.py"))["documents"]())
     except (ImportError, AttributeError, ValueError) as error:
         raise ToolFailed(
-            f"the block types of prefect-aws {version} cannot be read: {type(error).__name__}: {error}",
+            f"cannot read the block types of prefect-aws {version}: {type(error).__name__}: {error}",
             advice="Install the versions that the project pins: `pip install '.[prefect,aws]'` in the checkout.",
         ) from error
 
 
 def block_type_steps(api: PrefectApi, block_types: Sequence[Mapping[str, Any]]) -> list[Step]:
-    """What is to be done for each block type."""
+    """Return the steps for each block type."""
     if not block_types:
-        return [Step((Note(_KIND, "aws", "left out: prefect-aws is not installed"),))]
+        return [Step((Note(_KIND, "aws", "skipped: prefect-aws is not installed"),))]
     return [_step(api, each) for each in block_types]
 
 
@@ -57,7 +57,7 @@ def _step(api: PrefectApi, block_type: Mapping[str, Any]) -> Step:
         changes.append(partial(api.update_block_type, own, {name: fields[name] for name in _UPDATED}))
     if not api.has_block_schema(schema["checksum"], schema["version"]):
         changes.append(partial(_add_schema, api, own, schema))
-    return Step((Note(_KIND, slug, "brought up to date" if changes else "unchanged"),), tuple(changes))
+    return Step((Note(_KIND, slug, "updated" if changes else "unchanged"),), tuple(changes))
 
 
 def _register(api: PrefectApi, fields: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -70,5 +70,5 @@ def _add_schema(api: PrefectApi, block_type: str, schema: Mapping[str, Any]) -> 
 
 
 def _shown(text: str | None) -> str | None:
-    """A text as the UI shows it: the server may store it escaped for HTML."""
+    """Return a text as the UI shows it: the server may store it escaped for HTML."""
     return None if text is None else html.unescape(text)

@@ -1,4 +1,4 @@
-"""What the checkout declares below ``deployments``: read as a whole before anything on the server is changed."""
+"""The declarations of the checkout below ``deployments``, read completely before anything on the server changes."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ NOTIFICATION = "notify-failed-publications"
 
 @dataclass(frozen=True, slots=True)
 class DeclaredPool:
-    """A work pool that the deployments name. The limit is that of a new pool."""
+    """A work pool that the deployments use. The limit is that of a new pool."""
 
     name: str
     description: str
@@ -28,7 +28,7 @@ class DeclaredPool:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredPools:
-    """The work pools, the job template of a new one, and the environment that every one needs."""
+    """The work pools, the job template of a new one, and the environment that all of them must have."""
 
     pools: tuple[DeclaredPool, ...]
     template: dict[str, Any]
@@ -37,7 +37,7 @@ class DeclaredPools:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredAutomation:
-    """An automation: its fields as Prefect's REST API takes them; ``notifies`` if it needs a notification block."""
+    """An automation: its fields in the form of Prefect's REST API; ``notifies`` if it requires a notification block."""
 
     name: str
     fields: dict[str, Any]
@@ -45,7 +45,7 @@ class DeclaredAutomation:
 
 
 def declared_pools(folder: Path) -> DeclaredPools:
-    """The work pools of ``pools.yaml`` in a folder; raises `InvalidInput`."""
+    """Read the work pools from ``pools.yaml`` in a folder; raise `InvalidInput`."""
     path = folder / "pools.yaml"
     plan = _mapping(_content(path), path)
     template, environment, pools = (plan.get(name) for name in ("template", "environment", "pools"))
@@ -69,7 +69,7 @@ def _pool(fields: Any, path: Path) -> DeclaredPool:
 
 
 def declared_automations(folder: Path) -> tuple[DeclaredAutomation, ...]:
-    """The automations of a folder, one file each; raises `InvalidInput`."""
+    """Read the automations of a folder, one file each; raise `InvalidInput`."""
     return tuple(_automation(path) for path in sorted(folder.glob("*.yaml")))
 
 
@@ -84,7 +84,7 @@ def _automation(path: Path) -> DeclaredAutomation:
 
 
 def declared_block_types(folder: Path) -> tuple[dict[str, Any], ...]:
-    """The block types of a folder, one file each; a type comes after those that its fields have."""
+    """Read the block types of a folder, one file each; a type comes after those of its fields."""
     return tuple(_block_type(path) for path in sorted(folder.glob("*.json")))
 
 
@@ -93,7 +93,7 @@ def _block_type(path: Path) -> dict[str, Any]:
     schema = _mapping(fields.get("block_schema"), path)
     missing = [*sorted(_BLOCK_TYPE - fields.keys()), *sorted(_BLOCK_SCHEMA - schema.keys())]
     if missing:
-        raise _invalid(path, f"it lacks {', '.join(missing)}")
+        raise _invalid(path, f"missing: {', '.join(missing)}")
     return fields
 
 
@@ -107,7 +107,7 @@ def _content(path: Path) -> Any:
 
 def _mapping(value: Any, path: Path) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise _invalid(path, f"a mapping is expected, not {value!r}"[:200])
+        raise _invalid(path, f"must be a mapping, not {value!r}"[:200])
     return dict(value)
 
 

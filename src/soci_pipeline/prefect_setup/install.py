@@ -1,7 +1,7 @@
-"""The whole set-up: everything is read first, and what is not valid is rejected before anything is changed.
+"""The whole set-up: everything is read first, and invalid input is rejected before anything changes.
 
-It can be run again: what is missing is made, what exists stays as its operator has it, apart from what the pipeline
-relies on. The concurrency limits that guard tags are made by the publications themselves, one for each image.
+It can be run again: what is missing is created; existing objects keep the operator's changes, apart from what the
+pipeline depends on. Publications create the concurrency limits that guard tags themselves, one for each image.
 """
 
 from pathlib import Path
@@ -20,9 +20,9 @@ from soci_pipeline.prefect_setup.steps import Note, Step
 def install(
     api: PrefectApi, deployments: Path, *, notify_block: str | None, worker_python: str | None
 ) -> tuple[Note, ...]:
-    """Make what the deployments need; ``deployments`` is that folder of the checkout.
+    """Create what the deployments need; ``deployments`` is that folder of the checkout.
 
-    Raises `InvalidInput` for a block or a file that is not valid, `PrefectUnavailable` if the server goes away, and
+    Raises `InvalidInput` for an invalid block or file, `PrefectUnavailable` if the server stops answering, and
     `ToolFailed` if it rejects a change.
     """
     try:
@@ -32,9 +32,9 @@ def install(
                 change()
     except PrefectRefused as error:
         raise ToolFailed(
-            f"Prefect could not be set up: {error.reason}",
-            advice="Check that the server is Prefect 3.8 or later, and that the login may change work pools, "
-            "automations and blocks. Then run this again: what was made stays.",
+            f"cannot set up Prefect: {error.reason}",
+            advice="Check that the server is Prefect 3.8 or later, and that the login has permission to change work "
+            "pools, automations and blocks. Then run this again; what was created is kept.",
         ) from error
     return tuple(note for step in steps for note in step.notes)
 
@@ -58,7 +58,7 @@ def _block_id(api: PrefectApi, name: str) -> str:
     block = api.block_id(kind, own)
     if block is None:
         raise InvalidInput(
-            f"Prefect has no block {name}",
-            advice="Make that block first, in Prefect's UI under Blocks; `prefect block ls` lists those there are.",
+            f"the Prefect block {name} does not exist",
+            advice="Create the block first, in Prefect's UI under Blocks; `prefect block ls` lists the existing ones.",
         )
     return block

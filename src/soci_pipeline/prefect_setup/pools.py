@@ -1,4 +1,4 @@
-"""The work pools: missing ones are made, and each passes the environment on that runs need."""
+"""The work pools: missing ones are created, and each passes on the environment that runs need."""
 
 import json
 import shlex
@@ -13,11 +13,11 @@ from soci_pipeline.prefect_setup.declared import DeclaredPool, DeclaredPools
 from soci_pipeline.prefect_setup.steps import Note, Step
 
 NO_PYTHON = "none"
-"""The value of ``worker_python`` that takes a known Python out of the pools again."""
+"""The value of ``worker_python`` that removes a known Python from the pools."""
 
 
 def pool_steps(api: PrefectApi, declared: DeclaredPools, *, worker_python: str | None = None) -> list[Step]:
-    """What is to be done for each work pool; ``worker_python`` is described at `with_python`."""
+    """Return the steps for each work pool; `with_python` describes ``worker_python``."""
     return [_step(api, declared, pool, worker_python) for pool in declared.pools]
 
 
@@ -37,7 +37,7 @@ def _step(api: PrefectApi, declared: DeclaredPools, pool: DeclaredPool, worker_p
     if template == existing.base_job_template:
         return Step(_notes(pool, "unchanged", existing.concurrency_limit, template))
     return Step(
-        _notes(pool, "brought up to date", existing.concurrency_limit, template),
+        _notes(pool, "updated", existing.concurrency_limit, template),
         (partial(api.update_work_pool, pool.name, {"base_job_template": template}),),
     )
 
@@ -51,13 +51,14 @@ def _with_python(pool: str, template: Mapping[str, Any], python: str | None) -> 
     if python is not None and "command" not in template["variables"]["properties"]:
         raise InvalidInput(
             f"--worker-python cannot be set for the work pool {pool}: its job template has no variable `command`",
-            advice="Add `command` to its base job template, as Prefect's own has it, or omit --worker-python.",
+            advice="Add the variable `command` to its base job template, as in Prefect's default template, or omit "
+            "--worker-python.",
         )
     return with_python(template, python)
 
 
 def with_environment(template: Mapping[str, Any], needed: Mapping[str, str]) -> dict[str, Any]:
-    """A base job template whose default environment has the variables that are needed; values that are set stay."""
+    """Return a base job template whose default environment has the required variables; existing values are kept."""
     changed: dict[str, Any] = json.loads(json.dumps(template))
     properties = changed.setdefault("variables", {}).setdefault("properties", {})
     env = properties.setdefault("env", {"type": "object", "title": "Environment Variables"})
@@ -67,10 +68,10 @@ def with_environment(template: Mapping[str, Any], needed: Mapping[str, str]) -> 
 
 
 def with_python(template: Mapping[str, Any], python: str | None) -> dict[str, Any]:
-    """A base job template whose runs start with this Python at once; unchanged if None, without one if ``none``.
+    """Return a base job template whose runs start with this Python; unchanged if None, without one if ``none``.
 
     Without a command, Prefect starts a process that prepares the run and then becomes its engine: it imports Prefect
-    twice, and a run begins seconds later. With one, the engine prepares the run itself.
+    twice, and a run starts seconds later. With one, the engine prepares the run itself.
     """
     changed: dict[str, Any] = json.loads(json.dumps(template))
     if python is not None:
@@ -93,12 +94,12 @@ def _limit(pool: DeclaredPool, limit: int | None) -> str | None:
         return f"at most {limit} runs at once"
     if pool.concurrency_limit is None:
         return None
-    # A worker that was started before makes the pool itself; or its operator took the limit away.
+    # A worker that was started earlier created the pool itself; or its operator removed the limit.
     command = f"prefect work-pool set-concurrency-limit {pool.name} {pool.concurrency_limit}"
-    return f"none; `{command}` sets that of a new pool"
+    return f"none; `{command}` sets the limit of a new pool"
 
 
 def _command(template: Mapping[str, Any]) -> str:
-    """What a pool's runs start with."""
+    """Describe what a pool's runs start with."""
     command = template.get("variables", {}).get("properties", {}).get("command", {}).get("default")
-    return str(command or "the one that each worker runs with")
+    return str(command or "the Python of each worker")

@@ -1,4 +1,4 @@
-"""What a publications file changes on a server: planned as a whole, without a change."""
+"""The changes that a publications file makes on a server: planned completely before any change."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,26 +18,26 @@ from soci_pipeline.publish.request import PublishRequest
 ENTRYPOINT: Final = "flows/publish_image.py:publish_image"
 COMMON_TAG: Final = "soci-pipeline"
 FOLLOWED: Final = ("entrypoint", "path", "pull_steps", "version")
-"""What a publication's deployment has from the release: the same as the deployment of `prefect.yaml`."""
+"""The fields that a publication's deployment shares with the deployment in `prefect.yaml`."""
 
 
 _NOTHING_MERGED = Merge({})
 
 
 class Action(StrEnum):
-    """What is done about one deployment."""
+    """The action for one deployment."""
 
     MAKE = "make"
     CHANGE = "change"
     NOTHING = "unchanged"
     STOP = "conflict"
     REMOVE = "remove"
-    LEFT = "left the file"
+    LEFT = "no longer in the file"
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedDeployment:
-    """One deployment: what is done, and why. ``invalid`` says what is wrong with the merged parameters."""
+    """One deployment: the action, and why. ``invalid`` says what is wrong with the merged parameters."""
 
     name: str
     action: Action
@@ -54,7 +54,7 @@ class PlannedDeployment:
 
 @dataclass(frozen=True, slots=True)
 class PublicationsPlan:
-    """The whole plan, with the deployment of `prefect.yaml` whose release the others follow."""
+    """The whole plan, with the deployment in `prefect.yaml` whose release the others follow."""
 
     owner: str
     tag: str
@@ -63,7 +63,7 @@ class PublicationsPlan:
 
 
 def declared_names(project: Path) -> list[str]:
-    """The deployments of the flow in a checkout's `prefect.yaml`, the one whose release counts first."""
+    """Return the deployments of the flow in a checkout's `prefect.yaml`, the one that determines the release first."""
     path = project / "prefect.yaml"
     try:
         declared = yaml.safe_load(path.read_text())["deployments"]
@@ -93,7 +93,7 @@ def plan(
     release = existing.get(declared[0])
     if release is None:
         raise InvalidInput(
-            f"the deployment {FLOW}/{declared[0]} is not on the server, and publications run what it runs",
+            f"the deployment {FLOW}/{declared[0]} is not on the server, but publications are copies of it",
             advice="Deploy the project first: `prefect --no-prompt deploy --all` from its folder.",
         )
     content = file.content
@@ -141,7 +141,7 @@ def _planned(
         return PlannedDeployment(name, Action.STOP, file, found, merged, invalid)
     outdated = is_outdated(found, release)
     changed = outdated or not same(merged.value, state_of_server(found)) or record is None
-    # A record that is behind is brought up to date too, even if the server agrees with the file already.
+    # An outdated record is updated even if the server already agrees with the file.
     changed = changed or (record is not None and not same(record.applied, file))
     return PlannedDeployment(
         name, Action.CHANGE if changed else Action.NOTHING, file, found, merged, new_release=outdated
@@ -149,7 +149,7 @@ def _planned(
 
 
 def _why_invalid(parameters: Mapping[str, Any]) -> str:
-    """What is wrong with parameters that the file and the server have together; empty if they are valid."""
+    """Validate the merged parameters of file and server; return what is wrong, empty if they are valid."""
     try:
         PublishRequest.check(parameters)
     except InvalidInput as error:
@@ -158,7 +158,7 @@ def _why_invalid(parameters: Mapping[str, Any]) -> str:
 
 
 def is_outdated(found: Mapping[str, Any], release: Mapping[str, Any]) -> bool:
-    """Whether a deployment is of another release than the one of `prefect.yaml`."""
+    """Whether a deployment has a different release from the one in `prefect.yaml`."""
     return any(found.get(name) != release.get(name) for name in FOLLOWED) or _schema(found) != _schema(release)
 
 
@@ -170,7 +170,7 @@ def _schema(deployment: Mapping[str, Any]) -> dict[str, Any]:
 def _left(
     file: PublicationsFile, existing: Mapping[str, Mapping[str, Any]], *, remove: bool
 ) -> Iterator[PlannedDeployment]:
-    """The deployments that were made from this file, and are not in it any more."""
+    """Return the deployments that were created from this file and are no longer in it."""
     for name, found in existing.items():
         if file.content.publication(name) or not is_owned(found, file.content.tag) or Record.of(found) is None:
             continue

@@ -1,8 +1,8 @@
-"""A publication as one JSON value, read from the file or from its deployment, and the record of what was applied last.
+"""A publication as one JSON value, read from the file or its deployment, and the record of the last applied state.
 
-The record is in the deployment itself, as an extension key of its parameter schema: written by the same call as the
-parameters, copied to no run, and not shown in Prefect's UI, which changes no schema. Prefect's labels cannot be changed
-without replacing the deployment and are copied to each run; a Prefect variable would outlive its deployment.
+The record is in the deployment itself, as an extension key of its parameter schema: it is written by the same call as
+the parameters, copied to no run, and not shown in Prefect's UI, which does not change schemas. Prefect's labels cannot
+be changed without replacing the deployment and are copied to each run; a Prefect variable would outlive its deployment.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from soci_pipeline.publications.schema import Publication, WhenBusy, without_def
 
 RECORD: Final = "x-soci-pipeline-publication"
 SLUG: Final = "publications-file"
-"""The slug of the schedule that the file declares; all other schedules of a deployment stay as they are."""
+"""The slug of the schedule in the file; all other schedules of a deployment are not changed."""
 _STRATEGIES: Final = {WhenBusy.WAIT: "ENQUEUE", WhenBusy.SKIP: "CANCEL_NEW"}
 _WHEN_BUSY: Final = {strategy: str(when) for when, strategy in _STRATEGIES.items()}
 State = dict[str, Any]
@@ -22,19 +22,19 @@ State = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was applied last: to the deployment of which name, by which file, and the state."""
+    """The last applied state: the deployment's name, the file's owner, and the state."""
 
     name: str
     owner: str
     applied: State
 
     def as_json(self) -> dict[str, Any]:
-        """The form in which it is kept."""
+        """Return the form in which it is stored."""
         return {"version": 1, "name": self.name, "owner": self.owner, "applied": self.applied}
 
     @classmethod
     def of(cls, deployment: Mapping[str, Any]) -> "Record | None":
-        """The record of a deployment as the server has it; None without one, or with one of another shape."""
+        """Read the record of a deployment on the server; None if it has none, or one with an unknown format."""
         found = (deployment.get("parameter_openapi_schema") or {}).get(RECORD)
         if not isinstance(found, dict) or not isinstance(found.get("applied"), dict):
             return None
@@ -42,7 +42,7 @@ class Record:
 
 
 def state_of_file(publication: Publication) -> State:
-    """What the file says."""
+    """Return the state in the file."""
     state: State = {
         "parameters": publication.parameters,
         "description": publication.description or _described(publication),
@@ -59,7 +59,7 @@ def _described(publication: Publication) -> str:
 
 
 def state_of_server(deployment: Mapping[str, Any]) -> State:
-    """What the server has."""
+    """Return the state on the server."""
     state: State = {"parameters": without_defaults(deployment["parameters"] or {})}
     if deployment["description"]:
         state["description"] = deployment["description"]
@@ -74,9 +74,9 @@ def state_of_server(deployment: Mapping[str, Any]) -> State:
 
 
 def own_schedule(deployment: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schedule that the file declares, on the server.
+    """Return the schedule from the file on the server.
 
-    A schedule loses its slug where all schedules of a deployment are replaced at once; a single one is taken for ours.
+    A schedule loses its slug if all schedules of a deployment are replaced at once; a single one is assumed to be ours.
     """
     schedules = [dict(each) for each in deployment["schedules"]]
     ours = [each for each in schedules if each.get("slug") == SLUG]
@@ -87,15 +87,15 @@ def own_schedule(deployment: Mapping[str, Any]) -> dict[str, Any] | None:
 def _schedule_state(schedule: Mapping[str, Any]) -> State:
     rule, active = schedule["schedule"], schedule["active"]
     if "cron" not in rule:
-        # An interval or a recurrence rule, which only the server can have.
+        # An interval or a recurrence rule, which only the server supports.
         return {"other": dict(rule), "active": active}
     state = {"cron": rule["cron"], "timezone": rule.get("timezone") or "UTC", "active": active}
-    # Prefect's default is what the file means; it cannot say another.
+    # Prefect's default is what the file intends; it has no other value.
     return state if rule.get("day_or", True) else state | {"day_or": False}
 
 
 def schedule_fields(state: State) -> dict[str, Any]:
-    """A schedule as Prefect's REST API takes it."""
+    """Return a schedule in the form of Prefect's REST API."""
     rule = {name: state[name] for name in ("cron", "timezone", "day_or") if name in state}
     return {
         "schedule": rule if "cron" in state else state["other"],

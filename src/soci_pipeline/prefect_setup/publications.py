@@ -30,19 +30,19 @@ from soci_pipeline.publications.schema import FLOW
 
 _LONGEST = 100
 _RESULTS: Final = {
-    Action.MAKE: ("made", "would be made"),
-    Action.CHANGE: ("brought up to date", "would be brought up to date"),
+    Action.MAKE: ("made", "would be created"),
+    Action.CHANGE: ("updated", "would be updated"),
     Action.NOTHING: ("unchanged", "unchanged"),
     Action.STOP: ("conflict, nothing was changed", "conflict, nothing would be changed"),
     Action.REMOVE: ("removed", "would be removed"),
-    Action.LEFT: ("left the file; --remove deletes it", "left the file; --remove deletes it"),
+    Action.LEFT: ("no longer in the file; --remove deletes it", "no longer in the file; --remove deletes it"),
 }
 
 
 def read_plan(
     api: PrefectApi, project: Path, file: PublicationsFile, *, remove: bool, prefer: OnConflict
 ) -> PublicationsPlan:
-    """Read the server and plan; raises `InvalidInput` for what the file must not have there."""
+    """Read the server and plan; raise `InvalidInput` for parts of the file that are not allowed there."""
     try:
         existing = api.deployments_of(FLOW)
     except PrefectRefused as error:
@@ -52,7 +52,7 @@ def read_plan(
 
 
 def apply(api: PrefectApi, planned: PublicationsPlan) -> None:
-    """Change the server as planned; raises `ToolFailed` if it rejects a change."""
+    """Apply the plan to the server; raise `ToolFailed` if it rejects a change."""
     try:
         for each in planned.deployments:
             _apply(api, each, planned)
@@ -62,8 +62,9 @@ def apply(api: PrefectApi, planned: PublicationsPlan) -> None:
 
 def _failed(error: PrefectRefused) -> ToolFailed:
     return ToolFailed(
-        f"the publications could not be set up: {error.reason}",
-        advice="Check that the login may read and change deployments, then run this again: what was done stays.",
+        f"cannot set up the publications: {error.reason}",
+        advice="Check that the login has permission to read and change deployments, and run this again; completed "
+        "changes are kept.",
     )
 
 
@@ -71,7 +72,7 @@ def _apply(api: PrefectApi, each: PlannedDeployment, planned: PublicationsPlan) 
     if each.action is Action.MAKE:
         api.create_deployment(_new_fields(each, planned))
     elif each.action is Action.CHANGE:
-        # The record comes last: a run that ends before it repeats what is left to do, and finds no conflict.
+        # The record is written last: a run that ends earlier repeats the remaining changes and finds no conflict.
         _apply_schedule(api, each)
         fields = deployment_fields(each.merge.value, each.deployment) | _release_fields(each, planned)
         api.update_deployment(str(each.deployment["id"]), fields)
@@ -80,7 +81,7 @@ def _apply(api: PrefectApi, each: PlannedDeployment, planned: PublicationsPlan) 
 
 
 def _release_fields(each: PlannedDeployment, planned: PublicationsPlan) -> dict[str, Any]:
-    """What a deployment has from the release, and the record."""
+    """Return what a deployment shares with the release, and the record."""
     schema = {
         name: value
         for name, value in (planned.release["parameter_openapi_schema"] or {}).items()
@@ -118,7 +119,7 @@ def _apply_schedule(api: PrefectApi, each: PlannedDeployment) -> None:
 
 
 def report(planned: PublicationsPlan, *, dry_run: bool) -> dict[str, Any]:
-    """The plan, or what was done, as JSON."""
+    """Return the plan, or the result, as JSON."""
     return {"dry_run": dry_run, "publications": {each.full_name: _entry(each) for each in planned.deployments}}
 
 
@@ -140,7 +141,7 @@ def _difference(each: Difference) -> dict[str, Any]:
 
 
 def lines(planned: PublicationsPlan, *, dry_run: bool) -> Iterator[str]:
-    """The plan, or what was done, as text."""
+    """Return the plan, or the result, as text."""
     for each in planned.deployments:
         yield f"{each.full_name}: {_RESULTS[each.action][dry_run]}"
         yield from _details(each)
@@ -148,7 +149,7 @@ def lines(planned: PublicationsPlan, *, dry_run: bool) -> Iterator[str]:
 
 def _details(each: PlannedDeployment) -> Iterator[str]:
     if each.new_release and each.action is Action.CHANGE:
-        yield "  release: that of the project's own deployment"
+        yield "  release: same as the project's own deployment"
     stopped = each.action is Action.STOP
     for one in () if stopped else each.merge.changes:
         yield f"  {'.'.join(one.path)}: {_shown(one.server)} -> {_shown(one.file)}"

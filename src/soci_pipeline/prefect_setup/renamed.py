@@ -1,6 +1,6 @@
-"""Deployments of an earlier release under names that have changed: they are named, and stay until they are deleted.
+"""Deployments of an earlier release under old names: they are listed and kept until the operator deletes them.
 
-A webhook rule, an automation or a script may start them still, so only their operator knows when they can go.
+A webhook rule, an automation or a script may still start them, so only their operator knows when they can be deleted.
 """
 
 from soci_pipeline.deployment_names import RENAMED
@@ -9,7 +9,7 @@ from soci_pipeline.prefect_setup.steps import Note, Step
 
 
 def renamed_steps(api: PrefectApi) -> list[Step]:
-    """A note for each deployment that the server has under its old name; nothing is changed."""
+    """Return a note for each deployment that the server has under its old name; nothing is changed."""
     return [
         Step((Note("deployments", old, f"renamed to {new}; {_next(old)}"),))
         for old, new in RENAMED.items()
@@ -19,6 +19,6 @@ def renamed_steps(api: PrefectApi) -> list[Step]:
 
 def _next(old: str) -> str:
     return (
-        "deploy, put the new name into webhook rules, automations and scripts, "
+        "deploy, use the new name in webhook rules, automations and scripts, "
         f"then run `prefect deployment delete {old}`"
     )

@@ -1,4 +1,4 @@
-"""The steps of a set-up: each says what it does before it does it."""
+"""The steps of a set-up: each describes its changes before it makes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that is needed: the results to report, and the calls that change the server; none if unchanged."""
+    """One requirement: the results to report, and the calls that change the server; none if unchanged."""
 
     notes: tuple[Note, ...]
     changes: tuple[Callable[[], None], ...] = ()

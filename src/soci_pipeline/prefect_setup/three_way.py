@@ -1,4 +1,4 @@
-"""The three-way merge of JSON values: what was applied last, what the file says now, what the server has now. Pure."""
+"""The three-way merge of JSON values: the last applied state, the file, and the server. Pure functions."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ Path = tuple[str, ...]
 
 
 class Absence(Enum):
-    """The value of a key that is not there."""
+    """The value of a missing key."""
 
     ABSENT = "absent"
 
@@ -19,7 +19,7 @@ ABSENT: Final = Absence.ABSENT
 
 
 class OnConflict(StrEnum):
-    """Whose change wins where both sides changed a value differently."""
+    """Whose change wins if both sides changed a value differently."""
 
     STOP = "stop"
     FILE = "file"
@@ -38,7 +38,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """The merged value; ``changes`` come from the file, ``kept`` are the server's, ``conflicts`` are both's."""
+    """The merged value; ``changes`` come from the file, ``kept`` from the server, ``conflicts`` from both."""
 
     value: Any
     changes: tuple[Difference, ...] = ()
@@ -49,8 +49,8 @@ class Merge:
 def merge(applied: Any, file: Any, server: Any, prefer: OnConflict = OnConflict.STOP) -> Merge:
     """Merge three JSON values.
 
-    A value that only one side changed since it was applied is that side's. Mappings are merged key by key; every other
-    value is one whole. With `OnConflict.STOP` the merged value has the server's side of a conflict.
+    A value that only one side changed is taken from that side. Mappings are merged key by key; any other value is
+    merged as a whole. With `OnConflict.STOP` the merged value has the server's side of a conflict.
     """
     differences: dict[str, list[Difference]] = {"changes": [], "kept": [], "conflicts": []}
     value = _merged(Difference((), applied, file, server), prefer, differences)
@@ -81,7 +81,7 @@ def _inner(each: Difference) -> Iterator[tuple[str, Difference]]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same JSON; ``1`` is not ``true``."""
+    """Whether two values are the same JSON; ``1`` differs from ``true``."""
     if one is ABSENT or other is ABSENT:
         return one is other
     return _text(one) == _text(other)

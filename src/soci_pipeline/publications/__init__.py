@@ -1,1 +1,1 @@
-"""Publications as a file: `publications.yaml` says which images are published, from what, when and by which events."""
+"""Publications as a file: `publications.yaml` declares images, their sources, schedules and events."""

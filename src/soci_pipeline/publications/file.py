@@ -21,8 +21,8 @@ _LONGEST_VALUE = 80
 _DESCRIBED = "Correct the file; the documentation describes it, with an example. Nothing was changed."
 _TOP = ("version", "owner", "defaults", "publications")
 _DEFAULTS = tuple(key for key in Publication.model_fields if key not in ("name", "description"))
-_NAME_RULE = "must be at most 63 lower-case letters, digits and hyphens, and not begin with a hyphen"
-# Somebody may have written a secret itself where its name belongs.
+_NAME_RULE = "must be at most 63 lower-case letters, digits and hyphens, and must not start with a hyphen"
+# A user may have written the secret itself in place of its name.
 _NEVER_SHOWN = frozenset({"build_args", "build_secrets", "source_credentials", "source", "prebuilt"})
 # The messages of the project's own validators have the value already, where it may be shown.
 _NOT_QUOTED = frozenset({"value_error", "missing", "extra_forbidden", "too_short"})
@@ -30,7 +30,7 @@ _NOT_QUOTED = frozenset({"value_error", "missing", "extra_forbidden", "too_short
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong in the file: a line, whose it is, and what it is."""
+    """A fault in the file: its line, the publication it belongs to, and the message."""
 
     line: int
     text: str
@@ -45,7 +45,7 @@ class PublicationsFile:
     document: Located
 
     def rejected(self, name: str, key: str, text: str) -> InvalidInput:
-        """The error about a key of one publication."""
+        """Return the error for a key of one publication."""
         names = [each.name for each in self.content.publications]
         place: Place = ("publications", names.index(name), key)
         if place not in self.document.lines and ("defaults", key) in self.document.lines:
@@ -57,7 +57,7 @@ def load(path: Path) -> PublicationsFile:
     """Read and check a file; raises `InvalidInput` with a line for each fault."""
     document = _document(path)
     faults = list(_shape_faults(document))
-    # The keys of another version are not known.
+    # The keys of another version are unknown.
     entries = _entries(document) if _has_version(document) else {}
     faults += [*_entry_faults(entries, document), *_duplicates(entries, document)]
     if faults:
@@ -133,7 +133,7 @@ def _has_version(document: Located) -> bool:
 
 
 def _entries(document: Located) -> dict[int, dict[Any, Any]]:
-    """The publications by their place in the list, with the known defaults filled in; null removes a default."""
+    """Return the publications by their position in the list, with defaults filled in; null removes a default."""
     defaults, publications = document.value.get("defaults"), document.value.get("publications")
     known = {key: value for key, value in defaults.items() if key in _DEFAULTS} if isinstance(defaults, dict) else {}
     listed = enumerate(publications if isinstance(publications, list) else ())
@@ -152,7 +152,7 @@ def _entry_faults(entries: Mapping[int, dict[Any, Any]], document: Located) -> I
 def _faults_of(error: ValidationError, number: int, entry: Mapping[Any, Any], document: Located) -> Iterator[Fault]:
     inputs = [each.get("input") for each in error.errors(include_url=False)]
     pairs = list(zip(problems_of(error), inputs, strict=True))
-    # A text is read where it is no instance, so what is wrong with the text says more.
+    # A string is parsed only if it is not already an instance, so the parse error is more specific.
     telling = [pair for pair in pairs if pair[0].kind != "is_instance_of"] or pairs
     for problem, value in telling:
         place = tuple(part for part in problem.place if not str(part).startswith("function"))
@@ -201,7 +201,7 @@ def _plain(problem: Problem) -> str:
 
 
 def _known(place: Place) -> list[str]:
-    """The keys that are allowed beside the last part of a place."""
+    """Return the keys that are allowed next to the last part of a path."""
     model: Any = Publication
     for part in place[:-1]:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
@@ -224,7 +224,7 @@ def _duplicates(entries: Mapping[int, dict[Any, Any]], document: Located) -> Ite
             continue
         line = document.line(("publications", number, "name"))
         if name in first:
-            yield Fault(line, f"publication {name[:63]}: the name is given twice; it is that of line {first[name]} too")
+            yield Fault(line, f"publication {name[:63]}: the name is already used in line {first[name]}")
         first.setdefault(name, line)
 
 
@@ -233,7 +233,7 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as it may be shown: containers by their kind alone, long ones cut off."""
+    """Format a value for a message: containers only by their kind, long values truncated."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):

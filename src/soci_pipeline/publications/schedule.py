@@ -1,4 +1,4 @@
-"""Cron expressions and time zones, checked as strictly as Prefect's server does, without Prefect."""
+"""Validate cron expressions and time zones as strictly as Prefect's server does, without Prefect."""
 
 import difflib
 import zoneinfo
@@ -18,7 +18,7 @@ class _Field:
     names: Sequence[str] = ()
 
     def values(self, text: str) -> set[int]:
-        """The values that a field of an expression stands for; raises ValueError."""
+        """Return the values that a field of an expression matches; raise ValueError."""
         return {value for part in text.split(",") for value in self._part(part)}
 
     def _part(self, part: str) -> range:
@@ -30,7 +30,7 @@ class _Field:
         first = self._value(start)
         last = self._value(end) if dash else self.last if slash else first
         if last < first:
-            raise ValueError(f"{self.name}: {base!r} ends before it begins")
+            raise ValueError(f"{self.name}: {base!r} ends before it starts")
         return range(first, last + 1, stride)
 
     def _value(self, text: str) -> int:
@@ -54,28 +54,28 @@ _FIELDS = (
 
 
 def check_cron(text: str) -> str:
-    """A cron expression of five fields with single spaces; raises ValueError that says which field is wrong."""
+    """Normalise a cron expression of five fields to single spaces; raise ValueError that names the invalid field."""
     fields = text.split()
     if len(fields) != len(_FIELDS) or not text.isascii():
         raise ValueError(
-            f"{text[:100]!r} is not a cron expression: it has {len(fields)} fields, and needs minute, hour, day of the "
-            "month, month and day of the week, as in '17 3 * * *'"
+            f"{text[:100]!r} is not a cron expression: it has {len(fields)} fields instead of minute, hour, day of "
+            "the month, month and day of the week, for example '17 3 * * *'"
         )
     try:
         _, _, days, months, _ = (field.values(part) for field, part in zip(_FIELDS, fields, strict=True))
     except ValueError as error:
         raise ValueError(f"{text[:100]!r} is not a cron expression: {error}") from error
     if fields[4] == "*" and min(days) > max(_LONGEST[month - 1] for month in months):
-        raise ValueError(f"{text[:100]!r} never comes: no such month has a day {min(days)}")
+        raise ValueError(f"{text[:100]!r} never matches: no such month has a day {min(days)}")
     return " ".join(fields)
 
 
 def check_timezone(name: str) -> str:
-    """The name of a time zone; raises ValueError with similar names."""
+    """Validate the name of a time zone; raise ValueError that suggests similar names."""
     known = zoneinfo.available_timezones()
     if name in known or (not known and name == "UTC"):
         return name
     by_lower_case = {each.lower(): each for each in known}
     similar = difflib.get_close_matches(name.lower()[:100], by_lower_case, n=1)
-    suggestion = f"; did you mean {by_lower_case[similar[0]]!r}?" if similar else ", as Europe/Berlin or UTC are"
-    raise ValueError(f"{name[:100]!r} is not a time zone of the IANA database{suggestion}")
+    suggestion = f"; did you mean {by_lower_case[similar[0]]!r}?" if similar else ", such as Europe/Berlin or UTC"
+    raise ValueError(f"{name[:100]!r} is not an IANA time zone{suggestion}")

@@ -1,4 +1,4 @@
-"""The schema of `publications.yaml`, version 1: frozen records, each of which rejects keys that it does not know."""
+"""The schema of `publications.yaml`, version 1: frozen records that reject unknown keys."""
 
 import difflib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ FLOW: Final = "publish-image"
 MOST_RUNS: Final = 1_000_000
 """The largest limit of concurrent runs."""
 COMMIT: Final[Mapping[str, Any]] = MappingProxyType({"ref": "${commit}"})
-"""The parameters that an event gives unless a rule says otherwise: the commit that was pushed."""
+"""The default parameters from an event: the pushed commit."""
 _PARAMETERS = frozenset(PublishRequest.model_fields)
 _Texts = tuple[str, ...]
 
@@ -53,14 +53,14 @@ class Schedule(Record):
 
 
 class WhenBusy(StrEnum):
-    """What happens to a run that starts while as many as `Concurrency.limit` are running."""
+    """What happens to a run that starts when `Concurrency.limit` runs are active."""
 
     WAIT = "wait"
     SKIP = "skip"
 
 
 class Concurrency(Record):
-    """How many runs of a publication run at once."""
+    """The number of concurrent runs of a publication."""
 
     limit: Annotated[StrictInt, Field(ge=1, le=MOST_RUNS)]
     when_busy: WhenBusy = WhenBusy.WAIT
@@ -76,7 +76,7 @@ class WebhookRule(Record):
     paths: _Texts = ()
     clone_hosts: _Texts = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
-    """What the event changes of the publication; the pushed commit becomes ``ref`` unless this has it."""
+    """The parameters that an event changes; the pushed commit becomes ``ref`` unless this sets it."""
     supersede: StrictBool = True
 
     @field_validator("parameters")
@@ -86,7 +86,9 @@ class WebhookRule(Record):
             if name not in _PARAMETERS:
                 similar = difflib.get_close_matches(name[:80], _PARAMETERS, n=1)
                 suggestion = (
-                    f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(sorted(_PARAMETERS))}"
+                    f"did you mean {similar[0]!r}?"
+                    if similar
+                    else f"the parameters are {', '.join(sorted(_PARAMETERS))}"
                 )
                 raise ValueError(f"unknown parameter {name[:80]!r}; {suggestion}")
         return parameters
@@ -98,7 +100,7 @@ class WebhookRule(Record):
 
 
 class Publication(PublishRequest):
-    """One image: the parameters of a publication, and when and by what it is started."""
+    """One image: the parameters of its publication, and what starts it."""
 
     name: str = Field(pattern=NAME)
     description: str | None = Field(default=None, max_length=2000)
@@ -108,12 +110,12 @@ class Publication(PublishRequest):
 
     @property
     def deployment(self) -> str:
-        """The deployment that it becomes."""
+        """The deployment that this publication creates."""
         return f"{FLOW}/{self.name}"
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters that the file gives, as JSON; without those that are at their default."""
+        """Return the parameters that the file sets, as JSON, without those at their default."""
         given = self.model_dump(mode="json", include=set(_PARAMETERS & self.model_fields_set), exclude_unset=True)
         return without_defaults(given)
 
@@ -151,20 +153,20 @@ _DEFAULTS: Final = _defaults()
 
 
 def without_defaults(parameters: Mapping[str, Any], defaults: Mapping[str, Any] = _DEFAULTS) -> dict[str, Any]:
-    """Parameters of a publication without those that say nothing: null, empty strings and defaults.
+    """Remove parameters without effect: null, empty strings and defaults.
 
-    Prefect's UI sends the defaults of a form's fields, and null for the ones that were left empty.
+    Prefect's UI sends the defaults of a form's fields, and null for empty ones.
     """
     kept: dict[str, Any] = {}
     for name, value in parameters.items():
         default = defaults.get(name)
         if isinstance(value, Mapping) and isinstance(default, Mapping):
             value = without_defaults(value, default)
-        if not _says_nothing(value, {} if isinstance(default, Mapping) else default):
+        if not _is_default(value, {} if isinstance(default, Mapping) else default):
             kept[name] = value
     return kept
 
 
-def _says_nothing(value: Any, default: Any) -> bool:
-    # 1 equals True in Python, and is something else here.
+def _is_default(value: Any, default: Any) -> bool:
+    # 1 equals True in Python, but is different here.
     return value is None or value == "" or (value == default and isinstance(value, bool) == isinstance(default, bool))

@@ -1,1 +1,1 @@
-"""A publication: its request, source and target, one branch, the join, tags, provenance. No orchestrator in here."""
+"""A publication: its request, source and target, one branch, the join, tags and provenance; without an orchestrator."""

@@ -1,4 +1,4 @@
-"""What an image index says of where it came from: annotations that repeat with the commit, and hold no secret."""
+"""The annotations of an image index that describe its source; they depend only on the commit and contain no secret."""
 
 from datetime import UTC, datetime
 from urllib.parse import urlsplit, urlunsplit
@@ -9,9 +9,9 @@ from soci_pipeline.registry.reference import is_local_registry
 
 
 def index_annotations(source: ResolvedSource) -> dict[str, str]:
-    """The annotations of the image index; an address that means nothing on another machine is left out.
+    """Return the annotations of the image index; omit a URL that is only valid on this machine.
 
-    The local stack serves its source on a port that changes, and the digest must not change with it.
+    The local stack serves its source on a changing port, and the digest must not change with it.
     """
     found = commit_annotations(
         revision=source.commit, source=source.url, committed=datetime.fromtimestamp(source.commit_time, UTC)
@@ -22,9 +22,9 @@ def index_annotations(source: ResolvedSource) -> dict[str, str]:
 
 
 def commit_annotations(*, revision: str, source: str, committed: datetime) -> dict[str, str]:
-    """The annotations of an image index built from one commit; nothing in them depends on when it was built.
+    """Return the annotations of an image index built from one commit; nothing in them depends on the time of the build.
 
-    ``committed`` is the commit's own time. Credentials in the source's URL are left out.
+    ``committed`` is the time of the commit. Credentials in the source's URL are removed.
     """
     moment = committed.astimezone(UTC).replace(microsecond=0)
     return {
@@ -35,11 +35,11 @@ def commit_annotations(*, revision: str, source: str, committed: datetime) -> di
 
 
 def without_credentials(url: str) -> str:
-    """A git URL without user and password; ``git@host:path`` and local paths are left as they are."""
+    """Remove user and password from a git URL; ``git@host:path`` and local paths are not changed."""
     parts = urlsplit(url)
     if not parts.scheme or "@" not in parts.netloc:
         return url
     user, host = parts.netloc.rsplit("@", 1)
-    # ssh's user is part of the address and no secret; a password behind it is one.
+    # The user of an ssh URL is part of the address and not a secret; a password after it is one.
     kept = f"{user.split(':', 1)[0]}@{host}" if parts.scheme == "ssh" else host
     return urlunsplit(parts._replace(netloc=kept))

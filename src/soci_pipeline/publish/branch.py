@@ -1,7 +1,7 @@
 """The work for one platform, step by step: source, build, import, index, push by digest.
 
-Each step is a function of a `Branch` and can be run again: it starts from what the step before it left in the run's
-folder, and clears its own leavings first. Prefect's tasks call them one by one.
+Each step is a function of a `Branch` and can be repeated: it starts from what the previous step left in the run's
+folder, and first removes its own leftovers. Prefect's tasks call them one by one.
 """
 
 import contextlib
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     import boto3
 
 OnProgress = Callable[[int, int], None]
-"""Called with the bytes that are there and the bytes in all."""
+"""Called with the number of bytes uploaded so far and the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a builder left, and how import should take it (see `Builder`)."""
+    """The output of a builder, and how the import should read it (see `Builder`)."""
 
     path: Path
     compress: bool
@@ -60,7 +60,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What an upload brought to the registry, and what was there already; in bytes."""
+    """The bytes that an upload sent, and those that the registry already had."""
 
     sent: int
     skipped: int
@@ -69,7 +69,7 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Branch:
-    """One platform's work: what is asked for, the folder that is the run's own, and how long the steps took."""
+    """The work for one platform: its request, the run's own folder, and the duration of each step."""
 
     request: BranchRequest
     folder: Path
@@ -78,7 +78,7 @@ class Branch:
 
     @contextlib.contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Add the time of the block, in seconds, to the step's."""
+        """Add the duration of the block, in seconds, to that of the step."""
         begin = time.monotonic()
         try:
             yield
@@ -87,7 +87,7 @@ class Branch:
             self.timings[step] = self.timings.get(step, 0.0) + spent
 
     def fresh(self, name: str) -> Path:
-        """The path of a step's result, with what an earlier attempt left there removed."""
+        """Return the path for a step's result, after removing the result of an earlier attempt."""
         path = self.folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -97,7 +97,7 @@ class Branch:
 
 
 def check_out(branch: Branch, *, credentials: GitCredentials | None = None) -> Path:
-    """The files of the commit."""
+    """Fetch the files of the commit."""
     with branch.timed("source"):
         return source.check_out(branch.request.source, branch.fresh("source"), credentials=credentials)
 
@@ -110,11 +110,11 @@ def build(
     connect: Connect | None = None,
     aws: "boto3.Session | None" = None,
 ) -> Built:
-    """Run the chosen builder on the files; answers with the archive or layout that it made.
+    """Run the chosen builder on the files; return the archive or layout that it wrote.
 
-    ``secrets`` are files by the ids of the build secrets; what they hold is left out of the builder's output.
-    ``connect`` opens the registry of a prebuilt image; None means with what this machine has. ``aws`` is the session
-    whose role counts for a build cache on ECR.
+    ``secrets`` maps the ids of build secrets to files; their contents are removed from the builder's output.
+    ``connect`` opens the registry of a prebuilt image; with None, this machine's settings and credentials are used.
+    ``aws`` is the session for a build cache on ECR.
     """
     asked, settings = branch.request, branch.settings.build
     cache = _cache(asked)
@@ -152,16 +152,16 @@ def _cache(asked: BranchRequest) -> BuildCache:
         return BuildCache()
     cache = BuildCache.of(asked.cache_reference, asked.image, asked.platform, asked.source)
     logger().info(
-        "build cache: reads %s", ", ".join(map(str, cache.imports)) or "nothing, since the source names no branch"
+        "build cache: reads %s", ", ".join(map(str, cache.imports)) or "nothing, because the source names no branch"
     )
     if cache.export is None:
-        logger().info("build cache: none is written, since no branch has the commit %s", asked.source.commit)
+        logger().info("build cache: not written, because no branch has the commit %s", asked.source.commit)
     return cache
 
 
 @contextlib.contextmanager
 def _environment(branch: Branch, cache: BuildCache, aws: "boto3.Session | None") -> Iterator[dict[str, str] | None]:
-    """What the builder's programs run in; with a cache, docker gets this machine's login for the cache's registry."""
+    """Yield the environment of the builder's programs; with a cache, docker gets the login for its registry."""
     if not cache.imports:
         yield None
         return
@@ -172,7 +172,7 @@ def _environment(branch: Branch, cache: BuildCache, aws: "boto3.Session | None")
 
 
 def import_built(branch: Branch, built: Built) -> Layout:
-    """Verify what the builder made into an OCI layout."""
+    """Verify the builder's output and import it into an OCI layout."""
     with branch.timed("import"):
         return import_image(
             built.path,
@@ -185,14 +185,14 @@ def import_built(branch: Branch, built: Built) -> Layout:
 
 
 def index(branch: Branch, layout: Layout, client: RegistryClient | None = None) -> Conversion:
-    """Index the image's layers for lazy loading, with the toolchain that was asked for.
+    """Index the image's layers for lazy loading with the requested toolchain.
 
-    ``client`` lets the native toolchain use zTOCs again that the image under `SociOptions.reuse_from` has.
+    With ``client``, the native toolchain reuses zTOCs of the image under `SociOptions.reuse_from`.
     """
     asked, settings = branch.request, branch.settings
     with branch.timed("index"):
         if asked.toolchain is ToolchainName.CONTAINERD:
-            # The import takes a tenth of a second, and a publication may end before it needs this.
+            # The import takes a tenth of a second, and a publication may end before it is needed.
             from soci_pipeline.containerd.indexing import index_with_containerd
 
             return index_with_containerd(
@@ -209,7 +209,7 @@ def index(branch: Branch, layout: Layout, client: RegistryClient | None = None) 
 
 
 def _with_soci(settings: Settings) -> dict[str, str]:
-    """The environment of the indexing tools: where no soci is here, with the pinned release that the settings name."""
+    """Return the environment of the indexing tools, with the pinned release of soci if none is installed."""
     from soci_pipeline.containerd.soci_release import environment_with_soci
 
     wanted = settings.containerd
@@ -227,7 +227,7 @@ def upload_layers(
 ) -> "Uploaded":
     """Upload the layers of the imported image, largest first, while another thread indexes them.
 
-    Indexing changes manifests, never layers, so nothing is uploaded in vain. ``stop`` ends it with
+    Indexing changes manifests, never layers, so no upload is wasted. ``stop`` ends it with
     `soci_pipeline.retry.Stopped`.
     """
     layers = sorted(_layers(layout), key=lambda layer: layer.size, reverse=True)
@@ -253,14 +253,14 @@ def upload_layers(
 def push(
     branch: Branch, conversion: Conversion, client: RegistryClient, *, before: Uploaded | None = None
 ) -> PlatformImage:
-    """Push the indexed image by digest, children before parents; no tag is written. Answers with the branch's record.
+    """Push the indexed image by digest, children before parents, without a tag; return the branch's record.
 
-    ``before`` is what `upload_layers` brought there already; those layers are skipped here and counted as sent.
+    ``before`` is the result of `upload_layers`; those layers are skipped here and counted as sent.
     """
     image = image_of(branch, conversion)
     roots = [image.manifest, *image.attestations]
     if image.soci_index is not None:
-        # A v1 SOCI index has the image as its subject, which must be there first.
+        # A v1 SOCI index has the image as its subject, which must be pushed first.
         roots.append(image.soci_index)
     uploaded = skipped = 0
     with branch.timed("push"):
@@ -281,22 +281,22 @@ def _layers(layout: Layout) -> list[Descriptor]:
         if node.media_type.endswith("manifest.v1+json"):
             document = layout.read_document(node)
             if isinstance(document, ImageManifest):
-                found |= {layer.digest: layer for layer in document.layers if not layer.may_be_elsewhere}
+                found |= {layer.digest: layer for layer in document.layers if not layer.may_be_foreign}
     return list(found.values())
 
 
 def image_of(branch: Branch, conversion: Conversion) -> PlatformImage:
-    """The record of the branch's platform; raises `SociPipelineError` where the conversion has none."""
+    """Return the record of the branch's platform; raise `SociPipelineError` if the conversion has none."""
     wanted = branch.request.platform
     for image in conversion.images:
         if image.platform.matches(wanted):
             return image
     found = ", ".join(str(image.platform) for image in conversion.images) or "none"
-    raise SociPipelineError(f"the indexed image has no {wanted}, but {found}")
+    raise SociPipelineError(f"the indexed image contains {found} instead of {wanted}")
 
 
 def describe(image: PlatformImage) -> str:
-    """One line for the log."""
+    """Format one line for the log."""
     indexed = sum(1 for layer in image.layers if layer.ztoc)
     kind = "v1, a referrer" if image.soci_version is IndexVersion.V1 else "v2"
     reasons = Counter(layer.reason.value for layer in image.layers if layer.reason)

@@ -1,8 +1,8 @@
-"""Where the build cache of an image lies in a registry: one reference for each image, platform and branch of a source.
+"""The location of an image's build cache in a registry: one reference for each image, platform and branch of a source.
 
-A name ends in a hash of the image, the platform, the source's URL and the full ref. So no two images share a cache, and
-what a fork or a pull request builds never ends up under the name that the default branch imports. A branch imports its
-own cache and that of the default branch, and writes its own alone.
+A name ends with a hash of the image, the platform, the source's URL and the full ref. So two images never share a
+cache, and a build of a fork or pull request never writes to the name that the default branch imports. A branch imports
+its own cache and that of the default branch, and writes only its own.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9._-]+")
 _READABLE = 40
 _HASH_DIGITS = 12
-_ADVICE = f"Write it like {DEFAULT_TEMPLATE}, or cache.example.com/{{image}}:{{platform}}-{{ref}}."
+_ADVICE = f"Use a template like {DEFAULT_TEMPLATE} or cache.example.com/{{image}}:{{platform}}-{{ref}}."
 # mode=max: the steps of all stages. ECR takes a cache only as an image manifest with OCI's media types. A cache that
 # cannot be stored must not fail the build.
 _EXPORT = "mode=max,image-manifest=true,oci-mediatypes=true,ignore-error=true"
@@ -40,14 +40,14 @@ class CacheMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BuildCache:
-    """What one build reads and what it writes; ``export`` None: the commit belongs to no branch, so nobody would."""
+    """The references that one build reads and writes; ``export`` is None if no branch has the commit."""
 
     imports: tuple[ImageReference, ...] = ()
     export: ImageReference | None = None
 
     @classmethod
     def of(cls, template: str, image: ImageReference, platform: Platform, source: ResolvedSource) -> "BuildCache":
-        """The references for one commit; raises `InvalidInput` for a template that gives none."""
+        """Return the references for one commit; raise `InvalidInput` if the template gives an invalid reference."""
 
         def place(ref: str) -> ImageReference:
             return _filled(template, image, platform, url=source.url, ref=ref)
@@ -58,17 +58,17 @@ class BuildCache:
 
     @property
     def cache_from(self) -> tuple[str, ...]:
-        """The imports as buildx takes them; a reference has no comma and no quote."""
+        """Return the imports in the form of buildx; a reference contains no comma and no quote."""
         return tuple(f"type=registry,ref={each}" for each in self.imports)
 
     @property
     def cache_to(self) -> tuple[str, ...]:
-        """The export as buildx takes it."""
+        """Return the export in the form of buildx."""
         return () if self.export is None else (f"type=registry,ref={self.export},{_EXPORT}",)
 
 
 def check_template(text: str) -> str:
-    """The template; raises `InvalidInput` where two images, platforms or refs would share a cache."""
+    """Validate the template; raise `InvalidInput` if two images, platforms or refs would share a cache."""
     template = text.strip()
     name, colon, tag = template.rpartition(":")
     if not colon or "/" in tag:
@@ -88,7 +88,7 @@ def _as_parameter(text: str) -> str:
 
 
 CacheTemplate = Annotated[str, AfterValidator(_as_parameter)]
-"""The type of a parameter that is such a template."""
+"""Return the type of a parameter for such a template."""
 
 
 def _check_fields(part: str, text: str, needed: tuple[str, ...]) -> None:
@@ -105,7 +105,7 @@ def _check_fields(part: str, text: str, needed: tuple[str, ...]) -> None:
 
 def _filled(template: str, image: ImageReference, platform: Platform, *, url: str, ref: str) -> ImageReference:
     name, _, tag = template.rpartition(":")
-    # Behind another registry's name stands the repository alone.
+    # With the name of another registry, only the repository is used.
     place = name.replace("{image}", image.name if name.startswith("{image}") else image.repository)
     identity = "\n".join((image.name, str(platform), url, ref))
     digits = hashlib.sha256(identity.encode()).hexdigest()[:_HASH_DIGITS]
@@ -114,6 +114,6 @@ def _filled(template: str, image: ImageReference, platform: Platform, *, url: st
 
 
 def _readable(ref: str) -> str:
-    """What people recognise of a ref; the hash behind it tells refs apart."""
+    """Return the recognizable part of a ref; the hash after it distinguishes refs."""
     short = ref.removeprefix("refs/heads/").removeprefix("refs/")
     return _NOT_IN_TAGS.sub("-", short)[:_READABLE].strip("-.") or "ref"

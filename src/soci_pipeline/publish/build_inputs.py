@@ -1,4 +1,4 @@
-"""What decides the bytes of an image: the parameters that a publication and each of its branches have in common."""
+"""The parameters that determine the bytes of an image; a publication and its branches share them."""
 
 import posixpath
 import re
@@ -25,53 +25,53 @@ _LOOKS_SECRET = re.compile(
 
 
 class ToolchainName(StrEnum):
-    """What indexes it: this library, or containerd and the soci command."""
+    """The indexer: this library, or containerd and the soci command."""
 
     NATIVE = "native"
     CONTAINERD = "containerd"
 
 
 class BuildInputs(Parameters):
-    """What decides the bytes of the image; the same for all platforms."""
+    """The inputs that determine the bytes of the image, equal for all platforms."""
 
     secrets_of_this_machine: ClassVar[bool] = False
-    """Whether secrets may be files and variables of this machine: only where its own user gives the parameters."""
+    """Whether secrets may be files and variables of this machine, which only its own user may request."""
 
-    context: str = Field(default=".", title="Build context", description="A folder of the source.")
+    context: str = Field(default=".", title="Build context", description="A folder in the source.")
     dockerfile: str = Field(
-        default="Dockerfile", title="Dockerfile", description="Its path, starting at the build context."
+        default="Dockerfile", title="Dockerfile", description="Its path, relative to the build context."
     )
     target: str | None = Field(
-        default=None, title="Build stage", description="The stage to build. Empty: the last one."
+        default=None, title="Build stage", description="The stage to build. Empty: the last stage."
     )
     build_args: dict[str, str] = Field(
         default_factory=dict,
         title="Build arguments",
-        description="They stay in the image's history, so they must hold no secrets.",
+        description="They stay in the image's history, so they must not contain secrets.",
         examples=[{"VERSION": "1.4"}],
     )
     build_secrets: dict[str, str] = Field(
         default_factory=dict,
         title="Build secrets",
-        description="From the id of a secret to where it is kept: a Prefect block (secret/npm-token) or an ARN.",
+        description="Maps the id of a secret to its location: a Prefect block (secret/npm-token) or an ARN.",
         examples=[{"npm": "secret/npm-token"}],
     )
     source_credentials: str | None = Field(
         default=None,
         title="Source credentials",
-        description="For a private source: a Prefect block (secret/git-token) or the ARN of a secret.",
+        description="For a private repository: a Prefect block (secret/git-token) or the ARN of a secret.",
         examples=["secret/git-token"],
     )
     builder: BuilderName = Field(
         default=BuilderName.AUTO,
         title="Builder",
-        description="What makes the image. auto: buildx where the worker has it, else its Docker engine.",
+        description="The tool that builds the image. auto: buildx if the worker has it, else its Docker engine.",
     )
     prebuilt: str | None = Field(
         default=None,
         title="Prebuilt image",
-        description="For the builder prebuilt alone: path or address of an archive or layout. {platform} in it is "
-        "replaced; #ref=NAME at its end chooses one of several images.",
+        description="Only for the builder prebuilt: path or URL of an archive or layout. {platform} in it is "
+        "replaced; #ref=NAME at the end selects one of several images.",
         examples=["https://builds.example.com/web/{platform}.tar"],
     )
     toolchain: ToolchainName = Field(
@@ -80,7 +80,9 @@ class BuildInputs(Parameters):
         description="native: this project's own indexer. containerd: ctr and the soci command of the worker.",
     )
     soci: SociOptions = Field(
-        default_factory=SociOptions, title="SOCI index", description="The version of the index, and the sizes."
+        default_factory=SociOptions,
+        title="SOCI index",
+        description="The version of the index, and the sizes of spans and layers.",
     )
     attestations: bool = Field(
         default=False, title="Attestations", description="Also publish BuildKit's provenance and SBOM."
@@ -88,19 +90,19 @@ class BuildInputs(Parameters):
     pull: bool = Field(
         default=False,
         title="Newer base images",
-        description="Look for newer base images, also where the worker's engine has one; for rebuilds on a schedule.",
+        description="Pull newer base images even if the worker's engine has one; for scheduled rebuilds.",
     )
 
     cache: CacheMode = Field(
         default=CacheMode.OFF,
         title="Build cache",
-        description="registry: keep the cache of each branch and platform beside the image. It holds the layers of all "
-        "stages, readable by everyone who may pull from there.",
+        description="registry: keep a cache for each branch and platform next to the image. It contains the layers of "
+        "all stages, and everyone who can pull from there can read it.",
     )
     cache_reference: CacheTemplate = Field(
         default=DEFAULT_TEMPLATE,
-        title="Place of the build cache",
-        description="A template with {image}, {platform} and {ref}, where the tags of the image may not move.",
+        title="Build cache location",
+        description="A template with {image}, {platform} and {ref}; needed if the image's tags are immutable.",
         examples=["cache.example.com/{image}:{platform}-{ref}"],
     )
 
@@ -112,18 +114,20 @@ class BuildInputs(Parameters):
     @model_validator(mode="after")
     def _dockerfile_stays_inside_the_source(self) -> Self:
         if self.dockerfile.startswith("/"):
-            raise ValueError(f"dockerfile {self.dockerfile[:200]!r} is an absolute path; it starts at the context")
+            raise ValueError(
+                f"dockerfile {self.dockerfile[:200]!r} is an absolute path; it must be relative to the context"
+            )
         _inside(self.dockerfile_in_source)
         return self
 
     @property
     def dockerfile_in_source(self) -> str:
-        """The Dockerfile's path from the top of the source; `dockerfile` itself is relative to the context."""
+        """The Dockerfile's path relative to the top of the source; `dockerfile` itself is relative to the context."""
         return posixpath.normpath(posixpath.join(self.context, self.dockerfile))
 
     @property
     def required_files(self) -> tuple[str, ...]:
-        """What the commit must have for the build (`BuilderName.needs`)."""
+        """The files that the commit must contain for the build (`BuilderName.needs`)."""
         places = {"context": self.context, "dockerfile": posixpath.join(self.context, self.dockerfile)}
         return tuple(places[name] for name in self.builder.needs)
 
@@ -131,7 +135,7 @@ class BuildInputs(Parameters):
     @classmethod
     def _target_is_a_stage(cls, target: str | None) -> str | None:
         if target and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", target):
-            raise ValueError(f"{target[:100]!r} is not the name of a build stage")
+            raise ValueError(f"{target[:100]!r} is not a valid build stage name")
         return target or None
 
     @field_validator("build_args")
@@ -139,10 +143,10 @@ class BuildInputs(Parameters):
     def _build_args_hold_no_secrets(cls, arguments: dict[str, str]) -> dict[str, str]:
         for name, value in arguments.items():
             if not _ARG_NAME.match(name):
-                raise ValueError(f"{name[:100]!r} is not the name of a build argument")
+                raise ValueError(f"{name[:100]!r} is not a valid build argument name")
             if _LOOKS_SECRET.search(name) or LOGIN_IN_URL.search(value):
                 raise ValueError(
-                    f"the build argument {name} looks like a secret, and build arguments stay in the image's history; "
+                    f"the build argument {name} looks like a secret, but build arguments stay in the image's history; "
                     "use build_secrets"
                 )
         return arguments
@@ -152,8 +156,8 @@ class BuildInputs(Parameters):
     def _build_secrets_are_names_of_places(cls, secrets: dict[str, str]) -> dict[str, str]:
         for name, place in secrets.items():
             if not _SECRET_ID.match(name):
-                raise ValueError(f"{name[:100]!r} is not an id of a build secret")
-            # The value is not shown: whoever misunderstood the parameter may have put the secret itself here.
+                raise ValueError(f"{name[:100]!r} is not a valid build secret id")
+            # The value is not shown, because a user may have put the secret itself here.
             if not cls._is_secret_place(place):
                 raise ValueError(f"the build secret {name} must name {cls._secret_places('secret/npm-token')}")
         return secrets
@@ -187,9 +191,11 @@ class BuildInputs(Parameters):
     @model_validator(mode="after")
     def _a_prebuilt_image_has_an_address(self) -> Self:
         if (self.builder is BuilderName.PREBUILT) != bool(self.prebuilt):
-            raise ValueError("the builder prebuilt and the parameter prebuilt (an address) belong together")
+            raise ValueError(
+                "the builder prebuilt requires the parameter prebuilt (a path or URL), and the other way round"
+            )
         if self.prebuilt and (CONTROL.search(self.prebuilt) or self.prebuilt.startswith("-")):
-            raise ValueError("prebuilt is not a path or an address")
+            raise ValueError("prebuilt must be a path or URL")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What a join takes from a registry: the records of what branches have published, and the bytes behind them."""
+"""The inputs of a join from a registry: the records of published branches, and the content behind them."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from soci_pipeline.soci.index.records import IndexVersion, LayerRecord, Platform
 
 
 def reader(client: RegistryClient, repository: str) -> Read:
-    """Reads manifests and small blobs of one repository, verified."""
+    """Read and verify manifests and small blobs of one repository."""
 
     def read(descriptor: Descriptor) -> bytes:
         if descriptor.media_type in IMAGE_MANIFESTS | IMAGE_INDEXES:
@@ -26,10 +26,10 @@ def reader(client: RegistryClient, repository: str) -> Read:
 
 
 def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) -> tuple[PlatformImage, ...]:
-    """The images under some digests: each an image manifest, or the image index of one branch.
+    """Return the images under some digests: each an image manifest, or the image index of one branch.
 
-    Their config, SOCI indexes and attestations are read, and the presence of their layers and zTOCs is asked for.
-    Raises `JoinRefused` naming everything that is missing or damaged, a temporary `RegistryError` as it is.
+    Config, SOCI indexes and attestations are read; layers and zTOCs are checked for existence. Raises `JoinRefused`
+    naming everything that is missing or damaged, and a temporary `RegistryError` unchanged.
     """
     findings = Findings()
     images: list[ImageNode] = []
@@ -37,13 +37,13 @@ def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) 
         with findings.catching(str(digest)):
             graph = read_graph(client, repository, digest, findings)
             if not graph.images:
-                findings.add(str(digest), "there is no image in it")
+                findings.add(str(digest), "it contains no image")
             images += graph.images
     for image in images:
         _check_blobs(client, repository, image, findings)
     if findings.found:
         raise JoinRefused(
-            "the digests cannot be joined:\n" + "\n".join(f"  - {each}" for each in findings.found),
+            "cannot join the digests:\n" + "\n".join(f"  - {each}" for each in findings.found),
             advice="Push what is missing first; nothing was published.",
         )
     return tuple(_record(image) for image in images)
@@ -51,9 +51,9 @@ def collect(client: RegistryClient, repository: str, digests: Sequence[Digest]) 
 
 def _check_blobs(client: RegistryClient, repository: str, image: ImageNode, findings: Findings) -> None:
     ztocs = [ztoc for soci in image.soci_indexes for ztoc in soci.manifest.layers]
-    # Spans are read from the registry, so an indexed layer has to be there, whatever addresses it has.
+    # Spans are read from the registry, so an indexed layer must exist there even if it has other URLs.
     indexed = {ztoc.annotations.get(IMAGE_LAYER_DIGEST) for ztoc in ztocs}
-    layers = [each for each in image.manifest.layers if not each.may_be_elsewhere or str(each.digest) in indexed]
+    layers = [each for each in image.manifest.layers if not each.may_be_foreign or str(each.digest) in indexed]
     blobs = [("layer", layer) for layer in layers] + [("zTOC", ztoc) for ztoc in ztocs]
     for kind, blob in blobs:
         if not client.blobs.exists(repository, blob):

@@ -1,4 +1,4 @@
-"""A login for a program that reads Docker's configuration: written into a private folder, gone with the ``with`` block.
+"""A login for a program that reads Docker's configuration, written to a private folder for the duration of a block.
 
 No password is in argv or in the environment.
 """
@@ -17,7 +17,7 @@ from soci_pipeline.registry.reference import DOCKER_HUB
 
 
 def login_entry(registry: str, provider: CredentialProvider | None) -> tuple[str, dict[str, str]] | None:
-    """The key and the entry of ``auths`` in Docker's configuration for a registry; None where there is no login."""
+    """Return the key and the entry of ``auths`` in Docker's configuration for a registry; None without a login."""
     found = provider.credentials_for(registry) if provider is not None else None
     if found is None:
         return None
@@ -33,9 +33,9 @@ def login_entry(registry: str, provider: CredentialProvider | None) -> tuple[str
 
 @contextlib.contextmanager
 def docker_environment(registry: str, provider: CredentialProvider | None) -> Iterator[dict[str, str]]:
-    """Yield the environment of this process with the login that ``provider`` gives for a registry added for docker.
+    """Yield this process's environment with a login from ``provider`` for docker.
 
-    Everything else of the user's own configuration still counts: other logins, plugins, contexts and builders.
+    The rest of the user's own configuration stays in effect: other logins, plugins, contexts and builders.
     """
     login = login_entry(registry, provider)
     if login is None:
@@ -50,13 +50,13 @@ def docker_environment(registry: str, provider: CredentialProvider | None) -> It
         file = folder / own.name
         file.touch(mode=0o600)
         file.write_text(json.dumps(_with_login(_read(own), *login)))
-        # Where builders are remembered: one that is made here must be found after the folder is gone.
+        # The folder that records builders: one that is created here must be found after the private folder is removed.
         builders = os.environ.get("BUILDX_CONFIG") or str(own.parent.absolute() / "buildx")
         yield os.environ | {"DOCKER_CONFIG": name, "BUILDX_CONFIG": builders}
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """The configuration as it is; empty where docker could not read it either."""
+    """Return the current configuration; empty if docker could not read it either."""
     try:
         text = path.read_text().strip()
         document = first_json(text) if text else {}
@@ -66,6 +66,6 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _with_login(config: Mapping[str, Any], name: str, entry: Mapping[str, str]) -> dict[str, Any]:
-    # An empty helper switches the store of all logins off for this registry, so that the entry counts.
+    # An empty helper disables the common credential store for this registry, so that the entry is used.
     helpers = {**(config.get("credHelpers") or {}), name: ""}
     return {**config, "auths": {**(config.get("auths") or {}), name: entry}, "credHelpers": helpers}

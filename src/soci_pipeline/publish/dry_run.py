@@ -1,4 +1,4 @@
-"""What a publication would do: source, tags, platforms, and what the registry has already. Nothing is changed."""
+"""The plan of a publication: source, tags, platforms, and what the registry already has. Nothing is changed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +16,10 @@ from soci_pipeline.text import counted
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done. ``tags`` has for each tag what it holds now, None for nothing; ``builders`` by platform.
+    """The plan of a publication.
 
-    ``existing`` is how many tags the repository has, None where there is no such repository yet.
+    ``tags`` maps each tag to its current digest or None; ``builders`` is by platform. ``existing`` is the number of
+    tags in the repository, None if the repository does not exist yet.
     """
 
     image: str
@@ -33,14 +34,14 @@ class Plan:
     runs_in: str = "this machine"
 
     def as_json(self) -> dict[str, Any]:
-        """The object that the command prints with ``--json``."""
+        """Return the object that the command prints with ``--json``."""
         return {"dry_run": True} | {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def lines(self) -> list[str]:
-        """The plan as a table for a terminal."""
+        """Format the plan as a table for a terminal."""
         facts = [("source", self.source), ("commit", self.commit or f"none: {self.uncommitted}")]
         facts += [(f"tag {tag}", f"moves from {now}" if now else "is new") for tag, now in self.tags.items()]
-        facts += [(f"tag {tag}", f"is left out: {reason}") for tag, reason in self.left_out.items()]
+        facts += [(f"tag {tag}", f"is skipped: {reason}") for tag, reason in self.left_out.items()]
         facts += [("runs in", self.runs_in)]
         facts += [(platform, who) for platform, who in self.builders.items()]
         facts += [(platform, f"not built: {reason}") for platform, reason in self.not_built.items()]
@@ -57,8 +58,8 @@ class Plan:
 def plan_here(request: PublishRequest, settings: Settings, *, all_platforms: bool) -> Plan:
     """Resolve and check everything that a publication from this machine checks before its first build.
 
-    Raises the error that the publication would end with, as far as it can be known: a missing file of the source, a
-    push that is not allowed, a tag that may not move.
+    Raises the error that the publication would end with, as far as it is predictable: a missing file in the source, a
+    push that is not allowed, a tag that must not move.
     """
     warn_of_unused_block(request.image, settings)
     settings = without_new_repository(settings)
@@ -66,19 +67,19 @@ def plan_here(request: PublishRequest, settings: Settings, *, all_platforms: boo
         prepared(request, settings, all_platforms=all_platforms) as (ready, _),
         connect(request.image, settings) as client,
     ):
-        engine = request.prebuilt or settings.build.buildx_builder or "the engine of this machine"
+        engine = request.prebuilt or settings.build.buildx_builder or "this machine's engine"
         builders = {str(platform): f"built by {engine}" for platform in ready.request.platforms}
         return plan_of(ready, target_of(ready, client, settings), builders)
 
 
 def without_new_repository(settings: Settings) -> Settings:
-    """The settings under which a missing repository is not made."""
+    """Return settings that do not create a missing repository."""
     registry = settings.registry.model_copy(update={"create_repository": False})
     return settings.model_copy(update={"registry": registry})
 
 
 def plan_of(ready: Prepared, target: Target, builders: Mapping[str, str]) -> Plan:
-    """The plan of a checked target."""
+    """Return the plan for a checked target."""
     client, repository = target.client, target.image.repository
     names = [*target.names.tags, *(tag for own in target.names.of_platforms for tag in own.values())]
     return Plan(

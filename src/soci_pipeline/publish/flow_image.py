@@ -86,6 +86,6 @@ def _repository(name: str) -> str:
     image = ImageReference.parse(name)
     if image.tag is not None or image.digest is not None:
         raise InvalidInput(
-            f"image_name {name!r} has a tag or digest", advice="Give the repository alone, and the tag as `tag`."
+            f"image_name {name!r} has a tag or digest", advice="Use only the repository, and set the tag in `tag`."
         )
     return name

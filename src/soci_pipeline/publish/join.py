@@ -1,8 +1,8 @@
-"""The join: the branches' images become one image index, and nothing does unless all of them fit.
+"""The join: the images of all branches become one image index, or none does if any of them does not match.
 
-`join` is a function of what it is given: no network, no clock, and the same bytes whatever the order of the branches.
-It reads manifests and configs by ``read``, finds every problem before it answers, and raises them together.
-`soci_pipeline.publish.collect` finds the images of a join in a registry.
+`join` is a pure function: no network, no clock, and the same bytes for any order of branches. It reads manifests and
+configs through ``read``, collects every problem, and raises them together. `soci_pipeline.publish.collect` finds the
+images of a join in a registry.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +26,14 @@ from soci_pipeline.oci.platform import Platform
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
 
 Read = Callable[[Descriptor], bytes]
-"""Gives the verified bytes of a manifest or config; raises a `SociPipelineError` where it is missing or damaged."""
+"""Return the verified bytes of a manifest or config; raise a `SociPipelineError` if they are missing or damaged."""
 
 UNKNOWN = Platform("unknown", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """One image, read, with its descriptors as the index lists them."""
+    """One image that was read, with its descriptors as the index lists them."""
 
     platform: Platform
     image: Descriptor
@@ -58,7 +58,7 @@ def join(
 
     Raises:
         JoinRefused: with one line for every problem that was found.
-        SociPipelineError: a temporary failure of ``read`` is handed on, since the same call may succeed later.
+        SociPipelineError: a temporary failure of ``read`` is raised unchanged, since the same call may succeed later.
 
     """
     problems: list[str] = []
@@ -66,8 +66,9 @@ def join(
     problems += _platform_problems(images, checked, platforms)
     if problems:
         raise JoinRefused(
-            "the images do not add up to one image index:\n" + "\n".join(f"  - {line}" for line in problems),
-            advice="Nothing was published. Make the named images again, leave them out, or ask for what is there.",
+            "cannot join the images into one image index:\n" + "\n".join(f"  - {line}" for line in problems),
+            advice="Nothing was published. Build the images above again, leave them out, or request only the "
+            "existing platforms.",
         )
     ordered = sorted(checked, key=lambda item: (item.platform.normalised(), item.image.digest))
     return ImageIndex(
@@ -82,7 +83,7 @@ def join(
 
 
 def _check(image: PlatformImage, read: Read, problems: list[str]) -> _Checked | None:
-    """Read one image; None, with its problems noted, where not even its manifest can be read."""
+    """Read one image; record its problems and return None if its manifest is unreadable."""
     where = f"{image.platform} ({image.manifest.digest})"
     found: list[str] = []
     manifest = _manifest(image.manifest, read, found)
@@ -119,14 +120,14 @@ def _read_exactly(descriptor: Descriptor, read: Read) -> bytes:
     data = read(descriptor)
     if Digest.of(data) != descriptor.digest or len(data) != descriptor.size:
         raise InvalidInput(
-            f"{descriptor.digest} should have {descriptor.size} bytes; what was read has {len(data)} "
-            f"and hashes to {Digest.of(data)}"
+            f"{descriptor.digest} should have {descriptor.size} bytes; the registry returned {len(data)} with the "
+            f"digest {Digest.of(data)}"
         )
     return data
 
 
 def _platform(manifest: ImageManifest, image: PlatformImage, read: Read, found: list[str]) -> Platform | None:
-    """The platform that the image config names; compared with the branch's and the descriptor's."""
+    """Return the platform in the image config, after comparing it with those of the branch and the descriptor."""
     try:
         platform = platform_of_config(_read_exactly(manifest.config, read))
     except SociPipelineError as error:
@@ -135,20 +136,20 @@ def _platform(manifest: ImageManifest, image: PlatformImage, read: Read, found: 
         found.append(f"its config {manifest.config.digest} cannot be read: {error.reason}")
         return None
     if not platform.matches(image.platform):
-        found.append(f"its config says {platform}, and the branch built {image.platform}")
+        found.append(f"its config says {platform}, but the branch built {image.platform}")
     claimed = image.manifest.platform
     if claimed is not None and not platform.matches(claimed):
-        found.append(f"its config says {platform}, and its descriptor claims {claimed}")
+        found.append(f"its config says {platform}, but its descriptor says {claimed}")
     return platform
 
 
 def _soci_problems(image: PlatformImage, manifest: ImageManifest, read: Read) -> list[str]:
-    """Both directions of the tie between an image and its SOCI index, and the SOCI index's own shape."""
+    """Check both references between an image and its SOCI index, and the structure of the SOCI index."""
     named = manifest.annotations.get(SOCI_INDEX_DIGEST)
     soci = image.soci_index
     found: list[str] = []
     if image.soci_version is IndexVersion.V2 and named is not None and soci is None:
-        found.append(f"its manifest names the SOCI index {named}, and the branch published none")
+        found.append(f"its manifest names the SOCI index {named}, but the branch published none")
     if soci is None:
         return found
     index = _manifest(soci, read, found)
@@ -157,29 +158,33 @@ def _soci_problems(image: PlatformImage, manifest: ImageManifest, read: Read) ->
     if image.soci_version is IndexVersion.V2:
         found += _v2_problems(image.manifest, named, soci, index)
     elif index.config.media_type != SOCI_INDEX_V1 or index.subject is None:
-        found.append(f"{soci.digest} is no v1 SOCI index: it needs the config type {SOCI_INDEX_V1} and a subject")
+        found.append(
+            f"{soci.digest} is not a v1 SOCI index: it must have the config type {SOCI_INDEX_V1} and a subject"
+        )
     elif index.subject.digest != image.manifest.digest:
-        found.append(f"the v1 SOCI index {soci.digest} has the subject {index.subject.digest}, which is another image")
+        found.append(
+            f"the v1 SOCI index {soci.digest} has the subject {index.subject.digest}, which is a different image"
+        )
     layers = {str(layer.digest) for layer in manifest.layers}
     for ztoc in index.layers:
         layer = ztoc.annotations.get(IMAGE_LAYER_DIGEST)
         if layer is not None and layer not in layers:
-            found.append(f"the SOCI index {soci.digest} has a zTOC for {layer}, which is no layer of the image")
+            found.append(f"the SOCI index {soci.digest} has a zTOC for {layer}, which is not a layer of the image")
     return found
 
 
 def _v2_problems(image: Descriptor, named: str | None, soci: Descriptor, index: ImageManifest) -> list[str]:
     found = []
     if named is None:
-        found.append(f"its manifest has no annotation {SOCI_INDEX_DIGEST}, and the SOCI index is {soci.digest}")
+        found.append(f"its manifest has no annotation {SOCI_INDEX_DIGEST}, but the SOCI index is {soci.digest}")
     elif named != soci.digest:
-        found.append(f"its manifest names the SOCI index {named}, and the branch published {soci.digest}")
+        found.append(f"its manifest names the SOCI index {named}, but the branch published {soci.digest}")
     back = soci.annotations.get(IMAGE_MANIFEST_DIGEST)
     if back != image.digest:
         found.append(f"the SOCI index {soci.digest} belongs to {back or 'no image'} by {IMAGE_MANIFEST_DIGEST}")
     kinds = {index.config.media_type, soci.artifact_type or SOCI_INDEX_V2}
     if kinds != {SOCI_INDEX_V2}:
-        found.append(f"{soci.digest} is no v2 SOCI index: its type is {' and '.join(sorted(kinds))}")
+        found.append(f"{soci.digest} is not a v2 SOCI index: its type is {' and '.join(sorted(kinds))}")
     claimed = soci.platform
     if claimed is not None and image.platform is not None and not claimed.matches(image.platform):
         found.append(f"the SOCI index {soci.digest} is listed for {claimed}")
@@ -191,7 +196,7 @@ def _attestation_problems(image: PlatformImage, read: Read) -> list[str]:
     for attestation in image.attestations:
         target = attestation.annotations.get(REFERENCE_DIGEST)
         if target != image.manifest.digest:
-            found.append(f"the attestation {attestation.digest} speaks of {target or 'no image'} by {REFERENCE_DIGEST}")
+            found.append(f"the attestation {attestation.digest} is about {target or 'no image'} by {REFERENCE_DIGEST}")
         kind = attestation.annotations.get(REFERENCE_TYPE)
         if kind != ATTESTATION_TYPE:
             found.append(f"the attestation {attestation.digest} has the {REFERENCE_TYPE} {kind!r}")
@@ -205,7 +210,7 @@ def _platform_problems(
     images: Sequence[PlatformImage], checked: Sequence[_Checked], wanted: Sequence[Platform] | None
 ) -> list[str]:
     if not images:
-        return ["there is no image at all"]
+        return ["there are no images"]
     found = []
     groups: dict[Platform, list[Digest]] = {}
     for item in checked:
@@ -214,16 +219,16 @@ def _platform_problems(
         if len(digests) > 1:
             found.append(f"{platform}: {len(digests)} images of one platform: {', '.join(sorted(digests))}")
     if wanted is not None:
-        # A branch whose image could not be read is named already; it is not missing on top of that.
+        # A branch whose image is unreadable is already reported; do not report it as missing too.
         there = set(groups) | {_comparable(image.platform) for image in images}
         asked = {_comparable(platform) for platform in wanted}
         found += [f"{platform}: no image of this platform was published" for platform in sorted(asked - there)]
-        found += [f"{platform}: nobody asked for this platform" for platform in sorted(set(groups) - asked)]
+        found += [f"{platform}: this platform was not requested" for platform in sorted(set(groups) - asked)]
     return found
 
 
 def _comparable(platform: Platform) -> Platform:
-    """What `Platform.matches` compares, with the Windows version kept: two of those may stand in one index."""
+    """Return what `Platform.matches` compares, plus the Windows version: two of those may be in one index."""
     plain = platform.normalised()
     return Platform(plain.os, plain.architecture, plain.variant, plain.os_version if plain.os == "windows" else "")
 

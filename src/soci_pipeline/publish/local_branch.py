@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 
 
 class _StepAttempts:
-    """As the tasks of the flows have it: a step is tried four times where its error is temporary."""
+    """The same policy as the tasks of the flows: up to four attempts if the error is temporary."""
 
     attempts = 4
 
@@ -36,12 +36,12 @@ class _StepAttempts:
 
 
 def retried(step: Callable[[], _Result]) -> _Result:
-    """Run a step again while it fails with an error that calls itself temporary."""
+    """Repeat a step while it fails with a temporary error."""
     return with_retries(step, _StepAttempts(), Deadline(_STEP_SECONDS))
 
 
 def imported_image(work: Branch, credentials: GitCredentials | None) -> Layout:
-    """Build the platform's image and verify it into an OCI layout."""
+    """Build the platform's image, verify it, and import it into an OCI layout."""
     tree = retried(lambda: branch.check_out(work, credentials=credentials))
     return retried(lambda: branch.import_built(work, _built(work, tree)))
 
@@ -56,7 +56,7 @@ def _built(work: Branch, tree: Path) -> branch.Built:
 
 
 def indexed_image(work: Branch, layout: Layout, client: RegistryClient | None) -> Conversion:
-    """Index the image's layers; ``client`` lets zTOCs of an earlier image be used again."""
+    """Index the image's layers; ``client`` allows reusing the zTOCs of an earlier image."""
     conversion = retried(lambda: branch.index(work, layout, client))
     for image in conversion.images:
         logger().info("%s", branch.describe(image))
@@ -75,7 +75,7 @@ def pushed_image(work: Branch, layout: Layout, client: RegistryClient) -> Platfo
 
 @contextlib.contextmanager
 def _uploading(work: Branch, layout: Layout, client: RegistryClient) -> Iterator[Future[Uploaded]]:
-    """Upload the layers in a thread; leaving the block by an exception ends the upload."""
+    """Upload the layers in a thread; an exception in the block ends the upload."""
     stop = threading.Event()
     with meter(f"upload {work.request.platform}") as advance, ThreadPoolExecutor(1) as pool:
         done = 0

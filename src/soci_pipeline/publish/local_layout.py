@@ -1,4 +1,4 @@
-"""A publication that stops before the push: the joined, indexed image as an OCI layout in a folder."""
+"""A publication that stops before the push and writes the joined, indexed image as an OCI layout."""
 
 import shutil
 import time
@@ -24,12 +24,12 @@ from soci_pipeline.text import counted
 
 
 def _claim(folder: Path, source: str) -> None:
-    """Take the folder for this run; raises `InvalidInput` where something has come into it while images were built."""
+    """Claim the folder for this run; raise `InvalidInput` if files appeared in it while images were built."""
     check_output(folder, source)
     with full_disk_reported(folder):
         folder.mkdir(exist_ok=True)
         try:
-            # What another run makes first as well: only one of them can.
+            # Another run creates this first as well: only one of them succeeds.
             (folder / "blobs").mkdir()
         except FileExistsError as error:
             raise output_exists(folder) from error
@@ -38,9 +38,9 @@ def _claim(folder: Path, source: str) -> None:
 def publish_to_folder(
     request: PublishRequest, settings: Settings, output: Path, *, all_platforms: bool
 ) -> PublicationResult:
-    """Build, index and join in this process, and leave the image index as a layout in ``output``.
+    """Build, index and join in this process, and write the image index as a layout to ``output``.
 
-    No registry is contacted, except for a prebuilt image that is in one. Raises as `publish_here`.
+    No registry is contacted, except for a prebuilt image. Raises the same errors as `publish_here`.
     """
     begun = time.monotonic()
     check_output(output, request.source)
@@ -70,13 +70,13 @@ def _named(root: Descriptor, ready: Prepared) -> Descriptor:
 
 
 def _add(layout: Layout, work: Branch, ready: Prepared) -> PlatformImage:
-    """Build and index one platform, and take its image over into the common layout."""
+    """Build and index one platform, and copy its image into the common layout."""
     conversion = indexed_image(work, imported_image(work, ready.credentials), None)
     image = branch.image_of(work, conversion)
     source = conversion.layout
     for root in filter(None, (image.manifest, *image.attestations, image.soci_index)):
         for node in source.walk(root):
-            if node.media_type not in IMAGE_INDEXES and not node.may_be_elsewhere:
+            if node.media_type not in IMAGE_INDEXES and not node.may_be_foreign:
                 layout.link_from(source, node)
     return image.model_copy(update={"timings": dict(work.timings)})
 

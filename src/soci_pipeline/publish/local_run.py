@@ -1,7 +1,7 @@
-"""A publication in this process: what the flows do with workers, done with this machine's engine, without Prefect.
+"""A publication in this process: the work of flows and workers, with this machine's engine and without Prefect.
 
-Platforms are built one after the other. Nothing keeps a publication on another machine from moving the same tags at the
-same time, as the flows' concurrency limit does; each tag is read again right before it is written.
+Platforms are built one after the other. There is no lock against a publication on another machine that moves the same
+tags, unlike the concurrency limit of the flows; each tag is read again right before it is written.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from soci_pipeline.publish import local_branch
 from soci_pipeline.publish.annotations import index_annotations
 from soci_pipeline.publish.branch import Branch
 from soci_pipeline.publish.build_cache import CacheMode
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from soci_pipeline.publish.local_branch import retried
 from soci_pipeline.publish.records import PublicationResult, PublishedImage
 from soci_pipeline.publish.registries import check_answers, connect
@@ -55,9 +55,9 @@ from soci_pipeline.verification.verify import VerificationReport
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is known before the first build: the commit or snapshot, the tags, and the platforms.
+    """The decisions before the first build: the commit or snapshot, the tags and the platforms.
 
-    ``uncommitted`` says why the source is no commit; ``left_out`` and ``not_built`` are those of the result.
+    ``uncommitted`` says why the source is not a commit; ``left_out`` and ``not_built`` are those of the result.
     """
 
     request: PublishRequest
@@ -70,40 +70,40 @@ class Prepared:
 
     @property
     def commit(self) -> str | None:
-        """The commit that is published; None for files that are in none."""
+        """The commit that is published; None for uncommitted files."""
         return None if self.uncommitted else self.source.commit
 
     @property
     def annotations(self) -> dict[str, str]:
-        """The annotations of the image index; files that are in no commit have its time alone."""
+        """The annotations of the image index; for uncommitted files only their time."""
         found = index_annotations(self.source)
         return {CREATED: found[CREATED]} if self.uncommitted else found
 
     def ancestry(self) -> contextlib.AbstractContextManager[IsAncestor]:
-        """Open the history of the source; files that are in no commit have none, so their order does not matter."""
+        """Open the history of the source; uncommitted files have none, so their order is not checked."""
         if self.uncommitted:
             return contextlib.nullcontext(lambda _older, _newer: None)
         return CommitOrder(self.source.url, lambda: self.credentials)()
 
 
 def check_local(request: PublishRequest) -> None:
-    """Raise `InvalidInput` for parameters that a publication without Prefect cannot follow."""
+    """Raise `InvalidInput` for parameters that only a publication through Prefect supports."""
     if request.worker_wait is not None:
         raise InvalidInput(
-            "--worker-wait only applies to a publication through Prefect", advice="Leave it out, or add --remote."
+            "--worker-wait applies only to a publication through Prefect", advice="Omit it, or add --remote."
         )
     for place in (*request.build_secrets.values(), *filter(None, [request.source_credentials])):
         if not place.startswith("arn:"):
-            # At once, and not after the build has begun.
+            # Before the build starts, not after it.
             read_here(place)
 
 
 def warn_of_unused_block(image: ImageReference, settings: Settings) -> None:
-    """Log which setting a publication to ECR from this machine does not follow."""
+    """Log a setting that a publication to ECR from this machine ignores."""
     if settings.ecr.credentials_block and EcrRegistry.parse(image.registry) is not None:
         logger().warning(
-            "SOCI_PIPELINE_ECR_CREDENTIALS_BLOCK=%s is not used: only a run through Prefect can read a block. ECR gets "
-            "the AWS credentials of this machine.",
+            "SOCI_PIPELINE_ECR_CREDENTIALS_BLOCK=%s is ignored: only a run through Prefect can read a block. The AWS "
+            "credentials of this machine are used for ECR.",
             settings.ecr.credentials_block,
         )
 
@@ -112,10 +112,10 @@ def warn_of_unused_block(image: ImageReference, settings: Settings) -> None:
 def prepared(
     request: PublishRequest, settings: Settings, *, all_platforms: bool, needs_tags: bool = True
 ) -> Iterator[tuple[Prepared, Path]]:
-    """Resolve the source and choose tags and platforms, in a folder that is removed when the block is left.
+    """Resolve the source, and choose tags and platforms, in a folder that exists for the duration of the block.
 
-    ``all_platforms`` says that the platforms were chosen: one that this machine lacks is not left out then.
-    ``needs_tags`` rejects a source without a commit where only the commit's tags were asked for. Raises `InvalidInput`.
+    ``all_platforms`` is set if the user chose the platforms: one that this machine cannot build is then not skipped.
+    ``needs_tags`` rejects an uncommitted source if only tags of the commit were requested. Raises `InvalidInput`.
     """
     check_local(request)
     tree = read_work_tree(Path(request.source)) if request.source.startswith("/") else None
@@ -134,7 +134,7 @@ def prepared(
 
 
 def prepared_commit(request: PublishRequest, credentials: GitCredentials | None) -> Prepared:
-    """Resolve the source to a commit, and fill in the tags; raises as `soci_pipeline.git.source.resolve`."""
+    """Resolve the source to a commit and fill in the tags; raise as `soci_pipeline.git.source.resolve`."""
     files = request.required_files
     source = retried(lambda: resolve(request.source, request.ref, files=files, credentials=credentials))
     names = request.tag_names(source, datetime.now(UTC).date())
@@ -144,9 +144,9 @@ def prepared_commit(request: PublishRequest, credentials: GitCredentials | None)
 def _buildable(
     request: PublishRequest, settings: Settings, *, all_platforms: bool
 ) -> tuple[PublishRequest, dict[str, str]]:
-    """The request for the platforms that this machine can build, and why others are left out.
+    """Return the request for the platforms that this machine can build, and why others are skipped.
 
-    Platforms that were chosen are kept where BuildKit builds: it needs an emulator for RUN steps alone.
+    Chosen platforms are kept if BuildKit builds, because it needs an emulator only for RUN steps.
     """
     possible = buildable(request.builder, buildx_builder=settings.build.buildx_builder)
     missing = [] if possible is None else [each for each in request.platforms if each not in possible]
@@ -158,12 +158,12 @@ def _buildable(
     shown = ", ".join(map(str, missing))
     if all_platforms and request.builder is not BuilderName.DOCKER:
         # Not a warning: a build without RUN steps succeeds, and --quiet shows warnings.
-        logger().info("RUN steps for %s need an emulator: %s", shown, HELP)
+        logger().info("RUN steps for %s require an emulator: %s", shown, HELP)
         return request, {}
     left = tuple(platform for platform in request.platforms if platform in possible)
     if all_platforms or not left:
         raise EngineUnavailable(f"--platform {shown}: {reason}", advice=f"Choose one of {names}; or {HELP}.")
-    logger().info("%s is not built, since %s; to add it, %s", shown, reason, HELP)
+    logger().info("%s is not built, because %s; to add it, %s", shown, reason, HELP)
     return request.model_copy(update={"platforms": left}), {str(platform): reason for platform in missing}
 
 
@@ -174,15 +174,15 @@ def _source(
     folder: Path,
     credentials: GitCredentials | None,
 ) -> tuple[PublishRequest, ResolvedSource]:
-    """The request with paths of the source that is built, and that source."""
+    """Return the request with paths relative to the source that is built, and that source."""
     if tree is None:
         files = request.required_files
         return request, retried(lambda: resolve(request.source, request.ref, files=files, credentials=credentials))
     if uncommitted is not None:
-        logger().warning("publishing the files as they are: %s", uncommitted)
+        logger().warning("publishing the uncommitted files: %s", uncommitted)
         if request.cache is not CacheMode.OFF:
-            # Its name would be that of the snapshot's own repository, which no other run has.
-            logger().warning("--cache %s is left out: files that are in no commit have no build cache", request.cache)
+            # The cache's name would be that of the snapshot's repository, which no other run has.
+            logger().warning("--cache %s is ignored: uncommitted files have no build cache", request.cache)
             request = request.model_copy(update={"cache": CacheMode.OFF})
         return request, snapshot_of(tree, folder / "snapshot.git", files=request.required_files)
     inside = request.model_copy(update={"context": below_top(tree, request.context)})
@@ -192,7 +192,7 @@ def _source(
 def _tags(
     request: PublishRequest, tree: WorkTree | None, uncommitted: str | None, *, needed: bool
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The templates that may be filled, and those of the commit that are left out where the source is none."""
+    """Return the templates to fill in, and those that require a commit and are skipped without one."""
     if uncommitted is None:
         return request.tags, {}
     head = None if tree is None else tree.head
@@ -201,13 +201,13 @@ def _tags(
     if not kept and needed:
         raise InvalidInput(
             f"no tag is left: {', '.join(left_out)} names a commit, and {uncommitted}",
-            advice="Commit the changes, or name another tag, for example `--tag dev`.",
+            advice="Commit the changes, or use another tag, for example `--tag dev`.",
         )
     return kept, left_out
 
 
 def target_of(ready: Prepared, client: RegistryClient, settings: Settings) -> Target:
-    """Check that the registry answers, accepts a push, and lets the tags move; return the target."""
+    """Check that the registry answers, accepts a push, and allows the tags to move; return the target."""
     check_answers(ready.request.image, settings)
     return checked_target(
         ready.request.image,
@@ -221,7 +221,7 @@ def target_of(ready: Prepared, client: RegistryClient, settings: Settings) -> Ta
 
 
 def publish_here(request: PublishRequest, settings: Settings, *, all_platforms: bool) -> PublicationResult:
-    """Build, index, push, join, verify and tag in this process; returns the result.
+    """Build, index, push, join, verify and tag in this process; return the result.
 
     Raises the library's errors; tags move only after everything else has succeeded.
     """
@@ -244,7 +244,7 @@ def publish_here(request: PublishRequest, settings: Settings, *, all_platforms: 
 
 
 def branches(ready: Prepared, folder: Path, settings: Settings) -> Iterator[Branch]:
-    """The work for each platform, each in its own folder."""
+    """Return the work for each platform, each in its own folder."""
     for platform in ready.request.platforms:
         place = folder / platform.slug
         place.mkdir()
@@ -253,7 +253,7 @@ def branches(ready: Prepared, folder: Path, settings: Settings) -> Iterator[Bran
 
 
 def with_reasons(result: PublicationResult, ready: Prepared) -> PublicationResult:
-    """The result with what was left out and why."""
+    """Add what was skipped, and why, to the result."""
     return result.model_copy(
         update={"uncommitted": ready.uncommitted, "left_out": ready.left_out, "not_built": ready.not_built}
     )

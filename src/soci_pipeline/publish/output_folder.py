@@ -1,4 +1,4 @@
-"""The folder of ``--output``: what is checked before anything is built."""
+"""Checks of the folder for ``--output`` before anything is built."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,14 @@ from soci_pipeline.errors import InvalidInput
 
 
 def check_output(folder: Path, source: str) -> None:
-    """Raise `InvalidInput` unless the folder is empty or can be made, and lies outside of a folder as ``source``."""
+    """Raise `InvalidInput` unless the folder is empty or can be created, and is outside of a folder ``source``."""
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise output_exists(folder)
     if not folder.absolute().parent.is_dir():
-        raise InvalidInput(f"--output {folder}: {folder.parent} does not exist", advice="Make it first.")
+        raise InvalidInput(f"--output {folder}: {folder.parent} does not exist", advice="Create it first.")
     written = folder if folder.is_dir() else folder.absolute().parent
     if not os.access(written, os.W_OK | os.X_OK):
-        raise InvalidInput(f"--output {folder}: no permission to write to {written}", advice="Name another folder.")
+        raise InvalidInput(f"--output {folder}: no permission to write to {written}", advice="Use another folder.")
     _check_outside(folder, source)
 
 
@@ -25,10 +25,10 @@ def _check_outside(folder: Path, source: str) -> None:
     if folder.resolve().is_relative_to(top):
         raise InvalidInput(
             f"--output {folder} is inside SOURCE {top}: the next publication would contain it",
-            advice=f"Name a folder outside of SOURCE, for example {top.parent / f'{top.name}-image'}.",
+            advice=f"Use a folder outside of SOURCE, for example {top.parent / f'{top.name}-image'}.",
         )
 
 
 def output_exists(folder: Path) -> InvalidInput:
-    """Return the error for a folder that has something in it."""
-    return InvalidInput(f"--output {folder} exists and is not empty", advice="Name a folder that does not exist.")
+    """Return the error for a folder that is not empty."""
+    return InvalidInput(f"--output {folder} exists and is not empty", advice="Use a folder that does not exist.")

@@ -95,11 +95,11 @@ def attach(
     """
     known = _attached(client, repository, index.digest, origin.revision)
     if known is not None:
-        logger().info("%s has its provenance already: %s", index.digest, known)
+        logger().info("%s already has its provenance: %s", index.digest, known)
         return known, False
     made_for = dict(origin.made_for) | signed_for(client, repository, images)
-    told = replace(origin, made_for=made_for)
-    data = statement(name or f"{client.registry}/{repository}", index, images, told)
+    complete = replace(origin, made_for=made_for)
+    data = statement(name or f"{client.registry}/{repository}", index, images, complete)
     layer = client.blobs.upload_bytes(repository, data, IN_TOTO)
     manifest = ImageManifest(
         artifact_type=IN_TOTO,
@@ -132,7 +132,7 @@ def signed_for(
                 for subject in _signed_subjects(client.blobs.read(repository, layer, _MAX_STATEMENT))
             ]
         except (BlobUnknown, InvalidInput, ManifestUnknown) as error:
-            logger().warning("attestation %s cannot be read: %s", attestation.digest, error.reason)
+            logger().warning("cannot read the attestation %s: %s", attestation.digest, error.reason)
             continue
         if subjects:
             found[attestation.digest] = tuple(sorted(set(subjects)))

@@ -10,9 +10,9 @@ from soci_pipeline.verification.verify import VerificationReport
 
 
 class PublishedImage(Record):
-    """One finished publication: the image index under its repository, and what it is made of.
+    """A finished publication: the image index in its repository, and its parts.
 
-    ``same_as`` is the tag that holds the same images already; then ``reference`` and ``index`` are what is there, and
+    ``same_as`` is the tag that already has the same images; ``reference`` and ``index`` are then those of the tag, and
     no tag was written.
     """
 
@@ -25,11 +25,11 @@ class PublishedImage(Record):
 
 
 class PublicationResult(PublishedImage):
-    """What a finished publication tells people: the image, what was checked, and how long it took.
+    """What users see of a finished publication: the image, what was verified, and the duration.
 
-    ``lazy_bytes`` and ``total_bytes`` are those of the verification report, ``checked`` its words. ``commit`` is None
-    for files that are in no commit; ``uncommitted`` then says why. ``left_out`` are tag templates, and ``not_built``
-    platforms, each with the reason.
+    ``lazy_bytes`` and ``total_bytes`` come from the verification report, ``checked`` is its summary. ``commit`` is None
+    for uncommitted files, and ``uncommitted`` then says why. ``left_out`` (tag templates) and ``not_built`` (platforms)
+    have the reason for each.
     """
 
     commit: str | None = None
@@ -41,20 +41,20 @@ class PublicationResult(PublishedImage):
     left_out: dict[str, str] = Field(default_factory=dict)
     not_built: dict[str, str] = Field(default_factory=dict)
     layout: str | None = None
-    """The folder of the OCI layout, where the publication stopped before the push."""
+    """The folder of the OCI layout, if the publication stopped before the push."""
     run_url: str | None = None
-    """The page of the flow run, where it went through Prefect."""
+    """The page of the flow run, if it was published through Prefect."""
 
     @classmethod
     def of(
         cls, published: PublishedImage, report: VerificationReport | None, *, commit: str | None, seconds: float
     ) -> Self:
-        """Add to a publication what its verification found and how long it took."""
+        """Add the verification report and the duration to a publication."""
         checked = (
             {}
             if report is None
             else {
-                "checked": report.checked_in_words(),
+                "checked": report.checked_summary(),
                 "lazy_bytes": report.lazy_bytes,
                 "total_bytes": report.total_bytes,
             }
@@ -65,7 +65,7 @@ class PublicationResult(PublishedImage):
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The object that the command prints with ``--json``."""
+        """Return the object that the command prints with ``--json``."""
         fields = self.model_dump(mode="json", exclude={"platforms"})
         return fields | {"platforms": [each.summary() | _work(each) for each in self.platforms]}
 

@@ -1,4 +1,4 @@
-"""The registry of a publication: one client with this machine's settings and credentials, and the rule of its tags."""
+"""The registry of a publication: one client with this machine's settings and credentials, and its tag mutability."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from soci_pipeline.aws.ecr import LEAST_PART_BYTES, PART_BYTES, EcrCredentials, EcrRegistry, permissions
-from soci_pipeline.aws.lifecycle import ExpiringTags, rules_that_take_parts
+from soci_pipeline.aws.lifecycle import ExpiringTags, rules_for_untagged
 from soci_pipeline.aws.repository import NewRepository, ensure_repository
 from soci_pipeline.log import logger
 from soci_pipeline.registry.auth import CredentialChain, CredentialProvider, default_credentials
@@ -31,9 +31,9 @@ _QUICK = ClientSettings(
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How a registry is reached, by a client of ours or a program; ``ca_file`` (PEM) is trusted besides the system's.
+    """How to reach a registry, for our client or a program; ``ca_file`` (PEM) is trusted in addition to the system's.
 
-    ``credentials`` None means none of ours: a program takes what `docker login` left on this machine.
+    With ``credentials`` None, a program uses this machine's `docker login`.
     """
 
     credentials: CredentialProvider | None = None
@@ -42,10 +42,10 @@ class Connection:
 
 
 def connection_to(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> Connection:
-    """How this machine reaches the registry of ``image``.
+    """Return how this machine reaches the registry of ``image``.
 
-    Credentials come from the environment, Docker's configuration, and ECR's tokens. An ``aws`` session that was chosen
-    for ECR comes before what happens to be on the machine.
+    Credentials come from the environment, Docker's configuration, and ECR's tokens. An explicit ``aws`` session for ECR
+    takes precedence over the machine's own.
     """
     wanted = settings.registry
     plain = image.registry in wanted.plain_http or is_plain(image.registry, ca_file=wanted.ca_file)
@@ -66,7 +66,7 @@ def connect(
     aws: "boto3.Session | None" = None,
     limits: ClientSettings | None = None,
 ) -> RegistryClient:
-    """A client for the registry of ``image``, with this machine's settings and credentials, by default patient ones."""
+    """Return a client for the registry of ``image`` with this machine's settings and credentials."""
     way, ecr = connection_to(image, settings, aws=aws), EcrRegistry.parse(image.registry)
     return RegistryClient(
         image.registry,
@@ -85,17 +85,17 @@ def _client_settings(part_size: int | None, *, is_ecr: bool) -> ClientSettings:
 
 
 def prepare(image: ImageReference, settings: Settings, *, aws: "boto3.Session | None" = None) -> TagMutability:
-    """Which tags of the repository may move; a missing repository of ECR is made first where the settings say so.
+    """Return which tags of the repository can move; create a missing ECR repository first if the settings allow it.
 
-    Other registries make repositories on the first push, and have no rule for tags that could be asked for.
+    Other registries create repositories with the first push, and have no readable rule for tags.
     """
     place = EcrRegistry.parse(image.registry)
     if place is None or place.account is None:
         return TagMutability()
     create = _new_repository(settings.ecr) if settings.registry.create_repository else None
     found = ensure_repository(image.registry, image.repository, create=create, aws=aws)
-    for rule in rules_that_take_parts(found.lifecycle) if found.lifecycle else ():
-        logger().warning("%s of the lifecycle policy of %s removes parts of published images", rule, image)
+    for rule in rules_for_untagged(found.lifecycle) if found.lifecycle else ():
+        logger().warning("%s in the lifecycle policy of %s deletes parts of published images", rule, image)
     return found.mutability
 
 
@@ -111,7 +111,7 @@ def _new_repository(wanted: EcrSettings) -> NewRepository:
 
 
 def check_answers(image: ImageReference, settings: Settings) -> None:
-    """Check that a registry answers, with one short retry; raises `RegistryUnreachable` with its host and port.
+    """Check that a registry answers, with one short retry; raise `RegistryUnreachable` with its host and port.
 
     No credentials are sent. A registry that answers with an error passes: `check_push` retries and reports that.
     """
@@ -138,14 +138,14 @@ def _next_step(error: RegistryUnreachable) -> str | None:
 
 
 def check_push(client: RegistryClient, repository: str) -> None:
-    """Find out before a build whether the registry answers and lets these credentials push; nothing is stored.
+    """Check before a build that the registry answers and accepts a push with these credentials; nothing is stored.
 
     An upload session is opened and cancelled. Raises `AccessRefused`, `RegistryUnreachable` or another `RegistryError`.
     """
     try:
         client.ping()
     except AccessRefused as error:
-        # A login may be for one repository alone (403); whether it suffices, the upload session tells.
+        # A login may be limited to one repository (403); the upload session shows whether it is enough.
         if error.status != httpx.codes.FORBIDDEN:
             raise
-    client.blobs.try_upload(repository)
+    client.blobs.probe_upload(repository)

@@ -1,9 +1,9 @@
-"""Which version of the flows a worker runs, and how it gets there: the pull step of every deployment.
+"""The version of the flows that a worker runs, and how the worker gets it: the pull step of every deployment.
 
-A worker either has the project in a folder (`SOCI_PIPELINE_HOME`; the local stack, the worker image), or gets it from
-git at one commit (`SOCI_PIPELINE_REPOSITORY` and `SOCI_PIPELINE_COMMIT`), kept for the next run. The parent of a
-publication hands its own `identity` to its branches, and one whose flows differ refuses to run: two halves of an image
-made by two versions of the pipeline would be hard to explain.
+A worker either has the project in a folder (`SOCI_PIPELINE_HOME`; the local stack, the worker image), or fetches it
+from git at one commit (`SOCI_PIPELINE_REPOSITORY` and `SOCI_PIPELINE_COMMIT`), kept for the next run. The parent of a
+publication passes its `identity` to its branches, and a branch with different flows fails: an image whose platforms
+come from two versions of the pipeline would be hard to explain.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _PARTS = ("flows", "tasks")
 
 
 def identity(folder: Path) -> str:
-    """A short name for the version of the flows in a folder: of their bytes, and of the library's version."""
+    """Return a short name for the version of the flows in a folder, from their bytes and the library's version."""
     state = hashlib.sha256(__version__.encode())
     for part in _PARTS:
         for path in sorted((folder / part).glob("*.py")):
@@ -37,10 +37,10 @@ def identity(folder: Path) -> str:
 
 
 def enter(repository: str | None = None, commit: str | None = None) -> dict[str, str]:
-    """The pull step: answers with the folder to run in; Prefect changes into it.
+    """The pull step: return the folder to run in, to which Prefect then changes.
 
-    Environment variables of the run come before the arguments, which are what the deployment says. Raises `StackError`
-    where the flows are not of the version that the parent expects.
+    Environment variables of the run take precedence over the arguments, which are those of the deployment. Raises
+    `StackError` if the flows do not have the version that the parent expects.
     """
     repository = os.environ.get(REPOSITORY) or repository
     commit = os.environ.get(COMMIT) or commit
@@ -48,16 +48,18 @@ def enter(repository: str | None = None, commit: str | None = None) -> dict[str,
     here, expected = identity(folder), os.environ.get(EXPECTED_RELEASE)
     if expected and expected != here:
         raise StackError(
-            f"the flows in {folder} are of version {here}, and the run that started this one has {expected}",
-            advice="Bring all workers to the same version of the project, and start the publication again.",
+            f"the flows in {folder} have the version {here}, but the run that started this one has {expected}",
+            advice="Update all workers to the same version of the project, and start the publication again.",
         )
     return {"directory": str(folder)}
 
 
 def _fetched(repository: str, commit: str | None) -> Path:
     if not commit:
-        raise InvalidInput(f"{REPOSITORY} is set, and {COMMIT} is not", advice="Pin the commit of the pipeline.")
-    # It becomes a part of a path before git has seen it.
+        raise InvalidInput(
+            f"{REPOSITORY} is set, but {COMMIT} is not", advice="Set it to the commit of the pipeline to pin."
+        )
+    # It becomes part of a path before git validates it.
     address.check_ref(commit)
     folder = Settings.from_environment().work.folder / "releases"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -67,7 +69,7 @@ def _fetched(repository: str, commit: str | None) -> Path:
     found = source.resolve(repository, commit)
     place = folder / found.commit
     if not place.is_dir():
-        # Several runs may start at once on a new worker: each makes its own, the first to finish puts it in place.
+        # Several runs may start at once on a new worker: each creates its own, and the first to finish renames it.
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as partial:
             made = source.check_out(found, Path(partial) / "release")
             try:

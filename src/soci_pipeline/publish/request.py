@@ -1,8 +1,8 @@
-"""What a publication is asked for, and what each branch is told: validated once, then frozen.
+"""The request of a publication and of each branch: validated once, then frozen.
 
-`PublishRequest` is the parameters of the flow ``publish-image``: what its form shows and a webhook checks. Nothing here
-may hold a secret, since parameters are shown in the UI and kept in the database. Secrets are named (a Prefect block, an
-ARN) and resolved on the worker.
+`PublishRequest` has the parameters of the flow ``publish-image``: its form shows them and a webhook checks them.
+Nothing here may contain a secret, because parameters are shown in the UI and stored in the database. Secrets are named
+(a Prefect block, an ARN) and resolved on the worker.
 """
 
 from datetime import date
@@ -31,51 +31,52 @@ class PublishRequest(BuildInputs):
 
     image: ImageReference = Field(
         title="Image",
-        description="Where to: registry/repository, without a tag.",
+        description="The target: registry/repository, without a tag.",
         examples=["123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web"],
     )
     source: str = Field(
         title="Source",
-        description="The git address of what is built.",
+        description="The git URL of the source.",
         examples=["https://git.example.com/shop/web.git"],
     )
     ref: str | None = Field(
         default=None,
         title="Branch, tag or commit",
-        description="Resolved once, for all platforms. Empty: the source's default branch.",
+        description="Resolved once for all platforms. Empty: the source's default branch.",
         examples=["main"],
     )
     tags: tuple[str, ...] = Field(
         default=("{short_sha}",),
         title="Tags",
-        description="Names such as latest, or templates with {short_sha} {sha} {ref} {date} {version}.",
+        description="Tags such as latest, or templates with {short_sha} {sha} {ref} {date} {version}.",
         examples=[["{short_sha}", "latest"]],
     )
     platforms: tuple[Platform, ...] = Field(
         default=(Platform("linux", "amd64"), Platform("linux", "arm64")),
         title="Platforms",
-        description="Each is built on workers of its own kind, side by side.",
+        description="Each platform is built in parallel on workers of its architecture.",
     )
     verify: VerifyMode = Field(default=VerifyMode.SAMPLE, title="Verification", description=VERIFY_MEANING)
     platform_tags: bool = Field(
         default=False,
         title="Tags for each platform",
-        description="Also tag each platform's own image, as TAG-amd64, for consumers that take no image index.",
+        description="Also tag each platform's image, for example TAG-amd64, for consumers that do not support an "
+        "image index.",
     )
     force_tags: bool = Field(
         default=False,
         title="Force tags",
-        description="Let an older commit replace a newer one under a mutable tag.",
+        description="Allow an older commit to replace a newer one under a mutable tag.",
     )
     worker_wait: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
-        title="Patience for workers",
-        description="How many seconds to wait for a worker of each platform. Empty: what the control machine says.",
+        title="Worker timeout",
+        description="Seconds to wait for a worker of each platform. Empty: the setting of the control machine.",
     )
     unless_same_as: str | None = Field(
         default=None,
-        title="Unless the same as",
-        description="Name of a tag. Where it holds the same images already, nothing is published; for a schedule.",
+        title="Skip if unchanged",
+        description="Name of a tag. If it already has the same images, nothing is published; for schedules.",
         examples=["nightly"],
     )
 
@@ -83,7 +84,7 @@ class PublishRequest(BuildInputs):
     @classmethod
     def _image_has_no_tag(cls, image: ImageReference) -> ImageReference:
         if image.tag or image.digest:
-            raise ValueError(f"{image} has a tag or digest; give the repository alone, and tags in `tags`")
+            raise ValueError(f"{image} has a tag or digest; use only the repository, and set tags in `tags`")
         return image
 
     @field_validator("tags", mode="before")
@@ -95,7 +96,7 @@ class PublishRequest(BuildInputs):
     @classmethod
     def _tags_are_templates(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
         if not tags:
-            raise ValueError("at least one tag is needed")
+            raise ValueError("at least one tag is required")
         try:
             check_templates(tags)
         except InvalidInput as error:
@@ -106,7 +107,7 @@ class PublishRequest(BuildInputs):
     @classmethod
     def _what_is_compared_is_a_tag(cls, tag: str | None) -> str | None:
         if tag and not is_tag(tag):
-            raise ValueError(f"{tag[:100]!r} is not a tag; templates cannot be compared with, a tag that stays can")
+            raise ValueError(f"{tag[:100]!r} is not a valid tag; a template is not allowed here")
         return tag or None
 
     @field_validator("source")
@@ -134,36 +135,36 @@ class PublishRequest(BuildInputs):
     @classmethod
     def _platforms_are_some_and_different(cls, platforms: tuple[Platform, ...]) -> tuple[Platform, ...]:
         if not platforms:
-            raise ValueError("at least one platform is needed")
+            raise ValueError("at least one platform is required")
         if any(platform.is_unknown for platform in platforms):
             raise ValueError("unknown/unknown is not a platform to build for")
         plain = [platform.normalised() for platform in platforms]
         twice = sorted({str(platform) for platform in plain if plain.count(platform) > 1})
         if twice:
-            raise ValueError(f"given twice: {', '.join(twice)}")
+            raise ValueError(f"duplicate: {', '.join(twice)}")
         return tuple(plain)
 
     def branch(self, platform: Platform, source: ResolvedSource) -> "BranchRequest":
-        """What the branch of one platform is told."""
+        """Return the request of the branch for one platform."""
         fields = {name: getattr(self, name) for name in BuildInputs.model_fields}
         if self.soci.reuse_from is None:
-            # An image that was published before has most of its layers in common with the next one.
+            # An earlier image shares most of its layers with the next one.
             fields["soci"] = self.soci.model_copy(update={"reuse_from": self._moving_tag})
         kind = LocalBranchRequest if self.secrets_of_this_machine else BranchRequest
         return kind(image=self.image, platform=platform, source=source, **fields)
 
     def tag_names(self, commit: ResolvedSource, today: date) -> TagNames:
-        """The tags that this publication of a commit moves; raises as `TagNames.render`."""
+        """Return the tags that this publication of a commit moves; raise as `TagNames.render`."""
         own = self.platforms if self.platform_tags else ()
         return TagNames.render(self.tags, commit, today, platforms=own)
 
     def statement_parameters(self) -> dict[str, Any]:
-        """The parameters that the provenance statement names, as JSON."""
+        """Return the parameters for the provenance statement, as JSON."""
         return self.model_dump(mode="json", include=_IN_STATEMENT)
 
     @property
     def _moving_tag(self) -> str | None:
-        """The first tag that stays the same from one commit to the next, such as ``latest``."""
+        """Return the first tag that is the same for every commit, such as ``latest``."""
         return next((tag for tag in self.tags if "{" not in tag), None)
 
 

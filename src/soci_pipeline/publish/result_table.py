@@ -10,7 +10,7 @@ from soci_pipeline.text import sized
 
 
 def digest_lines(index: Digest, images: Sequence[PlatformImage]) -> list[str]:
-    """The digests of the image index, of each platform's image and SOCI index, and of its layers with their state."""
+    """Return the digests of the image index, each platform's image and SOCI index, and its layers with their state."""
     lines = [f"  {'image index':<13} {index}"]
     for image in images:
         lines += _platform_lines(image)
@@ -19,7 +19,7 @@ def digest_lines(index: Digest, images: Sequence[PlatformImage]) -> list[str]:
 
 
 def result_lines(result: PublicationResult) -> list[str]:
-    """The whole table of a publication."""
+    """Return the whole table of a publication."""
     return [
         f"{_name(result)} {_headline(result)}",
         "",
@@ -31,13 +31,13 @@ def result_lines(result: PublicationResult) -> list[str]:
 
 
 def _minimum_lines(images: Sequence[PlatformImage]) -> list[str]:
-    """Say why nothing is indexed where every layer could be, and which option indexes it."""
+    """Explain why nothing is indexed although every layer could be, and which option indexes it."""
     layers = [layer for image in images for layer in image.layers]
     if any(layer.ztoc for layer in layers) or all(layer.reason is not Reason.TOO_SMALL for layer in layers):
         return []
     return [
         "",
-        "  No layer is indexed: layers smaller than the minimum size (10 MiB by default) are not indexed.",
+        "  No layer is indexed, because all are smaller than the minimum size (10 MiB by default).",
         "  To index them too, publish with `--soci min_layer_size=0`.",
     ]
 
@@ -48,16 +48,16 @@ def _name(result: PublicationResult) -> str:
 
 def _headline(result: PublicationResult) -> str:
     if result.layout is not None:
-        return f"is in the OCI layout {result.layout}, and was not pushed."
+        return f"is in the OCI layout {result.layout}; it was not pushed."
     if result.same_as is not None:
-        return f"is unchanged: the tag {result.same_as} has the same images, and nothing was published."
+        return f"is unchanged: the tag {result.same_as} has the same images, so nothing was published."
     return "is published."
 
 
 def _facts(result: PublicationResult) -> list[tuple[str, str]]:
     pushed = result.layout is None
     facts = [("tags", ", ".join(result.tags) or "none")] if pushed else []
-    facts += [("tag left out", f"{tag}: {reason}") for tag, reason in result.left_out.items()]
+    facts += [("tag skipped", f"{tag}: {reason}") for tag, reason in result.left_out.items()]
     facts += [("not built", f"{platform}: {reason}") for platform, reason in result.not_built.items()]
     if result.commit is not None:
         facts.append(("commit", result.commit))
@@ -74,7 +74,7 @@ def _of_the_registry(result: PublicationResult) -> list[tuple[str, str]]:
     facts = [("verified", (result.checked or "yes") if result.verified else "no")]
     uploaded = sum(image.bytes_uploaded for image in result.platforms)
     skipped = sum(image.bytes_skipped for image in result.platforms)
-    facts.append(("uploaded", f"{sized(uploaded)}; {sized(skipped)} were in the registry"))
+    facts.append(("uploaded", f"{sized(uploaded)}; {sized(skipped)} already in the registry"))
     if 0 < result.lazy_bytes < result.total_bytes:
         facts.append(("lazy loading", f"{sized(result.lazy_bytes)} of {sized(result.total_bytes)} before the mount"))
     return facts

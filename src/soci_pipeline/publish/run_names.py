@@ -1,4 +1,4 @@
-"""Names of flow runs, as they are read in a list: while a run waits, and once it has started."""
+"""Names of flow runs in a list, before and after they start."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ _MARK_DIGITS = 6
 
 
 def publication_name(parameters: Mapping[str, Any]) -> str:
-    """What a publication is called: the image, its source and the ref. The parameters are not checked yet."""
+    """Name a publication by its image, source and ref. The parameters are not validated yet."""
     image, source, ref = (value_of(parameters, name) for name in ("image", "source", "ref"))
     repository = image.partition("/")[2] or image or "no image"
     # `git@host:path` and a folder have no scheme.
@@ -20,23 +20,23 @@ def publication_name(parameters: Mapping[str, Any]) -> str:
 
 
 def abbreviated(ref: str) -> str:
-    """A full commit id as its first 12 digits; any other ref as it is."""
+    """Shorten a full commit id to 12 digits; return any other ref unchanged."""
     return ref[:_DIGITS] if _COMMIT.fullmatch(ref) else ref
 
 
 def value_of(parameters: Mapping[str, Any], name: str) -> str:
-    """A parameter as a string, empty where it was not given."""
+    """Return a parameter as a string, empty if it is missing."""
     value = parameters.get(name)
     return "" if value is None or value is ... else str(value)
 
 
 def marked(name: str, mark: str) -> str:
-    """A name with a mark that distinguishes two runs of one image."""
+    """Add a mark to a name that distinguishes two runs of one image."""
     return f"{name[:_LONGEST]} #{mark[-_MARK_DIGITS:]}"
 
 
 def waiting_name(deployment: str, parameters: Mapping[str, Any], key: str) -> str:
-    """The name of a run that has not started. Its id is not known yet, so the mark is made of its idempotency key."""
+    """Name a run that has not started; its id is unknown, so the mark is derived from its idempotency key."""
     flow = deployment.partition("/")[0]
     name = publication_name(parameters) if flow == "publish-image" else value_of(parameters, "reference") or flow
     return marked(name, hashlib.sha256(key.encode()).hexdigest())

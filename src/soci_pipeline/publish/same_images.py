@@ -1,8 +1,8 @@
-"""Whether a joined index holds the same images as a tag does: what a schedule asks before it publishes.
+"""Compare a joined index with the images under a tag, so that a schedule can skip an unchanged publication.
 
-Compared is what a container is made of and how it is loaded: for each platform the layers, the settings of the config
-and the zTOCs. Times, the commit, the history, annotations and attestations are left out, since a rebuild of the same
-content changes them, and what runs is the same.
+The comparison covers what runs and how it is loaded: for each platform the layers, the settings in the config and the
+zTOCs. Times, the commit, the history, annotations and attestations are ignored, because a rebuild of the same content
+changes them.
 """
 
 import json
@@ -18,29 +18,29 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.errors import ManifestUnknown
 
 _PLATFORM = ("os", "architecture", "variant", "os.version", "os.features")
-# The classic builder's own: the config of the step before, and the name of the container that a step ran in.
+# Written by the classic builder: the config of the previous step, and the name of a step's container.
 _OF_THE_BUILD = frozenset({"Image", "Hostname", "Domainname"})
 _LABELS_OF_THE_BUILD = frozenset({CREATED, REVISION})
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a tag held when it was read, None where there is no such tag; and what is not the same, None for nothing."""
+    """The digest of a tag when it was read, None if it does not exist; and the difference, None if there is none."""
 
     there: Digest | None
     difference: str | None
 
 
 def compare(client: RegistryClient, repository: str, index: Digest, tag: str) -> Comparison:
-    """Compare ``index`` with what the tag holds, which is read once: it may move at any time.
+    """Compare ``index`` with the images under the tag, which is read once because it may move at any time.
 
-    Whatever cannot be read whole counts as different: publishing again is what mends it.
+    Anything that is not completely readable counts as different: publishing again repairs it.
     """
     findings = Findings()
     try:
         there = read_graph(client, repository, tag, findings)
     except ManifestUnknown:
-        return Comparison(None, f"there is no tag {tag}")
+        return Comparison(None, f"the tag {tag} does not exist")
     made = read_graph(client, repository, index, findings)
     return Comparison(there.root.digest, _difference(made, there, findings, tag))
 
@@ -51,11 +51,11 @@ def _difference(new: ImageGraph, old: ImageGraph, findings: Findings, tag: str) 
     if findings.found:
         return str(findings.found[0])
     if made.keys() != there.keys():
-        return f"{tag} has {_names(there)}, and this is {_names(made)}"
+        return f"{tag} has {_names(there)}, but this is {_names(made)}"
     for platform, image in sorted(made.items(), key=lambda item: str(item[0])):
         for what, mine in _content(image).items():
             if mine != _content(there[platform])[what]:
-                return f"{platform} has other {what}"
+                return f"{platform} has different {what}"
     return None
 
 

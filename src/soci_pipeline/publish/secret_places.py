@@ -1,8 +1,8 @@
-"""Secrets of a publication: named in the parameters, read where they are needed, handed over by file.
+"""The secrets of a publication: named in the parameters, read where they are needed, passed on by file.
 
 No value becomes a parameter, a result, a log line or an argument of a program. `read_here` reads what this machine can:
-an ARN, and for a publication from this machine a file or an environment variable of its user. A flow passes a reader of
-its own, which knows Prefect blocks and neither files nor variables.
+an ARN, and for a publication from this machine a file or environment variable of its user. A flow passes its own
+reader, which supports Prefect blocks but neither files nor variables.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.git.sign_in import GitCredentials
 
 Read = Callable[[str], Any]
-"""Returns what a place holds: text, bytes or a mapping. Its errors name the place, never its contents."""
+"""Return the content of a place: a string, bytes or a mapping. Errors name the place, never its content."""
 
 _TOKEN_FIELDS = ("token", "password", "value")
 _FILE, _VARIABLE = "file:", "env:"
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}\Z")
-# Of BuildKit, for one secret.
+# BuildKit's limit for one secret.
 _MOST_BYTES = 500 * 1024
 
 
@@ -38,9 +38,9 @@ def is_place_of_this_machine(place: str) -> bool:
 
 
 def read_here(place: str) -> Any:
-    """Read a secret of AWS Secrets Manager, a file or an environment variable.
+    """Read a secret from AWS Secrets Manager, a file or an environment variable.
 
-    Raises `InvalidInput` for a Prefect block, which only a flow can read, and for a place that holds nothing.
+    Raises `InvalidInput` for a Prefect block, which only a flow can read, and for an empty place.
     """
     if is_secret_arn(place):
         return read_secret(place)
@@ -49,22 +49,22 @@ def read_here(place: str) -> Any:
     if place.startswith(_VARIABLE):
         return _read_variable(place)
     raise InvalidInput(
-        f"{place} is a Prefect block, and only a run through Prefect can read it",
-        advice="Name file:PATH, env:NAME or the ARN of a secret in AWS Secrets Manager, or publish with --remote.",
+        f"{place} is a Prefect block, which only a run through Prefect can read",
+        advice="Use file:PATH, env:NAME or the ARN of a secret in AWS Secrets Manager, or publish with --remote.",
     )
 
 
 def _read_file(place: str) -> bytes:
-    # Not `Path.expanduser`, which raises for a user that does not exist.
+    # Not `Path.expanduser`, which raises for an unknown user.
     path = Path(os.path.expanduser(place.removeprefix(_FILE)))  # noqa: PTH111
     try:
         with path.open("rb") as file:
             held = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise InvalidInput(f"{place}: {error.strerror}", advice="Name a file that you can read.") from error
+        raise InvalidInput(f"{place}: {error.strerror}", advice="Use a file that you can read.") from error
     if not held or len(held) > _MOST_BYTES:
         what = "is larger than 500 KiB" if held else "is empty"
-        raise InvalidInput(f"{place}: the file {what}", advice="Name the file that holds the secret.")
+        raise InvalidInput(f"{place}: the file {what}", advice="Use the file that contains the secret.")
     return held
 
 
@@ -76,18 +76,18 @@ def _read_variable(place: str) -> bytes:
 
 
 def credentials_from(place: str, read: Read) -> GitCredentials:
-    """Make credentials of a token, or of a mapping of ``username``, ``password`` or ``token``, and ``ssh_key``."""
+    """Create credentials from a token, or a mapping of ``username``, ``password`` or ``token``, and ``ssh_key``."""
     held = _parsed(read(place))
     if isinstance(held, str):
         if "PRIVATE KEY-----" in held:
             return GitCredentials(ssh_key=SecretStr(held))
-        # An editor ends the file of a token with a line end, which no token has.
+        # An editor adds a line end to a file with a token, which no token contains.
         return GitCredentials(password=SecretStr(held.rstrip("\r\n")))
     fields = held if isinstance(held, Mapping) else {}
     secret = next((str(fields[name]) for name in _TOKEN_FIELDS if fields.get(name)), None)
     key = fields.get("ssh_key")
     if secret is None and not key:
-        raise InvalidInput(f"{place} has none of token, password and ssh_key")
+        raise InvalidInput(f"{place} must contain token, password or ssh_key")
     return GitCredentials(
         username=str(fields.get("username") or "git"),
         password=None if secret is None else SecretStr(secret),
@@ -97,9 +97,9 @@ def credentials_from(place: str, read: Read) -> GitCredentials:
 
 @contextlib.contextmanager
 def secret_files(secrets: Mapping[str, str], folder: Path, read: Read) -> Iterator[dict[str, Path]]:
-    """Write each secret to a file that only its owner can read, below ``folder``; removed when the block is left.
+    """Write each secret to a file below ``folder`` that only its owner can read, for the duration of the block.
 
-    The folder is the run's own: what a killed run leaves in it is removed by the next one's reaper.
+    The folder is the run's own: the reaper of the next run removes what a killed run leaves in it.
     """
     place = folder / "secrets"
     place.mkdir(mode=0o700)
@@ -110,7 +110,7 @@ def secret_files(secrets: Mapping[str, str], folder: Path, read: Read) -> Iterat
 
 
 def _write(path: Path, value: Any) -> Path:
-    # A text goes over as it is, JSON too: the program that reads it may compare or sign it.
+    # A string is written unchanged, even JSON: the program that reads it may compare or sign it.
     text = value if isinstance(value, str | bytes) else json.dumps(value)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
@@ -119,12 +119,12 @@ def _write(path: Path, value: Any) -> Path:
 
 
 def _parsed(value: Any) -> Any:
-    """A JSON object as a mapping; any other text as it is. Raises `InvalidInput` for bytes that are no text."""
+    """Return a JSON object as a mapping, and any other text unchanged; raise `InvalidInput` for other bytes."""
     if isinstance(value, bytes):
         try:
             value = value.decode()
         except UnicodeDecodeError as error:
-            raise InvalidInput("the credentials are no text", advice="Store a token, or a JSON object.") from error
+            raise InvalidInput("the credentials are not a string", advice="Store a token, or a JSON object.") from error
     if isinstance(value, str) and value.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):
             return json.loads(value)

@@ -1,4 +1,4 @@
-"""What a publication is built from, found once and read by every step."""
+"""The source of a publication, resolved once and read by every step."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from soci_pipeline.git.source import ResolvedSource
 class Source:
     """One commit of a git repository.
 
-    ``credentials`` names the place that holds them (a Prefect block or an ARN). It is never their value: steps read the
-    place when they contact the repository.
+    ``credentials`` is the name of their location (a Prefect block or an ARN), never their value: steps read them when
+    they contact the repository.
     """
 
     commit: ResolvedSource

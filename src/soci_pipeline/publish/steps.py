@@ -1,4 +1,4 @@
-"""The steps of a publication before and after its branches, each one call: tasks and a local publication make them."""
+"""The steps of a publication before and after its branches, each one call; tasks and local publications use them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -43,11 +43,11 @@ def checked_target(
     aws: "boto3.Session | None" = None,
     force: bool = False,
 ) -> Target:
-    """Return the target once it is known that the registry accepts a push, and that the tags may move to ``revision``.
+    """Check that the registry accepts a push and that the tags can move to ``revision``; return the target.
 
-    Raises as `Target.check`, and `InvalidInput` where the configured signer cannot sign.
+    Raises as `Target.check`, and `InvalidInput` if the configured signer cannot sign.
     """
-    # Before anything is built: without its token, the signature would fail at the end.
+    # Before anything is built: without its token, signing would fail at the end.
     configured_signer(settings.publish)
     rule = prepare(image, settings, aws=aws)
     target = Target(image, client, names, ancestry, rule, force)
@@ -58,7 +58,7 @@ def checked_target(
 def push_joined(
     target: Target, annotations: Mapping[str, str], images: Sequence[PlatformImage], platforms: Sequence[Platform]
 ) -> Descriptor:
-    """Join the branches' images under one image index, and push it by its digest; raises as `join`.
+    """Join the images of the branches under one image index and push it by digest; raise as `join`.
 
     Every digest of the branches is read back from the registry first.
     """
@@ -79,22 +79,22 @@ def verified(
     *,
     show: Callable[[VerificationReport], None] = lambda _report: None,
 ) -> VerificationReport:
-    """Verify what the repository has under ``reference``; ``show`` receives the report even if it has findings.
+    """Verify the content of the repository under ``reference``; ``show`` gets the report even if it has findings.
 
     Raises `VerificationFailed` with every finding.
     """
     report = verify(client, image.repository, reference, mode=mode, platforms=platforms)
     show(report)
     report.raise_for_findings(f"{image.name} at {reference}")
-    logger().info("verified: %s", report.checked_in_words())
+    logger().info("verified: %s", report.checked_summary())
     return report
 
 
 def same_image(target: Target, tag: str, index: Descriptor, images: Sequence[PlatformImage]) -> PublishedImage | None:
-    """Return what is under ``tag`` already, where its images are the same as the new ones; log which it is."""
+    """Return the content of ``tag`` if its images equal the new ones; log the result."""
     found = compare(target.client, target.image.repository, index.digest, tag)
     if found.there is None or found.difference is not None:
-        logger().info("published, since %s", found.difference)
+        logger().info("published, because %s", found.difference)
         return None
     logger().info("unchanged: %s has the same images, so nothing is published", target.image.with_tag(tag))
     reference = str(target.image.with_digest(found.there))
@@ -122,7 +122,7 @@ def attest_commit(
     *,
     parameters: Mapping[str, Any],
 ) -> None:
-    """Attach the provenance statement to an image index; one of the same commit that is there already is kept."""
+    """Attach the provenance statement to an image index; keep an existing one of the same commit."""
     origin = Origin(
         source=commit.url,
         ref=commit.ref,
@@ -136,7 +136,7 @@ def attest_commit(
 def sign_where_configured(
     target: Target, index: Descriptor, settings: Settings, *, aws: "boto3.Session | None" = None
 ) -> None:
-    """Sign an image index with the key or token of the settings; do nothing where they name neither."""
+    """Sign an image index with the key or token of the settings; do nothing if there is none."""
     signer = configured_signer(settings.publish)
     if signer is not None:
         connection = connection_to(target.image, settings, aws=aws)

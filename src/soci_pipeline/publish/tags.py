@@ -1,9 +1,9 @@
-"""Moving the deploy tags, the last step of a publication: each to the verified index, or not at all.
+"""Move the deploy tags, the last step of a publication: each to the verified index, or none at all.
 
-A tag that has the digest already is left alone, whatever the repository's rule; another digest under an immutable tag,
-and a newer commit under a mutable one, are conflicts, found for all tags, those of single platforms too, before the
-first is written. Registries have no compare-and-swap, so each tag is read again right before it is written, and the
-caller holds the limit of one publication for an image reference at a time.
+A tag that already has the digest is not changed, whatever the repository's rule. Another digest under an immutable tag,
+and a newer commit under a mutable one, are conflicts; they are found for all tags, including those of single platforms,
+before the first is written. Registries have no compare-and-swap, so each tag is read again right before it is written,
+and the caller holds the limit of one publication per image reference.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,18 +22,18 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.tag_mutability import TagMutability
 
 IsAncestor = Callable[[str, str], bool | None]
-"""Whether the first commit is an ancestor of the second; None where that cannot be known."""
+"""Whether the first commit is an ancestor of the second; None if that is unknown."""
 
 
 class Outcome(StrEnum):
-    """What became of one tag."""
+    """The result for one tag."""
 
     WRITTEN = "written"
     UNCHANGED = "unchanged"
 
 
 class TagRecord(BaseModel):
-    """One tag after the move; ``previous`` is the digest that it had before, or None."""
+    """One tag after the move; ``previous`` is its earlier digest, or None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,16 +55,16 @@ def move_tags(
     others: Mapping[str, Descriptor] | None = None,
     confirm: Callable[[], None] = lambda: None,
 ) -> tuple[TagRecord, ...]:
-    """Point ``tags`` at a manifest that is in the repository; returns one record a tag, in the order given.
+    """Point ``tags`` at a manifest in the repository; return one record per tag, in the given order.
 
     ``others`` are tags of other manifests that belong to it (each platform's own); their records come last. Immutable
-    tags are written first, then mutable ones that are new, then mutable ones that move; among equals, ``others`` come
-    before the index that they are a part of. ``ancestry`` None, or an unknown answer, means that the order of two
-    commits does not matter. ``force`` lets an older commit replace a newer one; it moves no immutable tag. ``confirm``
-    is called right before the first tag is written, when all else has been checked; it may raise.
+    tags are written first, then new mutable ones, then mutable ones that move; among equals, ``others`` come before the
+    index that they are part of. If ``ancestry`` is None or gives no answer, the order of two commits is not checked.
+    ``force`` allows an older commit to replace a newer one; it moves no immutable tag. ``confirm`` is called right
+    before the first tag is written, after all other checks; it may raise.
 
-    Raises `TagConflict` naming all conflicts, before anything is written, or where a tag changed in between;
-    `ManifestUnknown` where a manifest is not in the repository; `InvalidInput` where two are to get one tag.
+    Raises `TagConflict` naming all conflicts before anything is written, or if a tag changed in the meantime;
+    `ManifestUnknown` if a manifest is not in the repository; `InvalidInput` if one tag is given twice.
     """
     rule = mutability or TagMutability()
     targets = _targets(index, tags, others or {})
@@ -86,16 +86,16 @@ def move_tags(
 
 
 def _targets(index: Descriptor, tags: Sequence[str], others: Mapping[str, Descriptor]) -> dict[str, Descriptor]:
-    """What each tag is to point at; the index's tags first."""
+    """Return the target of each tag; the index's tags first."""
     targets = {check_tag(tag): index for tag in tags}
     for tag, manifest in others.items():
         if targets.setdefault(check_tag(tag), manifest).digest != manifest.digest:
-            raise InvalidInput(f"the tag {tag} is asked for the image index and for the image of one platform")
+            raise InvalidInput(f"the tag {tag} is requested for both the image index and the image of one platform")
     return targets
 
 
 def _move(gate: "_Gate", tag: str, descriptor: Descriptor, data: bytes) -> TagRecord:
-    # Somebody else may have moved it since the first look.
+    # Another client may have moved it since the first read.
     current = gate.current(tag)
     previous = current.digest if current else None
     if previous == descriptor.digest:
@@ -116,10 +116,10 @@ def check_tags_before_build(
     ancestry: IsAncestor | None = None,
     force: bool = False,
 ) -> None:
-    """Raise `TagConflict` where it is plain before the build that a tag cannot be moved afterwards.
+    """Raise `TagConflict` if it is certain before the build that a tag cannot move.
 
-    An immutable tag whose image was made from the same commit is no conflict yet: the build may well give the same
-    digest. A repository that is not there yet has no tags.
+    An immutable tag of the same commit is not a conflict yet, because the build may give the same digest. A repository
+    that does not exist yet has no tags.
     """
     rule = mutability or TagMutability()
     gate = _Gate(client, repository, rule, revision, None if force else ancestry)
@@ -137,7 +137,7 @@ def check_tags_before_build(
 
 
 class _Gate:
-    """The rules for one publication; remembers the commit of each digest that it read, and the order of commits."""
+    """The rules for one publication; caches the commit of each digest and the order of commits."""
 
     def __init__(
         self,
@@ -156,11 +156,11 @@ class _Gate:
         self._orders: dict[tuple[str, str], bool | None] = {}
 
     def current(self, tag: str) -> Descriptor | None:
-        """What the tag points at now."""
+        """Return the current content of the tag."""
         return self.client.manifests.head(self.repository, tag)
 
     def conflict(self, tag: str, current: Descriptor | None, wanted: Digest) -> str | None:
-        """Why the tag may not move, or None."""
+        """Return why the tag must not move, or None."""
         if current is None or current.digest == wanted:
             return None
         if not self._rule.allows_moving(tag):
@@ -168,27 +168,27 @@ class _Gate:
         return self.newer_conflict(tag, current)
 
     def newer_conflict(self, tag: str, current: Descriptor) -> str | None:
-        """That the tag holds a newer commit, where that is a conflict."""
+        """Return the conflict with a newer commit under the tag, if there is one."""
         if not self.is_newer(current):
             return None
         there = self.revision_of(current)
         return f"{tag} holds {current.digest} of commit {there}, which is newer than {self._revision}"
 
     def is_newer(self, current: Descriptor) -> bool:
-        """Whether what is there was made from a descendant of our commit, as far as is known."""
+        """Whether the current image was built from a descendant of our commit, as far as is known."""
         if self._ancestry is None or self._revision is None:
             return False
         there = self.revision_of(current)
         return there is not None and there != self._revision and self._descends(self._revision, there)
 
     def _descends(self, older: str, newer: str) -> bool:
-        """Whether the second commit is known to come after the first; each pair is asked about once."""
+        """Whether the second commit is known to be newer than the first; each pair is looked up once."""
         if (older, newer) not in self._orders and self._ancestry is not None:
             self._orders[older, newer] = self._ancestry(older, newer)
         return self._orders.get((older, newer)) is True
 
     def revision_of(self, current: Descriptor) -> str | None:
-        """The commit that a manifest says it was made from."""
+        """Return the commit that a manifest names as its source."""
         if current.digest not in self._known:
             _, data = self.client.manifests.get(self.repository, current.digest)
             self._known[current.digest] = _revision(data)
@@ -198,9 +198,9 @@ class _Gate:
 def _raise_conflicts(lines: Sequence[str]) -> None:
     if lines:
         raise TagConflict(
-            "no tag was moved further, because:\n" + "\n".join(f"  - {line}" for line in lines),
-            advice="Publish under another tag (for example {short_sha}), or ask for the move with force where it is "
-            "an older commit that shall replace a newer one.",
+            "Stopped moving tags:\n" + "\n".join(f"  - {line}" for line in lines),
+            advice="Use another tag (for example {short_sha}), or set `force` if an older commit is to replace a "
+            "newer one.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a publication goes: made once, before the build, and read by every step after it."""
+"""The target of a publication, created once before the build and read by every later step."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,10 +16,10 @@ from soci_pipeline.soci.index.records import PlatformImage
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A repository, the client that reaches it, and the tags that are to move there.
+    """A repository, its client, and the tags to move.
 
-    ``ancestry`` opens the history of the source; inside its block it says which of two commits is older. ``force`` lets
-    an older commit replace a newer one.
+    ``ancestry`` opens the history of the source and compares two commits. ``force`` allows an older commit to replace a
+    newer one.
     """
 
     image: ImageReference
@@ -30,9 +30,9 @@ class Target:
     force: bool = False
 
     def check(self, revision: str) -> None:
-        """Raise the error that a push or a move of the tags to an image of this commit is known to end with.
+        """Raise the error that a push or a tag move is certain to end with. Nothing is stored.
 
-        Nothing is stored. Raises as `check_push` and `check_tags_before_build`.
+        Raises as `check_push` and `check_tags_before_build`.
         """
         check_push(self.client, self.image.repository)
         with self.ancestry() as is_ancestor:
@@ -49,7 +49,7 @@ class Target:
     def move_tags(
         self, index: Descriptor, images: Sequence[PlatformImage], *, confirm: Callable[[], None]
     ) -> tuple[TagRecord, ...]:
-        """Point the tags at ``index``, and the tags of single platforms at their image; raises as `tags.move_tags`."""
+        """Point the tags at ``index``, and the tags of single platforms at their images; raise as `tags.move_tags`."""
         with self.ancestry() as is_ancestor:
             return move_tags(
                 self.client,

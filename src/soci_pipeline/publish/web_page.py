@@ -1,6 +1,6 @@
-"""Where people look at an image in a browser: the page that some registries have for each digest.
+"""The web page of an image: some registries have one for each digest.
 
-The address of a manifest in the registry itself is no such page: it wants credentials and answers with JSON.
+The URL of a manifest in the registry's API is not such a page: it requires credentials and returns JSON.
 """
 
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from soci_pipeline.registry.reference import ImageReference
 
 
 def web_page(image: ImageReference, digest: Digest) -> str | None:
-    """The page of one manifest of an image's repository; None where its registry has none that is known here."""
+    """Return the page of one manifest of a repository; None for registries without a known page."""
     repository = quote(image.repository)
     ecr = EcrRegistry.parse(image.registry)
     if ecr is not None and ecr.account is not None:

@@ -1,8 +1,8 @@
-"""A folder of this machine as the source of a publication: the commit that it has, or a snapshot of its files.
+"""A folder on this machine as the source of a publication: its commit, or a snapshot of its files.
 
-A folder of a git work tree without changes is published as its commit, so that its digests repeat on any machine. What
-differs from the commit, or is in no repository, becomes a snapshot: a commit of its own in a repository below the run's
-folder, made of the files as `git add` would take them. The folder itself and its repository are only read.
+A folder of a git work tree without changes is published as its commit, so that its digests repeat on any machine.
+Uncommitted files become a snapshot: a separate commit in a repository in the run's folder, with the files that `git
+add` would add. The folder itself and its repository are only read.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ _REPOSITORY = "160000 "
 
 @dataclass(frozen=True, slots=True)
 class WorkTree:
-    """A folder of this machine: the top of its repository, None where it is in none, and its path below that.
+    """A folder on this machine: the top of its repository (None if there is none) and its path below that.
 
-    ``head`` is the current commit, None where there is none yet. ``changes`` are the paths that differ from it.
+    ``head`` is the current commit, None if there is none yet. ``changes`` are the paths that differ from it.
     """
 
     folder: Path
@@ -41,12 +41,12 @@ class WorkTree:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the folder holds what the current commit does."""
+        """Whether the folder equals the current commit."""
         return self.head is not None and not self.changes
 
     @property
     def why_uncommitted(self) -> str | None:
-        """Why the files are not those of a commit; None where they are."""
+        """Why the files are not those of a commit; None if they are."""
         if self.is_clean:
             return None
         if self.top is None:
@@ -54,17 +54,17 @@ class WorkTree:
         if self.head is None:
             return f"{self.top} has no commit yet"
         more = f" and {len(self.changes) - _SHOWN} more" if len(self.changes) > _SHOWN else ""
-        # A name may hold anything, as what a terminal takes for a command.
+        # A name can contain anything, including control sequences.
         names = (name if name.isprintable() else repr(name) for name in self.changes[:_SHOWN])
         return f"{self.folder} has uncommitted changes: {', '.join(names)}{more}"
 
 
 def read_work_tree(path: Path) -> WorkTree:
-    """Look at a folder; raises `InvalidInput` where there is none, `SourceError` where git cannot read it."""
+    """Inspect a folder; raise `InvalidInput` if it does not exist, `SourceError` if git cannot read it."""
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise InvalidInput(
-            f"SOURCE {str(path)!r} {what}", advice="Give a folder of this machine, or the URL of a git repository."
+            f"SOURCE {str(path)!r} {what}", advice="Use a folder on this machine, or the URL of a git repository."
         )
     folder = path.resolve()
     check_special_files(folder)
@@ -82,14 +82,14 @@ def read_work_tree(path: Path) -> WorkTree:
 
 
 def check_folder(tree: WorkTree, request: PublishRequest) -> None:
-    """Raise `InvalidInput` for what the folder already shows: a missing build file, or no git tag for ``{version}``."""
+    """Raise `InvalidInput` for a problem in the folder: a missing build file, or no git tag for ``{version}``."""
     for name in request.builder.needs:
         path = request.context if name == "context" else request.dockerfile_in_source
         reason = _why_unusable(tree.folder, path, is_folder=name == "context")
         if reason is not None:
             raise InvalidInput(
                 f"--{name} {getattr(request, name)!r}: {reason}",
-                advice="--context is a folder of SOURCE, and --dockerfile is a file below the context.",
+                advice="--context must be a folder in SOURCE, and --dockerfile a file in the context.",
             )
     templates = [tag for tag in request.tags if "{version}" in tag]
     if tree.is_clean and templates and not _git_tags(tree):
@@ -121,10 +121,10 @@ def _top(git: Git, folder: Path) -> Path | None:
     except SourceError:
         bare = next(filter(_is_git_folder, (folder, *folder.parents)), None)
         if bare is not None:
-            what = "a bare git repository" if bare == folder else f"inside of {bare}, a bare git repository"
+            what = "a bare git repository" if bare == folder else f"inside {bare}, a bare git repository"
             raise InvalidInput(
                 f"SOURCE {str(folder)!r} is {what}, which has no files",
-                advice=f"Clone it and give the folder of the clone, or give its URL: `file://{bare}`.",
+                advice=f"Clone it and use the folder of the clone, or use its URL: `file://{bare}`.",
             ) from None
         if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
             # A repository of another user, or a damaged one.
@@ -133,14 +133,15 @@ def _top(git: Git, folder: Path) -> Path | None:
     top = Path(found).resolve() if found else None
     if top is not None and not (folder.is_relative_to(top) and (top / ".git").exists()):
         raise InvalidInput(
-            f"SOURCE {str(folder)!r}: the configuration of its git repository has the files elsewhere (core.worktree)",
+            f"SOURCE {str(folder)!r}: the configuration of its git repository keeps the files elsewhere "
+            "(core.worktree)",
             advice="Run `git config --unset core.worktree` there, or copy the files without .git.",
         )
     return top
 
 
 def _is_git_folder(folder: Path) -> bool:
-    """Whether a folder holds the data of a repository itself, by the entries that git requires there."""
+    """Whether a folder is itself a repository, by the entries that git requires there."""
     return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
 
 
@@ -150,27 +151,27 @@ def _changes(git: Git, folder: Path) -> Iterator[str]:
         if word:
             yield word[3:]
             if word[0] in "RC":
-                # The path that it had before.
+                # Its earlier path.
                 next(words, None)
 
 
 def commit_of(tree: WorkTree, ref: str | None, *, files: Sequence[str]) -> ResolvedSource:
-    """Resolve a ref of the work tree's repository, or its current commit; ``files`` start at the repository's top.
+    """Resolve a ref of the work tree's repository, or its current commit; ``files`` are relative to its top.
 
     Raises as `soci_pipeline.git.source.resolve`.
     """
     if tree.top is None:
         raise InvalidInput(
-            f"--ref {ref!r}: {tree.folder} is not in a git repository", advice="Leave --ref out, or run `git init`."
+            f"--ref {ref!r}: {tree.folder} is not in a git repository", advice="Omit --ref, or run `git init`."
         )
     return resolve(str(tree.top), ref, files=files)
 
 
 def snapshot_of(tree: WorkTree, place: Path, *, files: Sequence[str]) -> ResolvedSource:
-    """Commit the files of the folder to a new repository at ``place``; ``files`` start at the folder.
+    """Commit the files of the folder to a new repository at ``place``; ``files`` are relative to the folder.
 
-    Takes what `git add --all` takes: files that are ignored and not tracked are left out. Raises `SourceError` where
-    one of ``files`` is missing.
+    The result has what `git add --all` adds: ignored, untracked files are omitted. Raises `SourceError` if one of
+    ``files`` is missing.
     """
     top = tree.top or tree.folder
     with Git.session() as git:
@@ -186,7 +187,7 @@ def snapshot_of(tree: WorkTree, place: Path, *, files: Sequence[str]) -> Resolve
         prefix = (f"--prefix={tree.below}/",) if tree.below else ()
         written = git.run_here(*in_snapshot, "write-tree", *prefix).strip()
         _name_nested(git.run_here(*in_snapshot, "ls-tree", "-r", "-z", written))
-        # Without the @, git takes small numbers for another form of a date.
+        # Without the @, git parses small numbers in another date format.
         dates = {"GIT_AUTHOR_DATE": f"@{moment} +0000", "GIT_COMMITTER_DATE": f"@{moment} +0000"}
         commit = git.run(*_WHO, *in_snapshot, "commit-tree", "-m", "snapshot", written, extra=dates).strip()
         git.run_here("--git-dir", str(place), "update-ref", _BRANCH, commit)
@@ -194,7 +195,7 @@ def snapshot_of(tree: WorkTree, place: Path, *, files: Sequence[str]) -> Resolve
 
 
 def _ignored(git: Git, tree: WorkTree, place: Path) -> tuple[str, ...]:
-    """Options under which the snapshot ignores what git ignores in the folder beside the files named .gitignore."""
+    """Return options so that the snapshot ignores what git ignores in the folder, apart from .gitignore files."""
     own = () if tree.top is None else ("-C", str(tree.top))
     try:
         excludes = git.run(*own, "config", "-z", "--type=path", "--get", "core.excludesFile").removesuffix("\0")
@@ -213,11 +214,11 @@ def _git_path(git: Git, top: Path, name: str) -> Path:
 
 
 def _name_nested(listing: str) -> None:
-    """Warn of the repositories in a tree: git keeps the name of their commit alone."""
+    """Warn of repositories in a tree: git only stores the id of their commit."""
     names = [entry.partition("\t")[2] for entry in listing.split("\0") if entry.startswith(_REPOSITORY)]
     if names:
         shown = ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
-        logger().warning("not published, since they are git repositories of their own: %s", shown)
+        logger().warning("not published, because they are separate git repositories: %s", shown)
 
 
 def _object_format(git: Git, tree: WorkTree) -> tuple[str, ...]:
@@ -227,17 +228,17 @@ def _object_format(git: Git, tree: WorkTree) -> tuple[str, ...]:
 
 
 def _newest(folder: Path) -> int:
-    """The time of the newest file, which stands for a commit's: builds then get the same time until a file changes."""
+    """Return the time of the newest file in place of a commit's time: it stays the same until a file changes."""
     newest = 0
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != ".git"]
         for name in files:
-            # A file may be deleted meanwhile.
+            # A file may be deleted in the meantime.
             with contextlib.suppress(FileNotFoundError):
                 newest = max(newest, int(os.lstat(os.path.join(parent, name)).st_mtime))  # noqa: PTH118
     return min(newest, LATEST)
 
 
 def below_top(tree: WorkTree, path: str) -> str:
-    """A path of the folder as one of the repository."""
+    """Convert a path of the folder into one of the repository."""
     return posixpath.normpath(posixpath.join(tree.below or ".", path))

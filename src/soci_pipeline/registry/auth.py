@@ -46,10 +46,10 @@ class Credentials:
         secrets = (self.password, self.identity_token, self.registry_token)
         values = [self.username, *(secret.get_secret_value() for secret in secrets if secret is not None)]
         if any("\udc80" <= letter <= "\udfff" for value in values for letter in value):
-            raise CredentialsRefused(f"credentials for a registry are not UTF-8{self._from_where}")
+            raise CredentialsRefused(f"credentials for a registry are not UTF-8{self._origin_suffix}")
 
     @property
-    def _from_where(self) -> str:
+    def _origin_suffix(self) -> str:
         return f" ({self.origin})" if self.origin else ""
 
     def basic(self) -> str | None:
@@ -126,8 +126,8 @@ class Environment(_Stored):
         if user or password:
             there, missing = names if user else reversed(names)
             raise CredentialsRefused(
-                f"{there} is set in the environment, and {missing} is not",
-                advice=f"Set {missing} as well, or unset {there} to use what `docker login` left.",
+                f"{there} is set in the environment, but {missing} is not",
+                advice=f"Set {missing} as well, or unset {there} to use the login of `docker login`.",
             )
         return None
 
@@ -139,7 +139,7 @@ class Environment(_Stored):
             reason = f"{self.PREFIX} is not set, so no registry receives {origin}"
         return CredentialsRefused(
             reason,
-            advice=f"Set {self.PREFIX} to the one registry that this login is for, as host or host:port without a "
+            advice=f"Set {self.PREFIX} to the registry that this login is for, as host or host:port without a "
             "scheme, for example registry.example.com.",
         )
 
@@ -193,7 +193,7 @@ class DockerConfig(_Stored):
         except FileNotFoundError:
             return _Configuration()
         except NotADirectoryError as error:
-            advice = "Set DOCKER_CONFIG to the folder that holds config.json, not to the file."
+            advice = "Set DOCKER_CONFIG to the folder that contains config.json, not to the file."
             raise InvalidInput(f"{self._path} is not readable: it is not in a folder", advice=advice) from error
         except (OSError, ValueError) as error:
             raise InvalidInput(f"{self._path} is not readable as Docker's configuration", advice=_NEW_CONFIG) from error

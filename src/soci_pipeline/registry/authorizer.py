@@ -82,7 +82,9 @@ class Authorizer:
         """
         challenge = _choose(challenge_header or "")
         if challenge is None:
-            raise AccessRefused(f"{redacted(url)} wants an authentication that is not known here", status=401, url=url)
+            raise AccessRefused(
+                f"{redacted(url)} requires an authentication scheme that is not supported", status=401, url=url
+            )
         with self._lock:
             self._challenge = challenge
             if challenge.scheme == "basic":
@@ -108,10 +110,10 @@ class Authorizer:
     def _next_basic(self, url: str, sent: str | None) -> str:
         header = self._other_basic(sent)
         if header is None:
-            reason = f"{self._registry} asks for a user and a password, and there are none"
+            reason = f"{self._registry} requires a login, but none is set"
             raise AccessRefused(reason, url=url, advice=self._advice())
         if header == sent:
-            reason = f"{self._registry} does not take the user and password (status 401)"
+            reason = f"{self._registry} rejects the user or password (status 401)"
             raise AccessRefused(reason, url=url, advice=self._advice())
         return header
 
@@ -135,7 +137,7 @@ class Authorizer:
         """Return advice that names the source of the rejected credentials, or None to keep the error's default."""
         if self._origin is None:
             return None
-        return f"Correct {self._origin} in the environment, or unset what is there to use what `docker login` left."
+        return f"Correct {self._origin} in the environment, or unset it to use the login of `docker login`."
 
     def _fetch(self, challenge: Challenge, scopes: frozenset[str], *, refused: str | None = None) -> _Token:
         """Fetch a token for some scopes; ``refused`` is the header that the registry has just rejected.
@@ -167,7 +169,7 @@ class Authorizer:
         if credentials is not None and credentials.registry_token is not None:
             header = f"Bearer {credentials.registry_token.get_secret_value()}"
             if header == refused:
-                reason = f"{self._registry} does not take the registry token (status 401)"
+                reason = f"{self._registry} rejects the registry token (status 401)"
                 raise AccessRefused(reason, url=str(realms[0]))
             return _Token(header, float("inf"))
         for realm in realms[:-1]:
@@ -219,9 +221,9 @@ class Authorizer:
                 may_be_default = url.port is None and corrected.port is not None
                 return (corrected, corrected.copy_with(port=None)) if may_be_default else (corrected,)
         raise AccessRefused(
-            f"{self._registry} sends logins to {redacted(realm)[:200]!r}, which is no https address; nothing was sent",
+            f"{self._registry} sends logins to {redacted(realm)[:200]!r}, which is not an https URL; nothing was sent",
             url=realm,
-            advice="Ask the registry's operator for a token address over https.",
+            advice="Ask the registry's operator for a token endpoint over https.",
         )
 
     def _ask(
@@ -244,7 +246,7 @@ class Authorizer:
                 return self._answered(method, url, response, body, secrets)
             url = _moved(method, url, response)
         where = redacted(str(url))
-        raise BrokenAnswer(f"the token address {where} redirects more than {_MAX_REDIRECTS} times", url=where)
+        raise BrokenAnswer(f"the token endpoint {where} redirects more than {_MAX_REDIRECTS} times", url=where)
 
     def _send(
         self,
@@ -261,9 +263,9 @@ class Authorizer:
             with contextlib.closing(response):
                 return response, bounded(response, _MAX_TOKEN_BYTES, deadline)
         except BadRedirect as error:
-            raise BrokenAnswer(f"the token address {where} {error}", url=where) from error
+            raise BrokenAnswer(f"the token endpoint {where} {error}", url=where) from error
         except httpx.HTTPError as error:
-            reason = f"the token address {where} cannot be reached: {type(error).__name__}"
+            reason = f"the token endpoint {where} cannot be reached: {type(error).__name__}"
             raise RegistryUnreachable(reason, url=where, temporary=True) from error
 
     def _answered(
@@ -290,17 +292,17 @@ def _moved(method: str, url: httpx.URL, response: httpx.Response) -> httpx.URL:
     where = redacted(str(url))
     target = address(response.headers.get("location", ""), base=url)
     if target is None or "location" not in response.headers:
-        raise BrokenAnswer(f"the token address {where} redirects to something that is not a URL", url=where)
+        raise BrokenAnswer(f"the token endpoint {where} redirects to something that is not a URL", url=where)
     target = over_tls(target, url)
     to_https = url.copy_with(scheme="https") if url.port is None else url
     if target.userinfo or not (is_same_origin(target, url) or is_same_origin(target, to_https)):
         raise BrokenAnswer(
-            f"the token address {where} redirects to another server, {redacted(str(target))}; the login was not sent",
+            f"the token endpoint {where} redirects to another server, {redacted(str(target))}; the login was not sent",
             url=where,
-            advice="Ask the registry's operator for a token address that does not redirect to another server.",
+            advice="Ask the registry's operator for a token endpoint that does not redirect to another server.",
         )
     if response.status_code == 303 and method == "POST":
-        raise BrokenAnswer(f"the token address {where} redirects a POST request with status 303", url=where)
+        raise BrokenAnswer(f"the token endpoint {where} redirects a POST request with status 303", url=where)
     return target
 
 
@@ -321,7 +323,7 @@ def bounded(response: httpx.Response, limit: int, deadline: Deadline) -> bytes:
         data += chunk
         if len(data) > limit:
             url = redacted(str(response.request.url))
-            raise BrokenAnswer(f"{url} answered with more than {limit} bytes where less was due", url=url)
+            raise BrokenAnswer(f"{url} returned more than the limit of {limit} bytes", url=url)
     return bytes(data)
 
 
@@ -333,7 +335,7 @@ def _token(body: bytes, url: str) -> _Token:
         if not isinstance(token, str) or not token.isprintable() or not token.isascii():
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise BrokenAnswer(f"the token address {redacted(url)} did not answer with a token", url=url) from None
+        raise BrokenAnswer(f"the token endpoint {redacted(url)} returned no valid token", url=url) from None
     return _Token(f"Bearer {token}", time.monotonic() + life * (1 - _MARGIN))
 
 

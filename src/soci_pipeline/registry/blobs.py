@@ -100,7 +100,7 @@ class Blobs:
         self._operations.recent.add(repository, descriptor.digest)
         return sent
 
-    def try_upload(self, repository: str) -> bool:
+    def probe_upload(self, repository: str) -> bool:
         """Open an upload session and cancel it, to check the push permission without storing anything.
 
         Returns whether the registry cancelled the session; if not, the session expires by itself. Raises
@@ -109,7 +109,7 @@ class Blobs:
         nothing = Descriptor(media_type="application/octet-stream", digest=Digest.of(b""), size=0)
         deadline = self._operations.deadline()
         upload = Upload(self._operations.transport, repository, nothing, io.BytesIO, deadline)
-        return with_retries(upload.try_session, self._operations.settings, deadline)
+        return with_retries(upload.probe_session, self._operations.settings, deadline)
 
     def upload_bytes(self, repository: str, data: bytes, media_type: str) -> Descriptor:
         """Upload a small blob, unless it exists; return its descriptor."""

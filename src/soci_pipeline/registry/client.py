@@ -96,4 +96,4 @@ class RegistryClient:
         try:
             self._operations.call(Call("GET", url, frozenset(), OK))
         except ManifestUnknown as error:
-            raise BrokenAnswer(f"{redacted(str(url))} is no OCI registry (status 404)", url=str(url)) from error
+            raise BrokenAnswer(f"{redacted(str(url))} is not an OCI registry (status 404)", url=str(url)) from error

@@ -41,7 +41,7 @@ def ask_helper(helper: str, registry: str) -> StoredLogin | None:
     helper fails or its output is not valid.
     """
     if not helper.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise InvalidInput(f"not the name of a credential helper: {helper[:100]!r}")
+        raise InvalidInput(f"not a valid credential helper name: {helper[:100]!r}")
     program = f"docker-credential-{helper}"
     answer = _answer(program, registry)
     if _NOT_FOUND in answer.stdout.lower() or (answer.status != 0 and _NOT_FOUND in answer.stderr_tail.lower()):
@@ -51,7 +51,7 @@ def ask_helper(helper: str, registry: str) -> StoredLogin | None:
     try:
         return _login(first_json(answer.stdout))
     except ValueError:
-        raise _failure(program, registry, "did not answer with credentials") from None
+        raise _failure(program, registry, "returned no valid credentials") from None
 
 
 def first_json(text: str) -> Any:

@@ -46,7 +46,7 @@ def stream(
                 raise
             failures.wait(error)
     if state.hexdigest() != descriptor.digest.hex:
-        raise ContentMismatch(f"blob {descriptor.digest} of {repository} hashes to {state.hexdigest()}")
+        raise ContentMismatch(f"blob {descriptor.digest} of {repository} has the digest {state.hexdigest()}")
 
 
 def read_range(
@@ -66,7 +66,7 @@ def read_range(
                 break
     if len(data) != end - start:
         where = redacted(str(call.url))
-        reason = f"{where}: {len(data)} bytes came where {end - start} were asked for"
+        reason = f"{where}: {len(data)} bytes received instead of {end - start}"
         raise RegistryUnreachable(reason, url=where, temporary=True)
     return bytes(data)
 
@@ -100,7 +100,7 @@ def _first_byte(response: httpx.Response, wanted: int) -> int:
     match = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
     if match is None or int(match.group(1)) != wanted:
         where = redacted(str(response.request.url))
-        raise BrokenAnswer(f"{where} answered with another range than asked for", url=where, temporary=True)
+        raise BrokenAnswer(f"{where} returned a different range from the one requested", url=where, temporary=True)
     return wanted
 
 

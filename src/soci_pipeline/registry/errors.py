@@ -89,24 +89,22 @@ class ImmutableTag(RegistryError, TagConflict):
     """The tag points at another digest, and the registry does not allow moving it."""
 
     exit_code = ExitCode.TAG_CONFLICT
-    default_advice = "Publish under a new tag, or make the tag mutable in the registry's settings."
+    default_advice = "Use a new tag, or make the tag mutable in the registry's settings."
 
 
 class RegistryUnreachable(RegistryError):
     """No response: DNS lookup, connection or TLS failed, the connection broke, or a timeout expired."""
 
     exit_code = ExitCode.REGISTRY_UNREACHABLE
-    default_advice = "Check the address, and that the registry runs and can be reached from this machine."
-    hub_advice = (
-        "A name without a registry means Docker Hub: write the registry's address before it, or mend the network."
-    )
+    default_advice = "Check the address, and that the registry is running and reachable from this machine."
+    hub_advice = "A name without a registry means Docker Hub: add the registry's host, or check the network."
     plain_advice = (
-        "A registry on loopback is spoken to without TLS; --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE) with its "
-        "authority turns TLS on."
+        "A registry on loopback is used without TLS; to enable TLS, set --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE) "
+        "to its certificate authority."
     )
     tls_advice = (
-        "A certificate authority of your own needs --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE on a worker), a registry "
-        "without TLS --plain-http (SOCI_PIPELINE_REGISTRY_PLAIN_HTTP)."
+        "For a private certificate authority, set --ca-file (SOCI_PIPELINE_REGISTRY_CA_FILE on a worker); for a "
+        "registry without TLS, --plain-http (SOCI_PIPELINE_REGISTRY_PLAIN_HTTP)."
     )
 
 
@@ -118,15 +116,15 @@ class ContentMismatch(RegistryError, DamagedContent):
     """The registry served bytes that do not match their digest or size."""
 
     exit_code = ExitCode.DAMAGED_CONTENT
-    default_advice = "The copy in the registry, or the way to it, is damaged: publish that content again."
+    default_advice = "The copy in the registry or the connection to it is damaged: publish the content again."
 
 
 _TOO_LARGE = 413
 _LIMITED = (
-    "The registry or a proxy before it limits the size of a request: raise that limit (nginx: client_max_body_size), "
-    "or set SOCI_PIPELINE_REGISTRY_PART_SIZE to less."
+    "The registry or a proxy in front of it limits the size of a request: raise the limit (nginx: "
+    "client_max_body_size), or lower SOCI_PIPELINE_REGISTRY_PART_SIZE."
 )
-_OUTAGE = "The fault is the registry's, or a proxy's before it: try again later; its own log says why."
+_OUTAGE = "The registry or a proxy in front of it failed: try again later, and read its log for the cause."
 
 
 def from_answer(
@@ -150,7 +148,7 @@ def from_answer(
     reason = f"{method} {address} was answered with status {status}" + (f" ({said})" if said else "")
     kind = _kind(method, status, code, message, address)
     return kind(
-        _lacking(kind, method, address) + reason,
+        _missing_prefix(kind, method, address) + reason,
         advice=_advice(kind, status),
         code=code,
         message=message,
@@ -169,14 +167,14 @@ def _advice(kind: type[RegistryError], status: int) -> str | None:
     return _OUTAGE if status in TEMPORARY_STATUSES and status >= 500 else None
 
 
-def _lacking(kind: type[RegistryError], method: str, address: str) -> str:
+def _missing_prefix(kind: type[RegistryError], method: str, address: str) -> str:
     """Return a prefix that names the missing repository, manifest or tag, or "" if nothing is known to be missing."""
     found = _CONTENT.search(address)
     if found is None or not issubclass(kind, ManifestUnknown):
         return ""
     name, reference = found["name"], found["reference"]
     if kind is RepositoryUnknown or found["part"] == "tags":
-        return f"there is no repository {name}: "
+        return f"the repository {name} does not exist: "
     # A PUT creates the manifest, so a 404 means that something else is missing.
     if found["part"] != "manifests" or method == "PUT":
         return ""

@@ -36,7 +36,7 @@ class Manifests:
         """Return the descriptor of a manifest by tag or digest, or None if it does not exist."""
         call = self._request("HEAD", repository, reference)
         try:
-            answer = self._operations.head(call, doubt=self._doubt(repository, reference))
+            answer = self._operations.head(call, doubt=self._may_have_succeeded(repository, reference))
             return _described(answer, reference) or self.get(repository, reference)[0]
         except ManifestUnknown:
             return None
@@ -46,12 +46,14 @@ class Manifests:
         answer = self._operations.call(
             self._request("GET", repository, reference),
             limit=MAX_MANIFEST_BYTES,
-            doubt=self._doubt(repository, reference),
+            doubt=self._may_have_succeeded(repository, reference),
         )
         digest = Digest.of(answer.body, reference.algorithm if isinstance(reference, Digest) else SHA256)
         promised = reference if isinstance(reference, Digest) else answer.headers.get("docker-content-digest")
         if promised and promised.startswith("sha256:") and promised != digest:
-            raise ContentMismatch(f"manifest {promised[:100]} of {repository} hashes to {digest}", url=str(answer.url))
+            raise ContentMismatch(
+                f"manifest {promised[:100]} of {repository} has the digest {digest}", url=str(answer.url)
+            )
         media_type = _media_type(answer)
         return Descriptor(media_type=media_type, digest=digest, size=len(answer.body)), answer.body
 
@@ -64,9 +66,9 @@ class Manifests:
         algorithm = reference.algorithm if isinstance(reference, Digest) else SHA256
         descriptor = Descriptor(media_type=media_type, digest=Digest.of(data, algorithm), size=len(data))
         if len(data) > MAX_MANIFEST_BYTES:
-            raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the {MAX_MANIFEST_BYTES} that registries take")
+            raise InvalidInput(f"a manifest of {len(data)} bytes exceeds the limit of {MAX_MANIFEST_BYTES}")
         if isinstance(reference, Digest) and reference != descriptor.digest:
-            raise InvalidInput(f"a manifest that hashes to {descriptor.digest} was to be pushed as {reference}")
+            raise InvalidInput(f"a manifest with the digest {descriptor.digest} cannot be pushed as {reference}")
         call = Call(
             "PUT",
             self._url(repository, reference),
@@ -81,7 +83,7 @@ class Manifests:
         # A registry may return a digest of another algorithm, which cannot be compared.
         is_comparable = stored.partition(":")[0] not in _ALGORITHMS - {algorithm}
         if is_comparable and stored != descriptor.digest:
-            raise BrokenAnswer(f"{repository} stored {stored[:100]} where {descriptor.digest} was sent")
+            raise BrokenAnswer(f"{repository} stored {stored[:100]} instead of {descriptor.digest}")
         self._operations.recent.add(repository, descriptor.digest, str(reference))
         if "oci-subject" not in headers:
             self._referrers.add(repository, descriptor, data)
@@ -90,13 +92,13 @@ class Manifests:
     def _put(self, call: Call, repository: str, reference: str | Digest, descriptor: Descriptor) -> httpx.Headers:
         tries = 0
 
-        def is_worth_another(error: SociPipelineError) -> bool:
+        def is_retryable(error: SociPipelineError) -> bool:
             nonlocal tries
             tries += 1
             return isinstance(error, (BlobUnknown, ManifestUnknown)) and self._operations.recent.has(repository)
 
         try:
-            answer = self._operations.call(call, doubt=is_worth_another)
+            answer = self._operations.call(call, doubt=is_retryable)
             if answer.status != _CREATED and not self._is_stored(repository, reference, descriptor):
                 where = redacted(str(call.url))
                 reason = f"{where} answered with status {answer.status} and did not store the manifest"
@@ -133,7 +135,7 @@ class Manifests:
     def _request(self, method: str, repository: str, reference: str | Digest) -> Call:
         return Call(method, self._url(repository, reference), scopes.pull(repository), OK, headers=_ACCEPT)
 
-    def _doubt(self, repository: str, reference: str | Digest) -> Doubt:
+    def _may_have_succeeded(self, repository: str, reference: str | Digest) -> Doubt:
         recent = self._operations.recent
         return lambda error: isinstance(error, ManifestUnknown) and recent.has(repository, str(reference))
 

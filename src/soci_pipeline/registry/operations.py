@@ -15,7 +15,7 @@ Doubt = Callable[[SociPipelineError], bool]
 """Predicate: whether to retry an error that is not marked as temporary."""
 
 
-def no_doubt(_error: SociPipelineError) -> bool:
+def never(_error: SociPipelineError) -> bool:
     """Return False: retry only temporary errors."""
     return False
 
@@ -64,7 +64,7 @@ class Operations:
         return Deadline(self.settings.deadline + size / self.settings.slowest_rate, stop=stop)
 
     def call(
-        self, call: Call, *, limit: int = 64 << 10, doubt: Doubt = no_doubt, deadline: Deadline | None = None
+        self, call: Call, *, limit: int = 64 << 10, doubt: Doubt = never, deadline: Deadline | None = None
     ) -> Answer:
         """Send a request with retries and read its response, at most ``limit`` bytes."""
         end = deadline or self.deadline()
@@ -75,7 +75,7 @@ class Operations:
             retriable=lambda error: doubt(error) or error.temporary,
         )
 
-    def head(self, call: Call, *, doubt: Doubt = no_doubt) -> Answer:
+    def head(self, call: Call, *, doubt: Doubt = never) -> Answer:
         """Send a HEAD request with retries."""
         end = self.deadline()
         return with_retries(

@@ -30,7 +30,7 @@ def pages(operations: Operations, first: httpx.URL, repository: str) -> Iterator
     deadline, size = operations.deadline(), 0
     while url is not None:
         if str(url) in seen or len(seen) >= _MAX_PAGES:
-            raise BrokenAnswer(f"{redacted(str(first))} does not come to an end", url=str(first))
+            raise BrokenAnswer(f"{redacted(str(first))} has endless pages", url=str(first))
         seen.add(str(url))
         call = Call("GET", url, scopes.pull(repository), OK)
         answer = operations.call(call, limit=_PAGE_BYTES, deadline=deadline)
@@ -48,10 +48,12 @@ def _following(operations: Operations, answer: Answer, first: httpx.URL) -> http
         return None
     url = address(link, base=answer.url)
     if url is None:
-        raise BrokenAnswer(f"{redacted(str(first))} goes on at what is no address", url=str(first))
+        raise BrokenAnswer(f"{redacted(str(first))} has an invalid link to its next page", url=str(first))
     url = over_tls(url, operations.transport.base)
     if not operations.transport.is_own(url):
-        raise BrokenAnswer(f"{redacted(str(first))} goes on at another host; not followed", url=str(first))
+        raise BrokenAnswer(
+            f"{redacted(str(first))} links to another host for its next page; not followed", url=str(first)
+        )
     return url
 
 

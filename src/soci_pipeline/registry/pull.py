@@ -66,14 +66,14 @@ class _Pull:
         for child in document.children:
             if child.media_type in IMAGE_INDEXES | IMAGE_MANIFESTS:
                 self._manifest(child, depth)
-            elif not child.may_be_elsewhere:
+            elif not child.may_be_foreign:
                 self.blobs.setdefault(child.digest, child)
 
     def _manifest(self, child: Descriptor, depth: int) -> None:
         if child.digest in self.seen:
             return
         if len(self.seen) >= MAX_LISTED:
-            raise InvalidInput(f"an image index of {self.repository} leads to more than {MAX_LISTED} manifests")
+            raise InvalidInput(f"an image index of {self.repository} contains more than {MAX_LISTED} manifests")
         self.seen.add(child.digest)
         found, data = self.client.manifests.get(self.repository, child.digest)
         if found.size != child.size:

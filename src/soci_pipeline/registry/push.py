@@ -1,7 +1,7 @@
 """Pushes a manifest graph from an OCI layout: children before parents, the largest blobs first, the tag last.
 
-Content that the registry already has is not sent again, so a push can be repeated after any failure. A push that fails
-or is interrupted cancels its uploads and leaves only untagged blobs and manifests, which do no harm.
+Content that the registry already has is not sent again, so a push may be repeated after any failure. A push that fails
+or is interrupted cancels its uploads and leaves only untagged blobs and manifests, which are harmless.
 """
 
 import contextvars
@@ -112,7 +112,7 @@ def push_graph(
     push = _Push(layout, client, repository)
     with meter("push", sum(node.size for node in nodes)) as advance:
         tally = _Tally(advance)
-        _side_by_side(push, sorted(blobs, key=lambda node: node.size, reverse=True), tally, jobs)
+        _push_blobs_in_parallel(push, sorted(blobs, key=lambda node: node.size, reverse=True), tally, jobs)
         # Users of the tag expect its referrers, so push them before the tag.
         for node in manifests:
             if node.digest != root.digest or tag is None:
@@ -134,12 +134,12 @@ def _graph(layout: Layout, roots: Iterable[Descriptor]) -> list[Descriptor]:
     found: dict[Digest, Descriptor] = {}
     for root in roots:
         for node in layout.walk(root):
-            if layout.has(node) or not node.may_be_elsewhere:
+            if layout.has(node) or not node.may_be_foreign:
                 found.setdefault(node.digest, node)
     return list(found.values())
 
 
-def _side_by_side(push: _Push, blobs: Sequence[Descriptor], tally: _Tally, jobs: int) -> None:
+def _push_blobs_in_parallel(push: _Push, blobs: Sequence[Descriptor], tally: _Tally, jobs: int) -> None:
     if not blobs:
         return
     with ThreadPoolExecutor(max_workers=max(1, min(jobs, len(blobs))), thread_name_prefix="push") as pool:

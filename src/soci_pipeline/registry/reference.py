@@ -27,7 +27,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _MAX_NAME = 255
 _MAX_PORT = 65535
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[?::1\]?)\Z", re.IGNORECASE)
-_ADVICE = "Write it as registry/repository:tag, for example registry.example.com/team/app:1.0."
+_ADVICE = "Use registry/repository:tag, for example registry.example.com/team/app:1.0."
 
 
 def is_tag(text: str) -> bool:
@@ -81,18 +81,18 @@ class ImageReference:
 
     def __post_init__(self) -> None:
         if not is_registry(self.registry):
-            raise InvalidInput(f"not a registry address: {self.registry[:100]!r}", advice=_ADVICE)
+            raise InvalidInput(f"not a valid registry host: {self.registry[:100]!r}", advice=_ADVICE)
         if not is_repository(self.repository):
-            detail = "; names are lower case" if self.repository != self.repository.lower() else ""
-            raise InvalidInput(f"not a repository name: {self.repository[:100]!r}{detail}", advice=_ADVICE)
+            detail = "; names must be lower case" if self.repository != self.repository.lower() else ""
+            raise InvalidInput(f"not a valid repository name: {self.repository[:100]!r}{detail}", advice=_ADVICE)
         if self.tag is not None and not is_tag(self.tag):
-            raise InvalidInput(f"not a tag: {self.tag[:140]!r}", advice=_ADVICE)
+            raise InvalidInput(f"not a valid tag: {self.tag[:140]!r}", advice=_ADVICE)
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse a reference; raise `InvalidInput` if it is not valid."""
         if "://" in text:
-            raise InvalidInput(f"not an image reference: {text[:200]!r}", advice=f"Leave the scheme out. {_ADVICE}")
+            raise InvalidInput(f"not a valid image reference: {text[:200]!r}", advice=f"Omit the scheme. {_ADVICE}")
         if not text.strip():
             raise InvalidInput("an image reference is empty", advice=_ADVICE)
         rest, _, digest = text.strip().partition("@")
@@ -100,9 +100,9 @@ class ImageReference:
         if not colon or "/" in tag:
             name, tag = rest, ""
         if colon and not tag and rest.endswith(":"):
-            raise InvalidInput(f"no tag follows the colon in {text[:200]!r}", advice=_ADVICE)
+            raise InvalidInput(f"the colon in {text[:200]!r}", advice=_ADVICE)
         if text.strip().endswith("@"):
-            raise InvalidInput(f"no digest follows the @ in {text[:200]!r}", advice=_ADVICE)
+            raise InvalidInput(f"the @ in {text[:200]!r}", advice=_ADVICE)
         registry, repository = _split(name)
         return cls(registry, repository, tag or None, Digest(digest) if digest else None)
 

@@ -119,7 +119,7 @@ class NotAList(BrokenAnswer):
 def read_page(data: bytes, *, url: str) -> tuple[Descriptor, ...]:
     """Parse one response of the referrers API; raise `NotAList`, or `BrokenAnswer` for an invalid list."""
     if not _lists(data):
-        raise NotAList(f"{redacted(url)} did not answer with a list of referrers", url=url)
+        raise NotAList(f"{redacted(url)} returned no valid list of referrers", url=url)
     try:
         return parse_image_index(data, media_type=OCI_INDEX).manifests
     except InvalidInput as error:
@@ -165,6 +165,7 @@ def add_to_fallback(
         time.sleep(settings.backoff(attempt))
     if all(listed.digest != entry.digest for listed in read_fallback(manifests, repository, subject).manifests):
         raise RegistryError(
-            f"{entry.digest} does not stay in the list of referrers of {subject} in {repository}: others overwrite it",
+            f"{entry.digest} does not stay in the list of referrers of {subject} in {repository}, because others "
+            "overwrite it",
             temporary=True,
         )

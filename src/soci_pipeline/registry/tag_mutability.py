@@ -33,7 +33,7 @@ class TagMutability(BaseModel):
     def _filters_are_tag_characters_and_wildcards(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
         for each in filters:
             if not re.fullmatch(r"[0-9a-zA-Z._*-]{1,128}", each):
-                raise ValueError(f"not a tag filter: {each[:130]!r}")
+                raise ValueError(f"not a valid tag filter: {each[:130]!r}")
         return filters
 
     @classmethod
@@ -42,7 +42,7 @@ class TagMutability(BaseModel):
         try:
             return cls(mode=MutabilityMode(mode), filters=tuple(filters))
         except ValueError as error:
-            raise InvalidInput(f"not a tag mutability of a repository: {error!s:.300}") from error
+            raise InvalidInput(f"not a valid tag mutability of a repository: {error!s:.300}") from error
 
     def allows_moving(self, tag: str) -> bool:
         """Whether the tag may be moved to another digest."""

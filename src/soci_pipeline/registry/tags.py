@@ -47,4 +47,4 @@ def _tags(answer: Answer) -> list[str]:
         return [tag for tag in listed if isinstance(tag, str) and is_tag(tag)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         where = redacted(str(answer.url))
-        raise BrokenAnswer(f"{where} did not answer with a list of tags", url=where) from error
+        raise BrokenAnswer(f"{where} returned no valid list of tags", url=where) from error

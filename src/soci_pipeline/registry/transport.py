@@ -226,18 +226,18 @@ class Transport:
         text = headers.get("location", "")
         where = redacted(str(request_url))
         if not text or len(text) > _MAX_LOCATION:
-            raise BrokenAnswer(f"{where} answered without a usable Location", url=where)
+            raise BrokenAnswer(f"{where} returned no usable Location", url=where)
         url = address(text, base=request_url)
         if url is None:
-            raise BrokenAnswer(f"{where} answered with a Location that is no URL", url=where)
+            raise BrokenAnswer(f"{where} returned a Location that is not a valid URL", url=where)
         url = over_tls(url, self.base)
         if url.scheme == "http" and self.base.scheme == "https":
-            raise BrokenAnswer(f"{where} leads from https to http at {url.host}; not followed", url=where)
+            raise BrokenAnswer(f"{where} redirects from https to http at {url.host}; not followed", url=where)
         if url.scheme not in ("http", "https") or not url.host or url.userinfo:
-            raise BrokenAnswer(f"{where} answered with a Location that is no web address", url=where)
+            raise BrokenAnswer(f"{where} returned a Location that is not an http or https URL", url=where)
         on_this_machine = is_local_registry(url.host) and is_local_registry(self.base.host)
         if url.scheme == "http" and url.host != self.base.host and not on_this_machine:
-            raise BrokenAnswer(f"{where} leads to plain http at {url.host}; not followed", url=where)
+            raise BrokenAnswer(f"{where} redirects to plain http at {url.host}; not followed", url=where)
         return url
 
     def _error(self, response: httpx.Response, call: Call, deadline: Deadline) -> RegistryError:
@@ -259,11 +259,11 @@ class Transport:
             secrets=secrets_of(request.headers.get("authorization")),
         )
         lacking = scopes.object_of(call.scopes)
-        if lacking is not None and self._is_lack_of_permission(error, response):
-            error.advice = self._how_to_permit(*lacking)
+        if lacking is not None and self._lacks_permission(error, response):
+            error.advice = self._permission_advice(*lacking)
         return error
 
-    def _is_lack_of_permission(self, error: RegistryError, response: httpx.Response) -> bool:
+    def _lacks_permission(self, error: RegistryError, response: httpx.Response) -> bool:
         """Whether an authenticated request lacks permission (a 401 otherwise means that authentication failed)."""
         if not isinstance(error, AccessRefused) or not self._authorizer.has_login:
             return False
@@ -273,8 +273,8 @@ class Transport:
         too_little = "insufficient_scope" in response.headers.get("www-authenticate", "")
         return error.status == 403 or error.code == "DENIED" or too_little
 
-    def _how_to_permit(self, action: str, repository: str) -> str:
-        way = self._permissions.get(action, "Give its user that in the registry, or log in as one who has it.")
+    def _permission_advice(self, action: str, repository: str) -> str:
+        way = self._permissions.get(action, "Grant it to the user in the registry, or log in as a user who has it.")
         return f"The login was accepted, but lacks the permission to {action} on {repository}. {way}"
 
 
@@ -300,11 +300,11 @@ def network_errors(method: str, url: httpx.URL) -> Iterator[None]:
     except BadRedirect as error:
         raise BrokenAnswer(f"{method} {where} {error}", url=where) from error
     except httpx.TimeoutException as error:
-        reason = f"{method} {where}: no answer in time ({type(error).__name__})"
+        reason = f"{method} {where}: no answer before the timeout ({type(error).__name__})"
         raise RegistryUnreachable(reason, url=where, temporary=True) from error
     except httpx.LocalProtocolError:
         # The message may quote the Authorization header, so drop it, also as the cause.
-        reason = f"{method} {where}: what was to be sent is not HTTP"
+        reason = f"{method} {where}: the request is not valid HTTP"
         raise RegistryUnreachable(reason, url=where, temporary=True) from None
     except httpx.HTTPError as error:
         detail = _detail(error)

@@ -21,7 +21,7 @@ from soci_pipeline.oci.digest import Digest
 from soci_pipeline.registry.errors import BlobUnknown, BrokenAnswer, RegistryError, UploadUnknown
 from soci_pipeline.registry.scopes import pull, push
 from soci_pipeline.registry.transport import Answer, Call, Transport
-from soci_pipeline.registry.upload_ways import NOT_SUPPORTED, TOO_LARGE, UploadWays, Way
+from soci_pipeline.registry.upload_ways import NOT_SUPPORTED, TOO_LARGE, RegistryAccess, UploadWays
 from soci_pipeline.retry import Deadline, with_retries
 from soci_pipeline.urls import redacted
 
@@ -83,9 +83,9 @@ class Upload:
             lambda: self._one_session(mount_from), self._settings, self._deadline, retriable=self._wants_new_session
         )
 
-    def try_session(self) -> bool:
+    def probe_session(self) -> bool:
         """Open a session and cancel it without sending anything; return whether the registry cancelled it."""
-        session = self._session(self._post(), Way(None))
+        session = self._session(self._post(), RegistryAccess(None))
         return self._cancel(session)
 
     def _one_session(self, mount_from: str | None) -> bool:
@@ -93,7 +93,7 @@ class Upload:
         if self._tried and self._is_there():
             self._report(self._descriptor.size)
             return True
-        way = self._ways.choose(self._descriptor.size) or Way(None)
+        way = self._ways.choose(self._descriptor.size) or RegistryAccess(None)
         session = self._start(mount_from, way)
         if session is None:
             return False
@@ -121,11 +121,11 @@ class Upload:
             with self._open_source() as source:
                 found = Digest.of_stream(source, self._descriptor.digest.algorithm)
             if found != self._descriptor.digest:
-                raise DamagedContent(f"the local copy of {self._descriptor.digest} hashes to {found}") from error
+                raise DamagedContent(f"the local copy of {self._descriptor.digest} has the digest {found}") from error
             return True
         return False
 
-    def _start(self, mount_from: str | None, way: Way) -> _Session | None:
+    def _start(self, mount_from: str | None, way: RegistryAccess) -> _Session | None:
         if mount_from is not None and mount_from != self._repository:
             with contextlib.suppress(RegistryError):
                 answer = self._post(mount=str(self._descriptor.digest), source=mount_from)
@@ -139,7 +139,7 @@ class Upload:
         scopes = push(self._repository) | (pull(source) if source else frozenset())
         return self._transport.call(Call("POST", url, scopes, frozenset({200, 201, 202})), self._deadline)
 
-    def _session(self, answer: Answer, way: Way) -> _Session:
+    def _session(self, answer: Answer, way: RegistryAccess) -> _Session:
         size = way.part_size
         least = answer.headers.get("oci-chunk-min-length", "")
         if size is not None and least.isdecimal() and len(least) < 16:
@@ -160,7 +160,7 @@ class Upload:
             return
         while session.offset < size:
             self._send_part(source, session, session.part_size)
-        self._patiently(lambda: self._close(session, source))
+        self._with_retries(lambda: self._close(session, source))
 
     def _send_whole(self, source: BinaryIO, session: _Session) -> None:
         size = self._descriptor.size
@@ -175,7 +175,7 @@ class Upload:
                 self._rejected = True
             raise
 
-    def _patiently(self, work: Callable[[], None], *, is_settled: Callable[[], bool] = lambda: False) -> None:
+    def _with_retries(self, work: Callable[[], None], *, is_settled: Callable[[], bool] = lambda: False) -> None:
         # 416: the session exists with another offset, so read its offset and retry before giving it up.
         try:
             with_retries(
@@ -196,7 +196,7 @@ class Upload:
         def work() -> None:
             nonlocal is_settled
             if failures:
-                before, session.offset = session.offset, self._taken(session, low, high)
+                before, session.offset = session.offset, self._check_offset(session, low, high)
                 if _status(failures[-1]) == 416 and session.offset == before:
                     # The offset was correct, so the registry would reject the part again.
                     is_settled = True
@@ -209,13 +209,13 @@ class Upload:
                     raise
 
         try:
-            self._patiently(work, is_settled=lambda: is_settled)
+            self._with_retries(work, is_settled=lambda: is_settled)
         except SociPipelineError as error:
-            self._judge(failures or [error], session, high - low)
+            self._record_rejection(failures or [error], session, high - low)
             raise
         session.offset = high
 
-    def _judge(self, failures: list[SociPipelineError], session: _Session, part: int) -> None:
+    def _record_rejection(self, failures: list[SociPipelineError], session: _Session, part: int) -> None:
         """After a failed part, record whether the registry rejects its size, or parts in general."""
         status = _status(failures[-1])
         self._lost_sessions += status in (404, 416)
@@ -248,7 +248,7 @@ class Upload:
         # Ignore the Range of the response: ECR's is unreliable, and the digest is checked at the end.
         self._moved(session, answer)
 
-    def _taken(self, session: _Session, low: int, high: int) -> int:
+    def _check_offset(self, session: _Session, low: int, high: int) -> int:
         answer = self._status_of(session)
         match = _RANGE.match(answer.headers.get("range", ""))
         end = int(match.group(1)) if match else -1
@@ -259,7 +259,7 @@ class Upload:
             taken = high
         if not low <= taken <= high:
             raise UploadUnknown(
-                f"{redacted(str(session.url))} says that it has {taken} bytes, where {low} to {high} were possible",
+                f"{redacted(str(session.url))} reports {taken} bytes; {low} to {high} are possible",
                 url=str(session.url),
             )
         self._moved(session, answer)
@@ -318,7 +318,7 @@ class Upload:
         stored = answer.headers.get("docker-content-digest") or self._descriptor.digest
         if stored != self._descriptor.digest:
             where = redacted(str(url))
-            raise BrokenAnswer(f"{where} stored {stored[:100]} where {self._descriptor.digest} was sent", url=where)
+            raise BrokenAnswer(f"{where} stored {stored[:100]} instead of {self._descriptor.digest}", url=where)
         return answer
 
     def _bytes(self, source: BinaryIO, start: int, end: int) -> Iterator[bytes]:
@@ -351,7 +351,7 @@ class Upload:
         try:
             self._transport.call(call, Deadline(_CANCEL_SECONDS))
         except SociPipelineError as error:
-            logger().debug("an upload session could not be cancelled: %s", error.reason)
+            logger().debug("cannot cancel an upload session: %s", error.reason)
             return False
         return True
 

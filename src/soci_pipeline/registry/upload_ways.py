@@ -20,7 +20,7 @@ TOO_LARGE = frozenset({413, 416})
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RegistryAccess:
     """A way to upload a blob: in parts of ``part_size`` bytes, or in one request (``part_size`` None)."""
 
     part_size: int | None
@@ -34,19 +34,19 @@ class UploadWays:
         self._whole_below = self._part_below = sys.maxsize
         self._lock = threading.Lock()
 
-    def choose(self, size: int) -> Way | None:
+    def choose(self, size: int) -> RegistryAccess | None:
         """Return the best way for a blob of ``size`` bytes that was not rejected, or None if all were."""
         with self._lock:
             whole = size < self._whole_below
             part = part_size_of(size, self._part_size)
             if size > self._part_size and part < self._part_below:
-                return Way(part)
+                return RegistryAccess(part)
             if whole:
-                return Way(None)
+                return RegistryAccess(None)
             # Parts as large as a rejected blob would be rejected too.
             most = min(self._part_below, self._whole_below or sys.maxsize)
             small = (each for each in _SMALL_PARTS if each < most)
-            return next((Way(each) for each in small), None)
+            return next((RegistryAccess(each) for each in small), None)
 
     def reject_parts(self, size: int = 0) -> None:
         """Record that parts of ``size`` bytes or more are rejected; 0 means all parts."""

@@ -42,21 +42,21 @@ def read(client: RegistryClient, reference: ImageReference, settings: IndexSetti
     Raises `InvalidInput` for invalid arguments or an incomplete image, `TagConflict` for an immutable tag.
     """
     if settings.soci.version is not IndexVersion.V2:
-        raise InvalidInput("an existing image gets a v2 SOCI index; v1 is made while it is built")
+        raise InvalidInput("an existing image can only get a v2 SOCI index; v1 is created at build time")
     if reference.target is None:
-        raise InvalidInput(f"{reference} names no image", advice="Add a tag or a digest.")
+        raise InvalidInput(f"{reference} does not identify an image", advice="Add a tag or a digest.")
     if settings.suffix and reference.tag is None:
-        raise InvalidInput("a suffix goes behind a tag, and the reference has none")
+        raise InvalidInput("a suffix requires a tag, but the reference has none")
     new_tag = check_tag(reference.tag + settings.suffix) if reference.tag else None
     findings = Findings()
     graph = read_graph(client, reference.repository, reference.target, findings)
     if findings.found or not graph.images:
         lines = "\n".join(f"  - {each}" for each in findings.found)
-        raise InvalidInput(f"{reference} cannot be indexed, since it is not whole:\n{lines}".rstrip(":\n"))
+        raise InvalidInput(f"{reference} cannot be indexed, because it is incomplete:\n{lines}".rstrip(":\n"))
     moves = new_tag is not None and not settings.suffix and not settings.dry_run
     if moves and not settings.mutability.allows_moving(new_tag or ""):
         raise TagConflict(
-            f"the tag {new_tag} is immutable, and the indexed image has another digest",
-            advice="Give a suffix: the indexed image is then published as <tag><suffix>.",
+            f"the tag {new_tag} is immutable, but the indexed image has a different digest",
+            advice="Set a suffix to publish the indexed image as <tag><suffix>.",
         )
     return ExistingImage(client, reference, settings, new_tag, graph)

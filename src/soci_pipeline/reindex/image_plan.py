@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from soci_pipeline.images.graph import ImageNode
 from soci_pipeline.images.known_ztocs import Known, listed
-from soci_pipeline.images.repository_ztocs import known_under
+from soci_pipeline.images.repository_ztocs import ztocs_of_tag
 from soci_pipeline.oci.descriptor import Descriptor
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.reindex.existing import ExistingImage
@@ -78,7 +78,7 @@ def _known(image: ExistingImage) -> Known:
 
 
 def _known_under(image: ExistingImage, tag: str, *, level: int) -> Known:
-    return known_under(image.client, image.repository, tag, image.settings.soci.span_size, level=level)
+    return ztocs_of_tag(image.client, image.repository, tag, image.settings.soci.span_size, level=level)
 
 
 def plan_image(image: ImageNode, options: SociOptions, known: Known) -> ImagePlan:

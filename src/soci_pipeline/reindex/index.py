@@ -28,7 +28,7 @@ from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.reindex.assembly import Assembled
 from soci_pipeline.reindex.existing import ExistingImage, read
 from soci_pipeline.reindex.image_plan import ImagePlan, plan_images, to_fetch
-from soci_pipeline.reindex.layers import index_layers, not_in_store
+from soci_pipeline.reindex.layers import index_layers, missing_in_store
 from soci_pipeline.reindex.push import push
 from soci_pipeline.reindex.settings import IndexSettings
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage
@@ -74,12 +74,12 @@ def index_existing(
     settings: IndexSettings | None = None,
     *,
     ztocs: ZtocStore | None = None,
-    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    tag_lock: Callable[[], AbstractContextManager[None]] = nullcontext,
     confirm: Callable[[], None] = lambda: None,
 ) -> IndexedImage:
     """Add a v2 SOCI index for each platform to the image with this tag or digest.
 
-    ``ztocs`` is a cache that is read before a layer is fetched and receives new zTOCs. ``alone`` is a lock that is held
+    ``ztocs`` is a cache that is read before a layer is fetched and receives new zTOCs. ``tag_lock`` is held
     while the tag is checked again and moved. ``confirm`` is called right before the tag is written, and may raise.
 
     Raises `InvalidInput` for a reference without tag and digest or an incomplete image, `TagConflict` if the tag must
@@ -91,15 +91,15 @@ def index_existing(
     missing = to_fetch(plans)
     if all(plan.is_done for plan in plans):
         indexed = any(layer.ztoc for plan in plans for layer in plan.layers)
-        logger().debug("%s %s", reference, "is indexed already" if indexed else "has no layer that can be indexed")
+        logger().debug("%s %s", reference, "is already indexed" if indexed else "has no layer that can be indexed")
         return _unchanged(image, plans)
     if image.settings.dry_run:
-        return _unchanged(image, plans, missing=not_in_store(image, missing, ztocs))
+        return _unchanged(image, plans, missing=missing_in_store(image, missing, ztocs))
     made = _make(image, plans, missing, ztocs)
     result = _unchanged(image, made.plans, missing=missing, fetched=made.fetched)
     if not made.assembled.changed:
         return result
-    tags = _release(image, made.assembled.index, alone, confirm)
+    tags = _release(image, made.assembled.index, tag_lock, confirm)
     return result.model_copy(
         update={
             "index": made.assembled.index.digest,
@@ -126,7 +126,7 @@ def _make(
 def _release(
     image: ExistingImage,
     index: Descriptor,
-    alone: Callable[[], AbstractContextManager[None]],
+    tag_lock: Callable[[], AbstractContextManager[None]],
     confirm: Callable[[], None],
 ) -> tuple[TagRecord, ...]:
     """Verify what was pushed, and move the tag if it still points at the image that was read."""
@@ -135,7 +135,7 @@ def _release(
         report.raise_for_findings(f"{image.reference.name}@{index.digest}")
     if image.new_tag is None:
         return ()
-    with alone():
+    with tag_lock():
         _check_unmoved(image)
         return move_tags(
             image.client,
@@ -153,7 +153,7 @@ def _check_unmoved(image: ExistingImage) -> None:
         raise TagConflict(
             f"the tag {image.reference.tag} moved from {before} to "
             f"{current.digest if current else 'nothing'} while its image was indexed",
-            advice="Index it again: what is under the tag now is another image.",
+            advice="Index it again: the tag now points to a different image.",
         )
 
 

@@ -38,7 +38,7 @@ class _Streamed:
     reason: Reason | None = None
 
 
-def not_in_store(
+def missing_in_store(
     image: ExistingImage, layers: Mapping[Digest, Descriptor], ztocs: ZtocStore | None
 ) -> dict[Digest, Descriptor]:
     """Return the layers whose zTOC is not in the store; the lookup counts as a use of the zTOCs found."""
@@ -53,7 +53,7 @@ def index_layers(
     """Fetch and index layers, the largest first, and push their zTOCs."""
     jobs = image.settings.jobs
     if jobs < 1:
-        raise InvalidInput(f"{jobs} layers at once cannot be meant")
+        raise InvalidInput(f"the number of layers in parallel must be at least 1, not {jobs}")
     ordered = sorted(layers.values(), key=lambda layer: layer.size, reverse=True)
     with (
         meter("index", sum(layer.size for layer in ordered)) as advance,
@@ -66,7 +66,7 @@ def _index_layer(image: ExistingImage, ztocs: ZtocStore | None, layer: Descripto
     key = _key(image, layer)
     data = ztocs.get(*key) if ztocs is not None else None
     if data is not None:
-        logger().info("layer %s: its zTOC is in the cache, and the layer is not fetched", layer.digest)
+        logger().info("layer %s: its zTOC is in the cache, so the layer is not fetched", layer.digest)
         advance(layer.size)
         return LayerResult(LayerPlan(layer, ztoc=_upload(image, data)))
     streamed = _stream(image, layer, advance)

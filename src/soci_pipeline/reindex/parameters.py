@@ -13,19 +13,21 @@ class IndexParameters(Parameters):
 
     reference: ExistingReference = Field(
         title="Image",
-        description="The image, with a tag or a digest. A digest gets an indexed image and no tag.",
+        description="The image, with a tag or a digest. With a digest, no tag moves.",
         examples=[f"{EXAMPLE}:1.4"],
     )
     suffix: str = Field(
         default="",
         title="Suffix of a new tag",
-        description="Leave the tag where it is, and write TAG followed by this instead; for tags that must not move.",
+        description="Keep the tag where it is, and create TAG plus this suffix instead; for immutable tags.",
         examples=["-soci"],
     )
     soci: SociOptions = Field(
-        default=SociOptions(), title="SOCI index", description="The sizes. The version is always v2."
+        default=SociOptions(),
+        title="SOCI index",
+        description="The sizes of spans and layers. The version is always v2.",
     )
     verify: VerifyMode = Field(default=VerifyMode.SAMPLE, title="Verification", description=VERIFY_MEANING)
     dry_run: bool = Field(
-        default=False, title="Dry run", description="Say what would be fetched and saved, and write nothing."
+        default=False, title="Dry run", description="Show what would be fetched and saved, and write nothing."
     )

@@ -1,1 +1,1 @@
-"""A publication through Prefect's REST API: looked up, started, followed and cancelled. Prefect is not imported."""
+"""A publication through Prefect's REST API: checked, started, followed and cancelled. Prefect is not imported."""

@@ -1,4 +1,4 @@
-"""A publication's flow run, followed to its end: the progress of each branch, then its result or its error."""
+"""Follow the flow run of a publication to its end: the progress of each branch, then its result or its error."""
 
 import re
 import time
@@ -31,14 +31,14 @@ class RunFailed(BranchFailed):
 
 
 class RunProgress:
-    """Logs what changed since the last look: the run's state, each branch's state, and the steps of branches."""
+    """Log what changed since the last poll: the run's state, each branch's state, and the steps of branches."""
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
         self._waits: dict[str, str] = {}
 
     def show(self, api: PrefectApi, run: str, state: RunState) -> None:
-        """Look once, and log a line for each change."""
+        """Poll once, and log a line for each change."""
         self._say("publication", state.kind.lower())
         self._explain(api, "publication", state.kind, state.name, state.pool)
         children = api.child_runs(run)
@@ -50,9 +50,9 @@ class RunProgress:
             self._say(step.lower(), f"{percent // _PERCENT * _PERCENT} %")
 
     def _explain(self, api: PrefectApi, what: str, kind: str, state: str, pool: str) -> None:
-        """Say why a run is not started yet; again only where the reason has changed."""
+        """Log why a run has not started yet; repeat only if the reason has changed."""
         wait = wait_of(api, state, pool) if kind == "SCHEDULED" else None
-        said = f"waits: {wait.reason}\n  next: {wait.advice}" if wait else ""
+        said = f"waiting: {wait.reason}\n  next: {wait.advice}" if wait else ""
         if said and self._waits.get(what) != said:
             logger().warning("  %s: %s", what, said)
         self._waits[what] = said
@@ -64,7 +64,7 @@ class RunProgress:
 
 
 def platform_of(child: ChildRun) -> str:
-    """The platform of a branch, by the tag that its publication gave it."""
+    """Return the platform of a branch from the tag that its publication set."""
     tags = (tag.removeprefix("platform:") for tag in child.tags if tag.startswith("platform:"))
     return next(tags, child.name)
 
@@ -72,7 +72,7 @@ def platform_of(child: ChildRun) -> str:
 def follow(api: PrefectApi, run: str, page: Page, *, poll: float = _POLL_SECONDS) -> PublicationResult:
     """Wait for the end of a publication, and return its result.
 
-    Raises `RunFailed` with the run's own cause and next step, and the page of each branch that failed.
+    Raises `RunFailed` with the run's own cause and next step, and the page of each failed branch.
     """
     progress = RunProgress()
     while True:
@@ -93,14 +93,14 @@ def follow(api: PrefectApi, run: str, page: Page, *, poll: float = _POLL_SECONDS
         result = PublicationResult.model_validate_json(text)
     except ValidationError as error:
         raise StackError(
-            f"the result of the flow run {page(run)} cannot be read: {error.error_count()} fields differ",
-            advice="Bring this machine and the control worker to the same version of the project.",
+            f"the result of the flow run {page(run)} has {error.error_count()} unexpected fields",
+            advice="Update this machine and the control worker to the same version of the project.",
         ) from error
     return result.model_copy(update={"run_url": page(run)})
 
 
 def _failure(api: PrefectApi, run: str, state: RunState, page: Page) -> RunFailed:
-    """The error of a run that did not complete."""
+    """Return the error of a run that did not complete."""
     message = _PREFIX.sub("", state.message.strip(), count=1)
     reason, _, advice = message.partition("\n  next: ")
     children = api.child_runs(run)
@@ -116,9 +116,9 @@ def _failure(api: PrefectApi, run: str, state: RunState, page: Page) -> RunFaile
 
 
 def exit_code_of_run(state: RunState, children: Sequence[ChildRun]) -> ExitCode:
-    """The status of the cause that a failed run names, else of the one cause that all its failed branches share.
+    """Return the exit status of the cause of a failed run, or of the cause that all its failed branches share.
 
-    A branch that was started once more counts with its last run.
+    For a branch that was restarted, its last run counts.
     """
     own = _cause_of(state.message)
     if own is not None and own is not ExitCode.BRANCH_FAILED:
@@ -130,6 +130,6 @@ def exit_code_of_run(state: RunState, children: Sequence[ChildRun]) -> ExitCode:
 
 
 def _cause_of(message: str) -> ExitCode | None:
-    """The status of the error class that a state's message starts with."""
+    """Return the exit status of the error class at the start of a state's message."""
     found = _PREFIX.match(message.strip())
     return exit_code_of(found["error"]) if found and found["error"] else None

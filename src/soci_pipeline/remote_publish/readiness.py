@@ -1,4 +1,4 @@
-"""Whether a publication would be carried out: its deployments, their work pools, and the workers that poll them."""
+"""Whether a publication can run: its deployments, their work pools, and the workers that poll them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ DEPLOYMENT = PUBLISH
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A deployment that a publication needs, with its work pool and the workers online; ``lack`` is what is missing."""
+    """A deployment that a publication needs, with its work pool and the online workers; ``lack`` is what is missing."""
 
     what: str
     deployment: str
     pool: str
     workers: tuple[str, ...]
-    lack: str | None = None
+    missing_requirement: str | None = None
     advice: str | None = None
 
 
@@ -30,7 +30,7 @@ def branch_deployment(platform: Platform) -> str:
 
 
 def parts_of(api: PrefectApi, platforms: Sequence[Platform]) -> tuple[Part, ...]:
-    """Look up what a publication for some platforms needs; raises `StackError` for a deployment that is missing."""
+    """Look up what a publication for some platforms needs; raise `StackError` if a deployment is missing."""
     wanted = {"control": DEPLOYMENT} | {str(platform): branch_deployment(platform) for platform in platforms}
     pools = {what: api.work_pool_of(deployment) for what, deployment in wanted.items()}
     missing = [f"{wanted[what]} ({what})" for what, pool in pools.items() if not pool]
@@ -45,7 +45,7 @@ def parts_of(api: PrefectApi, platforms: Sequence[Platform]) -> tuple[Part, ...]
 def _part(api: PrefectApi, what: str, deployment: str, name: str) -> Part:
     pool = api.work_pool(name)
     if pool is None:
-        return Part(what, deployment, name, (), f"there is no work pool {name}", "Run `soci-pipeline setup`.")
+        return Part(what, deployment, name, (), f"missing work pool: {name}", "Run `soci-pipeline setup`.")
     workers = api.online_workers(name)
     if pool.is_paused:
         advice = f"Run `prefect work-pool resume {name}`."
@@ -59,10 +59,10 @@ def _part(api: PrefectApi, what: str, deployment: str, name: str) -> Part:
 
 
 def check_parts(parts: Sequence[Part]) -> None:
-    """Raise `NoWorker` that names every pool from which nobody would take a run, with the command that helps."""
-    lacking = [part for part in parts if part.lack is not None]
+    """Raise `NoWorker` naming every pool without a worker, with the command that starts one."""
+    lacking = [part for part in parts if part.missing_requirement is not None]
     if lacking:
         raise NoWorker(
-            "; ".join(f"{part.what}: {part.lack}" for part in lacking),
+            "; ".join(f"{part.what}: {part.missing_requirement}" for part in lacking),
             advice=" ".join(dict.fromkeys(part.advice for part in lacking if part.advice)),
         )

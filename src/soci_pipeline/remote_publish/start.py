@@ -1,4 +1,4 @@
-"""The start of a publication through Prefect, and what it would do."""
+"""The start of a publication through Prefect, and its dry run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,49 +18,49 @@ from soci_pipeline.settings import Settings
 
 
 def remote_request(request: PublishRequest) -> PublishRequest:
-    """The request as workers can read it: a folder of this machine is named by the top of its repository.
+    """Return the request in a form that workers can read: a folder is replaced by the top of its repository.
 
-    Raises `InvalidInput` for a folder that has no commit.
+    Raises `InvalidInput` for a folder without a commit.
     """
     if not request.source.startswith("/"):
         return request
     tree = read_work_tree(Path(request.source))
     if tree.top is None or tree.head is None:
         raise InvalidInput(
-            f"SOURCE {request.source!r} has no commit that a worker could read: {tree.why_uncommitted}",
-            advice="Publish it from this machine with --local, or name the URL of a git repository.",
+            f"SOURCE {request.source!r} has no commit that a worker can read: {tree.why_uncommitted}",
+            advice="Publish it from this machine with --local, or use the URL of a git repository.",
         )
     if tree.changes:
-        logger().warning("not published, since workers read commits: %s", tree.why_uncommitted)
+        logger().warning("not published, because workers read only commits: %s", tree.why_uncommitted)
     logger().warning("the workers must have the repository at the same path: %s", tree.top)
     return request.model_copy(update={"source": str(tree.top), "context": below_top(tree, request.context)})
 
 
 def ready_parts(api: PrefectApi, request: PublishRequest) -> tuple[Part, ...]:
-    """Look up deployments, pools and workers before anything starts; raises `StackError` or `NoWorker`.
+    """Check deployments, pools and workers before anything starts; raise `StackError` or `NoWorker`.
 
-    With ``worker_wait`` a platform may be without a worker for now, since the run waits for one.
+    With ``worker_wait`` a platform may have no worker yet, because the run waits for one.
     """
     parts = parts_of(api, request.platforms)
     waits = bool(request.worker_wait)
     check_parts([part for part in parts if not waits or part.deployment == DEPLOYMENT])
     for part in parts:
-        if part.lack is not None:
-            logger().warning("%s: %s. %s", part.what, part.lack, part.advice)
+        if part.missing_requirement is not None:
+            logger().warning("%s: %s. %s", part.what, part.missing_requirement, part.advice)
     return parts
 
 
 def start(api: PrefectApi, request: PublishRequest) -> str:
-    """Start the publication; returns the id of its flow run."""
+    """Start the publication; return the id of its flow run."""
     given = request.model_dump(mode="json", exclude_unset=True, exclude={"context"})
     return api.create_run(DEPLOYMENT, given | {"context": request.context}, naming=waiting_name)
 
 
 def plan_remote(api: PrefectApi, request: PublishRequest, settings: Settings) -> Plan:
-    """Check what can be checked from this machine, and say which pool and workers would build each platform.
+    """Check what is possible from this machine, and list the pool and workers for each platform.
 
-    The source and the registry are reached with this machine's credentials, which may differ from a worker's. Raises
-    as `plan_here`, `StackError` and `NoWorker`.
+    This machine's credentials are used for the source and the registry; a worker's may differ. Raises as `plan_here`,
+    `StackError` and `NoWorker`.
     """
     parts = ready_parts(api, request)
     place = request.source_credentials
@@ -73,5 +73,5 @@ def plan_remote(api: PrefectApi, request: PublishRequest, settings: Settings) ->
 
 
 def _who(part: Part) -> str:
-    workers = ", ".join(part.workers) or f"nobody yet: {part.lack}"
+    workers = ", ".join(part.workers) or f"no worker yet: {part.missing_requirement}"
     return f"work pool {part.pool} ({workers})"

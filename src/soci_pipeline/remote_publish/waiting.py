@@ -1,4 +1,4 @@
-"""Why a flow run waits to be started: its work pool, the workers that poll it, and limits of concurrent runs."""
+"""Why a flow run has not started: its work pool, the workers that poll it, and concurrency limits."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,21 @@ _AT_LIMIT = "AwaitingConcurrencySlot"
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The reason why a run is not started, and what helps."""
+    """The reason why a run has not started, and the next step."""
 
     reason: str
     advice: str
 
 
 def wait_of(api: PrefectApi, state: str, pool: str) -> Wait | None:
-    """Why a run in this state (by its name, for example ``Late``) is not started; None if a worker should take it."""
+    """Explain why a run in this state (such as ``Late``) has not started; return None if a worker should take it."""
     if state == _AT_LIMIT:
-        return Wait("its deployment runs as many as its concurrency limit allows", "Wait, or raise that limit.")
+        return Wait("its deployment has reached its concurrency limit", "Wait, or raise that limit.")
     if not pool:
         return None
     found = api.work_pool(pool)
     if found is None:
-        return Wait(f"there is no work pool {pool}", "Run `soci-pipeline setup`.")
+        return Wait(f"missing work pool: {pool}", "Run `soci-pipeline setup`.")
     if found.is_paused:
         return Wait(f"the work pool {pool} is paused", f"Run `prefect work-pool resume {pool}`.")
     if not api.online_workers(pool):
@@ -31,5 +31,5 @@ def wait_of(api: PrefectApi, state: str, pool: str) -> Wait | None:
     limit = found.concurrency_limit
     if limit is not None and api.active_runs(pool) >= limit:
         advice = f"Wait, or raise it with `prefect work-pool set-concurrency-limit {pool} N`."
-        return Wait(f"the work pool {pool} runs as many as its concurrency limit allows ({limit})", advice)
+        return Wait(f"the work pool {pool} has reached its concurrency limit ({limit})", advice)
     return None

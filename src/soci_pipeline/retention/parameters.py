@@ -15,7 +15,7 @@ from soci_pipeline.validation import Parameters
 
 def _is_a_repository(reference: ImageReference) -> ImageReference:
     if reference.target is not None:
-        raise ValueError(f"{reference} has a tag or digest; give the repository alone, and tags in `keep`")
+        raise ValueError(f"{reference} has a tag or digest; use only the repository, and set tags in `keep`")
     return reference
 
 
@@ -38,46 +38,48 @@ class PruneParameters(Parameters):
         default=(), title="Keep these tags", description="Patterns with * and ?.", examples=[["v*", "latest"]]
     )
     keep_latest: NonNegativeInt = Field(
-        default=0, title="Keep the newest", description="So many of the newest images stay."
+        default=0, title="Keep the newest", description="Number of newest images to keep."
     )
     keep_days: PositiveFloat | None = Field(
-        default=None, title="Keep the young", description="Images created in the last so many days stay."
+        default=None, title="Keep recent images", description="Keep images created in this number of days."
     )
     cache_days: PositiveFloat = Field(
         default=CACHE_DAYS,
         title="Keep build caches",
-        description="So many days after its newest layer was built a build cache goes. The rules above are for images.",
+        description="Days to keep a build cache after its newest layer was built. The rules above apply to images.",
     )
     keep_in_use: tuple[UsedDigest, ...] = Field(
-        default=(), title="Keep what is in use", description="Digests, or references with one, that services run now."
+        default=(),
+        title="Keep what is in use",
+        description="Digests, or references with a digest, that services are running.",
     )
     in_use_ecs: tuple[str, ...] = Field(
         default=(),
         title="Keep what ECS uses",
-        description="ECS clusters (names, ARNs, or * for all): what their services and tasks use stays.",
+        description="Keep images used by services and tasks of these ECS clusters (names, ARNs, or * for all).",
         examples=[["production"]],
     )
     consider: tuple[UsedDigest, ...] = Field(
         default=(),
-        title="Look at these too",
-        description="Untagged digests, for example what a run that was cut short has left.",
+        title="Also consider these digests",
+        description="Untagged digests, for example those that an interrupted run left behind.",
     )
     untagged_days: PositiveFloat | None = Field(
         default=None,
-        title="Look at untagged ones too",
-        description="In ECR alone: manifests without a tag that were pushed more than so many days ago.",
+        title="Also consider untagged manifests",
+        description="ECR only: untagged manifests that were pushed more than this number of days ago.",
     )
     dry_run: bool = Field(
         default=True,
         title="Dry run",
-        description="Say what would go, and delete nothing. Switch it off when the plan is right.",
+        description="Show what would be deleted, and delete nothing. Turn it off once the plan is right.",
     )
 
     @field_validator("keep_days", "cache_days", "untagged_days")
     @classmethod
     def _days_are_representable(cls, days: float | None) -> float | None:
         if days is not None and days > MOST_DAYS:
-            raise ValueError(f"more than {MOST_DAYS:,} days cannot be meant")
+            raise ValueError(f"at most {MOST_DAYS:,} days are allowed")
         return days
 
     @property

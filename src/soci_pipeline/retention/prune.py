@@ -41,7 +41,7 @@ _FIRST_BELIEVABLE = datetime(1981, 1, 1, tzinfo=UTC)
 class RepositoryChanged(TagConflict):
     """Tags changed between the plan and its execution; nothing was deleted."""
 
-    default_advice = "Plan again, and prune while no publication of this image is running."
+    default_advice = "Create a new plan, and prune while no publication of this image is running."
 
 
 class Pruned(BaseModel):
@@ -81,7 +81,7 @@ def prune(
         ages=bool(rules.latest or rules.younger_than),
     )
     made = plan_prune(graph, rules, now=datetime.now(UTC))
-    made.refuse_emptying(image.name)
+    made.reject_emptying(image.name)
     left: dict[str, str] = {}
     if not dry_run:
         confirm()
@@ -133,7 +133,7 @@ def execute(
         except RegistryError as error:
             if error.temporary or error.status not in _NO_SUCH_OPERATION:
                 raise
-            left[tag] = "the registry cannot take a tag off a manifest that another tag needs"
+            left[tag] = "the registry cannot remove a tag from a manifest that another tag needs"
     done = 0
     for each in plan.rounds:
         try:
@@ -143,21 +143,21 @@ def execute(
         done += len(each) - len(stayed)
         left |= {str(digest): why for digest, why in stayed.items()}
         left |= {tag: stayed[digest] for tag, digest in graph.tags.items() if digest in stayed}
-    logger().debug("%s: %s", repository, _said_of(plan, left, done))
+    logger().debug("%s: %s", repository, _summary_of(plan, left, done))
     return left
 
 
-def _said_of(plan: PrunePlan, left: Mapping[str, str], manifests: int) -> str:
+def _summary_of(plan: PrunePlan, left: Mapping[str, str], manifests: int) -> str:
     """Return how much was deleted, as text; a manifest is deleted with its tags."""
     untagged = sum(tag not in left for tag in plan.untag)
     tags = untagged + sum(tag not in left for tag in plan.deleted_tags)
-    of_kept = f", {untagged} of them off manifests that stay" if untagged else ""
+    of_kept = f", {untagged} of them from manifests that are kept" if untagged else ""
     return f"deleted {counted(manifests, 'manifest')} and {counted(tags, 'tag')}{of_kept}"
 
 
 def _cut_short(error: RegistryError, repository: str, plan: PrunePlan, done: int) -> RegistryError:
     if error.status == 405 or error.code == "UNSUPPORTED":
-        advice = "Switch deletion on in the registry, or use its own API."
+        advice = "Enable deletion in the registry, or use its own API."
     else:
         advice = f"Run it again with these digests to consider: {' '.join(plan.manifests[done:])}"
     return RegistryError(
@@ -215,7 +215,7 @@ class _Reader:
         try:
             descriptor, data = self.client.manifests.get(self.repository, digest)
         except ManifestUnknown:
-            logger().warning("%s is named in %s and not there", digest, self.repository)
+            logger().warning("%s is listed in %s but does not exist", digest, self.repository)
             return None
         return parse(data, media_type=descriptor.media_type)
 
@@ -232,9 +232,7 @@ class _Reader:
         try:
             fields = json.loads(self.client.blobs.read(self.repository, config))
         except (BlobUnknown, DamagedContent, InvalidInput, RecursionError, ValueError) as error:
-            logger().warning(
-                "the config %s cannot be read, so its image counts as of unknown age: %s", config.digest, error
-            )
+            logger().warning("cannot read the config %s, so the age of its image is unknown: %s", config.digest, error)
             return None
         created = fields.get("created") if isinstance(fields, Mapping) else None
         return _moment(created) if isinstance(created, str) else None

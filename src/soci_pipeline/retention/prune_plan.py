@@ -18,7 +18,7 @@ from soci_pipeline.errors import InvalidInput
 from soci_pipeline.oci.digest import Digest
 from soci_pipeline.validation import in_one_line, problems_of
 
-UNDATED = "nothing says when it was created"
+UNDATED = "it has no creation time"
 """Reason for a tag that is kept because its age is unknown, which the rules by age cannot judge."""
 CACHE_DAYS = 30
 """Default number of days that a build cache is kept after its newest layer was built."""
@@ -61,18 +61,18 @@ class KeepRules(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tags: tuple[TagPattern, ...] = Field(default=(), max_length=100, description="Patterns of tags, with * and ?.")
-    latest: int = Field(default=0, ge=0, description="So many of the newest images, by their time of creation.")
+    latest: int = Field(default=0, ge=0, description="Number of newest images, by their time of creation.")
     younger_than: timedelta | None = Field(default=None, description="Images created less than this before now.")
     digests: frozenset[Digest] = Field(default=frozenset(), description="Digests in use, for example by services.")
     caches_younger_than: timedelta = Field(
         default=timedelta(days=CACHE_DAYS),
-        description="Build caches stay this long after their newest layer was built.",
+        description="Time to keep a build cache after its newest layer was built.",
     )
 
     @model_validator(mode="after")
     def _something_is_kept(self) -> Self:
         if not (self.tags or self.latest or self.younger_than or self.digests):
-            raise ValueError("no rule says what to keep, so everything would be deleted")
+            raise ValueError("there is no rule for what to keep, so everything would be deleted")
         return self
 
     @classmethod
@@ -82,11 +82,13 @@ class KeepRules(BaseModel):
             return cls(**values)
         except ValidationError as error:
             advice = (
-                "Say what to keep: a pattern of tags (`--keep`), a number of the latest (`--keep-latest`), an age in "
+                "Add a rule: a pattern of tags (`--keep`), a number of the latest (`--keep-latest`), an age in "
                 "days (`--keep-days`), or digests in use (`--keep-in-use`); a flow's parameters are `keep`, "
                 "`keep_latest`, `keep_days` and `keep_in_use`."
             )
-            raise InvalidInput(f"not a rule of retention: {in_one_line(problems_of(error))}", advice=advice) from error
+            raise InvalidInput(
+                f"not a valid retention rule: {in_one_line(problems_of(error))}", advice=advice
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +123,14 @@ class PrunePlan:
         """Tags and digests to delete, in order."""
         return [*self.untag, *self.deleted_tags, *self.manifests]
 
-    def refuse_emptying(self, repository: str) -> None:
+    def reject_emptying(self, repository: str) -> None:
         """Raise `InvalidInput` if all images would be deleted, as with a mistyped pattern or only a rule by age."""
         images = [tag for tag in self.deleted_tags if tag not in self.caches]
         if images and not set(self.kept) - self.caches:
             shown = ", ".join(images[:_SHOWN]) + (", …" if len(images) > _SHOWN else "")
             raise InvalidInput(
                 f"the rules keep nothing of {repository}, so all of it would be deleted",
-                advice=f"Check the rules, or keep the latest ones too; the tags there are: {shown}.",
+                advice=f"Check the rules, or also keep the latest images; the existing tags are: {shown}.",
             )
 
 
@@ -146,15 +148,15 @@ def plan_prune(graph: RepositoryGraph, rules: KeepRules, *, now: datetime) -> Pr
     deploy = {tag: digest for tag, digest in graph.tags.items() if attached_to(tag) is None}
     reasons: dict[str, str] = _kept_tags(graph, deploy, rules, now)
     edges = _Edges.of(graph)
-    kept = _reach({deploy[tag]: f"under the tag {tag}" for tag in reasons}, rules, graph, edges)
+    kept = _reachable({deploy[tag]: f"under the tag {tag}" for tag in reasons}, rules, graph, edges)
     _keep_attached(graph, kept, reasons)
     deleted = [digest for digest in graph.nodes if digest not in kept]
     untag = sorted(tag for tag, digest in graph.tags.items() if tag not in reasons and digest in kept)
     gone = sorted(tag for tag, digest in graph.tags.items() if tag not in reasons and digest not in kept)
     kept_tags = tuple(sorted(reasons))
-    reasons |= dict.fromkeys(untag, "no rule keeps this tag; its manifest is needed by another one")
+    reasons |= dict.fromkeys(untag, "no rule keeps this tag; another tag needs its manifest")
     reasons |= dict.fromkeys(gone, "no rule keeps this tag")
-    old = f"a build cache not younger than {rules.caches_younger_than}"
+    old = f"a build cache older than {rules.caches_younger_than}"
     reasons |= {tag: old for tag in gone if (node := graph.nodes.get(graph.tags[tag])) is not None and node.is_cache}
     reasons |= {str(digest): why for digest, why in kept.items()}
     reasons |= {str(digest): "no kept tag needs it" for digest in deleted}
@@ -251,7 +253,9 @@ class _Edges:
             yield node.subject, f"the subject of {digest}"
 
 
-def _reach(roots: Mapping[Digest, str], rules: KeepRules, graph: RepositoryGraph, edges: _Edges) -> dict[Digest, str]:
+def _reachable(
+    roots: Mapping[Digest, str], rules: KeepRules, graph: RepositoryGraph, edges: _Edges
+) -> dict[Digest, str]:
     """Return all digests that are kept, with the reason; they include digests that are not in the graph."""
     kept: dict[Digest, str] = {}
     waiting = [*roots.items(), *((digest, "its digest is in use") for digest in sorted(rules.digests))]

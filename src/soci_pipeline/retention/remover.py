@@ -38,7 +38,7 @@ class OneByOne:
                 # A registry that does not support deletion may also return 404.
                 if self.client.manifests.head(repository, digest) is not None:
                     raise RegistryError(error.reason, code="UNSUPPORTED", status=405, url=error.url) from error
-                logger().debug("%s is gone already", digest)
+                logger().debug("%s is already deleted", digest)
         return {}
 
     def delete_tag(self, repository: str, tag: str) -> None:

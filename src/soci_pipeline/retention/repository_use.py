@@ -32,7 +32,7 @@ def in_use_by_ecs(
     for tag in sorted(used.tags):
         descriptor = client.manifests.head(image.repository, tag)
         if descriptor is None:
-            logger().warning("a task definition of ECS names %s, which is not there", image.with_tag(tag))
+            logger().warning("an ECS task definition names %s, which does not exist", image.with_tag(tag))
         else:
             found.add(descriptor.digest)
     logger().info("%s: %d digests are in use by ECS", image, len(found))
@@ -51,7 +51,7 @@ def untagged(
         return []
     if not _has_own_api(image):
         raise InvalidInput(
-            f"{image.registry} cannot list what has no tag", advice="Give the digests to consider, or use ECR."
+            f"{image.registry} cannot list untagged manifests", advice="List the digests to consider, or use ECR."
         )
     from soci_pipeline.aws.ecr_images import EcrImages
 

@@ -22,20 +22,20 @@ class Reason(StrEnum):
 
 
 WHY: Mapping[Reason, str] = {
-    Reason.TOO_SMALL: "smaller than the smallest layer that is indexed; fetching it whole is quicker",
+    Reason.TOO_SMALL: "smaller than the minimum size; fetching it whole is faster",
     Reason.ZSTD: "compressed with zstd, which SOCI cannot index; build with gzip",
-    Reason.UNSUPPORTED_ENTRY: "has an entry that lazy loading would show wrongly",
-    Reason.HARDLINK_WITH_SIZE: "has a hard link with contents of its own, which lazy loading would show wrongly",
+    Reason.UNSUPPORTED_ENTRY: "has an entry that lazy loading would present incorrectly",
+    Reason.HARDLINK_WITH_SIZE: "has a hard link with content, which lazy loading would present incorrectly",
     Reason.TRAILING_BYTES: (
-        "has bytes behind the end of its compressed stream; containerd cannot unpack it without pigz, so the image may "
+        "has bytes after the end of its compressed stream; containerd cannot unpack it without pigz, so the image may "
         "not start; compress the layer again"
     ),
-    Reason.FOREIGN: "is kept by another server than this registry, or is of a type that SOCI does not know",
+    Reason.FOREIGN: "is stored on another server, or has a media type that SOCI does not support",
 }
 """What each reason means for the author of the image."""
 
 
-def why_not(reason: Reason) -> str:
+def explained_reason(reason: Reason) -> str:
     """Format a reason with its explanation."""
     return f"{reason.value}: {WHY[reason]}"
 
@@ -43,7 +43,7 @@ def why_not(reason: Reason) -> str:
 def explained(reasons: Iterable[Reason | None]) -> list[str]:
     """Format one line for each distinct reason, in the order of `Reason`."""
     found = set(reasons)
-    return [why_not(reason) for reason in Reason if reason in found]
+    return [explained_reason(reason) for reason in Reason if reason in found]
 
 
 def reason_by_type(media_type: str) -> Reason | None:

@@ -46,7 +46,7 @@ class DiffId:
         if not self.readable:
             return None
         if not self._whole or (self._compression is Compression.GZIP and self._member is None):
-            raise DamagedContent("the gzip stream is cut off")
+            raise DamagedContent("the gzip stream is truncated")
         return Digest(f"sha256:{self._hash.hexdigest()}")
 
     def _take(self, piece: bytes) -> None:

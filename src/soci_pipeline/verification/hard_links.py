@@ -158,7 +158,7 @@ class _Extraction:
 
 
 def _line(entry: Entry, *, comes_later: bool) -> str:
-    why = "comes later in the layer" if comes_later else "is not before it in its layer"
+    why = "comes later in the layer" if comes_later else "does not precede it in its layer"
     return f"its hard link {shown(entry.name)} cannot be unpacked: the target {shown(entry.link)} {why}"
 
 

@@ -52,7 +52,7 @@ class LayerVerifier:
         ztoc = self._ztoc(item)
         if ztoc is None or item.ztoc is None:
             return
-        self._look_at_links(item, ztoc.entries)
+        self._check_hard_links(item, ztoc.entries)
         for span in sample_spans(ztoc, item.ztoc.digest):
             if is_too_large(ztoc, span):
                 self._findings.count("spans_too_large")
@@ -65,7 +65,7 @@ class LayerVerifier:
 
         A layer that may be stored elsewhere is only counted, whether the registry has it or not.
         """
-        if item.may_be_elsewhere:
+        if item.may_be_foreign:
             self._findings.count("layers_held_elsewhere")
             return
         ztoc = self._ztoc(item)
@@ -88,7 +88,7 @@ class LayerVerifier:
                 blob.drain()
             self._findings.count("bytes", blob.taken)
             self._check_diff_id(item, diff_id)
-            self._look_at_links(item, scan.entries or () if ztoc is None else ztoc.entries)
+            self._check_hard_links(item, scan.entries or () if ztoc is None else ztoc.entries)
 
     def entries(self, image: ImageNode, layer: Descriptor) -> Sequence[Entry] | None:
         """Return the entries of a layer, from its zTOC or otherwise its tar, or None if they cannot be read."""
@@ -105,13 +105,13 @@ class LayerVerifier:
     def _scanned(self, layer: Descriptor) -> Sequence[Entry] | None:
         scan = EntryScan()
         contents = DiffId(layer.media_type, also=scan.feed)
-        if not contents.readable or layer.may_be_elsewhere:
+        if not contents.readable or layer.may_be_foreign:
             return None
         with open_blob(self._client, self._repository, layer, also=contents.update) as blob:
             blob.drain()
         return scan.entries
 
-    def _look_at_links(self, item: LayerToCheck, entries: Sequence[Entry]) -> None:
+    def _check_hard_links(self, item: LayerToCheck, entries: Sequence[Entry]) -> None:
         if may_be_broken(entries):
             with self._lock:
                 self.broken_links.add(item.layer.digest)
@@ -128,8 +128,8 @@ class LayerVerifier:
                 self._findings.add(where, f"it is for a layer of {ztoc.compressed_size} bytes, not {item.layer.size}")
                 return None
             if item.span_size is not None and item.span_size != ztoc.span_size:
-                said = f"the SOCI index announces spans of {item.span_size} bytes"
-                self._findings.add(where, f"{said}, and it has spans of {ztoc.span_size}")
+                said = f"the SOCI index specifies spans of {item.span_size} bytes"
+                self._findings.add(where, f"{said}, but the zTOC has spans of {ztoc.span_size}")
             return ztoc
         return None
 
@@ -174,7 +174,9 @@ class LayerVerifier:
             return
         self._findings.count("diff_ids")
         if found != item.diff_id:
-            self._findings.add(item.where, f"it holds {found}, and the config's diff id is {item.diff_id}")
+            self._findings.add(
+                item.where, f"its content has the digest {found}, but the diff id in the config is {item.diff_id}"
+            )
 
 
 def _ztocs(image: ImageNode) -> Iterator[Descriptor]:

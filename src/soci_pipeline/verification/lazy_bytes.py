@@ -22,7 +22,7 @@ class PlatformCost(BaseModel):
     total_bytes: int
 
 
-def start_costs(graph: ImageGraph) -> tuple[PlatformCost, ...]:
+def lazy_costs(graph: ImageGraph) -> tuple[PlatformCost, ...]:
     """Return the cost of each platform, in the order of the images."""
     above = graph.root.size if graph.index is not None else 0
     return tuple(_cost(image, above) for image in graph.images)

@@ -12,6 +12,7 @@ class VerifyMode(StrEnum):
 
 
 VERIFY_MEANING = (
-    "How much of what was pushed is read again before a tag moves. sample: every manifest and zTOC, and some spans of "
+    "How much of the pushed content is read back before a tag moves. sample: every manifest and zTOC, and some spans "
+    "of "
     "each layer. all: every byte. off: nothing."
 )

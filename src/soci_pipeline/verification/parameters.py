@@ -19,13 +19,13 @@ class VerifyParameters(Parameters):
     )
     mode: Literal[VerifyMode.SAMPLE, VerifyMode.ALL] = Field(
         default=VerifyMode.SAMPLE,
-        title="How much is read",
+        title="How much to read",
         description="sample: every manifest and zTOC, and some spans of each layer. all: every byte.",
     )
     platforms: tuple[Platform, ...] | None = Field(
         default=None,
         title="Platforms",
-        description="What must be there, such as linux/arm64. Empty: whatever is there is verified.",
+        description="Platforms that must be present, such as linux/arm64. Empty: verify whatever is present.",
     )
 
     @property

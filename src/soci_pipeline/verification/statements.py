@@ -44,7 +44,7 @@ def _check(
         findings.count("statements")
         for named in _named_images(data):
             if f"sha256:{named}" != image:
-                findings.add(where, f"its subject is sha256:{named[:100]}, and the attestation is listed for {image}")
+                findings.add(where, f"its subject is sha256:{named[:100]}, but the attestation is listed for {image}")
                 return
 
 

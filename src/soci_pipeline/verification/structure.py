@@ -47,9 +47,9 @@ class LayerToCheck:
         return int(said) if said.isdecimal() else None
 
     @property
-    def may_be_elsewhere(self) -> bool:
+    def may_be_foreign(self) -> bool:
         """Whether the layer may be missing in the registry; never with a zTOC, since spans are read from there."""
-        return self.ztoc is None and self.layer.may_be_elsewhere
+        return self.ztoc is None and self.layer.may_be_foreign
 
 
 def check_structure(
@@ -76,13 +76,13 @@ def _check_platforms(graph: ImageGraph, wanted: Sequence[Platform] | None, findi
     for image in graph.images:
         claimed = image.descriptor.platform
         if claimed is not None and not claimed.matches(image.platform):
-            findings.add(image.where, f"its descriptor claims {claimed}, and its config says {image.platform}")
+            findings.add(image.where, f"its descriptor says {claimed}, but its config says {image.platform}")
         plain = image.platform.normalised()
         if plain in there and there[plain] != image.descriptor.digest:
-            findings.add(image.where, f"{there[plain]} is an image of the same platform")
+            findings.add(image.where, f"{there[plain]} is an image for the same platform")
         there[plain] = image.descriptor.digest
     if not graph.images:
-        findings.add(str(graph.root.digest), "there is no readable image in it")
+        findings.add(str(graph.root.digest), "it contains no readable image")
     for platform in wanted or ():
         if not any(platform.matches(each) for each in there):
             findings.add(str(graph.root.digest), f"there is no image for {platform}")
@@ -97,7 +97,7 @@ def _check_entries(graph: ImageGraph, there: Find, findings: Findings) -> None:
     for entry in graph.index.manifests:
         target = entry.annotations.get(REFERENCE_DIGEST)
         if is_attestation(entry) and target not in listed:
-            findings.add(f"attestation {entry.digest}", f"it speaks of {target}, which is not in the image index")
+            findings.add(f"attestation {entry.digest}", f"it is about {target}, which is not in the image index")
         if is_soci_index(entry):
             _check_back_reference(entry, images, findings)
         elif (artifact := graph.artifacts.get(entry.digest)) is not None and artifact.subject is not None:
@@ -109,14 +109,14 @@ def _check_subject(entry: Descriptor, subject: Descriptor, index: ImageIndex, th
     attests, target = is_attestation(entry), entry.annotations.get(REFERENCE_DIGEST)
     where = f"{'attestation' if attests else 'artifact'} {entry.digest}"
     if attests and subject.digest != target:
-        findings.add(where, f"its subject is {subject.digest}, and its {REFERENCE_DIGEST} is {target}")
+        findings.add(where, f"its subject is {subject.digest}, but its {REFERENCE_DIGEST} is {target}")
         return
     listed = next((each for each in index.manifests if each.digest == subject.digest), None) or there(subject.digest)
     if listed is None:
         findings.add(where, f"its subject {subject.digest} is neither in the image index nor in the repository")
     elif (subject.media_type, subject.size) != (listed.media_type, listed.size):
         said, real = (f"{each.media_type} of {each.size} bytes" for each in (subject, listed))
-        findings.add(where, f"its subject {subject.digest} is {said}, and the manifest is {real}")
+        findings.add(where, f"its subject {subject.digest} is {said}, but the manifest is {real}")
 
 
 def _check_back_reference(entry: Descriptor, images: dict[Digest, ImageNode], findings: Findings) -> None:
@@ -124,12 +124,12 @@ def _check_back_reference(entry: Descriptor, images: dict[Digest, ImageNode], fi
     target = entry.annotations.get(IMAGE_MANIFEST_DIGEST)
     image = next((image for digest, image in images.items() if digest == target), None)
     if image is None:
-        findings.add(where, f"its {IMAGE_MANIFEST_DIGEST} is {target}, which is no image of the index")
+        findings.add(where, f"its {IMAGE_MANIFEST_DIGEST} is {target}, which is not an image of the index")
         return
     if image.manifest.annotations.get(SOCI_INDEX_DIGEST) != entry.digest:
-        findings.add(where, f"the image {target} does not name it by {SOCI_INDEX_DIGEST}, so nobody will find it")
+        findings.add(where, f"the image {target} does not name it in {SOCI_INDEX_DIGEST}, so no runtime finds it")
     if entry.platform is not None and not entry.platform.matches(image.platform):
-        findings.add(where, f"it is listed for {entry.platform}, and its image is of {image.platform}")
+        findings.add(where, f"it is listed for {entry.platform}, but its image is for {image.platform}")
     if entry.artifact_type != SOCI_INDEX_V2:
         findings.add(where, f"its entry has the artifact type {entry.artifact_type!r}")
 
@@ -166,7 +166,7 @@ def _check_soci_index(soci: SociIndexNode, image: ImageNode, graph: ImageGraph, 
     if graph.index is not None and said is not None and said != soci.descriptor.digest:
         findings.add(image.where, f"its descriptor names the SOCI index {said}, its manifest {soci.descriptor.digest}")
     if graph.index is not None and all(each.digest != soci.descriptor.digest for each in graph.index.manifests):
-        findings.add(where, "it is not listed in the image index, so copying and garbage collection lose it")
+        findings.add(where, "it is not listed in the image index, so copies and garbage collection lose it")
 
 
 def _note_ztoc(
@@ -176,11 +176,11 @@ def _note_ztoc(
     said = ztoc.annotations.get(IMAGE_LAYER_DIGEST)
     layer = next((layer for layer in image.manifest.layers if layer.digest == said), None)
     if layer is None:
-        findings.add(where, f"its {IMAGE_LAYER_DIGEST} is {said}, which is no layer of the image")
+        findings.add(where, f"its {IMAGE_LAYER_DIGEST} is {said}, which is not a layer of the image")
         return
     media_type = ztoc.annotations.get(IMAGE_LAYER_MEDIA_TYPE)
     if media_type is not None and media_type != layer.media_type:
-        findings.add(where, f"it says that its layer is {media_type}, and the image says {layer.media_type}")
+        findings.add(where, f"it says that its layer is {media_type}, but the image says {layer.media_type}")
     known = ztocs.setdefault(layer.digest, [])
     if ztoc.digest not in {each.digest for each in known}:
         known.append(ztoc)
@@ -201,7 +201,7 @@ def _diff_ids(image: ImageNode, findings: Findings) -> tuple[Digest, ...]:
 
 def _check_blobs(client: RegistryClient, repository: str, layers: Iterable[LayerToCheck], findings: Findings) -> None:
     for each in layers:
-        if not each.may_be_elsewhere:
+        if not each.may_be_foreign:
             _check_blob(client, repository, each.where, each.layer, findings)
             findings.count("layers")
         if each.ztoc is not None:

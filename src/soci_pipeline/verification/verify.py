@@ -23,7 +23,7 @@ from soci_pipeline.registry.errors import BrokenAnswer
 from soci_pipeline.text import counted, sized
 from soci_pipeline.verification.hard_links import check_hard_links
 from soci_pipeline.verification.layers import LayerVerifier
-from soci_pipeline.verification.lazy_bytes import PlatformCost, start_costs
+from soci_pipeline.verification.lazy_bytes import PlatformCost, lazy_costs
 from soci_pipeline.verification.mode import VerifyMode
 from soci_pipeline.verification.statements import check_statements
 from soci_pipeline.verification.structure import LayerToCheck, check_structure
@@ -62,7 +62,7 @@ class VerificationReport(BaseModel):
     total_bytes: int = 0
     platforms: tuple[PlatformCost, ...] = ()
 
-    def checked_in_words(self) -> str:
+    def checked_summary(self) -> str:
         """Return what was checked as text, such as ``2 images, 3 zTOCs, 1.5 MiB of layers``, or ``nothing``."""
         counts = dict(self.checked)
         read = counts.pop("bytes", 0)
@@ -73,7 +73,7 @@ class VerificationReport(BaseModel):
         """Raise `VerificationFailed` with all findings if there are any; ``name`` is the verified image."""
         if not self.ok:
             lines = "\n".join(str(finding) for finding in self.findings)
-            raise VerificationFailed(f"{lines}\n{name} did not pass the verification.")
+            raise VerificationFailed(f"{lines}\n{name} failed verification.")
 
 
 def verify(
@@ -92,7 +92,9 @@ def verify(
     and errors that are not about the content, such as network and permission errors.
     """
     if mode not in (VerifyMode.SAMPLE, VerifyMode.ALL):
-        raise InvalidInput(f"a verification with the mode {mode!r} cannot be meant", advice="Choose sample or all.")
+        raise InvalidInput(
+            f"the verification mode must be sample or all, not {mode!r}", advice="Choose `sample` or `all`."
+        )
     findings = Findings()
     graph = _read(client, repository, reference, findings)
     if graph is None:
@@ -104,7 +106,7 @@ def verify(
         verifier = LayerVerifier(client, repository, findings, on_bytes=advance)
         _check_layers(verifier.sample if mode == VerifyMode.SAMPLE else verifier.all, layers, jobs)
     check_hard_links(graph, verifier.broken_links, verifier.entries, findings)
-    costs = start_costs(graph)
+    costs = lazy_costs(graph)
     return VerificationReport(
         ok=not findings.found,
         index=graph.root.digest,
@@ -126,7 +128,7 @@ def _read(client: RegistryClient, repository: str, reference: str | Digest, find
 
 def _check_layers(check: Callable[[LayerToCheck], None], layers: Sequence[LayerToCheck], jobs: int) -> None:
     if jobs < 1:
-        raise InvalidInput(f"{jobs} layers at once cannot be meant")
+        raise InvalidInput(f"the number of layers in parallel must be at least 1, not {jobs}")
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="verify") as pool:
         # Start the largest first, so that the last one to start is not the slowest.
         for _ in pool.map(check, sorted(layers, key=lambda each: each.layer.size, reverse=True)):

@@ -19,7 +19,7 @@ def differences(pushed: Ztoc, real: Ztoc) -> list[str]:
     The build tool may differ, and a time may be in another time zone, as in zTOCs of the reference implementation.
     """
     found = [
-        f"{name} is {theirs!r}, and should be {ours!r}"
+        f"{name} is {theirs!r} instead of {ours!r}"
         for name, theirs, ours in (
             ("the layer's size", pushed.compressed_size, real.compressed_size),
             ("the tar's size", pushed.uncompressed_size, real.uncompressed_size),
@@ -59,22 +59,22 @@ def _checkpoints(pushed: Ztoc, real: Ztoc) -> Iterator[str]:
     theirs, ours = pushed.checkpoints, real.checkpoints
     if isinstance(theirs, TarSpans) or isinstance(ours, TarSpans):
         if theirs != ours:
-            yield f"its spans are {_kind(theirs)}, and should be {_kind(ours)}"
+            yield f"its spans are {_kind(theirs)} instead of {_kind(ours)}"
         return
     if theirs.span_size != ours.span_size:
-        yield f"its span size is {theirs.span_size}, and should be {ours.span_size}"
+        yield f"its span size is {theirs.span_size} instead of {ours.span_size}"
     for number, (one, other) in enumerate(zip_longest(theirs.points, ours.points)):
         if one is None:
             yield f"checkpoint {number} is missing"
         elif other is None:
-            yield f"checkpoint {number} is not at the end of a block where one is due"
+            yield f"checkpoint {number} is not at the end of the expected block"
         elif one != other:
             yield f"checkpoint {number}: {'; '.join(_point_differences(one, other))}"
 
 
 def _point_differences(pushed: Checkpoint, real: Checkpoint) -> list[str]:
     lines = [
-        f"{field} is {theirs}, and should be {ours}"
+        f"{field} is {theirs} instead of {ours}"
         for field, theirs, ours in (
             ("compressed offset", pushed.compressed, real.compressed),
             ("uncompressed offset", pushed.uncompressed, real.uncompressed),
@@ -97,4 +97,4 @@ def _kind(checkpoints: GzipCheckpoints | TarSpans) -> str:
 def _span_digests(pushed: Sequence[Digest], real: Sequence[Digest]) -> Iterator[str]:
     for number, (theirs, ours) in enumerate(zip_longest(pushed, real)):
         if theirs != ours:
-            yield f"the digest of span {number} is {theirs}, and should be {ours}"
+            yield f"the digest of span {number} is {theirs} instead of {ours}"

@@ -24,7 +24,7 @@ class _BodyTooLarge(Exception):
     pass
 
 
-class _TooMuchAtOnce(Exception):
+class _TooManyRequests(Exception):
     pass
 
 
@@ -36,7 +36,7 @@ class _Bodies:
         self._left = body_bytes * _FULL_BODIES
 
     async def read(self, request: Request) -> bytes:
-        """Read the body of one request; raise `_BodyTooLarge` or `_TooMuchAtOnce`."""
+        """Read the body of one request; raise `_BodyTooLarge` or `_TooManyRequests`."""
         length = request.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > self._most:
             raise _BodyTooLarge
@@ -48,7 +48,7 @@ class _Bodies:
                 if len(body) > self._most:
                     raise _BodyTooLarge
                 if self._left < 0:
-                    raise _TooMuchAtOnce
+                    raise _TooManyRequests
         finally:
             self._left += len(body)
         return bytes(body)
@@ -71,12 +71,14 @@ def create_app(receiver: Receiver, *, health: Callable[[], dict[str, Any]], expo
         except _BodyTooLarge:
             text = f"The body is larger than {limits.body_bytes} bytes."
             return _json(receiver.refuse_body(name, 413, "too-large", text))
-        except _TooMuchAtOnce:
-            return _json(receiver.refuse_body(name, 503, "busy", "Too much is being received.", retry_after_s=30))
+        except _TooManyRequests:
+            return _json(
+                receiver.refuse_body(name, 503, "busy", "Too many requests are being received.", retry_after_s=30)
+            )
         except TimeoutError:
-            return _json(receiver.refuse_body(name, 408, "too-slow", "The body did not come in time."))
+            return _json(receiver.refuse_body(name, 408, "too-slow", "The body did not arrive before the timeout."))
         except ClientDisconnect:
-            return _json(receiver.refuse_body(name, 400, "cut-off", "The body is not whole."))
+            return _json(receiver.refuse_body(name, 400, "cut-off", "The body is incomplete."))
         return _json(await run_in_threadpool(receiver.receive, name, _headers(request), body))
 
     async def healthz(request: Request) -> Response:  # noqa: ARG001 - signature of an endpoint

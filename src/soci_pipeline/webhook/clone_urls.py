@@ -31,7 +31,7 @@ class CloneUrl:
     def parse(cls, url: str) -> Self:
         """Parse and validate a URL; raise ValueError for a local path, an unsupported scheme or a forbidden host."""
         if not _PLAIN.match(url):
-            raise ValueError("the clone URL has a character other than letters, digits and . _ ~ : / @ + = , - in it")
+            raise ValueError("the clone URL contains a character other than letters, digits and . _ ~ : / @ + = , -")
         try:
             check_url(url)
             codecommit = CodeCommitSource.parse(url)
@@ -43,7 +43,7 @@ class CloneUrl:
         scheme, host, port, path = found
         _check_host(host)
         if ".." in path.split("/"):
-            raise ValueError("the clone URL has .. in its path")
+            raise ValueError("the clone URL contains .. in its path")
         return cls(scheme, host, port, path)
 
     @property
@@ -67,7 +67,7 @@ class CloneHost:
     def parse(cls, text: str) -> Self:
         """Parse ``https://git.example.com``, with an optional port and path; raise ValueError."""
         if "://" not in text or text.count("/") < 2:
-            raise ValueError(f"{text[:100]!r} is not a host with its scheme, as in https://git.example.com")
+            raise ValueError(f"{text[:100]!r} is not a scheme and host, for example https://git.example.com")
         # With a repository appended it is a clone URL, whose validation covers the host as well.
         url = CloneUrl.parse(f"{text.rstrip('/')}/repository")
         return cls(CloneUrl(url.scheme, url.host, url.port, url.path.removesuffix("/repository")))
@@ -88,9 +88,9 @@ def _scp(url: str) -> tuple[str, str, int, str]:
     """Split ``user@host:path``; a bare word before the colon is a scheme (``javascript:``), not a host."""
     found = _SCP.match(url)
     if found is None or url.startswith("/"):
-        raise ValueError("the address of the repository is a local path")
+        raise ValueError("the URL of the repository is a local path")
     if found["user"] is None and "." not in found["host"]:
-        raise ValueError(f"{found['host'][:30]!r} is not a supported scheme; allowed are {', '.join(DEFAULT_PORTS)}")
+        raise ValueError(f"{found['host'][:30]!r} is not a supported scheme; use one of {', '.join(DEFAULT_PORTS)}")
     return "ssh", found["host"].lower(), DEFAULT_PORTS["ssh"], found["path"]
 
 
@@ -98,9 +98,9 @@ def _split(url: str) -> tuple[str, str, int, str]:
     parts = urlsplit(url)
     if url.partition("://")[0] not in DEFAULT_PORTS:
         # With file:// a worker would read its local disk for the sender.
-        raise ValueError(f"{parts.scheme[:30]!r} is not a supported scheme; allowed are {', '.join(DEFAULT_PORTS)}")
+        raise ValueError(f"{parts.scheme[:30]!r} is not a supported scheme; use one of {', '.join(DEFAULT_PORTS)}")
     if parts.port == 0 or parts.netloc.count("@") > 1:
-        raise ValueError("the clone URL has port 0 or two @ in it")
+        raise ValueError("the clone URL contains port 0 or two @")
     return parts.scheme, (parts.hostname or "").lower(), parts.port or DEFAULT_PORTS[parts.scheme], parts.path
 
 

@@ -49,7 +49,7 @@ class PrefectSettings(Section):
         try:
             checked_url(str(url))
         except InvalidInput as error:
-            raise ValueError("no address that can be looked up") from error
+            raise ValueError("not a resolvable host name") from error
         return url
 
     def authorization(self) -> dict[str, str]:
@@ -114,11 +114,11 @@ class Configuration(Section):
     def _names_are_unique_and_known(self) -> Self:
         for what, names in (("sources", [each.name for each in self.sources]), ("rules", [r.name for r in self.rules])):
             if len(set(names)) != len(names):
-                raise ValueError(f"two {what} have one name")
+                raise ValueError(f"two {what} have the same name")
         known = {each.name for each in self.sources}
         unknown = sorted({name for rule in self.rules for name in rule.sources} - known)
         if unknown:
-            raise ValueError(f"rules name sources that are not there: {', '.join(unknown)}")
+            raise ValueError(f"rules name unknown sources: {', '.join(unknown)}")
         return self
 
     def source(self, name: str) -> Source | None:
@@ -136,7 +136,7 @@ def load(path: Path) -> Configuration:
     try:
         return Configuration.model_validate(document)
     except ValidationError as error:
-        faults = problems_of(error, unknown="there is no such key")
+        faults = problems_of(error, unknown="unknown key")
         places = [each.place for each in faults]
         # An invalid rule also makes its list too short; report only the rule's problem.
         own = [each for each in faults if each.kind != "too_short" or not _has_inner(each.place, places)]
@@ -155,9 +155,11 @@ def _document(path: Path) -> dict[Any, Any]:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the configuration {path} is not UTF-8 text", advice=_DESCRIBED) from error
     except yaml.YAMLError as error:
-        raise InvalidInput(f"the configuration {path} is not YAML: {fault_of(error)}", advice=_DESCRIBED) from error
+        raise InvalidInput(
+            f"the configuration {path} is not valid YAML: {fault_of(error)}", advice=_DESCRIBED
+        ) from error
     if not isinstance(document, dict):
-        found = "is empty" if document is None else "has no keys at its top"
+        found = "is empty" if document is None else "has no top-level keys"
         raise InvalidInput(f"the configuration {path} {found}", advice=_DESCRIBED)
     return document
 

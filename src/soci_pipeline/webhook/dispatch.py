@@ -59,11 +59,11 @@ class Dispatcher:
             if run is None:
                 return _IDLE_S
             self._in_hand = True
-            self._hand_over(run)
+            self._dispatch_run(run)
             self._in_hand = False
         return pause
 
-    def _hand_over(self, run: OutboxRun) -> None:
+    def _dispatch_run(self, run: OutboxRun) -> None:
         try:
             flow_run_id = self._prefect.create_run(
                 run.deployment,
@@ -109,4 +109,4 @@ class Dispatcher:
     def _give_up(self, run: OutboxRun, reason: str) -> None:
         self._outbox.fail(run, reason)
         self._metrics.count("soci_webhook_dispatches_total", result="failed")
-        log("run given up: " + reason, level=logging.ERROR, key=run.key, rule=run.rule, deployment=run.deployment)
+        log("gave up on a run: " + reason, level=logging.ERROR, key=run.key, rule=run.rule, deployment=run.deployment)

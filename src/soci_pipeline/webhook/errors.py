@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class SignatureRefused(CredentialsRefused):
     """A missing, wrong or expired signature. The response to the sender never says which key was tried."""
 
-    default_advice = "Compare the secret at the sender with the receiver's, and the clocks of both machines."
+    default_advice = "Compare the secrets of the sender and the receiver, and the clocks of both machines."
 
 
 class EventRefused(InvalidInput):
@@ -31,7 +31,7 @@ class OutboxUnavailable(SociPipelineError):
     """The outbox cannot be read or written; an event is not stored, so the sender must deliver it again."""
 
     exit_code = ExitCode.DISK_FULL
-    default_advice = "Look at the disk and the permissions of the outbox's folder; the sender should deliver again."
+    default_advice = "Check the disk and the permissions of the outbox's folder; the sender should deliver again."
 
     def __init__(self, reason: str, *, advice: str | None = None) -> None:
         super().__init__(reason, advice=advice, temporary=True)

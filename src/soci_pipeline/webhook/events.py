@@ -62,7 +62,7 @@ class PushEvent(_Event):
         folders = name.split("/")
         plain = all(each and each.strip(".") and not each.startswith("-") for each in folders)
         if not plain or not _is_plain(name) or ".." in name or len(folders) > _MAX_FOLDERS + 1:
-            raise ValueError("not the path of a repository")
+            raise ValueError("not a valid repository path")
         return name
 
     @field_validator("clone_url")
@@ -87,7 +87,7 @@ class PushEvent(_Event):
             raise ValueError(error.reason) from error
         name = next((ref.removeprefix(kind) for kind in _REF_KINDS if ref.startswith(kind)), "")
         if checked != ref or not name or name.startswith("-") or not _is_plain(name) or "~" in name:
-            raise ValueError("not a branch or tag of plain characters")
+            raise ValueError("not a valid branch or tag")
         return checked
 
     @property
@@ -221,4 +221,4 @@ def push_event(
 def refuse(error: ValidationError) -> EventRefused:
     """Convert pydantic's error to an `EventRefused` that names fields and problems but quotes nothing of the event."""
     found = [replace(fault, place=fault.place[:_DEEPEST]) for fault in problems_of(error)[:_SHOWN]]
-    return EventRefused(f"the event is of no known shape: {in_one_line(found, whole='event')}")
+    return EventRefused(f"the event does not have a supported format: {in_one_line(found, whole='event')}")

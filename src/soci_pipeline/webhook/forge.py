@@ -28,7 +28,7 @@ _TEXTS: Mapping[str, str] = {
     "CANCELLED": "publication cancelled",
     "NOT_STARTED": "publication could not be started",
 }
-_TEXT_OF_ANY_OTHER = "the publication's run is gone"
+_TEXT_OF_ANY_OTHER = "the publication's flow run was deleted"
 
 
 class Forge:
@@ -88,7 +88,7 @@ class Forge:
                 return
             raise ForgeRefused(
                 f"the forge answered {response.status_code} to the status of a commit",
-                advice="The token needs the right to write commit statuses, and no other.",
+                advice="The token must have permission to write commit statuses, and no other.",
                 temporary=response.status_code in _TRY_LATER,
                 retry_after_s=retry_after_s(response.headers.get("retry-after")),
             )

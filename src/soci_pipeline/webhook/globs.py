@@ -1,7 +1,7 @@
 """Patterns for names with slashes, a subset of .gitignore: ``*``, ``**``, ``?`` and a leading ``!``.
 
-Names are untrusted, so they are not matched with regular expressions: a backtracking one takes seconds for a name of
-20 KB and two ``**/``. A pattern is compiled to an automaton that reads each name once, segment by segment.
+Names are untrusted, so they are not matched with regular expressions: a backtracking matcher takes seconds for a name
+of 20 KB and two ``**/``. A pattern is compiled to an automaton that reads each name once, segment by segment.
 """
 
 import re
@@ -30,7 +30,7 @@ class Patterns(RootModel[tuple[Pattern, ...]]):
     @classmethod
     def _something_is_taken_before_it_is_left_out(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         if patterns and patterns[0].startswith("!"):
-            raise ValueError("the first pattern must not begin with '!': there is nothing to leave out yet")
+            raise ValueError("the first pattern must not start with '!': there is nothing to exclude yet")
         if "!" in patterns:
             raise ValueError("a pattern is empty after its '!'")
         return patterns
@@ -38,7 +38,7 @@ class Patterns(RootModel[tuple[Pattern, ...]]):
     def __bool__(self) -> bool:
         return bool(self.root)
 
-    def fit(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """Whether the patterns match the name."""
         taken = False
         for pattern in self.root:

@@ -56,6 +56,6 @@ class Loop:
             except Exception:
                 failures += 1
                 wait = delay_s(failures, first_s=1.0)
-                logging.getLogger("soci_pipeline").exception("%s: unforeseen error", self.name)
+                logging.getLogger("soci_pipeline").exception("%s: unexpected error", self.name)
             self._wake.wait(wait)
             self._wake.clear()

@@ -18,15 +18,17 @@ class Family(NamedTuple):
 
 
 COUNTERS = {
-    "soci_webhook_requests_total": Family("Requests to a source, by what became of them.", ("result", "source")),
-    "soci_webhook_dispatches_total": Family("Attempts to hand a run to Prefect, by result.", ("result",)),
-    "soci_webhook_outcomes_total": Family("Runs that ended, by the type of their last state.", ("outcome", "rule")),
+    "soci_webhook_requests_total": Family("Requests to a source, by result.", ("result", "source")),
+    "soci_webhook_dispatches_total": Family("Attempts to create a flow run in Prefect, by result.", ("result",)),
+    "soci_webhook_outcomes_total": Family(
+        "Flow runs that ended, by the type of their last state.", ("outcome", "rule")
+    ),
     "soci_webhook_reports_total": Family("Commit statuses sent to a forge, by result.", ("result", "source")),
-    "soci_webhook_queue_messages_total": Family("Messages of a queue, by what became of them.", ("result", "source")),
+    "soci_webhook_queue_messages_total": Family("Messages of a queue, by result.", ("result", "source")),
 }
 GAUGES = {
     "soci_webhook_runs": Family("Runs in the outbox, by state.", ("state",)),
-    "soci_webhook_oldest_pending_seconds": Family("Age of the oldest run that Prefect does not have yet."),
+    "soci_webhook_oldest_pending_seconds": Family("Age of the oldest run not yet created in Prefect."),
     "soci_webhook_up": Family("Whether a background thread is alive.", ("thread",)),
 }
 Labels = tuple[str, ...]

@@ -8,13 +8,13 @@ from soci_pipeline.webhook.events import ImageEvent, PushEvent
 from soci_pipeline.webhook.sources.source import HttpSource, Schema
 
 _ERRORS = {
-    "400": "The body is not whole, or its length is given in two ways.",
-    "401": "The credentials are absent or wrong.",
-    "404": "There is no such source.",
-    "408": "The body did not come in time.",
+    "400": "The body is incomplete, or its length is ambiguous.",
+    "401": "The credentials are missing or wrong.",
+    "404": "Unknown source.",
+    "408": "The body did not arrive before the timeout.",
     "413": "The body is too large.",
-    "415": "Events are application/json.",
-    "422": "A verified event of no known shape, with an unsound name, or with parameters that are not valid.",
+    "415": "Events must be application/json.",
+    "422": "A verified event with an unsupported format, an invalid name, or invalid parameters.",
     "429": "Too many requests.",
     "503": "The event could not be stored; deliver it again.",
 }
@@ -43,7 +43,7 @@ def _operation(source: HttpSource) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": source.body_schema}},
         },
-        "responses": {"202": _response("Stored, known already, or of no interest.", "Accepted")}
+        "responses": {"202": _response("Stored, already known, or ignored.", "Accepted")}
         | {status: _response(text, "Error") for status, text in _ERRORS.items()},
     }
 
@@ -60,7 +60,7 @@ def _response(text: str, schema: str) -> dict[str, Any]:
 def _health() -> dict[str, Any]:
     return {
         "operationId": "health",
-        "summary": "Whether events can be stored and are handed on.",
+        "summary": "Whether events can be stored and are dispatched.",
         "responses": {"200": _response("Well.", "Health"), "503": _response("Not well.", "Health")},
     }
 

@@ -50,19 +50,19 @@ class OutcomeWatcher:
 
     def step(self) -> float:
         """Run one round; return the seconds until the next one."""
-        self._look()
+        self._poll()
         for run in self._outbox.to_report():
             self._report(run)
         return self._every_s
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         runs = [run for run in self._next_runs() if run.flow_run_id]
         if not runs:
             return
         try:
             states = self._prefect.states([run.flow_run_id for run in runs if run.flow_run_id])
         except (PrefectUnavailable, PrefectRefused) as error:
-            log("outcomes are not known just now: " + error.reason, level=logging.WARNING)
+            log("cannot read the outcomes of runs: " + error.reason, level=logging.WARNING)
             return
         for run in runs:
             outcome = states.get(run.flow_run_id or "", "UNKNOWN")
@@ -110,7 +110,9 @@ class OutcomeWatcher:
             forge.report(run.target, outcome, rule=run.rule, link=link)
         except ForgeRefused as error:
             again = error.temporary and run.report_attempts < _MAX_REPORTS
-            log("commit status not written: " + error.reason, level=logging.WARNING, source=run.source, again=again)
+            log(
+                "cannot write the commit status: " + error.reason, level=logging.WARNING, source=run.source, again=again
+            )
             self._metrics.count("soci_webhook_reports_total", source=run.source, result="failed")
             if again:
                 wait = delay_s(run.report_attempts + 1, first_s=2.0, most_s=300.0)

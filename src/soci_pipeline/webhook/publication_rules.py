@@ -58,7 +58,7 @@ def _filled(rule: Any, file: PublicationsFile) -> Any:
         known = ", ".join(each.name for each in file.content.publications)
         raise InvalidInput(
             f"rule {rule.get('name')!r}: publication {str(name)[:63]!r} is not in {file.path}",
-            advice=f"Name one of {known}, or add it to that file.",
+            advice=f"Use one of {known}, or add it to that file.",
         )
     given = rule.get("parameters", {})
     parameters = dict(COMMIT) | given if isinstance(given, dict) else given
@@ -83,7 +83,7 @@ def _base(publication: Publication) -> dict[str, Any]:
 
 def _without_file(rule: Mapping[Any, Any]) -> InvalidInput:
     return InvalidInput(
-        f"rule {rule.get('name')!r} names a publication, and the configuration names no publications file",
+        f"rule {rule.get('name')!r} names a publication, but the configuration has no publications file",
         advice="Add `publications: FILE` to the configuration; a relative path starts at its folder.",
     )
 
@@ -95,6 +95,6 @@ def reserved_keys(document: Mapping[Any, Any]) -> Iterator[str]:
         if not isinstance(each, dict):
             continue
         if "deployment_parameters" in each:
-            yield f"rule {each.get('name')}: deployment_parameters: there is no such key"
+            yield f"rule {each.get('name')}: deployment_parameters: unknown key"
         if "deployment" in each and "publication" in each:
-            yield f"rule {each.get('name')}: give deployment or publication, not both"
+            yield f"rule {each.get('name')}: set deployment or publication, not both"

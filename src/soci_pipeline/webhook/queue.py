@@ -51,7 +51,7 @@ class QueuePoller:
                 self._take(message)
         except (AwsRefused, AwsUnreachable, CredentialsRefused) as error:
             self._failures += 1
-            log("queue not read: " + error.reason, level=logging.ERROR, source=self._source.name)
+            log("cannot read the queue: " + error.reason, level=logging.ERROR, source=self._source.name)
             return delay_s(self._failures, first_s=1.0)
         except OutboxUnavailable as error:
             # Not deleted: the message becomes visible again.
@@ -68,7 +68,7 @@ class QueuePoller:
             answer = self._receiver.accept(self._source, body, parse(body))
         except EventRefused as error:
             self._count("left")
-            reason = "message left for the dead-letter queue: " + error.reason
+            reason = "left a message for the dead-letter queue: " + error.reason
             log(reason, level=logging.WARNING, source=self._source.name, message_id=message.get("MessageId"))
             return
         with calling("sqs:DeleteMessage", on=self._url):

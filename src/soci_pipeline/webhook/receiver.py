@@ -20,7 +20,7 @@ from soci_pipeline.webhook.json_logs import log
 from soci_pipeline.webhook.limits import RateLimit
 from soci_pipeline.webhook.metrics import Metrics
 from soci_pipeline.webhook.outbox import Outbox, StatusTarget
-from soci_pipeline.webhook.rules import plan, reasons_against
+from soci_pipeline.webhook.rules import mismatch_reasons, plan
 from soci_pipeline.webhook.sources.source import HttpSource, StatusSource
 
 
@@ -57,25 +57,27 @@ class Receiver:
         """Check the source and its rate limit before the body is read; return None, or the answer that rejects it."""
         source = self.configuration.source(name)
         if not isinstance(source, HttpSource):
-            return self._end("unknown", 404, "no-such-source", "There is no such source.")
+            return self._end("unknown", 404, "no-such-source", "Unknown source.")
         wait = self._requests.wait_s((name, client))
-        return None if wait == 0 else self._slow_down(name, wait)
+        return None if wait == 0 else self._rate_limited(name, wait)
 
     def receive(self, name: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Verify, parse and store the body of an admitted request."""
         source = self.configuration.source(name)
         if not isinstance(source, HttpSource):
-            return self._end("unknown", 404, "no-such-source", "There is no such source.")
+            return self._end("unknown", 404, "no-such-source", "Unknown source.")
         try:
             identity = source.verify(headers, body, self._clock())
         except SignatureRefused as error:
             log("refused: " + error.reason, level=logging.WARNING, source=name)
-            return self._end(name, 401, "unauthorized", "The credentials are absent or wrong.")
+            return self._end(name, 401, "unauthorized", "The credentials are missing or wrong.")
         except InvalidInput as error:
             log(error.reason, level=logging.ERROR, source=name)
-            return self._end(name, 503, "not-configured", "The source has no secret just now.", retry_after_s=30)
+            return self._end(
+                name, 503, "not-configured", "The secret of the source is currently missing.", retry_after_s=30
+            )
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return self._end(name, 415, "unsupported-media-type", "Events are application/json.")
+            return self._end(name, 415, "unsupported-media-type", "Events must be application/json.")
         try:
             return self.accept(source, identity, source.parse(headers, body))
         except EventRefused as error:
@@ -99,7 +101,7 @@ class Receiver:
                 return ignored
             raise
         if not planned.runs:
-            return self._ignored(name, "no rule fits", rules=planned.skipped)
+            return self._ignored(name, "no rule matches", rules=planned.skipped)
         digest = hashlib.sha256(name.encode() + b"\0" + identity).digest()
         # A queue redelivers automatically. A redelivery over HTTP is deliberate, so it also restarts failed runs.
         by_http = isinstance(source, HttpSource)
@@ -108,7 +110,7 @@ class Receiver:
         if by_http and self._outbox.starts(digest, planned.runs):
             wait = self._events.wait_s(name)
             if wait > 0:
-                return self._slow_down(name, wait)
+                return self._rate_limited(name, wait)
         target = _target(source, event)
         stored = self._outbox.store(digest, name, event.subject, planned.runs, target=target, again=by_http)
         outcome = "stored" if stored.new else "duplicate"
@@ -123,8 +125,8 @@ class Receiver:
 
     def _named_by_no_rule(self, name: str, event: Event) -> Answer | None:
         """Return the answer for an event that no rule matches, valid or not; None if a rule matches it."""
-        reasons = reasons_against(self.configuration, name, event)
-        return None if reasons is None else self._ignored(name, "no rule fits", rules=reasons)
+        reasons = mismatch_reasons(self.configuration, name, event)
+        return None if reasons is None else self._ignored(name, "no rule matches", rules=reasons)
 
     def refuse_body(
         self, name: str, status: int, code: str, text: str, *, retry_after_s: float | None = None
@@ -137,7 +139,7 @@ class Receiver:
         log("event ignored: " + reason, source=name, rules=rules)
         return Answer(202, {"status": "ignored", "reason": reason} | ({"rules": rules} if rules else {}))
 
-    def _slow_down(self, name: str, wait_s: float) -> Answer:
+    def _rate_limited(self, name: str, wait_s: float) -> Answer:
         return self._end(name, 429, "too-many", "Too many requests.", retry_after_s=wait_s)
 
     def _end(self, name: str, status: int, code: str, text: str, *, retry_after_s: float | None = None) -> Answer:

@@ -25,6 +25,6 @@ class Cleaner:
         runs = self._outbox.delete_finished(self._runs_s)
         hashes = 0 if self._hashes_s is None else self._outbox.delete_hashes(self._hashes_s)
         if runs or hashes:
-            log("deleted what ended long ago", runs=runs, hashes=hashes)
+            log("deleted expired runs and events", runs=runs, hashes=hashes)
             return
         self._due = self._outbox.now() + _EVERY_S

@@ -42,19 +42,19 @@ class Rule(Section):
     @classmethod
     def _deployment_is_of_a_known_flow(cls, deployment: str) -> str:
         if deployment.partition("/")[0] not in FLOWS:
-            raise ValueError(f"the flow has to be one of {', '.join(sorted(FLOWS))}")
+            raise ValueError(f"the flow must be one of {', '.join(sorted(FLOWS))}")
         return deployment
 
     @model_validator(mode="after")
     def _filters_can_match_something(self) -> Self:
         if not self.repositories:
-            raise ValueError("name the repositories: whoever may push to one of them may start this deployment")
+            raise ValueError("list the repositories: everyone who can push to one of them can start this deployment")
         if self.on == "push" and not (self.branches or self.tags):
-            raise ValueError("a rule for pushes needs branches or tags")
+            raise ValueError("a rule for pushes requires branches or tags")
         if self.on == "image" and not self.tags:
-            raise ValueError("a rule for images needs tags")
+            raise ValueError("a rule for images requires tags")
         if self.on == "image" and (self.branches or self.paths):
-            raise ValueError("a rule for images has no branches and no paths")
+            raise ValueError("a rule for images does not allow branches or paths")
         return self
 
     @model_validator(mode="after")
@@ -80,11 +80,11 @@ class Rule(Section):
         credentials = {name: self.all_parameters[name] for name in _CREDENTIALS if self.all_parameters.get(name)}
         for name in credentials:
             if placeholders(self.parameters.get(name), kind=self.on):
-                raise ValueError(f"{name} must not be taken from an event: a sender would choose the secret")
+                raise ValueError(f"{name} must not come from an event: the sender would choose the secret")
         if credentials and self.source_is_of_event and not self.clone_hosts:
             raise ValueError(
-                f"{' and '.join(credentials)} would go to whatever host an event names: list the hosts that may have "
-                "it, as in clone_hosts: [https://git.example.com]"
+                f"{' and '.join(credentials)} would be sent to any host in an event: list the allowed hosts, for "
+                "example clone_hosts: [https://git.example.com]"
             )
         return self
 

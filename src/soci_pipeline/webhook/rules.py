@@ -67,7 +67,7 @@ def plan(configuration: Configuration, source: str, event: Event) -> Plan:
     return Plan(tuple(runs), mismatches)
 
 
-def reasons_against(configuration: Configuration, source: str, event: Event) -> dict[str, str] | None:
+def mismatch_reasons(configuration: Configuration, source: str, event: Event) -> dict[str, str] | None:
     """Return the mismatch reason of each rule if no rule matches an event, else None."""
     found = {rule.name: _why_not(rule, source, event) for rule in configuration.rules}
     reasons = {name: each.reason for name, each in found.items() if each is not None}
@@ -79,29 +79,29 @@ def _why_not(rule: Rule, source: str, event: Event) -> Mismatch | None:
         return _another("source", source, _listed(rule.sources))
     if rule.on != event.kind:
         reason = f"not {_KINDS[rule.on]}"
-        return Mismatch(reason, f"the event is {_KINDS[event.kind]}, wanted {_KINDS[rule.on]}")
-    if not rule.repositories.fit(event.repository):
+        return Mismatch(reason, f"the event is {_KINDS[event.kind]}; allowed: {_KINDS[rule.on]}")
+    if not rule.repositories.matches(event.repository):
         return _another("repository", event.repository, _wanted(rule.repositories))
     if isinstance(event, ImageEvent):
-        return None if rule.tags.fit(event.tag) else _another("tag", event.tag, _wanted(rule.tags))
+        return None if rule.tags.matches(event.tag) else _another("tag", event.tag, _wanted(rule.tags))
     return _why_not_push(rule, event)
 
 
 def _why_not_push(rule: Rule, event: PushEvent) -> Mismatch | None:
-    if event.branch is not None and not rule.branches.fit(event.branch):
+    if event.branch is not None and not rule.branches.matches(event.branch):
         return _another("branch", event.branch, _wanted(rule.branches))
-    if event.tag is not None and not rule.tags.fit(event.tag):
+    if event.tag is not None and not rule.tags.matches(event.tag):
         return _another("tag", event.tag, _wanted(rule.tags))
     # If the sender does not say which paths changed, match: an unnecessary build is better than a missing one.
-    if rule.paths and event.paths is not None and not any(rule.paths.fit(path) for path in event.paths):
-        return Mismatch("no such path changed", f"no path that changed fits, wanted {_wanted(rule.paths)}")
+    if rule.paths and event.paths is not None and not any(rule.paths.matches(path) for path in event.paths):
+        return Mismatch("no changed path matches", f"no changed path matches; allowed: {_wanted(rule.paths)}")
     return None
 
 
 def _another(what: str, came: str, wanted: str) -> Mismatch:
     # The value is the sender's input, so quote and truncate it.
     shown = repr(came[:_LONGEST]) + ("…" if len(came) > _LONGEST else "")
-    return Mismatch(f"another {what}", f"the {what} is {shown}, wanted {wanted}")
+    return Mismatch(f"another {what}", f"the {what} is {shown}; allowed: {wanted}")
 
 
 def _wanted(patterns: Patterns) -> str:
@@ -133,7 +133,8 @@ def _run(rule: Rule, event: Event) -> PlannedRun:
     except InvalidInput as error:
         raise EventRefused(
             f"rule {rule.name}: the parameters for {rule.deployment} are not valid: {error.reason}",
-            advice="Mend the rule's parameters in the configuration; `soci-pipeline webhook check` tries them.",
+            advice="Correct the rule's parameters in the configuration, and test them with `soci-pipeline webhook "
+            "check`.",
         ) from error
     subject = f"{rule.name} {event.subject}" if rule.supersede else None
     return PlannedRun(rule.name, rule.deployment, parameters, subject)

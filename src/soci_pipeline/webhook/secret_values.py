@@ -29,7 +29,7 @@ class SecretSource(BaseModel):
     @model_validator(mode="after")
     def _exactly_one_place_is_named(self) -> Self:
         if (self.env is None) == (self.file is None):
-            raise ValueError("name either a variable (env) or a file (file)")
+            raise ValueError("set either a variable (env) or a file (file)")
         return self
 
     def read(self) -> bytes:
@@ -53,9 +53,9 @@ class SecretSource(BaseModel):
         try:
             text = self.read().decode("ascii")
         except UnicodeDecodeError as error:
-            raise InvalidInput(f"the secret in {self} is not plain ASCII, as a token is") from error
+            raise InvalidInput(f"the secret in {self} is not ASCII, as a token must be") from error
         if not text.isprintable():
-            raise InvalidInput(f"the secret in {self} has a control character in it, and a token is one line")
+            raise InvalidInput(f"the secret in {self} contains a control character; a token must be one line")
         return text
 
     def _from_file(self) -> bytes:
@@ -66,7 +66,7 @@ class SecretSource(BaseModel):
         except OSError as error:
             raise InvalidInput(
                 f"the secret in {self} cannot be read: {error.strerror}",
-                advice="Make the file, readable for the receiver; `openssl rand -hex 32` makes a key.",
+                advice="Create the file, readable for the receiver; `openssl rand -hex 32` generates a key.",
             ) from error
 
     def __str__(self) -> str:

@@ -38,8 +38,8 @@ _KEEP_ALIVE_S = 10
 _MAX_CONNECTIONS = 512
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _FREE_ADDRESS = (
-    "Its log says why. Under `listen` of the configuration, take an address of this machine, and a port that is free: "
-    "0 finds one."
+    "Read its log for the cause. Under `listen` in the configuration, use an address of this machine and a free "
+    "port; 0 chooses one."
 )
 
 
@@ -58,11 +58,11 @@ class Service:
             settings = self.configuration.prefect
             # Lock before opening, which migrates: an older receiver that is still running would write times that the
             # new schema misreads.
-            stack.enter_context(_alone_with(self.configuration.outbox))
+            stack.enter_context(_outbox_lock(self.configuration.outbox))
             self.outbox = stack.enter_context(Outbox(self.configuration.outbox))
             reclaimed = self.outbox.reclaim()
             if reclaimed:
-                log("runs of the last receiver are pending again", runs=reclaimed)
+                log("runs of the previous receiver are pending again", runs=reclaimed)
             prefect = stack.enter_context(_prefect(settings))
             forges = {each.name: stack.enter_context(forge) for each, forge in _forges(self.configuration)}
             dispatcher = Dispatcher(self.outbox, prefect, self.metrics, give_up_after_s=settings.give_up_after_s)
@@ -103,7 +103,7 @@ class Service:
             counts = self.outbox.counts()
         except OutboxUnavailable as error:
             log(error.reason, level=logging.ERROR)
-            return {"ok": False, "threads": threads, "faults": ["the outbox cannot be written"]}
+            return {"ok": False, "threads": threads, "faults": ["cannot write to the outbox"]}
         faults = [f"the source {name} has no secret" for name in _without_secret(self.configuration)]
         state = {"threads": threads, "pending": counts["pending"] + counts["dispatching"]}
         ok = all(threads.values()) and not faults
@@ -117,7 +117,7 @@ class Service:
             runs = {(state,): float(n) for state, n in self.outbox.counts().items()}
             oldest = {(): self.outbox.oldest_pending_s()}
         except OutboxUnavailable:
-            log("the outbox cannot be read", level=logging.ERROR)
+            log("cannot read the outbox", level=logging.ERROR)
         alive: dict[Labels, float] = {(loop.name,): float(loop.alive) for loop in self._loops}
         return self.metrics.text(
             {"soci_webhook_runs": runs, "soci_webhook_oldest_pending_seconds": oldest, "soci_webhook_up": alive}
@@ -136,12 +136,12 @@ class Service:
 def _prefect(settings: PrefectSettings) -> PrefectApi:
     # No retries in the client, since the outbox retries: waiting here would block the other runs.
     return PrefectApi(
-        str(settings.api_url), authorization=settings.authorization, timeout_s=settings.timeout_s, patience_s=0
+        str(settings.api_url), authorization=settings.authorization, timeout_s=settings.timeout_s, deadline_s=0
     )
 
 
 @contextlib.contextmanager
-def _alone_with(outbox: Path) -> Iterator[None]:
+def _outbox_lock(outbox: Path) -> Iterator[None]:
     """Hold the lock of the outbox until the block or process ends; raise `StackError` if another receiver has it.
 
     Two receivers would reclaim each other's runs as left over from a killed one.
@@ -150,14 +150,14 @@ def _alone_with(outbox: Path) -> Iterator[None]:
         outbox.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(outbox.with_name(f"{outbox.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
     except OSError as error:
-        raise OutboxUnavailable(f"the outbox {outbox} cannot be locked: {error.strerror}") from error
+        raise OutboxUnavailable(f"cannot lock the outbox {outbox}: {error.strerror}") from error
     with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StackError(
-                f"another receiver works with the outbox {outbox}",
-                advice="Stop it first, or name another outbox in the configuration.",
+                f"another receiver uses the outbox {outbox}",
+                advice="Stop it first, or use another outbox in the configuration.",
             ) from error
         yield
 
@@ -173,8 +173,8 @@ def check_secrets(configuration: Configuration) -> None:
                 raise InvalidInput(f"source {source.name}: {secret}: {error}") from error
             if length < MIN_KEY_BYTES:
                 raise InvalidInput(
-                    f"source {source.name}: {secret} holds {length} bytes, and {MIN_KEY_BYTES} are the least",
-                    advice="Make one with `openssl rand -hex 32`.",
+                    f"source {source.name}: {secret} is {length} bytes long; at least {MIN_KEY_BYTES} are required",
+                    advice="Generate one with `openssl rand -hex 32`.",
                 )
         if isinstance(source, StatusSource) and source.status is not None:
             source.status.token.read_text()

@@ -20,7 +20,7 @@ def placeholders(value: Any, *, kind: str) -> frozenset[str]:
     unknown = sorted(names - FIELDS[kind])
     if unknown:
         known = ", ".join(sorted(FIELDS[kind]))
-        raise ValueError(f"unknown field ${{{unknown[0]}}}; an event of kind {kind} has {known}")
+        raise ValueError(f"unknown field ${{{unknown[0]}}}; an event of kind {kind} has the fields {known}")
     return names
 
 
@@ -40,7 +40,7 @@ def _text(found: re.Match[str], fields: Mapping[str, str | None]) -> str:
         return "${"
     text = fields.get(found[1])
     if text is None:
-        raise EventRefused(f"the rule uses ${{{found[1]}}}, and this event has none (a tag has no branch)")
+        raise EventRefused(f"the rule uses ${{{found[1]}}}, but this event has none (a tag has no branch)")
     return text
 
 

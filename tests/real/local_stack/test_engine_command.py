@@ -41,12 +41,12 @@ def running(toolchain: Toolchain, tmp_path: Path) -> Iterator[Running]:
 
 def _command(folder: Path) -> list[str]:
     """The documented command with this interpreter and a folder of the test."""
-    (shown,) = documented("docs/operations.md", ".venv/bin/python -m local_stack engine").commands()
+    (shown,) = documented("docs/workers.md", ".venv/bin/python -m local_stack engine").commands()
     return [sys.executable, *shlex.split(shown)[1:], "--folder", str(folder)]
 
 
 def test_another_shell_uses_the_engine_and_a_signal_ends_it_with_everything(running: Running) -> None:
-    block = documented("docs/operations.md", "source .local/engine/environment")
+    block = documented("docs/workers.md", "source .local/engine/environment")
     assert "Server:" in block.run(REPOSITORY, replacing={".local/engine": str(running.folder)}, env=WITHOUT).stdout
 
     second = subprocess.run(

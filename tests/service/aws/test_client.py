@@ -54,7 +54,7 @@ def test_expired_credentials_are_said_to_be_expired(code: str) -> None:
 def test_unknown_credentials_are_told_from_a_missing_permission() -> None:
     with (
         answering(refusal("UnrecognizedClientException")) as ecr,
-        pytest.raises(CredentialsRefused, match="does not know the credentials"),
+        pytest.raises(CredentialsRefused, match="does not recognise the credentials"),
     ):
         ensure_repository(REGISTRY, "team/app", endpoint_url=ecr.url)
 
@@ -64,7 +64,7 @@ def test_without_any_credentials_the_advice_says_where_to_put_them(monkeypatch: 
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(CredentialsRefused, match="no AWS credentials to call ecr:DescribeRepositories") as caught:
+    with pytest.raises(CredentialsRefused, match="no AWS credentials found for ecr:DescribeRepositories") as caught:
         ensure_repository(REGISTRY, "team/app")
     assert "Give the worker a role" in str(caught.value.advice)
 
@@ -91,7 +91,7 @@ def test_a_profile_of_a_role_whose_source_is_not_there_is_refused(
 
 
 def test_a_region_without_the_service_is_named() -> None:
-    with pytest.raises(InvalidInput, match="ecr in the region eu-nowhere-9"):
+    with pytest.raises(InvalidInput, match="ecr does not answer in the region eu-nowhere-9"):
         ensure_repository(
             "123456789012.dkr.ecr.eu-nowhere-9.amazonaws.com", "team/app", endpoint_url="http://127.0.0.1:9"
         )
@@ -188,7 +188,7 @@ def test_half_of_a_key_is_no_credentials_for_a_secret(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("attempts", ["many", "0", "-1", "1.5", "99999"])
 def test_a_number_of_attempts_that_is_none_is_named(attempts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", attempts)
-    with pytest.raises(InvalidInput, match=f"AWS_MAX_ATTEMPTS is '{attempts}', and no number"):
+    with pytest.raises(InvalidInput, match=f"AWS_MAX_ATTEMPTS must be a positive integer, not '{attempts}'"):
         config()
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "")
     assert vars(config())["_user_provided_options"]["retries"] == {"mode": "standard", "total_max_attempts": 5}
@@ -200,7 +200,7 @@ def test_a_page_in_the_place_of_an_answer_is_no_answer_and_is_not_quoted(monkeyp
 
     with strange(page) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
-        with pytest.raises(AwsUnreachable, match="the answer is not one of AWS") as caught:
+        with pytest.raises(AwsUnreachable, match="the response is not valid for AWS") as caught:
             caller(region=REGION)
     assert "secret-page" not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -15,7 +15,7 @@ from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 from moto import mock_aws
 
-from soci_pipeline.aws.lifecycle import ExpiringTags, lifecycle_policy, rules_that_take_parts
+from soci_pipeline.aws.lifecycle import ExpiringTags, lifecycle_policy, rules_for_untagged
 from soci_pipeline.aws.repository import ensure_repository
 from soci_pipeline.webhook.configuration import load
 from tests.support.aws import ACCOUNT, REGION, REGISTRY, give_credentials
@@ -256,7 +256,7 @@ def test_the_lifecycle_is_the_one_that_the_library_writes_and_takes_no_parts() -
         policy["LifecyclePolicyText"]["Fn::Sub"].replace("${ExpiringTags}", "pr-*").replace("${ExpireAfterDays}", "7")
     )
     assert json.loads(text) == json.loads(lifecycle_policy(ExpiringTags(("pr-*",), 7)))
-    assert rules_that_take_parts(text) == []
+    assert rules_for_untagged(text) == []
 
 
 @pytest.mark.parametrize(

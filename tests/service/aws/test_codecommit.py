@@ -144,7 +144,7 @@ def test_a_role_that_may_not_pull_is_told_the_action_and_no_secret(
     codecommit.allowed = False
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    with pytest.raises(SourceError, match="refused the credentials") as caught:
+    with pytest.raises(SourceError, match="rejected the credentials") as caught:
         source.resolve("codecommit::eu-west-1://shop")
     assert "codecommit:GitPull" in str(caught.value.advice)
     assert SECRET not in str(caught.value)

@@ -56,8 +56,8 @@ def test_other_hosts_are_not_ecr_and_get_no_credentials(host: str) -> None:
     [
         ("123456789012.dkr.ecr.cn-north-1.amazonaws.com", "amazonaws.com.cn"),
         ("123456789012.dkr.ecr.eu-west-1.amazonaws.com.cn", "amazonaws.com"),
-        ("123456789012.dkr-ecr.us-iso-east-1.on.aws", "no such address"),
-        ("123456789012.dkr.ecr.eu.amazonaws.com", "not a region"),
+        ("123456789012.dkr-ecr.us-iso-east-1.on.aws", "There are no private registries in that partition."),
+        ("123456789012.dkr.ecr.eu.amazonaws.com", "not an AWS region"),
     ],
 )
 def test_a_region_under_the_domain_of_another_partition_is_refused(host: str, expected: str) -> None:
@@ -118,7 +118,7 @@ def test_throttling_is_waited_out(credentials: None) -> None:
 
 def test_a_token_that_is_not_base64_is_refused(credentials: None) -> None:
     broken = (200, {"authorizationData": [{"authorizationToken": "%%%", "expiresAt": time.time()}]})
-    with answering(broken) as ecr, pytest.raises(CredentialsRefused, match="not one"):
+    with answering(broken) as ecr, pytest.raises(CredentialsRefused, match="invalid token"):
         EcrCredentials(endpoint_url=ecr.url).credentials_for(REGISTRY)
 
 

@@ -125,7 +125,7 @@ def test_a_cluster_that_is_not_there_is_an_error_and_never_an_empty_answer(ecs: 
 
 def test_a_cluster_that_was_deleted_is_an_error(ecs: Any, cluster: str) -> None:
     ecs.delete_cluster(cluster=cluster)
-    with pytest.raises(InvalidInput, match="no ECS cluster"):
+    with pytest.raises(InvalidInput, match="ECS cluster not found"):
         images_in_use([cluster], IMAGE)
 
 

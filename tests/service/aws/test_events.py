@@ -101,5 +101,5 @@ def test_a_manifest_pushed_by_digest_has_no_tag() -> None:
     ],
 )
 def test_an_event_of_another_shape_is_refused_with_its_fields(document: Any) -> None:
-    with pytest.raises(InvalidInput, match="not an event of CodeCommit or ECR"):
+    with pytest.raises(InvalidInput, match="not a CodeCommit or ECR event:"):
         parse_event(document)

@@ -28,7 +28,7 @@ def test_every_region_that_the_sdk_knows_is_in_its_own_partition() -> None:
 
 @pytest.mark.parametrize("text", ["", "eu", "eu-west", "EU-west-1", "eu-west-1\n", "eu-west-1.example.com", "a" * 500])
 def test_what_is_no_region_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="not a region"):
+    with pytest.raises(InvalidInput, match="not an AWS region"):
         partition_of(text)
 
 

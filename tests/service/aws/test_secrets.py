@@ -46,5 +46,5 @@ def test_a_missing_secret_is_named(emulated: None) -> None:
 
 
 def test_what_is_not_an_arn_is_refused_before_any_call() -> None:
-    with pytest.raises(InvalidInput, match="not the ARN"):
+    with pytest.raises(InvalidInput, match="not a valid secret ARN"):
         read_secret("npm-token")

@@ -229,7 +229,7 @@ def _target(**registry: Any) -> EcrTarget:
     [
         ({"UploadLayerPart"}, Mark.FAIL, "Add ecr:UploadLayerPart on the repository to the policy of the role."),
         ({"GetAuthorizationToken"}, Mark.FAIL, "Add ecr:GetAuthorizationToken"),
-        ({"GetLifecyclePolicy"}, Mark.WARN, "Only the machine that runs publish-image needs it."),
+        ({"GetLifecyclePolicy"}, Mark.WARN, "Only the machine that runs publish-image requires it."),
         ({"BatchDeleteImage"}, Mark.OK, ""),
     ],
 )
@@ -252,4 +252,4 @@ def test_a_worker_that_may_not_look_at_the_repository_is_a_warning(aws: str, mon
         target = _target()
         said, tags = target.check_repository(), target.check_tags()
     assert (said.mark, "ecr:DescribeRepositories" in said.detail) == (Mark.WARN, True)
-    assert tags.detail == "not known: the repository could not be looked at"
+    assert tags.detail == "unknown: cannot read the repository"

@@ -216,7 +216,7 @@ def test_an_interrupt_elsewhere_than_in_a_terminal_leaves_the_run(
     status, _, log = server.command()
     run = server.newest_run(control)
     assert status == 130
-    assert "the publication goes on: http" in log
+    assert "the publication continues: http" in log
     assert server.api.state(run).kind == "SCHEDULED"
     server.set_state(run, "CANCELLED")
 

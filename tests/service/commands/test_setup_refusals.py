@@ -35,9 +35,9 @@ def test_an_address_that_lacks_api_is_named_with_the_right_one(
     url, asked = prefect_without_blocks
     monkeypatch.setenv("PREFECT_API_URL", url)
     assert main(["setup"]) == ExitCode.INVALID_INPUT
-    what, next_step = capsys.readouterr().err.splitlines()
-    assert what == f"soci-pipeline: a Prefect server answers at {url}, and its API at {url}/api"
-    assert f"set PREFECT_API_URL to {url}/api" in next_step
+    what, next_step, _ = capsys.readouterr().err.splitlines()
+    assert what == f"soci-pipeline: a Prefect server answers at {url}, but its API is at {url}/api"
+    assert f"Set PREFECT_API_URL to {url}/api" in next_step
     assert asked == ["/api/health"]
 
 
@@ -47,9 +47,9 @@ def test_a_block_that_prefect_does_not_have_is_to_be_made_first(
     url, asked = prefect_without_blocks
     monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
     assert main(["setup", "--notify-block", "slack-webhook/nope"]) == ExitCode.INVALID_INPUT
-    what, next_step = capsys.readouterr().err.splitlines()
-    assert what == "soci-pipeline: Prefect has no block slack-webhook/nope"
-    assert "Make that block first" in next_step
+    what, next_step, _ = capsys.readouterr().err.splitlines()
+    assert what == "soci-pipeline: the Prefect block slack-webhook/nope does not exist"
+    assert "Create the block first" in next_step
     assert [path for path in asked if "work_pools" in path] == ["/api/work_pools/filter"]
 
 
@@ -71,15 +71,15 @@ def test_a_server_with_an_authority_of_its_own_and_csrf_protection_is_set_up_as_
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         # It has no block: the server was reached, past its check of the token.
         assert main(["setup", "--notify-block", "slack-webhook/nope"]) == ExitCode.INVALID_INPUT
-    assert capsys.readouterr().err.startswith("soci-pipeline: Prefect has no block slack-webhook/nope")
+    assert capsys.readouterr().err.startswith("soci-pipeline: the Prefect block slack-webhook/nope does not exist")
 
 
 @pytest.mark.parametrize(
     ("url", "status", "reason"),
     [
         ("", ExitCode.INVALID_INPUT, "PREFECT_API_URL is not set"),
-        ("127.0.0.1:4200", ExitCode.INVALID_INPUT, "PREFECT_API_URL is no address that begins with http"),
-        ("http://127.0.0.1:42o0/api", ExitCode.INVALID_INPUT, "PREFECT_API_URL is no address"),
+        ("127.0.0.1:4200", ExitCode.INVALID_INPUT, "PREFECT_API_URL must start with http"),
+        ("http://127.0.0.1:42o0/api", ExitCode.INVALID_INPUT, "PREFECT_API_URL is not a valid URL"),
         ("http://127.0.0.1:1/api", ExitCode.STACK, "no Prefect server answers at http://127.0.0.1:1/api"),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_login_that_the_server_does_not_take_is_what_setup_says(
     with loopback(lambda _: (401, {"exception_message": "Unauthorized"})) as url:
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         assert main(["setup"]) == ExitCode.CREDENTIALS
-    what, next_step = capsys.readouterr().err.splitlines()
-    assert what == f"soci-pipeline: the Prefect server at {url}/api does not take the login"
+    what, next_step, _ = capsys.readouterr().err.splitlines()
+    assert what == f"soci-pipeline: the Prefect server at {url}/api rejects the login"
     assert "Correct PREFECT_API_AUTH_STRING" in next_step
     assert "do-not-show" not in what + next_step

@@ -75,7 +75,7 @@ def test_a_block_that_is_not_there_is_named() -> None:
 def test_a_block_of_another_type_is_refused() -> None:
     name = f"made-{uuid4().hex[:8]}"
     Secret(value="s").save(name)
-    with pytest.raises(InvalidInput, match="holds no AWS credentials"):
+    with pytest.raises(InvalidInput, match="does not contain AWS credentials"):
         ecr_session(_settings(f"secret/{name}"))
 
 

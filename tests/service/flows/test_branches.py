@@ -75,7 +75,7 @@ def _state(started: Started) -> str:
 def _wait(
     *started: Started,
     pool: Pool,
-    patience: float = 60,
+    timeout: float = 60,
     deadline: float = 3600,
     at: Callable[[float], object] = lambda second: None,
     again: Callable[[Platform], Started] | None = None,
@@ -91,7 +91,7 @@ def _wait(
         at(second)
         return second
 
-    watch = Watch(dict.fromkeys((AMD64, ARM64), pool.name), patience, clock=clock)
+    watch = Watch(dict.fromkeys((AMD64, ARM64), pool.name), timeout, clock=clock)
     lost = again or (lambda platform: _run(platform, Crashed(message="the machine was lost")))
     return wait(started, SETTINGS, watch, again=lost, deadline=deadline, clock=clock)
 
@@ -128,7 +128,7 @@ def test_a_branch_that_ended_in_another_way_than_by_an_error_says_in_which(pool:
         _wait(_run(AMD64, Crashed(message="the machine was lost")), pool=pool)
     assert caught.value.reason.splitlines() == [
         "linux/amd64: Crashed: the machine was lost",
-        "  It had been started once more, after: Crashed: the machine was lost",
+        "  It had already been restarted once, after: Crashed: the machine was lost",
         "Nothing was published.",
     ]
 
@@ -162,7 +162,7 @@ def test_a_second_run_that_fails_says_why_there_was_one(pool: Pool) -> None:
         )
     assert caught.value.reason.splitlines() == [
         "linux/amd64: DiskFull: no space left",
-        "  It had been started once more, after: Crashed: no heartbeat",
+        "  It had already been restarted once, after: Crashed: no heartbeat",
         "Nothing was published.",
     ]
 
@@ -184,7 +184,7 @@ def test_a_server_that_is_away_when_a_branch_is_started_once_more_starts_it_once
 def test_all_branches_are_waited_for_where_one_has_failed(pool: Pool) -> None:
     pool.worker()
     slow = _run(ARM64, Running())
-    with pytest.raises(BranchFailed, match=r"linux/amd64: broken(?s:.*)linux/arm64: it was not done within"):
+    with pytest.raises(BranchFailed, match=r"linux/amd64: broken(?s:.*)linux/arm64: it did not finish within"):
         _wait(_run(AMD64, Failed(message="broken")), slow, pool=pool, deadline=300)
     assert _state(slow) == "CANCELLING"
 
@@ -199,14 +199,16 @@ def test_a_branch_that_nobody_takes_fails_when_patience_is_at_its_end(pool: Pool
 
 def test_a_branch_whose_worker_is_gone_before_it_began_does_not_wait_for_its_start(pool: Pool) -> None:
     taken = _run(AMD64, Pending())
-    with pytest.raises(BranchFailed, match=r"linux/amd64: NoWorker: no worker polls .* the one that took it is gone"):
-        _wait(taken, pool=pool, patience=3000)
+    with pytest.raises(
+        BranchFailed, match=r"linux/amd64: NoWorker: no worker polls .* the one that accepted it is gone"
+    ):
+        _wait(taken, pool=pool, timeout=3000)
     assert _state(taken) == "CANCELLING"
 
 
 def test_a_branch_that_a_living_worker_does_not_begin_fails_in_the_end(pool: Pool) -> None:
     pool.worker()
-    with pytest.raises(BranchFailed, match="linux/amd64: a worker took it and did not start it within 600 s"):
+    with pytest.raises(BranchFailed, match="linux/amd64: a worker accepted it but did not start it within 600 s"):
         _wait(_run(AMD64, Pending()), pool=pool)
 
 
@@ -255,13 +257,16 @@ def test_a_server_that_refuses_the_credentials_ends_the_wait_at_once(pool: Pool)
     ):
         _wait(started, pool=pool, at=asked.append)
     assert max(asked) < 100
-    assert "right to create and read runs" in (caught.value.advice or "")
+    assert "permission to create and read runs" in (caught.value.advice or "")
 
 
 def test_a_pool_without_a_worker_is_named_with_its_platform_and_what_to_do(pool: Pool) -> None:
     with pytest.raises(NoWorker) as caught:
         wait_for_workers({ARM64: pool.name}, 0.2)
-    assert caught.value.reason == f"linux/arm64: no worker polls the work pool {pool.name}, and none came within 0.2 s"
+    assert (
+        caught.value.reason
+        == f"linux/arm64: no worker polls the work pool {pool.name}, and none came online within 0.2 s"
+    )
     assert f"prefect worker start --pool {pool.name}" in (caught.value.advice or "")
     pool.worker()
     wait_for_workers({ARM64: pool.name}, 0)
@@ -272,7 +277,7 @@ def test_a_pool_without_a_worker_is_named_with_its_platform_and_what_to_do(pool:
 
 
 def test_a_pool_or_deployment_that_does_not_exist_is_named() -> None:
-    with pytest.raises(NoWorker, match="linux/arm64: there is no work pool never-made"):
+    with pytest.raises(NoWorker, match="linux/arm64: missing work pool: never-made"):
         wait_for_workers({ARM64: "never-made"}, 0)
-    with pytest.raises(InvalidInput, match="no deployment build-platform/linux-s390x"):
+    with pytest.raises(InvalidInput, match="the deployment build-platform/linux-s390x does not exist"):
         pools_of({Platform("linux", "s390x"): "build-platform/linux-s390x"})

@@ -101,7 +101,7 @@ def test_the_server_leaves_the_check_of_a_form_to_the_flow() -> None:
 
 
 def test_a_flow_is_called_with_parameters_and_refuses_those_that_are_wrong() -> None:
-    with pytest.raises(InvalidInput, match=r"reference: .*neither tag nor digest"):
+    with pytest.raises(InvalidInput, match=r"reference: .*neither a tag nor a digest"):
         verify_image.fn(IMAGE)
     with pytest.raises(InvalidInput, match="keep_latest: "):
         prune_repository.fn(IMAGE, keep_latest=-1)
@@ -118,7 +118,7 @@ def test_a_run_without_what_is_required_fails_and_says_so(given: dict[str, str])
 def test_a_wrong_platform_is_named_in_words_of_its_own() -> None:
     with pytest.raises(InvalidInput) as refused:
         publish_image.fn(IMAGE, "https://git.example.com/web.git", platforms=["amd64"])
-    assert refused.value.reason.startswith("platforms.0: not a platform: 'amd64'")
+    assert refused.value.reason.startswith("platforms.0: not a valid platform: 'amd64'")
 
 
 def test_events_are_checked_with_the_models_of_the_forms() -> None:

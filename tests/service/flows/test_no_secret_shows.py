@@ -35,7 +35,7 @@ from pydantic import SecretStr
 
 from flows.build_platform import build_platform
 from soci_pipeline.machine.workspace import workspace
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from soci_pipeline.publish.registries import connect
 from soci_pipeline.publish.request import PublishRequest
 from soci_pipeline.publish.source import Source

@@ -15,13 +15,13 @@ SOURCE = "https://git.example.com/team/app.git"
     [
         ({"image": "localhost:5000/team/app:v1"}, "image: .*has a tag or digest"),
         ({"platforms": []}, "platforms: at least one platform"),
-        ({"platforms": ["linux/amd64", "linux/x86_64"]}, "platforms: given twice"),
+        ({"platforms": ["linux/amd64", "linux/x86_64"]}, "platforms: duplicate"),
         ({"build_args": {"NPM_TOKEN": "t0psecret"}}, "build_args: .*looks like a secret"),
         ({"build_secrets": {"npm": "t0psecret"}}, "build_secrets: .*must name a Prefect block"),
         ({"dockerfile": "../Dockerfile"}, "not a path inside the source"),
         ({"source": "--upload-pack=touch /tmp/x"}, "source: "),
         ({"tags": ["{nothing}"]}, "tags: "),
-        ({"builder": "prebuilt"}, "belong together"),
+        ({"builder": "prebuilt"}, "requires the parameter prebuilt"),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_anything_is_looked_up(wrong: dict[str, Any], message: str) -> None:

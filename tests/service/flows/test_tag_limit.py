@@ -32,7 +32,7 @@ from soci_pipeline.registry.client import RegistryClient
 from soci_pipeline.registry.reference import ImageReference
 from soci_pipeline.reindex.index import IndexedImage
 from soci_pipeline.soci.index.records import SociOptions
-from tasks.tags import alone, limit_of
+from tasks.tags import limit_of, tag_lock
 from tasks.tags import tag as move_tags
 from tests.support.images import AMD64, add_image, index_layout
 from tests.support.published import REPOSITORY, stored, tag, upload
@@ -49,11 +49,11 @@ def test_two_publications_of_one_image_do_not_move_tags_at_once() -> None:
     inside: list[str] = []
 
     def other() -> None:
-        with alone(image):
+        with tag_lock(image):
             inside.append("second")
 
     thread = threading.Thread(target=other)
-    with alone(image):
+    with tag_lock(image):
         thread.start()
         time.sleep(3)
         inside.append("first")
@@ -74,7 +74,7 @@ def test_indexing_an_existing_image_moves_its_tag_under_the_same_limit(
         found.append(index_image(str(image), soci=SociOptions(min_layer_size=0, span_size=1 << 16), verify="off"))
 
     thread = threading.Thread(target=index)
-    with alone(image):
+    with tag_lock(image):
         thread.start()
         # Once the new index is there, only its tag is left to do.
         until(lambda: len(_indexes(tmp_path / "registry")) == 2, seconds=120)
@@ -103,14 +103,14 @@ def test_a_run_that_is_not_running_any_more_on_the_server_moves_no_tag(state: St
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(UUID(flow_run.get_id()), state, force=True)
         try:
-            with alone(_image()):
+            with tag_lock(_image()):
                 moved.append("tag")
         except StackError as error:
             said.append(error.reason)
 
     publishes(return_state=True)
     assert moved == []
-    assert said == [f"stopped before any tag was changed: on the Prefect server this run is {state.name}, not Running"]
+    assert said == [f"stopped before any tag moved: on the Prefect server, this run is {state.name}, not Running"]
 
 
 def _deleted() -> None:
@@ -140,7 +140,7 @@ def test_a_run_that_is_deleted_or_started_elsewhere_moves_no_tag(change: Callabl
     def publishes() -> None:
         change()
         try:
-            with alone(_image()):
+            with tag_lock(_image()):
                 moved.append("tag")
         except StackError as error:
             said.append(error.reason)
@@ -148,7 +148,7 @@ def test_a_run_that_is_deleted_or_started_elsewhere_moves_no_tag(change: Callabl
     with contextlib.suppress(ObjectNotFound):  # of Prefect's, which cannot say how a run ended that is gone
         publishes(return_state=True)
     assert moved == []
-    assert said == [f"stopped before any tag was changed: on the Prefect server this run {words}"]
+    assert said == [f"stopped before any tag moved: on the Prefect server, this run {words}"]
 
 
 def _of_commit(layout: Layout, commit: str) -> Descriptor:
@@ -181,7 +181,7 @@ def test_a_run_that_is_crashed_while_commits_are_compared_moves_no_tag(client: R
 def test_a_run_that_is_running_moves_its_tags() -> None:
     @flow(name="publishes")
     def publishes() -> str:
-        with alone(_image()):
+        with tag_lock(_image()):
             return "moved"
 
     assert publishes() == "moved"
@@ -193,20 +193,20 @@ def test_a_server_that_is_away_when_the_tags_have_moved_fails_nothing() -> None:
     with Switch(int(url.port or 0)) as switch:
         there = url._replace(netloc=f"127.0.0.1:{switch.port}").geturl()
         switch.on()
-        with temporary_settings(updates={PREFECT_API_URL: there, PREFECT_CLIENT_MAX_RETRIES: 0}), alone(_image()):
+        with temporary_settings(updates={PREFECT_API_URL: there, PREFECT_CLIENT_MAX_RETRIES: 0}), tag_lock(_image()):
             moved.append("tag")
             switch.off()
     assert moved == ["tag"]
 
 
 def test_another_image_does_not_wait() -> None:
-    with alone(_image()), alone(_image()):
+    with tag_lock(_image()), tag_lock(_image()):
         pass
 
 
 def test_the_limit_exists_afterwards_and_is_free() -> None:
     image = _image()
-    with alone(image):
+    with tag_lock(image):
         pass
     with get_client(sync_client=True) as client:
         limit = client.read_global_concurrency_limit_by_name(limit_of(image))
@@ -216,7 +216,7 @@ def test_the_limit_exists_afterwards_and_is_free() -> None:
 def test_a_limit_that_exists_is_no_error_in_the_servers_log(prefect: PrefectServer) -> None:
     image = _image()
     for _ in range(2):
-        with alone(image):
+        with tag_lock(image):
             pass
     with get_client(sync_client=True) as client:
         assert client.read_global_concurrency_limit_by_name(limit_of(image)).limit == 1

@@ -22,7 +22,7 @@ def test_each_automation_of_a_name_is_brought_up_to_date_and_stays_as_it_is_swit
     for enabled in (True, False):
         api.create_automation(older | {"enabled": enabled})
 
-    assert "brought up to date" in results(api, deployments)
+    assert "updated" in results(api, deployments)
     found = api.automations(fields["name"])
     assert [each["trigger"]["within"] for each in found] == [130, 130]
     assert {each["enabled"] for each in found} == {True, False}

@@ -59,7 +59,7 @@ def test_a_pool_keeps_what_its_operator_changed_and_gets_the_environment_that_ru
     template["variables"]["properties"]["env"]["default"] = {"MINE": "1"}
     api.create_work_pool({"name": name, "type": "process", "base_job_template": template, "concurrency_limit": 3})
 
-    assert results(api, deployments)["work_pools"] == {"made", "brought up to date"}
+    assert results(api, deployments)["work_pools"] == {"made", "updated"}
     pool = api.work_pool(name)
     assert pool is not None
     assert pool.concurrency_limit == 3

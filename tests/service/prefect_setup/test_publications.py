@@ -229,7 +229,7 @@ def test_the_file_and_the_server_together_have_to_be_valid(server: Server) -> No
     server.change("web", parameters={name: value for name, value in parameters.items() if name != "prebuilt"})
     server.write(web(builder="prebuilt", prebuilt=image, verify="all"))
     report = server.setup(status=ExitCode.CONFLICT)["web"]
-    assert "belong together" in report["invalid"]
+    assert "requires the parameter prebuilt" in report["invalid"]
     assert "verify" not in server.deployment("web")["parameters"]
 
 
@@ -281,7 +281,7 @@ def test_a_deployment_that_left_the_file_is_deleted_only_on_demand(server: Serve
     kept = ("flow_id", "parameters", "tags", "parameter_openapi_schema", "enforce_parameter_schema")
     server.ask("POST", "/deployments/", {name: copy[name] for name in kept} | {"name": server.name("copy")})
     server.write(web())
-    assert server.setup()["old"]["action"] == "left the file"
+    assert server.setup()["old"]["action"] == "no longer in the file"
     assert server.deployment("old")
     assert set(server.setup("--remove")) == {"web", "old"}
     assert [each["name"] for each in server.all()] == [server.name(name) for name in ("copy", "release", "web")]

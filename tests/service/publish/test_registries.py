@@ -51,7 +51,7 @@ def test_a_lifecycle_rule_that_takes_parts_of_images_is_warned_of(aws: str, capl
     }
     client.put_lifecycle_policy(repositoryName="team/app", lifecyclePolicyText=json.dumps({"rules": [rule]}))
     prepare(ImageReference.parse(f"{REGISTRY}/team/app"), Settings())
-    assert "rule 3 (untagged) of the lifecycle policy of" in caplog.text
+    assert "rule 3 (untagged) in the lifecycle policy of" in caplog.text
 
 
 @pytest.mark.parametrize("registry", ["127.0.0.1:5000", "public.ecr.aws"])

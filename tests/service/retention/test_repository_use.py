@@ -41,7 +41,7 @@ def test_what_a_publication_pushed_just_now_is_not_taken_for_a_leaving(shared_aw
 
 
 def test_other_registries_cannot_list_what_has_no_tag() -> None:
-    with pytest.raises(InvalidInput, match="cannot list what has no tag"):
+    with pytest.raises(InvalidInput, match="cannot list untagged manifests"):
         untagged(ImageReference.parse("registry.example.com/app"), timedelta(days=1))
 
 

@@ -94,7 +94,7 @@ def test_the_page_of_a_branch_has_every_layer_with_its_ztoc_or_its_reason() -> N
     assert f"\n\ntoo-small: {WHY[Reason.TOO_SMALL]}\n\n" in said
     assert f"| linux/amd64 | 2.0 KiB | `sha256:{'c' * 64}` |" in said
     assert "build 1.3 s, push 0.5 s" in said
-    assert "3.0 MiB; 0 B there already" in said
+    assert "3.0 MiB; 0 B already there" in said
 
 
 def test_the_page_of_a_branch_without_an_index_says_none() -> None:
@@ -119,7 +119,7 @@ def test_a_publication_without_verification_says_so() -> None:
     full = shown(LAZY)
     unverified = replace(full, report=None, published=full.published.model_copy(update={"verified": False}))
     said = summary(unverified)
-    assert "| Verified | no, it was not asked for |" in said
+    assert "| Verified | no, not requested |" in said
     assert "saves" not in said
 
 

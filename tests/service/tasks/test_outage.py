@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from soci_pipeline.prefect_rest.errors import PrefectRefused, PrefectUnavailable
 from tasks.aws import load_block
-from tasks.outage import patiently
+from tasks.outage import retry_during_outage
 from tests.support.webhook import Recorded, loopback
 
 Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
@@ -49,25 +49,25 @@ def _count() -> Callable[[], int]:
 
 def test_a_busy_server_is_asked_again() -> None:
     with _server([(504, {}), (500, {}), (200, 7)]) as asked:
-        assert patiently(_count()) == 7
+        assert retry_during_outage(_count()) == 7
     assert len(asked) == 3
 
 
 def test_a_server_that_names_a_time_is_not_asked_before() -> None:
     with _server([(500, {}, {"Retry-After": "4"}), (200, 7)]) as asked:
-        assert patiently(_count()) == 7
+        assert retry_during_outage(_count()) == 7
     assert asked[1] - asked[0] >= 4
 
 
 def test_a_time_beyond_what_an_outage_may_last_ends_the_wait_at_once() -> None:
     with _server([(500, {}, {"Retry-After": "4000"})]) as asked, pytest.raises(httpx.HTTPStatusError):
-        patiently(_count())
+        retry_during_outage(_count())
     assert len(asked) == 1
 
 
 def test_a_server_that_stays_away_ends_the_wait() -> None:
     with _server([(504, {})]) as asked, pytest.raises(httpx.HTTPStatusError):
-        patiently(_count(), seconds=3)
+        retry_during_outage(_count(), seconds=3)
     assert len(asked) > 1
 
 
@@ -75,22 +75,25 @@ def test_a_server_that_stays_away_ends_the_wait() -> None:
 def test_a_page_in_the_servers_place_is_an_outage(page: bytes) -> None:
     """A proxy answers so, with 200, while it has no server behind it."""
     with _server([(200, page), (200, page), (200, 7)]) as asked:
-        assert patiently(_count()) == 7
+        assert retry_during_outage(_count()) == 7
     assert len(asked) == 3
-    with _server([(200, page)]), pytest.raises(PrefectUnavailable, match="is not JSON"):
-        patiently(_count(), seconds=1)
+    with _server([(200, page)]), pytest.raises(PrefectUnavailable, match="did not return valid JSON"):
+        retry_during_outage(_count(), seconds=1)
 
 
 def test_a_page_in_the_servers_place_is_not_a_missing_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.aws.patiently", partial(patiently, seconds=1))
-    with _server([(200, b"<html>maintenance</html>")]), pytest.raises(PrefectUnavailable, match="is not JSON"):
+    monkeypatch.setattr("tasks.aws.retry_during_outage", partial(retry_during_outage, seconds=1))
+    with (
+        _server([(200, b"<html>maintenance</html>")]),
+        pytest.raises(PrefectUnavailable, match="did not return valid JSON"),
+    ):
         load_block("secret/made")
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refusal_is_no_outage(status: int) -> None:
     with _server([(status, {})]) as asked, pytest.raises(PrefectRefused, match=f"{status} to POST") as caught:
-        patiently(_count())
+        retry_during_outage(_count())
     assert len(asked) == 1
     assert "credentials" in (caught.value.advice or "").lower()
     assert not caught.value.temporary
@@ -98,5 +101,5 @@ def test_a_refusal_is_no_outage(status: int) -> None:
 
 def test_another_answer_is_no_outage() -> None:
     with _server([(409, {})]) as asked, pytest.raises(httpx.HTTPStatusError):
-        patiently(_count())
+        retry_during_outage(_count())
     assert len(asked) == 1

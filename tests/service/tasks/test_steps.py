@@ -94,5 +94,5 @@ def test_a_token_for_signing_that_is_missing_is_named_before_anything_is_built(
     with registry(tmp_path / "registry", settings=AT_ONCE) as client:
         image = ImageReference(client.registry, REPOSITORY)
         settings = Settings(publish=PublishSettings(signing_token=True))
-        with pytest.raises(InvalidInput, match="no OIDC token for signing in the variable SIGSTORE_ID_TOKEN"):
+        with pytest.raises(InvalidInput, match="no OIDC token for signing found in the variable SIGSTORE_ID_TOKEN"):
             check_target.fn(image, TagNames(("v1",)), Source(commit), client, settings)

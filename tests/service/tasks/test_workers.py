@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from soci_pipeline.oci.platform import Platform
-from tasks.workers import Lack, Watch
+from tasks.workers import MissingRequirement, Watch
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 POOLS = {AMD64: "pool-amd64", ARM64: "pool-arm64"}
@@ -20,24 +20,26 @@ class Pools:
     def clock(self) -> float:
         return self.now
 
-    def look(self, pool: str) -> Lack | None:
+    def look(self, pool: str) -> MissingRequirement | None:
         self.asked.append(pool)
-        return Lack(f"no worker polls {pool}", "Start one.") if pool in self.without else None
+        return MissingRequirement(f"no worker polls {pool}", "Start one.") if pool in self.without else None
 
 
 def test_a_branch_that_waits_has_the_patience_that_was_asked_for() -> None:
     pools = Pools({"pool-arm64"})
-    watch = Watch(POOLS, patience=600, clock=pools.clock)
+    watch = Watch(POOLS, timeout=600, clock=pools.clock)
     for seconds in (0, 300, 299):
         pools.now += seconds
         assert watch.abandoned(pools.look, [AMD64, ARM64]) == {}
     pools.now += 2
-    assert watch.abandoned(pools.look, [AMD64, ARM64]) == {ARM64: Lack("no worker polls pool-arm64", "Start one.")}
+    assert watch.abandoned(pools.look, [AMD64, ARM64]) == {
+        ARM64: MissingRequirement("no worker polls pool-arm64", "Start one.")
+    }
 
 
 def test_a_worker_that_comes_back_ends_the_count() -> None:
     pools = Pools({"pool-arm64"})
-    watch = Watch(POOLS, patience=600, clock=pools.clock)
+    watch = Watch(POOLS, timeout=600, clock=pools.clock)
     assert watch.abandoned(pools.look, [ARM64]) == {}
     pools.now, pools.without = 1500, set()
     assert watch.abandoned(pools.look, [ARM64]) == {}
@@ -48,18 +50,18 @@ def test_a_worker_that_comes_back_ends_the_count() -> None:
 
 def test_a_branch_whose_worker_is_gone_before_it_began_has_the_patience_for_a_late_beat() -> None:
     pools = Pools({"pool-arm64"})
-    watch = Watch(POOLS, patience=600, clock=pools.clock)
+    watch = Watch(POOLS, timeout=600, clock=pools.clock)
     for seconds in (0, 29):
         pools.now += seconds
         assert watch.abandoned(pools.look, [], [ARM64]) == {}
     pools.now += 3
-    gone = Lack("no worker polls pool-arm64, since the one that took it is gone", "Start one.")
+    gone = MissingRequirement("no worker polls pool-arm64, because the one that accepted it is gone", "Start one.")
     assert watch.abandoned(pools.look, [], [ARM64]) == {ARM64: gone}
 
 
 def test_the_server_is_not_asked_at_every_turn() -> None:
     pools = Pools({"pool-arm64"})
-    watch = Watch(POOLS, patience=600, clock=pools.clock)
+    watch = Watch(POOLS, timeout=600, clock=pools.clock)
     for _ in range(10):
         watch.abandoned(pools.look, [ARM64])
         pools.now += 0.5

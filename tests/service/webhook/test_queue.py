@@ -155,7 +155,7 @@ def test_a_message_delivered_twice_is_one_event(rig: Rig) -> None:
     assert rig.waiting(rig.url) == 0
 
 
-@pytest.mark.parametrize("body", ["not JSON", "{}", json.dumps(codecommit(referenceFullName="refs/heads/$(id)"))])
+@pytest.mark.parametrize("body", ["not valid JSON", "{}", json.dumps(codecommit(referenceFullName="refs/heads/$(id)"))])
 def test_a_malformed_message_ends_in_the_dead_letter_queue(rig: Rig, body: str) -> None:
     rig.send(body)
     for _ in range(3):

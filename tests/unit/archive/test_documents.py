@@ -74,7 +74,7 @@ def test_a_blob_that_is_not_what_its_descriptor_says_is_damage(
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(change(data))
-    with pytest.raises(DamagedContent, match=f"blob {root.digest} of the archive is not what its descriptor says"):
+    with pytest.raises(DamagedContent, match=f"blob {root.digest} of the archive does not match its descriptor"):
         read_blob(FolderArchive(layout.path), root)
 
 

@@ -48,13 +48,13 @@ def test_a_link_to_nothing_is_nothing() -> None:
 
 def test_links_in_a_circle_are_refused_when_they_are_followed() -> None:
     data = tar([symlink("a", "b"), symlink("b", "a")])
-    with pytest.raises(HostileArchive, match="circle"):
+    with pytest.raises(HostileArchive, match="form a loop"):
         table(data).find("a")
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "a/..", "a\\b"])
 def test_a_name_that_leads_out_is_refused(name: str) -> None:
-    with pytest.raises(HostileArchive, match="leads out"):
+    with pytest.raises(HostileArchive, match="points outside"):
         table(raw_tar([(name, tarfile.REGTYPE, b"", "")]))
 
 
@@ -69,7 +69,7 @@ def test_a_name_that_leads_out_is_refused(name: str) -> None:
     ],
 )
 def test_a_link_that_leads_out_is_refused(name: str, kind: bytes, target: str) -> None:
-    with pytest.raises(HostileArchive, match="leads out"):
+    with pytest.raises(HostileArchive, match="points outside"):
         table(raw_tar([(name, kind, b"", target)]))
 
 

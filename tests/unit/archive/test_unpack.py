@@ -51,7 +51,7 @@ def test_the_image_of_a_name_or_a_digest_is_unpacked_alone(tmp_path: Path) -> No
 
 def test_an_archive_of_another_kind_is_named(tmp_path: Path) -> None:
     path = docker_archive(tmp_path / "image.tar", [(AMD64, [tar_of({"a": b"x"})])])
-    with pytest.raises(InvalidInput, match=r"image\.tar is no archive of an OCI layout"):
+    with pytest.raises(InvalidInput, match=r"image\.tar is not an archive of an OCI layout"):
         unpacked(path, tmp_path / "unpacked")
 
 

@@ -149,7 +149,7 @@ def test_a_named_builder_is_used_as_it_is(programs: Programs, source: Path) -> N
 
 def test_a_named_builder_that_does_not_exist_is_a_clear_error(programs: Programs, source: Path) -> None:
     programs.add("docker", docker())
-    with pytest.raises(InvalidInput, match="no buildx builder 'missing'"):
+    with pytest.raises(InvalidInput, match="the buildx builder 'missing' does not exist"):
         BuildxBuilder(programs.env).check(request(source, buildx_builder="missing"))
 
 
@@ -161,7 +161,7 @@ def test_an_engine_that_does_not_run_is_named(programs: Programs, source: Path) 
 
 def test_an_old_buildx_is_refused(programs: Programs, source: Path) -> None:
     programs.add("docker", docker(version="v0.9.1"))
-    with pytest.raises(ToolTooOld, match=r"docker buildx is 0\.9\.1, and 0\.10\.0 is needed"):
+    with pytest.raises(ToolTooOld, match=r"docker buildx is 0\.9\.1, but 0\.10\.0 is required"):
         BuildxBuilder(programs.env).check(request(source))
 
 

@@ -24,7 +24,7 @@ def test_docker_host_names_the_engine_and_else_it_is_at_the_usual_socket(env: di
 @pytest.mark.parametrize(
     ("env", "place", "advice"),
     [
-        ({}, f"{DEFAULT_HOST} (DOCKER_HOST is not set)", "Start the engine, or set DOCKER_HOST to it."),
+        ({}, f"{DEFAULT_HOST} (DOCKER_HOST is not set)", "Start the engine, or set DOCKER_HOST."),
         ({"DOCKER_HOST": "tcp://me:secret@a:1"}, "tcp://a:1 (from DOCKER_HOST)", "or correct DOCKER_HOST"),
     ],
 )

@@ -142,7 +142,7 @@ def test_an_attestation_that_was_not_saved_is_left_out(
     source.blob_path(lost).unlink()
     result = imported(source.path, tmp_path)
     assert result.root().digest == image.digest
-    assert f"attestation {attestation.digest} is left out: the archive lacks blob {lost}" in caplog.text
+    assert f"attestation {attestation.digest} is skipped: the archive does not contain blob {lost}" in caplog.text
 
 
 def test_attestations_come_along_under_an_image_index(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_missing_archive_is_named_with_its_platform(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prebuilt", [None, ""])
 def test_a_request_that_names_nothing_is_refused(tmp_path: Path, prebuilt: str | None) -> None:
-    with pytest.raises(InvalidInput, match="names no archive"):
+    with pytest.raises(InvalidInput, match="`prebuilt`, which is not set"):
         PrebuiltBuilder().check(request(tmp_path, prebuilt))
 
 

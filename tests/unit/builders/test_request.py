@@ -124,7 +124,7 @@ def test_an_ignore_file_beside_a_link_to_the_dockerfile_is_not_passed_over(tmp_p
     request = BuildRequest(source=tmp_path, platform=AMD64, source_date_epoch=1, dockerfile="web.Dockerfile")
     request.check()
     (tmp_path / "web.Dockerfile.dockerignore").write_text(".env\n")
-    with pytest.raises(InvalidInput, match=r"'web\.Dockerfile\.dockerignore' would not be read") as caught:
+    with pytest.raises(InvalidInput, match=r"'web\.Dockerfile\.dockerignore' would be ignored") as caught:
         request.check()
     assert "'common.Dockerfile.dockerignore'" in str(caught.value.advice)
     (tmp_path / "common.Dockerfile.dockerignore").symlink_to("web.Dockerfile.dockerignore")

@@ -71,20 +71,20 @@ def test_force_replaces_nothing_but_a_layout_or_an_empty_folder(
     for place in (home, home / "diary.txt"):
         for force in ([], ["--force"]):
             assert main(["convert", str(source), str(place), *force]) == ExitCode.INVALID_INPUT
-            assert "--force replaces nothing else" in capsys.readouterr().err
+            assert "the only thing that --force replaces" in capsys.readouterr().err
     assert (home / "diary.txt").read_text() == "dear diary"
     (tmp_path / "empty").mkdir()
     converted(source, tmp_path / "empty", capsys, "--force")
 
 
-@pytest.mark.parametrize("place", ["{source}", "{source}/../{name}"], ids=["as it is", "by another way"])
+@pytest.mark.parametrize("place", ["{source}", "{source}/../{name}"], ids=["not changed", "by another way"])
 def test_a_source_is_not_replaced_by_its_own_result(
     place: str, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = Layout.open(source).root()
     destination = place.format(source=source, name=source.name)
     assert main(["convert", str(source), destination, "--force", "--min-layer-size", "0"]) == ExitCode.INVALID_INPUT
-    assert "is the source too" in capsys.readouterr().err
+    assert "is also the source" in capsys.readouterr().err
     assert Layout.open(source).root() == before
 
 
@@ -108,7 +108,7 @@ def test_nothing_to_index_is_a_failure_only_where_an_index_is_required(
     assert Layout.open(tmp_path / "two").root().digest == answer["index"]
     said = capsys.readouterr().out
     assert "not indexed: too-small" in said
-    assert said.endswith("too-small: smaller than the smallest layer that is indexed; fetching it whole is quicker\n")
+    assert said.endswith("too-small: smaller than the minimum size; fetching it whole is faster\n")
     assert any("--require-index" in said for said in caplog.messages)
 
 
@@ -187,9 +187,9 @@ def test_what_is_no_layout_is_refused(tmp_path: Path) -> None:
     [
         ("127.0.0.1:5000/shop/web:1.4", "`soci-pipeline index 127.0.0.1:5000/shop/web:1.4`"),
         ("registry.example.com/web", "`soci-pipeline index registry.example.com/web`"),
-        ("https://example.com/image.tar", "Fetch it first"),
-        ("missing/image.tar", "Give a folder with an OCI layout, or a tar of one."),
-        ("../missing.tar", "Give a folder with an OCI layout, or a tar of one."),
+        ("https://example.com/image.tar", "Download it first"),
+        ("missing/image.tar", "Use a folder or a tar archive with an OCI layout."),
+        ("../missing.tar", "Use a folder or a tar archive with an OCI layout."),
     ],
 )
 def test_a_source_that_is_not_there_comes_with_what_was_probably_meant(
@@ -209,7 +209,7 @@ def test_an_address_is_no_destination(
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     assert main(["convert", str(source), destination]) == ExitCode.INVALID_INPUT
-    assert f"soci-pipeline: {destination} is an address" in capsys.readouterr().err
+    assert f"soci-pipeline: {destination} is a URL" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -270,7 +270,7 @@ def test_an_earlier_result_whose_name_is_in_use_again_is_kept(
     assert _convert(source, destination.path.parent / "another") == ExitCode.OK
     [scratch] = destination.path.parent.glob(SCRATCH)
     assert _is_whole(Layout.open(scratch / "replaced" / "result"))
-    assert f"{scratch}/replaced/result: its name is in use again" in caplog.text
+    assert f"{scratch}/replaced/result was kept because its name is in use again" in caplog.text
 
 
 def test_an_earlier_result_is_kept_where_another_program_takes_its_name_between_two_renames(

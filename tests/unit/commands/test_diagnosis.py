@@ -64,7 +64,7 @@ def test_a_docker_command_without_buildx_is_a_lack(tmp_path: Path, monkeypatch: 
     write_program(tmp_path / "bin", "docker", "echo \"docker: 'buildx' is not a docker command.\" >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     check = _checks()["buildx"]
-    assert (check.ok, check.detail) == (False, "docker has no buildx plugin that works")
+    assert (check.ok, check.detail) == (False, "docker has no working buildx plugin")
 
 
 def test_an_engine_that_is_named_and_silent_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_machine_without_an_engine_is_told_to_install_one(tmp_path: Path, monk
     monkeypatch.setattr(engine_client, "DEFAULT_HOST", f"unix://{tmp_path}/none.sock")
     check = _checks()["docker engine"]
     assert not check.ok
-    assert str(check.advice).startswith("Install Docker, or start it")
+    assert str(check.advice).startswith("Install or start Docker;")
 
 
 def test_a_user_without_a_password_is_no_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +103,8 @@ def test_a_prefect_server_whose_address_lacks_api_is_named_with_the_right_one(
     with loopback(answer) as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
         check = _checks()["prefect API"]
-        assert (check.ok, check.detail) == (False, f"a Prefect server answers at {url}, and its API at {url}/api")
-        assert f"set PREFECT_API_URL to {url}/api" in str(check.advice)
+        assert (check.ok, check.detail) == (False, f"a Prefect server answers at {url}, but its API is at {url}/api")
+        assert f"Set PREFECT_API_URL to {url}/api" in str(check.advice)
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         assert _checks()["prefect API"].ok
 
@@ -128,7 +128,7 @@ def test_what_is_no_address_of_prefect_is_one_lack_among_all_checks(
     checks = _checks()
     assert set(checks) == NAMES
     check = checks["prefect API"]
-    assert (check.ok, check.detail) == (False, "PREFECT_API_URL is no address")
+    assert (check.ok, check.detail) == (False, "PREFECT_API_URL is not a valid URL")
 
 
 def test_a_prefect_server_whose_authority_the_active_profile_names_is_trusted(
@@ -150,7 +150,7 @@ def test_a_prefect_server_whose_authority_the_active_profile_names_is_trusted(
             assert _checks()["prefect API"].ok
             # Without /api the server is asked whether it is healthy, which needs the same trust.
             profiles.write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n{trust}\n')
-            assert f"its API at {url}/api" in _checks()["prefect API"].detail
+            assert f"its API is at {url}/api" in _checks()["prefect API"].detail
         profiles.write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}/api"\n')
         assert "CERTIFICATE_VERIFY_FAILED" in _checks()["prefect API"].detail
 
@@ -181,7 +181,7 @@ def test_a_setting_that_a_worker_would_refuse_is_a_lack(tmp_path: Path, monkeypa
     assert _checks()["settings"].detail == "1 setting in the environment"
     monkeypatch.setenv("SOCI_PIPELINE_WORK_JOBS", "many")
     check = _checks()["settings"]
-    assert (check.ok, check.detail) == (False, "setting SOCI_PIPELINE_WORK_JOBS: is no whole number")
+    assert (check.ok, check.detail) == (False, "setting SOCI_PIPELINE_WORK_JOBS: must be an integer")
 
 
 def test_without_settings_the_defaults_are_named_beside_a_login_too(
@@ -190,7 +190,7 @@ def test_without_settings_the_defaults_are_named_beside_a_login_too(
     monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_USERNAME", "user")
     monkeypatch.setenv("SOCI_PIPELINE_REGISTRY_PASSWORD", "do-not-count")
     monkeypatch.delenv("CONTAINERD_ADDRESS", raising=False)
-    assert _checks()["settings"].detail == "all as they are by default"
+    assert _checks()["settings"].detail == "all have their defaults"
     monkeypatch.setenv("CONTAINERD_ADDRESS", "/run/another.sock")
     assert _checks()["settings"].detail == "1 setting in the environment"
 
@@ -206,7 +206,7 @@ def test_a_setting_that_registry_commands_refuse_is_essential(
 
     assert "LACKING  settings " in said
     assert "SOCI_PIPELINE_WORK_JOBS" in said
-    assert said.splitlines()[-1] == "this machine cannot publish anything as it is (lacking: settings)"
+    assert said.splitlines()[-1] == "this machine cannot publish anything (missing: settings)"
 
 
 def test_a_broken_configuration_of_docker_is_a_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,15 +223,15 @@ def test_a_prefect_server_that_is_not_there_is_a_lack(tmp_path: Path, monkeypatc
     check = _checks()["prefect API"]
     assert not check.ok
     assert check.detail.startswith("no Prefect server answers at ")
-    assert "set PREFECT_API_URL" in str(check.advice)
+    assert "Or correct PREFECT_API_URL." in str(check.advice)
 
 
 @pytest.mark.parametrize(
     ("given", "reason", "advice"),
     [
-        ({}, "wants a login, and there is none", "Set PREFECT_API_AUTH_STRING to its user:password"),
-        ({"PREFECT_API_AUTH_STRING": "u:wrong"}, "does not take the login", "Correct PREFECT_API_AUTH_STRING"),
-        ({"PREFECT_API_KEY": "wrong"}, "does not take the login", "which comes first, or PREFECT_API_KEY"),
+        ({}, "requires a login, but none is set", "Set PREFECT_API_AUTH_STRING to user:password"),
+        ({"PREFECT_API_AUTH_STRING": "u:wrong"}, "rejects the login", "Correct PREFECT_API_AUTH_STRING"),
+        ({"PREFECT_API_KEY": "wrong"}, "rejects the login", "which takes precedence, or PREFECT_API_KEY"),
     ],
 )
 def test_a_prefect_server_that_wants_another_login_is_a_lack(
@@ -258,7 +258,7 @@ def test_something_else_that_answers_is_no_prefect_server(tmp_path: Path, monkey
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
         check = _checks()["prefect API"]
     assert not check.ok
-    assert check.detail.startswith(f"what answers at {url}/api is no Prefect server")
+    assert check.detail.startswith(f"the server at {url}/api is not a Prefect server")
 
 
 def test_no_credential_is_ever_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def test_a_lack_of_something_essential_is_the_exit_status(
     assert main(["doctor"]) == ExitCode.TOOL_MISSING
     said = capsys.readouterr().out
     assert "LACKING  git" in said
-    assert said.splitlines()[-1] == "this machine cannot publish anything as it is (lacking: git)"
+    assert said.splitlines()[-1] == "this machine cannot publish anything (missing: git)"
 
 
 def test_a_lack_that_there_is_another_way_around_is_marked_apart_from_one_that_takes_something_away(
@@ -308,7 +308,7 @@ def test_a_lack_that_there_is_another_way_around_is_marked_apart_from_one_that_t
     assert "\nno       prefect API " in said
     last = said.splitlines()[-1]
     assert last.startswith("this machine can index")
-    assert "run the flows (lacking: prefect API)" in last
+    assert "run the flows (missing: prefect API)" in last
 
 
 def test_the_disk_of_the_work_folder_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,8 +337,8 @@ def test_one_disk_is_named_once(name: str, tmp_path: Path, monkeypatch: pytest.M
         ),
         (
             {"docker engine", "registry credentials", "prefect", "prefect API"},
-            "this machine can index and publish prebuilt images; it cannot build images (lacking: docker engine), "
-            "log in to registries (lacking: registry credentials), run the flows (lacking: prefect, prefect API)",
+            "this machine can index and publish prebuilt images; it cannot build images (missing: docker engine), "
+            "log in to registries (missing: registry credentials), run the flows (missing: prefect, prefect API)",
         ),
     ],
 )

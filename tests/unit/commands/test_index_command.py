@@ -80,7 +80,7 @@ def test_a_dry_run_counts_no_layer_whose_ztoc_is_in_the_cache(
     with_cache = answered(capsys, reference, "--suffix=-second", "--dry-run")
     without = answered(capsys, reference, "--suffix=-second", "--dry-run", "--no-cache")
     assert main(["index", reference, "--min-layer-size", "1000", "--span-size", "65536", "--dry-run"]) == 0
-    assert "no layer would be fetched, since their zTOCs are known" in capsys.readouterr().out
+    assert "no layer would be fetched, because their zTOCs are known" in capsys.readouterr().out
     again = answered(capsys, reference, "--suffix=-second")
 
     assert (with_cache["bytes_to_fetch"], again["bytes_fetched"]) == (0, 0)
@@ -103,7 +103,7 @@ def test_the_text_says_what_was_or_would_be_done(client: RegistryClient, capsys:
     assert "nothing to do" in again.out
     assert again.err == ""
     assert main([*command, "--dry-run"]) == 0
-    assert "is indexed with these settings already, nothing to do" in capsys.readouterr().out
+    assert "is already indexed with these settings; nothing to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--span-size", "0"], ["--jobs", "0"], ["--min-layer-size", "-1"]])

@@ -191,14 +191,14 @@ def test_options_override_the_file_of_parameters(publisher: Publisher, source: R
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--tag", "feature/x"], "--tag: not a tag: 'feature/x'. Use 'feature-x'"),
+        (["--tag", "feature/x"], "--tag: not a valid tag: 'feature/x'. Use 'feature-x'"),
         (["--tag", "{nope}"], "--tag"),
         (["--platform", "linux/arm65"], "--platform 'linux/arm65': unknown architecture 'arm65'"),
-        (["--platform", "linux/amd64", "--platform", "linux/amd64"], "--platform: given twice: linux/amd64"),
+        (["--platform", "linux/amd64", "--platform", "linux/amd64"], "--platform: duplicate: linux/amd64"),
         (["--soci", "span_size=0"], "--soci span_size=0:"),
-        (["--soci", "spansize=1"], "--soci spansize=1: there is no such parameter"),
+        (["--soci", "spansize=1"], "--soci spansize=1: no such parameter"),
         (["--worker-wait", "soon"], "--worker-wait 'soon'"),
-        (["--worker-wait", "5"], "--worker-wait only applies to a publication through Prefect"),
+        (["--worker-wait", "5"], "--worker-wait applies only to a publication through Prefect"),
         (["--build-args", "API_TOKEN=abc"], "--build-args: the build argument API_TOKEN looks like a secret"),
         (["--build-secrets", "npm=hunter2"], "--build-secrets: the build secret npm must name"),
         (["--build-secrets", "npm=secret/npm"], "secret/npm is a Prefect block"),
@@ -241,13 +241,13 @@ def test_files_and_variables_of_this_machine_are_no_secrets_of_a_publication_thr
     ("content", "reason"),
     [
         ("tagz: [a]\n", "there is no parameter 'tagz'"),
-        ("- a\n", "must hold parameters by their names"),
+        ("- a\n", "must contain parameters by name"),
         ("a: [\n", "is not valid JSON or YAML (line 2)"),
         ('{"tags": ["a/b"]}', "params.yaml: tags"),
-        ("tags: [a]\ntags: [b]\n", "(line 2): the key 'tags' is given twice"),
-        ('{"build_args": {"A": "hunter2", "A": "b"}}', "the key 'A' is given twice"),
+        ("tags: [a]\ntags: [b]\n", "(line 2): duplicate key 'tags'"),
+        ('{"build_args": {"A": "hunter2", "A": "b"}}', "duplicate key 'A'"),
         ("tags: &all [a]\nplatforms: *all\n", "(line 2): the alias *all is not supported"),
-        ("build_args: {DAY: 2026-01-02}", "(line 1): DAY: 2026-01-02 is a date or time, which JSON does not have"),
+        ("build_args: {DAY: 2026-01-02}", "(line 1): DAY: 2026-01-02 is a date or time, which JSON does not support"),
         ("build_args: {KEY: !!binary aHVudGVyMg==}", "(line 1): KEY: the value is binary data (!!binary)"),
         ("build_args: !!set {A}", "(line 1): build_args: the value is a set (!!set)"),
         ("tags: 2026-13-45\n", "is not valid JSON or YAML"),
@@ -276,7 +276,7 @@ def test_a_mistake_in_the_file_of_parameters_names_the_file(
         ("no-such-folder", "127.0.0.1:9/demo", "SOURCE 'no-such-folder' does not exist"),
         ("~no-such-user/app", "127.0.0.1:9/demo", "SOURCE '~no-such-user/app' does not exist"),
         ("a" * 5000, "127.0.0.1:9/demo", "aaa' does not exist"),
-        ("javascript:alert(1)", "127.0.0.1:9/demo", "SOURCE: not a git address"),
+        ("javascript:alert(1)", "127.0.0.1:9/demo", "SOURCE: not a valid git URL"),
         (".", "127.0.0.1:9/demo:latest", "has the tag latest"),
         (".", "127.0.0.1:9/UPPER", "IMAGE '127.0.0.1:9/UPPER'"),
     ],
@@ -324,7 +324,7 @@ def test_the_table_has_digests_tags_verification_sizes_and_times(
         "uploaded:",
         "duration:",
         "not indexed: too-small",
-        "layers smaller than the minimum size (10 MiB by default) are not indexed",
+        "because all are smaller than the minimum size (10 MiB by default).",
         "publish with `--soci min_layer_size=0`",
     ):
         assert expected in shown
@@ -471,7 +471,7 @@ def test_output_needs_no_tag_of_an_uncommitted_folder(publisher: Publisher, sour
     ("options", "reason"),
     [
         (["--local", "--remote"], "--local and --remote exclude each other"),
-        (["--remote"], "--remote needs a Prefect server"),
+        (["--remote"], "--remote requires a Prefect server"),
         (["--detach"], "--detach has no effect from this machine"),
         (["--output", "."], "--output . exists and is not empty"),
         (["--output", ".."], "--output .. exists and is not empty"),
@@ -582,7 +582,7 @@ def test_a_platform_without_an_emulator_takes_one_short_line_with_the_next_step_
     assert shown["--quiet"] == []
     (line,) = shown["--verbose"]
     assert line.startswith(
-        "RUN steps for linux/arm64 need an emulator" if chosen else "linux/arm64 is not built, since"
+        "RUN steps for linux/arm64 require an emulator" if chosen else "linux/arm64 is not built, because"
     )
     assert "install qemu-user-static, or set SOCI_PIPELINE_BUILD_BUILDX_BUILDER" in line
     assert len(line) < 180

@@ -17,7 +17,7 @@ MISTAKES: dict[str, tuple[list[str], int, str, str]] = {
     "tag with a slash": (
         ["app", IMAGE, "--tag", "feature/x"],
         ExitCode.INVALID_INPUT,
-        "--tag: not a tag: 'feature/x'",
+        "--tag: not a valid tag: 'feature/x'",
         "Use 'feature-x'",
     ),
     "version without a git tag": (
@@ -36,13 +36,13 @@ MISTAKES: dict[str, tuple[list[str], int, str, str]] = {
         ["nowhere", IMAGE],
         ExitCode.INVALID_INPUT,
         "SOURCE 'nowhere' does not exist",
-        "next: Give a folder of this machine",
+        "next: Use a folder on this machine",
     ),
     "no Dockerfile": (
         ["empty", IMAGE, "--tag", "v1"],
         ExitCode.INVALID_INPUT,
         "empty has no Dockerfile",
-        "next: --context is a folder of SOURCE",
+        "next: --context must be a folder in SOURCE",
     ),
     "invalid file of parameters": (
         ["app", IMAGE, "--params", "invalid.yaml"],
@@ -59,14 +59,14 @@ MISTAKES: dict[str, tuple[list[str], int, str, str]] = {
     "invalid image": (
         ["app", "127.0.0.1:9/UPPER/site"],
         ExitCode.INVALID_INPUT,
-        "IMAGE '127.0.0.1:9/UPPER/site': not a repository name: 'UPPER/site'; names are lower case",
-        "next: Write it as registry/repository",
+        "IMAGE '127.0.0.1:9/UPPER/site': not a valid repository name: 'UPPER/site'; names must be lower case",
+        "next: Use registry/repository",
     ),
     "local and remote": (
         ["app", IMAGE, "--local", "--remote"],
         ExitCode.INVALID_INPUT,
         "--local and --remote exclude each other",
-        "next: Give one of them",
+        "next: Use one of them",
     ),
 }
 

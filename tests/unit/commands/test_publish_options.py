@@ -38,6 +38,6 @@ def test_the_main_job_is_documented_as_one_command() -> None:
         "README.md",
         "docs/get-started.md",
         "docs/compose.md",
-        "docs/operations.md",
+        "docs/aws-from-an-empty-account.md",
         "examples/buildx-static-site/README.md",
     }

@@ -74,7 +74,7 @@ def test_a_blob_of_another_content_is_found_before_its_last_byte_is_sent(
     blob.chmod(0o644)
     blob.write_bytes(b"\0" * size)
     assert main(["push", str(layout.path), f"{address}/team/app:v1", "--jobs", "1"]) == ExitCode.DAMAGED_CONTENT
-    assert f"in layout {layout.path} hashes to sha256:" in capsys.readouterr().err
+    assert f"in layout {layout.path} has the digest sha256:" in capsys.readouterr().err
     assert not [path for path in _uploaded(plan) if "/manifests/" in path]
 
 

@@ -100,7 +100,7 @@ def test_a_certificate_that_is_not_trusted_comes_with_advice_about_authorities(
     with serving(tmp_path / "r", tls_cert=own.certificate, tls_key=own.key) as address:
         command = ["inspect", f"{address}/team/app:v1", "--ca-file", str(other.certificate)]
         assert main(command) == ExitCode.REGISTRY_UNREACHABLE
-    assert "next: A certificate authority of your own needs --ca-file" in capsys.readouterr().err
+    assert "next: For a private certificate authority, set --ca-file" in capsys.readouterr().err
 
 
 def test_a_loopback_registry_with_tls_comes_with_the_option_that_turns_it_on(
@@ -111,7 +111,7 @@ def test_a_loopback_registry_with_tls_comes_with_the_option_that_turns_it_on(
     with serving(tmp_path / "r", tls_cert=own.certificate, tls_key=own.key) as address:
         assert main(["inspect", f"{address}/team/app:v1"]) == ExitCode.REGISTRY_UNREACHABLE
         said = capsys.readouterr().err
-        assert "next: A registry on loopback is spoken to without TLS; --ca-file" in said
+        assert "next: A registry on loopback is used without TLS; to enable TLS, set --ca-file" in said
         assert said.count("trying again") < 5
 
 
@@ -201,7 +201,7 @@ def test_a_large_repository_is_a_complete_layout_when_the_server_has_ended_or_th
     assert not (layout.path / ".journal").exists()
 
 
-_NO_LOGIN = "may pull, push and delete without a login; set --username and --password-file"
+_NO_LOGIN = "can pull, push and delete without a login; set --username and --password-file"
 _NO_TLS = "the network unencrypted; set --tls-cert and --tls-key"
 
 
@@ -282,7 +282,7 @@ def test_a_password_file_that_is_not_there_is_told_from_an_empty_one(
     assert f"--password-file {file} cannot be read: No such file or directory" in capsys.readouterr().err
     file.write_text("")
     assert main(argv) == ExitCode.INVALID_INPUT
-    assert "holds no password in its first line" in capsys.readouterr().err
+    assert "has no password in its first line" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["\n", "\nopensesame\n", " \t\nopensesame\n", "\r\nopensesame\r\n"])
@@ -295,7 +295,7 @@ def test_a_password_file_with_an_empty_first_line_is_rejected(
     argv = ["registry", "serve", str(tmp_path / "served"), "--port", "0", "--username", "u", "--password-file"]
     assert main([*argv, str(file), *options]) == ExitCode.INVALID_INPUT
     said = capsys.readouterr().err
-    assert f"--password-file {file} holds no password in its first line" in said
+    assert f"--password-file {file} has no password in its first line" in said
     assert "next: " in said
     assert "opensesame" not in said
 
@@ -305,7 +305,7 @@ def test_a_second_registry_over_the_same_folder_is_rejected(tmp_path: Path, caps
         assert main(["registry", "serve", str(tmp_path / "served"), "--port", "0"]) == ExitCode.STACK
     said = capsys.readouterr().err
     assert f"{tmp_path / 'served'} is already served by another registry" in said
-    assert "next: Stop that one or name another folder" in said
+    assert "next: Stop that registry or use another folder" in said
 
 
 def test_an_action_that_is_left_out_is_named_as_the_help_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,11 +331,11 @@ def test_an_address_that_cannot_be_had_is_refused(tmp_path: Path, capsys: pytest
     assert f"cannot listen on 127.0.0.1:{port}" in said
     assert "next: " in said
     assert main(["registry", "serve", str(tmp_path), "--port", "65536"]) == ExitCode.INVALID_INPUT
-    assert "65536 is no port" in capsys.readouterr().err
+    assert "65536 is not a valid port" in capsys.readouterr().err
 
 
 def test_a_registry_without_a_folder_is_an_error_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["registry", "serve"]) == ExitCode.USAGE
     said = capsys.readouterr().err
-    assert "Missing argument 'FOLDER'. Name the folder for the repositories, for example: " in said
+    assert "Missing argument 'FOLDER'. Add the folder for the repositories, for example: " in said
     assert "soci-pipeline registry serve ~/soci-registry" in said

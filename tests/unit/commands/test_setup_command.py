@@ -54,12 +54,9 @@ def test_what_was_made_is_told_in_plain_words(requests: list[Recorded], capsys: 
     assert capsys.readouterr().out.splitlines() == [
         *(f"work pool {name}: made" for name in ("soci-control", "soci-amd64", "soci-arm64")),
         "limit soci-control: at most 100 runs at once",
-        *(
-            f"python {pool}: the one that each worker runs with"
-            for pool in ("soci-control", "soci-amd64", "soci-arm64")
-        ),
+        *(f"python {pool}: the Python of each worker" for pool in ("soci-control", "soci-amd64", "soci-arm64")),
         "automation soci-pipeline crash silent runs: made",
-        "automation soci-pipeline notify failed publications: left out: no --notify-block",
+        "automation soci-pipeline notify failed publications: skipped: no --notify-block",
         "block aws-credentials: registered",
         "block aws-secret: registered",
         setup_command._NEXT,
@@ -79,7 +76,7 @@ def test_a_python_that_is_not_on_this_machine_is_warned_of(
 ) -> None:
     assert main(["setup", "--worker-python", "/nowhere/python"]) == ExitCode.OK
     assert "python soci-amd64: /nowhere/python -m prefect.engine" in capsys.readouterr().out
-    assert "/nowhere/python cannot be run on this machine" in caplog.text
+    assert "/nowhere/python cannot run on this machine" in caplog.text
     caplog.clear()
     assert main(["setup", "--worker-python", "none"]) == ExitCode.OK
     assert not caplog.messages
@@ -91,8 +88,8 @@ def test_a_block_without_type_or_name_is_refused_before_anything_is_asked_for(
     requests: list[Recorded], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert main(["setup", "--notify-block", name]) == ExitCode.INVALID_INPUT
-    what, next_step = capsys.readouterr().err.splitlines()
-    assert what == f"soci-pipeline: --notify-block {name!r} is not of the form TYPE/NAME"
+    what, next_step, _ = capsys.readouterr().err.splitlines()
+    assert what == f"soci-pipeline: --notify-block {name!r} must have the form TYPE/NAME"
     assert "slack-webhook/releases" in next_step
     assert requests == []
 
@@ -104,13 +101,13 @@ def test_a_block_without_type_or_name_is_refused_before_anything_is_asked_for(
         ("work-pools/pools.yaml", "template: process.json\n", "`pools` (a list)"),
         ("work-pools/pools.yaml", "template: process.json\npools: [{name: a/b}]\n", "'a/b'"),
         ("work-pools/pools.yaml", "template: process.json\npools: [{name: a, concurrency_limit: x}]\n", "not 'x'"),
-        ("work-pools/pools.yaml", "template: process.json\nenvironment: [A]\npools: []\n", "a mapping is expected"),
+        ("work-pools/pools.yaml", "template: process.json\nenvironment: [A]\npools: []\n", "must be a mapping,"),
         ("work-pools/pools.yaml", "template: none.json\npools: []\n", "No such file"),
-        ("work-pools/process.json", "[]", "a mapping is expected"),
-        ("block-types/aws-secret.json", "{}", "a mapping is expected, not None"),
-        ("block-types/aws-secret.json", '{"slug": "a", "block_schema": {}}', "it lacks code_example"),
+        ("work-pools/process.json", "[]", "must be a mapping,"),
+        ("block-types/aws-secret.json", "{}", "must be a mapping, not None"),
+        ("block-types/aws-secret.json", '{"slug": "a", "block_schema": {}}', "missing: code_example"),
         ("automations/crash-silent-runs.yaml", "name: a\n", "`actions` (a list)"),
-        ("automations/crash-silent-runs.yaml", "name: a\nactions: [b]\ntrigger: {}\n", "a mapping is expected"),
+        ("automations/crash-silent-runs.yaml", "name: a\nactions: [b]\ntrigger: {}\n", "must be a mapping,"),
     ],
 )
 def test_a_file_of_the_checkout_that_is_not_valid_is_named_before_anything_is_changed(
@@ -142,7 +139,7 @@ def test_without_prefect_aws_its_blocks_are_left_out(
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     assert main(["setup"]) == ExitCode.OK
-    assert "block aws: left out: prefect-aws is not installed" in capsys.readouterr().out
+    assert "block aws: skipped: prefect-aws is not installed" in capsys.readouterr().out
     assert not [path for path in made(requests) if "block" in path]
 
 
@@ -218,7 +215,7 @@ def test_a_change_of_a_publication_that_prefect_rejects_is_named(
         assert main([*command, "--dry-run"]) == ExitCode.OK
         planned = capsys.readouterr().out.splitlines()
         assert main(command) == ExitCode.TOOL_FAILED
-    assert planned == [f"publish-image/{name}: would be made" for name in ("shop", "shop-nightly")]
+    assert planned == [f"publish-image/{name}: would be created" for name in ("shop", "shop-nightly")]
     assert "422 to POST /deployments/" in capsys.readouterr().err
 
 

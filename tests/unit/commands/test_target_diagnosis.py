@@ -120,7 +120,7 @@ def test_a_registry_that_lets_this_machine_do_all_is_ok_and_keeps_nothing(
 def test_a_repository_that_does_not_exist_yet_is_a_warning(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, answer = doctor(capsys, f"{address}/shop/new")
     assert (status, marks(answer)["pull"], marks(answer)["push"]) == (ExitCode.OK, "warn", "ok")
-    assert check(answer, "pull")["detail"] == "there is no repository shop/new yet"
+    assert check(answer, "pull")["detail"] == "the repository shop/new does not exist yet"
     assert check(answer, "push")["detail"].endswith("keeps the empty one")
     with RegistryClient(address) as client:
         assert client.tags.list("shop/new") == ()
@@ -149,7 +149,7 @@ def test_a_registry_that_deletes_nothing_is_a_warning(capsys: pytest.CaptureFixt
     with strange(deviations.DeletesNothing(405).answer) as address:
         status, answer = doctor(capsys, f"{address}/{REPOSITORY}")
     assert (status, marks(answer)["deletion"]) == (ExitCode.OK, "warn")
-    assert "Switch deletion on" in check(answer, "deletion")["advice"]
+    assert "Enable deletion" in check(answer, "deletion")["advice"]
 
 
 def test_without_a_login_that_the_registry_wants_nothing_more_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +181,7 @@ def test_a_login_that_may_only_read_fails_at_push(
     found = marks(answer)
     assert (found["login"], found["pull"], found["push"], found["deletion"]) == ("ok", "ok", "fail", "warn")
     assert "lacks the permission to push on team/app" in check(answer, "push")["advice"]
-    assert "Only prune needs it." in check(answer, "deletion")["advice"]
+    assert "Only prune requires it." in check(answer, "deletion")["advice"]
 
 
 def test_a_name_that_does_not_resolve_ends_the_checks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +247,7 @@ def test_a_registry_behind_a_proxy_is_left_to_the_proxy_whose_password_stays_sec
 
 def test_what_is_not_a_reference_is_an_error_of_the_call(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "https://registry.example.com/app"]) == ExitCode.INVALID_INPUT
-    assert "not an image reference" in capsys.readouterr().err
+    assert "not a valid image reference" in capsys.readouterr().err
 
 
 async def _endless(_: Request) -> Response:
@@ -276,11 +276,11 @@ def _answering(status: int, name: str, value: str) -> Callable[[Request], Awaita
 @pytest.mark.parametrize(
     ("answer", "detail"),
     [
-        (_endless, "answered with more than 65536 bytes"),
-        (_endless_token, "/token answered with more than 1048576 bytes"),
+        (_endless, "returned more than the limit of 65536 bytes"),
+        (_endless_token, "/token returned more than the limit of 1048576 bytes"),
         (_answering(307, "Location", "/v2/"), "redirects more than 5 times"),
         (_answering(307, "Location", "http://[::bad"), "redirects to something that is not a URL: 'http://[::bad'"),
-        (_answering(401, "WWW-Authenticate", ""), "wants an authentication that is not known here"),
+        (_answering(401, "WWW-Authenticate", ""), "requires an authentication scheme that is not supported"),
         (_answering(401, "WWW-Authenticate", "Bearer realm="), "sends logins to ''"),
         (_answering(401, "WWW-Authenticate", "Bearer " + "a" * 5000), "sends logins to ''"),
         (_answering(401, "WWW-Authenticate", 'Bearer realm="file:///etc/passwd"'), "'file:///etc/passwd'"),

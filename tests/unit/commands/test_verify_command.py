@@ -45,7 +45,7 @@ def test_a_sound_image_is_exit_status_0_and_says_what_lazy_loading_saves(
 
     assert main(["verify", f"{client.registry}/{REPOSITORY}:good", "--platform", "linux/amd64"]) == 0
     said = capsys.readouterr().out
-    assert "all is well" in said
+    assert "OK: verified" in said
     assert re.search(r"^checked: .*\b3 manifests, 1 SOCI index, .*, 2 zTOCs, [0-9.]+ KiB of layers$", said, re.M)
 
 
@@ -143,10 +143,10 @@ def test_a_folder_in_place_of_a_reference_is_refused_with_the_way_into_a_registr
     layout = Layout.create(tmp_path / "layout")
     assert main([*command.split(), str(layout.path)]) == ExitCode.INVALID_INPUT
     said = capsys.readouterr().err
-    assert f"'{layout.path}' is on this machine, and what is in a registry is wanted" in said
+    assert f"'{layout.path}' is on this machine, but an image in a registry is required" in said
     assert "next: `soci-pipeline push LAYOUT REFERENCE`" in said
     assert main([*command.split(), str(tmp_path / "missing")]) == ExitCode.INVALID_INPUT
-    assert "not a repository name" in capsys.readouterr().err
+    assert "not a valid repository name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect", "index"])
@@ -156,9 +156,9 @@ def test_a_path_that_could_be_a_name_is_told_from_one(
     (tmp_path / "image.tar").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     assert main([command, "image.tar"]) == ExitCode.INVALID_INPUT
-    assert "`soci-pipeline convert` makes an OCI layout of an archive, and" in capsys.readouterr().err
+    assert "`soci-pipeline convert` turns an archive into an OCI layout, and" in capsys.readouterr().err
     assert main([command, "another.tar"]) == ExitCode.INVALID_INPUT
-    assert "names no image" in capsys.readouterr().err
+    assert "does not identify an image" in capsys.readouterr().err
 
 
 def test_an_image_of_which_nothing_can_be_read_is_a_fault_and_nothing_checked(

@@ -71,9 +71,9 @@ def test_a_layer_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("media_type", "said"),
     [
-        ("application/vnd.oci.image.layer.v1.tar", "is gzipped, and application/vnd.oci.image.layer.v1.tar is a plain"),
+        ("application/vnd.oci.image.layer.v1.tar", "is gzipped, but application/vnd.oci.image.layer.v1.tar is a plain"),
         ("application/vnd.docker.image.rootfs.diff.tar", "Give application/vnd.docker.image.rootfs.diff.tar.gzip."),
-        ("gzip", "'gzip' is not the media type of a layer"),
+        ("gzip", "'gzip' is not a layer media type"),
     ],
 )
 def test_a_sound_layer_is_not_called_damaged_for_a_wrong_media_type(
@@ -111,17 +111,17 @@ def test_ztoc_info_refuses_what_is_no_ztoc_by_its_name(tmp_path: Path, capsys: p
     notes = tmp_path / "notes.ztoc"
     notes.write_bytes(CONTENT)
     assert main(["ztoc-info", str(notes)]) == ExitCode.DAMAGED_CONTENT
-    assert f"{notes}: not a zTOC" in capsys.readouterr().err
+    assert f"{notes}: not a valid zTOC" in capsys.readouterr().err
 
 
 def test_ztoc_info_of_a_layer_says_what_it_was_given(layer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ztoc-info", str(layer)]) == ExitCode.INVALID_INPUT
-    assert "is gzipped, which no zTOC is\n  next: `soci-pipeline ztoc` makes one" in capsys.readouterr().err
+    assert "is gzipped, so it is not a zTOC\n  next: `soci-pipeline ztoc` creates one" in capsys.readouterr().err
 
 
 def test_ztoc_info_of_a_folder_says_which_file_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ztoc-info", str(tmp_path)]) == ExitCode.INVALID_INPUT
-    assert f"{tmp_path} is a folder\n  next: Name one zTOC" in capsys.readouterr().err
+    assert f"{tmp_path} is a folder\n  next: Use one zTOC file" in capsys.readouterr().err
 
 
 def test_ztoc_get_file_reads_one_file(layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +147,7 @@ def test_ztoc_get_file_refuses_a_layer_of_another_size(layer: Path, capsys: pyte
     made(layer, capsys)
     ztoc = layer.with_suffix(".ztoc")
     assert main(["ztoc-get-file", str(ztoc), str(ztoc), "usr/text"]) == ExitCode.INVALID_INPUT
-    assert f"is of a layer of {layer.stat().st_size}" in capsys.readouterr().err
+    assert f"belongs to a layer of {layer.stat().st_size}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["missing/file", "."])

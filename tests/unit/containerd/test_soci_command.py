@@ -43,7 +43,7 @@ def test_an_old_soci_is_refused_with_the_reason(programs: Programs, tmp_path: Pa
 
 def test_v2_wants_a_newer_one(programs: Programs, tmp_path: Path) -> None:
     programs.add("soci", soci("0.4.1-5+b3 0.4.1-5+b3"))
-    with pytest.raises(ToolTooOld, match=r"soci is 0\.4\.1, and 0\.14\.0 is needed for `convert --standalone`"):
+    with pytest.raises(ToolTooOld, match=r"soci is 0\.4\.1, but 0\.14\.0 is required for `convert --standalone`"):
         find_soci(programs.env, tmp_path / "store", minimum=MINIMUM_STANDALONE)
 
 

@@ -45,13 +45,13 @@ def test_the_address_follows_the_release_pages_pattern() -> None:
 
 @pytest.mark.parametrize("version", ["latest", "0.15", "../0.15.0", "0.15.0/x", ""])
 def test_what_is_no_version_is_refused(version: str) -> None:
-    with pytest.raises(InvalidInput, match="not a version"):
+    with pytest.raises(InvalidInput, match="not a soci"):
         release_address(version, AMD64)
 
 
 @pytest.mark.parametrize("base_url", ["file:///etc", "mirror.example", "", "https://", "https://mirror.example:99999"])
 def test_what_is_no_address_is_refused(base_url: str) -> None:
-    with pytest.raises(InvalidInput, match="not an address"):
+    with pytest.raises(InvalidInput, match="not a valid URL:"):
         release_address("0.15.0", AMD64, base_url=base_url)
 
 
@@ -69,7 +69,7 @@ def test_it_is_kept_for_the_next_run(server: FileServer, tmp_path: Path) -> None
 
 
 def test_another_content_is_refused_before_it_is_unpacked(server: FileServer, tmp_path: Path) -> None:
-    with pytest.raises(DamagedContent, match="hashes to"):
+    with pytest.raises(DamagedContent, match="has the digest"):
         fetched(server, tmp_path, sha256="0" * 64)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

@@ -17,7 +17,7 @@ from tests.support.programs import write_program
 
 LOGIN = GitCredentials(username="robot", password=SecretStr("hunter2"))
 MODEL, WEIGHTS = b"m" * 3000, b"w" * 70
-POINTERS = "the source has files in Git LFS that were not fetched, so the build gets their pointers"
+POINTERS = "the source has Git LFS files that were not fetched, so the build gets their pointers"
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_what_the_server_does_not_give_is_named_and_the_rest_is_there(
 def test_a_server_that_cannot_just_now_is_a_temporary_error(tmp_path: Path) -> None:
     with (
         served_over_http(tmp_path / "root", _robot, lfs=_server(status=503)) as address,
-        pytest.raises(SourceError, match="the files in Git LFS cannot be fetched") as raised,
+        pytest.raises(SourceError, match="cannot fetch the Git LFS files") as raised,
     ):
         _check_out(tmp_path, f"{address}/app.git")
     assert raised.value.temporary

@@ -101,7 +101,7 @@ def test_a_name_that_is_branch_and_tag_of_different_commits_is_refused(work_tree
     work_tree.git("tag", "both")
     work_tree.git("checkout", "--quiet", "-b", "both")
     work_tree.commit({"new": "x"})
-    with pytest.raises(SourceError, match="is a branch and a tag"):
+    with pytest.raises(SourceError, match="is both a branch and a tag"):
         source.resolve(str(work_tree.path), "both")
     assert source.resolve(str(work_tree.path), "refs/tags/both").ref == "refs/tags/both"
 
@@ -114,13 +114,13 @@ def test_a_ref_that_does_not_exist_is_named(work_tree: Repository, ref: str) -> 
 
 @pytest.mark.parametrize("digits", ["502", "503"])
 def test_digits_of_a_commit_are_no_answer_of_its_server(work_tree: Repository, digits: str) -> None:
-    with pytest.raises(SourceError, match=r"^no branch, tag or commit .* in ") as raised:
+    with pytest.raises(SourceError, match=" has no branch, tag or commit ") as raised:
         source.resolve(str(work_tree.path), digits + "b" * 37)
     assert not raised.value.temporary
 
 
 def test_a_repository_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no such git repository"):
+    with pytest.raises(SourceError, match="the git repository"):
         source.resolve(str(tmp_path / "nothing"))
 
 
@@ -159,7 +159,7 @@ def test_a_web_server_that_forbids_has_refused_the_credentials() -> None:
 
 @pytest.mark.parametrize("digits", ["403", "502", "503"])
 def test_digits_of_an_address_are_no_answer_of_its_server(digits: str) -> None:
-    with answering(404) as address, pytest.raises(SourceError, match="no such git repository"):
+    with answering(404) as address, pytest.raises(SourceError, match="the git repository"):
         source.resolve(f"{address}/{digits}/app.git")
 
 
@@ -200,7 +200,7 @@ def test_a_server_that_gives_no_single_commits_is_fetched_from_whole(
         bare.git("config", "uploadpack.allowFilter", "false")
         tree = source.check_out(source.resolve(url, old), tmp_path / "tree")
     assert (tree / "version").read_text() == "1"
-    assert "the server gives no single commit" in caplog.text
+    assert "the server does not serve single commits;" in caplog.text
 
 
 def test_a_missing_dockerfile_is_known_without_fetching_files(work_tree: Repository) -> None:
@@ -208,7 +208,7 @@ def test_a_missing_dockerfile_is_known_without_fetching_files(work_tree: Reposit
     assert source.resolve(url, files=(".", "bin", "Dockerfile")) == source.resolve(url)
     with pytest.raises(SourceError, match="has no docker/Dockerfile") as caught:
         source.resolve(url, files=(".", "docker/Dockerfile"))
-    assert "`dockerfile`, at the context" in str(caught.value)
+    assert "`dockerfile`, which is relative to `context`." in str(caught.value)
 
 
 def test_ancestors_are_known_from_history_alone(work_tree: Repository) -> None:
@@ -246,7 +246,7 @@ def test_credentials_reach_git_by_file_and_are_in_no_argument_or_variable(
     )
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     credentials = GitCredentials(username="robot", password=SecretStr("hunter2"))
-    with pytest.raises(SourceError, match="refused the credentials") as raised:
+    with pytest.raises(SourceError, match="rejected the credentials") as raised:
         source.resolve("https://git.example.com/app", credentials=credentials)
     lines = seen.read_text().splitlines()
     assert "user: robot" in lines

@@ -115,10 +115,10 @@ def test_a_ztoc_that_is_damaged_in_the_registry_is_built_again(tmp_path: Path) -
 @contextmanager
 def _faulty(folder: Path, fault: Fault) -> Iterator[RegistryClient]:
     """The registry in a folder with one fault, and a client that asks once."""
-    patience = ClientSettings(attempts=1, settle_time=0)
+    timeout = ClientSettings(attempts=1, settle_time=0)
     with (
         serving(folder, middleware=FaultPlan([fault]).middleware) as address,
-        RegistryClient(address, settings=patience) as client,
+        RegistryClient(address, settings=timeout) as client,
     ):
         yield client
 

@@ -69,7 +69,7 @@ def test_the_same_packages_give_the_same_image(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_package_is_named(tmp_path: Path) -> None:
     (tmp_path / "odd.deb").write_bytes(b"<html>not found</html>")
-    with pytest.raises(DamagedContent, match=r"odd\.deb is no Debian package"):
+    with pytest.raises(DamagedContent, match=r"odd\.deb is not a Debian package"):
         list(package_members(tmp_path / "odd.deb"))
 
 

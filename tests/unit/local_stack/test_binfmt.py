@@ -154,7 +154,7 @@ def test_the_kernels_folder_is_mounted_where_it_is_not_and_that_is_written_down(
 
 def test_an_architecture_without_an_emulator_is_named(kernel: Kernel, traces: Footprint, tools: Toolchain) -> None:
     with (
-        pytest.raises(ToolMissing, match="no emulator is known for linux/s390x"),
+        pytest.raises(ToolMissing, match="there is no emulator for linux/s390x"),
         emulation(Platform("linux", "s390x"), traces, toolchain=tools),
     ):
         pytest.fail("nothing runs it")
@@ -171,7 +171,7 @@ def test_an_emulator_that_somebody_else_registered_will_do(kernel: Kernel, trace
 @pytest.mark.parametrize(
     "entry",
     [{"state": "disabled"}, {"flags": ""}, {"flags": "OC"}, {"architecture": NATIVE.architecture}],
-    ids=["switched off", "looked for inside of the container", "without F", "for other programs"],
+    ids=["turned off", "looked for inside of the container", "without F", "for other programs"],
 )
 def test_an_entry_that_does_not_serve_containers_is_no_emulation(kernel: Kernel, entry: dict[str, str]) -> None:
     kernel.mount()

@@ -48,6 +48,6 @@ def test_a_demo_beside_another_one_fails_and_says_so_in_json_too(tmp_path: Path)
     failure = json.loads(done.stdout)
     assert (done.returncode, failure["exit_code"]) == (ExitCode.STACK, ExitCode.STACK)
     assert failure["error"] == "StackError"
-    assert failure["reason"].startswith("another demo is at work in ")
+    assert failure["reason"].startswith("another demo is running in ")
     assert failure["reason"] in done.stderr
-    assert "next: Let it end" in done.stderr
+    assert "next: Wait until it finishes" in done.stderr

@@ -44,7 +44,7 @@ def test_the_table_has_every_digest_and_what_the_image_answered() -> None:
     for name in ("index", "image", "soci", "big", "small"):
         assert str(_digest(name)) in text
     assert "not indexed: too-small" in text
-    assert "too-small: smaller than the smallest layer that is indexed" in text
+    assert "too-small: smaller than the minimum size" in text
     assert "Hello from x86_64" in text
     assert "Nothing was built" not in text
 

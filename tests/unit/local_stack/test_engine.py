@@ -74,7 +74,7 @@ def test_a_named_containerd_socket_is_handed_on() -> None:
     assert found.containerd_socket == Path("/run/c.sock")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="an ordinary user is refused, and this is root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="an ordinary user is refused, but this is root")
 def test_an_ordinary_user_is_told_what_to_do_instead_of_a_private_engine(tmp_path: Path) -> None:
     with pytest.raises(ToolMissing, match="only root") as caught, private_engine(tmp_path):
         pass

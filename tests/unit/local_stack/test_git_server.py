@@ -105,12 +105,12 @@ def test_a_snapshot_is_packed_once_so_that_no_clone_packs_it_again(server: GitSe
 
 def test_a_folder_without_a_commit_is_refused(server: GitServer, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
-    with pytest.raises(SourceError, match="no git work tree with a commit"):
+    with pytest.raises(SourceError, match="not a git work tree with a commit"):
         server.serve(tmp_path / "plain", "source")
 
 
 def test_a_name_that_leaves_the_folder_is_refused(server: GitServer, tree: Path) -> None:
-    with pytest.raises(InvalidInput, match="not a name"):
+    with pytest.raises(InvalidInput, match="not a valid name"):
         server.serve(tree, "../elsewhere")
 
 

@@ -124,7 +124,7 @@ def test_a_folder_that_its_user_may_not_enter_is_told_with_what_to_do(
 ) -> None:
     programs.add("initdb", "echo 'could not access directory: Permission denied' >&2; exit 1")
     with (
-        pytest.raises(StackError, match=r"(?s)cannot be started here.*Permission denied") as caught,
+        pytest.raises(StackError, match=r"(?s)cannot start PostgreSQL.*Permission denied") as caught,
         postgres(tmp_path / "log", traces, toolchain=Toolchain(tmp_path / "toolchain"), env=programs.env),
     ):
         pytest.fail("there is no database")

@@ -26,7 +26,7 @@ def test_a_stack_that_cannot_be_set_up_says_why_and_leaves_nothing_running(
 ) -> None:
     folder = tmp_path / "stack"
     with (
-        pytest.raises(StackError, match=r"(?s)soci-pipeline setup failed\n.*Prefect could not be set up"),
+        pytest.raises(StackError, match=r"(?s)soci-pipeline setup failed\n.*cannot set up Prefect"),
         local_stack(folder, StackOptions(toolchain=Toolchain(tmp_path / "toolchain"))),
     ):
         pytest.fail("there is no stack")

@@ -80,7 +80,7 @@ def test_a_second_version_of_a_tool_has_a_folder_of_its_own(tmp_path: Path, prog
 
 def test_a_tool_on_the_path_is_not_taken_for_a_second_version(tmp_path: Path, programs: Path) -> None:
     write_program(programs, "cosign", "echo installed")
-    with pytest.raises(ToolMissing, match="cosign-3 is not here"):
+    with pytest.raises(ToolMissing, match="cosign-3 is not installed"):
         _toolchain(tmp_path / "toolchain", FEDORA).ensure(["cosign-3"])
 
 
@@ -92,7 +92,9 @@ def test_elsewhere_than_on_debian_an_installed_tool_will_do(tmp_path: Path, prog
 
 
 def test_elsewhere_than_on_debian_a_missing_tool_is_named(tmp_path: Path, programs: Path) -> None:
-    with pytest.raises(ToolMissing, match="cosign is not here: packages are fetched on Debian and Ubuntu only"):
+    with pytest.raises(
+        ToolMissing, match="cosign is not installed: packages can only be downloaded on Debian and Ubuntu"
+    ):
         _toolchain(tmp_path / "toolchain", FEDORA).ensure(["cosign"])
 
 
@@ -114,13 +116,13 @@ def test_a_package_with_its_version_in_its_name_is_that_of_the_release(tmp_path:
 
 
 def test_a_release_whose_package_is_not_known_is_named(tmp_path: Path, programs: Path) -> None:
-    with pytest.raises(ToolMissing, match="which package of sid brings postgres"):
+    with pytest.raises(ToolMissing, match="the package of sid that provides postgres is unknown"):
         _toolchain(tmp_path / "toolchain", "ID=debian\nVERSION_CODENAME=sid\n").ensure(["postgres"])
 
 
 def test_a_package_without_the_program_is_named(tmp_path: Path, programs: Path) -> None:
     write_program(programs, "dpkg-deb", 'mkdir -p "$3"')
-    with pytest.raises(ToolMissing, match="has 0 files usr/bin/oras where one was expected"):
+    with pytest.raises(ToolMissing, match="has 0 files usr/bin/oras instead of one"):
         _toolchain(tmp_path / "toolchain", DEBIAN).ensure(["oras"])
 
 
@@ -154,7 +156,7 @@ def test_a_library_that_the_machine_lacks_comes_from_its_own_release(
 
 def test_a_library_that_nothing_is_known_to_bring_is_named(tmp_path: Path, programs: Path) -> None:
     write_program(programs, "ldd", LDD.format(library="libodd.so.1"))
-    with pytest.raises(ToolMissing, match=r"oras needs the library libodd\.so\.1, which this machine lacks"):
+    with pytest.raises(ToolMissing, match=r"oras requires the library libodd\.so\.1, which is not on this machine"):
         _toolchain(tmp_path / "toolchain", DEBIAN).ensure(["oras"])
 
 

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from soci_pipeline.machine.attempt_files import RUN_ID, is_secret, tidy
+from soci_pipeline.machine.attempt_files import RUN_ID, clean_attempt_files, is_secret
 from soci_pipeline.machine.workspace import workspace
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 
 ENVIRONMENT = {
     "PATH": "/usr/bin",
@@ -57,7 +57,7 @@ def living_run() -> Iterator[str]:
 def test_the_file_of_a_run_keeps_only_what_its_hooks_need(tmp_path: Path) -> None:
     run_id = str(uuid4())
     folder = attempt(tmp_path, run_id, made=LONG_AGO)
-    assert tidy(tmp_path, {RUN_ID: run_id}) == ()
+    assert clean_attempt_files(tmp_path, {RUN_ID: run_id}) == ()
     assert folder.stat().st_mtime == LONG_AGO, "the time of the attempt's begin"
     document = json.loads((folder / "workspace.json").read_text())
     assert set(document["environment"]) == KEPT
@@ -83,14 +83,14 @@ def test_what_a_killed_worker_left_is_removed_by_the_next_run(tmp_path: Path, mo
 
 def test_a_run_that_outlived_its_worker_keeps_its_folder(tmp_path: Path, living_run: str) -> None:
     folder = attempt(tmp_path, living_run, made=LONG_AGO)
-    assert tidy(tmp_path, {}) == ()
+    assert clean_attempt_files(tmp_path, {}) == ()
     assert set(json.loads((folder / "workspace.json").read_text())["environment"]) == set(ENVIRONMENT)
 
 
 def test_the_folder_of_a_living_worker_is_left_to_it(tmp_path: Path) -> None:
     """Its run has just ended, and a hook may need the file."""
     folder = attempt(tmp_path, str(uuid4()), made=time.time() + 60)
-    assert tidy(tmp_path, {}) == ()
+    assert clean_attempt_files(tmp_path, {}) == ()
     assert folder.exists()
 
 
@@ -99,7 +99,7 @@ def test_folders_and_links_of_others_are_left_alone(tmp_path: Path) -> None:
     os.utime(tmp_path / "elsewhere", (LONG_AGO, LONG_AGO))
     (tmp_path / "prefect-workspace-attempt-link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "prefect-workspace-attempt-file").write_text("x")
-    assert tidy(tmp_path, {}) == ()
+    assert clean_attempt_files(tmp_path, {}) == ()
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_is_not_as_expected_stops_no_run(tmp_path: Path, content: st
     (folder / "workspace.json").write_text(content)
     other = attempt(tmp_path, "x", made=time.time() + 60)
     (other / "supervisor.json").write_text(content)
-    assert tidy(tmp_path, {RUN_ID: run_id}) == ()
+    assert clean_attempt_files(tmp_path, {RUN_ID: run_id}) == ()
     assert (folder / "workspace.json").read_text() == content
 
 

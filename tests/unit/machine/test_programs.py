@@ -97,7 +97,7 @@ def test_a_signal_is_told_apart_from_an_exit_status(fake: Path) -> None:
 def test_a_deadline_ends_the_program_and_its_children(fake: Path) -> None:
     pidfile = fake / "pid"
     program(fake, "slow", f"sleep 600 & echo $! > {pidfile}; wait")
-    with pytest.raises(DeadlineExceeded, match=r"slow did not end within 0\.5 s"):
+    with pytest.raises(DeadlineExceeded, match=r"slow did not finish within 0\.5 s"):
         programs.run(["slow"], timeout=0.5)
     assert _has_ended(int(pidfile.read_text()))
 
@@ -226,7 +226,7 @@ def test_the_last_words_of_a_child_that_ends_just_after_its_program_are_waited_f
 def test_a_deadline_holds_though_a_daemon_keeps_the_output_open(fake: Path, daemon: Path) -> None:
     program(fake, "slow", f"setsid daemon & while ! [ -e {daemon} ]; do sleep 0.01; done; sleep 60")
     started = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match=r"slow did not end within 1 s"):
+    with pytest.raises(DeadlineExceeded, match=r"slow did not finish within 1 s"):
         programs.run(["slow"], timeout=1)
     assert time.monotonic() - started < 10
 
@@ -234,7 +234,7 @@ def test_a_deadline_holds_though_a_daemon_keeps_the_output_open(fake: Path, daem
 def test_a_deadline_holds_for_a_program_that_does_not_read_its_input(fake: Path) -> None:
     program(fake, "deaf", "exec sleep 20")
     started = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match=r"deaf did not end within 0\.5 s"):
+    with pytest.raises(DeadlineExceeded, match=r"deaf did not finish within 0\.5 s"):
         programs.run(["deaf"], stdin=bytes(1 << 20), timeout=0.5)
     assert time.monotonic() - started < 10
 

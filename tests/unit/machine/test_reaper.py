@@ -10,7 +10,7 @@ import pytest
 
 from soci_pipeline.machine.reaper import reap
 from soci_pipeline.machine.working_folder import BUILDER_RECORD, CONTAINERD_RECORD, LOCK, PREFIX, working_folder
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from tests.support.fake_programs import Programs
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from soci_pipeline.errors import InvalidInput
 from soci_pipeline.machine.workspace import RUN_VARIABLE, reap, workspace
-from soci_pipeline.publish.left_overs import REMOVERS
+from soci_pipeline.publish.leftovers import REMOVERS
 from tests.support.processes import is_alive
 
 # A run as a worker would have it: a folder with a file in it, and a program that was started from it.

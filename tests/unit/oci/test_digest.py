@@ -34,7 +34,7 @@ def test_the_digest_of_bytes_and_of_a_stream_is_what_hashlib_says(data: bytes) -
     ],
 )
 def test_anything_but_a_known_algorithm_and_its_lower_case_hex_digits_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="not a digest"):
+    with pytest.raises(InvalidInput, match="not a valid digest"):
         Digest(text)
 
 
@@ -50,5 +50,5 @@ def test_a_model_reads_and_writes_a_digest_as_text() -> None:
 
 
 def test_a_model_refuses_a_bad_digest() -> None:
-    with pytest.raises(ValidationError, match="not a digest"):
+    with pytest.raises(ValidationError, match="not a valid digest"):
         _Record.model_validate({"digest": "sha256:zz"})

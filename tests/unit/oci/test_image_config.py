@@ -21,7 +21,12 @@ def test_the_platform_and_the_uncompressed_layers_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("data", "told"),
-    [(b"{", "is not JSON"), (b"[" * 100_000, "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "is not a JSON object")],
+    [
+        (b"{", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        (b"[]", "is not a JSON object"),
+    ],
 )
 def test_what_is_no_json_object_is_refused(data: bytes, told: str) -> None:
     for read in (platform_of_config, diff_ids_of_config):

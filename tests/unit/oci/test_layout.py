@@ -30,11 +30,11 @@ def test_a_blob_is_stored_under_its_digest_and_read_back(tmp_path: Path) -> None
 
 def test_content_of_another_digest_or_size_leaves_nothing(tmp_path: Path) -> None:
     layout = Layout.create(tmp_path)
-    with pytest.raises(DamagedContent, match="hashes to"), layout.writer(expected=Digest.of(b"other")) as blob:
+    with pytest.raises(DamagedContent, match="has the digest"), layout.writer(expected=Digest.of(b"other")) as blob:
         blob.write(b"content")
     with pytest.raises(DamagedContent, match="has 3 bytes, not 7"), layout.writer(size=7) as blob:
         blob.write(b"con")
-    with pytest.raises(DamagedContent, match="longer than the 2 bytes"), layout.writer(size=2) as blob:
+    with pytest.raises(DamagedContent, match="longer than the expected 2 bytes"), layout.writer(size=2) as blob:
         blob.write(b"con")
     with pytest.raises(KeyboardInterrupt), layout.writer() as blob:  # noqa: PT012
         blob.write(b"con")
@@ -49,7 +49,7 @@ def test_a_blob_that_changed_on_disk_is_found_when_it_is_read(tmp_path: Path) ->
     path = layout.blob_path(blob.digest)
     path.chmod(0o644)
     path.write_bytes(b"c0ntent")
-    with pytest.raises(DamagedContent, match="hashes to"):
+    with pytest.raises(DamagedContent, match="has the digest"):
         layout.read(blob)
     path.write_bytes(b"short")
     with pytest.raises(DamagedContent, match="has 5 bytes, not 7"):
@@ -107,7 +107,7 @@ def test_an_archive_or_nothing_at_all_is_told_from_a_folder_that_is_no_layout(tm
     assert "soci-pipeline convert" in str(archive.value.advice)
     with pytest.raises(InvalidInput) as nothing:
         Layout.open(tmp_path / "absent")
-    assert nothing.value.reason == f"there is nothing at {tmp_path / 'absent'}"
+    assert nothing.value.reason == f"{tmp_path / 'absent'} does not exist"
     assert "--output type=oci,tar=false,dest=FOLDER" in str(nothing.value.advice)
 
 

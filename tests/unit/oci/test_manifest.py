@@ -48,10 +48,10 @@ def test_any_annotations_survive_the_round_trip(annotations: dict[str, str]) -> 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (b"not json", "not JSON"),
+        (b"not json", "not valid JSON"),
         (b"[]", "schema version 2"),
         (b'{"schemaVersion":1}', "schema version 2"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 100_000, "not valid JSON"),
         (b'{"schemaVersion":2,"manifests":[],"layers":[]}', "both an image manifest and an image index"),
         (b'{"schemaVersion":2,"mediaType":"text/plain"}', "not a manifest media type"),
         (b'{"schemaVersion":2,"layers":[]}', "not a manifest"),
@@ -94,7 +94,7 @@ def test_half_a_surrogate_pair_is_written_as_go_writes_it() -> None:
 
 
 def test_a_document_served_under_another_type_than_its_own_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="calls itself"):
+    with pytest.raises(InvalidInput, match="the media type"):
         parse(MANIFEST.encode(), media_type=media_types.OCI_INDEX)
 
 
@@ -109,5 +109,5 @@ def test_a_manifest_that_refers_to_other_digests_than_sha256_is_for_registries_a
     config = Descriptor(media_type=media_types.OCI_CONFIG, digest=Digest.of(b"{}", "sha512"), size=2)
     data = ImageManifest(config=config).encode()
     assert parse(data, any_algorithm=True).children == (config,)
-    with pytest.raises(InvalidInput, match="sha256 digests alone"):
+    with pytest.raises(InvalidInput, match="sha256 digests are supported"):
         parse(data)

@@ -120,8 +120,8 @@ def test_a_selection_of_everything_keeps_the_digest(tmp_path: Path) -> None:
         ("linux/s390x", ExitCode.INVALID_INPUT, "It has linux/amd64, linux/arm64, linux/arm/v7."),
         ("linux/arm64", ExitCode.DAMAGED_CONTENT, "Complete: linux/amd64, linux/arm/v7."),
         ("linux/arm64/v8", ExitCode.DAMAGED_CONTENT, "Complete: linux/amd64, linux/arm/v7."),
-        ("linux", ExitCode.INVALID_INPUT, "not a platform: 'linux'"),
-        ("", ExitCode.INVALID_INPUT, "not a platform: ''"),
+        ("linux", ExitCode.INVALID_INPUT, "not a valid platform: 'linux'"),
+        ("", ExitCode.INVALID_INPUT, "not a valid platform: ''"),
     ],
 )
 def test_a_platform_that_cannot_be_pushed_is_refused_before_anything_is_sent(
@@ -158,7 +158,7 @@ def test_a_blob_that_is_cut_off_is_as_good_as_missing(tmp_path: Path) -> None:
     data = short.read_bytes()
     short.unlink()
     short.write_bytes(data[:-1])
-    with pytest.raises(DamagedContent, match=r"linux/arm64: blob .* is missing or cut off"):
+    with pytest.raises(DamagedContent, match=r"linux/arm64: blob .* is missing or truncated"):
         check_complete(layout, layout.roots())
 
 
@@ -199,10 +199,10 @@ def test_platforms_of_nested_indexes_are_dropped_and_empty_indexes_vanish(tmp_pa
     images = {platform: add_image(layout, platform) for platform in (AMD64, ARM64, ARM_V7)}
     both = layout.add_document(ImageIndex(manifests=(images[AMD64], images[ARM64])))
     inner = layout.add_document(ImageIndex(manifests=(both,)))
-    alone = layout.add_document(ImageIndex(manifests=(images[ARM64],)))
+    tag_lock = layout.add_document(ImageIndex(manifests=(images[ARM64],)))
     of_inner = add_artifact(layout, "application/vnd.test.signature", subject=both)
     attestation = add_attestation(layout, images[ARM64])
-    _rooted(layout, inner, alone, images[ARM_V7], of_inner, attestation)
+    _rooted(layout, inner, tag_lock, images[ARM_V7], of_inner, attestation)
     _lose(layout, images[ARM64])
     selected = select_platforms(layout, layout.roots(), [AMD64, ARM_V7])
     (root,) = selected.roots()
@@ -317,7 +317,7 @@ def test_a_conversion_without_a_choice_warns_of_what_was_not_saved(
     assert "linux/arm64 is listed in layout" in caplog.text
     layout = _partly_saved(tmp_path / "layers", "layer")
     assert main(["convert", str(layout.path), str(tmp_path / "two")]) == ExitCode.DAMAGED_CONTENT
-    assert "Take these alone with --platform linux/amd64" in capsys.readouterr().err
+    assert "Use only these with --platform linux/amd64" in capsys.readouterr().err
     assert not (tmp_path / "two").exists()
 
 

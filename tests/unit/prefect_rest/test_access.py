@@ -49,14 +49,14 @@ def test_without_an_address_in_the_environment_nothing_is_asked() -> None:
 def test_what_is_no_address_is_invalid_input_without_its_password(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         PrefectApi.from_environment({"PREFECT_API_URL": url.replace("://", "://user:do-not-show@")})
-    assert caught.value.reason == "PREFECT_API_URL is no address"
+    assert caught.value.reason == "PREFECT_API_URL is not a valid URL"
     assert "http://127.0.0.1:4200/api" in str(caught.value.advice)
     assert "do-not-show" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/api", "localhost:4200/api", "127.0.0.1:4200/api", "http:///api"])
 def test_an_address_that_is_not_of_http_is_invalid_input(url: str) -> None:
-    with pytest.raises(InvalidInput, match="no address that begins with http:// or https://"):
+    with pytest.raises(InvalidInput, match="start with http:// or https://"):
         PrefectApi(url)
 
 
@@ -65,10 +65,10 @@ def test_an_authority_of_ones_own_is_trusted_as_by_prefect(variable: str, tmp_pa
     own = certificate(tmp_path)
     with loopback(lambda _: (200, []), own=own) as url:
         given = {"PREFECT_API_URL": f"{url}/api"}
-        with PrefectApi.from_environment(given | {variable: str(own.certificate)}, patience_s=0) as api:
+        with PrefectApi.from_environment(given | {variable: str(own.certificate)}, deadline_s=0) as api:
             assert api.online_workers("soci-amd64") == ()
         with (
-            PrefectApi.from_environment(given, patience_s=0) as api,
+            PrefectApi.from_environment(given, deadline_s=0) as api,
             pytest.raises(PrefectUnavailable, match="CERTIFICATE_VERIFY_FAILED"),
         ):
             api.online_workers("soci-amd64")
@@ -79,7 +79,7 @@ def test_the_environment_of_the_process_says_whom_to_trust_where_no_other_is_giv
 ) -> None:
     own = certificate(tmp_path)
     monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(own.certificate))
-    with loopback(lambda _: (200, []), own=own) as url, PrefectApi(f"{url}/api", patience_s=0) as api:
+    with loopback(lambda _: (200, []), own=own) as url, PrefectApi(f"{url}/api", deadline_s=0) as api:
         assert api.online_workers("soci-amd64") == ()
 
 
@@ -87,7 +87,7 @@ def test_the_environment_of_the_process_says_whom_to_trust_where_no_other_is_giv
 def test_no_certificate_is_verified_where_prefect_would_not(value: str, verified: bool, tmp_path: Path) -> None:
     with loopback(lambda _: (200, []), own=certificate(tmp_path)) as url:
         given = {"PREFECT_API_URL": f"{url}/api", "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": value}
-        with PrefectApi.from_environment(given, patience_s=0) as api:
+        with PrefectApi.from_environment(given, deadline_s=0) as api:
             if verified:
                 with pytest.raises(PrefectUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
                     api.online_workers("soci-amd64")

@@ -39,7 +39,7 @@ def test_a_lost_answer_to_a_creation_makes_no_second_one() -> None:
             return 503, "the answer is lost"
         return 200, stored
 
-    with loopback(answer) as url, PrefectApi(f"{url}/api", patience_s=10) as api:
+    with loopback(answer) as url, PrefectApi(f"{url}/api", deadline_s=10) as api:
         api.create_automation({"name": "crashed"})
     assert len(stored) == 1
 
@@ -58,6 +58,6 @@ def test_an_automation_whose_creation_failed_is_made_by_the_next_attempt() -> No
             return 201, stored[0]
         return 200, stored
 
-    with loopback(answer) as url, PrefectApi(f"{url}/api", patience_s=10) as api:
+    with loopback(answer) as url, PrefectApi(f"{url}/api", deadline_s=10) as api:
         api.create_automation({"name": "crashed"})
     assert (len(stored), attempts) == (1, 2)

@@ -63,7 +63,7 @@ def test_a_type_and_its_schema_are_made_and_changed() -> None:
 
 @pytest.mark.parametrize("answer", [[1], "text", {"name": "no id"}])
 def test_an_answer_that_is_no_block_is_an_error_of_the_library(answer: Any) -> None:
-    with loopback(lambda _: (200, answer)) as url, PrefectApi(url, patience_s=0) as api:
+    with loopback(lambda _: (200, answer)) as url, PrefectApi(url, deadline_s=0) as api:
         with pytest.raises((PrefectRefused, PrefectUnavailable)):
             api.block_id("secret", "forge-token")
         with pytest.raises((PrefectRefused, PrefectUnavailable)):

@@ -27,7 +27,7 @@ def test_an_answer_of_another_shape_is_an_error_of_the_library(call: str) -> Non
     answers: list[Any] = []
     shapes: list[Any] = [None, 1, "text", [], [1], [None], {"id": RUN, "state": "text"}, {"state": [1]}, {"id": {}}]
     lists: list[Any] = [[{}], [{"id": RUN}], [{"level": "x", "message": ""}], [{"level": float("inf"), "message": 1}]]
-    with loopback(lambda _: (200, answers[-1])) as url, PrefectApi(url, patience_s=0) as api:
+    with loopback(lambda _: (200, answers[-1])) as url, PrefectApi(url, deadline_s=0) as api:
         for answer in (*shapes, *lists):
             answers.append(answer)
             with contextlib.suppress(PrefectRefused, PrefectUnavailable):

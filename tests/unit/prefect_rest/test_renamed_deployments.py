@@ -14,11 +14,11 @@ def not_found(request: Recorded) -> tuple[int, Any]:
 
 
 def test_an_old_name_that_is_gone_is_answered_with_the_new_one() -> None:
-    with loopback(not_found) as url, PrefectApi(f"{url}/api", patience_s=0) as api:
+    with loopback(not_found) as url, PrefectApi(f"{url}/api", deadline_s=0) as api:
         with pytest.raises(PrefectRefused) as caught:
             api.create_run("publish-image/default", {})
         assert caught.value.reason == (
-            "there is no deployment publish-image/default; it is named publish-image/publish now"
+            "the deployment publish-image/default does not exist; it is now named publish-image/publish"
         )
         assert caught.value.temporary
         assert not api.has_deployment("publish-image/default")

@@ -102,5 +102,5 @@ def test_a_run_to_cancel_is_given_that_state() -> None:
 @pytest.mark.parametrize("percent", ["NaN", "Infinity", "soon", None])
 def test_progress_that_is_not_a_number_is_an_answer_of_another_shape(percent: str | None) -> None:
     answers = {"/artifacts/filter": [{"description": "push", "data": percent}]}
-    with answering(answers) as (url, _), PrefectApi(url, patience_s=0) as api, pytest.raises(PrefectUnavailable):
+    with answering(answers) as (url, _), PrefectApi(url, deadline_s=0) as api, pytest.raises(PrefectUnavailable):
         api.progress([RUN])

@@ -90,7 +90,7 @@ def test_the_plan_says_what_changes_and_what_is_kept(tmp_path: Path) -> None:
     server = on_server({"verify": "all", "target": None, "pull": False})
     found = planned(file(tmp_path, ref="release", tags=["latest"]), server)
     assert text(found, dry_run=True) == [
-        "publish-image/web: would be brought up to date",
+        "publish-image/web: would be updated",
         '  parameters.ref: "main" -> "release"',
         '  parameters.tags: nothing -> ["latest"]',
         '  parameters.verify: kept "all" of the server',
@@ -102,7 +102,7 @@ def test_a_conflict_is_listed_with_all_three_values(tmp_path: Path) -> None:
     sides = '  parameters.ref: applied last "main", file "release", server "hotfix"'
     assert text(planned(publications, server)) == ["publish-image/web: conflict, nothing was changed", sides]
     chosen = planned(publications, server, prefer=OnConflict.FILE)
-    assert text(chosen) == ["publish-image/web: brought up to date", f'{sides} -> "release"']
+    assert text(chosen) == ["publish-image/web: updated", f'{sides} -> "release"']
     assert text(planned(publications, server, prefer=OnConflict.SERVER))[1] == f'{sides} -> "hotfix"'
 
 
@@ -132,7 +132,7 @@ def test_only_what_the_file_made_and_no_copy_of_it_is_removed(tmp_path: Path) ->
         on_server(name="by-hand", parameter_openapi_schema={}),
     )
     found = planned(file(tmp_path), *existing)
-    assert text(found)[1:] == ["publish-image/old: left the file; --remove deletes it"]
+    assert text(found)[1:] == ["publish-image/old: no longer in the file; --remove deletes it"]
     found = planned(file(tmp_path), *existing, remove=True)
     assert [(each.name, each.action) for each in found.deployments[1:]] == [("old", Action.REMOVE)]
     assert text(found, dry_run=True)[1:] == ["publish-image/old: would be removed"]

@@ -58,7 +58,7 @@ def test_the_documented_file_is_valid(tmp_path: Path) -> None:
 
 
 def test_every_key_of_a_publication_is_documented() -> None:
-    pages = [(EXAMPLE.parents[1] / "docs" / name).read_text() for name in ("publications.md", "operations.md")]
+    pages = [(EXAMPLE.parents[1] / "docs" / name).read_text() for name in ("publications.md", "parameters.md")]
     for model in (Publication, Schedule, Concurrency, WebhookRule):
         assert [key for key in model.model_fields if f"`{key}`" not in "".join(pages)] == []
 
@@ -91,9 +91,9 @@ def test_a_schedule_may_be_the_cron_expression_alone(tmp_path: Path) -> None:
         ("zzz: 1", "7: publication web: unknown key 'zzz'; the keys are context, dockerfile"),
         ("soci: {spansize: 3}", "7: publication web: soci: unknown key 'spansize'; did you mean 'span_size'?"),
         ("builder: foo", "7: publication web: builder: must be 'auto', 'buildx', 'docker' or 'prebuilt', not 'foo'"),
-        ("worker_wait: soon", "7: publication web: worker_wait: 'soon' is no number"),
+        ("worker_wait: soon", "7: publication web: worker_wait: must be a number, not 'soon'"),
         ("worker_wait: .inf", "line 7: .inf is not a finite number"),
-        ("tags: [feature/x]", "7: publication web: tags: not a tag: 'feature/x'"),
+        ("tags: [feature/x]", "7: publication web: tags: not a valid tag: 'feature/x'"),
         ("tags: [1.0]", "7: publication web: tags.0: must be a valid string, not 1.0"),
         ("platforms: [linux/amd64, linux/arm65:x]", "7: publication web: platforms"),
         ("ref: 1234567", "7: publication web: ref: must be a valid string, not 1234567"),
@@ -101,7 +101,7 @@ def test_a_schedule_may_be_the_cron_expression_alone(tmp_path: Path) -> None:
         ("schedule: {cron: 1 3 * * *, timezone: Mars}", "7: publication web: schedule.timezone: 'Mars' is not a"),
         (
             "schedule: {cron: 1 3 * * *, active: maybe}",
-            "7: publication web: schedule.active: 'maybe' is neither true nor false",
+            "7: publication web: schedule.active: must be true or false, not 'maybe'",
         ),
         ("schedule: {corn: 1 3 * * *}", "schedule: unknown key 'corn'; did you mean 'cron'?"),
         ("concurrency: {limit: 0}", "7: publication web: concurrency.limit: must be greater than or equal to 1, not 0"),
@@ -113,7 +113,7 @@ def test_a_schedule_may_be_the_cron_expression_alone(tmp_path: Path) -> None:
         ("webhook: {sources: [], repositories: [a]}", "7: publication web: webhook.sources: "),
         ("webhook: {sources: [a]}", "7: publication web: webhook.repositories: is required"),
         ("webhook: {sources: [a], repositories: [b], parameters: {reff: x}}", "'reff'; did you mean 'ref'?"),
-        ("name: web", "line 7: the key 'name' is given twice"),
+        ("name: web", "line 7: duplicate key 'name'"),
         ("build_secrets: {npm: hunter2}", "7: publication web: build_secrets: the build secret npm must name"),
         ("build_secrets: [hunter2]", "7: publication web: build_secrets: must be a valid dictionary"),
         ("source_credentials: hunter2", "7: publication web: source_credentials must name a Prefect block"),
@@ -185,7 +185,7 @@ def test_faults_of_defaults_owner_and_publications_are_named_together(tmp_path: 
             "ref: 2024-05-01 is a date or time",
         ),
         ("build_args: {DAY: 2024-05-01T00:00:00Z}", "DAY: 2024-05-01T00:00:00Z is a date or time"),
-        ("tags: [2024-05-01]", "2024-05-01 is a date or time, which JSON does not have; write it as a string"),
+        ("tags: [2024-05-01]", "2024-05-01 is a date or time, which JSON does not support; write it as a string"),
         ("build_args: {2024-05-01: x}", "2024-05-01 is a date or time"),
         ("build_args: {KEY: !!binary aHVudGVyMg==}", "KEY: the value is binary data (!!binary), which JSON does not"),
         ("build_args: !!set {A, B}", "build_args: the value is a set (!!set)"),
@@ -205,7 +205,7 @@ def test_a_limit_out_of_range_is_named_with_the_range(tmp_path: Path) -> None:
 
 def test_two_publications_with_one_name_are_named_with_both_lines(tmp_path: Path) -> None:
     said = fault(tmp_path, with_keys(f"  - name: web\n    {WEB}"))
-    assert "publications.yaml:7: publication web: the name is given twice; it is that of line 4 too" in said
+    assert "publications.yaml:7: publication web: the name is already used in line 4" in said
 
 
 def test_a_fault_of_a_default_has_the_defaults_line(tmp_path: Path) -> None:

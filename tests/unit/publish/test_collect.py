@@ -125,7 +125,7 @@ def test_an_index_without_an_image_and_a_soci_index_are_refused(client: Registry
     with pytest.raises(JoinRefused) as caught:
         collect(client, REPOSITORY, [empty.digest, image.soci_index.digest])
 
-    assert f"{empty.digest}: there is no image in it" in caught.value.reason
+    assert f"{empty.digest}: it contains no image" in caught.value.reason
     assert "is an artifact of type application/vnd.amazon.soci.index.v2+json" in caught.value.reason
 
 

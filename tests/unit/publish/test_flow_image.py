@@ -84,7 +84,7 @@ def test_a_platform_that_fails_leaves_no_tag(client: RegistryClient, folder: Pat
     [
         ({"image_name": "127.0.0.1:1/team/flows:v1"}, "has a tag or digest"),
         ({"tag": "feature/x"}, "feature/x"),
-        ({"platforms": []}, "platforms: at least one platform is needed"),
+        ({"platforms": []}, "platforms: at least one platform is required"),
         ({"platforms": ["linux"]}, "linux"),
         ({"builder": "kaniko"}, "builder: Input should be 'auto', 'buildx', 'docker' or 'prebuilt'"),
     ],

@@ -19,6 +19,6 @@ def test_a_block_for_ecr_that_only_flows_can_read_is_named_in_a_warning(
 ) -> None:
     settings = Settings.from_environment({} if block is None else {VARIABLE: block})
     warn_of_unused_block(ImageReference.parse(image), settings)
-    assert [each.startswith(f"{VARIABLE}=aws-credentials/publisher is not used") for each in caplog.messages] == (
+    assert [each.startswith(f"{VARIABLE}=aws-credentials/publisher is ignored") for each in caplog.messages] == (
         [True] if warned else []
     )

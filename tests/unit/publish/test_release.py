@@ -33,7 +33,7 @@ def test_the_current_folder_is_taken_where_it_is_a_checkout(
 
 def test_a_folder_without_flows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOME, str(tmp_path))
-    with pytest.raises(StackError, match="no clone of the project"):
+    with pytest.raises(StackError, match="not a clone of the project"):
         release.enter()
 
 
@@ -77,7 +77,7 @@ def test_flows_of_another_version_than_the_parents_do_not_run(
     monkeypatch.setenv(release.EXPECTED_RELEASE, release.identity(project.path))
     assert release.enter()
     project.commit({"tasks/b.py": "B = 2\n"})
-    with pytest.raises(SociPipelineError, match="are of version"):
+    with pytest.raises(SociPipelineError, match="have the version"):
         release.enter()
 
 

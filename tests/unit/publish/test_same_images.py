@@ -83,11 +83,15 @@ def test_a_rebuild_of_the_same_content_is_the_same(client: RegistryClient, layou
 @pytest.mark.parametrize(
     ("change", "layers", "expected"),
     [
-        (_set("created", "x"), [gzip_layer({"etc/os-release": b"12.2"}), LAYERS[1]], "linux/amd64 has other layers"),
-        (_set("created", "x"), LAYERS[:1], "linux/amd64 has other layers"),
-        (_set("config/Cmd", ["/app/other"]), LAYERS, "linux/amd64 has other settings"),
-        (_set("config/Env", ["A=1"]), LAYERS, "linux/amd64 has other settings"),
-        (_set("config/Labels/team", "till"), LAYERS, "linux/amd64 has other settings"),
+        (
+            _set("created", "x"),
+            [gzip_layer({"etc/os-release": b"12.2"}), LAYERS[1]],
+            "linux/amd64 has different layers",
+        ),
+        (_set("created", "x"), LAYERS[:1], "linux/amd64 has different layers"),
+        (_set("config/Cmd", ["/app/other"]), LAYERS, "linux/amd64 has different settings"),
+        (_set("config/Env", ["A=1"]), LAYERS, "linux/amd64 has different settings"),
+        (_set("config/Labels/team", "till"), LAYERS, "linux/amd64 has different settings"),
     ],
 )
 def test_another_base_layer_or_setting_is_told(
@@ -101,7 +105,7 @@ def test_another_base_layer_or_setting_is_told(
 def test_other_platforms_are_not_the_same(client: RegistryClient, layout: Layout) -> None:
     under(client, layout, image(layout), name="nightly")
     made = under(client, layout, image(layout), image(layout, ARM64))
-    assert said(client, made) == "nightly has linux/amd64, and this is linux/amd64, linux/arm64"
+    assert said(client, made) == "nightly has linux/amd64, but this is linux/amd64, linux/arm64"
 
 
 def test_an_image_that_was_not_indexed_before_is_not_the_same(client: RegistryClient, layout: Layout) -> None:
@@ -110,14 +114,14 @@ def test_an_image_that_was_not_indexed_before_is_not_the_same(client: RegistryCl
     found = indexed(layout, AMD64, layers)
     assert found.soci_index is not None
     made = under(client, layout, found.manifest, found.soci_index)
-    assert said(client, made) == "linux/amd64 has other zTOCs"
+    assert said(client, made) == "linux/amd64 has different zTOCs"
     under(client, layout, found.manifest, found.soci_index, name="nightly", made="yesterday")
     assert said(client, made) is None
 
 
 def test_the_first_night_has_nothing_to_compare_with(client: RegistryClient, layout: Layout) -> None:
     made = under(client, layout, image(layout))
-    assert said(client, made) == "there is no tag nightly"
+    assert said(client, made) == "the tag nightly does not exist"
 
 
 def test_what_cannot_be_read_whole_is_published_again(client: RegistryClient, layout: Layout, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_platform_tags_name_the_architecture_as_the_blueprint_does() -> None:
 
 
 def test_two_platforms_under_one_platform_tag_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="one tag"):
+    with pytest.raises(InvalidInput, match="the same tag"):
         platform_tags("1.0", [Platform.parse("linux/arm64"), Platform.parse("linux/arm64/v8")])
 
 
@@ -152,5 +152,5 @@ def test_a_tag_that_is_too_long_for_a_platform_is_rejected_with_the_others() -> 
     commit = ResolvedSource(url="https://git.example.com/app.git", ref="refs/heads/main", commit=SHA, commit_time=1)
     longest = "v" * 128
     assert TagNames.render([longest], commit, date(2026, 11, 24)).tags == (longest,)
-    with pytest.raises(InvalidInput, match="not a tag"):
+    with pytest.raises(InvalidInput, match="not a valid tag"):
         TagNames.render([longest], commit, date(2026, 11, 24), platforms=[Platform.parse("linux/amd64")])

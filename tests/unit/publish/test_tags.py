@@ -214,7 +214,7 @@ def test_an_index_that_is_not_in_the_repository_gets_no_tag(client: RegistryClie
 
     with pytest.raises(ManifestUnknown):
         move_tags(client, REPOSITORY, absent, ["main"])
-    with pytest.raises(InvalidInput, match="not a tag"):
+    with pytest.raises(InvalidInput, match="not a valid tag"):
         move_tags(client, REPOSITORY, absent, ["no/tag"])
 
 

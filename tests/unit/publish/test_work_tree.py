@@ -192,7 +192,7 @@ def test_repositories_in_the_folder_are_named_since_their_files_are_left_out(
     repository(tmp_path / "plain" / "inner")
     (tmp_path / "plain" / "file").write_text("x")
     assert set(_snapshot(tmp_path / "plain", tmp_path)[0]) == {"file"}
-    assert "git repositories of their own: 'inner'" in caplog.text
+    assert "separate git repositories: 'inner'" in caplog.text
 
 
 def _make_special(path: Path, kind: str) -> None:
@@ -242,7 +242,7 @@ def test_special_files_that_nothing_opens_are_left_out(source: Repository, tmp_p
 @pytest.mark.timeout(20)
 def test_a_tracked_file_that_became_a_fifo_is_named(source: Repository, tmp_path: Path) -> None:
     _make_special(source.path / "app" / "kept.log", "a FIFO")
-    with pytest.raises(SourceError, match=r"(?s)a tracked file is not a regular file any more.*kept\.log"):
+    with pytest.raises(SourceError, match=r"(?s)a tracked file is no longer a regular file.*kept\.log"):
         _snapshot(source.path / "app", tmp_path)
 
 

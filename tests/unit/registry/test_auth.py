@@ -180,7 +180,7 @@ def test_a_login_of_the_environment_that_is_not_bound_to_a_registry_goes_to_none
     bound = {} if registry is None else {"SOCI_PIPELINE_REGISTRY": registry}
     with pytest.raises(CredentialsRefused, match="SOCI_PIPELINE_REGISTRY is not") as caught:
         Environment(login | bound).credentials_for("one.example.com")
-    assert "Set SOCI_PIPELINE_REGISTRY to the one registry" in str(caught.value.advice)
+    assert "Set SOCI_PIPELINE_REGISTRY to the registry that this login is for" in str(caught.value.advice)
     assert SECRET not in str(caught.value)
     assert "u:pw" not in str(caught.value)
 

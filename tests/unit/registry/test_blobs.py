@@ -45,8 +45,8 @@ def test_a_blob_that_comes_by_drops_ends_with_the_deadline() -> None:
     async def answer(request: Request) -> Response:
         return StreamingResponse(drip())
 
-    patience = replace(QUICK, deadline=0.3, slowest_rate=1 << 30)
-    with strange(answer) as address, RegistryClient(address, settings=patience) as client:
+    timeout = replace(QUICK, deadline=0.3, slowest_rate=1 << 30)
+    with strange(answer) as address, RegistryClient(address, settings=timeout) as client:
         with pytest.raises((DeadlineExceeded, RegistryUnreachable)):
             client.blobs.read("a", BLOB)
         with pytest.raises((DeadlineExceeded, RegistryUnreachable)):

@@ -243,7 +243,7 @@ def test_a_broken_entry_of_the_registry_is_named_without_its_contents(tmp_path: 
         ("failing", "failed with status 3"),
         ("killed", "failed with status -9"),
         *(
-            (name, "did not answer with credentials")
+            (name, "returned no valid credentials")
             for name in ("silent", "garbage", "leading", "null", "list", "numbers", "half", "deep")
         ),
         *((name, "printed more than 1048576 bytes") for name in ("huge", "endless", "endless-on-stderr")),

@@ -54,7 +54,7 @@ def test_an_answer_becomes_the_error_that_it_means(
     [
         ("/b/manifests/1.5", "a/b has no tag 1.5: GET https://"),
         (f"/manifests/sha256:{'0' * 64}", f"a has no manifest sha256:{'0' * 64}: GET https://"),
-        ("/b/tags/list", "there is no repository a/b: GET https://"),
+        ("/b/tags/list", "the repository a/b does not exist: GET https://"),
         ("/blobs/sha256:1", "GET https://"),
         ("/token", "GET https://"),
     ],
@@ -64,7 +64,9 @@ def test_what_is_not_there_is_named_as_people_call_it(path: str, words: str) -> 
 
 
 def test_an_unknown_repository_is_named_whatever_was_asked_of_it() -> None:
-    assert answered(404, "NAME_UNKNOWN", path="/b/manifests/1.5").reason.startswith("there is no repository a/b: GET")
+    assert answered(404, "NAME_UNKNOWN", path="/b/manifests/1.5").reason.startswith(
+        "the repository a/b does not exist: GET"
+    )
 
 
 def test_a_manifest_that_is_put_is_not_what_the_registry_lacks() -> None:

@@ -19,7 +19,7 @@ NAME = "team/app"
 
 
 class WithTokens(Registry):
-    """A registry that wants a token; its challenge is ``form``, where REALM stands for the token address."""
+    """A registry that wants a token; its challenge is ``form``, where REALM stands for the token endpoint."""
 
     def __init__(
         self,

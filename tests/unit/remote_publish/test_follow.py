@@ -85,5 +85,9 @@ def test_a_failed_run_says_the_cause_then_the_next_step_then_the_page_of_the_bra
     assert str(caught.value).splitlines() == lines
     _report(caught.value, "soci-pipeline", path=None, as_json=True)
     said = capsys.readouterr()
-    assert said.err.splitlines() == [f"soci-pipeline: {lines[0]}", *lines[1:]]
+    assert said.err.splitlines() == [
+        f"soci-pipeline: {lines[0]}",
+        *lines[1:],
+        "  more: soci-pipeline explain RunFailed",
+    ]
     assert json.loads(said.out)["advice"] == "Fix the Dockerfile."

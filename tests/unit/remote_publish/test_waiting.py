@@ -18,11 +18,11 @@ ONLINE = [{"name": "w", "status": "ONLINE"}]
 @pytest.mark.parametrize(
     ("pool", "workers", "active", "reason", "advice"),
     [
-        (None, [], 0, "there is no work pool p", "soci-pipeline setup"),
+        (None, [], 0, "missing work pool: p", "soci-pipeline setup"),
         (POOL | {"is_paused": True}, ONLINE, 0, "the work pool p is paused", "prefect work-pool resume p"),
         (POOL, [], 0, "no worker is online for the work pool p", "prefect worker start --pool p"),
         (POOL, [{"name": "w", "status": "OFFLINE"}], 0, "no worker is online", "prefect worker start --pool p"),
-        (POOL, ONLINE, 2, "concurrency limit allows (2)", "set-concurrency-limit p"),
+        (POOL, ONLINE, 2, "has reached its concurrency limit (2)", "set-concurrency-limit p"),
     ],
 )
 def test_a_late_run_says_what_its_pool_lacks_and_the_next_step(
@@ -42,7 +42,7 @@ def test_a_run_that_a_worker_will_take_has_no_reason_to_wait() -> None:
         assert wait_of(api, "Late", "p") is None
         limited = wait_of(api, "AwaitingConcurrencySlot", "p")
     assert limited is not None
-    assert "its deployment runs as many as its concurrency limit allows" in limited.reason
+    assert "its deployment has reached its concurrency limit" in limited.reason
 
 
 def test_the_reason_is_said_once_for_the_publication_and_each_branch(caplog: pytest.LogCaptureFixture) -> None:
@@ -56,8 +56,8 @@ def test_the_reason_is_said_once_for_the_publication_and_each_branch(caplog: pyt
     with answering(answers) as (url, _), PrefectApi(url) as api:
         for _ in range(2):
             progress.show(api, "r", RunState("SCHEDULED", "", "Late", "p"))
-    said = "waits: no worker is online for the work pool p\n  next: Run `prefect worker start --pool p`."
-    assert [each for each in caplog.messages if "waits" in each] == [
+    said = "waiting: no worker is online for the work pool p\n  next: Run `prefect worker start --pool p`."
+    assert [each for each in caplog.messages if "waiting:" in each] == [
         f"  publication: {said}",
         f"  linux/arm64: {said}",
     ]

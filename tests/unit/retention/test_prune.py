@@ -114,7 +114,7 @@ def test_what_went_is_logged_in_the_numbers_of_the_answer(
         done = prune(client, ImageReference(client.registry, REPOSITORY), KeepRules.of(tags=["v1"]))
 
     assert done.deleted == ("latest", "v1-amd64", "oldest", "v0", old.digest)
-    said = f"{REPOSITORY}: deleted 1 manifest and 4 tags, 2 of them off manifests that stay"
+    said = f"{REPOSITORY}: deleted 1 manifest and 4 tags, 2 of them from manifests that are kept"
     assert said in caplog.messages
 
 
@@ -209,7 +209,7 @@ def test_a_part_that_is_missing_already_does_not_stop_it(client: RegistryClient,
 def test_an_unknown_repository_and_no_rule_are_errors(client: RegistryClient) -> None:
     with pytest.raises(ManifestUnknown):
         read_repository(client, "nobody/nothing")
-    with pytest.raises(InvalidInput, match="of retention: latest: Input should be greater"):
+    with pytest.raises(InvalidInput, match="retention rule: latest: Input should be greater"):
         KeepRules.of(latest=-1)
 
 

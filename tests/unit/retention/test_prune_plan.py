@@ -168,7 +168,9 @@ def test_a_kept_referrer_keeps_its_subject() -> None:
 def test_no_rule_at_all_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
         KeepRules.of()
-    assert caught.value.reason == ("not a rule of retention: no rule says what to keep, so everything would be deleted")
+    assert caught.value.reason == (
+        "not a valid retention rule: there is no rule for what to keep, so everything would be deleted"
+    )
     for option in ("--keep", "--keep-latest", "--keep-days", "--keep-in-use"):
         parameter = option.removeprefix("--").replace("-", "_")
         assert {f"`{option}`", f"`{parameter}`"} <= set(re.findall("`[^`]+`", str(caught.value.advice)))
@@ -312,8 +314,8 @@ def test_build_caches_have_a_rule_of_their_own() -> None:
     assert made.kept_tags == ("cache-main", "cache-odd", "v2")
     assert made.deleted_tags == ("cache-gone", "v1")
     assert made.reasons["cache-main"] == "a build cache younger than 30 days, 0:00:00"
-    assert made.reasons["cache-odd"] == "a build cache; nothing says when it was created"
-    assert made.reasons["cache-gone"] == "a build cache not younger than 30 days, 0:00:00"
+    assert made.reasons["cache-odd"] == "a build cache; it has no creation time"
+    assert made.reasons["cache-gone"] == "a build cache older than 30 days, 0:00:00"
 
 
 def test_a_build_cache_is_never_one_of_the_newest_images() -> None:
@@ -332,7 +334,7 @@ def test_a_pattern_keeps_a_build_cache_of_any_age() -> None:
 
 def test_rules_that_keep_build_caches_alone_are_refused() -> None:
     with pytest.raises(InvalidInput, match="the rules keep nothing of team/app") as caught:
-        planned(WITH_CACHES, tags=("v3",)).refuse_emptying("team/app")
-    assert "the tags there are: v1, v2." in str(caught.value.advice)
+        planned(WITH_CACHES, tags=("v3",)).reject_emptying("team/app")
+    assert "the existing tags are: v1, v2." in str(caught.value.advice)
     only_caches = graph_of({"cache-gone": "dead"}, cache_node("dead", days=40))
-    planned(only_caches, tags=("v3",)).refuse_emptying("team/app")
+    planned(only_caches, tags=("v3",)).reject_emptying("team/app")

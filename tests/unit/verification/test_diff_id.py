@@ -37,11 +37,11 @@ def test_what_inflates_to_many_times_its_size_is_read_to_the_end(size: int) -> N
 
 @pytest.mark.parametrize("cut", [1, 8, 20])
 def test_a_stream_that_is_cut_off_or_no_gzip_is_damaged(cut: int) -> None:
-    with pytest.raises(DamagedContent, match="cut off"):
+    with pytest.raises(DamagedContent, match="truncated"):
         fed(gzipped(text(5000))[:-cut], OCI_LAYER_GZIP, 100).digest()
     with pytest.raises(DamagedContent, match="cannot be inflated"):
         fed(text(5000), OCI_LAYER_GZIP, 100)
-    with pytest.raises(DamagedContent, match="cut off"):
+    with pytest.raises(DamagedContent, match="truncated"):
         fed(b"", OCI_LAYER_GZIP, 1).digest()
 
 

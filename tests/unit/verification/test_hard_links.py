@@ -30,7 +30,7 @@ def test_a_hard_link_without_a_target_is_found(
     upper = layers_of(layout, image)[1]
     assert found == (
         f"linux/amd64 layer {upper.digest}: its hard link 'etc/kept' cannot be unpacked: "
-        "the target 'etc/gone' is not before it in its layer"
+        "the target 'etc/gone' does not precede it in its layer"
     )
 
 

@@ -16,7 +16,7 @@ from soci_pipeline.oci.manifest import ImageIndex, ImageManifest, parse_image_in
 from soci_pipeline.oci.media_types import OCI_CONFIG, OCI_MANIFEST, SOCI_INDEX_V2, SOCI_LAYER
 from soci_pipeline.oci.platform import Platform
 from soci_pipeline.registry.client import RegistryClient
-from soci_pipeline.verification.lazy_bytes import start_costs
+from soci_pipeline.verification.lazy_bytes import lazy_costs
 from soci_pipeline.verification.structure import LayerToCheck, check_structure
 from tests.support.branches import branch_plain, branch_v1, branch_v2, soci_index
 from tests.support.images import AMD64, ARM64, default_layers, with_address
@@ -75,14 +75,14 @@ def test_a_missing_platform_and_a_second_image_of_one_are_named(client: Registry
     found = problems(client, changed(client, layout, root, second.manifest), AMD64, ARM64)
 
     assert "there is no image for linux/arm64" in found
-    assert "is an image of the same platform" in found
+    assert "is an image for the same platform" in found
 
 
 def test_a_descriptor_that_lies_about_its_platform_is_named(client: RegistryClient, layout: Layout) -> None:
     root = upload_joined(client, layout, branch_plain(layout, AMD64))
     lying = entries_of(layout, root)[0].annotated(platform=ARM64)
 
-    assert "its descriptor claims linux/arm64, and its config says linux/amd64" in problems(
+    assert "its descriptor says linux/arm64, but its config says linux/amd64" in problems(
         client, changed(client, layout, root, lying)
     )
 
@@ -107,18 +107,18 @@ def test_annotations_must_name_each_other(client: RegistryClient, layout: Layout
         ),
     )
 
-    assert f"SOCI index {soci.digest}: its {IMAGE_MANIFEST_DIGEST} is {OTHER}, which is no image" in backwards
+    assert f"SOCI index {soci.digest}: its {IMAGE_MANIFEST_DIGEST} is {OTHER}, which is not an image" in backwards
     assert f"its descriptor names the SOCI index {OTHER}" in forwards
-    assert f"attestation {attestation.digest}: it speaks of {OTHER}" in aside
+    assert f"attestation {attestation.digest}: it is about {OTHER}" in aside
 
 
 def test_a_soci_index_that_the_image_index_does_not_list_is_named(client: RegistryClient, layout: Layout) -> None:
     root = upload_joined(client, layout, branch_v2(layout, AMD64))
     image = entries_of(layout, root)[0]
-    alone = layout.add_document(ImageIndex(manifests=(image,)))
-    upload(client, layout, alone)
+    tag_lock = layout.add_document(ImageIndex(manifests=(image,)))
+    upload(client, layout, tag_lock)
 
-    assert "not listed in the image index" in problems(client, alone)
+    assert "not listed in the image index" in problems(client, tag_lock)
     # Read by its own manifest there is no list that it could be missing from.
     assert problems(client, image) == ""
 
@@ -136,7 +136,7 @@ def test_a_soci_entry_that_its_image_does_not_name_and_another_platforms_are_nam
 
     found = problems(client, changed(client, layout, root, entry))
 
-    assert "so nobody will find it" in found
+    assert "so no runtime finds it" in found
     assert "it is listed for linux/arm64" in found
     assert "has the artifact type 'application/x'" in found
 
@@ -239,7 +239,7 @@ def test_a_ztoc_of_no_layer_and_of_another_media_type_is_named(client: RegistryC
 
     found = problems(client, image)
 
-    assert f"its {IMAGE_LAYER_DIGEST} is {OTHER}, which is no layer" in found
+    assert f"its {IMAGE_LAYER_DIGEST} is {OTHER}, which is not a layer" in found
     assert "it says that its layer is application/x" in found
     assert f"its config has the type {OCI_CONFIG}" in found
 
@@ -249,14 +249,14 @@ def test_an_annotation_that_is_no_digest_is_named(client: RegistryClient, layout
     image = layout.add_document(manifest.replaced(annotations={SOCI_INDEX_DIGEST: "sha256:oops"}))
     upload(client, layout, image)
 
-    assert "SOCI index sha256:oops: not a digest" in problems(client, image)
+    assert "SOCI index sha256:oops: not a valid digest" in problems(client, image)
 
 
 def test_lazy_bytes_are_all_that_a_start_waits_for(client: RegistryClient, layout: Layout) -> None:
     image = branch_v2(layout, AMD64)
     root = upload_joined(client, layout, image, branch_plain(layout, ARM64))
 
-    amd, arm = start_costs(read_graph(client, REPOSITORY, root.digest, Findings()))
+    amd, arm = lazy_costs(read_graph(client, REPOSITORY, root.digest, Findings()))
 
     manifest = parse_image_manifest(layout.read(image.manifest))
     assert image.soci_index is not None

@@ -30,26 +30,26 @@ def test_the_same_content_of_another_tool_is_no_difference() -> None:
 @pytest.mark.parametrize(
     ("pushed", "told"),
     [
-        (replace(REAL, compressed_size=301), "the layer's size is 301, and should be 300"),
-        (replace(REAL, uncompressed_size=1), "the tar's size is 1, and should be 3000"),
+        (replace(REAL, compressed_size=301), "the layer's size is 301 instead of 300"),
+        (replace(REAL, uncompressed_size=1), "the tar's size is 1 instead of 3000"),
         (replace(REAL, entries=ENTRIES[:-1]), "entry 8, 'file-8', is missing"),
         (replace(REAL, entries=(*ENTRIES, ENTRIES[0])), "entry 9, 'file-0', is not in the layer"),
-        (replace(REAL, span_digests=SPANS[:2]), f"the digest of span 2 is None, and should be {SPANS[2]}"),
-        (replace(REAL, checkpoints=GzipCheckpoints(999, POINTS)), "its span size is 999, and should be 1000"),
+        (replace(REAL, span_digests=SPANS[:2]), f"the digest of span 2 is None instead of {SPANS[2]}"),
+        (replace(REAL, checkpoints=GzipCheckpoints(999, POINTS)), "its span size is 999 instead of 1000"),
         (with_points(*POINTS[:2]), "checkpoint 2 is missing"),
-        (with_points(*POINTS, POINTS[0]), "checkpoint 3 is not at the end of a block where one is due"),
-        (with_points(POINTS[0], POINTS[1]._replace(bits=7), POINTS[2]), "checkpoint 1: bits is 7, and should be 1"),
+        (with_points(*POINTS, POINTS[0]), "checkpoint 3 is not at the end of the expected block"),
+        (with_points(POINTS[0], POINTS[1]._replace(bits=7), POINTS[2]), "checkpoint 1: bits is 7 instead of 1"),
         (
             with_points(POINTS[0]._replace(window=bytes(9) + b"x" + bytes(WINDOW - 10)), *POINTS[1:]),
             "checkpoint 0: the window differs from its byte 9 on",
         ),
         (
             with_points(POINTS[0]._replace(compressed=1, uncompressed=2), *POINTS[1:]),
-            "checkpoint 0: compressed offset is 1, and should be 0; uncompressed offset is 2, and should be 0",
+            "checkpoint 0: compressed offset is 1 instead of 0; uncompressed offset is 2 instead of 0",
         ),
         (
             replace(REAL, checkpoints=TarSpans(1000, 3000)),
-            "its spans are every 1000 bytes of 3000, and should be 3 gzip checkpoints",
+            "its spans are every 1000 bytes of 3000 instead of 3 gzip checkpoints",
         ),
     ],
 )

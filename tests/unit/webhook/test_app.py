@@ -148,7 +148,7 @@ def test_health_is_bad_while_events_are_answered_503_because_of_a_full_disk(
         for number in range(2):
             assert _post(address, support.github_push(before=f"{number:040}")).status_code == 503
             answer = httpx.get(f"{address}/healthz")
-            assert (answer.status_code, answer.json()["faults"]) == (503, ["the outbox cannot be written"])
+            assert (answer.status_code, answer.json()["faults"]) == (503, ["cannot write to the outbox"])
         connection.execute("PRAGMA max_page_count = 1000000")
         assert httpx.get(f"{address}/healthz").status_code == 200
         assert _post(address, support.github_push()).status_code == 202

@@ -191,7 +191,7 @@ def test_a_rule_with_a_source_of_its_own_needs_no_pin(tmp_path: Path) -> None:
 @pytest.mark.parametrize("parameters", [{"source_credentials": "secret/${slug}"}, {"build_secrets": {"a": "${name}"}}])
 def test_an_event_does_not_choose_the_secret(tmp_path: Path, parameters: dict[str, Any]) -> None:
     rule = support.rule(parameters=support.rule()["parameters"] | parameters, clone_hosts=["https://git.example"])
-    with pytest.raises(InvalidInput, match="must not be taken from an event"):
+    with pytest.raises(InvalidInput, match="must not come from an event"):
         support.configuration(tmp_path, rules=[rule])
 
 

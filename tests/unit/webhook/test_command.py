@@ -49,7 +49,7 @@ def test_check_says_why_an_event_starts_nothing(files: tuple[str, Path], capsys:
     config, event = files
     event.write_text(json.dumps(support.github_push(ref="refs/heads/other")))
     assert main(["webhook", "check", config, str(event)]) == ExitCode.NOTHING_STARTED
-    said = "starts nothing: no rule fits (shop: the branch is 'other', wanted 'main' or 'release/*')\n"
+    said = "starts nothing: no rule matches (shop: the branch is 'other'; allowed: 'main' or 'release/*')\n"
     assert capsys.readouterr().out == said
     assert main(["webhook", "check", config, str(event), "--json"]) == ExitCode.NOTHING_STARTED
     assert json.loads(capsys.readouterr().out)["skipped"] == {"shop": "another branch"}
@@ -59,17 +59,17 @@ def test_check_says_why_an_event_starts_nothing(files: tuple[str, Path], capsys:
 @pytest.mark.parametrize(
     ("event", "rule", "said"),
     [
-        ({"ref": "refs/tags/nightly"}, {}, "the tag is 'nightly', wanted 'v*'"),
-        ({"ref": "refs/tags/v1"}, {"tags": []}, "the tag is 'v1', wanted none"),
-        ({}, {"repositories": ["other/*"]}, "the repository is 'team/shop', wanted 'other/*'"),
-        ({}, {"branches": ["*", "!main", "!next"]}, "the branch is 'main', wanted '*', without 'main' or 'next'"),
-        ({}, {"paths": ["docs/**"]}, "no path that changed fits, wanted 'docs/**'"),
+        ({"ref": "refs/tags/nightly"}, {}, "the tag is 'nightly'; allowed: 'v*'"),
+        ({"ref": "refs/tags/v1"}, {"tags": []}, "the tag is 'v1'; allowed: none"),
+        ({}, {"repositories": ["other/*"]}, "the repository is 'team/shop'; allowed: 'other/*'"),
+        ({}, {"branches": ["*", "!main", "!next"]}, "the branch is 'main'; allowed: '*', without 'main' or 'next'"),
+        ({}, {"paths": ["docs/**"]}, "no changed path matches; allowed: 'docs/**'"),
         (
             {"ref": f"refs/heads/{'x' * 200}"},
             {"branches": list("abcdefg")},
-            f"the branch is '{'x' * 100}'…, wanted 'a' or 'b' or 'c' or 'd' or 'e' or 'f' or 'g'",
+            f"the branch is '{'x' * 100}'…; allowed: 'a' or 'b' or 'c' or 'd' or 'e' or 'f' or 'g'",
         ),
-        ({}, {"on": "image", "branches": []}, "the event is a push, wanted a pushed image"),
+        ({}, {"on": "image", "branches": []}, "the event is a push; allowed: a pushed image"),
     ],
 )
 def test_check_says_what_came_and_what_the_rule_wants(
@@ -81,7 +81,7 @@ def test_check_says_what_came_and_what_the_rule_wants(
     config.write_text(yaml.safe_dump(support.document(tmp_path, rules=[support.rule(**changes)])))
     body.write_text(json.dumps(support.github_push(**event)))
     assert main(["webhook", "check", str(config), str(body)]) == ExitCode.NOTHING_STARTED
-    assert capsys.readouterr().out == f"starts nothing: no rule fits (shop: {said})\n"
+    assert capsys.readouterr().out == f"starts nothing: no rule matches (shop: {said})\n"
 
 
 @pytest.mark.parametrize("text", ["{", "{}", json.dumps(support.github_push(ref="refs/heads/$(id)"))])
@@ -103,7 +103,11 @@ def test_check_names_the_sources_where_there_are_several(
 
 @pytest.mark.parametrize(
     ("text", "fault"),
-    [("no event", "it is not JSON"), ("{}", "it has no field `kind`"), ('{"kind": "x"}', "its `kind` is not push or")],
+    [
+        ("no event", "it is not valid JSON"),
+        ("{}", "missing field `kind`"),
+        ('{"kind": "x"}', "its `kind` is not push or"),
+    ],
 )
 def test_check_says_in_plain_words_what_is_wrong_with_an_event(
     text: str, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -114,7 +118,7 @@ def test_check_says_in_plain_words_what_is_wrong_with_an_event(
     config.write_text(yaml.safe_dump(support.document(tmp_path, sources=[tools], rules=rules)))
     event.write_text(text)
     assert main(["webhook", "check", str(config), str(event)]) == ExitCode.INVALID_INPUT
-    assert f"{event}: the event is of no known shape: event: {fault}" in capsys.readouterr().err
+    assert f"{event}: the event does not have a supported format: event: {fault}" in capsys.readouterr().err
 
 
 def _served(config: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -163,7 +167,7 @@ def test_a_second_receiver_on_the_same_outbox_is_refused_before_it_sends_anythin
     with _serving(config, log):
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == ExitCode.STACK
-    assert f"another receiver works with the outbox {tmp_path / 'outbox' / 'events.sqlite3'}" in done.stderr
+    assert f"another receiver uses the outbox {tmp_path / 'outbox' / 'events.sqlite3'}" in done.stderr
     assert "postponed" not in done.stderr
     # The lock ended with its holder, which was killed.
     with _serving(config, log) as (address, _):
@@ -178,7 +182,7 @@ def test_a_second_receiver_does_not_migrate_the_outbox_of_an_older_one(tmp_path:
         connection.execute("CREATE TABLE of_an_older_release (x)")
     with path.with_name(f"{path.name}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(StackError, match="another receiver works with the outbox"), Service(configuration):
+        with pytest.raises(StackError, match="another receiver uses the outbox"), Service(configuration):
             pass
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("of_an_older_release",)]
@@ -193,10 +197,10 @@ def test_a_port_in_use_comes_with_the_place_where_another_is_taken(tmp_path: Pat
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == ExitCode.STACK
     assert f"the receiver cannot listen on 127.0.0.1:{port}" in done.stderr
-    assert "a port that is free: 0 finds one" in done.stderr
+    assert "a free port; 0 chooses one" in done.stderr
 
 
-@pytest.mark.parametrize("status", ["12 (serve) the AWS profile", "or another receiver works with the outbox"])
+@pytest.mark.parametrize("status", ["12 (serve) the AWS profile", "or another receiver uses the outbox"])
 def test_the_help_tells_what_a_receiver_that_does_not_start_can_lack(
     status: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,7 +33,7 @@ class Rig:
         self.clock = Clock()
         self.prefect = prefect
         self.outbox = Outbox(folder / "events.sqlite3", clock=self.clock)
-        self.api = PrefectApi(prefect.url, timeout_s=2, patience_s=0)
+        self.api = PrefectApi(prefect.url, timeout_s=2, deadline_s=0)
         self.metrics = Metrics()
         self.dispatcher = Dispatcher(self.outbox, self.api, self.metrics, give_up_after_s=3600, clock=self.clock)
 
@@ -175,7 +175,7 @@ def test_the_server_gets_its_credentials_and_errors_do_not(
         if name == "api_key"
         else PrefectSettings(api_url=url, auth_string=secret)
     )
-    api = PrefectApi(rig.prefect.url, authorization=settings.authorization, patience_s=0)
+    api = PrefectApi(rig.prefect.url, authorization=settings.authorization, deadline_s=0)
     rig.prefect.faults = [(401, "Unauthorized")]
     with pytest.raises(PrefectRefused) as caught:
         api.create_run("publish-image/publish", {}, key="k")
@@ -189,7 +189,7 @@ def test_the_server_gets_its_credentials_and_errors_do_not(
 def test_credentials_that_are_away_for_a_while_lose_no_run(tmp_path: Path, rig: Rig) -> None:
     secret = tmp_path / "key"
     settings = PrefectSettings(api_url=HttpUrl(rig.prefect.url), api_key=SecretSource(file=secret))
-    with PrefectApi(rig.prefect.url, authorization=settings.authorization, patience_s=0) as api:
+    with PrefectApi(rig.prefect.url, authorization=settings.authorization, deadline_s=0) as api:
         rig.dispatcher = Dispatcher(rig.outbox, api, rig.metrics, give_up_after_s=3600, clock=rig.clock)
         key = rig.store()
         rig.step()

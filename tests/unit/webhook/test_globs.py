@@ -39,7 +39,7 @@ def reference(pattern: str, name: str) -> bool:
 @settings(max_examples=examples(1000))
 @given(pattern=PATTERNS, name=NAMES)
 def test_a_pattern_matches_what_the_reference_matches(pattern: str, name: str) -> None:
-    assert Patterns.model_validate([pattern]).fit(name) is reference(pattern, name)
+    assert Patterns.model_validate([pattern]).matches(name) is reference(pattern, name)
 
 
 @settings(max_examples=examples(300))
@@ -49,7 +49,7 @@ def test_of_several_patterns_the_last_that_matches_decides(patterns: list[str], 
         return
     deciding = [each for each in patterns if reference(each.removeprefix("!"), name)]
     expected = bool(deciding) and not deciding[-1].startswith("!")
-    assert Patterns.model_validate(patterns).fit(name) is expected
+    assert Patterns.model_validate(patterns).matches(name) is expected
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_of_several_patterns_the_last_that_matches_decides(patterns: list[str], 
 def test_a_hostile_name_of_20_kb_costs_next_to_nothing(pattern: str, name: str) -> None:
     patterns = Patterns.model_validate([pattern])
     before = time.process_time()
-    patterns.fit(name)
+    patterns.matches(name)
     assert time.process_time() - before < 0.5
 
 
@@ -79,7 +79,7 @@ def test_many_different_characters_and_states_cost_next_to_nothing(pattern: str,
     patterns = Patterns.model_validate([pattern])
     before = time.process_time()
     for name in names:
-        patterns.fit(name)
+        patterns.matches(name)
     assert time.process_time() - before < 2
 
 
@@ -88,7 +88,7 @@ def test_long_folders_are_not_kept_in_memory() -> None:
     tracemalloc.start()
     try:
         for number in range(256):
-            patterns.fit(f"{number}{'x' * 4000}/a")
+            patterns.matches(f"{number}{'x' * 4000}/a")
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -100,7 +100,7 @@ def test_the_time_grows_with_the_name_and_not_faster() -> None:
 
     def seconds(length: int) -> float:
         before = time.process_time()
-        patterns.fit("a/" * length)
+        patterns.matches("a/" * length)
         return time.process_time() - before
 
     seconds(10_000)

@@ -38,7 +38,7 @@ class Rig:
         self.prefect, self.forge = prefect, forge
         self.now = 1000.0
         self.outbox = stack.enter_context(Outbox(folder / "o.sqlite3", clock=lambda: self.now))
-        api = stack.enter_context(PrefectApi(prefect.url, patience_s=0))
+        api = stack.enter_context(PrefectApi(prefect.url, deadline_s=0))
         key = (SecretSource(env="WEBHOOK_SECRET"),)
         status = StatusSettings(token=SecretSource(env="FORGE_TOKEN"), api_url=HttpUrl(forge_url))
         github = GitHubSource(kind="github", name="github", secrets=key, status=status)

@@ -78,13 +78,13 @@ def test_a_rule_may_name_a_publication_instead_of_a_deployment(tmp_path: Path) -
 def test_the_parameters_of_rule_and_publication_are_checked_together(tmp_path: Path) -> None:
     rule = RULE | {"name": "own", "publication": "web", "parameters": {"builder": "prebuilt"}}
     found = configuration(tmp_path, WEB, rules=[rule])
-    with pytest.raises(EventRefused, match="belong together"):
+    with pytest.raises(EventRefused, match="requires the parameter prebuilt"):
         pushed(found)
 
 
 def test_credentials_of_a_publication_go_to_no_host_that_an_event_names(tmp_path: Path) -> None:
     rule = RULE | {"name": "own", "publication": "web", "parameters": {"source": "${clone_url}"}}
-    assert "list the hosts that may have it" in fault(tmp_path, WEB, rules=[rule])
+    assert "list the allowed hosts, for example" in fault(tmp_path, WEB, rules=[rule])
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_credentials_of_a_publication_go_to_no_host_that_an_event_names(tmp_path
     [
         ({"publication": "wab"}, "rule 'own': publication 'wab' is not in "),
         ({"publication": 1}, "rule 'own': publication '1' is not in "),
-        ({"publication": "web", "deployment": "publish-image/web"}, "give deployment or publication, not both"),
-        ({"publication": "web", "deployment_parameters": {}}, "deployment_parameters: there is no such key"),
+        ({"publication": "web", "deployment": "publish-image/web"}, "set deployment or publication, not both"),
+        ({"publication": "web", "deployment_parameters": {}}, "deployment_parameters: unknown key"),
         ({"publication": "web", "on": "image", "branches": [], "tags": ["*"]}, "`on` must be push, not image"),
         ({"publication": "web", "parameters": {"ref": "${comit}"}}, "unknown field ${comit}"),
         ({"publication": "web", "parameters": [1]}, "parameters"),
-        ({"name": "web", "publication": "web"}, "two rules have one name"),
+        ({"name": "web", "publication": "web"}, "two rules have the same name"),
     ],
 )
 def test_a_rule_that_does_not_fit_its_publication_is_rejected(
@@ -109,7 +109,7 @@ def test_a_rule_that_does_not_fit_its_publication_is_rejected(
 
 def test_a_rule_that_names_a_publication_needs_the_file(tmp_path: Path) -> None:
     rules = [RULE | {"name": "own", "publication": "web"}]
-    with pytest.raises(InvalidInput, match="the configuration names no publications file"):
+    with pytest.raises(InvalidInput, match="the configuration has no publications file"):
         support.configuration(tmp_path, rules=rules)
 
 
@@ -121,10 +121,10 @@ def test_a_publications_file_that_is_not_valid_is_named_with_its_line(tmp_path: 
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        ({"branches": []}, "webhook: a rule for pushes needs branches or tags"),
-        ({"branches": ["!main"]}, "webhook.branches: the first pattern must not begin with '!'"),
+        ({"branches": []}, "webhook: a rule for pushes requires branches or tags"),
+        ({"branches": ["!main"]}, "webhook.branches: the first pattern must not start with '!'"),
         ({"parameters": {"ref": "${comit}"}}, "webhook: unknown field ${comit}"),
-        ({"parameters": {"source": "${clone_url}"}}, "webhook: source_credentials would go to whatever host"),
+        ({"parameters": {"source": "${clone_url}"}}, "webhook: source_credentials would be sent to any host"),
         ({"clone_hosts": ["x y"]}, "webhook.clone_hosts"),
         ({"paths": ["a" * 201]}, "webhook.paths.0"),
     ],

@@ -102,7 +102,7 @@ def test_absent_empty_and_wrong_signatures_are_refused_alike(setup: Setup, signa
         headers["x-hub-signature-256"] = signature
     answer = setup.send(body, headers=headers)
     assert answer.status == 401
-    assert answer.body == {"error": "unauthorized", "detail": "The credentials are absent or wrong."}
+    assert answer.body == {"error": "unauthorized", "detail": "The credentials are missing or wrong."}
     assert setup.stored == 0
 
 

@@ -43,13 +43,13 @@ class Refusal(Exception):
         return json_response(body, status=self.status, headers=self.headers)
 
 
-async def small_body(request: Request, limit: int, code: str) -> bytes:
+async def limited_body(request: Request, limit: int, code: str) -> bytes:
     """Read a request's body; raise `Refusal` with ``code`` and status 413 if it is longer than ``limit`` bytes."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
         if len(data) > limit:
-            raise Refusal(code, f"at most {limit} bytes are taken here", status=413)
+            raise Refusal(code, f"at most {limit} bytes are accepted", status=413)
     return bytes(data)
 
 

@@ -68,7 +68,7 @@ def create_app(storage: Storage | Path, *, settings: ServerSettings | None = Non
             return Refusal("UNKNOWN", "no space left on the registry's disk", status=507).response()
         except (DamagedContent, HostileArchive, OSError) as error:
             logger().error("%s %s failed: %s", request.method, request.url.path, error)
-            return Refusal("UNKNOWN", "the registry cannot read or write its files; its log says more").response()
+            return Refusal("UNKNOWN", "the registry cannot read or write its files; see its log").response()
         except ClientDisconnect:
             return empty(499)
 
@@ -99,13 +99,13 @@ async def _dispatch(site: Site, request: Request) -> Response:
             continue
         name, target = match["name"], match["target"] if "target" in pattern.groupindex else ""
         if not is_repository(name):
-            raise Refusal("NAME_INVALID", f"not a repository name: {name[:100]!r}")
+            raise Refusal("NAME_INVALID", f"not a valid repository name: {name[:100]!r}")
         handler = handlers.get(request.method)
         if handler is None:
-            raise Refusal("UNSUPPORTED", f"{request.method} is not for this address")
+            raise Refusal("UNSUPPORTED", f"{request.method} is not allowed for this URL")
         _admit(site.gate, request, _needed(request, name, rest))
         return await handler(Exchange(site, request, name, target))
-    return Refusal("NAME_UNKNOWN", "there is no such address").response()
+    return Refusal("NAME_UNKNOWN", "there is no such URL").response()
 
 
 def _needed(request: Request, name: str, rest: str) -> Access:

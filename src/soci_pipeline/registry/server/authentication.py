@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from soci_pipeline.errors import InvalidInput
-from soci_pipeline.registry.server.answers import Refusal, json_response, small_body
+from soci_pipeline.registry.server.answers import Refusal, json_response, limited_body
 
 Access = Mapping[str, frozenset[str]]
 """Actions by resource: ``{"repository:team/app": {"pull"}}`` (distribution, spec/auth/scope.md)."""
@@ -92,7 +92,7 @@ class Gate:
         """Handle the token endpoint: GET with Basic, or POST with an identity token, which is the password."""
         if request.method == "POST":
             try:
-                body = await small_body(request, _MAX_FORM_BYTES, "DENIED")
+                body = await limited_body(request, _MAX_FORM_BYTES, "DENIED")
             except Refusal as refusal:
                 return refusal.response()
             fields = parse_qs(body.decode(errors="replace"))
@@ -104,7 +104,7 @@ class Gate:
             allowed = kind == "basic" and self._is_user(value)
             scopes = [scope for given in request.query_params.getlist("scope") for scope in given.split()]
         if not allowed:
-            return Refusal("UNAUTHORIZED", "user or password is wrong").response()
+            return Refusal("UNAUTHORIZED", "wrong user or password").response()
         token = secrets.token_urlsafe(32)
         grant = _Grant(_pairs(_granted(scopes)), time.monotonic() + self._login.token_life)
         with self._lock:

@@ -55,7 +55,7 @@ async def delete(exchange: Exchange) -> Response:
 def _delete(exchange: Exchange, digest: Digest) -> None:
     repository = exchange.repository()
     if repository.manifest(digest) is not None:
-        raise Refusal("UNSUPPORTED", f"{digest} is a manifest, and is deleted as one")
+        raise Refusal("UNSUPPORTED", f"{digest} is a manifest; delete it as a manifest")
     if not repository.delete_blob(digest):
         raise Refusal("BLOB_UNKNOWN", f"{exchange.name} has no blob {exchange.target}")
 
@@ -152,13 +152,13 @@ async def _check_part(exchange: Exchange, session: Session) -> None:
         return
     match = _PART.match(text)
     if match is None:
-        raise Refusal("BLOB_UPLOAD_INVALID", f"not a range of bytes: {text[:100]!r}")
+        raise Refusal("BLOB_UPLOAD_INVALID", f"not a valid byte range: {text[:100]!r}")
     first, final = int(match[1]), int(match[2])
     if length.isdecimal() and int(length) != final - first + 1:
-        raise Refusal("SIZE_INVALID", f"{length} bytes are not the range {text}")
+        raise Refusal("SIZE_INVALID", f"{length} bytes do not match the range {text}")
     if first != taken:
         headers = _place(exchange, session)
-        raise Refusal("BLOB_UPLOAD_INVALID", f"the upload goes on at byte {taken}", status=416, headers=headers)
+        raise Refusal("BLOB_UPLOAD_INVALID", f"the upload continues at byte {taken}", status=416, headers=headers)
 
 
 def _place(exchange: Exchange, session: Session) -> dict[str, str]:

@@ -221,7 +221,7 @@ class Catalogue:
             # Continuing would overwrite acknowledged changes.
             raise DamagedContent(
                 f"{self._journal} is damaged in line {position + 1}",
-                advice="Restore it from a backup, or move it away to go on with what index.json lists.",
+                advice="Restore it from a backup, or move it away to continue with what index.json lists.",
             )
         logger().warning("%s ends in an incomplete change, which is ignored", self._journal)
 
@@ -242,7 +242,7 @@ class Catalogue:
         self._journalled += len(line)
 
     def _shorten_journal(self, end: int) -> None:
-        """Remove the changes that ``index.json`` contains; they would do no harm if they stayed."""
+        """Remove the changes that ``index.json`` contains; leaving them would be harmless."""
         if end == self._journalled:
             self._journal.unlink()
             self._journalled = 0
@@ -267,7 +267,7 @@ class Catalogue:
             self.flush(background=True)
         except (OSError, DiskFull, DamagedContent) as error:
             # The journal has every change, and the next change schedules another flush.
-            logger().warning("%s cannot be brought up to date: %s", self._index, error)
+            logger().warning("%s cannot be updated: %s", self._index, error)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

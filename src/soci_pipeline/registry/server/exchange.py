@@ -37,7 +37,7 @@ class Exchange:
         """Return the repository; raise `Refusal` if it does not exist."""
         found = self.site.storage.repository(self.name)
         if found is None:
-            raise Refusal("NAME_UNKNOWN", f"there is no repository {self.name}")
+            raise Refusal("NAME_UNKNOWN", f"the repository {self.name} does not exist")
         return found
 
     def may_read(self, name: str) -> bool:

@@ -23,7 +23,7 @@ class FolderLock:
             self.release()
             raise StackError(
                 f"{folder} is already served by another registry",
-                advice="Stop that one or name another folder: two registries would damage each other's uploads.",
+                advice="Stop that registry or use another folder: two registries would damage each other's uploads.",
             ) from error
         except OSError as error:
             self.release()

@@ -17,7 +17,7 @@ def with_valid_host(app: ASGIApp) -> ASGIApp:
         if host is None or _HOST.match(host):
             await app(scope, receive, send)
             return
-        errors = {"errors": [{"code": "UNSUPPORTED", "message": "the Host header is not a host and a port"}]}
+        errors = {"errors": [{"code": "UNSUPPORTED", "message": "the Host header is not a valid host and port"}]}
         await json_response(errors, status=400, headers={"Connection": "close"})(scope, receive, send)
 
     return checked

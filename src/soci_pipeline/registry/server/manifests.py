@@ -13,7 +13,7 @@ from soci_pipeline.oci.digest import SHA256, Digest
 from soci_pipeline.oci.manifest import MAX_MANIFEST_BYTES, ImageIndex, parse
 from soci_pipeline.oci.media_types import MANIFESTS, OCI_INDEX
 from soci_pipeline.registry.reference import is_tag
-from soci_pipeline.registry.server.answers import Refusal, empty, json_response, small_body
+from soci_pipeline.registry.server.answers import Refusal, empty, json_response, limited_body
 from soci_pipeline.registry.server.exchange import Exchange, digest_of
 from soci_pipeline.registry.server.repository import Repository
 
@@ -35,7 +35,7 @@ async def read(exchange: Exchange) -> Response:
     try:
         return Response(await asyncio.to_thread(repository.read, descriptor), headers=headers)
     except FileNotFoundError as error:
-        raise Refusal("MANIFEST_UNKNOWN", f"the manifest {descriptor.digest} was taken away") from error
+        raise Refusal("MANIFEST_UNKNOWN", f"the manifest {descriptor.digest} was deleted in the meantime") from error
 
 
 def _found(exchange: Exchange) -> tuple[Repository, Descriptor]:
@@ -51,8 +51,8 @@ async def put(exchange: Exchange) -> Response:
     target = exchange.target
     expected = digest_of(target) if ":" in target else None
     if expected is None and not is_tag(target):
-        raise Refusal("TAG_INVALID", f"not a tag: {target[:140]!r}")
-    data = await small_body(exchange.request, MAX_MANIFEST_BYTES, "MANIFEST_INVALID")
+        raise Refusal("TAG_INVALID", f"not a valid tag: {target[:140]!r}")
+    data = await limited_body(exchange.request, MAX_MANIFEST_BYTES, "MANIFEST_INVALID")
     # Use a thread, because parsing, hashing and writing would block all other requests.
     return await asyncio.to_thread(_put, exchange, expected, data)
 
@@ -67,7 +67,7 @@ def _put(exchange: Exchange, expected: Digest | None, data: bytes) -> Response:
         raise Refusal("MANIFEST_INVALID", error.reason) from error
     digest = Digest.of(data, SHA256 if expected is None else expected.algorithm)
     if expected is not None and expected != digest:
-        raise Refusal("DIGEST_INVALID", f"the manifest hashes to {digest}")
+        raise Refusal("DIGEST_INVALID", f"the manifest has the digest {digest}")
     repository = exchange.created()
     if missing := repository.missing(document):
         raise Refusal("MANIFEST_BLOB_UNKNOWN", f"{exchange.name} has no {', '.join(missing[:3])}")
@@ -87,7 +87,7 @@ def _more_tags(exchange: Exchange) -> list[str]:
     tags = list(dict.fromkeys(exchange.request.query_params.getlist("tag")))
     for tag in tags:
         if not is_tag(tag):
-            raise Refusal("TAG_INVALID", f"not a tag: {tag[:140]!r}")
+            raise Refusal("TAG_INVALID", f"not a valid tag: {tag[:140]!r}")
     return tags
 
 
@@ -111,7 +111,7 @@ async def tags(exchange: Exchange) -> Response:
     limit = _PAGE
     if "n" in query:
         if not query["n"].isdecimal() or len(query["n"]) > _MAX_DIGITS:
-            raise Refusal("UNSUPPORTED", "n is the number of tags wanted", status=400)
+            raise Refusal("UNSUPPORTED", "n must be a number of tags", status=400)
         limit = min(limit, int(query["n"]))
     after = query.get("last", "")
     listed = await asyncio.to_thread(lambda: exchange.repository().tags())
@@ -127,7 +127,7 @@ async def tags(exchange: Exchange) -> Response:
 async def referrers(exchange: Exchange) -> Response:
     """List referrers, optionally of one artifact type ("Content Discovery", listing referrers)."""
     if not exchange.site.settings.referrers:
-        raise Refusal("NAME_UNKNOWN", "there is no such address")
+        raise Refusal("NAME_UNKNOWN", "there is no such URL")
     subject = digest_of(exchange.target)
     wanted = exchange.request.query_params.get("artifactType") or None
     headers = {"Content-Type": OCI_INDEX}

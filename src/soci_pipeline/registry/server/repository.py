@@ -68,9 +68,9 @@ class Repository:
             with path.open("rb") as file:
                 stored, found = os.fstat(file.fileno()).st_size, Digest.of_stream(file, digest.algorithm)
             if stored != size:
-                raise Refusal("BLOB_UPLOAD_INVALID", f"{stored} of {size} bytes are on the disk", status=500)
+                raise Refusal("BLOB_UPLOAD_INVALID", f"only {stored} of {size} bytes are on the disk", status=500)
             if found != digest:
-                raise Refusal("DIGEST_INVALID", f"the upload hashes to {found}")
+                raise Refusal("DIGEST_INVALID", f"the upload has the digest {found}")
             path.chmod(0o444)
             place = self.layout.blob_path(digest)
             place.parent.mkdir(exist_ok=True)
@@ -103,7 +103,7 @@ class Repository:
         """Return the children of a document that are missing, except layers that may be stored elsewhere."""
         if isinstance(document, ImageIndex):
             return tuple(child.digest for child in document.children if self.manifest(child.digest) is None)
-        wanted = (child for child in document.children if not child.may_be_elsewhere)
+        wanted = (child for child in document.children if not child.may_be_foreign)
         return tuple(child.digest for child in wanted if not self._is_stored(child))
 
     def _is_stored(self, child: Descriptor) -> bool:
@@ -119,7 +119,7 @@ class Repository:
             with self.open_blob(digest) as file:
                 found = Digest.of_stream(file, digest.algorithm)
             if found != digest:
-                logger().warning("%s hashes to %s: removed", path, found)
+                logger().warning("removed %s: its digest is %s", path, found)
                 path.unlink()
 
     def put_manifest(
@@ -168,8 +168,8 @@ class Repository:
         count = len(self._catalogue)
         if fresh and count + fresh > self._most_entries:
             reason = (
-                f"the repository has {count} manifests and tags, and at most {self._most_entries} are allowed; "
-                "delete some of them first"
+                f"the repository has {count} manifests and tags; at most {self._most_entries} are allowed; delete "
+                "some first"
             )
             raise Refusal("DENIED", reason, status=507)
 

@@ -82,7 +82,7 @@ class Storage:
     def layout_path(self, name: str) -> Path:
         """Return the path of a repository's layout, which may not exist; raise `InvalidInput` for an invalid name."""
         if not is_repository(name):
-            raise InvalidInput(f"not a repository name: {name[:100]!r}")
+            raise InvalidInput(f"not a valid repository name: {name[:100]!r}")
         return self.folder / name.replace("/", "+")
 
     def repository(self, name: str) -> Repository | None:
@@ -99,7 +99,7 @@ class Storage:
                     Layout.create(self.layout_path(name))
                 known = self._repository(name)
         if known is None:
-            raise DamagedContent(f"the layout of {name} went away while it was made")
+            raise DamagedContent(f"the layout of {name} was deleted while it was created")
         return known
 
     def _repository(self, name: str) -> Repository | None:
@@ -134,7 +134,7 @@ def _warning_about(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, DiskFull, DamagedContent, HostileArchive, InvalidInput) as error:
-        logger().warning("%s cannot be brought up to date: %s", folder, error)
+        logger().warning("%s cannot be updated: %s", folder, error)
 
 
 def _reap(folder: Path) -> None:

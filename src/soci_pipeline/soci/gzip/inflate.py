@@ -103,7 +103,7 @@ def engine() -> Engine:
         if wanted in ("", name) and (found := load()) is not None:
             return found
     raise ToolMissing(
-        f"no inflating library {wanted or 'at all'} was found",
+        "no library for inflating was found",
         advice="Install the Python package zlib-ng, or the system's zlib (Debian: zlib1g).",
     )
 

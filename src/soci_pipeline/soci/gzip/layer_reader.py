@@ -19,7 +19,7 @@ from soci_pipeline.soci.reasons import Reason
 
 _BUFFER_BYTES: Final = 1 << 20
 _BUFFERS: Final = 4
-_PATIENCE: Final = 64
+_MOST_IDLE_READS: Final = 64
 _AT_BOUNDARY: Final = 128
 _LAST_BLOCK: Final = 64
 _COMPRESS_AGAIN: Final = (
@@ -122,13 +122,13 @@ class _GzipReader:
             slot = self.files.next()
             size = _fill(self.source, slot.buffer)
             if self.total_in == 0 and slot.buffer.data[:2] != GZIP_MAGIC[:size]:
-                raise Damaged("it does not begin as a gzip stream does")
+                raise Damaged("it does not start with a gzip header")
             if size == 0:
                 break
             if ended:
                 self._next_member()
             self.inflater.give(slot.buffer.address, size)
-            told = 0
+            reported = 0
             idle = 0
             while True:
                 if self.filled == _BUFFER_BYTES:
@@ -140,16 +140,16 @@ class _GzipReader:
                 used = size - self.inflater.input_left
                 idle = 0 if left != self.inflater.input_left or not starved else idle + 1
                 if stopped:
-                    yield Stored(slot, told, used)
-                    told = used
+                    yield Stored(slot, reported, used)
+                    reported = used
                     yield self._checkpoint(out)
                 if ended and used < size:
                     self._next_member()
                 elif ended or (used == size and not stopped and self.inflater.room_left):
                     break
-                elif idle > _PATIENCE:
+                elif idle > _MOST_IDLE_READS:
                     raise Damaged("inflating it makes no progress")
-            yield Stored(slot, told, size)
+            yield Stored(slot, reported, size)
         if not ended:
             self._cut_short()
         yield Content(out, self.filled)
@@ -171,7 +171,7 @@ class _GzipReader:
         self.total_out += written
         self.total_in += left - inflater.input_left
         if self.total_out > self.limits.uncompressed:
-            raise HostileArchive(f"it inflates to more than the {self.limits.uncompressed} bytes that are allowed")
+            raise HostileArchive(f"it inflates to more than the limit of {self.limits.uncompressed} bytes")
         if status == STREAM_END:
             return True, False, False
         if status not in (OK, BUFFER_ERROR):
@@ -185,7 +185,7 @@ class _GzipReader:
         self.last = self.total_out
         self.points += 1
         if self.points * WINDOW > self.limits.ztoc:
-            raise HostileArchive(f"its checkpoints alone take more than the {self.limits.ztoc} bytes that are allowed")
+            raise HostileArchive(f"its checkpoints alone exceed the limit of {self.limits.ztoc} bytes")
         view, filled = out.buffer.view, self.filled
         if filled >= WINDOW:
             window = bytes(view[filled - WINDOW : filled])
@@ -205,7 +205,7 @@ class _GzipReader:
     def _cut_short(self) -> None:
         if self.member_start and self.total_in - self.member_start < len(GZIP_MAGIC):
             self._trailing()
-        raise Damaged(f"it is cut off after {self.total_in} bytes")
+        raise Damaged(f"it is truncated after {self.total_in} bytes")
 
     def _trailing(self) -> None:
         detail = f"there are bytes after the last gzip member, which ends at {self.member_start}"

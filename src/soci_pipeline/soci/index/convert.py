@@ -107,7 +107,7 @@ def _selected(
         if image.missing != image.descriptor.digest:
             check_complete(source, roots)
         logger().warning(
-            "%s is listed in layout %s and was not saved, so a registry will reject the result; choose the other "
+            "%s is listed in layout %s and was not saved, so a registry would reject the result; choose the other "
             "platforms with --platform, or save the image again with all of them",
             image,
             source.path,
@@ -159,7 +159,7 @@ def _take_over(source: SourceLayout, target: Layout, roots: Sequence[Descriptor]
             continue
         seen.add(node.digest)
         if not target.has(node):
-            if not source.layout.has(node) and (node.may_be_elsewhere or node.media_type in IMAGE_MANIFESTS):
+            if not source.layout.has(node) and (node.may_be_foreign or node.media_type in IMAGE_MANIFESTS):
                 continue
             target.take_over(source.layout, node)
         if node.media_type in IMAGE_MANIFESTS or node.media_type == OCI_INDEX:

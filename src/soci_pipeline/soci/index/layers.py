@@ -48,7 +48,7 @@ class LayerIndexer:
         layer and `HostileArchive` for one that exceeds a limit.
         """
         if jobs < 1:
-            raise InvalidInput(f"{jobs} layers at a time cannot be meant")
+            raise InvalidInput(f"the number of layers in parallel must be at least 1, not {jobs}")
         distinct = {layer_key(layer): layer for layer in layers}
         largest_first = sorted(distinct.items(), key=lambda item: item[1].size, reverse=True)
         done: dict[LayerKey, IndexedLayer] = {}
@@ -88,7 +88,7 @@ class LayerIndexer:
             data, toc, needs_xattrs = self._ztoc_of(layer, on_bytes)
         except LayerNotIndexable as error:
             if error.code == Reason.TRAILING_BYTES:
-                logger().warning("layer %s may keep the image from starting: %s", layer.digest, error)
+                logger().warning("layer %s may prevent the image from starting: %s", layer.digest, error)
             return IndexedLayer(layer, reason=Reason(error.code))
         ztoc = self.target.add_bytes(data, SOCI_LAYER)
         indexed = IndexedLayer(layer, ztoc=ztoc, needs_xattrs=needs_xattrs)
@@ -126,11 +126,11 @@ class LayerIndexer:
             toc = decode(data)
             made_for = (toc.compressed_size, toc.span_size, toc.build_tool, toc.compression)
             if made_for != (layer.size, self.span_size, self.build_tool, layer_compression(layer.media_type)):
-                raise DamagedContent("it was made for something else")
+                raise DamagedContent("it belongs to a different layer")
             with self.source.open_blob(layer) as blob:
                 check_sample(toc, Digest.of(data), partial(_read_range, blob))
         except DamagedContent as error:
-            logger().warning("a stored zTOC of layer %s is not used: %s", layer.digest, error.reason)
+            logger().warning("ignoring a stored zTOC of layer %s: %s", layer.digest, error.reason)
             return None
         return toc
 

@@ -25,7 +25,7 @@ from soci_pipeline.soci.index.document import CONFIG, CONFIG_TYPES, IndexedLayer
 from soci_pipeline.soci.index.layers import LayerKey, layer_key
 from soci_pipeline.soci.index.prefetch import prefetch_spans
 from soci_pipeline.soci.index.records import IndexVersion, PlatformImage, SociOptions
-from soci_pipeline.soci.index.source_images import SourceImage, SourceLayout, in_order_of_choice
+from soci_pipeline.soci.index.source_images import SourceImage, SourceLayout, in_requested_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class _Written:
 def make(plan: ConversionPlan, layers: Mapping[LayerKey, IndexedLayer], target: Layout) -> Made:
     """Write the SOCI indexes of the chosen images and all documents that change because of them."""
     source, recipe = plan.source, plan.recipe
-    chosen = in_order_of_choice(source.images)
+    chosen = in_requested_order(source.images)
     indexed = {image.descriptor.digest: _index(recipe, image, layers) for image in chosen}
     for each in indexed.values():
         _write_blobs(recipe, each, target)
@@ -193,7 +193,7 @@ def _children(source: SourceLayout, written: Mapping[Digest, _Written], target: 
     """Return the entries of the new image index; a SOCI index replaces the earlier one of its image or comes last."""
     index = source.index
     renamed = {before: each.manifest for before, each in written.items() if before != each.manifest.digest}
-    pending = {image.descriptor.digest: image for image in in_order_of_choice(source.images)}
+    pending = {image.descriptor.digest: image for image in in_requested_order(source.images)}
     listed = {str(child.digest) for child in index.manifests}
     followed = follow_all(index.manifests, renamed, source.layout, target)
     children: list[Descriptor] = []

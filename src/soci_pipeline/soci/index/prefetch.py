@@ -34,7 +34,7 @@ def prefetch_spans(layers: Sequence[Ztoc | None], paths: Iterable[str]) -> Prefe
     layer_of: dict[int, int] = {}
     for number, toc in enumerate(layers):
         if toc is not None:
-            tree.put_above(LayerTree(toc.entries))
+            tree.merge_over(LayerTree(toc.entries))
             layer_of.update((id(entry), number) for entry in toc.entries)
     nodes = {path: tree.find(path.encode(errors="surrogateescape")) for path in paths}
     files = {path: node for path, node in nodes.items() if isinstance(node, Entry) and node.kind == kinds.REGULAR}

@@ -36,7 +36,7 @@ class SociOptions(Parameters):
     version: IndexVersion = Field(
         default=IndexVersion.V2,
         title="Index version",
-        description="v2: bound to the image by its image index. v1: a referrer, for runtimes before SOCI 0.10.",
+        description="v2: bound to the image through its image index. v1: a referrer, for runtimes before SOCI 0.10.",
     )
     span_size: int = Field(
         default=DEFAULT_SPAN_SIZE,
@@ -46,12 +46,12 @@ class SociOptions(Parameters):
         description="Bytes between checkpoints of a layer, uncompressed.",
     )
     min_layer_size: int = Field(
-        default=10 << 20, ge=0, title="Smallest layer", description="Layers of fewer bytes are pulled whole."
+        default=10 << 20, ge=0, title="Smallest layer", description="Smaller layers are not indexed and pulled whole."
     )
     reuse_from: str | None = Field(
         default=None,
         title="Reuse from",
-        description="A tag of the same repository whose zTOCs are used again. Empty: the first fixed tag.",
+        description="A tag of the same repository whose zTOCs are reused. Empty: the first fixed tag.",
         examples=["latest"],
     )
 

@@ -58,13 +58,13 @@ def read_layout(layout: Layout, platforms: Sequence[Platform] | None, *, ref: st
     index.check_listed()
     images = [image for child in index.manifests if (image := _image(layout, child)) is not None]
     if not images:
-        raise InvalidInput(f"the layout {layout.path} holds no image")
+        raise InvalidInput(f"the layout {layout.path} contains no image")
     _check_platforms(layout, (*images, *_nested_images(layout, index)), {root.digest: root for root in roots})
     root = roots[0] if len(roots) == 1 and roots[0].media_type == OCI_INDEX else None
     return SourceLayout(layout, root, index, tuple(_choose(images, platforms)))
 
 
-def in_order_of_choice(images: Sequence[SourceImage]) -> list[SourceImage]:
+def in_requested_order(images: Sequence[SourceImage]) -> list[SourceImage]:
     """Return the chosen images in the order of the requested platforms."""
     return sorted((image for image in images if image.chosen), key=lambda image: image.turn)
 
@@ -109,7 +109,7 @@ def _index(source: Layout, roots: Sequence[Descriptor]) -> ImageIndex:
         return document
     if any(root.media_type in IMAGE_INDEXES for root in roots):
         raise InvalidInput(
-            f"layout {source.path} lists {len(roots)} images that are no part of one:\n{listed(roots)}",
+            f"layout {source.path} lists {len(roots)} separate images:\n{listed(roots)}",
             advice="Choose one with --ref NAME, or by its digest.",
         )
     return ImageIndex(manifests=tuple(_listed(source, root) for root in roots))
@@ -150,11 +150,11 @@ def _choose(images: Sequence[SourceImage], platforms: Sequence[Platform] | None)
         return [replace(image, chosen=image.platform) for image in images]
     chosen: dict[Digest, SourceImage] = {}
     for turn, platform in enumerate(platforms):
-        fitting = next((image for image in images if image.platform.matches(platform)), None)
-        if fitting is None:
+        matching = next((image for image in images if image.platform.matches(platform)), None)
+        if matching is None:
             there = ", ".join(str(image.platform) for image in images)
             raise InvalidInput(f"the image has no {platform}", advice=f"It has {there}.")
-        chosen.setdefault(fitting.descriptor.digest, replace(fitting, chosen=_as_selected(platform), turn=turn))
+        chosen.setdefault(matching.descriptor.digest, replace(matching, chosen=_as_selected(platform), turn=turn))
     return [chosen.get(image.descriptor.digest, image) for image in images]
 
 

@@ -111,7 +111,7 @@ class TarScanner:
         Raises `BadHeader` if the stream ends inside an entry.
         """
         if self._special or self._carry or self._position < self._data_end:
-            raise BadHeader("the tar ends in the middle of an entry")
+            raise BadHeader("the tar is truncated in the middle of an entry")
         return self._position if self._archive_size is None else self._archive_size
 
     def _read_plain_headers(self, piece: bytearray | bytes, start: int, size: int) -> None:
@@ -180,7 +180,7 @@ class TarScanner:
         if header.flag in _SPECIAL:
             self._expect_special(header)
         elif header.flag == b"g":
-            self._refuse(Reason.UNSUPPORTED_ENTRY, "a PAX global header, as git archive writes it")
+            self._refuse(Reason.UNSUPPORTED_ENTRY, "a PAX global header, such as git archive writes")
         else:
             self._add(header)
 
@@ -188,7 +188,7 @@ class TarScanner:
         if header.size < 0:
             raise BadHeader("a negative size")
         if header.size > SPECIAL_ENTRY_BYTES:
-            raise OversizedHeader(f"an extended header of {header.size} bytes; the bound is {SPECIAL_ENTRY_BYTES}")
+            raise OversizedHeader(f"an extended header of {header.size} bytes; the limit is {SPECIAL_ENTRY_BYTES}")
         self._special, self._special_size = header.flag, header.size
         self._data_end = self._next + header.size
 

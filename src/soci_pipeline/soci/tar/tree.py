@@ -2,7 +2,7 @@
 
 A name may occur several times; the last entry wins. A hard link refers to the file that its target is at that moment,
 even if a later entry replaces the target. Symbolic links to folders of the same layer are followed inside the layer's
-root. containerd (`archive.Apply`) and Docker do the same. `LayerTree.put_above` adds further layers, from the lowest to
+root. containerd (`archive.Apply`) and Docker do the same. `LayerTree.merge_over` adds more layers, from the lowest to
 the topmost.
 """
 
@@ -38,7 +38,7 @@ class LayerTree:
         for entry in entries:
             self._add(entry)
 
-    def put_above(self, layer: "LayerTree") -> None:
+    def merge_over(self, layer: "LayerTree") -> None:
         """Merge the tree of the next layer over this one, as an overlay file system does.
 
         Whiteouts hide files of lower layers, regardless of their position in their own layer (image-spec, layer.md). A

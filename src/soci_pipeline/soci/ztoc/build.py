@@ -46,9 +46,9 @@ class BuiltZtoc:
 def _refuse_by_type(media_type: str) -> None:
     reason = reason_by_type(media_type)
     if reason is Reason.ZSTD:
-        raise LayerNotIndexable(reason, "the zTOC format knows gzip and uncompressed layers only")
+        raise LayerNotIndexable(reason, "the zTOC format supports only gzip and uncompressed layers")
     if reason is not None:
-        raise LayerNotIndexable(reason, f"the media type {media_type[:100]} is not that of a layer to index")
+        raise LayerNotIndexable(reason, f"the media type {media_type[:100]} is not an indexable layer type")
 
 
 def build_ztoc(
@@ -72,7 +72,7 @@ def build_ztoc(
     known or can be computed. Raises `InvalidInput` for an invalid span size.
     """
     if not 1 <= span_size < 1 << 63:
-        raise InvalidInput(f"a span of {span_size} bytes; it must be at least 1 and fit into 63 bits")
+        raise InvalidInput(f"a span of {span_size} bytes; it must be at least 1 and at most 63 bits")
     _refuse_by_type(media_type)
     with _opened(source) as stream:
         one_pass = _Pass(
@@ -86,9 +86,9 @@ def build_ztoc(
             raise DamagedContent(f"layer {name} is damaged: {error}") from error
         except (HostileArchive, OversizedHeader) as error:
             name = layer_digest or _digest_of(stream)
-            advice = "If the layer is meant to be like that, raise the limit."
+            advice = "If the layer is valid, raise the limit."
             reason = error.reason if isinstance(error, HostileArchive) else str(error)
-            raise HostileArchive(f"layer {name} is refused: {reason}", advice=advice) from error
+            raise HostileArchive(f"layer {name} is rejected: {reason}", advice=advice) from error
 
 
 class _Pass:
@@ -169,7 +169,7 @@ class _Pass:
     def bound(self, size: int) -> None:
         """Raise `HostileArchive` if a zTOC of ``size`` bytes is too large; during the pass ``size`` is an estimate."""
         if size > self.limits.ztoc:
-            raise HostileArchive(f"its zTOC would be larger than the {self.limits.ztoc} bytes that are allowed")
+            raise HostileArchive(f"its zTOC would exceed the limit of {self.limits.ztoc} bytes")
 
     def checkpoints(self) -> Checkpoints:
         if self.compression is Compression.GZIP:
@@ -181,7 +181,7 @@ def _finished(one_pass: _Pass, build_tool: str, layer_size: int | None, layer_di
     if layer_size is not None and one_pass.stored != layer_size:
         raise Damaged(f"it has {one_pass.stored} bytes, not {layer_size}")
     if one_pass.whole is not None and one_pass.whole.hexdigest() != (layer_digest or Digest.of(b"")).hex:
-        raise Damaged(f"its content hashes to sha256:{one_pass.whole.hexdigest()}")
+        raise Damaged(f"its content has the digest sha256:{one_pass.whole.hexdigest()}")
     if one_pass.scanner.refusal is not None:
         raise one_pass.scanner.refusal
     uncompressed_size = one_pass.scanner.finish()

@@ -111,9 +111,9 @@ def decode(data: bytes) -> Ztoc:
     except InvalidZtoc:
         raise
     except InvalidFlatbuffer as error:
-        raise InvalidZtoc(f"not a zTOC: {error.reason}") from error
+        raise InvalidZtoc(f"not a valid zTOC: {error.reason}") from error
     except (UnicodeDecodeError, InvalidInput) as error:
-        raise InvalidZtoc(f"not a zTOC: {error!s:.200}") from error
+        raise InvalidZtoc(f"not a valid zTOC: {error!s:.200}") from error
 
 
 def _decode(reader: FlatbufferReader) -> Ztoc:

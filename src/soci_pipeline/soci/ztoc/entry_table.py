@@ -26,7 +26,7 @@ _LEAST_BYTES: Final = 20  # minimum size of an entry's table: vtable offset, nam
 _MOST_LAYOUTS: Final = 1 << 8  # a writer needs a few dozen
 
 
-class _OutOfTheOrdinary(Exception):
+class _UncommonEntry(Exception):
     """The fast loop cannot read the buffer, which may still be valid."""
 
 
@@ -45,14 +45,14 @@ def read_entries(reader: FlatbufferReader, places: Sequence[int], uncompressed: 
     """
     reader.spend(_LEAST_BYTES * len(places))
     # Not an except clause, which would keep the objects of the first attempt alive during the second.
-    with contextlib.suppress(_OutOfTheOrdinary, struct.error):
+    with contextlib.suppress(_UncommonEntry, struct.error):
         return tuple(_read_ordinary(reader, places, uncompressed))
     # A new reader, since the first attempt has used part of the budget.
     again = FlatbufferReader(reader.data)
     again.spend(_LEAST_BYTES * len(places))
     found, floor = [], BLOCK
     for at in places:
-        entry = _slot_by_slot(again, at)
+        entry = _read_uncommon_entry(again, at)
         floor = _end_of(entry, floor, uncompressed)
         found.append(entry)
     return tuple(found)
@@ -68,12 +68,12 @@ def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed
     regular, known_kinds = kinds.REGULAR, kinds.KINDS
     for at in places:
         if at < 0:
-            raise _OutOfTheOrdinary
+            raise _UncommonEntry
         vtable = at - _I32(data, at)[0]
         layout = layouts.get(vtable)
         if layout is None:
             if len(layouts) >= _MOST_LAYOUTS:
-                raise _OutOfTheOrdinary
+                raise _UncommonEntry
             layout = layouts[vtable] = _layout(reader.table(at))
         fields, (name_at, kind_at, link_at, uname_at, gname_at, time_at, pax_at) = layout
         name, kind, offset, size, link, mode, uid, gid, uname, gname, time, major, minor, pax = fields(data, at)
@@ -95,13 +95,13 @@ def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed
         spent += uname_end - uname + gname_end - gname + time_end - time
         # Each string is followed by a NUL.
         if spent > length or max(name_end, kind_end, link_end, uname_end, gname_end, time_end) >= length:
-            raise _OutOfTheOrdinary
+            raise _UncommonEntry
         kind_said = data[kind:kind_end]
         if offset < floor or size < 0 or kind_said not in known_kinds or (size and kind_said != regular):
-            raise _OutOfTheOrdinary
+            raise _UncommonEntry
         floor = offset + -(-size // BLOCK) * BLOCK + BLOCK
         if offset + size > uncompressed:
-            raise _OutOfTheOrdinary
+            raise _UncommonEntry
         add(
             make(
                 Entry,
@@ -127,15 +127,15 @@ def _read_ordinary(reader: FlatbufferReader, places: Sequence[int], uncompressed
 
 
 def _layout(slots: tuple[int, ...]) -> _Layout:
-    """Build the layout of a vtable; raise `_OutOfTheOrdinary` if a reference is missing or fields overlap."""
+    """Build the layout of a vtable; raise `_UncommonEntry` if a reference is missing or fields overlap."""
     slots = slots[: len(_FORMS)]
     if len(slots) < len(_FORMS) or not all(slots[slot] for slot in _REFERENCES):
-        raise _OutOfTheOrdinary
+        raise _UncommonEntry
     form, end = "<", 0
     present = sorted((place, slot) for slot, place in enumerate(slots) if place)
     for place, slot in present:
         if place < end:
-            raise _OutOfTheOrdinary
+            raise _UncommonEntry
         code = _FORMS[slot].replace("O", "I")
         form += f"{place - end}x{code}"
         end = place + struct.calcsize(f"<{code}")
@@ -159,7 +159,7 @@ def _end_of(entry: Entry, floor: int, uncompressed: int) -> int:
     return entry.offset + -(-size // BLOCK) * BLOCK + BLOCK
 
 
-def _slot_by_slot(reader: FlatbufferReader, at: int) -> Entry:
+def _read_uncommon_entry(reader: FlatbufferReader, at: int) -> Entry:
     slots = reader.table(at)
     string, number = reader.string, reader.number
     return Entry(

@@ -26,14 +26,16 @@ def read_span(ztoc: Ztoc, span: int, compressed: bytes) -> bytes:
     `InvalidInput` if the span does not exist.
     """
     if not 0 <= span < ztoc.spans:
-        raise InvalidInput(f"there is no span {span}; the zTOC has {ztoc.spans}")
+        raise InvalidInput(f"span {span} does not exist; the zTOC has {ztoc.spans}")
     if Digest.of(compressed) != ztoc.span_digests[span]:
-        raise DamagedContent(f"span {span} hashes to {Digest.of(compressed)}, not {ztoc.span_digests[span]}")
+        raise DamagedContent(f"span {span} has the digest {Digest.of(compressed)}, not {ztoc.span_digests[span]}")
     if not isinstance(ztoc.checkpoints, GzipCheckpoints):
         return compressed
     start, end = ztoc.content_range(span)
     if end - start > len(compressed) * _MOST_OUT_OF_ONE:
-        raise InvalidZtoc(f"span {span} is said to hold {end - start} bytes in {len(compressed)}, which cannot be")
+        raise InvalidZtoc(
+            f"span {span} claims {end - start} bytes from {len(compressed)} compressed ones, which is impossible"
+        )
     return _inflated(ztoc.checkpoints.points[span], compressed, end - start, span)
 
 
@@ -89,17 +91,15 @@ def find_file(ztoc: Ztoc, path: str) -> Entry:
     """
     found = LayerTree(ztoc.entries).find(path.encode(errors="surrogateescape"))
     if found is None:
-        raise InvalidInput(
-            f"the layer has no {path!r}", advice="`soci-pipeline ztoc-info` lists what the layer of a zTOC has."
-        )
+        raise InvalidInput(f"the layer has no {path!r}", advice="`soci-pipeline ztoc-info` lists the files of a zTOC.")
     if isinstance(found, Folder):
-        raise InvalidInput(f"{path!r} is no regular file but a dir")
+        raise InvalidInput(f"{path!r} is not a regular file but a directory")
     if found.kind == kinds.REGULAR:
         return found
     target = f" to {found.link.decode(errors='replace')!r}" if found.link else ""
     if found.kind == kinds.HARDLINK:
         raise InvalidInput(
-            f"{path!r} is a hard link{target}, which the layer does not have before the link",
+            f"{path!r} is a hard link{target}, which the layer does not contain before the link",
             advice="Build the layer again: no runtime can unpack a hard link without its target.",
         )
-    raise InvalidInput(f"{path!r} is no regular file but a {found.kind.decode()}{target}")
+    raise InvalidInput(f"{path!r} is not a regular file but a {found.kind.decode()}{target}")

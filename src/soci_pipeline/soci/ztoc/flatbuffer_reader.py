@@ -128,7 +128,7 @@ class FlatbufferReader:
     def inside(self, at: int, size: int) -> None:
         """Raise unless the ``size`` bytes at ``at`` are in the buffer."""
         if at < 0 or at + size > len(self.data):
-            raise InvalidFlatbuffer(f"it refers to byte {at + size}, and has {len(self.data)}")
+            raise InvalidFlatbuffer(f"it refers to byte {at + size} but is only {len(self.data)} bytes long")
 
     def _followed(self, at: int) -> int:
         return at + self._u32(at)
@@ -141,4 +141,4 @@ class FlatbufferReader:
         """Subtract ``size`` bytes from the budget; raise if more was read than the buffer contains."""
         self._budget -= size
         if self._budget < 0:
-            raise InvalidFlatbuffer("it describes more content than it holds")
+            raise InvalidFlatbuffer("it describes more content than it contains")

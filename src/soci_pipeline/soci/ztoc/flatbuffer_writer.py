@@ -105,7 +105,7 @@ class FlatbufferWriter:
         self.align(self.alignment, 4)
         self.put(_U32.pack(self.offset + 4 - root))
         if self.offset > MAX_BYTES:
-            raise HostileArchive(f"a zTOC of {self.offset} bytes cannot be addressed; the format ends at 2 GiB")
+            raise HostileArchive(f"a zTOC of {self.offset} bytes exceeds the 2 GiB limit of the format")
         out = io.BytesIO()
         pieces = self.pieces
         while pieces:

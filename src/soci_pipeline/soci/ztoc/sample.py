@@ -39,7 +39,7 @@ def _check_windows(ztoc: Ztoc, span: int, content: bytes) -> None:
         return
     points = ztoc.checkpoints.points
     if points[span].uncompressed == 0 and any(points[span].window):
-        raise DamagedContent(f"span {span}: there is something before the beginning of the tar")
+        raise DamagedContent(f"span {span}: there is data before the start of the tar")
     if span + 1 < len(points) and points[span + 1].window != (points[span].window + content)[-WINDOW:]:
         raise DamagedContent(f"span {span}: it does not end with the window of the next one")
 
@@ -93,7 +93,7 @@ def header_differences(ztoc: Ztoc, start: int, content: bytes) -> Iterator[str]:
         piece = content[header - start :]
         scanner.feed(piece, len(piece))
     except (BadHeader, OversizedHeader) as error:
-        yield f"there is no tar header where entry {first} of the zTOC should have one: {error}"
+        yield f"there is no tar header at the position of entry {first} of the zTOC: {error}"
         return
     for number, expected in enumerate(ztoc.entries[first:last]):
         name = expected.name.decode(errors="backslashreplace")

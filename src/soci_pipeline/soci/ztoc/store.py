@@ -59,7 +59,7 @@ class CacheFolder:
             stored = path.read_bytes()
             data = stored[_CHECKSUM:]
             if hashlib.sha256(data).digest() != stored[:_CHECKSUM]:
-                logger().warning("the cached zTOC %s is damaged and is made again", path)
+                logger().warning("the cached zTOC %s is damaged and is built again", path)
                 path.unlink(missing_ok=True)
                 return None
             os.utime(path)
@@ -77,7 +77,7 @@ class CacheFolder:
             self._write(path, data)
             self._prune()
         except OSError as error:
-            logger().warning("the zTOC cache in %s cannot be written: %s", self.path, error.strerror)
+            logger().warning("cannot write to the zTOC cache in %s: %s", self.path, error.strerror)
 
     def _place(self, key: ZtocKey) -> Path:
         name = "\0".join((_FORM, *map(str, key)))

@@ -55,7 +55,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX runs_by_finish ON runs (finished)",
     ),
 )
-_NEWER = "Start the release that wrote it, or name another outbox in the configuration."
+_NEWER = "Start the release that wrote it, or use another outbox in the configuration."
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -57,7 +57,7 @@ def _push(found: CodeCommitEvent) -> Event | Ignored:
 
 def _image(found: EcrPushEvent) -> Event | Ignored:
     if found.detail.result != "SUCCESS":
-        return Ignored(reason="the push did not succeed")
+        return Ignored(reason="the push failed")
     if not found.detail.image_tag:
         return Ignored(reason="pushed by digest")
     if found.detail.image_tag.startswith(_FALLBACK_TAG_PREFIX):

@@ -118,7 +118,7 @@ def verify(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
     """Verify the signature; return the body, the only signed part."""
     given = header(headers, "x-hub-signature-256").encode("latin-1", "replace")
     if not any_equal(given, [sign(secret, body).encode() for secret in secrets]):
-        raise SignatureRefused("the signature is not one of the keys in use")
+        raise SignatureRefused("the signature does not match any of the keys")
     return body
 
 

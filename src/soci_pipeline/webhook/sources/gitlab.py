@@ -65,7 +65,7 @@ class GitLabSource(StatusSource):
     @model_validator(mode="after")
     def _one_of_the_two_schemes_is_used(self) -> Self:
         if bool(self.signing_tokens) == bool(self.tokens):
-            raise ValueError("give either signing_tokens or tokens: with both, the weaker one would decide")
+            raise ValueError("set either signing_tokens or tokens: with both, the weaker one would decide")
         return self
 
     @property
@@ -118,7 +118,7 @@ def verify_token(headers: Headers, body: bytes, secrets: Sequence[bytes]) -> byt
     """Compare the classic token in constant time; return the body, although it is not signed."""
     given = header(headers, "x-gitlab-token").encode("latin-1", "replace")
     if not any_equal(given, secrets):
-        raise SignatureRefused("the token is not one of those in use")
+        raise SignatureRefused("the token does not match any of the tokens")
     return body
 
 
@@ -134,7 +134,7 @@ def parse(headers: Headers, body: bytes, *, forced_pushes: bool = False) -> Even
     try:
         push = _Push.model_validate_json(body)
         if push.object_kind != kind:
-            return Ignored(reason="not the kind of event that its header says")
+            return Ignored(reason="the event does not match its header")
         # For an annotated tag `after` is the tag object, and only `checkout_sha` is the commit.
         commit = push.checkout_sha or push.after
         if push.checkout_sha is None or set(push.after) == {"0"}:

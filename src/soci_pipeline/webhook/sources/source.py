@@ -44,7 +44,7 @@ class StatusSettings(Section):
     @classmethod
     def _token_is_not_sent_in_plain_text(cls, url: HttpUrl) -> HttpUrl:
         if url.scheme != "https" and not is_loopback(url.host or ""):
-            raise ValueError("must be an https URL: over http the token would be readable on its way (loopback aside)")
+            raise ValueError("must be an https URL, because http would expose the token (except on loopback)")
         return url
 
 

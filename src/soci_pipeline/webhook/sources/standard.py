@@ -36,7 +36,7 @@ def key_bytes(secret: bytes) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except binascii.Error as error:
-        raise ValueError("a secret that begins with whsec_ must be base64 after it") from error
+        raise ValueError("a secret that starts with whsec_ must continue with base64") from error
 
 
 def sign(secret: bytes, *, message_id: str, timestamp: int, body: bytes) -> str:
@@ -59,7 +59,7 @@ def verify(
     expected = [sign(secret, message_id=message_id, timestamp=timestamp, body=body).encode() for secret in secrets]
     matches = [any_equal(each.encode("latin-1", "replace"), expected) for each in given]
     if not any(matches):
-        raise SignatureRefused("the signature is not one of the keys in use")
+        raise SignatureRefused("the signature does not match any of the keys")
     if abs(now - timestamp) > tolerance_s:
         raise SignatureRefused("the signed timestamp is too far from now")
     return message_id.encode() + b"." + body

@@ -201,7 +201,7 @@ def test_a_write_that_takes_nothing_is_an_error(tmp_path: Path) -> None:
         def write(self, data: Any, /) -> int:
             return 0
 
-    with Stuck(tmp_path / "file", "w") as file, pytest.raises(OSError, match="took no bytes"):
+    with Stuck(tmp_path / "file", "w") as file, pytest.raises(OSError, match="nothing could be written"):
         full_disk.write_all(file, b"data")
 
 
@@ -267,7 +267,7 @@ def test_beyond_the_limit_pushes_are_rejected_and_reads_and_deletes_work(tmp_pat
         for reference in (None, "new"):
             answer = put_document(http, new, reference)
             assert (answer.status_code, code_of(answer)) == (507, "DENIED")
-            assert "20 manifests and tags, and at most 20 are allowed; delete some" in answer.text
+            assert "20 manifests and tags; at most 20 are allowed; delete some first" in answer.text
         assert http.head(f"{API}/manifests/{new.descriptor.digest}").status_code == 404
         # What is there may be pushed again, and its tag may move.
         again = ImageIndex(annotations={"n": "1"})

@@ -23,7 +23,7 @@ from soci_pipeline.soci.gzip.checkpoints import GzipCheckpoints
 from soci_pipeline.soci.index.convert import Conversion, convert
 from soci_pipeline.soci.index.records import IndexVersion, SociOptions
 from soci_pipeline.soci.limits import Limits
-from soci_pipeline.soci.reasons import Reason, why_not
+from soci_pipeline.soci.reasons import Reason, explained_reason
 from soci_pipeline.soci.ztoc.build import build_ztoc
 from soci_pipeline.soci.ztoc.codec import Ztoc, decode, encode
 from soci_pipeline.soci.ztoc.store import CacheFolder
@@ -145,9 +145,9 @@ def test_bytes_behind_a_gzip_stream_are_said_to_keep_containerd_from_unpacking(
     result = convert(image_layout(tmp_path / "source", layers=[layer]), tmp_path / "result", options=SMALL)
     (record,) = result.images[0].layers
     assert record.reason is Reason.TRAILING_BYTES
-    assert "containerd cannot unpack it without pigz" in why_not(record.reason)
+    assert "containerd cannot unpack it without pigz" in explained_reason(record.reason)
     [said] = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-    assert f"layer {layer.digest} may keep the image from starting" in said
+    assert f"layer {layer.digest} may prevent the image from starting" in said
     with pytest.raises(LayerNotIndexable) as caught:
         build_ztoc(io.BytesIO(layer.data), OCI_LAYER_GZIP)
     for words in (said, str(caught.value)):
@@ -349,7 +349,7 @@ def test_images_that_index_json_lists_itself_are_one_image_index(tmp_path: Path)
 def test_several_image_indexes_in_one_layout_are_refused(tmp_path: Path) -> None:
     source = index_layout(tmp_path / "source")
     source.set_roots([source.root(), add_image(source, Platform("linux", "s390x"))])
-    with pytest.raises(InvalidInput, match="2 images"):
+    with pytest.raises(InvalidInput, match="2 separate images"):
         convert(source, tmp_path / "result", options=SMALL)
 
 

@@ -95,7 +95,7 @@ def test_a_name_chooses_an_image_index_among_others(tmp_path: Path) -> None:
     other = add_image(layout, AMD64, [gzip_layer({"other": b"1"})])
     named = other.annotated(annotations={"io.containerd.image.name": "docker.io/library/other:1"})
     layout.set_roots([index, named])
-    with pytest.raises(InvalidInput, match="no part of one") as caught:
+    with pytest.raises(InvalidInput, match="separate images") as caught:
         read_layout(layout, None)
     assert "docker.io/library/other:1" in caught.value.reason
     result = convert(layout, tmp_path / "web", options=SociOptions(), ref="web")

@@ -83,16 +83,16 @@ def test_names_are_replaced_as_an_extractor_replaces_them(entries: list[Entry], 
 @pytest.mark.parametrize(
     ("entries", "path", "reason"),
     [
-        ([hardlink("b", "a"), Entry("a", b"1")], "b", "which the layer does not have before the link"),
-        ([Entry("a", b"1"), hardlink("a", "a")], "a", "which the layer does not have before the link"),
-        ([hardlink("b", "a"), hardlink("c", "b"), Entry("a", b"1")], "c", "does not have before the link"),
-        ([directory("d"), hardlink("b", "d")], "b", "does not have before the link"),
+        ([hardlink("b", "a"), Entry("a", b"1")], "b", "which the layer does not contain before the link"),
+        ([Entry("a", b"1"), hardlink("a", "a")], "a", "which the layer does not contain before the link"),
+        ([hardlink("b", "a"), hardlink("c", "b"), Entry("a", b"1")], "c", "does not contain before the link"),
+        ([directory("d"), hardlink("b", "d")], "b", "does not contain before the link"),
         ([Entry("a", b"1"), symlink("s", "a"), hardlink("b", "s")], "b", "but a symlink"),
         ([Entry("d/a", b"1"), Entry("d", b"2")], "d/a", "the layer has no"),
         ([symlink("a", "b"), symlink("b", "a"), Entry("a/x", b"1")], "a/x", "the layer has no"),
         ([symlink("s", "/".join(["d"] * 5000)), Entry("s/x", b"1")], "s/x", "the layer has no"),
-        ([directory("d")], "d", "but a dir"),
-        ([directory("d")], "/", "but a dir"),
+        ([directory("d")], "d", "but a directory"),
+        ([directory("d")], "/", "but a directory"),
     ],
 )
 def test_what_an_extractor_could_not_make_is_refused_by_name(entries: list[Entry], path: str, reason: str) -> None:

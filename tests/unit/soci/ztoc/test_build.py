@@ -161,7 +161,7 @@ SOUND = gzip_members([tar_of({"a": text(30_000), "b": noise(3_000), "c": b"c"})[
 
 
 def outcome(layer: bytes) -> bytes | None:
-    """The zTOC of a layer; None where it is refused as it should be, with its digest or its reason."""
+    """The zTOC of a layer; None where it is refused verified, with its digest or its reason."""
     try:
         return build_ztoc(io.BytesIO(layer), OCI_LAYER_GZIP, span_size=5000).data
     except (LayerNotIndexable, DamagedContent, HostileArchive) as error:
@@ -237,7 +237,7 @@ REASONS = {
     "sparse by records": (tar([Entry("s", pax={"GNU.sparse.major": "1"})]), OCI_LAYER, "unsupported-entry"),
     "link with size": (headers(Entry("h", b"data"), flag=b"1"), OCI_LAYER, "hardlink-with-size"),
     "folder with size": (headers(Entry("d", b"data"), flag=b"5"), OCI_LAYER, "unsupported-entry"),
-    "bytes behind": (gzipped(tar_of({"a": b"a"})) + b"more", OCI_LAYER_GZIP, "trailing-bytes"),
+    "bytes after": (gzipped(tar_of({"a": b"a"})) + b"more", OCI_LAYER_GZIP, "trailing-bytes"),
     "one byte behind": (gzipped(tar_of({"a": b"a"})) + b"\0", OCI_LAYER_GZIP, "trailing-bytes"),
     "half a magic behind": (gzipped(tar_of({"a": b"a"})) + b"\x1f", OCI_LAYER_GZIP, "trailing-bytes"),
     "zstd": (b"\x28\xb5\x2f\xfd", OCI_LAYER_ZSTD, "zstd"),

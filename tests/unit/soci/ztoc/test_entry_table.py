@@ -1,4 +1,4 @@
-"""Entries of tables in other forms than our own writer's: what is left out, in another order, or in one another."""
+"""Entries of tables in other forms than our own writer's: what is skipped, in another order, or in one another."""
 
 import struct
 

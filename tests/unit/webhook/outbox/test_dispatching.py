@@ -52,7 +52,7 @@ def test_a_postponed_run_is_due_later_and_the_oldest_comes_first(outbox: Outbox,
     assert (again.id, again.attempts, again.error) == (first.id, 1, "down")
 
 
-@pytest.mark.parametrize("taken", [True, False], ids=["taken at last", "given up"])
+@pytest.mark.parametrize("taken", [True, False], ids=["taken at last", "cancelled, because"])
 def test_every_attempt_counts(outbox: Outbox, taken: bool) -> None:
     (key,) = outbox.store(digest(1), "s", "x", [planned()]).keys
     for number in range(4):

@@ -1,4 +1,4 @@
-"""How to remove what a killed run had made outside of its folder, by the records that it left there."""
+"""Remove what a killed run created outside its folder, using the records that it left there."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -12,4 +12,4 @@ REMOVERS: Final[Mapping[str, Remover]] = {
     BUILDER_RECORD: remove_recorded_builder,
     CONTAINERD_RECORD: remove_recorded_namespace,
 }
-"""The remover for each kind of record."""
+"""Return the function that removes each kind of record."""
