@@ -201,7 +201,7 @@ def test_a_missing_soci_is_found_before_anything_is_imported(machine: Machine, i
 def test_v2_with_a_soci_that_is_too_old_says_which_is_needed(machine: Machine, image: Layout, tmp_path: Path) -> None:
     if "0.4" not in run(["soci", "--version"], env=machine.env).stdout:
         pytest.skip("soci here is new enough")
-    with pytest.raises(ToolTooOld, match=r"0\.14\.0 is needed for `convert --standalone`"):
+    with pytest.raises(ToolTooOld, match=r"0\.14\.0 is required for `convert --standalone`"):
         index_with_containerd(image, tmp_path / "out", options=SociOptions(), env=machine.env)
 
 

@@ -46,7 +46,10 @@ def test_the_wheel_holds_the_library_alone_and_says_that_it_is_typed(built: Path
     metadata = {name.partition(".dist-info/")[2] for name in names if ".dist-info/" in name}
     modules = {name for name in names if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in modules} == {"soci_pipeline"}
-    assert {name for name in modules if not name.endswith(".py")} == {"soci_pipeline/py.typed"}
+    assert {name for name in modules if not name.endswith(".py")} == {
+        "soci_pipeline/py.typed",
+        "soci_pipeline/troubleshooting/entries.md",
+    }
     assert metadata == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert modules == set(run(["git", "ls-files", "."], cwd=REPOSITORY / "src").stdout.splitlines())
 

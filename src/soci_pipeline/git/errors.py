@@ -29,7 +29,7 @@ class UnsupportedServer(SourceError):
 
 def no_such_ref(ref: str, url: str) -> SourceError:
     """Return the error for a ref that does not exist in the repository."""
-    return SourceError(f"{url} has no branch, tag or commit {ref}", advice="Push it first, or correct `ref`.")
+    return SourceError(f"no branch, tag or commit {ref} in {url}", advice="Push it first, or correct `ref`.")
 
 
 def source_error(error: ToolFailed, bound_to: Origin | None) -> SourceError:
