@@ -89,7 +89,7 @@ def _open_to_all(arguments: Arguments) -> Iterator[str]:
     if arguments.username is None:
         yield (
             "anyone who can reach it can pull, push and delete without a login; set --username and --password-file, "
-            "or listen only on loopback alone"
+            "or listen only on loopback"
         )
     if arguments.tls_cert is None:
         what = "images cross" if arguments.username is None else "the password and images cross"

@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from soci_pipeline.aws import identity
 from soci_pipeline.aws.client import AwsUnreachable
 from soci_pipeline.aws.ecr import EcrRegistry
 from soci_pipeline.aws.ecr_access import find_access
@@ -253,3 +254,22 @@ def test_a_worker_that_may_not_look_at_the_repository_is_a_warning(aws: str, mon
         said, tags = target.check_repository(), target.check_tags()
     assert (said.mark, "ecr:DescribeRepositories" in said.detail) == (Mark.WARN, True)
     assert tags.detail == "unknown: cannot read the repository"
+
+
+def test_credentials_are_likely_where_the_home_folder_has_a_profile(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    assert not is_likely(env)
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").touch()
+    assert is_likely(env)
+
+
+@pytest.mark.parametrize(("vendor", "expected"), [(b"Amazon EC2\n", True), (b"\xff", False), (None, False)])
+def test_credentials_are_likely_on_ec2(
+    vendor: bytes | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sys_vendor"
+    if vendor is not None:
+        file.write_bytes(vendor)
+    monkeypatch.setattr(identity, "_VENDOR", file)
+    assert is_likely({}) is expected
