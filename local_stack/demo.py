@@ -107,7 +107,7 @@ def _engine(builder: str, folder: Path, stack: contextlib.ExitStack) -> tuple[En
 def _only_native_platform(options: DemonstrationOptions) -> DemonstrationOptions:
     """Limit the platforms to this machine's: on the containerd image store, the classic builder supports no others."""
     native = Platform.native().normalised()
-    reason = f"on this engine the builder `docker` builds for {native} alone; `buildx` builds for both platforms"
+    reason = f"on this engine the builder `docker` builds only for {native}; `buildx` builds for both platforms"
     logger().warning("%s", reason)
     return replace(options, platforms=(native,), not_built=reason)
 
