@@ -232,7 +232,7 @@ def loopback(answer: Answering, *, port: int = 0, own: Pair | None = None) -> It
             self.end_headers()
             self.wfile.write(payload)
 
-        do_GET = do_POST = do_PUT = do_PATCH = _any  # noqa: N815 - names of http.server
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815 - names of http.server
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Log nothing."""

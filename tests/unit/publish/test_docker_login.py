@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from soci_pipeline.publish.docker_login import docker_environment
+from soci_pipeline.publish.docker_login import docker_environment, login_entry
 from soci_pipeline.registry.auth import Credentials, DockerConfig, FixedCredentials
 
 LOGIN = FixedCredentials(Credentials("robot", SecretStr("opensesame")))
@@ -54,3 +54,19 @@ def test_a_configuration_that_is_missing_or_broken_is_as_good_as_none(own: Path,
     with docker_environment(REGISTRY, LOGIN) as env:
         config = json.loads((Path(env["DOCKER_CONFIG"]) / "config.json").read_text())
     assert list(config["auths"]) == [REGISTRY]
+
+
+@pytest.mark.parametrize(
+    ("found", "entry"),
+    [
+        (Credentials("robot", SecretStr("pw")), {"auth": "cm9ib3Q6cHc="}),
+        (Credentials(identity_token=SecretStr("i")), {"identitytoken": "i"}),
+        (Credentials(registry_token=SecretStr("r")), {"registrytoken": "r"}),
+        (Credentials(), None),
+    ],
+)
+def test_a_login_of_each_kind_has_its_field_in_docker_s_configuration(
+    found: Credentials, entry: dict[str, str] | None
+) -> None:
+    expected = None if entry is None else (REGISTRY, entry)
+    assert login_entry(REGISTRY, FixedCredentials(found)) == expected

@@ -83,3 +83,27 @@ def test_the_provenance_statement_does_not_name_the_places() -> None:
     request = LocalPublishRequest.check(GIVEN | PLACES)
     assert "GIT_TOKEN" not in str(request.statement_parameters())
     assert "npm" not in str(request.statement_parameters())
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ({"username": "robot", "password": "pw"}, ("robot", "pw", None)),
+        ('{"token": "t"}', ("git", "t", None)),
+        (b'{"ssh_key": "k"}', ("git", None, "k")),
+        ("{not JSON", ("git", "{not JSON", None)),
+    ],
+)
+def test_credentials_are_read_from_an_object_or_from_text(held: Any, expected: tuple[str | None, ...]) -> None:
+    found = credentials_from("secret/x", lambda _: held)
+    shown = [None if each is None else each.get_secret_value() for each in (found.password, found.ssh_key)]
+    assert (found.username, *shown) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "said"), [({"username": "robot"}, "must contain token, password or ssh_key"), (b"\xff", "not a string")]
+)
+def test_credentials_without_a_secret_are_rejected_without_their_content(held: Any, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said) as caught:
+        credentials_from("secret/x", lambda _: held)
+    assert "robot" not in str(caught.value)
