@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from soci_pipeline.cli import _report
-from soci_pipeline.errors import ExitCode, exit_code_of
+from soci_pipeline.errors import ExitCode, StackError, exit_code_of
 from soci_pipeline.prefect_rest.client import PrefectApi
 from soci_pipeline.prefect_rest.runs import ChildRun, RunState
 from soci_pipeline.remote_publish.follow import RunFailed, exit_code_of_run, follow
@@ -91,3 +91,18 @@ def test_a_failed_run_says_the_cause_then_the_next_step_then_the_page_of_the_bra
         "  more: soci-pipeline explain RunFailed",
     ]
     assert json.loads(said.out)["advice"] == "Fix the Dockerfile."
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "said"),
+    [
+        ([], "completed without a record of its result: http://ui/"),
+        ([{"data": '{"index": 1}', "created": "1"}], r"http://ui/\S+ has [0-9]+ unexpected fields"),
+    ],
+)
+def test_a_completed_run_of_another_version_is_named_with_its_page(artifacts: list[Any], said: str) -> None:
+    run = str(UUID(int=1))
+    answers: dict[str, Any] = {f"/flow_runs/{run}": {"state_type": "COMPLETED", "state": {"message": ""}}}
+    answers |= {"/flow_runs/filter": [], "/artifacts/filter": artifacts}
+    with answering(answers) as (url, _), PrefectApi(url) as api, pytest.raises(StackError, match=said):
+        follow(api, run, lambda id_: f"http://ui/{id_}")
